@@ -1,0 +1,23 @@
+"""imgsvc: an image service that a self-hoster trusts like a mailbox."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .app import create_app
+    from .settings import Settings
+
+__version__ = "0.1.0"
+__all__ = ["Settings", "__version__", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names on first use (PEP 562): worker processes import this package and must not pay for the web side."""
+    if name == "create_app":
+        from .app import create_app
+
+        return create_app
+    if name == "Settings":
+        from .settings import Settings
+
+        return Settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,33 @@
+"""Secrets that the service makes for itself at its first start. There is no default secret anywhere."""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+SECRET_BYTES = 48
+
+
+def own_secret(folder: Path, name: str) -> str:
+    """The secret in `folder`/`name` (mode 0600), made now if there is none. Two processes get the same one."""
+    path = folder / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        _create(path)
+    return path.read_text(encoding="ascii").strip()
+
+
+def _create(path: Path) -> None:
+    """Write elsewhere, then link: whoever links first wins, and nobody ever reads half a secret."""
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_urlsafe(SECRET_BYTES) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""Where the parts are built and joined, and every route is listed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from .access.tokens import Tokens
+from .http import health, images, jobs, uploads
+from .http.middleware import Tracing
+from .http.problems import Problem, as_problem
+from .http.urls import Urls
+from .intake import Intake
+from .jobs.budget import budget, render_lanes
+from .jobs.database import Readers, open_for_writing
+from .jobs.housekeeping import Housekeeping, empty_folder
+from .jobs.lock import data_folder_lock
+from .jobs.queue import Queue
+from .jobs.run import Limits
+from .jobs.table import Table
+from .jobs.workers import ProcessLane
+from .jobs.writer import Writer
+from .parts import Parts
+from .settings import MEGABYTE, Settings
+from .storage.local import LocalStorage
+from .telemetry.health import Health
+
+log = structlog.get_logger()
+
+ROUTES = [
+    Route("/api/v1/images/upload", uploads.upload, methods=["POST"]),
+    Route("/api/v1/images/jobs/{job_id}", jobs.status),
+    Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
+    Route("/api/v1/images/{image_id}", images.info),
+    Route("/api/v1/images/{image_id}/direct", images.direct),
+    Route("/api/v1/health", health.health),
+    Route("/api/v1/health/", health.health),
+    Route("/api/v1/health/live", health.live),
+    Route("/storage/{path:path}", images.stored),
+]
+
+RENDER_NICENESS = 10  # so that the system itself puts previews and answers first
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The whole service as an ASGI application; its lifespan opens and closes everything."""
+    settings = settings or Settings.load()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(settings) as parts:
+            app.state.parts = parts
+            yield
+
+    app = Starlette(
+        routes=ROUTES,
+        lifespan=lifespan,
+        middleware=[Middleware(Tracing)],
+        exception_handlers={Problem: as_problem, HTTPException: as_problem},
+    )
+    app.router.redirect_slashes = False  # a redirect would be a second form of every address
+    app.state.public_url = settings.service.public_url
+    return app
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Parts]:
+    """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
+    data, staging, scratch = settings.data, settings.data / "staging", settings.data / "scratch"
+    await anyio.to_thread.run_sync(lambda: data.mkdir(mode=0o700, parents=True, exist_ok=True))
+    async with data_folder_lock(data, settings.jobs.lock_wait_seconds):
+        await anyio.to_thread.run_sync(_prepare_folders, staging, scratch)
+        db = await open_for_writing(settings.database.path)
+        try:
+            writer = Writer(db)
+            async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
+                writing.start_soon(writer.run)
+                try:
+                    async with _serving(settings, Table(readers, writer), staging, scratch) as parts:
+                        yield parts
+                finally:
+                    writer.close()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await db.close()
+
+
+@asynccontextmanager
+async def _serving(settings: Settings, table: Table, staging: Path, scratch: Path) -> AsyncIterator[Parts]:
+    """Everything that runs while the database is open."""
+    replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
+    storage = LocalStorage(settings.storage.path)
+    lanes, memory = _lanes(settings), budget(settings.workers)
+    limits = Limits(
+        time_limit_seconds=settings.workers.time_limit_seconds,
+        time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
+        retry_delay_seconds=settings.jobs.retry_delay_seconds,
+    )
+    queue = Queue(
+        table,
+        storage,
+        preview_lanes=lanes[:1],
+        render_lanes=lanes[1:],
+        preview_memory=memory.preview,
+        render_memory=memory.render,
+        staging=staging,
+        scratch=scratch,
+        limits=limits,
+    )
+    unrecorded: set[str] = set()
+    intake = Intake(
+        table,
+        staging=staging,
+        uploads=unrecorded,
+        recipe=settings.images.recipe,
+        allowed=settings.uploads.allowed_mime_types,
+        max_bytes=settings.uploads.max_bytes,
+        preview_memory=memory.preview,
+        render_memory=memory.render,
+        max_attempts=settings.jobs.max_attempts,
+        storage_backend=storage.name,
+        accepted=queue.wake,
+    )
+    reserve = settings.storage.reserve_mb * MEGABYTE
+    checks = Health(table, storage, lanes, settings.data, scratch, reserve)
+    housekeeping = Housekeeping(table, storage, staging, unrecorded)
+    urls = Urls(settings.service.public_url)
+    parts = Parts(settings, table, queue, intake, Tokens.of(settings), urls, {storage.name: storage}, checks)
+    async with anyio.create_task_group() as group:
+        group.start_soon(queue.run)
+        for lane in lanes:
+            await lane.start()
+        await checks.measure()
+        group.start_soon(checks.run)
+        group.start_soon(housekeeping.run)
+        log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
+        try:
+            yield parts
+        finally:
+            parts.stopping = True
+            with anyio.CancelScope(shield=True):
+                await queue.stop(settings.workers.grace_seconds)
+            group.cancel_scope.cancel()
+    log.info("stopped")
+
+
+def _prepare_folders(staging: Path, scratch: Path) -> None:
+    staging.mkdir(mode=0o700, exist_ok=True)
+    empty_folder(scratch)
+
+
+def _lanes(settings: Settings) -> list[ProcessLane]:
+    """The preview lane, then the render lanes."""
+    share = settings.workers.jobs_per_process
+    renders = [
+        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share)
+        for n in range(render_lanes(settings.workers))
+    ]
+    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10), *renders]

@@ -1,0 +1,1 @@
+"""The wire: every status, header and text that a client sees."""

@@ -1,0 +1,12 @@
+"""JSON answers: made from pydantic models only, so that the API document can be made from the same."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from .problems import NO_STORE
+
+
+def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
+    return Response(model.model_dump_json(by_alias=True), status, dict(headers), media_type="application/json")

@@ -1,0 +1,137 @@
+"""Errors as problem+json (RFC 9457): made by small constructors, mapped to the wire here and nowhere else."""
+
+import http
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from .. import intake
+from ..imaging.errors import ImageError
+from ..jobs.writer import DatabaseUnavailable
+from ..storage.base import NotStored, StorageError
+
+log = structlog.get_logger()
+
+NO_STORE = {"Cache-Control": "private, no-store", "Vary": "Authorization"}
+CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "upload_too_large"}
+
+
+class Problem(Exception):
+    """An answer that is an error. `more` becomes members beside the standard ones."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = dict(headers or {})
+        self.more = more
+
+    def response(self, request: Request) -> Response:
+        trace_id = request.scope.get("trace_id", "")
+        body = {
+            "type": f"{request.app.state.public_url}/errors/{self.code}",
+            "title": http.HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "trace_id": trace_id,
+            "error": self.detail,
+            "status_code": self.status,
+            **self.more,
+        }
+        return JSONResponse(body, self.status, {**NO_STORE, **self.headers}, media_type="application/problem+json")
+
+
+def not_authenticated(code: str) -> Problem:
+    """`code` is token_missing, token_invalid or token_expired (RFC 6750 section 3)."""
+    details = {"token_missing": "Not authenticated", "token_invalid": "Invalid token", "token_expired": "Token expired"}
+    challenge = 'Bearer realm="imgsvc"'
+    if code != "token_missing":
+        challenge += f', error="invalid_token", error_description="{details[code]}"'
+    return Problem(401, code, details[code], headers={"WWW-Authenticate": challenge})
+
+
+def validation(*details: tuple[tuple[str, ...], str, str]) -> Problem:
+    """Each detail is (where, message, type)."""
+    listed = [{"loc": list(where), "msg": message, "type": kind} for where, message, kind in details]
+    return Problem(422, "validation_error", "Validation error", details=listed)
+
+
+def upload_too_large(limit: int, measured: int) -> Problem:
+    megabytes = f"{limit / (1 << 20):g}"
+    detail = f"File too large. Maximum allowed: {megabytes}MB"
+    return Problem(413, "upload_too_large", detail, limit_bytes=limit, measured_bytes=measured)
+
+
+def job_not_found() -> Problem:
+    return Problem(404, "job_not_found", "Job not found")
+
+
+def image_not_found() -> Problem:
+    return Problem(404, "image_not_found", "Image not found")
+
+
+def image_not_ready(retry_after: int) -> Problem:
+    detail = "The image is still being processed."
+    return Problem(404, "image_not_ready", detail, headers={"Retry-After": str(retry_after)})
+
+
+def size_not_available(size: str) -> Problem:
+    return Problem(404, "size_not_available", f"Size '{size}' not available")
+
+
+def not_completed(status: str) -> Problem:
+    return Problem(409, "not_completed", f"Processing not completed. Current status: {status}", job_status=status)
+
+
+def overloaded(detail: str, retry_after: int = 5) -> Problem:
+    return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)})
+
+
+def storage_full() -> Problem:
+    return Problem(507, "storage_full", "There is not enough free space to accept the upload.")
+
+
+def internal_error() -> Problem:
+    return Problem(500, "internal_error", "Something went wrong here. The trace id leads to the log entry.")
+
+
+def _from_intake(error: intake.Rejected) -> Problem:
+    if isinstance(error, intake.UploadTooLarge):
+        return upload_too_large(error.limit, error.measured)
+    if isinstance(error, intake.UnsupportedType):
+        allowed = ", ".join(error.allowed)
+        return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
+    if isinstance(error, intake.NoSpace):
+        return storage_full()
+    return Problem(408, "upload_stalled", str(error), headers={"Connection": "close"})
+
+
+def _from_http(error: HTTPException) -> Problem:
+    code = CODES_BY_STATUS.get(error.status_code, http.HTTPStatus(error.status_code).name.lower())
+    return Problem(error.status_code, code, error.detail, headers=error.headers)
+
+
+# What may leave a handler, and what it becomes.
+MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
+    Problem: lambda error: error,
+    HTTPException: _from_http,
+    intake.Rejected: _from_intake,
+    ImageError: lambda error: Problem(422, error.code, str(error)),
+    DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
+    NotStored: lambda _: image_not_found(),
+    StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
+}
+
+
+async def as_problem(request: Request, error: Exception) -> Response:
+    for kind, make in MAPPING.items():
+        if isinstance(error, kind):
+            return make(error).response(request)
+    log.error("request_failed", exc_info=error)
+    return internal_error().response(request)

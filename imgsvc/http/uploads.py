@@ -1,0 +1,135 @@
+"""POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
+
+import time
+
+import anyio
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from ..access.tokens import Identity, TokenExpired, TokenInvalid
+from ..intake import Origin, Pace, Receipt, StagedFile
+from ..parts import parts_of
+from .answers import answer
+from .form import (
+    ENVELOPE_BYTES,
+    Form,
+    body_chunks,
+    checked_bucket,
+    checked_metadata,
+    read_multipart,
+    read_raw,
+)
+from .problems import NO_STORE, as_problem, not_authenticated, overloaded, upload_too_large, validation
+
+DRAIN_BYTES = 1 << 20
+DRAIN_SECONDS = 2.0
+
+
+class Accepted(BaseModel):
+    job_id: str
+    image_id: str
+    status_url: str
+    message: str = "Upload accepted. Processing initiated."
+
+
+async def upload(request: Request) -> Response:
+    body = _Watched(request)
+    try:
+        return await _upload(request, body)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it; the log line shows what happened
+    except Exception as error:
+        refusal = await as_problem(request, error)
+        if not await body.drain():
+            refusal.headers["Connection"] = "close"
+        return refusal
+
+
+async def _upload(request: Request, body: "_Watched") -> Response:
+    parts = parts_of(request)
+    identity = authenticated(request)
+    if parts.stopping:
+        raise overloaded("The service is stopping. Try again shortly.")
+    intake = parts.intake
+    _check_length(request, intake.max_bytes)
+    pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
+    async with intake.stage() as staged:
+        form = await _read(request, body, pace, staged, intake.max_bytes)
+        receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"]))
+    return _accepted(request, receipt)
+
+
+async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int) -> Form:
+    content_type = request.headers.get("Content-Type", "")
+    kind = content_type.split(";")[0].strip().lower()
+    chunks = body_chunks(body.receive, pace)
+    if kind == "multipart/form-data":
+        return await read_multipart(chunks, content_type, staged, max_bytes)
+    if not kind.startswith("image/"):
+        raise validation(
+            (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
+            (("body", "file"), "Field required", "missing"),
+        )
+    form = Form()
+    if "bucket" not in request.query_params:
+        raise validation((("query", "bucket"), "Field required", "missing"))
+    form.bucket = checked_bucket(request.query_params["bucket"], ("query", "bucket"))
+    header = request.headers.get("X-Metadata", "{}").encode("latin-1").decode("utf-8", "replace")
+    form.metadata = checked_metadata(header, ("header", "x-metadata"))
+    await read_raw(chunks, staged)
+    return form
+
+
+def authenticated(request: Request) -> Identity:
+    """Whose request this is (RFC 6750 section 2.1). Raises Problem (401)."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise not_authenticated("token_missing")
+    try:
+        return parts_of(request).tokens.verify(token.strip())
+    except TokenExpired:
+        raise not_authenticated("token_expired") from None
+    except TokenInvalid:
+        raise not_authenticated("token_invalid") from None
+
+
+def _check_length(request: Request, max_bytes: int) -> None:
+    length = request.headers.get("Content-Length", "")
+    if length.isascii() and length.isdigit() and int(length) > max_bytes + ENVELOPE_BYTES:
+        raise upload_too_large(max_bytes, int(length))
+
+
+def _origin(form: Form, identity: Identity, trace_id: str) -> Origin:
+    assert form.bucket is not None and form.metadata is not None
+    return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id)
+
+
+def _accepted(request: Request, receipt: Receipt) -> Response:
+    status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
+    accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
+    return answer(accepted, 202, {**NO_STORE, "Location": status_url})
+
+
+class _Watched:
+    """The request's `receive`, remembering whether the body has ended."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> bool:
+        """Read on a little after a refusal, so that a client that only sends can get to reading; True at the end."""
+        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+        while not self._ended and left > 0:
+            with anyio.move_on_after(deadline - time.monotonic()):
+                left -= len((await self.receive()).get("body", b""))
+                continue
+            break
+        return self._ended

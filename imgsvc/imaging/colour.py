@@ -1,0 +1,75 @@
+"""From whatever the file holds to 8-bit sRGB, with alpha where there was any."""
+
+import io
+
+from PIL import Image, ImageCms
+
+MAX_PROFILE = 4 * 1024 * 1024  # bytes; printers' CMYK profiles reach 3 MB
+# Which pixel modes a profile of an ICC colour space describes.
+PROFILE_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L", "LA"), "CMYK": ("CMYK",)}
+
+
+def as_samples(image: Image.Image) -> Image.Image:
+    """The image in L, LA, RGB, RGBA or CMYK: 8-bit samples that can be mixed and that a profile can describe.
+
+    A palette or a colour key becomes RGB or RGBA, 1-bit becomes grey, 16-bit grey keeps its high byte.
+    """
+    if image.mode.startswith("I"):
+        return _grey_from_16_bit(image)
+    if image.mode == "1":
+        image = image.convert("L")
+    if "transparency" in image.info and image.mode in ("L", "P", "RGB"):
+        return image.convert("RGBA")
+    if image.mode == "P":
+        return image.convert("RGB")
+    return image
+
+
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """RGB or RGBA in sRGB. A profile that is broken, oversized or of another colour space is ignored."""
+    converted = _by_profile(image, profile) if profile and len(profile) <= MAX_PROFILE else None
+    return converted or image.convert("RGBA" if has_alpha(image) else "RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "RGBA")
+
+
+def _grey_from_16_bit(image: Image.Image) -> Image.Image:
+    """The high byte of each sample; Pillow's own conversion clips everything above 255 to white."""
+    grey = image.point(lambda sample: sample / 256).convert("L")
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(
+            image.convert("I").point(lambda sample: sample - clear).convert("L").point(lambda d: 255 * (d > 0))
+        )
+    return grey
+
+
+def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if image.mode not in PROFILE_MODES.get(source.profile.xcolor_space, ()):
+            return None
+        alpha = image.getchannel("A") if has_alpha(image) else None
+        mode = {"LA": "L", "RGBA": "RGB"}.get(image.mode, image.mode)
+        transform = ImageCms.buildTransform(
+            source, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL
+        )
+        if mode == "RGB" and _changes_nothing(transform):
+            return image
+        result = ImageCms.applyTransform(image.convert(mode), transform)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    if result is not None and alpha is not None:
+        result.putalpha(alpha)
+    return result
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """True when a cube of colours comes out as it went in: most files that carry a profile carry sRGB itself."""
+    steps = range(0, 256, 51)
+    cube = bytes(value for red in steps for green in steps for blue in steps for value in (red, green, blue))
+    probe = Image.frombytes("RGB", (len(cube) // 3, 1), cube)
+    result = ImageCms.applyTransform(probe, transform)
+    return result is not None and all(abs(a - b) <= 1 for a, b in zip(cube, result.tobytes(), strict=True))

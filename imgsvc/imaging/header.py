@@ -1,0 +1,213 @@
+"""Size, frames and kind of an image from its header alone: pure Python, no codec, no pixel.
+
+The API process refuses bombs and truncated headers with this before it gives a receipt, and the worker reads it again
+before it opens a codec. Kept readers of image sizes stop at width and height; what decides the memory of a decode
+(progressive scans, components, frames, bit depth) stands in the same segments, so one walk reads it all.
+
+Sources: JPEG ITU-T T.81 annex B, PNG third edition (W3C), WebP RFC 9649.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from .errors import Unreadable, Unsupported
+
+# More segments or chunks than any camera or editor writes; a file made of empty ones must not cost seconds.
+MAX_SEGMENTS = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself. Sizes are in pixels, as stored (before EXIF orientation)."""
+
+    format: str  # Pillow's name: JPEG, PNG or WEBP
+    width: int
+    height: int
+    channels: int  # samples per pixel once a palette is resolved
+    bits: int = 8  # per sample
+    frames: int = 1
+    progressive: bool = False
+    chroma_full: bool = False  # JPEG without chroma subsampling
+    profile: bool = False  # an ICC profile is embedded
+    indirect: bool = False  # samples stand for colours by a palette or a colour key: decoding needs a second copy
+
+    @property
+    def alpha(self) -> bool:
+        return self.channels in (2, 4) and self.format != "JPEG"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+class Truncated(Unreadable):
+    """The file ends inside its header. More bytes could still make it readable."""
+
+    def __init__(self) -> None:
+        super().__init__("The file ends before its image header does.")
+
+
+def read_header(stream: BinaryIO, mime: str, *, count_frames: bool = True) -> Header:
+    """Read the header of `stream` (binary, seekable, at any position) as the given MIME type.
+
+    With `count_frames=False` frames after the first are not looked for, so a prefix of the file is enough.
+    Raises Truncated, Unreadable or Unsupported.
+    """
+    stream.seek(0)
+    header = READERS[mime](stream, count_frames)
+    if not header.width or not header.height:
+        raise Unreadable(f"The image header says {header.width} x {header.height} pixels.")
+    return header
+
+
+def _take(stream: BinaryIO, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise Truncated
+    return data
+
+
+def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
+    if _take(stream, 2) != b"\xff\xd8":
+        raise Unreadable("The file does not begin like a JPEG.")
+    frame: Header | None = None
+    profile = False
+    for _ in range(MAX_SEGMENTS):
+        marker = _jpeg_marker(stream)
+        if marker == 0xDA:  # start of scan: pixels from here on
+            if frame is None:
+                raise Unreadable("The JPEG has no frame header before its first scan.")
+            return replace(frame, profile=profile)
+        if marker == 0xD9:
+            raise Unreadable("The JPEG ends before its first scan.")
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue  # markers without a body
+        length = struct.unpack(">H", _take(stream, 2))[0] - 2
+        if length < 0:
+            raise Unreadable("A JPEG segment has an impossible length.")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame = _jpeg_frame(marker, _take(stream, length))
+        elif marker == 0xE2:
+            profile |= _take(stream, length).startswith(b"ICC_PROFILE\0")
+        else:
+            stream.seek(length, os.SEEK_CUR)
+    raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments before its pixels.")
+
+
+def _jpeg_marker(stream: BinaryIO) -> int:
+    if _take(stream, 1) != b"\xff":
+        raise Unreadable("The JPEG has stray bytes between its segments.")
+    for _ in range(64):  # fill bytes are allowed, an endless run of them is not
+        marker = _take(stream, 1)[0]
+        if marker != 0xFF:
+            return marker
+    raise Unreadable("The JPEG has stray bytes between its segments.")
+
+
+def _jpeg_frame(marker: int, body: bytes) -> Header:
+    if len(body) < 6 or len(body) < 6 + 3 * body[5]:
+        raise Unreadable("The JPEG frame header is too short.")
+    bits, height, width, components = struct.unpack(">BHHB", body[:6])
+    if marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or bits != 8:
+        raise Unsupported(f"This kind of JPEG is not supported (frame type {marker - 0xC0}, {bits} bits).")
+    if components not in (1, 3, 4):
+        raise Unreadable(f"The JPEG has {components} colour components.")
+    sampling = {body[7 + 3 * i] for i in range(components)}
+    return Header(
+        "JPEG",
+        width,
+        height,
+        channels=components,
+        progressive=marker in (0xC2, 0xCA),
+        chroma_full=components > 1 and len(sampling) == 1,
+    )
+
+
+PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette becomes RGB
+
+
+def _png(stream: BinaryIO, count_frames: bool) -> Header:
+    if _take(stream, 8) != b"\x89PNG\r\n\x1a\n":
+        raise Unreadable("The file does not begin like a PNG.")
+    length, kind = _png_chunk(stream)
+    if kind != b"IHDR" or length != 13:
+        raise Unreadable("The PNG does not begin with its IHDR chunk.")
+    width, height, bits, colour = struct.unpack(">IIBB", _take(stream, 10))
+    if colour not in PNG_CHANNELS:
+        raise Unreadable(f"The PNG has the unknown colour type {colour}.")
+    stream.seek(3 + 4, os.SEEK_CUR)
+    header = Header("PNG", width, height, channels=PNG_CHANNELS[colour], bits=bits, indirect=colour == 3 or bits == 1)
+    for _ in range(MAX_SEGMENTS):
+        length, kind = _png_chunk(stream)
+        if kind == b"IDAT":
+            return header
+        if kind == b"IEND":
+            raise Unreadable("The PNG has no pixels.")
+        if kind == b"acTL" and length == 8 and count_frames:
+            header = replace(header, frames=max(1, struct.unpack(">I", _take(stream, 4))[0]))
+            length -= 4
+        elif kind == b"tRNS" and header.channels in (1, 3):
+            header = replace(header, channels=header.channels + 1, indirect=True)
+        elif kind == b"iCCP":
+            header = replace(header, profile=True)
+        stream.seek(length + 4, os.SEEK_CUR)
+    raise Unreadable(f"The PNG has more than {MAX_SEGMENTS} chunks before its pixels.")
+
+
+def _png_chunk(stream: BinaryIO) -> tuple[int, bytes]:
+    length, kind = struct.unpack(">I4s", _take(stream, 8))
+    if length > 0x7FFFFFFF:
+        raise Unreadable("A PNG chunk has an impossible length.")
+    return length, kind
+
+
+def _webp(stream: BinaryIO, count_frames: bool) -> Header:
+    riff, _, webp, kind, length = struct.unpack("<4sI4s4sI", _take(stream, 20))
+    if riff != b"RIFF" or webp != b"WEBP":
+        raise Unreadable("The file does not begin like a WebP.")
+    if kind == b"VP8 ":
+        head = _take(stream, 10)
+        if head[3:6] != b"\x9d\x01\x2a":
+            raise Unreadable("The WebP has no key frame.")
+        width, height = struct.unpack("<HH", head[6:])
+        return Header("WEBP", width & 0x3FFF, height & 0x3FFF, channels=3)
+    if kind == b"VP8L":
+        signature, packed = struct.unpack("<BI", _take(stream, 5))
+        if signature != 0x2F:
+            raise Unreadable("The WebP has a damaged lossless header.")
+        return Header("WEBP", (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, channels=3 + (packed >> 28 & 1))
+    if kind != b"VP8X":
+        raise Unreadable("The WebP begins with an unknown chunk.")
+    body = _take(stream, 10)
+    header = Header(
+        "WEBP",
+        int.from_bytes(body[4:7], "little") + 1,
+        int.from_bytes(body[7:10], "little") + 1,
+        channels=4 if body[0] & 0x10 else 3,
+        profile=bool(body[0] & 0x20),
+    )
+    stream.seek(length - 10 + (length & 1), os.SEEK_CUR)
+    animated = bool(body[0] & 0x02)
+    return replace(header, frames=_webp_frames(stream)) if animated and count_frames else header
+
+
+def _webp_frames(stream: BinaryIO) -> int:
+    frames = 0
+    for _ in range(MAX_SEGMENTS):
+        head = stream.read(8)
+        if len(head) < 8:
+            return max(1, frames)
+        kind, length = struct.unpack("<4sI", head)
+        frames += kind == b"ANMF"
+        stream.seek(length + (length & 1), os.SEEK_CUR)
+    raise Unreadable(f"The WebP has more than {MAX_SEGMENTS} chunks.")
+
+
+READERS: dict[str, Callable[[BinaryIO, bool], Header]] = {
+    "image/jpeg": _jpeg,
+    "image/png": _png,
+    "image/webp": _webp,
+}

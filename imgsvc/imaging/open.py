@@ -1,0 +1,59 @@
+"""Opening an untrusted file: one allow-listed format, the cheapest decode that is large enough."""
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import PIL
+from PIL import Image, ImageFile
+
+from .errors import Unreadable
+from .geometry import fit
+from .header import Header
+
+
+def open_image(path: Path, header: Header, side: int) -> Image.Image:
+    """The decoded first frame, with a longer side of at least `side` pixels where the file has them.
+
+    JPEG is decoded at 1/2, 1/4 or 1/8 scale when that is still large enough: a quarter of the memory and time for
+    each halving. The decoder's own idea of the size must be the header's. Raises ImageError or MemoryError.
+    """
+    Image.MAX_IMAGE_PIXELS = header.pixels  # a decoder that finds more than the header said is stopped by Pillow
+    try:
+        with path.open("rb") as stream:
+            image = _lazy(stream, header)
+            if (image.width, image.height) != (header.width, header.height):
+                raise Unreadable("The image's header and its pixels disagree about its size.")
+            image.draft(None, fit(image.size, side))
+            image.load()
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error, EOFError, …
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's: Pillow's own OSErrors have no number
+        raise Unreadable(f"The image can't be decoded: {_reason(error)}.") from error
+    return image
+
+
+def _lazy(stream: BinaryIO, header: Header) -> Image.Image:
+    """The file opened but not decoded. Damaged metadata is forgiven, damaged pixels are not."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # lets Pillow pass over an oversized profile or text chunk
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(stream, formats=[header.format])
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's words without a path, an address or a trailing stop."""
+    text = str(error)
+    known = {"truncated": "it is truncated", "broken data": "its data is broken", "cannot identify": "it is damaged"}
+    return next((plain for sign, plain in known.items() if sign in text), "its data is damaged")
+
+
+def decoder_version() -> str:
+    """Pillow's version; that of pillow-simd ends in `.post0`."""
+    return str(PIL.__version__)

@@ -1,0 +1,150 @@
+"""The pipeline: a literal tuple of steps, each a function of one Picture. A pure function from a file to files."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+from PIL import Image
+
+from . import colour
+from .dominant import dominant_colour
+from .encode import Encoded, encode
+from .errors import OutOfTime
+from .geometry import fit
+from .header import Header
+from .limits import OVERSAMPLE, has_cheap_preview, probe
+from .open import open_image
+from .orient import orientation, swaps_sides, upright
+from .recipe import Recipe, Variant
+from .resize import resized, shrink
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What came out: sizes in pixels as displayed (after EXIF orientation), the variants made, in order."""
+
+    width: int
+    height: int
+    dominant_colour: str
+    frames: int
+    variants: tuple[Encoded, ...]
+
+
+@dataclass(slots=True)
+class Picture:
+    """One source on its way through the steps."""
+
+    source: Path
+    header: Header
+    side: int  # pixels: the decode may be reduced as long as its longer side keeps this many
+    variants: Sequence[Variant]
+    folder: Path  # where the variants are written
+    wants_colour: bool
+    image: Image.Image = field(init=False)
+    profile: bytes | None = field(init=False)
+    turn: int = field(init=False)
+    size: tuple[int, int] = field(init=False)  # of the whole picture as displayed
+    dominant: str = ""
+    made: list[Encoded] = field(default_factory=list)
+
+
+def decode(picture: Picture) -> None:
+    picture.image = open_image(picture.source, picture.header, picture.side)
+    picture.profile = picture.image.info.get("icc_profile")
+    picture.turn = orientation(picture.image)
+
+
+def as_samples(picture: Picture) -> None:
+    picture.image = colour.as_samples(picture.image)
+
+
+def fit_largest(picture: Picture) -> None:
+    """What follows costs by output pixels, not by input pixels."""
+    picture.image = shrink(picture.image, picture.side)
+
+
+def to_srgb(picture: Picture) -> None:
+    picture.image = colour.to_srgb(picture.image, picture.profile)
+
+
+def turn_upright(picture: Picture) -> None:
+    stored = (picture.header.width, picture.header.height)
+    picture.size = stored[::-1] if swaps_sides(picture.turn) else stored
+    picture.image = upright(picture.image, picture.turn)
+
+
+def name_colour(picture: Picture) -> None:
+    if picture.wants_colour:
+        picture.dominant = dominant_colour(picture.image)
+
+
+def write_variants(picture: Picture) -> None:
+    """Each shrunk from the one picture, so that no variant inherits another's resampling."""
+    for variant in picture.variants:
+        image = resized(picture.image, fit(picture.size, variant.side))
+        picture.made.append(encode(image, variant, picture.folder))
+
+
+STEPS: tuple[Callable[[Picture], None], ...] = (
+    decode,
+    as_samples,
+    fit_largest,
+    to_srgb,
+    turn_upright,
+    name_colour,
+    write_variants,
+)
+
+
+def run(picture: Picture, deadline: float) -> Picture:
+    """Take the picture through all steps. Raises OutOfTime when `deadline` (time.monotonic) has passed."""
+    for step in STEPS:
+        step(picture)
+        if time.monotonic() > deadline:
+            raise OutOfTime(f"Processing took too long (stopped after {step.__name__}).")
+    return picture
+
+
+def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: float = inf) -> Rendering | None:
+    """The smallest variant, the dominant colour and the size, where that is cheap for this file; else None.
+
+    Raises ImageError, MemoryError, or OSError from writing into `folder`.
+    """
+    header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+    if not has_cheap_preview(header):
+        return None
+    return _rendering(run(_preview_picture(source, header, recipe, folder), deadline))
+
+
+def render(
+    source: Path, mime: str, recipe: Recipe, folder: Path, *, done: Collection[str] = (), deadline: float = inf
+) -> Rendering:
+    """All variants but those named in `done`, whose bytes are kept as they are.
+
+    The smallest one comes from its own reduced decode wherever `preview` would have made it, so that its bytes do not
+    depend on who made it. The dominant colour is "" when `done` holds the variant that it is measured with.
+    Raises ImageError, MemoryError, or OSError from writing into `folder`.
+    """
+    header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+    wanted = [variant for variant in recipe.variants if variant.name not in done]
+    pictures = []
+    if recipe.preview in wanted and has_cheap_preview(header):
+        pictures.append(run(_preview_picture(source, header, recipe, folder), deadline))
+        wanted.remove(recipe.preview)
+    if wanted:
+        whole = Picture(source, header, wanted[0].side, wanted, folder, wants_colour=recipe.preview in wanted)
+        pictures.append(run(whole, deadline))
+    return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
+
+
+def _preview_picture(source: Path, header: Header, recipe: Recipe, folder: Path) -> Picture:
+    variant = recipe.preview
+    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), folder, wants_colour=True)
+
+
+def _rendering(*pictures: Picture) -> Rendering:
+    (width, height), frames = pictures[-1].size, pictures[-1].header.frames
+    colour_name = next((picture.dominant for picture in pictures if picture.dominant), "")
+    return Rendering(width, height, colour_name, frames, tuple(one for picture in pictures for one in picture.made))

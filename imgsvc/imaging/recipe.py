@@ -1,0 +1,54 @@
+"""What to make of a picture. Stored with each job when it is accepted, so that a replay gives the same bytes."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = "webp"
+MAX_SIDE = 16_383  # pixels; a limit of the format (RFC 9649)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One output: the longer side in pixels (never enlarged), WebP quality (0..100) and effort (0..6)."""
+
+    name: str
+    side: int
+    quality: int
+    effort: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The variants, largest first, and the limits that the file was accepted under."""
+
+    variants: tuple[Variant, ...]
+    max_pixels: int
+    max_frames: int
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.variants, key=lambda variant: (-variant.side, variant.name)))
+        object.__setattr__(self, "variants", ordered)
+
+    @property
+    def largest(self) -> Variant:
+        return self.variants[0]
+
+    @property
+    def preview(self) -> Variant:
+        """The variant that is made first: the smallest, because that is what a person is waiting for."""
+        return self.variants[-1]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        fields: dict[str, Any] = json.loads(text)
+        return cls(tuple(Variant(**one) for one in fields.pop("variants")), **fields)
+
+
+def scratch_file(folder: Path, variant: str) -> Path:
+    """Where a rendering leaves a variant for the publisher."""
+    return folder / f"{variant}.{FORMAT}"

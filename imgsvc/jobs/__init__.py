@@ -1,0 +1,1 @@
+"""What was accepted and where it stands: the durable job path."""

@@ -1,0 +1,89 @@
+"""Opening the database: migrations, the pragmas that durability rests on, and connections for reading."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiosqlite
+import anyio
+import anyio.to_thread
+
+from .sql import script
+
+MIGRATIONS = ("schema.sql",)  # user_version n means that the first n have run
+BUSY_SECONDS = 10.0
+READERS = 4
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a later version of this program."""
+
+
+async def open_for_writing(path: Path) -> aiosqlite.Connection:
+    """The writer's connection, with the schema up to date. Creates the database (mode 0600) if there is none."""
+    await anyio.to_thread.run_sync(lambda: path.touch(mode=0o600))
+    db = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        db.row_factory = aiosqlite.Row
+        await db.execute("PRAGMA journal_mode = WAL")
+        await db.execute("PRAGMA synchronous = FULL")
+        await _migrate(db)
+    except BaseException:
+        await db.close()
+        raise
+    return db
+
+
+async def _migrate(db: aiosqlite.Connection) -> None:
+    version = next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
+    if version > len(MIGRATIONS):
+        raise SchemaTooNew(f"its schema has version {version}, this program knows {len(MIGRATIONS)}")
+    for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
+        # One string: executescript would commit between the statements otherwise.
+        await db.executescript(f"BEGIN IMMEDIATE;\n{script(name)}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+class Readers:
+    """A few read-only connections, each lent to one reader at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._all: list[aiosqlite.Connection] = []
+        self._idle: list[aiosqlite.Connection] = []
+        self._places = anyio.Semaphore(READERS)
+
+    async def __aenter__(self) -> Self:
+        try:
+            for _ in range(READERS):
+                uri = f"{self._path.absolute().as_uri()}?mode=ro"
+                db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+                db.row_factory = aiosqlite.Row
+                self._all.append(db)
+                self._idle.append(db)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            self._idle.clear()
+            while self._all:
+                await self._all.pop().close()  # an open one would hang the interpreter's exit
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[aiosqlite.Connection]:
+        async with self._places:
+            db = self._idle.pop()
+            try:
+                yield db
+            finally:
+                self._idle.append(db)
+
+    async def fetch(self, sql: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
+        async with self.lend() as db:
+            return list(await db.execute_fetchall(sql, parameters))

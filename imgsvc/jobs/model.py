@@ -1,0 +1,129 @@
+"""A job as the rest of the house sees it."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import aiosqlite
+
+from ..imaging.recipe import Recipe
+
+Status = Literal["pending", "processing", "retrying", "completed", "failed"]
+QueueName = Literal["previews", "renders"]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def as_text(moment: datetime) -> str:
+    """RFC 3339 in UTC, always with six decimals and +00:00: one width, so that it compares as text."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """An upload whose bytes are staged and synced. Sizes in bytes."""
+
+    job_id: str
+    image_id: str
+    user_id: str
+    org_id: str
+    bucket: str
+    staging_path: str
+    original_filename: str
+    client_metadata: dict[str, Any]
+    trace_id: str
+    mime_type: str
+    content_length: int
+    sha256: str
+    pixels: int
+    preview_bytes: int | None
+    render_bytes: int
+    storage_backend: str
+    recipe: Recipe
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of processing_jobs. Times are RFC 3339 text, sizes bytes."""
+
+    job_id: str
+    image_id: str
+    status: Status
+    storage_bucket: str
+    staging_path: str | None
+    attempt_count: int
+    max_retries: int
+    last_error: str | None
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error_code: str | None
+    retryable: bool
+    next_attempt_at: str | None
+    failed_at: str | None
+    deleted_at: str | None
+    user_id: str | None
+    org_id: str | None
+    original_filename: str | None
+    trace_id: str
+    mime_type: str
+    content_length: int
+    sha256: str
+    pixels: int
+    preview_bytes: int | None
+    render_bytes: int
+    storage_backend: str
+    queue: QueueName | None
+    turn: int
+    run: int
+    starts: int
+    deaths: int
+    preview: str
+    paths_text: str
+    measured_text: str
+    client_text: str
+    recipe_text: str
+
+    @classmethod
+    def of(cls, row: aiosqlite.Row) -> Self:
+        values = {name: row[name] for name in cls.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
+        values["retryable"] = bool(row["retryable"])
+        return cls(
+            **values,
+            paths_text=row["processed_paths"],
+            measured_text=row["processing_metadata"],
+            client_text=row["client_metadata"],
+            recipe_text=row["recipe"],
+        )
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """{variant: key} of what has been put into storage."""
+        return dict(json.loads(self.paths_text))
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """What processing found out: dominant_color, original_dimensions, frames, variants."""
+        return dict(json.loads(self.measured_text))
+
+    @cached_property
+    def client_metadata(self) -> dict[str, Any]:
+        return dict(json.loads(self.client_text))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe.from_json(self.recipe_text)
+
+    @property
+    def ready(self) -> dict[str, str]:
+        """{variant: key} of what can be fetched: nothing of a failed job, whatever is still being cleaned up."""
+        return {} if self.status == "failed" or self.deleted_at else self.paths
+
+    def key(self, variant: str) -> str:
+        """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""
+        return f"processed/{variant}/{self.image_id}_{variant}.webp"

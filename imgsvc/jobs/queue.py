@@ -1,0 +1,237 @@
+"""The table is the queue: two channels hand one claimed job at a time to a lane that is free."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
+
+from ..storage.base import Storage
+from .model import Job, QueueName, now
+from .retry import Failure, runs_alone
+from .run import Limits, Run
+from .table import Table
+from .workers import Lane, Outcome
+from .writer import DatabaseUnavailable
+
+log = structlog.get_logger()
+
+PUBLISHING = 8  # runs that may be on their way into storage while their lanes go on
+LOOK_AGAIN_SECONDS = 1.0  # after the database refused a claim
+LONGEST_SLEEP_SECONDS = 3600.0
+RECORDING_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """Bytes that the lanes of one kind may use together, beyond their idle size."""
+
+    total: int
+    used: int = 0
+    running: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.total - self.used
+
+    def reserve(self, job: Job, queue: QueueName) -> int:
+        """Take what the job is estimated to need, or everything if nothing may run beside it; returns the bytes."""
+        needs = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
+        if queue == "renders" and runs_alone(deaths=job.deaths, starts=job.starts - 1):
+            needs = max(needs, self.free)
+        self.used += needs
+        self.running += 1
+        return needs
+
+    def release(self, reserved: int) -> None:
+        self.used -= reserved
+        self.running -= 1
+
+
+@dataclass(slots=True)
+class _Side:
+    """One kind of work: its lanes, its memory, and its channel of capacity 0."""
+
+    queue: QueueName
+    lanes: Sequence[Lane]
+    memory: Memory
+    idle: anyio.Semaphore = field(init=False)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        self.idle = anyio.Semaphore(0)
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Queue:
+    def __init__(
+        self,
+        table: Table,
+        storage: Storage,
+        *,
+        preview_lanes: Sequence[Lane],
+        render_lanes: Sequence[Lane],
+        preview_memory: int,
+        render_memory: int,
+        staging: Path,
+        scratch: Path,
+        limits: Limits,
+    ) -> None:
+        self._table = table
+        self._storage = storage
+        self._staging = staging
+        self._scratch = scratch
+        self._limits = limits
+        self._sides = {
+            "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
+            "renders": _Side("renders", render_lanes, Memory(render_memory)),
+        }
+        self._running: set[Run] = set()
+        self._open_runs = 0  # claimed, or being claimed, and not yet recorded
+        self._run_ended = anyio.Event()
+        self._publishing = anyio.Semaphore(PUBLISHING)
+        self._stopping = self._grace_over = False
+        self._retry_set = anyio.Event()
+        self._scope = anyio.CancelScope()
+
+    def wake(self) -> None:
+        """Something may be claimable now. Call after every commit that adds work."""
+        for side in self._sides.values():
+            side.wake()
+
+    async def run(self) -> None:
+        """Hand out work until `stop`."""
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                for side in self._sides.values():
+                    send, receive = anyio.create_memory_object_stream[Run](0)
+                    group.start_soon(self._feed, side, send)
+                    for lane in side.lanes:
+                        group.start_soon(self._serve, side, lane, receive.clone(), group)
+                    receive.close()
+                group.start_soon(self._release_retries)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Claim nothing more; let what runs finish within the grace time; give the rest back."""
+        self._stopping = True
+        self.wake()
+        with anyio.move_on_after(grace_seconds):
+            await self._settled()
+        self._grace_over = True
+        for side in self._sides.values():
+            for lane in side.lanes:
+                lane.shut()
+        for run in self._running:
+            run.given_back = True
+        with anyio.move_on_after(RECORDING_SECONDS):  # a database that refuses: the next start replays
+            await self._settled()
+        self._scope.cancel()
+        for side in self._sides.values():
+            for lane in side.lanes:
+                await lane.close()
+
+    async def _settled(self) -> None:
+        while self._open_runs:
+            self._run_ended = anyio.Event()
+            await self._run_ended.wait()
+
+    def _end_run(self) -> None:
+        self._open_runs -= 1
+        self._run_ended.set()
+
+    async def _feed(self, side: _Side, send: ObjectSendStream[Run]) -> None:
+        """Claim only for a lane that is free: a service that stops has little to give back."""
+        async with send:
+            while True:
+                await side.idle.acquire()
+                await send.send(await self._next(side))
+
+    async def _next(self, side: _Side) -> Run:
+        while True:
+            changed = side.changed
+            pause = inf
+            if not self._stopping:
+                self._open_runs += 1  # the claim may succeed while `stop` counts
+                try:
+                    claimed = await self._table.claim(
+                        side.queue, side.memory.free, nothing_running=not side.memory.running
+                    )
+                    if isinstance(claimed, Job):
+                        return self._begin(side, claimed)
+                except DatabaseUnavailable as error:
+                    log.error("claim_failed", queue=side.queue, reason=str(error))
+                    pause = LOOK_AGAIN_SECONDS
+                self._end_run()
+            with anyio.move_on_after(pause):
+                await changed.wait()
+
+    def _begin(self, side: _Side, job: Job) -> Run:
+        run = Run(job, self._table, self._storage, self._staging, self._scratch, self._limits)
+        run.reserved_bytes = side.memory.reserve(job, side.queue)
+        return run
+
+    async def _serve(self, side: _Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
+        async with receive:
+            while True:
+                await self._warm(lane)
+                side.idle.release()
+                run = await receive.receive()
+                outcome = await self._render(side, lane, run)
+                await self._publishing.acquire()
+                group.start_soon(self._finish, run, outcome)
+
+    async def _warm(self, lane: Lane) -> None:
+        """A lane without a living worker takes no job."""
+        while True:
+            try:
+                return await lane.start()
+            except (OSError, TimeoutError) as error:
+                if not self._stopping:
+                    log.error("worker_start_failed", lane=lane.name, reason=str(error))
+                await anyio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def _render(self, side: _Side, lane: Lane, run: Run) -> Outcome:
+        self._running.add(run)
+        run.given_back = self._grace_over
+        try:
+            return await run.render(lane)
+        except Exception:
+            log.exception("run_broke", job_id=run.job.job_id, trace_id=run.job.trace_id)
+            return Failure("internal_error", "Processing failed unexpectedly.")
+        finally:
+            self._running.discard(run)
+            side.memory.release(run.reserved_bytes)
+            side.wake()
+
+    async def _finish(self, run: Run, outcome: Outcome) -> None:
+        try:
+            await run.settle(outcome)
+        except Exception:
+            log.exception("run_not_settled", job_id=run.job.job_id, trace_id=run.job.trace_id)
+        finally:
+            self._publishing.release()
+            self._end_run()
+            self.wake()
+            if isinstance(outcome, Failure):
+                self._retry_set.set()
+
+    async def _release_retries(self) -> None:
+        """Put jobs back into their queues when their time has come."""
+        while True:
+            self._retry_set = anyio.Event()
+            due = await self._table.next_due()
+            pause = (due - now()).total_seconds() if due else LONGEST_SLEEP_SECONDS
+            with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
+                await self._retry_set.wait()
+                continue
+            try:
+                if await self._table.release_due():
+                    self.wake()
+            except DatabaseUnavailable:
+                await anyio.sleep(LOOK_AGAIN_SECONDS)

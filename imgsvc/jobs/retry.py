@@ -1,0 +1,45 @@
+"""What becomes of a job whose run did not succeed: a pure decision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# The file's own doing: another attempt would end the same way.
+FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_missing"}
+MAX_DEATHS = 2  # workers that one file may take with it
+MAX_STARTS = 10  # ends of the whole service during runs of one file
+ALONE_AFTER_STARTS = 3  # from here on it runs with no other render beside it, so that these get done
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run ended. `code` is stable; the message is for the client."""
+
+    code: str
+    message: str
+    death: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    outcome: Literal["retry", "fail"]
+    delay_seconds: float = 0
+    retryable: bool = False
+
+
+def decide(failure: Failure, *, attempts: int, deaths: int, max_attempts: int, delay_seconds: float) -> Decision:
+    """`attempts` and `deaths` are those before this failure.
+
+    A worker's death is answered by one more run at once, with nothing beside it to blame; all else that may pass
+    (storage, I/O, time) is tried again after `delay_seconds`, `max_attempts` times in all.
+    """
+    if failure.code in FINAL:
+        return Decision("fail")
+    if failure.death:
+        return Decision("fail") if deaths + 1 >= MAX_DEATHS else Decision("retry")
+    if attempts + 1 >= max_attempts:
+        return Decision("fail", retryable=True)
+    return Decision("retry", delay_seconds)
+
+
+def runs_alone(*, deaths: int, starts: int) -> bool:
+    return deaths > 0 or starts >= ALONE_AFTER_STARTS

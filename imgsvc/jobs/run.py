@@ -1,0 +1,166 @@
+"""One run of one job, from its claim to the row that says how it ended."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ..storage.base import Storage, StorageError
+from .model import Job
+from .publish import publish, withdraw
+from .retry import Decision, Failure, decide
+from .table import Table
+from .workers import Lane, Outcome, Rendered, Task
+from .writer import DatabaseUnavailable
+
+log = structlog.get_logger()
+
+CEILING_FACTOR = 1.5  # of the estimate: the ceiling is for what runs away, admission for what is normal
+CEILING_EXTRA = 64 * 1024 * 1024
+RECORD_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take: seconds, and what is tried again."""
+
+    time_limit_seconds: float
+    time_limit_seconds_per_megapixel: float
+    retry_delay_seconds: float
+
+
+class Run:
+    """Built for each claim; nothing of it outlives the row's next state."""
+
+    def __init__(self, job: Job, table: Table, storage: Storage, staging: Path, scratch: Path, limits: Limits) -> None:
+        self.job = job
+        self.is_preview = job.preview == "wanted"
+        self.given_back = False
+        self.reserved_bytes = 0
+        self._table = table
+        self._storage = storage
+        self._source = staging / (job.staging_path or job.job_id)
+        self._scratch = scratch / f"{job.job_id}.{job.run}"
+        self._limits = limits
+        self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
+
+    async def render(self, lane: Lane) -> Outcome:
+        await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
+        return await lane.run(self._task())
+
+    def _task(self) -> Task:
+        job, limits = self.job, self._limits
+        estimate = (job.preview_bytes or 0) if self.is_preview else job.render_bytes
+        return Task(
+            kind="preview" if self.is_preview else "render",
+            job_id=job.job_id,
+            trace_id=job.trace_id,
+            source=str(self._source.absolute()),
+            mime=job.mime_type,
+            recipe=job.recipe_text,
+            folder=str(self._scratch.absolute()),
+            done=tuple(job.paths) if job.preview == "done" else (),
+            time_limit=limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * job.pixels / 1e6,
+            memory_ceiling=int(estimate * CEILING_FACTOR) + CEILING_EXTRA,
+        )
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Publish and record, then remove the scratch folder. A row that can't be written is tried until it can."""
+        try:
+            while True:
+                try:
+                    return await self._settle(outcome)
+                except DatabaseUnavailable as error:
+                    self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
+                    await anyio.sleep(RECORD_AGAIN_SECONDS)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._scratch, ignore_errors=True))
+
+    async def _settle(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
+            if self.given_back:
+                await self._table.give_back(self.job)
+            elif self.is_preview:
+                await self._end_preview("failed", death=outcome.death)
+                self._log.info("preview_failed", code=outcome.code)
+            else:
+                await self._unsuccessful(outcome)
+        elif outcome is None:
+            await self._end_preview("none")
+        else:
+            await self._publish(outcome)
+
+    async def _publish(self, rendered: Rendered) -> None:
+        job = self.job
+        names = [made.name for made in rendered.variants]
+        if not set(names) <= {variant.name for variant in job.recipe.variants}:
+            await self._unsuccessful(Failure("worker_crashed", "The worker answered with variants nobody asked for."))
+            return
+        try:
+            keys = await publish(self._storage, job, names, self._scratch)
+        except StorageError as error:
+            self._log.error("publish_failed", reason=str(error))
+            await self._unsuccessful(Failure("storage_error", "The image could not be stored."))
+            return
+        paths, measured = {**job.paths, **keys}, _measured(job, rendered)
+        if self.is_preview:
+            recorded = await self._table.end_preview(job, "done", paths, measured)
+        else:
+            recorded = await self._table.complete(job, paths, measured)
+        if not recorded:  # overtaken by a deletion
+            await withdraw(self._storage, job, keys.values())
+            return
+        self._log.info("preview_ready" if self.is_preview else "job_completed", variants=names)
+        if not self.is_preview:
+            await self._remove_source()
+
+    async def _end_preview(self, preview: str, *, death: bool = False) -> None:
+        await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
+
+    async def _remove_source(self) -> None:
+        await anyio.to_thread.run_sync(lambda: self._source.unlink(missing_ok=True))
+        await self._table.source_removed(self.job)
+
+    async def _unsuccessful(self, failure: Failure) -> None:
+        job = self.job
+        decision = decide(
+            failure,
+            attempts=job.attempt_count,
+            deaths=job.deaths,
+            max_attempts=job.max_retries,
+            delay_seconds=self._limits.retry_delay_seconds,
+        )
+        if not await self._table.unsuccessful(job, failure, decision):
+            return
+        self._log.warning(_event(decision), code=failure.code, reason=failure.message, retryable=decision.retryable)
+        if decision.outcome == "fail" and await withdraw(self._storage, job, _every_key(job)):
+            await self._table.variants_removed(job)
+
+
+def _event(decision: Decision) -> str:
+    return "job_retrying" if decision.outcome == "retry" else "job_failed"
+
+
+def _every_key(job: Job) -> list[str]:
+    return [job.key(variant.name) for variant in job.recipe.variants]
+
+
+def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
+    """What the row remembers: found by this run, added to what the preview found."""
+    before = job.measured
+    variants = dict(before.get("variants", {}))
+    for made in rendered.variants:
+        variants[made.name] = made.model_dump(exclude={"name"})
+    found: dict[str, Any] = {**before, "variants": variants}
+    if rendered.dominant_colour:
+        found["dominant_color"] = rendered.dominant_colour
+    if rendered.width:
+        found["original_dimensions"] = {"width": rendered.width, "height": rendered.height}
+    if rendered.frames > 1:
+        found |= {"animated": True, "frames": rendered.frames}
+    return found

@@ -1,0 +1,19 @@
+"""Named statements out of a .sql file, so that the durability logic is reviewed in one place."""
+
+import re
+from importlib.resources import files
+
+HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def script(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def statements(name: str) -> dict[str, str]:
+    """The statements of a file by their names."""
+    parts = HEADING.split(script(name))[1:]
+    return {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+QUERIES = statements("queries.sql")

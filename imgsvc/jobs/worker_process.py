@@ -1,0 +1,130 @@
+"""What runs inside a worker: one task at a time from standard input, one line of JSON back for each.
+
+`python -m imgsvc.jobs.worker_process PARENT NICE`. The lines are plain JSON, never pickles: a worker that a decoder's
+bug has taken over can lie about its own picture and nothing else.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..imaging import pipeline
+from ..imaging.errors import ImageError, OutOfMemory
+from ..imaging.open import decoder_version
+from ..imaging.recipe import Recipe
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+MEGABYTE = 1 << 20
+OPEN_FILES = 64
+
+
+def main() -> None:
+    parent, niceness = int(sys.argv[1]), int(sys.argv[2])
+    _tie_to(parent)
+    _confine()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a codec prints goes to standard error
+    os.nice(niceness)
+    _say(answers, ready=os.getpid(), decoder=decoder_version())
+    for line in sys.stdin:
+        task = json.loads(line)
+        _say(answers, started=task["job_id"])
+        answer = _perform(task)
+        _say(answers, **answer)
+        if answer.get("retire"):
+            return
+
+
+def _say(answers: Any, **message: Any) -> None:
+    answers.write(json.dumps(message) + "\n")
+
+
+def _tie_to(parent: int) -> None:
+    """Die with the service, and not from a Ctrl-C that the terminal sends to everybody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        import ctypes
+
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)  # it ended before the tie was made
+
+
+def _confine() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    with suppress(OSError):  # not Linux, or no /proc: the memory ceiling below still holds
+        Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel takes a worker first
+
+
+def _perform(task: dict[str, Any]) -> dict[str, Any]:
+    """Render one task. Everything a picture can do wrong becomes an answer."""
+    began = time.monotonic()
+    answer: dict[str, Any]
+    try:
+        _set_ceiling(task["memory_ceiling"])
+        answer = {"rendering": _render(task, began)}
+    except MemoryError:
+        limit = task["memory_ceiling"] // MEGABYTE
+        answer = _error(OutOfMemory(f"Decoding needed more than the {limit} MB that this image may use."))
+        answer["retire"] = True
+    except ImageError as error:
+        answer = _error(error)
+    except FileNotFoundError:
+        answer = {"error": {"code": "source_missing", "message": "The uploaded bytes are no longer there."}}
+    except OSError as error:
+        answer = {"error": {"code": "io_error", "message": "A file could not be read or written."}, "retire": True}
+        answer["log"] = str(error.strerror or type(error).__name__)
+    except Exception:
+        answer = {"error": {"code": "internal_error", "message": "Processing failed unexpectedly."}, "retire": True}
+        answer["log"] = traceback.format_exc(limit=-6)
+    finally:
+        _set_ceiling(None)
+    answer["seconds"] = time.monotonic() - began
+    return answer
+
+
+def _render(task: dict[str, Any], began: float) -> dict[str, Any] | None:
+    recipe = Recipe.from_json(task["recipe"])
+    source, folder = Path(task["source"]), Path(task["folder"])
+    deadline = began + task["time_limit"]
+    if task["kind"] == "preview":
+        found = pipeline.preview(source, task["mime"], recipe, folder, deadline=deadline)
+    else:
+        found = pipeline.render(source, task["mime"], recipe, folder, done=task["done"], deadline=deadline)
+    return asdict(found) if found else None
+
+
+def _error(error: ImageError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": str(error)}}
+
+
+def _set_ceiling(extra_bytes: int | None) -> None:
+    """Let the process's data grow by so much and no more (RLIMIT_DATA counts private anonymous memory)."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = hard if extra_bytes is None else _data_bytes() + extra_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except (OSError, ValueError, IndexError):
+        return 256 * MEGABYTE
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

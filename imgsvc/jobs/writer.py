@@ -1,0 +1,109 @@
+"""The one writer: the only connection that writes, and one task that uses it.
+
+Two coroutines on one connection would interleave their transactions, and a cancelled `execute` still takes effect; so
+callers hand over whole functions, and what the task finds waiting is committed together (group commit).
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeVar
+
+import aiosqlite
+import anyio
+import structlog
+
+T = TypeVar("T")
+Change = Callable[[aiosqlite.Connection], Awaitable[T]]
+log = structlog.get_logger()
+
+MAX_BATCH = 200  # changes in one transaction: bounds how long the first of them waits
+
+
+class DatabaseUnavailable(Exception):
+    """The change was not committed: a full or failing disk, or a database that is closed."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    change: Change[Any]
+    done: anyio.Event
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+        self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
+
+    async def write(self, change: Change[T]) -> T:
+        """Commit `change` and return its result. It happens as a whole or not at all.
+
+        Once this was called the change may be committed even if the caller is cancelled while waiting. Raises
+        DatabaseUnavailable, or what the change raised (its own statements are then rolled back).
+        """
+        waiting = _Waiting(change, anyio.Event())
+        try:
+            self._send.send_nowait(waiting)
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise DatabaseUnavailable("the database is closed") from None
+        await waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        return waiting.result  # type: ignore[no-any-return]
+
+    async def run(self) -> None:
+        """Write until `close` was called and everything handed over before it is written."""
+        with anyio.CancelScope(shield=True):  # half a commit is not an answer
+            async with self._receive:
+                async for first in self._receive:
+                    await self._commit(self._batch(first))
+
+    def close(self) -> None:
+        self._send.close()
+
+    def _batch(self, first: _Waiting) -> list[_Waiting]:
+        batch = [first]
+        while len(batch) < MAX_BATCH:
+            try:
+                batch.append(self._receive.receive_nowait())
+            except (anyio.WouldBlock, anyio.EndOfStream):
+                break
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            await self._db.execute("BEGIN IMMEDIATE")
+            for waiting in batch:
+                await self._apply(waiting)
+            await self._db.execute("COMMIT")
+        except Exception as error:
+            log.error("database_write_failed", reason=str(error), changes=len(batch))
+            for waiting in batch:
+                waiting.error = DatabaseUnavailable(str(error))
+            await self._roll_back()
+        finally:
+            for waiting in batch:
+                waiting.done.set()
+
+    async def _apply(self, waiting: _Waiting) -> None:
+        """Run one change under a savepoint. Raises only when SQLite gave up the whole transaction."""
+        await self._db.execute("SAVEPOINT change")
+        try:
+            waiting.result = await waiting.change(self._db)
+        except Exception as error:
+            if not self._db.in_transaction:
+                raise  # a full disk or an I/O error: the changes before this one are gone too
+            operational = isinstance(error, sqlite3.OperationalError)
+            waiting.error = DatabaseUnavailable(str(error)) if operational else error
+            await self._db.execute("ROLLBACK TO change")
+        await self._db.execute("RELEASE change")
+
+    async def _roll_back(self) -> None:
+        try:
+            if self._db.in_transaction:
+                await self._db.execute("ROLLBACK")
+        except Exception as error:
+            log.error("database_rollback_failed", reason=str(error))

@@ -1,0 +1,35 @@
+"""The joined parts of one running service, as handlers reach them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+if TYPE_CHECKING:
+    from .access.tokens import Tokens
+    from .http.urls import Urls
+    from .intake import Intake
+    from .jobs.queue import Queue
+    from .jobs.table import Table
+    from .settings import Settings
+    from .storage.base import Storage
+    from .telemetry.health import Health
+
+
+@dataclass(slots=True)
+class Parts:
+    settings: "Settings"
+    table: "Table"
+    queue: "Queue"
+    intake: "Intake"
+    tokens: "Tokens"
+    urls: "Urls"
+    storages: "Mapping[str, Storage]"
+    health: "Health"
+    stopping: bool = field(default=False)
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts

@@ -1,0 +1,153 @@
+"""Running the application under Hypercorn, in this very process, until a signal says stop."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn, cast
+
+import structlog
+import uvloop
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .app import create_app
+from .jobs.budget import MemoryTooSmall
+from .jobs.database import SchemaTooNew
+from .jobs.lock import DataFolderInUse
+from .settings import Server, Settings
+from .telemetry import logs
+
+log = structlog.get_logger()
+
+# What this process and its libraries may need of the environment once the settings are read. The rest goes, so that
+# no child inherits a secret.
+KEPT_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
+    r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
+)
+
+
+class CantStart(Exception):
+    """Why the service could not start, in one line."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
+    logs.configure(settings.log)
+    for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
+        del os.environ[name]
+    listener = _listen(settings.server)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings, listener))
+        except (DataFolderInUse, SchemaTooNew, MemoryTooSmall) as error:
+            raise CantStart(str(error)) from None
+        except OSError as error:
+            raise CantStart(f"{error.filename or 'the service'}: {error.strerror or error}") from error
+    return 0
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    stopped = asyncio.Event()
+    with _signals(stopped):
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            _announce(settings, listener)
+
+            async def until_stopped() -> None:
+                await stopped.wait()
+                app.state.parts.stopping = True
+
+            served = cast(Any, _WithoutLifespan(app))  # Hypercorn's types of ASGI are narrower than Starlette's
+            config = _hypercorn(settings.server, listener)
+            serving = hypercorn_serve(served, config, shutdown_trigger=until_stopped, mode="asgi")
+            await asyncio.create_task(serving)  # its own task: it leaves one with a cancellation still counted
+
+
+@contextlib.contextmanager
+def _signals(stopped: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop(name: str) -> None:
+        if stopped.is_set():
+            _end_at_once()
+        log.info("stopping", signal=name)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _end_at_once() -> NoReturn:
+    """The workers die with this process; what was running is replayed at the next start."""
+    os._exit(1)
+
+
+class _WithoutLifespan:
+    """The lifespan is entered here and not by Hypercorn, so that a failed start is told in one line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _listen(server: Server) -> socket.socket:
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((server.host, server.port))
+    except OSError as error:
+        listener.close()
+        raise CantStart(f"[server] host and port = {server.host}:{server.port}: {error.strerror}") from None
+    return listener
+
+
+def _hypercorn(server: Server, listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = 1024
+    config.errorlog = None
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = server.keep_alive_seconds
+    config.h11_max_incomplete_size = server.max_header_kb * 1024
+    config.h2_max_header_list_size = server.max_header_kb * 1024
+    config.graceful_timeout = server.graceful_seconds
+    config.max_app_queue_size = 4  # bytes in memory per upload: this many reads of 64 KiB, and one chunk of ours
+    config.alpn_protocols = ["h2", "http/1.1"] if server.http2 else ["http/1.1"]
+    if server.certfile:
+        config.certfile, config.keyfile = server.certfile, server.keyfile
+    return config
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.server.certfile else "http"
+    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
+    lines = (
+        f"imgsvc listens on   {address}",
+        f"API documentation   {settings.service.public_url or address}/docs",
+        f"make a token with   {command} token --sub NAME",
+    )
+    print("\n".join(lines), flush=True)  # noqa: T201

@@ -1,0 +1,35 @@
+"""What a storage backend promises. It knows buckets and keys, and nothing of jobs."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+class StorageError(Exception):
+    """The backend could not do it now; the message may be logged but not sent to a client."""
+
+
+class NotStored(StorageError):
+    """There is nothing under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Stored bytes being read: `first` is already here, `rest` follows (empty for a small file)."""
+
+    first: bytes
+    rest: AsyncIterator[bytes]
+
+
+class Storage(Protocol):
+    name: str
+
+    async def put(self, bucket: str, key: str, source: Path) -> None:
+        """Store a copy of `source`, replacing what was there. Durable when this returns. Raises StorageError."""
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        """Remove it and whatever an interrupted `put` left; True if there was something. Raises StorageError."""
+
+    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
+        """Read `length` bytes from `start`. Raises NotStored or StorageError."""

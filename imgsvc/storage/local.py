@@ -1,0 +1,131 @@
+"""Variants as files under one folder: {root}/{bucket}/{key}."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+import anyio.to_thread
+
+from .base import Blob, NotStored, StorageError
+
+CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
+THREADS = 16
+
+
+class LocalStorage:
+    name = "local"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._threads = anyio.CapacityLimiter(THREADS)
+
+    async def put(self, bucket: str, key: str, source: Path) -> None:
+        try:
+            await anyio.to_thread.run_sync(_put, self._path(bucket, key), source, self._root, limiter=self._threads)
+        except OSError as error:
+            raise StorageError(f"writing failed: {error.strerror}") from error
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        try:
+            return await anyio.to_thread.run_sync(_remove, self._path(bucket, key), limiter=self._threads)
+        except OSError as error:
+            raise StorageError(f"removing failed: {error.strerror}") from error
+
+    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
+        try:
+            first, stream = await anyio.to_thread.run_sync(
+                _read_first, self._path(bucket, key), start, length, limiter=self._threads
+            )
+        except FileNotFoundError:
+            raise NotStored(key) from None
+        except OSError as error:
+            raise StorageError(f"reading failed: {error.strerror}") from error
+        return Blob(first, self._rest(stream, length - len(first)))
+
+    async def _rest(self, stream: BinaryIO | None, left: int) -> AsyncIterator[bytes]:
+        if stream is None:
+            return
+        with stream:
+            while left > 0:
+                chunk = await anyio.to_thread.run_sync(stream.read, min(CHUNK, left), limiter=self._threads)
+                if not chunk:
+                    return
+                left -= len(chunk)
+                yield chunk
+
+    def _path(self, bucket: str, key: str) -> Path:
+        path = self._root / bucket / key
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise StorageError("the key leads out of the storage folder")
+        return path
+
+
+def _put(target: Path, source: Path, root: Path) -> None:
+    """Temporary name, write, fsync, rename, fsync the folder; after a failed fsync nothing of the file is kept."""
+    _make_folders(target.parent, root)
+    partial = _partial(target)
+    try:
+        with source.open("rb") as reader, partial.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, CHUNK)
+            writer.flush()
+            os.fsync(writer.fileno())
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Create `folder` and its parents, each durable in its own parent before it is used."""
+    if folder.is_dir():
+        return
+    if folder != root:
+        _make_folders(folder.parent, root)
+    folder.mkdir(exist_ok=True, parents=folder == root)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _partial(target: Path) -> Path:
+    """Named after the target, so that a replay of an interrupted put overwrites it and nothing stays behind."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def _remove(target: Path) -> bool:
+    found = False
+    for path in (_partial(target), target):
+        try:
+            path.unlink()
+            found = True
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            continue
+    if found:
+        sync_folder(target.parent)
+    return found
+
+
+def _read_first(path: Path, start: int, length: int) -> tuple[bytes, BinaryIO | None]:
+    stream = path.open("rb")
+    try:
+        stream.seek(start)
+        first = stream.read(min(CHUNK, length))
+    except BaseException:
+        stream.close()
+        raise
+    if len(first) == length or not first:
+        stream.close()
+        return first, None
+    return first, stream

@@ -1,0 +1,125 @@
+"""Is everything this service stands on really working? Tried in the background, so that asking costs nothing."""
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import anyio.to_thread
+import structlog
+from pydantic import BaseModel
+
+from ..jobs.model import now
+from ..jobs.table import Table
+from ..jobs.workers import Lane
+from ..storage.base import Storage
+
+log = structlog.get_logger()
+
+EVERY_SECONDS = 5.0
+LIMIT_SECONDS = 4.0  # a check that takes longer has failed
+OLD_QUEUE_SECONDS = 600.0
+MEGABYTE = 1 << 20
+Status = Literal["healthy", "degraded", "unhealthy"]
+
+
+class Check(BaseModel):
+    """The last result of one check, and how long ago it was in seconds."""
+
+    status: Status
+    detail: str
+    age_seconds: float = 0
+
+
+class Health:
+    def __init__(
+        self,
+        table: Table,
+        storage: Storage,
+        lanes: Sequence[Lane],
+        folder: Path,
+        scratch: Path,
+        reserve_bytes: int,
+    ) -> None:
+        self.disk_full = False
+        self._table = table
+        self._storage = storage
+        self._lanes = lanes
+        self._folder = folder
+        self._probe_file = scratch / "health"
+        self._reserve_bytes = reserve_bytes
+        self._results: dict[str, tuple[Check, float]] = {}
+        self._checks: dict[str, Callable[[], Awaitable[Check]]] = {
+            "database": self._database,
+            "storage": self._storage_check,
+            "workers": self._workers,
+            "disk": self._disk,
+            "queue": self._queue,
+        }
+
+    def checks(self) -> dict[str, Check]:
+        """The last result of each check. Costs nothing."""
+        moment = time.monotonic()
+        return {
+            name: check.model_copy(update={"age_seconds": round(moment - measured, 1)})
+            for name, (check, measured) in self._results.items()
+        }
+
+    def status(self) -> Status:
+        found = {check.status for check, _ in self._results.values()}
+        return "unhealthy" if "unhealthy" in found else "degraded" if "degraded" in found else "healthy"
+
+    async def run(self) -> None:
+        while True:
+            await self.measure()
+            await anyio.sleep(EVERY_SECONDS)
+
+    async def measure(self) -> None:
+        async with anyio.create_task_group() as group:
+            for name, check in self._checks.items():
+                group.start_soon(self._measure, name, check)
+
+    async def _measure(self, name: str, check: Callable[[], Awaitable[Check]]) -> None:
+        result = Check(status="unhealthy", detail=f"no answer within {LIMIT_SECONDS:g} seconds")
+        try:
+            with anyio.move_on_after(LIMIT_SECONDS):
+                result = await check()
+        except Exception as error:
+            log.warning("health_check_failed", check=name, reason=str(error))
+            result = Check(status="unhealthy", detail="failed; the log says why")
+        self._results[name] = (result, time.monotonic())
+
+    async def _database(self) -> Check:
+        await self._table.touch()
+        return Check(status="healthy", detail="a write was committed")
+
+    async def _storage_check(self) -> Check:
+        await anyio.to_thread.run_sync(self._probe_file.write_bytes, b"ok")
+        await self._storage.put(".health", "probe", self._probe_file)
+        blob = await self._storage.read(".health", "probe", 0, 2)
+        await self._storage.remove(".health", "probe")
+        if blob.first != b"ok":
+            return Check(status="unhealthy", detail="what was read is not what was written")
+        return Check(status="healthy", detail="written, read and removed")
+
+    async def _workers(self) -> Check:
+        alive = sum(lane.alive for lane in self._lanes)
+        detail = f"{alive} of {len(self._lanes)} alive"
+        status: Status = "healthy" if alive == len(self._lanes) else "degraded" if alive else "unhealthy"
+        return Check(status=status, detail=detail)
+
+    async def _disk(self) -> Check:
+        free = (await anyio.to_thread.run_sync(shutil.disk_usage, self._folder)).free
+        self.disk_full = free < self._reserve_bytes
+        detail = f"{free // MEGABYTE} MB free, {self._reserve_bytes // MEGABYTE} MB kept in reserve"
+        return Check(status="unhealthy" if self.disk_full else "healthy", detail=detail)
+
+    async def _queue(self) -> Check:
+        oldest = await self._table.first_in_line()
+        waited = (now() - datetime.fromisoformat(oldest)).total_seconds() if oldest else 0
+        old = waited > OLD_QUEUE_SECONDS
+        detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
+        return Check(status="degraded" if old else "healthy", detail=detail)

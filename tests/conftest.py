@@ -1,0 +1,118 @@
+"""The real application in process: real files, real SQLite, real worker processes, an ASGI client."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from fixtures import make
+from imgsvc import Settings, create_app
+from imgsvc.access.tokens import Tokens
+from imgsvc.parts import Parts
+
+ENDED = ("completed", "failed")
+WAIT_SECONDS = 30
+
+
+@dataclass
+class Service:
+    """A running application and a client that is signed in as `user`."""
+
+    app: Starlette
+    settings: Settings
+    http: httpx.AsyncClient
+    tokens: Tokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = Tokens.of(self.settings)
+
+    @property
+    def parts(self) -> Parts:
+        parts: Parts = self.app.state.parts
+        return parts
+
+    def bearer(self, user: str = "alice", **more: Any) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens.issue(user, **more)}"}
+
+    async def upload(self, data: bytes, bucket: str = "photos", user: str = "alice", **more: Any) -> httpx.Response:
+        files = {"file": ("photo.jpg", data, "image/jpeg")}
+        fields = {"bucket": bucket, **more}
+        return await self.http.post("/api/v1/images/upload", data=fields, files=files, headers=self.bearer(user))
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        response = await self.http.get(f"/api/v1/images/jobs/{job_id}")
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def ended(self, accepted: httpx.Response) -> dict[str, Any]:
+        """The job of a 202, once it has ended (polled with a limit)."""
+        assert accepted.status_code == 202, accepted.text
+        with anyio.fail_after(WAIT_SECONDS):
+            while (job := await self.job(accepted.json()["job_id"]))["status"] not in ENDED:
+                await anyio.sleep(0.02)
+        return job
+
+    async def completed(self, data: bytes, **more: Any) -> dict[str, Any]:
+        job = await self.ended(await self.upload(data, **more))
+        assert job["status"] == "completed", job
+        return job
+
+    async def variant(self, image_id: str, size: str) -> bytes:
+        response = await self.http.get(f"/api/v1/images/{image_id}/direct", params={"size": size})
+        assert response.status_code == 200, response.text
+        return response.content
+
+    def staged(self) -> list[str]:
+        return sorted(path.name for path in (self.settings.data / "staging").iterdir())
+
+    def stored(self) -> list[str]:
+        root = self.settings.storage.path
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+Starter = Callable[..., AbstractAsyncContextManager[Service]]
+
+
+def settings_for(folder: Path, **sections: dict[str, Any]) -> Settings:
+    """Settings whose files all lie in `folder`; a keyword for each section that differs from the defaults."""
+    base: dict[str, dict[str, Any]] = {
+        "database": {"path": folder / "imgsvc.db"},
+        "storage": {"path": folder / "storage"},
+        "workers": {"count": 1, "memory_mb": 1024},
+    }
+    for name, values in sections.items():
+        base[name] = {**base.get(name, {}), **values}
+    return Settings(**base)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Service]:
+    settings = settings_for(folder, **sections)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=WAIT_SECONDS) as http:
+            yield Service(app, settings, http)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Starter:
+    """Start a service in this test's own folder: `async with start(uploads={"max_size_mb": 1}) as service:`."""
+
+    def starter(**sections: dict[str, Any]) -> AbstractAsyncContextManager[Service]:
+        return service(tmp_path / "data", **sections)
+
+    return starter
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A JPEG of 0.3 MP."""
+    return make.jpeg(640, 480)
