@@ -133,10 +133,11 @@ async def _serving(settings: Settings, table: Table, staging: Path, scratch: Pat
     housekeeping = Housekeeping(table, storage, staging, unrecorded)
     urls = Urls(settings.service.public_url)
     parts = Parts(settings, table, queue, intake, Tokens.of(settings), urls, {storage.name: storage}, checks)
+    async with anyio.create_task_group() as starting:
+        for lane in lanes:
+            starting.start_soon(lane.start)
     async with anyio.create_task_group() as group:
         group.start_soon(queue.run)
-        for lane in lanes:
-            await lane.start()
         await checks.measure()
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
@@ -144,7 +145,7 @@ async def _serving(settings: Settings, table: Table, staging: Path, scratch: Pat
         try:
             yield parts
         finally:
-            parts.stopping = True
+            parts.wind_down()
             with anyio.CancelScope(shield=True):
                 await queue.stop(settings.workers.grace_seconds)
             group.cancel_scope.cancel()

@@ -32,6 +32,7 @@ from .storage.local import sync_folder
 CHUNK = 128 * 1024  # bytes gathered before a thread writes them: few visits, little memory
 SNIFF = 512  # bytes that the type is decided on
 MEGABYTE = 1 << 20
+SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
 
 
 class Rejected(Exception):
@@ -216,6 +217,7 @@ class StagedFile:
     def _sniff(self) -> None:
         kind = filetype.guess(bytes(self._buffer[:8192]))
         mime = kind.mime if kind else "application/octet-stream" if self.size else "application/x-empty"
+        mime = SAME_FORMAT.get(mime, mime)
         if mime not in self._allowed:
             raise UnsupportedType(mime, self._allowed)
         self.mime = mime

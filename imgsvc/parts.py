@@ -29,6 +29,11 @@ class Parts:
     health: "Health"
     stopping: bool = field(default=False)
 
+    def wind_down(self) -> None:
+        """Take no new upload and start no new job: what is under way may still finish."""
+        self.stopping = True
+        self.queue.hold()
+
 
 def parts_of(request: Request) -> Parts:
     parts: Parts = request.app.state.parts

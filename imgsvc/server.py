@@ -31,6 +31,7 @@ KEPT_ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
+BACKLOG = 1024  # connections that wait to be accepted
 
 
 class CantStart(Exception):
@@ -42,27 +43,37 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log)
     for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
         del os.environ[name]
-    listener = _listen(settings.server)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, listener))
-        except (DataFolderInUse, SchemaTooNew, MemoryTooSmall) as error:
-            raise CantStart(str(error)) from None
-        except OSError as error:
-            raise CantStart(f"{error.filename or 'the service'}: {error.strerror or error}") from error
+            runner.run(_serve(settings))
+        except Exception as error:
+            cause = _cause(error)
+            if isinstance(cause, (CantStart, DataFolderInUse, SchemaTooNew, MemoryTooSmall)):
+                raise CantStart(str(cause)) from None
+            if isinstance(cause, OSError):
+                raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
+            raise
     return 0
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+def _cause(error: BaseException) -> BaseException:
+    """What really happened: task groups wrap it, one around the other."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     with _signals(stopped):
         app = create_app(settings)
         async with app.router.lifespan_context(app):
+            listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
             _announce(settings, listener)
 
             async def until_stopped() -> None:
                 await stopped.wait()
-                app.state.parts.stopping = True
+                app.state.parts.wind_down()
 
             served = cast(Any, _WithoutLifespan(app))  # Hypercorn's types of ASGI are narrower than Starlette's
             config = _hypercorn(settings.server, listener)
@@ -116,6 +127,7 @@ def _listen(server: Server) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((server.host, server.port))
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise CantStart(f"[server] host and port = {server.host}:{server.port}: {error.strerror}") from None
@@ -125,7 +137,7 @@ def _listen(server: Server) -> socket.socket:
 def _hypercorn(server: Server, listener: socket.socket) -> Config:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
-    config.backlog = 1024
+    config.backlog = BACKLOG
     config.errorlog = None
     config.accesslog = None
     config.include_server_header = False

@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457): made by small constructors, mapped to the wire here and nowhere else."""
 
 import http
+import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -124,6 +125,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     intake.Rejected: _from_intake,
     ImageError: lambda error: Problem(422, error.code, str(error)),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
+    sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
     NotStored: lambda _: image_not_found(),
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
 }

@@ -21,7 +21,7 @@ from .form import (
     read_multipart,
     read_raw,
 )
-from .problems import NO_STORE, as_problem, not_authenticated, overloaded, upload_too_large, validation
+from .problems import NO_STORE, as_problem, not_authenticated, overloaded, storage_full, upload_too_large, validation
 
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
@@ -54,6 +54,8 @@ async def _upload(request: Request, body: "_Watched") -> Response:
         raise overloaded("The service is stopping. Try again shortly.")
     intake = parts.intake
     _check_length(request, intake.max_bytes)
+    if parts.health.disk_full:
+        raise storage_full()
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     async with intake.stage() as staged:
         form = await _read(request, body, pace, staged, intake.max_bytes)

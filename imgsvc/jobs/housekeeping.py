@@ -12,7 +12,6 @@ from ..storage.base import Storage
 from .model import now
 from .publish import withdraw
 from .table import Table
-from .writer import DatabaseUnavailable
 
 log = structlog.get_logger()
 
@@ -34,7 +33,7 @@ class Housekeeping:
         while True:
             try:
                 await self.sweep()
-            except (OSError, DatabaseUnavailable) as error:
+            except Exception as error:
                 log.warning("housekeeping_failed", reason=str(error), again_in_seconds=EVERY_SECONDS)
             await anyio.sleep(EVERY_SECONDS)
 

@@ -130,5 +130,8 @@ SELECT * FROM processing_jobs WHERE job_id = :job_id AND deleted_at IS NULL
 SELECT * FROM processing_jobs WHERE image_id = :image_id AND deleted_at IS NULL
 
 -- name: touch
--- A real write for the health check: the next id of the audit trail is taken and given back.
-DELETE FROM image_upload_events WHERE id = (SELECT max(id) + 1 FROM image_upload_events)
+-- A real write for the health check, which leaves nothing: see `untouch`.
+INSERT INTO image_upload_events (event_type, created_at) VALUES ('health', :now)
+
+-- name: untouch
+DELETE FROM image_upload_events WHERE id = last_insert_rowid() AND event_type = 'health'

@@ -15,7 +15,6 @@ from .retry import Failure, runs_alone
 from .run import Limits, Run
 from .table import Table
 from .workers import Lane, Outcome
-from .writer import DatabaseUnavailable
 
 log = structlog.get_logger()
 
@@ -117,10 +116,14 @@ class Queue:
                     receive.close()
                 group.start_soon(self._release_retries)
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Claim nothing more; let what runs finish within the grace time; give the rest back."""
+    def hold(self) -> None:
+        """Claim nothing more: the service is about to stop."""
         self._stopping = True
         self.wake()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Claim nothing more; let what runs finish within the grace time; give the rest back."""
+        self.hold()
         with anyio.move_on_after(grace_seconds):
             await self._settled()
         self._grace_over = True
@@ -164,7 +167,7 @@ class Queue:
                     )
                     if isinstance(claimed, Job):
                         return self._begin(side, claimed)
-                except DatabaseUnavailable as error:
+                except Exception as error:
                     log.error("claim_failed", queue=side.queue, reason=str(error))
                     pause = LOOK_AGAIN_SECONDS
                 self._end_run()
@@ -222,16 +225,20 @@ class Queue:
                 self._retry_set.set()
 
     async def _release_retries(self) -> None:
-        """Put jobs back into their queues when their time has come."""
         while True:
-            self._retry_set = anyio.Event()
-            due = await self._table.next_due()
-            pause = (due - now()).total_seconds() if due else LONGEST_SLEEP_SECONDS
-            with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
-                await self._retry_set.wait()
-                continue
             try:
-                if await self._table.release_due():
-                    self.wake()
-            except DatabaseUnavailable:
+                await self._release_next()
+            except Exception as error:
+                log.error("retries_not_released", reason=str(error))
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def _release_next(self) -> None:
+        """Wait for the next retry's time, or for news of an earlier one, and put what is due back into its queue."""
+        self._retry_set = anyio.Event()
+        due = await self._table.next_due()
+        pause = (due - now()).total_seconds() if due else LONGEST_SLEEP_SECONDS
+        with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
+            await self._retry_set.wait()
+            return
+        if await self._table.release_due():
+            self.wake()

@@ -105,6 +105,9 @@ class Run:
             keys = await publish(self._storage, job, names, self._scratch)
         except StorageError as error:
             self._log.error("publish_failed", reason=str(error))
+            if self.is_preview:
+                await self._end_preview("failed")
+                return
             await self._unsuccessful(Failure("storage_error", "The image could not be stored."))
             return
         paths, measured = {**job.paths, **keys}, _measured(job, rendered)

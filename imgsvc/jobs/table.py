@@ -60,8 +60,8 @@ class Table:
         return min((found[0]["created_at"] for found in rows if found), default=None)
 
     async def touch(self) -> None:
-        """Commit a write that changes nothing. Raises DatabaseUnavailable."""
-        await self._write(_execute("touch"))
+        """Commit a real write that leaves nothing. Raises DatabaseUnavailable."""
+        await self._write(_touch)
 
     async def accept(self, new: NewJob) -> str:
         """Insert the job; returns its created_at. The receipt may be given once this has returned."""
@@ -118,6 +118,11 @@ def _execute(query: str, **values: Any) -> Change[None]:
         await db.execute(QUERIES[query], values)
 
     return change
+
+
+async def _touch(db: aiosqlite.Connection) -> None:
+    await db.execute(QUERIES["touch"], {"now": as_text(now())})
+    await db.execute(QUERIES["untouch"])
 
 
 async def _accept(db: aiosqlite.Connection, new: NewJob) -> str:

@@ -49,7 +49,12 @@ def _say(answers: Any, **message: Any) -> None:
 
 
 def _tie_to(parent: int) -> None:
-    """Die with the service, and not from a Ctrl-C that the terminal sends to everybody."""
+    """Die with the service, and not from a Ctrl-C that the terminal sends to everybody.
+
+    A process group, not a session, of its own: Linux shares the processor out among sessions first (autogroups), and
+    between sessions niceness counts for nothing.
+    """
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":

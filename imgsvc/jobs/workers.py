@@ -136,7 +136,6 @@ class ProcessLane:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=_environment(),
-            start_new_session=True,  # a Ctrl-C is for the service, which then tells its workers
             limit=MAX_LINE,
         )
         self._jobs_done = 0

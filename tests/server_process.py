@@ -1,0 +1,124 @@
+"""A real `imgsvc serve`, in a process group of its own, that gets real signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from imgsvc.access.tokens import Tokens
+
+T = TypeVar("T")
+ROOT = Path(__file__).parent.parent
+SECRET = "0123456789abcdef0123456789abcdef-process-tests"
+WAIT_SECONDS = 30
+
+
+def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
+    """What `found` returns as soon as that is true; an AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"nothing after {seconds} seconds"
+        time.sleep(0.02)
+    return value
+
+
+class ServerProcess:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.log = folder / "log.txt"
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "default",
+            "JWT_SECRET_KEY": SECRET,
+            "DATABASE_PATH": str(folder / "data" / "imgsvc.db"),
+            "STORAGE_PATH": str(folder / "storage"),
+            "IMGSVC_WORKERS_COUNT": "1",
+            **environment,
+        }
+        self._environ: Mapping[str, str] = environ
+        self.http = httpx.Client(timeout=WAIT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.http.close()
+
+    def start(self) -> Self:
+        command = [sys.executable, "-m", "imgsvc", "serve", "--port", "0"]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._environ,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self.process.stdout
+        first = self.process.stdout.readline()
+        assert "listens on" in first, self.log.read_text()[-2000:]
+        self.url = first.split()[-1]
+        return self
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """The exit status, once it has ended."""
+        status = self.process.wait(WAIT_SECONDS)
+        assert self.process.stdout
+        self.process.stdout.close()
+        return status
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.ended()
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def render_worker(self) -> int:
+        return next(pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > 0)
+
+    def upload(self, data: bytes, user: str = "alice") -> httpx.Response:
+        headers = {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
+        files = {"file": ("photo.jpg", data)}
+        return self.http.post(f"{self.url}/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=headers)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.http.get(f"{self.url}/api/v1/images/jobs/{job_id}").json()
+        return body
+
+    def job_ended(self, job_id: str) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            return job if job["status"] in ("completed", "failed") else None
+
+        found = until(look)
+        assert found
+        return found
+
+    def files(self, folder: str) -> list[str]:
+        root = self.folder / folder
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

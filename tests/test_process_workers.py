@@ -1,0 +1,93 @@
+"""Promise 2: whatever happens to a worker, only its own job suffers."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures import make
+from tests.server_process import SECRET, ServerProcess, is_running, until
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def slow_photo() -> bytes:
+    """24 MP: its render takes about a second."""
+    return make.encoded(make.photo(1500, 1000).resize((6000, 4000)), "JPEG", quality=80)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    quick = {"IMGSVC_JOBS_RETRY_DELAY_SECONDS": "0", "IMGSVC_WORKERS_TIME_LIMIT_SECONDS_PER_MEGAPIXEL": "0"}
+    with ServerProcess(tmp_path, **quick, IMGSVC_WORKERS_TIME_LIMIT_SECONDS="4") as running:
+        yield running
+
+
+def rendering(server: ServerProcess, slow_photo: bytes) -> tuple[str, int]:
+    """A job that is being rendered, and the worker that does it."""
+    job_id = server.upload(slow_photo).json()["job_id"]
+    wait_for_render(server, job_id)
+    return job_id, server.render_worker()
+
+
+def wait_for_render(server: ServerProcess, job_id: str, attempts: int = 0) -> None:
+    def begun() -> bool:
+        job = server.job(job_id)
+        return job["ready"] == ["thumbnail"] and job["status"] == "processing" and job["attempts"] == attempts
+
+    until(begun)
+    until(lambda: any(server.files("data/scratch")[1:]) or _is_busy(server.render_worker()))
+
+
+def _is_busy(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R"
+
+
+def test_killed_worker_costs_an_attempt_and_nothing_else(server: ServerProcess, slow_photo: bytes) -> None:
+    job_id, worker = rendering(server, slow_photo)
+    os.kill(worker, signal.SIGKILL)
+    other = server.upload(make.jpeg()).json()["job_id"]
+    job = server.job_ended(job_id)
+    assert (job["status"], job["attempts"]) == ("completed", 1)
+    assert (server.job_ended(other)["status"], server.job(other)["attempts"]) == ("completed", 0)
+
+
+def test_second_death_fails_the_job_and_removes_what_it_put(server: ServerProcess, slow_photo: bytes) -> None:
+    job_id, worker = rendering(server, slow_photo)
+    os.kill(worker, signal.SIGKILL)
+    wait_for_render(server, job_id, attempts=1)
+    os.kill(server.render_worker(), signal.SIGKILL)
+    job = server.job_ended(job_id)
+    assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "worker_crashed", False)
+    assert "died" in job["error"]
+    until(lambda: server.files("storage") == [])
+    assert server.job_ended(server.upload(make.jpeg()).json()["job_id"])["status"] == "completed"
+
+
+def test_hung_worker_is_killed_at_its_time_limit(server: ServerProcess, slow_photo: bytes) -> None:
+    job_id, worker = rendering(server, slow_photo)
+    os.kill(worker, signal.SIGSTOP)
+    until(lambda: not is_running(worker))
+    job = server.job_ended(job_id)
+    assert (job["status"], job["attempts"]) == ("completed", 1)
+
+
+def test_worker_killed_while_idle_costs_nothing(server: ServerProcess) -> None:
+    for worker in server.workers():
+        os.kill(worker, signal.SIGKILL)
+        until(lambda worker=worker: not is_running(worker))  # type: ignore[misc]
+    job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
+    assert (job["status"], job["attempts"]) == ("completed", 0)
+
+
+def test_workers_hold_no_secret_and_die_with_the_service(server: ServerProcess) -> None:
+    workers = server.workers()
+    assert len(workers) == 2
+    for worker in workers:
+        assert SECRET.encode() not in Path(f"/proc/{worker}/environ").read_bytes()
+        assert Path(f"/proc/{worker}/oom_score_adj").read_text().strip() == "1000"
+    server.signal(signal.SIGKILL)
+    until(lambda: not any(map(is_running, workers)))
