@@ -198,11 +198,14 @@ class StagedFile:
     async def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the file. Raises UploadTooLarge, UnsupportedType, TooLarge or NoSpace."""
         self.size += len(data)
+        self._buffer += data
+        first_look = not self.mime and len(self._buffer) >= SNIFF
+        if first_look:
+            self._sniff()
         if self.size > self._max_bytes:
             raise UploadTooLarge(self._max_bytes, self.size)
-        self._buffer += data
-        if not self.mime and len(self._buffer) >= SNIFF:
-            self._sniff()
+        if first_look:
+            self._look_ahead(self._buffer)
         if len(self._buffer) >= CHUNK:
             await self._flush()
 
@@ -237,10 +240,10 @@ class StagedFile:
         self._stream.write(chunk)
         self._digest.update(chunk)
 
-    def _look_ahead(self, chunk: bytearray) -> None:
+    def _look_ahead(self, start: bytearray) -> None:
         """A bomb says so in its first bytes: no need to wait for the rest."""
         try:
-            header = read_header(BytesIO(chunk), self.mime, count_frames=False)
+            header = read_header(BytesIO(start), self.mime, count_frames=False)
         except Truncated:
             return
         self._check(header)

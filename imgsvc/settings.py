@@ -43,7 +43,7 @@ class Env:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Service(Section):
@@ -236,7 +236,7 @@ class Settings(BaseSettings):
         if config and not config.is_file():
             raise SettingsError(f"--config {config}: there is no such file")
         values = _toml(file)
-        for names in (dotenv_values(file.parent / ".env"), os.environ if environ is None else environ):
+        for names in (_dotenv(file.parent / ".env"), os.environ if environ is None else environ):
             for section, field, name in environment_names():
                 text = names.get(name)
                 if text is not None and isinstance(values.setdefault(section, {}), dict):
@@ -277,6 +277,13 @@ def _toml(file: Path) -> dict[str, Any]:
         raise SettingsError(f"{file} can't be read: {error}") from None
 
 
+def _dotenv(file: Path) -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+
+
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     section, *rest = (str(part) for part in first["loc"])
@@ -310,5 +317,5 @@ def _pairs_from_text(text: str) -> object:
 def _json(text: str) -> object:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("is not valid JSON") from None

@@ -15,6 +15,7 @@ from fixtures import make
 from imgsvc import Settings, create_app
 from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
+from tests.studio import Studio
 
 ENDED = ("completed", "failed")
 WAIT_SECONDS = 30
@@ -110,6 +111,11 @@ def start(tmp_path: Path) -> Starter:
         return service(tmp_path / "data", **sections)
 
     return starter
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return Studio(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -50,11 +50,6 @@ def expected_srgb(colour: Colour, colorants: Matrix, decode: Callable[[float], f
     return tuple(round(255 * srgb_encode(value)) for value in solve(profiles.SRGB, xyz))
 
 
-@pytest.fixture(autouse=True)
-def _pillow_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # set anew for each picture
-
-
 def assert_near(colour: object, expected: Colour, tolerance: int) -> None:
     assert isinstance(colour, tuple)
     assert all(abs(a - b) <= tolerance for a, b in zip(colour, expected, strict=True)), (colour, expected)

@@ -14,11 +14,6 @@ XMP = b"<x:xmpmeta>SECRET-XMP</x:xmpmeta>"
 PROFILE = profiles.display_p3().replace(b"imgsvc fixtures", b"SECRET-PROFILE.")
 
 
-@pytest.fixture(autouse=True)
-def _pillow_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # set anew for each picture
-
-
 def leaky_png(mode: str = "RGB") -> bytes:
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "SECRET-COMMENT")

@@ -36,7 +36,7 @@ def rendering(server: ServerProcess, slow_photo: bytes) -> tuple[str, int]:
 def wait_for_render(server: ServerProcess, job_id: str, attempts: int = 0) -> None:
     def begun() -> bool:
         job = server.job(job_id)
-        return job["ready"] == ["thumbnail"] and job["status"] == "processing" and job["attempts"] == attempts
+        return (job["ready"], job["status"], job["attempts"]) == (["thumbnail"], "processing", attempts)
 
     until(begun)
     until(lambda: any(server.files("data/scratch")[1:]) or _is_busy(server.render_worker()))

@@ -22,6 +22,7 @@ from imgsvc import Settings
 from imgsvc.access.secrets import own_secret
 from imgsvc.access.tokens import DEFAULT_ORG, MAX_TOKEN_CHARACTERS, Identity, TokenExpired, TokenInvalid, Tokens
 
+ROOT = Path(__file__).parent.parent
 SECRET = "an-old-and-well-kept-secret-of-more-than-sixty-four-bytes-in-all-0123"
 TOKENS = Tokens(SECRET, "HS256")
 PROCESS = """
@@ -262,7 +263,7 @@ def test_threads_agree_on_a_secret(tmp_path: Path, attempt: int) -> None:
 def test_processes_agree_on_a_secret(tmp_path: Path) -> None:
     folders = [tmp_path / str(number) for number in range(20)]
     command = [sys.executable, "-c", PROCESS, *map(str, folders)]
-    processes = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) for _ in range(3)]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
     for process in processes:

@@ -80,7 +80,6 @@ async def test_receipt(start: Starter) -> None:
         again = await s.upload(TINY)
         assert again.json()["image_id"] != body["image_id"]
         await s.ended(again)
-        assert s.staged() == []
 
 
 async def test_parts_in_every_order(start: Starter) -> None:
@@ -144,7 +143,7 @@ async def test_limit_is_on_the_bytes_of_the_file(start: Starter, raw: bool) -> N
             assert problem["code"] == "upload_too_large"
             assert problem["detail"] == "File too large. Maximum allowed: 0.125MB"
             assert problem["limit_bytes"] == LIMIT < problem["measured_bytes"]
-            assert s.staged() == []
+            assert set(s.staged()) <= {exact.json()["job_id"]}
         assert rows(s) == 2
 
 

@@ -54,7 +54,7 @@ class Tokens:
         claims: dict[str, Any] = {"sub": user_id, "org_id": org_id, "iat": issued, "exp": issued + ttl_seconds}
         if permissions:
             claims["permissions"] = list(permissions)
-        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._key)
+        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._key, algorithms=[self._algorithm])
 
     def verify(self, token: str) -> Identity:
         """Raises TokenExpired or TokenInvalid."""

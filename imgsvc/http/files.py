@@ -70,7 +70,7 @@ def _not_modified(request: Request, served: Served) -> bool:
     """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
     tags = request.headers.get("If-None-Match")
     if tags is not None:
-        return "*" in tags or any(tag.strip().removeprefix("W/") == served.etag for tag in tags.split(","))
+        return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == served.etag for tag in tags.split(","))
     since = _date(request.headers.get("If-Modified-Since", ""))
     return since is not None and served.last_modified <= since
 
@@ -79,7 +79,7 @@ def _range(request: Request, served: Served) -> tuple[int, int]:
     """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
     whole = (0, served.size_bytes)
     match = RANGE.fullmatch(request.headers.get("Range", "").replace(" ", ""))
-    if match is None or match[0] == "bytes=-" or not _range_applies(request, served):
+    if request.method == "HEAD" or match is None or match[0] == "bytes=-" or not _range_applies(request, served):
         return whole
     first, last = match.groups()
     if not first:
@@ -108,6 +108,6 @@ def _range_applies(request: Request, served: Served) -> bool:
 def _date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return moment if moment.tzinfo else None

@@ -4,6 +4,7 @@ multipart/form-data is RFC 7578, parsed by python-multipart's streaming callback
 """
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -19,6 +20,7 @@ from .problems import Problem, upload_too_large, validation
 ENVELOPE_BYTES = 128 * 1024  # boundaries, part headers and fields around a file of the largest size
 METADATA_BYTES = 16 * 1024
 MAX_PARTS = 20
+MAX_NESTING = 64  # levels of metadata; the answer that shows it again stops at 255
 FIELDS = ("bucket", "metadata")
 BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_BUCKET_SEGMENTS = 5
@@ -43,17 +45,31 @@ def checked_metadata(text: str, where: tuple[str, ...]) -> dict[str, Any]:
     if len(text.encode()) > METADATA_BYTES:
         raise validation((where, f"must be at most {METADATA_BYTES} bytes", "metadata_too_large"))
     try:
-        value = json.loads(text or "{}", parse_constant=_no_constant)
+        value = json.loads(text or "{}", parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise validation((where, "must be valid JSON", "json_invalid")) from None
     if not isinstance(value, dict):
         raise validation((where, "must be a JSON object", "dict_type"))
+    if _deeper_than(MAX_NESTING, value):
+        raise validation((where, f"must not be nested deeper than {MAX_NESTING} levels", "metadata_too_deep"))
     try:
         json.dumps(value).encode("utf-8")
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (UnicodeEncodeError, RecursionError):
         raise validation((where, "must not hold a lone surrogate", "json_invalid")) from None
     return value
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(levels - 1, one) for one in inner)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is beyond a double")
+    return number
 
 
 def _no_constant(name: str) -> None:

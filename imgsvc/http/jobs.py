@@ -13,7 +13,7 @@ from .answers import answer
 from .ids import path_id
 from .problems import job_not_found, not_completed
 
-SERVER_KEYS = ("uploader_id", "org_id", "original_filename")
+SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 ADMIN = "image:admin"
 
 

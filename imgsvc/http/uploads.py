@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
-from ..intake import Origin, Pace, Receipt, StagedFile
+from ..intake import Origin, Pace, Receipt, StagedFile, Stalled
 from ..parts import parts_of
 from .answers import answer
 from .form import (
@@ -42,7 +42,7 @@ async def upload(request: Request) -> Response:
         return Response(status_code=499)  # nobody reads it; the log line shows what happened
     except Exception as error:
         refusal = await as_problem(request, error)
-        if not await body.drain():
+        if isinstance(error, Stalled) or not await body.drain():
             refusal.headers["Connection"] = "close"
         return refusal
 
@@ -78,7 +78,10 @@ async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFi
     if "bucket" not in request.query_params:
         raise validation((("query", "bucket"), "Field required", "missing"))
     form.bucket = checked_bucket(request.query_params["bucket"], ("query", "bucket"))
-    header = request.headers.get("X-Metadata", "{}").encode("latin-1").decode("utf-8", "replace")
+    try:
+        header = request.headers.get("X-Metadata", "{}").encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        raise validation((("header", "x-metadata"), "must be UTF-8", "string_unicode")) from None
     form.metadata = checked_metadata(header, ("header", "x-metadata"))
     await read_raw(chunks, staged)
     return form

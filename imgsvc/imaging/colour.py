@@ -1,15 +1,16 @@
 """From whatever the file holds to 8-bit sRGB, with alpha where there was any."""
 
 import io
+from typing import Any
 
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes; printers' CMYK profiles reach 3 MB
 # Which pixel modes a profile of an ICC colour space describes.
 PROFILE_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L", "LA"), "CMYK": ("CMYK",)}
 
 
-def as_samples(image: Image.Image) -> Image.Image:
+def as_samples(image: Image.Image, bits: int = 8) -> Image.Image:
     """The image in L, LA, RGB, RGBA or CMYK: 8-bit samples that can be mixed and that a profile can describe.
 
     A palette or a colour key becomes RGB or RGBA, 1-bit becomes grey, 16-bit grey keeps its high byte.
@@ -19,6 +20,8 @@ def as_samples(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         image = image.convert("L")
     if "transparency" in image.info and image.mode in ("L", "P", "RGB"):
+        if image.mode != "P":  # there it is an index
+            image.info["transparency"] = _key_in_8_bits(image.info["transparency"], bits)
         return image.convert("RGBA")
     if image.mode == "P":
         return image.convert("RGB")
@@ -35,14 +38,23 @@ def has_alpha(image: Image.Image) -> bool:
     return image.mode in ("LA", "RGBA")
 
 
+def _key_in_8_bits(key: Any, bits: int) -> Any:
+    """A PNG's colour key as the samples now are: Pillow scales those to 8 bits and leaves the key as it was stored."""
+    if isinstance(key, tuple) and bits == 16:
+        return tuple(value >> 8 for value in key)
+    if isinstance(key, int) and bits in (2, 4):
+        return key * 255 // (2**bits - 1)
+    return key
+
+
 def _grey_from_16_bit(image: Image.Image) -> Image.Image:
     """The high byte of each sample; Pillow's own conversion clips everything above 255 to white."""
     grey = image.point(lambda sample: sample / 256).convert("L")
     clear = image.info.get("transparency")
     if isinstance(clear, int):
-        grey.putalpha(
-            image.convert("I").point(lambda sample: sample - clear).convert("L").point(lambda d: 255 * (d > 0))
-        )
+        wide = image.convert("I")
+        above, below = (wide.point(lambda sample, k=k: sample * k - clear * k).convert("L") for k in (1, -1))
+        grey.putalpha(ImageChops.lighter(above, below).point(lambda distance: 255 * (distance > 0)))
     return grey
 
 

@@ -23,7 +23,7 @@ class Encoded:
 
 def encode(image: Image.Image, variant: Variant, folder: Path) -> Encoded:
     """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk."""
-    image.info.clear()  # Pillow would take an ICC profile from here
+    image.info.clear()  # some versions of Pillow write the profile or EXIF that they find here
     path = scratch_file(folder, variant.name)
     with path.open("w+b") as stream:
         try:

@@ -57,7 +57,7 @@ def decode(picture: Picture) -> None:
 
 
 def as_samples(picture: Picture) -> None:
-    picture.image = colour.as_samples(picture.image)
+    picture.image = colour.as_samples(picture.image, picture.header.bits)
 
 
 def fit_largest(picture: Picture) -> None:
@@ -134,7 +134,7 @@ def render(
         pictures.append(run(_preview_picture(source, header, recipe, folder), deadline))
         wanted.remove(recipe.preview)
     if wanted:
-        whole = Picture(source, header, wanted[0].side, wanted, folder, wants_colour=recipe.preview in wanted)
+        whole = Picture(source, header, recipe.largest.side, wanted, folder, wants_colour=recipe.preview in wanted)
         pictures.append(run(whole, deadline))
     return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
 

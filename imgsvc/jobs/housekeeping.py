@@ -48,7 +48,7 @@ class Housekeeping:
         while jobs := await self._table.leftovers(after, PAGE):
             for job in jobs:
                 after = job.job_id
-                if job.staging_path and (job.deleted_at or job.status == "completed"):
+                if job.staging_path and (job.deleted_at or job.status == "completed" or not job.retryable):
                     await self._unlink(job.staging_path)
                     await self._table.source_removed(job)
                 if (job.deleted_at or job.status == "failed") and await withdraw(

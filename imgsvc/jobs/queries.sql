@@ -99,13 +99,14 @@ UPDATE processing_jobs SET next_attempt_at = :latest WHERE status = 'retrying' A
 -- Rows that name a file they no longer need.
 SELECT * FROM processing_jobs
 WHERE ((status = 'completed' AND staging_path IS NOT NULL)
-    OR (status = 'failed' AND processed_paths <> '{}')
+    OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
     OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
   AND job_id > :after
 ORDER BY job_id LIMIT :limit
 
 -- name: source_removed
-UPDATE processing_jobs SET staging_path = NULL WHERE job_id = :job_id AND (status = 'completed' OR deleted_at IS NOT NULL)
+UPDATE processing_jobs SET staging_path = NULL
+WHERE job_id = :job_id AND (status = 'completed' OR (status = 'failed' AND retryable = 0) OR deleted_at IS NOT NULL)
 
 -- name: variants_removed
 UPDATE processing_jobs SET processed_paths = '{}'

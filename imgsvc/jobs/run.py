@@ -141,8 +141,11 @@ class Run:
         if not await self._table.unsuccessful(job, failure, decision):
             return
         self._log.warning(_event(decision), code=failure.code, reason=failure.message, retryable=decision.retryable)
-        if decision.outcome == "fail" and await withdraw(self._storage, job, _every_key(job)):
-            await self._table.variants_removed(job)
+        if decision.outcome == "fail":
+            if not decision.retryable:
+                await self._remove_source()
+            if await withdraw(self._storage, job, _every_key(job)):
+                await self._table.variants_removed(job)
 
 
 def _event(decision: Decision) -> str:

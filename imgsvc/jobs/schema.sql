@@ -60,7 +60,7 @@ CREATE INDEX jobs_failed ON processing_jobs (failed_at) WHERE status = 'failed';
 CREATE INDEX jobs_staged ON processing_jobs (job_id) WHERE staging_path IS NOT NULL;
 CREATE INDEX jobs_leftover ON processing_jobs (job_id)
   WHERE (status = 'completed' AND staging_path IS NOT NULL)
-     OR (status = 'failed' AND processed_paths <> '{}')
+     OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
      OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}'));
 CREATE UNIQUE INDEX jobs_idempotency ON processing_jobs (org_id, user_id, idempotency_key)
   WHERE idempotency_key IS NOT NULL;
