@@ -1,7 +1,9 @@
 """Where the parts are built and joined, and every route is listed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -10,59 +12,90 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from .access.tokens import Tokens
-from .http import health, images, jobs, uploads
-from .http.middleware import Tracing
+from .http import about, health, images, jobs, uploads
+from .http.middleware import CaughtErrors, CrossOrigin, Tracing
+from .http.network import AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
 from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
 from .jobs.database import Readers, open_for_writing
+from .jobs.endings import Endings
 from .jobs.housekeeping import Housekeeping, empty_folder
 from .jobs.lock import data_folder_lock
 from .jobs.queue import Queue
+from .jobs.quota import Quota
 from .jobs.run import Limits
 from .jobs.table import Table
-from .jobs.workers import ProcessLane
+from .jobs.workers import Lane, ProcessLane
 from .jobs.writer import Writer
 from .parts import Parts
 from .settings import MEGABYTE, Settings
+from .storage.base import Storage
 from .storage.local import LocalStorage
+from .telemetry.figures import Figures
 from .telemetry.health import Health
 
 log = structlog.get_logger()
 
+
+class Literal(Route):
+    """A path that an id would match too: a wrong method is refused here, and not taken for an id's."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL else match), child
+
+
 ROUTES = [
-    Route("/api/v1/images/upload", uploads.upload, methods=["POST"]),
+    Route("/", about.root),
+    Route("/info", about.info),
+    Route("/errors/{code}", about.error_page),
+    Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
-    Route("/api/v1/images/{image_id}", images.info),
+    Literal("/api/v1/images/batch", images.batch),
+    Route("/api/v1/images/{image_id}", images.image, methods=["GET", "DELETE"]),
+    Route("/api/v1/images/{image_id}/all", images.every_size),
     Route("/api/v1/images/{image_id}/direct", images.direct),
     Route("/api/v1/health", health.health),
     Route("/api/v1/health/", health.health),
     Route("/api/v1/health/live", health.live),
+    Route("/api/v1/health/stats", health.stats),
+    Route("/api/v1/health/failed", health.failed),
     Route("/storage/{path:path}", images.stored),
 ]
 
+RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 RENDER_NICENESS = 10  # so that the system itself puts previews and answers first
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+@dataclass(frozen=True, slots=True)
+class Doubles:
+    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder."""
+
+    lanes: Sequence[Lane] | None = None
+    storage: Storage | None = None
+
+
+def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
     """The whole service as an ASGI application; its lifespan opens and closes everything."""
     settings = settings or Settings.load()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(settings) as parts:
+        async with running(settings, doubles or Doubles()) as parts:
             app.state.parts = parts
             yield
 
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=[Middleware(Tracing)],
+        middleware=_middleware(settings),
         exception_handlers={Problem: as_problem, HTTPException: as_problem},
     )
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
@@ -70,8 +103,27 @@ def create_app(settings: Settings | None = None) -> Starlette:
     return app
 
 
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Outermost first. CORS stands outside the hosts check and the errors, so that a browser can read these too."""
+    server = settings.server
+    cross_origin = Middleware(
+        CrossOrigin,
+        allow_origins=server.cors_origins,
+        allow_methods=["GET", "HEAD", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata", "X-Trace-ID"],
+        expose_headers=["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Trace-ID", *RATE_HEADERS],
+    )
+    return [
+        Middleware(ForwardedHeaders, networks=server.trusted_proxies),
+        Middleware(Tracing),
+        *([cross_origin] if server.cors_origins else []),
+        Middleware(CaughtErrors),
+        Middleware(AllowedHosts, names=allowed_hosts(settings)),
+    ]
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Parts]:
+async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
     data, staging, scratch = settings.data, settings.data / "staging", settings.data / "scratch"
     await anyio.to_thread.run_sync(lambda: data.mkdir(mode=0o700, parents=True, exist_ok=True))
@@ -83,7 +135,9 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
-                    async with _serving(settings, Table(readers, writer), staging, scratch) as parts:
+                    figures = Figures()
+                    table = Table(readers, writer, figures)
+                    async with _serving(settings, doubles, table, figures, staging, scratch) as parts:
                         yield parts
                 finally:
                     writer.close()
@@ -93,11 +147,16 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, table: Table, staging: Path, scratch: Path) -> AsyncIterator[Parts]:
+async def _serving(
+    settings: Settings, doubles: Doubles, table: Table, figures: Figures, staging: Path, scratch: Path
+) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
-    storage = LocalStorage(settings.storage.path)
-    lanes, memory = _lanes(settings), budget(settings.workers)
+    await table.seed()
+    storage = doubles.storage or LocalStorage(settings.storage.path)
+    lanes, memory = doubles.lanes or _lanes(settings), budget(settings.workers)
+    endings = Endings()
+    quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
         time_limit_seconds=settings.workers.time_limit_seconds,
         time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
@@ -113,6 +172,7 @@ async def _serving(settings: Settings, table: Table, staging: Path, scratch: Pat
         staging=staging,
         scratch=scratch,
         limits=limits,
+        endings=endings,
     )
     unrecorded: set[str] = set()
     intake = Intake(
@@ -126,13 +186,36 @@ async def _serving(settings: Settings, table: Table, staging: Path, scratch: Pat
         render_memory=memory.render,
         max_attempts=settings.jobs.max_attempts,
         storage_backend=storage.name,
+        quota=quota,
+        max_waiting=settings.jobs.max_waiting,
+        waiting=figures.waiting,
         accepted=queue.wake,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     checks = Health(table, storage, lanes, settings.data, scratch, reserve)
-    housekeeping = Housekeeping(table, storage, staging, unrecorded)
-    urls = Urls(settings.service.public_url)
-    parts = Parts(settings, table, queue, intake, Tokens.of(settings), urls, {storage.name: storage}, checks)
+    storages = {storage.name: storage}
+    housekeeping = Housekeeping(
+        table,
+        storages,
+        staging,
+        unrecorded,
+        quota=quota,
+        source_kept=timedelta(hours=settings.jobs.failed_source_hours),
+        events_kept=timedelta(days=settings.jobs.events_days),
+    )
+    parts = Parts(
+        settings=settings,
+        table=table,
+        queue=queue,
+        intake=intake,
+        tokens=Tokens.of(settings),
+        urls=Urls(settings.service.public_url),
+        storages=storages,
+        health=checks,
+        figures=figures,
+        endings=endings,
+        housekeeping=housekeeping,
+    )
     async with anyio.create_task_group() as starting:
         for lane in lanes:
             starting.start_soon(lane.start)

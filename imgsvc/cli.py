@@ -38,22 +38,22 @@ def _root(
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; [server] host.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one; [server] port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one; [server] port.")
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
     """Run the service."""
     from . import server
-    from .settings import Server, Settings, SettingsError
+    from .settings import Settings, SettingsError
 
     try:
         settings = Settings.load(config)
         given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        merged = Server(**{**settings.server.model_dump(), **given})
+        merged = settings.server.model_copy(update=given)
         status = server.run(settings.model_copy(update={"server": merged}))
     except (SettingsError, server.CantStart) as error:
         _stop(str(error))
-    except ValueError as error:
-        _stop(f"--port {port}: {error}")
     raise typer.Exit(status)
 
 

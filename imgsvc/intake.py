@@ -8,9 +8,11 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -19,17 +21,23 @@ from typing import Any, BinaryIO, Self
 import anyio
 import anyio.to_thread
 import filetype
+import structlog
 
 from .imaging.errors import TooLarge
 from .imaging.header import Header, Truncated, read_header
 from .imaging.limits import check_limits, preview_bytes, probe, render_bytes
 from .imaging.recipe import Recipe
+from .jobs.changes import IdempotencyConflict
 from .jobs.model import NewJob
+from .jobs.quota import Quota, RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
 from .storage.local import sync_folder
 
+log = structlog.get_logger()
+
 CHUNK = 128 * 1024  # bytes gathered before a thread writes them: few visits, little memory
+MAX_NOTED = 10_000  # users whose rate-limit event of this window is remembered
 SNIFF = 512  # bytes that the type is decided on
 MEGABYTE = 1 << 20
 SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
@@ -59,6 +67,14 @@ class Stalled(Rejected):
     """The body stopped coming, or comes too slowly."""
 
 
+class Overloaded(Rejected):
+    """More jobs wait than may."""
+
+
+class IdempotencyInProgress(Rejected):
+    """Another upload with the same key is being received."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Who sends an upload, and what they say of it."""
@@ -69,12 +85,17 @@ class Origin:
     client_metadata: dict[str, Any]
     filename: str
     trace_id: str
+    idempotency_key: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
+    """What the client gets; with `replayed` it is the one of an earlier upload with the same key."""
+
     job_id: str
     image_id: str
+    standing: Standing
+    replayed: bool
 
 
 class Intake:
@@ -93,6 +114,9 @@ class Intake:
         render_memory: int,
         max_attempts: int,
         storage_backend: str,
+        quota: Quota,
+        max_waiting: int,
+        waiting: Callable[[], int],
         accepted: Callable[[], None],
     ) -> None:
         self.max_bytes = max_bytes
@@ -105,14 +129,62 @@ class Intake:
         self._render_memory = render_memory
         self._max_attempts = max_attempts
         self._storage_backend = storage_backend
+        self._quota = quota
+        self._max_waiting = max_waiting
+        self._waiting = waiting
         self._accepted = accepted
+        self._receiving: set[tuple[str, str, str]] = set()
+        self._noted: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+
+    async def admit(self, org_id: str, user_id: str, key: str | None) -> None:
+        """What can be refused before any of the body is read. An upload that was accepted before is never refused.
+
+        Raises RateLimited or Overloaded.
+        """
+        if key is not None and await self._table.has_key(org_id, user_id, key):
+            return
+        standing = await self._table.standing(org_id, user_id, self._quota)
+        if not standing.remaining:
+            limited = RateLimited(standing, self._quota)
+            await self._note_limited(org_id, user_id, limited)
+            raise limited
+        if self._waiting() >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} jobs are waiting already.")
+
+    @contextmanager
+    def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
+        """Hold the idempotency key while its upload comes in. Raises IdempotencyInProgress."""
+        if key is None:
+            yield
+            return
+        held = (org_id, user_id, key)
+        if held in self._receiving:
+            raise IdempotencyInProgress
+        self._receiving.add(held)
+        try:
+            yield
+        finally:
+            self._receiving.discard(held)
+
+    async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
+        """One audit event for each user and window, however often they ask."""
+        who, reset = (org_id, user_id), limited.standing.reset
+        if self._noted.get(who) == reset:
+            return
+        self._noted[who] = reset
+        if len(self._noted) > MAX_NOTED:
+            self._noted.popitem(last=False)
+        await self._table.note("rate_limited", {"org_id": org_id, "user_id": user_id, "limit": limited.standing.limit})
 
     def stage(self) -> "StagedFile":
         job_id = str(uuid.uuid4())
         return StagedFile(job_id, self._staging, self._uploads, self._recipe, self._allowed, self.max_bytes)
 
     async def accept(self, staged: "StagedFile", origin: Origin) -> Receipt:
-        """Probe, sync and record a complete upload. Raises Rejected, ImageError or DatabaseUnavailable."""
+        """Probe, sync and record a complete upload.
+
+        Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
+        """
         header = await staged.finish()
         render = render_bytes(header, self._recipe)
         if render > self._render_memory:
@@ -142,16 +214,24 @@ class Intake:
             storage_backend=self._storage_backend,
             recipe=self._recipe,
             max_attempts=self._max_attempts,
+            idempotency_key=origin.idempotency_key,
         )
         staged.keep()
         try:
             with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
-                await self._table.accept(new)
-        except DatabaseUnavailable:
+                accepted = await self._table.accept(new, self._quota)
+        except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
             staged.discard()  # a definite no
+            if isinstance(error, RateLimited):
+                await self._note_limited(new.org_id, new.user_id, error)
             raise
-        self._accepted()
-        return Receipt(new.job_id, new.image_id)
+        if accepted.replayed:
+            staged.discard()
+        else:
+            ids = {"job_id": new.job_id, "image_id": new.image_id, "trace_id": new.trace_id}
+            log.info("job_accepted", **ids, bytes=new.content_length)
+            self._accepted()
+        return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
 
 
 class StagedFile:

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from .access.tokens import Tokens
     from .http.urls import Urls
     from .intake import Intake
+    from .jobs.endings import Endings
+    from .jobs.housekeeping import Housekeeping
     from .jobs.queue import Queue
     from .jobs.table import Table
     from .settings import Settings
     from .storage.base import Storage
+    from .telemetry.figures import Figures
     from .telemetry.health import Health
 
 
@@ -27,12 +30,16 @@ class Parts:
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"
+    figures: "Figures"
+    endings: "Endings"
+    housekeeping: "Housekeeping"
     stopping: bool = field(default=False)
 
     def wind_down(self) -> None:
         """Take no new upload and start no new job: what is under way may still finish."""
         self.stopping = True
         self.queue.hold()
+        self.endings.wake_all()
 
 
 def parts_of(request: Request) -> Parts:

@@ -2,25 +2,31 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
+import resource
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
+import h11
 import structlog
 import uvloop
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
+from hypercorn.events import Updated
+from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .app import create_app
 from .jobs.budget import MemoryTooSmall
 from .jobs.database import SchemaTooNew
 from .jobs.lock import DataFolderInUse
-from .settings import Server, Settings
+from .settings import Server, Settings, SettingsError
 from .telemetry import logs
 
 log = structlog.get_logger()
@@ -34,6 +40,18 @@ KEPT_ENVIRONMENT = re.compile(
 BACKLOG = 1024  # connections that wait to be accepted
 
 
+async def _no_h2c(protocol: H11Protocol, event: h11.Request) -> None:
+    """Ignore `Upgrade: h2c`: a proxy that checks paths would see one request and pass on a tunnel for any."""
+    if event.method == b"PRI":  # HTTP/2 from the first byte is no upgrade
+        await protocol.send(
+            Updated(idle=True)
+        )  # Hypercorn forgets it, and a client that then says nothing stays for ever
+        await _check_protocol(protocol, event)
+
+
+_check_protocol = H11Protocol._check_protocol
+
+
 class CantStart(Exception):
     """Why the service could not start, in one line."""
 
@@ -41,6 +59,8 @@ class CantStart(Exception):
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
     logs.configure(settings.log)
+    _raise_file_limit()
+    setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, it is Hypercorn's own method
     for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
         del os.environ[name]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -50,10 +70,20 @@ def run(settings: Settings) -> int:
             cause = _cause(error)
             if isinstance(cause, (CantStart, DataFolderInUse, SchemaTooNew, MemoryTooSmall)):
                 raise CantStart(str(cause)) from None
+            if isinstance(cause, SettingsError):
+                raise CantStart(str(cause)) from None
+            if isinstance(cause, sqlite3.Error):
+                raise CantStart(f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}") from None
             if isinstance(cause, OSError):
                 raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
             raise
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Every connection is an open file, and so is every variant on its way: take all that the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -122,6 +152,10 @@ class _WithoutLifespan:
 
 def _listen(server: Server) -> socket.socket:
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    for name in ("certfile", "keyfile"):
+        path = getattr(server, name)
+        if path and not os.access(path, os.R_OK):
+            raise CantStart(f"[server] {name} (IMGSVC_SERVER_{name.upper()}) = {path!r}: can't be read")
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -138,7 +172,7 @@ def _hypercorn(server: Server, listener: socket.socket) -> Config:
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.backlog = BACKLOG
-    config.errorlog = None
+    config.errorlog = logging.getLogger("hypercorn.error")  # its warnings and tracebacks, as lines like ours
     config.accesslog = None
     config.include_server_header = False
     config.keep_alive_timeout = server.keep_alive_seconds

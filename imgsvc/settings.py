@@ -4,6 +4,7 @@ A later source overrides an earlier one. Every setting has an environment name: 
 IMGSVC_{SECTION}_{FIELD}. config.toml in the repository shows them all with their units and consequences.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -60,7 +61,7 @@ class Service(Section):
 
 
 class Server(Section):
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Port = 8000
     certfile: str = ""
     keyfile: str = ""
@@ -68,6 +69,29 @@ class Server(Section):
     keep_alive_seconds: Seconds = 30
     max_header_kb: Annotated[int, Field(ge=1, le=1024)] = 16
     graceful_seconds: Seconds = 4
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return _list_from_text(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^\s/?#]+", origin):
+                raise ValueError(f"{origin!r} must be an origin like https://app.example.org, or '*'")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError names the value
+        return value
 
     @model_validator(mode="after")
     def _both_tls_files(self) -> Self:
@@ -78,6 +102,13 @@ class Server(Section):
 
 class Database(Section):
     path: Annotated[Path, Env("DATABASE_PATH")] = Path("data/imgsvc.db")
+
+    @field_validator("path")
+    @classmethod
+    def _file(cls, value: Path) -> Path:
+        if not value.name or value.is_dir():
+            raise ValueError("must be the path of a file")
+        return value
 
 
 class Storage(Section):
@@ -117,6 +148,11 @@ class Uploads(Section):
     @cached_property
     def max_bytes(self) -> int:
         return int(self.max_size_mb * MEGABYTE)
+
+
+class RateLimit(Section):
+    max_uploads: Annotated[int, Env("RATE_LIMIT_MAX_UPLOADS"), Field(ge=1)] = 50
+    window_minutes: Annotated[float, Env("RATE_LIMIT_WINDOW_MINUTES"), Field(gt=0, le=525_600)] = 60
 
 
 class Images(Section):
@@ -171,15 +207,18 @@ class Workers(Section):
     count: Annotated[int, Field(ge=0, le=256)] = 0
     memory_mb: Annotated[int, Field(ge=0)] = 0
     time_limit_seconds: Seconds = 30
-    time_limit_seconds_per_megapixel: Annotated[float, Field(ge=0)] = 2
+    time_limit_seconds_per_megapixel: Annotated[float, Field(ge=0, le=3600)] = 2
     jobs_per_process: Annotated[int, Field(ge=1)] = 500
-    grace_seconds: Annotated[float, Field(ge=0)] = 5
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 5
 
 
 class Jobs(Section):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    retry_delay_seconds: Annotated[float, Field(ge=0)] = 60
-    lock_wait_seconds: Annotated[float, Field(ge=0)] = 30
+    retry_delay_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60
+    lock_wait_seconds: Annotated[float, Field(ge=0, le=3600)] = 30
+    max_waiting: Annotated[int, Field(ge=1)] = 10_000
+    failed_source_hours: Annotated[float, Field(ge=0, le=87_600)] = 24
+    events_days: Annotated[float, Field(ge=1, le=36_500)] = 90
 
 
 class Log(Section):
@@ -210,6 +249,7 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     auth: Auth = Auth()
     uploads: Uploads = Uploads()
+    rate_limit: RateLimit = RateLimit()
     images: Images = Images()
     workers: Workers = Workers()
     jobs: Jobs = Jobs()

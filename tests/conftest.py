@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from fixtures import make
-from imgsvc import Settings, create_app
+from imgsvc import Settings, testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
 from tests.studio import Studio
@@ -75,32 +75,21 @@ class Service:
 
     def stored(self) -> list[str]:
         root = self.settings.storage.path
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        return sorted(name for name in found if not name.startswith(".health/"))
 
 
 Starter = Callable[..., AbstractAsyncContextManager[Service]]
 
 
-def settings_for(folder: Path, **sections: dict[str, Any]) -> Settings:
-    """Settings whose files all lie in `folder`; a keyword for each section that differs from the defaults."""
-    base: dict[str, dict[str, Any]] = {
-        "database": {"path": folder / "imgsvc.db"},
-        "storage": {"path": folder / "storage"},
-        "workers": {"count": 1, "memory_mb": 1024},
-    }
-    for name, values in sections.items():
-        base[name] = {**base.get(name, {}), **values}
-    return Settings(**base)  # type: ignore[arg-type]
-
-
 @asynccontextmanager
 async def service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Service]:
-    settings = settings_for(folder, **sections)
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver", timeout=WAIT_SECONDS) as http:
-            yield Service(app, settings, http)
+    """The test double that we give to others, with real worker processes, in a folder that can be opened again."""
+    limits = {"max_uploads": 1_000_000, **sections.pop("rate_limit", {})}
+    settings = testing.settings_in(folder, rate_limit=limits, **sections)
+    async with testing.serving(settings, processes=True) as (app, http):
+        del http.headers["Authorization"]
+        yield Service(app, settings, http)
 
 
 @pytest.fixture

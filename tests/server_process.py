@@ -40,6 +40,7 @@ class ServerProcess:
             "DATABASE_PATH": str(folder / "data" / "imgsvc.db"),
             "STORAGE_PATH": str(folder / "storage"),
             "IMGSVC_WORKERS_COUNT": "1",
+            "RATE_LIMIT_MAX_UPLOADS": "1000000",
             **environment,
         }
         self._environ: Mapping[str, str] = environ
@@ -114,7 +115,8 @@ class ServerProcess:
 
     def files(self, folder: str) -> list[str]:
         root = self.folder / folder
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        return sorted(name for name in found if not name.startswith(".health/"))
 
 
 def is_running(pid: int) -> bool:

@@ -39,12 +39,12 @@ def webp(image: Image.Image = PICTURE, **options: object) -> bytes:
 
 
 KINDS: list[tuple[str, bytes, str, dict[str, object]]] = [
-    ("baseline", jpeg(), JPEG, {"channels": 3, "progressive": False, "chroma_full": False}),
-    ("progressive", jpeg(progressive=True), JPEG, {"channels": 3, "progressive": True}),
-    ("444", jpeg(subsampling=0), JPEG, {"channels": 3, "chroma_full": True}),
-    ("422", jpeg(subsampling=1), JPEG, {"channels": 3, "chroma_full": False}),
+    ("baseline", jpeg(), JPEG, {"channels": 3, "whole": False, "coefficients": 1.5}),
+    ("progressive", jpeg(progressive=True), JPEG, {"channels": 3, "whole": True}),
+    ("444", jpeg(subsampling=0), JPEG, {"channels": 3, "coefficients": 3.0}),
+    ("422", jpeg(subsampling=1), JPEG, {"channels": 3, "coefficients": 2.0}),
     ("cmyk", jpeg("CMYK"), JPEG, {"channels": 4, "alpha": False}),
-    ("grey", jpeg("L"), JPEG, {"channels": 1, "chroma_full": False}),
+    ("grey", jpeg("L"), JPEG, {"channels": 1, "coefficients": 1.0}),
     ("profile", jpeg(icc_profile=profiles.display_p3()), JPEG, {"profile": True}),
     ("leaky", make.leaky_jpeg(), JPEG, {"profile": True}),
     ("rgb", make.encoded(PICTURE, "PNG"), PNG, {"channels": 3, "bits": 8, "indirect": False, "profile": False}),

@@ -15,7 +15,6 @@ from fixtures import make
 from tests.server_process import ServerProcess, until
 
 pytestmark = pytest.mark.process
-ROUNDS = 20
 UPLOADERS = 3
 SIZES = {"thumbnail", "medium", "large", "original"}
 
@@ -53,11 +52,15 @@ class Load:
 
 
 def test_twenty_kills_under_load_lose_nothing(tmp_path: Path) -> None:
-    chance = random.Random(20)
+    kill_and_replay(tmp_path, rounds=20, seed=20)
+
+
+def kill_and_replay(tmp_path: Path, *, rounds: int, seed: int) -> None:
+    chance = random.Random(seed)
     pictures = [make.jpeg(480, 360, seed) for seed in range(3)] + [make.encoded(make.quadrants(), "PNG")]
     receipts: list[str] = []
     server = ServerProcess(tmp_path, IMGSVC_WORKERS_COUNT="2", IMGSVC_WORKERS_GRACE_SECONDS="0.2")
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         server.start()
         with Load(server, pictures) as load:
             until(lambda load=load: load.receipts)  # type: ignore[misc]
@@ -76,7 +79,7 @@ def test_twenty_kills_under_load_lose_nothing(tmp_path: Path) -> None:
         until(lambda: not server.files("data/staging"))
         assert server.stop() == 0
     rows = sqlite3.connect(tmp_path / "data" / "imgsvc.db").execute("SELECT image_id FROM processing_jobs").fetchall()
-    assert len(rows) >= len(receipts) > ROUNDS
+    assert len(rows) >= len(receipts) > rounds
     expected = sorted(f"b/processed/{size}/{image_id}_{size}.webp" for (image_id,) in rows for size in SIZES)
     assert server.files("storage") == expected
     assert server.files("data/staging") == []

@@ -95,11 +95,9 @@ def test_a_token_is_not_valid_before_its_time(seconds: int) -> None:
         {"sub": "al\0ice"},
         {"sub": "a" * 256},
         {"sub": "alice", "org_id": ""},
-        {"sub": "alice", "org_id": None},
         {"sub": "alice", "org_id": 7},
         {"sub": "alice", "permissions": "admin"},
         {"sub": "alice", "permissions": ["admin", 7]},
-        {"sub": "alice", "permissions": None},
     ],
 )
 def test_odd_claims_are_refused(claims: dict[str, Any]) -> None:

@@ -3,16 +3,20 @@
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 
 from imgsvc import Settings
+from imgsvc.jobs.changes import Blocked
 from imgsvc.jobs.database import Readers, open_for_writing
 from imgsvc.jobs.model import Job, NewJob, QueueName
+from imgsvc.jobs.quota import Quota
 from imgsvc.jobs.retry import Decision, Failure
-from imgsvc.jobs.table import Blocked, Table
+from imgsvc.jobs.table import Table
 from imgsvc.jobs.writer import Writer
+from imgsvc.telemetry.figures import Figures
 
 GIGABYTE = 1 << 30
 
@@ -23,7 +27,7 @@ async def table(path: Path) -> AsyncIterator[Table]:
     writer = Writer(db)
     async with Readers(path / "db") as readers, anyio.create_task_group() as group:
         group.start_soon(writer.run)
-        yield Table(readers, writer)
+        yield Table(readers, writer, Figures())
         writer.close()
     await db.close()
 
@@ -51,6 +55,10 @@ def new_job(user: str, render_bytes: int = 1000, preview_bytes: int | None = Non
     )
 
 
+async def accept(t: Table, new: NewJob) -> None:
+    await t.accept(new, Quota(1000, timedelta(hours=1)))
+
+
 async def claim(t: Table, queue: QueueName = "renders", free: int = GIGABYTE) -> Job:
     job = await t.claim(queue, free, nothing_running=False)
     assert isinstance(job, Job)
@@ -60,50 +68,50 @@ async def claim(t: Table, queue: QueueName = "renders", free: int = GIGABYTE) ->
 async def test_one_users_thousand_do_not_keep_another_waiting(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         for _ in range(100):
-            await t.accept(new_job("greedy"))
+            await accept(t, new_job("greedy"))
         for _ in range(10):
             await claim(t)
-        await t.accept(new_job("modest"))
+        await accept(t, new_job("modest"))
         assert "modest" in [(await claim(t)).user_id for _ in range(2)]
 
 
 async def test_two_users_take_turns(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         for user in ("a", "a", "a", "b", "b", "b"):
-            await t.accept(new_job(user))
+            await accept(t, new_job(user))
         assert [(await claim(t)).user_id for _ in range(6)] == ["a", "b", "a", "b", "a", "b"]
 
 
 async def test_long_absence_earns_no_credit(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("sleeper"))
+        await accept(t, new_job("sleeper"))
         await claim(t)
         for _ in range(50):
-            await t.accept(new_job("busy"))
+            await accept(t, new_job("busy"))
             await claim(t)
         for user in ("busy", "busy", "sleeper", "sleeper", "sleeper"):
-            await t.accept(new_job(user))
+            await accept(t, new_job(user))
         order = [(await claim(t)).user_id for _ in range(5)]
         assert order[:3].count("busy") >= 1
 
 
 async def test_job_that_does_not_fit_is_waited_for_not_overtaken(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a", render_bytes=5000))
-        await t.accept(new_job("b", render_bytes=10))
+        await accept(t, new_job("a", render_bytes=5000))
+        await accept(t, new_job("b", render_bytes=10))
         assert await t.claim("renders", 100, nothing_running=False) == Blocked(5000)
         assert (await claim(t, free=5000)).user_id == "a"
 
 
 async def test_job_larger_than_a_shrunken_budget_runs_when_nothing_else_does(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a", render_bytes=5000))
+        await accept(t, new_job("a", render_bytes=5000))
         assert isinstance(await t.claim("renders", 100, nothing_running=True), Job)
 
 
 async def test_preview_comes_first_and_then_the_render(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a", preview_bytes=10))
+        await accept(t, new_job("a", preview_bytes=10))
         assert await t.claim("renders", GIGABYTE, nothing_running=True) is None
         job = await claim(t, "previews")
         assert await t.claim("renders", GIGABYTE, nothing_running=True) is None
@@ -113,7 +121,7 @@ async def test_preview_comes_first_and_then_the_render(tmp_path: Path) -> None:
 
 async def test_overtaken_run_changes_nothing(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a"))
+        await accept(t, new_job("a"))
         first = await claim(t)
         assert await t.give_back(first)
         second = await claim(t)
@@ -130,7 +138,7 @@ async def test_overtaken_run_changes_nothing(tmp_path: Path) -> None:
 
 async def test_after_a_death_the_job_runs_alone(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a"))
+        await accept(t, new_job("a"))
         await t.unsuccessful(await claim(t), Failure("worker_crashed", "died", death=True), Decision("retry"))
         assert await t.release_due() == 1
         assert await t.claim("renders", GIGABYTE, nothing_running=False) == Blocked(None)
@@ -141,7 +149,7 @@ async def test_after_a_death_the_job_runs_alone(tmp_path: Path) -> None:
 
 async def test_give_back_costs_neither_start_nor_attempt(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
-        await t.accept(new_job("a"))
+        await accept(t, new_job("a"))
         for _ in range(20):
             job = await claim(t)
             await t.give_back(job)
@@ -153,7 +161,7 @@ async def test_give_back_costs_neither_start_nor_attempt(tmp_path: Path) -> None
 async def test_every_transition_leaves_an_event(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         new = new_job("a", preview_bytes=1)
-        await t.accept(new)
+        await accept(t, new)
         await t.end_preview(await claim(t, "previews"), "done", {"thumbnail": "k"}, {})
         await t.unsuccessful(await claim(t), Failure("timeout", "slow"), Decision("retry"))
         await t.release_due()

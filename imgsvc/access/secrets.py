@@ -5,6 +5,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from ..settings import MIN_SECRET_BYTES, SettingsError
+
 SECRET_BYTES = 48
 
 
@@ -14,7 +16,12 @@ def own_secret(folder: Path, name: str) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         _create(path)
-    return path.read_text(encoding="ascii").strip()
+    secret = path.read_text(encoding="ascii", errors="replace").strip()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise SettingsError(
+            f"{path} has {len(secret)} bytes; at least {MIN_SECRET_BYTES} are needed (remove the file to get a new one)"
+        )
+    return secret
 
 
 def _create(path: Path) -> None:

@@ -13,7 +13,7 @@ from ..storage.base import Blob, Storage
 from .problems import Problem
 
 IMMUTABLE = "public, max-age=31536000, immutable"
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def _not_modified(request: Request, served: Served) -> bool:
 def _range(request: Request, served: Served) -> tuple[int, int]:
     """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
     whole = (0, served.size_bytes)
-    match = RANGE.fullmatch(request.headers.get("Range", "").replace(" ", ""))
-    if request.method == "HEAD" or match is None or match[0] == "bytes=-" or not _range_applies(request, served):
+    match = RANGE.fullmatch(request.headers.get("Range", "").strip())
+    if request.method == "HEAD" or match is None or not any(match.groups()) or not _range_applies(request, served):
         return whole
     first, last = match.groups()
     if not first:

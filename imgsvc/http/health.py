@@ -1,5 +1,7 @@
 """Whether the service is well, for people, load balancers and containers."""
 
+from datetime import timedelta
+
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,6 +11,9 @@ from ..jobs.model import as_text, now
 from ..parts import parts_of
 from ..telemetry.health import Check, Status
 from .answers import answer
+from .problems import validation
+
+DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 
 
 class HealthReport(BaseModel):
@@ -38,3 +43,86 @@ async def health(request: Request) -> Response:
 
 async def live(_request: Request) -> Response:
     return answer(Live())
+
+
+class Performance24h(BaseModel):
+    completed_24h: int
+    avg_processing_time_seconds: float | None
+
+
+class StorageCounts(BaseModel):
+    total_images: int
+    total_jobs: int
+
+
+class WorkerCounts(BaseModel):
+    active_workers: int
+    active_tasks: int
+
+
+class Stats(BaseModel):
+    """`celery` is `workers` under the name that scripts for the older API look for."""
+
+    status_breakdown: dict[str, int]
+    performance_24h: Performance24h
+    storage: StorageCounts
+    workers: WorkerCounts
+    celery: WorkerCounts
+    timestamp: str
+
+
+class FailedJob(BaseModel):
+    job_id: str
+    error: str | None
+    error_code: str | None
+    attempts: int
+    created_at: str
+    failed_at: str | None
+
+
+class FailedJobs(BaseModel):
+    failed_jobs: list[FailedJob]
+    total: int
+
+
+async def stats(request: Request) -> Response:
+    parts = parts_of(request)
+    figures = parts.figures
+    by_status, day = figures.by_status(), figures.performance(now() - timedelta(days=1))
+    workers = WorkerCounts(active_workers=parts.queue.living_lanes, active_tasks=parts.queue.running_tasks)
+    return answer(
+        Stats(
+            status_breakdown=by_status,
+            performance_24h=Performance24h(
+                completed_24h=day.completed, avg_processing_time_seconds=day.avg_processing_seconds
+            ),
+            storage=StorageCounts(total_images=by_status["completed"], total_jobs=sum(by_status.values())),
+            workers=workers,
+            celery=workers,
+            timestamp=as_text(now()),
+        )
+    )
+
+
+async def failed(request: Request) -> Response:
+    parts = parts_of(request)
+    jobs = await parts.table.latest_failed(_limit(request))
+    listed = [
+        FailedJob(
+            job_id=job.job_id,
+            error=job.last_error,
+            error_code=job.error_code,
+            attempts=job.attempt_count,
+            created_at=job.created_at,
+            failed_at=job.failed_at,
+        )
+        for job in jobs
+    ]
+    return answer(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", str(DEFAULT_FAILED))
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_FAILED):
+        raise validation((("query", "limit"), f"must be a whole number from 1 to {MAX_FAILED}", "limit_invalid"))
+    return int(text)

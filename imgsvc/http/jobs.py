@@ -11,7 +11,8 @@ from ..jobs.model import Job, Status
 from ..parts import parts_of
 from .answers import answer
 from .ids import path_id
-from .problems import job_not_found, not_completed
+from .prefer import settled, wait_seconds
+from .problems import NO_STORE, job_not_found, not_completed
 
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 ADMIN = "image:admin"
@@ -42,23 +43,31 @@ class JobResult(BaseModel):
 
 
 async def status(request: Request) -> Response:
-    job = await _job(request)
+    job, headers = await _job(request), dict(NO_STORE)
+    seconds = wait_seconds(request)
+    if seconds is not None:
+        later = await settled(request, job.job_id, seconds)
+        if later is None:
+            raise job_not_found()
+        job, headers["Preference-Applied"] = later, f"wait={seconds}"
+    return answer(_status(job), 200, headers)
+
+
+def _status(job: Job) -> JobStatus:
     over = job.status == "completed"
-    return answer(
-        JobStatus(
-            job_id=job.job_id,
-            image_id=job.image_id,
-            status=job.status,
-            created_at=job.created_at,
-            started_at=job.started_at,
-            completed_at=job.completed_at,
-            error=None if over else job.last_error,
-            error_code=None if over else job.error_code,
-            retryable=job.retryable if job.last_error and not over else None,
-            attempts=job.attempt_count,
-            next_attempt_at=job.next_attempt_at,
-            ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
-        )
+    return JobStatus(
+        job_id=job.job_id,
+        image_id=job.image_id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        error=None if over else job.last_error,
+        error_code=None if over else job.error_code,
+        retryable=job.retryable if job.last_error and not over else None,
+        attempts=job.attempt_count,
+        next_attempt_at=job.next_attempt_at,
+        ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
     )
 
 
@@ -72,7 +81,7 @@ async def result(request: Request) -> Response:
             image_id=job.image_id,
             status=job.status,
             urls=parts_of(request).urls.of(job),
-            metadata=_metadata(job) | _personal(request, job),
+            metadata=public_metadata(job) | _personal(request, job),
             completed_at=job.completed_at,
         )
     )
@@ -85,7 +94,7 @@ async def _job(request: Request) -> Job:
     return job
 
 
-def _metadata(job: Job) -> dict[str, Any]:
+def public_metadata(job: Job) -> dict[str, Any]:
     """The client's keys, then the server's own, which win; what is personal is never taken from the client's."""
     client = {name: value for name, value in job.client_metadata.items() if name not in SERVER_KEYS}
     measured = job.measured

@@ -1,4 +1,7 @@
-"""Around every request: its trace id, the headers that every answer carries, one log line, and no crash."""
+"""Around every request: its trace id, the headers that every answer carries, one log line, and no crash.
+
+Three layers, since what stands between them (CORS) must have its say on the answer to a crash too.
+"""
 
 import re
 import time
@@ -6,7 +9,9 @@ import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import as_problem
@@ -18,7 +23,7 @@ QUIET = ("/api/v1/health/live",)  # asked every few seconds by whoever watches t
 
 
 class Tracing:
-    """Gives the request its id, and answers for what no handler caught."""
+    """Gives the request its id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -28,8 +33,10 @@ class Tracing:
             await self.app(scope, receive, send)
             return
         scope["trace_id"] = trace_id = _trace_id(Headers(scope=scope))
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(trace_id=trace_id)
+        with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+            await self._traced(scope, receive, send, trace_id)
+
+    async def _traced(self, scope: Scope, receive: Receive, send: Send, trace_id: str) -> None:
         began, status = time.perf_counter(), 0
 
         async def send_traced(message: Message) -> None:
@@ -44,14 +51,60 @@ class Tracing:
 
         try:
             await self.app(scope, receive, send_traced)
-        except Exception as error:
-            if status:
-                raise  # half an answer is out: only closing the connection tells the client
-            await (await as_problem(Request(scope), error))(scope, receive, send_traced)
         finally:
             if scope["path"] not in QUIET:
                 milliseconds = round(1000 * (time.perf_counter() - began), 1)
-                log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+                client = (scope.get("client") or ("",))[0]
+                log.info(
+                    "request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds, client=client
+                )
+
+
+class CrossOrigin(CORSMiddleware):
+    """CORS for the configured origins; any other is answered as if there were no CORS at all."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self.is_allowed_origin(Headers(scope=scope).get("Origin", "")):
+            await super().__call__(scope, receive, send)
+            return
+
+        async def send_varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).add_vary_header("Origin")
+            await send(message)
+
+        await self.app(scope, receive, send_varying)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """What is allowed; whether that is enough, the browser finds out."""
+        headers = super().preflight_response(request_headers).headers
+        kept = {name: value for name, value in headers.items() if name.startswith(("access-control-", "vary"))}
+        return Response(status_code=204, headers=kept)
+
+
+class CaughtErrors:
+    """Answers for what no handler caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            if begun:
+                raise  # half an answer is out: only closing the connection tells the client
+            await (await as_problem(Request(scope), error))(scope, receive, send)
 
 
 def _trace_id(headers: Headers) -> str:

@@ -12,6 +12,9 @@ from starlette.responses import JSONResponse, Response
 
 from .. import intake
 from ..imaging.errors import ImageError
+from ..jobs.changes import IdempotencyConflict
+from ..jobs.model import as_text
+from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
 from ..storage.base import NotStored, StorageError
 
@@ -86,6 +89,32 @@ def size_not_available(size: str) -> Problem:
     return Problem(404, "size_not_available", f"Size '{size}' not available")
 
 
+def rate_limited(error: RateLimited) -> Problem:
+    minutes = error.quota.window.total_seconds() / 60
+    per = "hour" if minutes == 60 else f"{minutes:g} minutes"
+    detail = f"Rate limit exceeded. Maximum {error.standing.limit} uploads per {per}."
+    headers = rate_headers(error.standing) | {"Retry-After": str(error.standing.retry_after)}
+    return Problem(429, "rate_limited", detail, headers=headers, limit=error.standing.limit, used=error.standing.used)
+
+
+def rate_headers(standing: Standing) -> dict[str, str]:
+    """Where the user stands; `Reset` is the real end of the window."""
+    return {
+        "X-RateLimit-Limit": str(standing.limit),
+        "X-RateLimit-Remaining": str(standing.remaining),
+        "X-RateLimit-Reset": as_text(standing.reset),
+    }
+
+
+def too_many_images(limit: int, measured: int) -> Problem:
+    detail = f"At most {limit} images can be asked for at once; {measured} were."
+    return Problem(400, "too_many_images", detail, limit=limit, measured=measured)
+
+
+def not_yours() -> Problem:
+    return Problem(403, "permission_denied", "Permission denied: image:delete")
+
+
 def not_completed(status: str) -> Problem:
     return Problem(409, "not_completed", f"Processing not completed. Current status: {status}", job_status=status)
 
@@ -95,7 +124,8 @@ def overloaded(detail: str, retry_after: int = 5) -> Problem:
 
 
 def storage_full() -> Problem:
-    return Problem(507, "storage_full", "There is not enough free space to accept the upload.")
+    detail = "There is not enough free space to accept the upload."
+    return Problem(507, "storage_full", detail, headers={"Retry-After": "60"})
 
 
 def internal_error() -> Problem:
@@ -110,6 +140,11 @@ def _from_intake(error: intake.Rejected) -> Problem:
         return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
     if isinstance(error, intake.NoSpace):
         return storage_full()
+    if isinstance(error, intake.Overloaded):
+        return overloaded(str(error), retry_after=30)
+    if isinstance(error, intake.IdempotencyInProgress):
+        detail = "An upload with the same Idempotency-Key is still being received."
+        return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})
     return Problem(408, "upload_stalled", str(error), headers={"Connection": "close"})
 
 
@@ -123,6 +158,10 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     Problem: lambda error: error,
     HTTPException: _from_http,
     intake.Rejected: _from_intake,
+    RateLimited: rate_limited,
+    IdempotencyConflict: lambda _: Problem(
+        422, "idempotency_conflict", "This Idempotency-Key was used with other bytes, another bucket or other metadata."
+    ),
     ImageError: lambda error: Problem(422, error.code, str(error)),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),

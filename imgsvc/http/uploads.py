@@ -1,6 +1,8 @@
 """POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
 
+import sqlite3
 import time
+from contextlib import suppress
 
 import anyio
 from pydantic import BaseModel
@@ -21,9 +23,20 @@ from .form import (
     read_multipart,
     read_raw,
 )
-from .problems import NO_STORE, as_problem, not_authenticated, overloaded, storage_full, upload_too_large, validation
+from .prefer import settled, wait_seconds
+from .problems import (
+    NO_STORE,
+    as_problem,
+    not_authenticated,
+    overloaded,
+    rate_headers,
+    storage_full,
+    upload_too_large,
+    validation,
+)
 
 DRAIN_BYTES = 1 << 20
+MAX_KEY = 255  # characters of an Idempotency-Key
 DRAIN_SECONDS = 2.0
 
 
@@ -52,15 +65,18 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     identity = authenticated(request)
     if parts.stopping:
         raise overloaded("The service is stopping. Try again shortly.")
-    intake = parts.intake
+    intake, key = parts.intake, request.headers.get("Idempotency-Key")
     _check_length(request, intake.max_bytes)
+    await intake.admit(identity.org_id, identity.user_id, key)
     if parts.health.disk_full:
         raise storage_full()
+    _check_key(key)
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
-    async with intake.stage() as staged:
-        form = await _read(request, body, pace, staged, intake.max_bytes)
-        receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"]))
-    return _accepted(request, receipt)
+    with intake.receiving(identity.org_id, identity.user_id, key):
+        async with intake.stage() as staged:
+            form = await _read(request, body, pace, staged, intake.max_bytes)
+            receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
+    return await _accepted(request, receipt)
 
 
 async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int) -> Form:
@@ -106,15 +122,30 @@ def _check_length(request: Request, max_bytes: int) -> None:
         raise upload_too_large(max_bytes, int(length))
 
 
-def _origin(form: Form, identity: Identity, trace_id: str) -> Origin:
-    assert form.bucket is not None and form.metadata is not None
-    return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id)
+def _check_key(key: str | None) -> None:
+    if key is not None and not 0 < len(key) <= MAX_KEY:
+        message = f"must have 1 to {MAX_KEY} characters"
+        raise validation((("header", "idempotency-key"), message, "idempotency_key_length"))
 
 
-def _accepted(request: Request, receipt: Receipt) -> Response:
+def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> Origin:
+    assert form.bucket is not None
+    assert form.metadata is not None
+    return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id, key)
+
+
+async def _accepted(request: Request, receipt: Receipt) -> Response:
     status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
     accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
-    return answer(accepted, 202, {**NO_STORE, "Location": status_url})
+    headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}
+    if receipt.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    seconds = wait_seconds(request)
+    if seconds is not None:
+        with suppress(sqlite3.Error):  # the receipt is given in any case
+            await settled(request, receipt.job_id, seconds)
+        headers["Preference-Applied"] = f"wait={seconds}"
+    return answer(accepted, 202, headers)
 
 
 class _Watched:
@@ -132,7 +163,7 @@ class _Watched:
     async def drain(self) -> bool:
         """Read on a little after a refusal, so that a client that only sends can get to reading; True at the end."""
         deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-        while not self._ended and left > 0:
+        while not self._ended and left > 0 and time.monotonic() < deadline:  # what is always ready is never cancelled
             with anyio.move_on_after(deadline - time.monotonic()):
                 left -= len((await self.receive()).get("body", b""))
                 continue

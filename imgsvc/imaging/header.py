@@ -29,8 +29,8 @@ class Header:
     channels: int  # samples per pixel once a palette is resolved
     bits: int = 8  # per sample
     frames: int = 1
-    progressive: bool = False
-    chroma_full: bool = False  # JPEG without chroma subsampling
+    whole: bool = False  # JPEG in several scans: held as coefficients until the last one
+    coefficients: float = 0  # JPEG: samples of all components together, per pixel
     profile: bool = False  # an ICC profile is embedded
     indirect: bool = False  # samples stand for colours by a palette or a colour key: decoding needs a second copy
 
@@ -80,7 +80,9 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
         if marker == 0xDA:  # start of scan: pixels from here on
             if frame is None:
                 raise Unreadable("The JPEG has no frame header before its first scan.")
-            return replace(frame, profile=profile)
+            scan = stream.read(3)  # its third byte says how many components it has: fewer than all, and more follow
+            partial = len(scan) == 3 and scan[2] < frame.channels
+            return replace(frame, profile=profile, whole=frame.whole or partial)
         if marker == 0xD9:
             raise Unreadable("The JPEG ends before its first scan.")
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
@@ -95,6 +97,16 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
         else:
             stream.seek(length, os.SEEK_CUR)
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments before its pixels.")
+
+
+def count_scans(stream: BinaryIO) -> int:
+    """How many scans a JPEG has: in coded data a zero follows each 0xFF, so the marker is never there by chance."""
+    stream.seek(0)
+    scans, tail = 0, b""
+    while chunk := stream.read(1 << 20):
+        scans += (tail + chunk).count(b"\xff\xda")
+        tail = chunk[-1:]
+    return scans
 
 
 def _jpeg_marker(stream: BinaryIO) -> int:
@@ -115,14 +127,17 @@ def _jpeg_frame(marker: int, body: bytes) -> Header:
         raise Unsupported(f"This kind of JPEG is not supported (frame type {marker - 0xC0}, {bits} bits).")
     if components not in (1, 3, 4):
         raise Unreadable(f"The JPEG has {components} colour components.")
-    sampling = {body[7 + 3 * i] for i in range(components)}
+    factors = [(body[7 + 3 * i] >> 4, body[7 + 3 * i] & 15) for i in range(components)]
+    if not all(1 <= h <= 4 and 1 <= v <= 4 for h, v in factors):
+        raise Unreadable("The JPEG has impossible sampling factors.")
+    largest = max(h for h, _ in factors) * max(v for _, v in factors)
     return Header(
         "JPEG",
         width,
         height,
         channels=components,
-        progressive=marker in (0xC2, 0xCA),
-        chroma_full=components > 1 and len(sampling) == 1,
+        whole=marker in (0xC2, 0xCA),
+        coefficients=sum(h * v for h, v in factors) / largest,
     )
 
 

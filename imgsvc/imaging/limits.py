@@ -6,18 +6,22 @@ over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measu
 
 from pathlib import Path
 
-from .errors import TooLarge
+from .errors import TooLarge, Unreadable
 from .geometry import fit
-from .header import Header, read_header
+from .header import Header, count_scans, read_header
 from .recipe import Recipe
 
 CHEAP_PIXELS = 2_000_000  # up to here a full decode is as quick as a reduced one of a photo
 OVERSAMPLE = 2  # a reduced decode keeps this many times the preview's side, so that a real Lanczos resize is left
 
+MAX_LENGTH = 500_000  # pixels of one side; no picture, but a resize would need tables of that length
+MAX_SCANS = 200  # of a JPEG; encoders write about ten, and each costs a walk over all coefficients
+
 MEGABYTE = 1 << 20
 BASE_BYTES = 16 * MEGABYTE  # codec tables, I/O buffers, one small picture
 MARGIN = 1.1
 DECODED = {"JPEG": 4, "PNG": 4, "WEBP": 16}  # bytes per decoded pixel, the codec's own buffers included
+RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 
 
@@ -25,6 +29,8 @@ def probe(path: Path, mime: str, *, max_pixels: int, max_frames: int) -> Header:
     """The header of a file that is within the limits. Raises ImageError."""
     with path.open("rb") as stream:
         header = read_header(stream, mime)
+        if header.whole and (scans := count_scans(stream)) > MAX_SCANS:
+            raise Unreadable(f"The JPEG has {scans} scans; at most {MAX_SCANS} are read.")
     check_limits(header, max_pixels=max_pixels, max_frames=max_frames)
     return header
 
@@ -34,6 +40,9 @@ def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
     if header.pixels > max_pixels:
         measured = f"{header.width} x {header.height} = {header.pixels / 1e6:.1f} megapixels"
         raise TooLarge(f"The image has {measured}; at most {max_pixels / 1e6:g} megapixels are allowed.")
+    if max(header.width, header.height) > MAX_LENGTH:
+        longest = max(header.width, header.height)
+        raise TooLarge(f"The image is {longest} pixels long; at most {MAX_LENGTH} are allowed.")
     if header.frames > max_frames:
         raise TooLarge(f"The image has {header.frames} frames; at most {max_frames} are allowed.")
 
@@ -62,6 +71,7 @@ def _peak(header: Header, side: int) -> int:
     decoded, output = width * height, out_width * out_height
     per_pixel = DECODED[header.format] + (4 if header.indirect else 0) + (4 if header.alpha else 0)
     shrinking = decoded * per_pixel + (out_width * height + output) * 4 * (output < decoded)
+    shrinking += RESIZE_TABLE * (header.width + header.height)
     encoding = output * ENCODER[header.alpha]
     return BASE_BYTES + int(MARGIN * (_coefficients(header) + max(shrinking, encoding)))
 
@@ -76,8 +86,5 @@ def _reduction(header: Header, side: int) -> int:
 
 
 def _coefficients(header: Header) -> int:
-    """A progressive JPEG is held whole as 16-bit coefficients until its last scan."""
-    if not header.progressive:
-        return 0
-    planes = header.channels if header.chroma_full or header.channels == 4 else min(header.channels, 1.5)
-    return int(header.pixels * planes * 2)
+    """A JPEG of several scans is held whole, as 16-bit coefficients, until its last scan."""
+    return int(header.pixels * header.coefficients * 2) if header.whole else 0

@@ -26,7 +26,9 @@ class MemoryTooSmall(Exception):
 
 def render_lanes(workers: Workers) -> int:
     """As configured, or one for each processor that this process may use."""
-    return workers.count or len(os.sched_getaffinity(0))
+    if workers.count:
+        return workers.count
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def budget(workers: Workers) -> Budget:

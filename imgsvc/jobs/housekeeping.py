@@ -1,6 +1,7 @@
 """Removing what nobody needs any more: the second chance of everything that a crash or a full disk cut short."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,74 +10,128 @@ import anyio.to_thread
 import structlog
 
 from ..storage.base import Storage
-from .model import now
+from .model import Job, now
 from .publish import withdraw
+from .quota import Quota
 from .table import Table
 
 log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
 PAGE = 100  # rows looked at in one query
-FAILED_SOURCE_KEPT = timedelta(hours=24)  # an operator may want to try again; it may hold GPS, so not for ever
 
 
 class Housekeeping:
     """`uploads` holds the names of staged files whose upload is still on its way to the table."""
 
-    def __init__(self, table: Table, storage: Storage, staging: Path, uploads: set[str]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        storages: Mapping[str, Storage],
+        staging: Path,
+        uploads: set[str],
+        *,
+        quota: Quota,
+        source_kept: timedelta,
+        events_kept: timedelta,
+    ) -> None:
         self._table = table
-        self._storage = storage
+        self._storages = storages
         self._staging = staging
         self._uploads = uploads
+        self._quota = quota
+        self._source_kept = source_kept
+        self._events_kept = events_kept
 
     async def run(self) -> None:
         while True:
-            try:
-                await self.sweep()
-            except Exception as error:
-                log.warning("housekeeping_failed", reason=str(error), again_in_seconds=EVERY_SECONDS)
+            await self.sweep()
             await anyio.sleep(EVERY_SECONDS)
 
     async def sweep(self) -> None:
-        """Finish deletions, drop sources that were kept long enough, remove staged files that have no row."""
-        await self._finish_removals()
-        await self._expire_sources()
-        await self._remove_orphans()
+        """Finish what was cut short, and drop what was kept long enough. What fails keeps nothing else from it."""
+        for step in (
+            self._finish_removals,
+            self._expire_sources,
+            self._remove_orphans,
+            self._drop_rate_windows,
+            self._drop_events,
+        ):
+            try:
+                await step()
+            except Exception as error:
+                log.warning("housekeeping_failed", step=step.__name__.strip("_"), reason=str(error))
+
+    async def _drop_rate_windows(self) -> None:
+        await self._table.drop_rate_windows(self._quota)
+
+    async def _drop_events(self) -> None:
+        while await self._table.drop_events(now() - self._events_kept, PAGE):
+            pass
 
     async def _finish_removals(self) -> None:
         after = ""
         while jobs := await self._table.leftovers(after, PAGE):
             for job in jobs:
                 after = job.job_id
-                if job.staging_path and (job.deleted_at or job.status == "completed" or not job.retryable):
-                    await self._unlink(job.staging_path)
-                    await self._table.source_removed(job)
-                if (job.deleted_at or job.status == "failed") and await withdraw(
-                    self._storage, job, job.paths.values()
-                ):
-                    await self._table.variants_removed(job)
+                await self.remove_files(job)
+
+    async def remove_files(self, job: Job) -> int:
+        """Remove the files that the row names and no longer needs; returns how many there were.
+
+        A row forgets a file only once it is known to be gone, so what fails here is done by a later sweep.
+        """
+        removed = 0
+        if job.staging_path and (job.deleted_at or job.status == "completed" or not job.retryable):
+            found, confirmed = await self._unlink(job.staging_path)
+            removed += found
+            if confirmed:
+                await self._table.source_removed(job)
+        if job.deleted_at or job.status == "failed":
+            found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
+            removed += found
+            if confirmed:
+                await self._table.variants_removed(job)
+        return removed
 
     async def _expire_sources(self) -> None:
-        before = now() - FAILED_SOURCE_KEPT
-        while jobs := await self._table.expired_sources(before, PAGE):
+        before = now() - self._source_kept
+        after = ""
+        while jobs := await self._table.expired_sources(before, after, PAGE):
             for job in jobs:
+                after = job.job_id
                 assert job.staging_path
-                await self._unlink(job.staging_path)
-                await self._table.expire_source(job, before)
+                _, confirmed = await self._unlink(job.staging_path)
+                if confirmed:
+                    await self._table.expire_source(job, before)
 
     async def _remove_orphans(self) -> None:
         for name in await anyio.to_thread.run_sync(_names, self._staging):
             # The order matters: an upload leaves `uploads` only once its row can be read.
-            if name not in self._uploads and not await self._table.is_staged(name):
-                await self._unlink(name)
+            if name in self._uploads or await self._table.is_staged(name):
+                continue
+            if (await self._unlink(name))[0]:
                 log.info("orphan_removed", name=name)
 
-    async def _unlink(self, name: str) -> None:
-        await anyio.to_thread.run_sync(lambda: (self._staging / name).unlink(missing_ok=True))
+    async def _unlink(self, name: str) -> tuple[int, bool]:
+        """How many staged files there were, and whether none is left; one that stays must not keep the others."""
+        try:
+            return await anyio.to_thread.run_sync(_unlink, self._staging / name), True
+        except OSError as error:
+            log.warning("unlink_failed", name=name, reason=error.strerror)
+            return 0, False
+
+
+def _unlink(path: Path) -> int:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return 1
 
 
 def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
+    return [path.name for path in folder.iterdir() if not path.is_dir()]  # lost+found of a mounted disk, for one
 
 
 def empty_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A job as the rest of the house sees it."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,15 @@ class NewJob:
     storage_backend: str
     recipe: Recipe
     max_attempts: int
+    idempotency_key: str | None = None
+
+    @property
+    def idempotency_digest(self) -> str | None:
+        """What a second request with the same key must have in common with the first."""
+        if self.idempotency_key is None:
+            return None
+        content = json.dumps([self.sha256, self.bucket, self.client_metadata], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

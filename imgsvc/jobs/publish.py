@@ -7,7 +7,7 @@ import anyio
 import structlog
 
 from ..imaging.recipe import scratch_file
-from ..storage.base import Storage, StorageError
+from ..storage.base import Storage, StorageBusy, StorageError
 from .model import Job
 
 log = structlog.get_logger()
@@ -28,17 +28,17 @@ async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: P
         for name, key in keys.items():
             group.start_soon(put, name, key)
     if failures:
-        raise failures[0]
+        raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
     return keys
 
 
-async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> bool:
-    """Remove what was put; True when storage has confirmed it all. What fails is left to housekeeping."""
-    confirmed = True
+async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int, bool]:
+    """Remove what was put: how many files there were, and whether storage has confirmed that all are gone."""
+    removed, confirmed = 0, True
     for key in keys:
         try:
-            await storage.remove(job.storage_bucket, key)
+            removed += await storage.remove(job.storage_bucket, key)
         except StorageError as error:
             log.warning("withdraw_failed", job_id=job.job_id, trace_id=job.trace_id, key=key, reason=str(error))
             confirmed = False
-    return confirmed
+    return removed, confirmed

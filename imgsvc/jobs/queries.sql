@@ -6,11 +6,11 @@
 INSERT INTO processing_jobs (
   job_id, image_id, status, storage_bucket, staging_path, max_retries, created_at, user_id, org_id,
   original_filename, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
-  render_bytes, storage_backend, recipe, preview, queue, turn)
+  render_bytes, storage_backend, recipe, idempotency_key, idempotency_digest, preview, queue, turn)
 SELECT
   :job_id, :image_id, 'pending', :storage_bucket, :staging_path, :max_retries, :created_at, :user_id, :org_id,
   :original_filename, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
-  :render_bytes, :storage_backend, :recipe, :preview, iif(:preview = 'wanted', 'previews', 'renders'),
+  :render_bytes, :storage_backend, :recipe, :idempotency_key, :idempotency_digest, :preview, iif(:preview = 'wanted', 'previews', 'renders'),
   max(
     coalesce(
       (SELECT min(turn) FROM (
@@ -115,7 +115,8 @@ WHERE job_id = :job_id AND (status = 'failed' OR deleted_at IS NOT NULL)
 -- name: expired_sources
 -- Failed jobs whose source has been kept long enough.
 SELECT * FROM processing_jobs
-WHERE status = 'failed' AND failed_at < :before AND staging_path IS NOT NULL LIMIT :limit
+WHERE status = 'failed' AND failed_at < :before AND staging_path IS NOT NULL AND job_id > :after
+ORDER BY job_id LIMIT :limit
 
 -- name: expire_source
 UPDATE processing_jobs SET staging_path = NULL, retryable = 0
@@ -136,3 +137,52 @@ INSERT INTO image_upload_events (event_type, created_at) VALUES ('health', :now)
 
 -- name: untouch
 DELETE FROM image_upload_events WHERE id = last_insert_rowid() AND event_type = 'health'
+
+-- name: rate_window
+SELECT window_start, upload_count FROM upload_rate_limits WHERE org_id = :org_id AND user_id = :user_id
+
+-- name: set_rate_window
+INSERT INTO upload_rate_limits (org_id, user_id, window_start, upload_count)
+VALUES (:org_id, :user_id, :window_start, :upload_count)
+ON CONFLICT (org_id, user_id) DO UPDATE SET window_start = excluded.window_start, upload_count = excluded.upload_count
+
+-- name: drop_rate_windows
+-- Windows that are over.
+DELETE FROM upload_rate_limits WHERE window_start < :before
+
+-- name: of_key
+SELECT * FROM processing_jobs WHERE org_id = :org_id AND user_id = :user_id AND idempotency_key = :key
+
+-- name: free_key
+-- The key is older than it is kept: a new upload may use it.
+UPDATE processing_jobs SET idempotency_key = NULL, idempotency_digest = NULL WHERE job_id = :job_id
+
+-- name: delete
+-- One transaction makes it gone: fenced, unclaimable, nameless; the files it may have are listed for removal.
+UPDATE processing_jobs
+SET deleted_at = :now, run = run + 1, queue = NULL, next_attempt_at = NULL, processed_paths = :processed_paths,
+    user_id = NULL, org_id = NULL, original_filename = NULL, client_metadata = '{}', processing_metadata = '{}',
+    idempotency_key = NULL, idempotency_digest = NULL
+WHERE job_id = :job_id AND deleted_at IS NULL
+
+-- name: images
+SELECT * FROM processing_jobs
+WHERE image_id IN (SELECT value FROM json_each(:image_ids)) AND deleted_at IS NULL
+
+-- name: count_by_status
+SELECT status, count(*) AS jobs FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status
+
+-- name: ended_since
+-- Read once, at start; afterwards the figures are kept in memory.
+SELECT status, created_at, started_at, coalesce(completed_at, failed_at) AS ended_at FROM processing_jobs
+WHERE (status = 'completed' AND completed_at >= :since) OR (status = 'failed' AND failed_at >= :since)
+
+-- name: latest_failed
+SELECT * FROM processing_jobs WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :limit
+
+-- name: waiting
+SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
+
+-- name: drop_events
+DELETE FROM image_upload_events WHERE id IN (
+  SELECT id FROM image_upload_events WHERE created_at < :before ORDER BY created_at LIMIT :limit)

@@ -10,6 +10,7 @@ import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from ..storage.base import Storage
+from .endings import Endings
 from .model import Job, QueueName, now
 from .retry import Failure, runs_alone
 from .run import Limits, Run
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 
 PUBLISHING = 8  # runs that may be on their way into storage while their lanes go on
 LOOK_AGAIN_SECONDS = 1.0  # after the database refused a claim
-LONGEST_SLEEP_SECONDS = 3600.0
+LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set meanwhile
 RECORDING_SECONDS = 5.0
 
 
@@ -81,8 +82,10 @@ class Queue:
         staging: Path,
         scratch: Path,
         limits: Limits,
+        endings: Endings,
     ) -> None:
         self._table = table
+        self._endings = endings
         self._storage = storage
         self._staging = staging
         self._scratch = scratch
@@ -91,7 +94,8 @@ class Queue:
             "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
             "renders": _Side("renders", render_lanes, Memory(render_memory)),
         }
-        self._running: set[Run] = set()
+        self._running: dict[Run, Lane] = {}
+        self._begun: set[Run] = set()  # claimed and not yet over
         self._open_runs = 0  # claimed, or being claimed, and not yet recorded
         self._run_ended = anyio.Event()
         self._publishing = anyio.Semaphore(PUBLISHING)
@@ -104,6 +108,14 @@ class Queue:
         for side in self._sides.values():
             side.wake()
 
+    @property
+    def living_lanes(self) -> int:
+        return sum(lane.alive for side in self._sides.values() for lane in side.lanes)
+
+    @property
+    def running_tasks(self) -> int:
+        return len(self._running)
+
     async def run(self) -> None:
         """Hand out work until `stop`."""
         with self._scope:
@@ -115,6 +127,16 @@ class Queue:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
                     receive.close()
                 group.start_soon(self._release_retries)
+
+    async def cancel(self, job_id: str) -> None:
+        """End the run of a job that was deleted, if it has one; returns when nothing of it is going on any more."""
+        runs = [run for run in self._begun if run.job.job_id == job_id]
+        for run in runs:
+            run.cancelled = True
+            if run in self._running:
+                self._running[run].kill()
+        for run in runs:
+            await run.over.wait()
 
     def hold(self) -> None:
         """Claim nothing more: the service is about to stop."""
@@ -177,6 +199,8 @@ class Queue:
     def _begin(self, side: _Side, job: Job) -> Run:
         run = Run(job, self._table, self._storage, self._staging, self._scratch, self._limits)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
+        self._begun.add(run)
+        log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
         return run
 
     async def _serve(self, side: _Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
@@ -200,7 +224,7 @@ class Queue:
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _render(self, side: _Side, lane: Lane, run: Run) -> Outcome:
-        self._running.add(run)
+        self._running[run] = lane
         run.given_back = self._grace_over
         try:
             return await run.render(lane)
@@ -208,7 +232,7 @@ class Queue:
             log.exception("run_broke", job_id=run.job.job_id, trace_id=run.job.trace_id)
             return Failure("internal_error", "Processing failed unexpectedly.")
         finally:
-            self._running.discard(run)
+            del self._running[run]
             side.memory.release(run.reserved_bytes)
             side.wake()
 
@@ -219,10 +243,12 @@ class Queue:
             log.exception("run_not_settled", job_id=run.job.job_id, trace_id=run.job.trace_id)
         finally:
             self._publishing.release()
+            self._begun.discard(run)
+            run.over.set()
             self._end_run()
+            self._endings.settled(run.job.job_id)
             self.wake()
-            if isinstance(outcome, Failure):
-                self._retry_set.set()
+            self._retry_set.set()
 
     async def _release_retries(self) -> None:
         while True:

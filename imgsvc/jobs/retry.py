@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # The file's own doing: another attempt would end the same way.
-FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_missing"}
+FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_missing", "source_damaged"}
 MAX_DEATHS = 2  # workers that one file may take with it
 MAX_STARTS = 10  # ends of the whole service during runs of one file
 ALONE_AFTER_STARTS = 3  # from here on it runs with no other render beside it, so that these get done

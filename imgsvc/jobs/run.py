@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from ..storage.base import Storage, StorageError
+from ..storage.base import Storage, StorageBusy, StorageError
 from .model import Job
 from .publish import publish, withdraw
 from .retry import Decision, Failure, decide
@@ -22,6 +22,11 @@ log = structlog.get_logger()
 CEILING_FACTOR = 1.5  # of the estimate: the ceiling is for what runs away, admission for what is normal
 CEILING_EXTRA = 64 * 1024 * 1024
 RECORD_AGAIN_SECONDS = 1.0
+PREVIEW_SECONDS = 4.0  # measured: 10 ms for 6 MP, 0.8 s for a progressive 50 MP, here
+PREVIEW_SECONDS_PER_MEGAPIXEL = 0.1
+
+
+CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fence has moved on
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,9 @@ class Run:
     def __init__(self, job: Job, table: Table, storage: Storage, staging: Path, scratch: Path, limits: Limits) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"
-        self.given_back = False
+        self.given_back = False  # the service is stopping: it costs no attempt
+        self.cancelled = False  # the image was deleted
+        self.over = anyio.Event()  # nothing of this run is going on any more
         self.reserved_bytes = 0
         self._table = table
         self._storage = storage
@@ -50,10 +57,12 @@ class Run:
 
     async def render(self, lane: Lane) -> Outcome:
         await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
+        if self.cancelled:
+            return CANCELLED
         return await lane.run(self._task())
 
     def _task(self) -> Task:
-        job, limits = self.job, self._limits
+        job = self.job
         estimate = (job.preview_bytes or 0) if self.is_preview else job.render_bytes
         return Task(
             kind="preview" if self.is_preview else "render",
@@ -64,9 +73,16 @@ class Run:
             recipe=job.recipe_text,
             folder=str(self._scratch.absolute()),
             done=tuple(job.paths) if job.preview == "done" else (),
-            time_limit=limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * job.pixels / 1e6,
+            time_limit=self._time_limit(),
+            sha256=job.sha256,
             memory_ceiling=int(estimate * CEILING_FACTOR) + CEILING_EXTRA,
         )
+
+    def _time_limit(self) -> float:
+        """Seconds. A preview that is not quick after all must not keep everybody's waiting."""
+        megapixels, limits = self.job.pixels / 1e6, self._limits
+        limit = limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * megapixels
+        return min(limit, PREVIEW_SECONDS + PREVIEW_SECONDS_PER_MEGAPIXEL * megapixels) if self.is_preview else limit
 
     async def settle(self, outcome: Outcome) -> None:
         """Publish and record, then remove the scratch folder. A row that can't be written is tried until it can."""
@@ -74,7 +90,7 @@ class Run:
             while True:
                 try:
                     return await self._settle(outcome)
-                except DatabaseUnavailable as error:
+                except (DatabaseUnavailable, StorageBusy) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
                     await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
@@ -103,6 +119,8 @@ class Run:
             return
         try:
             keys = await publish(self._storage, job, names, self._scratch)
+        except StorageBusy:
+            raise
         except StorageError as error:
             self._log.error("publish_failed", reason=str(error))
             if self.is_preview:
@@ -115,19 +133,28 @@ class Run:
             recorded = await self._table.end_preview(job, "done", paths, measured)
         else:
             recorded = await self._table.complete(job, paths, measured)
-        if not recorded:  # overtaken by a deletion
-            await withdraw(self._storage, job, keys.values())
+        if not recorded:
+            await self._overtaken(keys)
             return
         self._log.info("preview_ready" if self.is_preview else "job_completed", variants=names)
         if not self.is_preview:
             await self._remove_source()
 
+    async def _overtaken(self, keys: dict[str, str]) -> None:
+        """The row has moved on: by a deletion, whose files go, or by this very record, if its first answer was lost."""
+        if await self._table.job(self.job.job_id) is None:
+            await withdraw(self._storage, self.job, keys.values())
+
     async def _end_preview(self, preview: str, *, death: bool = False) -> None:
         await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
 
     async def _remove_source(self) -> None:
-        await anyio.to_thread.run_sync(lambda: self._source.unlink(missing_ok=True))
-        await self._table.source_removed(self.job)
+        """After the row has ended. What fails here is housekeeping's: it must not make the record be tried again."""
+        try:
+            await anyio.to_thread.run_sync(lambda: self._source.unlink(missing_ok=True))
+            await self._table.source_removed(self.job)
+        except (OSError, DatabaseUnavailable) as error:
+            self._log.warning("source_not_removed", reason=str(error))
 
     async def _unsuccessful(self, failure: Failure) -> None:
         job = self.job
@@ -144,8 +171,16 @@ class Run:
         if decision.outcome == "fail":
             if not decision.retryable:
                 await self._remove_source()
-            if await withdraw(self._storage, job, _every_key(job)):
-                await self._table.variants_removed(job)
+            await self._remove_variants()
+
+    async def _remove_variants(self) -> None:
+        """All that this job may have put; like the source, left to housekeeping if it can't be done now."""
+        _, confirmed = await withdraw(self._storage, self.job, _every_key(self.job))
+        if confirmed:
+            try:
+                await self._table.variants_removed(self.job)
+            except DatabaseUnavailable as error:
+                self._log.warning("variants_not_removed", reason=str(error))
 
 
 def _event(decision: Decision) -> str:

@@ -52,7 +52,7 @@ CREATE INDEX jobs_waiting ON processing_jobs (queue, turn, created_at) WHERE que
 CREATE INDEX jobs_by_user ON processing_jobs (org_id, user_id, turn);
 CREATE INDEX jobs_by_turn ON processing_jobs (turn);
 CREATE INDEX jobs_by_created ON processing_jobs (created_at);
-CREATE INDEX jobs_by_status ON processing_jobs (status, created_at);
+CREATE INDEX jobs_by_status ON processing_jobs (status) WHERE deleted_at IS NULL;
 CREATE INDEX jobs_running ON processing_jobs (job_id) WHERE status = 'processing';
 CREATE INDEX jobs_due ON processing_jobs (next_attempt_at) WHERE status = 'retrying';
 CREATE INDEX jobs_completed ON processing_jobs (completed_at) WHERE status = 'completed';

@@ -1,35 +1,35 @@
-"""What the queries mean: reading jobs, and the changes that the writer commits.
-
-Every change also writes its event; a change that finds its run overtaken changes nothing and returns False.
-"""
+"""The job table for the rest of the house: reading jobs, and handing changes to the writer."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
-import aiosqlite
-
+from . import changes
+from .changes import Accepted, Blocked, Claimed
 from .database import Readers
 from .model import Job, NewJob, QueueName, as_text, now
-from .retry import MAX_STARTS, Decision, Failure, runs_alone
+from .quota import Quota, Standing, standing
+from .retry import Decision, Failure
 from .sql import QUERIES
-from .writer import Change, Writer
+from .writer import Writer
 
 
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """The next job in line needs more memory than is free now, and nobody may overtake it for ever."""
+class Observer(Protocol):
+    """Told of every committed change of status, so that nobody has to count rows."""
 
-    needs: int | None  # bytes; None: all of it
+    def seed(self, statuses: dict[str, int]) -> None: ...
+    def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
+    def ended(self, status: str, created_at: str, started_at: str | None, ended_at: str) -> None: ...
 
 
 class Table:
     """The job table, for everybody but the writer task itself."""
 
-    def __init__(self, readers: Readers, writer: Writer) -> None:
+    def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
         self._readers = readers
         self._write = writer.write
+        self._observer = observer
 
     async def job(self, job_id: str) -> Job | None:
         return await self._one("job", job_id=job_id)
@@ -44,8 +44,9 @@ class Table:
         rows = await self._readers.fetch(QUERIES["leftovers"], {"after": after, "limit": limit})
         return [Job.of(row) for row in rows]
 
-    async def expired_sources(self, before: datetime, limit: int) -> list[Job]:
-        rows = await self._readers.fetch(QUERIES["expired_sources"], {"before": as_text(before), "limit": limit})
+    async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
+        values = {"before": as_text(before), "after": after, "limit": limit}
+        rows = await self._readers.fetch(QUERIES["expired_sources"], values)
         return [Job.of(row) for row in rows]
 
     async def next_due(self) -> datetime | None:
@@ -61,191 +62,124 @@ class Table:
 
     async def touch(self) -> None:
         """Commit a real write that leaves nothing. Raises DatabaseUnavailable."""
-        await self._write(_touch)
+        await self._write(changes.touch)
 
-    async def accept(self, new: NewJob) -> str:
-        """Insert the job; returns its created_at. The receipt may be given once this has returned."""
-        return await self._write(lambda db: _accept(db, new))
+    async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
+        """{image id: job} of those that exist."""
+        rows = await self._readers.fetch(QUERIES["images"], {"image_ids": json.dumps(list(image_ids))})
+        return {row["image_id"]: Job.of(row) for row in rows}
+
+    async def latest_failed(self, limit: int) -> list[Job]:
+        return [Job.of(row) for row in await self._readers.fetch(QUERIES["latest_failed"], {"limit": limit})]
+
+    async def waiting(self) -> int:
+        """How many jobs wait for a lane."""
+        return int((await self._readers.fetch(QUERIES["waiting"], {}))[0]["jobs"])
+
+    async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing:
+        """How much of the quota is left, without taking any."""
+        rows = await self._readers.fetch(QUERIES["rate_window"], {"org_id": org_id, "user_id": user_id})
+        return standing(rows[0] if rows else None, quota, now())
+
+    async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
+        """Whether an upload with this idempotency key was accepted, and not too long ago."""
+        rows = await self._readers.fetch(QUERIES["of_key"], {"org_id": org_id, "user_id": user_id, "key": key})
+        return bool(rows) and not changes.key_expired(Job.of(rows[0]))
+
+    async def seed(self) -> None:
+        """Count once what the observer will be told of from now on. Before any other change."""
+        rows = await self._readers.fetch(QUERIES["count_by_status"], {})
+        self._observer.seed({row["status"]: row["jobs"] for row in rows})
+        for row in await self._readers.fetch(QUERIES["ended_since"], {"since": as_text(now() - timedelta(days=1))}):
+            self._observer.ended(row["status"], row["created_at"], row["started_at"], row["ended_at"])
+
+    async def accept(self, new: NewJob, quota: Quota) -> Accepted:
+        """Take a place and insert the job, or find the one that the same idempotency key made before.
+
+        The receipt may be given once this has returned. Raises RateLimited, IdempotencyConflict.
+        """
+        accepted = await self._write(lambda db: changes.accept(db, new, quota))
+        if not accepted.replayed:
+            self._observer.moved(None, "pending")
+        return accepted
+
+    async def note(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
+        """Add an event to the audit trail that goes with no change of a job."""
+        image_id, job_id = (job.image_id, job.job_id) if job else (None, None)
+        await self._write(lambda db: changes.event(db, kind, image_id, job_id, facts))
+
+    async def delete(self, job: Job) -> Job | None:
+        """Make the image gone for everybody; the row still lists the files to remove. None if it was gone already."""
+        deleted = await self._write(lambda db: changes.delete(db, job.job_id))
+        if deleted is not None:
+            self._observer.moved(deleted.status, None)
+        return deleted
+
+    async def drop_rate_windows(self, quota: Quota) -> None:
+        await self._write(changes.execute("drop_rate_windows", before=as_text(now() - quota.window)))
+
+    async def drop_events(self, before: datetime, limit: int) -> int:
+        """Forget the oldest events from before a time; returns how many went."""
+        return await self._write(lambda db: changes.drop_events(db, before, limit))
 
     async def claim(self, queue: QueueName, free_bytes: int, *, nothing_running: bool) -> Job | Blocked | None:
         """The next job of a queue, now running; Blocked while it does not fit; None when nobody waits."""
-        return await self._write(lambda db: _claim(db, queue, free_bytes, nothing_running))
+        claimed = await self._write(lambda db: changes.claim(db, queue, free_bytes, nothing_running))
+        if not isinstance(claimed, Claimed):
+            return claimed
+        self._observer.moved(claimed.before, "processing")
+        return claimed.job
 
     async def give_back(self, job: Job) -> bool:
-        return await self._write(lambda db: _ended(db, "give_back", job, "given_back"))
+        return self._told(await self._write(lambda db: changes.ended(db, "give_back", job, "given_back")), "pending")
 
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False
     ) -> bool:
         """However the preview ended (done, failed, none), the job goes on to the renders."""
-        values = {"preview": preview, "death": int(death), **_found(paths, measured)}
-        return await self._write(lambda db: _ended(db, "end_preview", job, f"preview_{preview}", values))
+        values = {"preview": preview, "death": int(death), **changes.found(paths, measured)}
+        return await self._write(lambda db: changes.ended(db, "end_preview", job, f"preview_{preview}", values))
 
     async def complete(self, job: Job, paths: dict[str, str], measured: dict[str, Any]) -> bool:
-        values = _found(paths, measured)
-        return await self._write(lambda db: _ended(db, "complete", job, "completed", values))
+        values = changes.found(paths, measured)
+        recorded = await self._write(lambda db: changes.ended(db, "complete", job, "completed", values))
+        if recorded:
+            self._observer.ended("completed", job.created_at, job.started_at, as_text(now()))
+        return self._told(recorded, "completed")
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
         """Record a failed attempt: tried again later, or failed for good."""
         if decision.outcome == "retry":
-            return await self._write(lambda db: _again(db, job, failure, decision))
-        return await self._write(lambda db: _fail(db, job, failure, decision.retryable))
+            return self._told(await self._write(lambda db: changes.again(db, job, failure, decision)), "retrying")
+        recorded = await self._write(lambda db: changes.fail(db, job, failure, decision.retryable))
+        if recorded:
+            self._observer.ended("failed", job.created_at, job.started_at, as_text(now()))
+        return self._told(recorded, "failed")
+
+    def _told(self, recorded: bool, after: str) -> bool:
+        if recorded:
+            self._observer.moved("processing", after)
+        return recorded
 
     async def release_due(self) -> int:
         """Put the jobs whose time has come back into their queues; returns how many."""
-        return await self._write(_release_due)
+        released = await self._write(changes.release_due)
+        self._observer.moved("retrying", "pending", released)
+        return released
 
     async def replay(self, retry_delay_seconds: float) -> tuple[int, int]:
         """At start: what was running waits again. Returns how many were replayed and how many given up."""
-        return await self._write(lambda db: _replay(db, retry_delay_seconds))
+        return await self._write(lambda db: changes.replay(db, retry_delay_seconds))
 
     async def source_removed(self, job: Job) -> None:
-        await self._write(_execute("source_removed", job_id=job.job_id))
+        await self._write(changes.execute("source_removed", job_id=job.job_id))
 
     async def variants_removed(self, job: Job) -> None:
-        await self._write(_execute("variants_removed", job_id=job.job_id))
+        await self._write(changes.execute("variants_removed", job_id=job.job_id))
 
     async def expire_source(self, job: Job, before: datetime) -> None:
-        await self._write(_execute("expire_source", job_id=job.job_id, before=as_text(before)))
+        await self._write(changes.execute("expire_source", job_id=job.job_id, before=as_text(before)))
 
     async def _one(self, query: str, **values: str) -> Job | None:
         rows = await self._readers.fetch(QUERIES[query], values)
         return Job.of(rows[0]) if rows else None
-
-
-def _execute(query: str, **values: Any) -> Change[None]:
-    async def change(db: aiosqlite.Connection) -> None:
-        await db.execute(QUERIES[query], values)
-
-    return change
-
-
-async def _touch(db: aiosqlite.Connection) -> None:
-    await db.execute(QUERIES["touch"], {"now": as_text(now())})
-    await db.execute(QUERIES["untouch"])
-
-
-async def _accept(db: aiosqlite.Connection, new: NewJob) -> str:
-    created_at = as_text(now())
-    values = {
-        "job_id": new.job_id,
-        "image_id": new.image_id,
-        "storage_bucket": new.bucket,
-        "staging_path": new.staging_path,
-        "max_retries": new.max_attempts,
-        "created_at": created_at,
-        "user_id": new.user_id,
-        "org_id": new.org_id,
-        "original_filename": new.original_filename,
-        "client_metadata": json.dumps(new.client_metadata),
-        "trace_id": new.trace_id,
-        "mime_type": new.mime_type,
-        "content_length": new.content_length,
-        "sha256": new.sha256,
-        "pixels": new.pixels,
-        "preview_bytes": new.preview_bytes,
-        "render_bytes": new.render_bytes,
-        "storage_backend": new.storage_backend,
-        "recipe": new.recipe.to_json(),
-        "preview": "none" if new.preview_bytes is None else "wanted",
-    }
-    await db.execute(QUERIES["insert_job"], values)
-    await _event(db, "accepted", new.image_id, new.job_id, {"trace_id": new.trace_id, "bytes": new.content_length})
-    return created_at
-
-
-async def _claim(
-    db: aiosqlite.Connection, queue: QueueName, free_bytes: int, nothing_running: bool
-) -> Job | Blocked | None:
-    row = await (await db.execute(QUERIES["next_waiting"], {"queue": queue})).fetchone()
-    if row is None:
-        return None
-    waiting = Job.of(row)
-    needs = waiting.preview_bytes if queue == "previews" else waiting.render_bytes
-    alone = runs_alone(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
-    if not nothing_running and (alone or (needs or 0) > free_bytes):
-        return Blocked(None if alone else needs)
-    values = {"job_id": waiting.job_id, "queue": queue, "now": as_text(now())}
-    claimed = await (await db.execute(QUERIES["claim"], values)).fetchone()
-    assert claimed is not None
-    job = Job.of(claimed)
-    await _event(db, "processing", job.image_id, job.job_id, _facts(job, queue=queue))
-    return job
-
-
-async def _ended(
-    db: aiosqlite.Connection, query: str, job: Job, event: str, values: dict[str, Any] | None = None
-) -> bool:
-    """Run a fenced update; the event is written only if it took effect."""
-    fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
-    cursor = await db.execute(QUERIES[query], fence | (values or {}))
-    if cursor.rowcount == 0:
-        return False
-    code = {"code": values["code"]} if values and "code" in values else {}
-    await _event(db, event, job.image_id, job.job_id, _facts(job, **code))
-    return True
-
-
-async def _again(db: aiosqlite.Connection, job: Job, failure: Failure, decision: Decision) -> bool:
-    due = now() + timedelta(seconds=decision.delay_seconds)
-    values = {
-        "code": failure.code,
-        "message": failure.message,
-        "death": int(failure.death),
-        "next_attempt_at": as_text(due),
-    }
-    return await _ended(db, "again_later", job, "retrying", values)
-
-
-async def _fail(db: aiosqlite.Connection, job: Job, failure: Failure, retryable: bool) -> bool:
-    values = {
-        "code": failure.code,
-        "message": failure.message,
-        "death": int(failure.death),
-        "attempt": int(failure.code != "interrupted"),
-        "retryable": int(retryable),
-        "processed_paths": json.dumps({variant.name: job.key(variant.name) for variant in job.recipe.variants}),
-    }
-    return await _ended(db, "fail", job, "failed", values)
-
-
-async def _release_due(db: aiosqlite.Connection) -> int:
-    return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(now())})))
-
-
-async def _replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[int, int]:
-    replayed = given_up = 0
-    latest = as_text(now() + timedelta(seconds=retry_delay_seconds))
-    await db.execute(QUERIES["clamp_retries"], {"latest": latest})
-    for row in await db.execute_fetchall(QUERIES["interrupted"]):
-        job = Job.of(row)
-        if job.queue is not None:
-            continue
-        if job.starts >= MAX_STARTS:
-            failure = Failure("interrupted", f"The service ended {job.starts} times while it worked on this image.")
-            given_up += await _fail(db, job, failure, retryable=True)
-        else:
-            replayed += await _ended(db, "replay", job, "replayed")
-    await db.execute(QUERIES["replay_waiting"])
-    return replayed, given_up
-
-
-def _found(paths: dict[str, str], measured: dict[str, Any]) -> dict[str, str]:
-    return {"processed_paths": json.dumps(paths), "processing_metadata": json.dumps(measured)}
-
-
-def _facts(job: Job, **more: Any) -> dict[str, Any]:
-    return {"trace_id": job.trace_id, "run": job.run, **more}
-
-
-async def _event(
-    db: aiosqlite.Connection, kind: str, image_id: str | None, job_id: str | None, facts: dict[str, Any]
-) -> None:
-    values = {
-        "event_type": kind,
-        "image_id": image_id,
-        "job_id": job_id,
-        "metadata": json.dumps(facts),
-        "created_at": as_text(now()),
-    }
-    await db.execute(QUERIES["insert_event"], values)

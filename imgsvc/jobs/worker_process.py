@@ -9,17 +9,14 @@ import os
 import resource
 import signal
 import sys
-import time
-import traceback
+import warnings
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..imaging import pipeline
-from ..imaging.errors import ImageError, OutOfMemory
+from ..imaging.errors import OutOfMemory
 from ..imaging.open import decoder_version
-from ..imaging.recipe import Recipe
+from .rendering import perform
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -34,11 +31,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a codec prints goes to standard error
     os.nice(niceness)
+    warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
     _say(answers, ready=os.getpid(), decoder=decoder_version())
     for line in sys.stdin:
         task = json.loads(line)
         _say(answers, started=task["job_id"])
-        answer = _perform(task)
+        answer = _within_ceiling(task)
         _say(answers, **answer)
         if answer.get("retire"):
             return
@@ -74,46 +72,17 @@ def _confine() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel takes a worker first
 
 
-def _perform(task: dict[str, Any]) -> dict[str, Any]:
-    """Render one task. Everything a picture can do wrong becomes an answer."""
-    began = time.monotonic()
-    answer: dict[str, Any]
+def _within_ceiling(task: dict[str, Any]) -> dict[str, Any]:
+    """One task under its memory ceiling. A worker that has hit it is not trusted with another task."""
     try:
         _set_ceiling(task["memory_ceiling"])
-        answer = {"rendering": _render(task, began)}
+        return perform(task)
     except MemoryError:
         limit = task["memory_ceiling"] // MEGABYTE
-        answer = _error(OutOfMemory(f"Decoding needed more than the {limit} MB that this image may use."))
-        answer["retire"] = True
-    except ImageError as error:
-        answer = _error(error)
-    except FileNotFoundError:
-        answer = {"error": {"code": "source_missing", "message": "The uploaded bytes are no longer there."}}
-    except OSError as error:
-        answer = {"error": {"code": "io_error", "message": "A file could not be read or written."}, "retire": True}
-        answer["log"] = str(error.strerror or type(error).__name__)
-    except Exception:
-        answer = {"error": {"code": "internal_error", "message": "Processing failed unexpectedly."}, "retire": True}
-        answer["log"] = traceback.format_exc(limit=-6)
+        error = OutOfMemory(f"Decoding needed more than the {limit} MB that this image may use.")
+        return {"error": {"code": error.code, "message": str(error)}, "retire": True}
     finally:
         _set_ceiling(None)
-    answer["seconds"] = time.monotonic() - began
-    return answer
-
-
-def _render(task: dict[str, Any], began: float) -> dict[str, Any] | None:
-    recipe = Recipe.from_json(task["recipe"])
-    source, folder = Path(task["source"]), Path(task["folder"])
-    deadline = began + task["time_limit"]
-    if task["kind"] == "preview":
-        found = pipeline.preview(source, task["mime"], recipe, folder, deadline=deadline)
-    else:
-        found = pipeline.render(source, task["mime"], recipe, folder, done=task["done"], deadline=deadline)
-    return asdict(found) if found else None
-
-
-def _error(error: ImageError) -> dict[str, Any]:
-    return {"error": {"code": error.code, "message": str(error)}}
 
 
 def _set_ceiling(extra_bytes: int | None) -> None:

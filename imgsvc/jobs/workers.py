@@ -43,6 +43,7 @@ class Task:
     done: tuple[str, ...]
     time_limit: float
     memory_ceiling: int
+    sha256: str
 
 
 class VariantMade(BaseModel):
@@ -73,7 +74,7 @@ class _Error(BaseModel):
     message: str = Field(max_length=500)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     """The worker's last word on a task: a rendering (None: no cheap preview) or an error."""
 
     rendering: Rendered | None = None
@@ -81,6 +82,10 @@ class _Answer(BaseModel):
     seconds: float = 0
     retire: bool = False
     log: str | None = None
+
+    @property
+    def outcome(self) -> "Outcome":
+        return Failure(self.error.code, self.error.message) if self.error else self.rendering
 
 
 Outcome = Rendered | Failure | None
@@ -107,7 +112,7 @@ class ProcessLane:
         self._nice = nice
         self._jobs_per_process = jobs_per_process
         self._jobs_done = 0
-        self._shut = False
+        self._shut = self._killed = False
         self._process: asyncio.subprocess.Process | None = None
         self._pidfd: int | None = None
 
@@ -151,6 +156,7 @@ class ProcessLane:
 
     async def run(self, task: Task) -> Outcome:
         """Do one task. Whatever happens to the worker comes back as a Failure; the next task gets a fresh one."""
+        self._killed = False
         for _ in range(2):
             try:
                 await self.start()
@@ -173,9 +179,11 @@ class ProcessLane:
             if answer is not None:
                 return await self._settle(task, answer)
             await self._end("died_idle")  # before it had seen the task: not the picture's doing
+            if self._killed:
+                return Failure("cancelled", "The task was ended before it began.")
         return Failure("internal_error", "No worker process stayed alive to take this image.")
 
-    async def _ask(self, task: Task) -> _Answer | Failure | None:
+    async def _ask(self, task: Task) -> Answer | Failure | None:
         """The worker's answer, a Failure if it died of the task, None if it was dead before."""
         assert self._process and self._process.stdin
         try:
@@ -188,9 +196,9 @@ class ProcessLane:
         message = await self._read()
         if message is None:
             return Failure("worker_crashed", "The worker process died while it processed this image.", death=True)
-        return _Answer.model_validate(message)
+        return Answer.model_validate(message)
 
-    async def _settle(self, task: Task, answer: _Answer | Failure) -> Outcome:
+    async def _settle(self, task: Task, answer: Answer | Failure) -> Outcome:
         if isinstance(answer, Failure):
             await self._end("died")
             return answer
@@ -199,9 +207,7 @@ class ProcessLane:
             log.error("worker_error", lane=self.name, trace_id=task.trace_id, job_id=task.job_id, reason=answer.log)
         if answer.retire:
             await self._end("retired")
-        if answer.error:
-            return Failure(answer.error.code, answer.error.message)
-        return answer.rendering
+        return answer.outcome
 
     async def _read(self) -> dict[str, Any] | None:
         """One line from the worker, or None at its end. Raises ValueError for a line that is not a JSON object."""
@@ -220,7 +226,11 @@ class ProcessLane:
         await self.close()
 
     def kill(self) -> None:
-        """End the worker now. Its task, if it has one, comes back as a death."""
+        """End the worker now. Its task, if it has one, comes back as a Failure and is not begun again."""
+        self._killed = True
+        self._end_process()
+
+    def _end_process(self) -> None:
         with suppress(ProcessLookupError):
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)  # never a pid that was given to another
@@ -236,7 +246,7 @@ class ProcessLane:
         if self._process is None:
             return
         with anyio.CancelScope(shield=True):
-            self.kill()
+            self._end_process()
             if self._process.stdin:
                 self._process.stdin.close()
             await self._process.wait()

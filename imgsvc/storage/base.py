@@ -14,6 +14,10 @@ class NotStored(StorageError):
     """There is nothing under this key."""
 
 
+class StorageBusy(StorageError):
+    """This process has run out of something for a moment (open files): nothing is wrong with the storage."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """Stored bytes being read: `first` is already here, `rest` follows (empty for a small file)."""

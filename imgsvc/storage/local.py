@@ -1,5 +1,6 @@
 """Variants as files under one folder: {root}/{bucket}/{key}."""
 
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from .base import Blob, NotStored, StorageError
+from .base import Blob, NotStored, StorageBusy, StorageError
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
 THREADS = 16
@@ -26,7 +27,8 @@ class LocalStorage:
         try:
             await anyio.to_thread.run_sync(_put, self._path(bucket, key), source, self._root, limiter=self._threads)
         except OSError as error:
-            raise StorageError(f"writing failed: {error.strerror}") from error
+            kind = StorageBusy if error.errno in (errno.EMFILE, errno.ENFILE) else StorageError
+            raise kind(f"writing failed: {error.strerror}") from error
 
     async def remove(self, bucket: str, key: str) -> bool:
         try:

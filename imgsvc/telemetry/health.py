@@ -20,6 +20,7 @@ from ..storage.base import Storage
 log = structlog.get_logger()
 
 EVERY_SECONDS = 5.0
+SLACK_SECONDS = 3.0
 LIMIT_SECONDS = 4.0  # a check that takes longer has failed
 OLD_QUEUE_SECONDS = 600.0
 MEGABYTE = 1 << 20
@@ -63,30 +64,34 @@ class Health:
     def checks(self) -> dict[str, Check]:
         """The last result of each check. Costs nothing."""
         moment = time.monotonic()
-        return {
-            name: check.model_copy(update={"age_seconds": round(moment - measured, 1)})
-            for name, (check, measured) in self._results.items()
-        }
+        return {name: _aged(check, moment - measured) for name, (check, measured) in self._results.items()}
 
     def status(self) -> Status:
-        found = {check.status for check, _ in self._results.values()}
+        found = {check.status for check in self.checks().values()}
         return "unhealthy" if "unhealthy" in found else "degraded" if "degraded" in found else "healthy"
 
     async def run(self) -> None:
+        """Each check on its own: one that hangs must neither hide nor stop the others."""
+        async with anyio.create_task_group() as group:
+            for name in self._checks:
+                group.start_soon(self._repeat, name)
+
+    async def _repeat(self, name: str) -> None:
         while True:
-            await self.measure()
             await anyio.sleep(EVERY_SECONDS)
+            await self._measure(name)
 
     async def measure(self) -> None:
+        """All of them once."""
         async with anyio.create_task_group() as group:
-            for name, check in self._checks.items():
-                group.start_soon(self._measure, name, check)
+            for name in self._checks:
+                group.start_soon(self._measure, name)
 
-    async def _measure(self, name: str, check: Callable[[], Awaitable[Check]]) -> None:
+    async def _measure(self, name: str) -> None:
         result = Check(status="unhealthy", detail=f"no answer within {LIMIT_SECONDS:g} seconds")
         try:
             with anyio.move_on_after(LIMIT_SECONDS):
-                result = await check()
+                result = await self._checks[name]()
         except Exception as error:
             log.warning("health_check_failed", check=name, reason=str(error))
             result = Check(status="unhealthy", detail="failed; the log says why")
@@ -98,9 +103,12 @@ class Health:
 
     async def _storage_check(self) -> Check:
         await anyio.to_thread.run_sync(self._probe_file.write_bytes, b"ok")
-        await self._storage.put(".health", "probe", self._probe_file)
-        blob = await self._storage.read(".health", "probe", 0, 2)
-        await self._storage.remove(".health", "probe")
+        try:
+            await self._storage.put(".health", "probe", self._probe_file)
+            blob = await self._storage.read(".health", "probe", 0, 2)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._storage.remove(".health", "probe")
         if blob.first != b"ok":
             return Check(status="unhealthy", detail="what was read is not what was written")
         return Check(status="healthy", detail="written, read and removed")
@@ -123,3 +131,10 @@ class Health:
         old = waited > OLD_QUEUE_SECONDS
         detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
         return Check(status="degraded" if old else "healthy", detail=detail)
+
+
+def _aged(check: Check, age: float) -> Check:
+    """A result that was not renewed in time (a thread hangs on a dead mount) says nothing good any more."""
+    if age > EVERY_SECONDS + LIMIT_SECONDS + SLACK_SECONDS:
+        return Check(status="unhealthy", detail="the check itself hangs", age_seconds=round(age, 1))
+    return check.model_copy(update={"age_seconds": round(age, 1)})

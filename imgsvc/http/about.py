@@ -1,0 +1,114 @@
+"""What this service is, what it is set to, and what its errors mean."""
+
+import base64
+import hashlib
+from html import escape
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from .. import __version__
+from ..parts import parts_of
+from .answers import answer
+from .codes import CODES
+from .problems import Problem
+
+STYLE = (
+    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto}"
+    "code{font-size:1.1em}dt{font-weight:600;margin-top:1rem}dd{margin:0}"
+)
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+PAGE_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
+
+
+class Root(BaseModel):
+    service: str
+    version: str
+    description: str = "Takes photos, keeps its receipts, serves clean WebP variants."
+    documentation: str
+    health_check: str
+    dashboard: str
+    storage_backend: str
+
+
+class ServiceInfo(BaseModel):
+    name: str
+    version: str
+
+
+class StorageInfo(BaseModel):
+    backend: str
+    region: str | None
+
+
+class ProcessingInfo(BaseModel):
+    image_sizes: dict[str, int]
+    webp_quality: int
+    allowed_mime_types: list[str]
+
+
+class LimitsInfo(BaseModel):
+    max_upload_size_mb: float
+    rate_limit_per_hour: float
+    max_pixels: int
+
+
+class Info(BaseModel):
+    service: ServiceInfo
+    storage: StorageInfo
+    processing: ProcessingInfo
+    limits: LimitsInfo
+
+
+async def root(request: Request) -> Response:
+    settings, base = parts_of(request).settings, request.app.state.public_url
+    return answer(
+        Root(
+            service=settings.service.name,
+            version=__version__,
+            documentation=f"{base}/docs",
+            health_check=f"{base}/api/v1/health",
+            dashboard=f"{base}/dashboard",
+            storage_backend=settings.storage.backend,
+        )
+    )
+
+
+async def info(request: Request) -> Response:
+    settings = parts_of(request).settings
+    limit = settings.rate_limit
+    return answer(
+        Info(
+            service=ServiceInfo(name=settings.service.name, version=__version__),
+            storage=StorageInfo(backend=settings.storage.backend, region=None),
+            processing=ProcessingInfo(
+                image_sizes=settings.images.sizes,
+                webp_quality=settings.images.webp_quality,
+                allowed_mime_types=list(settings.uploads.allowed_mime_types),
+            ),
+            limits=LimitsInfo(
+                max_upload_size_mb=settings.uploads.max_size_mb,
+                rate_limit_per_hour=round(limit.max_uploads * 60 / limit.window_minutes, 2),
+                max_pixels=settings.images.max_pixels,
+            ),
+        )
+    )
+
+
+async def error_page(request: Request) -> Response:
+    """What an error code means: the place that the `type` of every problem leads to."""
+    code = str(request.path_params["code"])
+    if code not in CODES:
+        raise Problem(404, "not_found", "There is no such error code.")
+    known = CODES[code]
+    page = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(code)}</title><style>{STYLE}</style><h1><code>{escape(code)}</code></h1>"
+        f"<dl><dt>What happened<dd>{escape(known.meaning)}<dt>What to do<dd>{escape(known.advice)}"
+        f"<dt>Status<dd>{known.status}</dl></html>"
+    )
+    return HTMLResponse(page, headers=PAGE_HEADERS)

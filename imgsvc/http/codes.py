@@ -1,0 +1,130 @@
+"""Every error code: what happened and what to do, as `/errors/{code}` shows it. A test finds the codes that lack."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    status: int
+    meaning: str
+    advice: str
+
+
+CODES = {
+    "bad_request": Code(400, "The request could not be understood.", "Compare it with the API documentation."),
+    "host_not_allowed": Code(
+        400,
+        "The request names a host that this service does not answer for.",
+        "Add the name to [server] allowed_hosts, or set PUBLIC_URL to the address that clients use.",
+    ),
+    "too_many_images": Code(
+        400, "More images were asked for at once than the limit of 50.", "Ask in several requests of at most 50 ids."
+    ),
+    "token_missing": Code(401, "The request carries no token.", "Send the header Authorization: Bearer TOKEN."),
+    "token_invalid": Code(
+        401,
+        "The token is malformed, signed with another key or algorithm, or lacks a usable sub.",
+        "Make a new token with the secret and algorithm of this service.",
+    ),
+    "token_expired": Code(401, "The token was good once; its exp has passed.", "Make a new one and send it again."),
+    "permission_denied": Code(
+        403,
+        "The token is good, but its user may not do this.",
+        "Only the uploader deletes an image. Ask the operator if you should be allowed.",
+    ),
+    "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
+    "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the id of the receipt."),
+    "image_not_found": Code(
+        404,
+        "There is no such image: it was deleted, its processing failed, or it never existed.",
+        "Look at the job: its error says why an image could not be made.",
+    ),
+    "image_not_ready": Code(
+        404,
+        "The image was accepted and is still being processed.",
+        "Ask again after Retry-After seconds, or wait for the job with Prefer: wait=30.",
+    ),
+    "size_not_available": Code(
+        404, "The image has no variant of this name.", "/info lists the names; older images have those of their time."
+    ),
+    "method_not_allowed": Code(405, "The address exists, but not for this method.", "The header Allow lists those."),
+    "upload_stalled": Code(
+        408,
+        "The body stopped coming, or came more slowly than the limit; nothing of it was kept.",
+        "Send it again. The limits are [uploads] idle_timeout_seconds and min_bytes_per_second.",
+    ),
+    "not_completed": Code(409, "The job has not been completed.", "Look at its status; Prefer: wait=30 waits for it."),
+    "idempotency_in_progress": Code(
+        409,
+        "Another upload with the same Idempotency-Key is being received right now.",
+        "Wait for its answer, or send the same request again after a second.",
+    ),
+    "upload_too_large": Code(
+        413,
+        "The file is larger than the limit, which the answer names in bytes.",
+        "Send a smaller file, or ask the operator to raise MAX_UPLOAD_SIZE_MB.",
+    ),
+    "unsupported_type": Code(
+        415,
+        "By its content the file is of a type that is not taken; its name and Content-Type do not matter.",
+        "Convert it to one of the types that the answer lists.",
+    ),
+    "range_not_satisfiable": Code(
+        416, "The range lies outside the file.", "The header Content-Range says how long the file is."
+    ),
+    "validation_error": Code(
+        422, "A field, header or query parameter is missing or malformed.", "The list details says which, and why."
+    ),
+    "idempotency_conflict": Code(
+        422,
+        "The Idempotency-Key was used within 24 hours with other bytes, another bucket or other metadata.",
+        "Use a new key for a new upload.",
+    ),
+    "image_too_large": Code(
+        422,
+        "The image has more pixels or frames, or needs more memory, than the limit; the answer says both.",
+        "Send a smaller image, or ask the operator to raise [images] max_pixels or [workers] memory_mb.",
+    ),
+    "image_unreadable": Code(
+        422, "The file is damaged, truncated, or not what its first bytes claim.", "Check that it opens elsewhere."
+    ),
+    "image_unsupported": Code(
+        422, "The file is valid, but of a kind that is not read (12-bit or lossless JPEG).", "Save it as a usual JPEG."
+    ),
+    "rate_limited": Code(
+        429,
+        "The user has made all uploads that one window allows.",
+        "Wait for Retry-After seconds; X-RateLimit-Reset is the end of the window.",
+    ),
+    "memory_limit": Code(422, "Decoding needed more memory than this image may use.", "Send a smaller image."),
+    "timeout": Code(
+        500,
+        "Processing took longer than the time limit.",
+        "It is tried again; if it keeps failing, send a smaller image.",
+    ),
+    "worker_crashed": Code(
+        500, "The worker process died of this image, twice.", "The file is probably damaged on purpose. Save it anew."
+    ),
+    "interrupted": Code(
+        500, "The whole service ended ten times while it worked on this image.", "The operator can try it again."
+    ),
+    "source_missing": Code(500, "The uploaded bytes are no longer there.", "Upload the image again."),
+    "source_damaged": Code(
+        500, "The uploaded bytes were changed or lost on the service's disk.", "Upload the image again."
+    ),
+    "io_error": Code(
+        500, "A file could not be read or written.", "It is tried again; the operator finds why in the log."
+    ),
+    "storage_error": Code(500, "The variants could not be stored.", "It is tried again; the health page says more."),
+    "internal_error": Code(500, "Something went wrong inside.", "The trace id leads the operator to the log entry."),
+    "overloaded": Code(
+        503,
+        "The service can't take or answer this now: it is stopping, too many jobs wait, or a write failed.",
+        "Send it again after Retry-After seconds.",
+    ),
+    "storage_full": Code(
+        507,
+        "Free space is below the reserve, so nothing new is accepted; what was accepted is still processed.",
+        "The operator must make room, or lower [storage] reserve_mb.",
+    ),
+}

@@ -1,0 +1,91 @@
+"""Who is really asking, and by which name: proxies that may speak for a client, hosts that are answered for."""
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..settings import Settings
+from .problems import Problem
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class ForwardedHeaders:
+    """X-Forwarded-For, -Proto and -Host count only when the connection comes from a configured network."""
+
+    def __init__(self, app: ASGIApp, networks: Sequence[str]) -> None:
+        self.app = app
+        self._networks: list[Network] = [ipaddress.ip_network(network) for network in networks]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
+            headers = MutableHeaders(scope=scope)
+            hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",") if hop.strip()]
+            # From the right: the first that is no proxy of ours is the client; what stands left of it anyone can write.
+            client = next((hop for hop in reversed(hops) if not self._trusts(hop)), None)
+            if client and _is_address(client):
+                scope["client"] = (client, 0)
+            if (scheme := headers.get("X-Forwarded-Proto", "").lower()) in ("http", "https"):
+                scope["scheme"] = scheme
+            if host := headers.get("X-Forwarded-Host"):
+                headers["Host"] = host
+        await self.app(scope, receive, send)
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+            parsed = parsed.ipv4_mapped  # how a socket for both families reports an IPv4 client
+        return any(parsed in network for network in self._networks)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+class AllowedHosts:
+    """Refuses other names than ours, which a page elsewhere could point at this address (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self.app = app
+        self._names = {name.lower() for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._names:
+            host = _without_port(Headers(scope=scope).get("Host", ""))
+            if host.lower() not in self._names:
+                problem = Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
+                await problem.response(Request(scope))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def allowed_hosts(settings: Settings) -> list[str]:
+    """The names that are answered for; none stands for all of them."""
+    configured = list(settings.server.allowed_hosts)
+    if "*" in configured:
+        return []
+    if configured:
+        return configured
+    host = settings.server.host
+    if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
+        return []
+    public = _without_port(urlsplit(settings.service.public_url).netloc)
+    return [*LOOPBACK_NAMES, host, *([public] if public else [])]
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]

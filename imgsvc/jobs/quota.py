@@ -1,0 +1,67 @@
+"""Uploads per user in a fixed window, counted in the transaction that inserts the job: no two share a place."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import aiosqlite
+
+from .model import as_text, now
+from .sql import QUERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many uploads a user may make in one window."""
+
+    max_uploads: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a user stands in the current window; `reset` is its real end."""
+
+    limit: int
+    used: int
+    reset: datetime
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.used)
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds until the window ends, rounded up."""
+        return max(1, math.ceil((self.reset - now()).total_seconds()))
+
+
+class RateLimited(Exception):
+    """The window has no place left."""
+
+    def __init__(self, standing: Standing, quota: Quota) -> None:
+        super().__init__(f"{standing.used} of {standing.limit}")
+        self.standing, self.quota = standing, quota
+
+
+def standing(row: aiosqlite.Row | None, quota: Quota, moment: datetime) -> Standing:
+    """From the stored window. One that is over, or that starts in the future (the clock was set back), begins anew."""
+    start, used = moment, 0
+    if row is not None:
+        stored = datetime.fromisoformat(row["window_start"])
+        if stored <= moment < stored + quota.window:
+            start, used = stored, row["upload_count"]
+    return Standing(quota.max_uploads, used, start + quota.window)
+
+
+async def take_place(db: aiosqlite.Connection, org_id: str, user_id: str, quota: Quota) -> Standing:
+    """Count one upload; part of the caller's transaction. Raises RateLimited."""
+    moment, who = now(), {"org_id": org_id, "user_id": user_id}
+    row = await (await db.execute(QUERIES["rate_window"], who)).fetchone()
+    before = standing(row, quota, moment)
+    if not before.remaining:
+        raise RateLimited(before, quota)
+    after = Standing(before.limit, before.used + 1, before.reset)
+    start = as_text(before.reset - quota.window)
+    await db.execute(QUERIES["set_rate_window"], {**who, "window_start": start, "upload_count": after.used})
+    return after

@@ -1,0 +1,93 @@
+"""Counts and speeds, kept in memory: seeded once at start, moved by every committed change, never scanned for."""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+KEPT_MINUTES = 24 * 60
+STATUSES = ("pending", "processing", "retrying", "completed", "failed")
+
+
+@dataclass(slots=True)
+class Minute:
+    """What ended in one minute. Seconds are sums over the completed jobs."""
+
+    start: datetime
+    completed: int = 0
+    failed: int = 0
+    processing_seconds: float = 0  # from the first claim to the end
+    ready_seconds: float = 0  # from the receipt to the end
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What ended within some time; the averages are in seconds, None where nothing was completed."""
+
+    completed: int
+    failed: int
+    avg_processing_seconds: float | None
+    avg_ready_seconds: float | None
+
+
+class Figures:
+    def __init__(self) -> None:
+        self._statuses: Counter[str] = Counter()
+        self._minutes: deque[Minute] = deque(maxlen=KEPT_MINUTES)
+
+    def seed(self, statuses: dict[str, int]) -> None:
+        self._statuses = Counter(statuses)
+
+    def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None:
+        """`jobs` went from one status to another; None stands for not being there."""
+        if before:
+            self._statuses[before] -= jobs
+        if after:
+            self._statuses[after] += jobs
+
+    def ended(self, status: str, created_at: str, started_at: str | None, ended_at: str) -> None:
+        """A job has ended; times are RFC 3339. In any order within the minutes that are kept."""
+        end = datetime.fromisoformat(ended_at)
+        minute = self._minute(end.replace(second=0, microsecond=0))
+        if status != "completed":
+            minute.failed += 1
+            return
+        minute.completed += 1
+        minute.processing_seconds += (end - datetime.fromisoformat(started_at or created_at)).total_seconds()
+        minute.ready_seconds += (end - datetime.fromisoformat(created_at)).total_seconds()
+
+    def by_status(self) -> dict[str, int]:
+        return {status: max(0, self._statuses[status]) for status in STATUSES}
+
+    def waiting(self) -> int:
+        """Jobs that are accepted and not yet begun."""
+        return self._statuses["pending"] + self._statuses["retrying"]
+
+    def performance(self, since: datetime) -> Performance:
+        recent = self.minutes(since)
+        completed = sum(minute.completed for minute in recent)
+        return Performance(
+            completed,
+            sum(minute.failed for minute in recent),
+            _average(sum(minute.processing_seconds for minute in recent), completed),
+            _average(sum(minute.ready_seconds for minute in recent), completed),
+        )
+
+    def minutes(self, since: datetime) -> list[Minute]:
+        """The minutes in which something ended, oldest first."""
+        return [minute for minute in self._minutes if minute.start + timedelta(minutes=1) > since]
+
+    def _minute(self, start: datetime) -> Minute:
+        for minute in reversed(self._minutes):
+            if minute.start == start:
+                return minute
+            if minute.start < start:
+                break
+        minute = Minute(start)
+        self._minutes.append(minute)
+        if len(self._minutes) > 1 and self._minutes[-2].start > start:  # the clock was set back
+            self._minutes = deque(sorted(self._minutes, key=lambda one: one.start), maxlen=KEPT_MINUTES)
+        return minute
+
+
+def _average(total: float, count: int) -> float | None:
+    return round(total / count, 3) if count else None

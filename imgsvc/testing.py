@@ -1,0 +1,152 @@
+"""The real application for somebody's own tests: in process, no port, no set-up, no network.
+
+    async with imgsvc.testing.client() as client:
+        receipt = (await client.upload(imgsvc.testing.picture())).json()
+        job = await client.ready(receipt["job_id"])
+
+`pytest_plugins = ["imgsvc.testing"]` gives the fixture `imgsvc_client`. Pictures are rendered in this process: right
+for one's own pictures in a test, and never for anybody else's.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+import httpx
+from starlette.applications import Starlette
+
+from .access.tokens import DEFAULT_ORG, Tokens
+from .app import Doubles, create_app
+from .jobs.rendering import perform
+from .jobs.workers import Answer, Outcome, Task
+from .settings import Settings
+from .storage.base import Storage
+from .storage.memory import MemoryStorage
+
+USER = "tester"
+READY_SECONDS = 60
+UPLOAD = "/api/v1/images/upload"
+
+
+class Client(httpx.AsyncClient):
+    """An httpx client on the application, signed in as `tester`."""
+
+    def __init__(self, transport: httpx.ASGITransport, tokens: Tokens) -> None:
+        super().__init__(transport=transport, base_url="http://localhost", timeout=READY_SECONDS)
+        self._tokens = tokens
+        self.headers["Authorization"] = f"Bearer {self.token()}"
+
+    def token(self, sub: str = USER, org: str = DEFAULT_ORG, permissions: tuple[str, ...] = (), ttl: int = 3600) -> str:
+        """A token of this service; `ttl` in seconds."""
+        return self._tokens.issue(sub, org, permissions, ttl)
+
+    async def upload(self, data: bytes, bucket: str = "test", **metadata: Any) -> httpx.Response:
+        """Hand in a picture as the signed-in user; keywords become its metadata."""
+        fields = {"bucket": bucket, "metadata": json.dumps(metadata)}
+        return await self.post(UPLOAD, data=fields, files={"file": ("picture", data)})
+
+    async def ready(self, job_id: str) -> dict[str, Any]:
+        """The job once it has been completed. Raises AssertionError when it failed, TimeoutError after a minute."""
+        with anyio.fail_after(READY_SECONDS):
+            while True:
+                answer = await self.get(f"/api/v1/images/jobs/{job_id}", headers={"Prefer": "wait=30"})
+                answer.raise_for_status()
+                job: dict[str, Any] = answer.json()
+                if job["status"] == "completed":
+                    return job
+                assert job["status"] != "failed", f"the job failed: {job['error']}"
+
+
+class InlineLane:
+    """Renders in a thread of this process: works from a script, from standard input, and starts at once."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+
+    async def start(self) -> None:
+        return
+
+    async def run(self, task: Task) -> Outcome:
+        message = await anyio.to_thread.run_sync(perform, asdict(task))
+        return Answer.model_validate(json.loads(json.dumps(message))).outcome
+
+    def kill(self) -> None:
+        """A thread can't be killed: its task ends by itself, and what it made is dropped."""
+
+    def shut(self) -> None:
+        self.alive = False
+
+    async def close(self) -> None:
+        self.alive = False
+
+
+@asynccontextmanager
+async def client(
+    *, storage: Literal["local", "memory"] = "local", processes: bool = False, **sections: dict[str, Any]
+) -> AsyncIterator[Client]:
+    """A fresh service in a temporary folder, and a client on it; nothing is left behind.
+
+    `processes=True` renders in real worker processes. Keywords are sections of the settings:
+    `client(images={"sizes": {"tiny": 32}})`.
+    """
+    with tempfile.TemporaryDirectory(prefix="imgsvc-", ignore_cleanup_errors=True) as name:
+        settings = settings_in(Path(name), **sections)
+        kept = MemoryStorage() if storage == "memory" else None
+        async with serving(settings, storage=kept, processes=processes) as (_, ready):
+            yield ready
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, *, storage: Storage | None = None, processes: bool = False
+) -> AsyncIterator[tuple[Starlette, Client]]:
+    """The application with these settings, opened, and a client on it; its folder stays, so that it can be reopened."""
+    lanes = None if processes else (InlineLane("preview"), InlineLane("render"))
+    app = create_app(settings, Doubles(lanes=lanes, storage=storage))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with Client(transport, Tokens.of(settings)) as ready:
+            yield app, ready
+
+
+def settings_in(folder: Path, **sections: dict[str, Any]) -> Settings:
+    """Settings whose files all lie in `folder`; a keyword for each section that differs from the defaults."""
+    given = {name: dict(values) for name, values in sections.items()}
+    given["database"] = {"path": folder / "imgsvc.db", **given.get("database", {})}
+    given["storage"] = {"path": folder / "storage", "reserve_mb": 0, **given.get("storage", {})}
+    given["workers"] = {"count": 1, "memory_mb": 2048, **given.get("workers", {})}
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def picture(width: int = 320, height: int = 200, colour: str = "#c03030") -> bytes:
+    """A small JPEG, half of it in `colour`, as a camera held sideways stores it."""
+    from PIL import Image
+
+    image = Image.new("RGB", (width, height), "#f0f0f0")
+    image.paste(colour, (0, 0, width * 6 // 10, height))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", exif=exif, quality=90)
+    return buffer.getvalue()
+
+
+try:
+    import pytest_asyncio
+except ImportError:  # without it there is no fixture, and the rest of this module needs no pytest
+    pass
+else:
+
+    @pytest_asyncio.fixture
+    async def imgsvc_client() -> AsyncIterator[Client]:
+        """A fresh service and a client on it."""
+        async with client() as ready:
+            yield ready

@@ -1,0 +1,105 @@
+"""What goes wrong around the record of a run must not undo it."""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from fixtures import make
+from imgsvc.telemetry import health
+from tests.conftest import ENDED, Service, Starter, service
+
+REFUSE_SOURCE_REMOVED = """
+CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO nowhere VALUES (1); END
+"""
+
+
+def sql(s: Service, statement: str) -> None:
+    with sqlite3.connect(s.settings.database.path, timeout=10) as db:
+        db.execute(statement)
+    db.close()
+
+
+async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tmp_path: Path) -> None:
+    async with service(tmp_path) as s:
+        sql(s, REFUSE_SOURCE_REMOVED)
+        job = await s.completed(make.jpeg())
+        with anyio.fail_after(10):
+            while s.parts.queue._begun:
+                await anyio.sleep(0.01)
+        assert len(await s.variant(job["image_id"], "large")) > 100
+        assert len(s.stored()) == 4
+        sql(s, "DROP TRIGGER refuse")
+    async with service(tmp_path) as s:
+        await s.parts.housekeeping.sweep()
+        assert s.staged() == []
+        assert len(await s.variant(job["image_id"], "large")) > 100
+
+
+async def test_retry_after_a_storage_error_is_released_in_time(start: Starter) -> None:
+    async with start(jobs={"retry_delay_seconds": 0.3}) as s:
+        in_the_way = s.settings.storage.path / "photos"
+        in_the_way.write_bytes(b"")
+        accepted = await s.upload(make.jpeg())
+        with anyio.fail_after(10):
+            while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):
+                await anyio.sleep(0.01)
+        assert (job["status"], job["error_code"]) == ("retrying", "storage_error")
+        in_the_way.unlink()
+        assert (await s.ended(accepted))["status"] == "completed"
+
+
+async def test_check_that_hangs_is_unhealthy_and_the_others_go_on(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EVERY_SECONDS", "LIMIT_SECONDS", "SLACK_SECONDS"):
+        monkeypatch.setattr(health, name, 0.2)
+    async with start() as s:
+        folder = s.settings.storage.path / ".health"
+        fifo = folder / ".probe.partial"
+        with anyio.fail_after(10):
+            while not fifo.exists():
+                try:
+                    os.mkfifo(fifo)
+                except FileExistsError:
+                    await anyio.lowlevel.checkpoint()
+        try:
+            with anyio.fail_after(10):
+                while (answer := await s.http.get("/api/v1/health")).status_code != 503:
+                    await anyio.sleep(0.05)
+            checks = answer.json()["checks"]
+            assert checks["storage"]["status"] == "unhealthy"
+            assert checks["database"]["status"] == "healthy"
+            assert checks["database"]["age_seconds"] < 1
+        finally:
+            threading.Thread(target=fifo.read_bytes).start()
+
+
+def many_scans(copies: int) -> bytes:
+    data = make.encoded(make.photo(200, 150), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * copies + b"\xff\xd9"
+
+
+async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
+    async with start() as s:
+        refused = await s.upload(many_scans(500))
+        assert (refused.status_code, refused.json()["code"]) == (422, "image_unreadable")
+        assert "scans" in refused.json()["detail"]
+        assert (await s.upload(many_scans(5))).status_code == 202
+
+
+async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> None:
+    async with start() as s:
+        s.parts.queue.hold()
+        accepted = await s.upload(make.jpeg())
+        staged = s.settings.data / "staging" / accepted.json()["job_id"]
+        staged.write_bytes(make.jpeg(seed=9))
+        s.parts.queue._stopping = False
+        s.parts.queue.wake()
+        job = await s.ended(accepted)
+        assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_damaged", False)
