@@ -74,7 +74,7 @@ class Client:
             assert job["status"] != "failed", job
             if job["status"] == "completed" or (thumbnail and "thumbnail" in job["ready"]):
                 return time.perf_counter()
-            await asyncio.sleep(0.01 if thumbnail else 0.1)
+            await asyncio.sleep(0.02 if thumbnail else 0.1)
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -122,7 +122,7 @@ class Memory:
             thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.05):
+        while not self._stop.wait(0.25):  # reading it costs the processes that are measured
             pids = [self._server.process.pid, *self._server.workers()]
             self.peak = max(self.peak, sum(map(proportional_bytes, pids)))
 
