@@ -70,6 +70,8 @@ ROUTES = [
     Route("/storage/{path:path}", images.stored),
 ]
 
+TRACE_HEADERS = ("X-Trace-ID", "X-Correlation-ID")
+EXPOSED = ("Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After")
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 RENDER_NICENESS = 10  # so that the system itself puts previews and answers first
 
@@ -110,8 +112,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
         CrossOrigin,
         allow_origins=server.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata", "X-Trace-ID"],
-        expose_headers=["ETag", "Idempotency-Replayed", "Location", "Retry-After", "X-Trace-ID", *RATE_HEADERS],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata", *TRACE_HEADERS],
+        expose_headers=[*EXPOSED, *TRACE_HEADERS, *RATE_HEADERS],
     )
     return [
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),

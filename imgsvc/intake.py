@@ -3,72 +3,41 @@
 When `accept` has returned, the bytes and the row are on disk: the receipt may be given.
 """
 
-import errno
-import hashlib
-import os
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import anyio
 import anyio.to_thread
-import filetype
 import structlog
 
 from .imaging.errors import TooLarge
-from .imaging.header import Header, Truncated, read_header
-from .imaging.limits import check_limits, preview_bytes, probe, render_bytes
+from .imaging.limits import preview_bytes, render_bytes
 from .imaging.recipe import Recipe
 from .jobs.changes import IdempotencyConflict
 from .jobs.model import NewJob
 from .jobs.quota import Quota, RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
-from .storage.local import sync_folder
+from .staged import Rejected, StagedFile
 
 log = structlog.get_logger()
 
-CHUNK = 128 * 1024  # bytes gathered before a thread writes them: few visits, little memory
 MAX_NOTED = 10_000  # users whose rate-limit event of this window is remembered
-SNIFF = 512  # bytes that the type is decided on
 MEGABYTE = 1 << 20
-SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
-
-
-class Rejected(Exception):
-    """An upload that is not accepted; nothing of it is kept."""
-
-
-class UploadTooLarge(Rejected):
-    def __init__(self, limit: int, measured: int) -> None:
-        super().__init__(f"{measured} bytes are more than {limit}")
-        self.limit, self.measured = limit, measured
-
-
-class UnsupportedType(Rejected):
-    def __init__(self, mime: str, allowed: Sequence[str]) -> None:
-        super().__init__(mime)
-        self.mime, self.allowed = mime, allowed
-
-
-class NoSpace(Rejected):
-    """The disk of the staging folder is full."""
-
-
-class Stalled(Rejected):
-    """The body stopped coming, or comes too slowly."""
 
 
 class Overloaded(Rejected):
-    """More jobs wait than may."""
+    """As many jobs wait as may."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        super().__init__(f"{waiting} jobs are waiting; at most {limit} may.")
+        self.limit, self.waiting = limit, waiting
 
 
 class IdempotencyInProgress(Rejected):
@@ -148,8 +117,9 @@ class Intake:
             limited = RateLimited(standing, self._quota)
             await self._note_limited(org_id, user_id, limited)
             raise limited
-        if self._waiting() >= self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} jobs are waiting already.")
+        waiting = self._waiting()
+        if waiting >= self._max_waiting:
+            raise Overloaded(self._max_waiting, waiting)
 
     @contextmanager
     def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
@@ -232,149 +202,3 @@ class Intake:
             log.info("job_accepted", **ids, bytes=new.content_length)
             self._accepted()
         return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
-
-
-class StagedFile:
-    """An upload on its way to disk. Leaving the context removes it unless `keep` was called."""
-
-    def __init__(
-        self, job_id: str, staging: Path, uploads: set[str], recipe: Recipe, allowed: Sequence[str], max_bytes: int
-    ) -> None:
-        self.job_id = job_id
-        self.mime = ""
-        self.size = 0
-        self._path = staging / job_id
-        self._uploads = uploads
-        self._recipe = recipe
-        self._allowed = allowed
-        self._max_bytes = max_bytes
-        self._digest = hashlib.sha256()
-        self._buffer = bytearray()
-        self._stream: BinaryIO | None = None
-        self._kept = False
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    async def __aenter__(self) -> Self:
-        self._uploads.add(self.job_id)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._close)
-        self._uploads.discard(self.job_id)
-
-    def keep(self) -> None:
-        """From here on the file belongs to the table."""
-        self._kept = True
-
-    def discard(self) -> None:
-        self._kept = False
-
-    async def feed(self, data: bytes | memoryview) -> None:
-        """Take the next bytes of the file. Raises UploadTooLarge, UnsupportedType, TooLarge or NoSpace."""
-        self.size += len(data)
-        self._buffer += data
-        first_look = not self.mime and len(self._buffer) >= SNIFF
-        if first_look:
-            self._sniff()
-        if self.size > self._max_bytes:
-            raise UploadTooLarge(self._max_bytes, self.size)
-        if first_look:
-            self._look_ahead(self._buffer)
-        if len(self._buffer) >= CHUNK:
-            await self._flush()
-
-    async def finish(self) -> Header:
-        """The header of the whole file, which is now on disk and synced. Raises what `feed` raises, and ImageError."""
-        if not self.mime:
-            self._sniff()
-        if self._buffer:
-            await self._flush()
-        return await anyio.to_thread.run_sync(self._probe_and_sync)
-
-    def _sniff(self) -> None:
-        kind = filetype.guess(bytes(self._buffer[:8192]))
-        mime = kind.mime if kind else "application/octet-stream" if self.size else "application/x-empty"
-        mime = SAME_FORMAT.get(mime, mime)
-        if mime not in self._allowed:
-            raise UnsupportedType(mime, self._allowed)
-        self.mime = mime
-
-    async def _flush(self) -> None:
-        chunk, self._buffer = self._buffer, bytearray()
-        try:
-            await anyio.to_thread.run_sync(self._write, chunk)
-        except OSError as error:
-            raise _no_space(error) from error
-
-    def _write(self, chunk: bytearray) -> None:
-        if self._stream is None:
-            self._look_ahead(chunk)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._stream = os.fdopen(descriptor, "wb")
-        self._stream.write(chunk)
-        self._digest.update(chunk)
-
-    def _look_ahead(self, start: bytearray) -> None:
-        """A bomb says so in its first bytes: no need to wait for the rest."""
-        try:
-            header = read_header(BytesIO(start), self.mime, count_frames=False)
-        except Truncated:
-            return
-        self._check(header)
-
-    def _check(self, header: Header) -> None:
-        check_limits(header, max_pixels=self._recipe.max_pixels, max_frames=self._recipe.max_frames)
-
-    def _probe_and_sync(self) -> Header:
-        assert self._stream is not None
-        try:
-            self._stream.flush()
-            recipe = self._recipe
-            header = probe(self._path, self.mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
-            os.fsync(self._stream.fileno())
-            sync_folder(self._path.parent)
-        except OSError as error:
-            raise _no_space(error) from error
-        return header
-
-    def _close(self) -> None:
-        if self._stream is None:
-            return
-        if not self._kept:
-            self._path.unlink(missing_ok=True)
-        with suppress(OSError):  # what a full disk left in the buffer
-            self._stream.close()
-
-
-def _no_space(error: OSError) -> Exception:
-    return NoSpace(str(error)) if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error
-
-
-class Pace:
-    """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over all the waiting."""
-
-    def __init__(self, idle_seconds: float, min_bytes_per_second: int) -> None:
-        self._idle_seconds = idle_seconds
-        self._min_rate = min_bytes_per_second
-        self._waited = 0.0
-        self._received = 0
-
-    async def next(self, receive: Callable[[], Any]) -> Any:
-        """The next message of `receive`. Raises Stalled."""
-        began = time.monotonic()
-        try:
-            with anyio.fail_after(self._idle_seconds):
-                message = await receive()
-        except TimeoutError:
-            raise Stalled(f"No data arrived for {self._idle_seconds:g} seconds.") from None
-        self._waited += time.monotonic() - began
-        self._received += len(message.get("body", b""))
-        if self._waited > self._idle_seconds and self._received < self._min_rate * self._waited:
-            raise Stalled(f"The upload is slower than {self._min_rate} bytes per second.")
-        return message

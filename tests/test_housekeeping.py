@@ -146,10 +146,11 @@ async def test_upload_that_is_still_coming_is_never_touched(start: Starter) -> N
         assert (await s.ended(await sending))["status"] == "completed"
 
 
-def refused(response: httpx.Response, status: int, code: str) -> None:
+def refused(response: httpx.Response, status: int, code: str, **more: int) -> None:
     assert (response.status_code, response.json().get("code")) == (status, code)
     assert response.headers["Content-Type"] == "application/problem+json"
     assert int(response.headers["Retry-After"]) > 0
+    assert response.json().items() >= more.items()
 
 
 async def test_backlog_limit(start: Starter) -> None:
@@ -158,7 +159,7 @@ async def test_backlog_limit(start: Starter) -> None:
         accepted = [await s.upload(TINY) for _ in range(3)]
         assert [response.status_code for response in accepted] == [202] * 3
         for user in ("alice", "bob"):
-            refused(await s.upload(TINY, user=user), 503, "overloaded")
+            refused(await s.upload(TINY, user=user), 503, "overloaded", limit=3, measured=3)
         assert len(s.staged()) == 3
         assert await sql(s, "SELECT count(*) FROM processing_jobs") == [(3,)]
         assert await sql(s, "SELECT user_id, upload_count FROM upload_rate_limits") == [("alice", 3)]
@@ -173,7 +174,7 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, (100 << 20) - 1))
             await s.parts.health.measure()
-            refused(await s.upload(TINY), 507, "storage_full")
+            refused(await s.upload(TINY), 507, "storage_full", limit_bytes=100 << 20, measured_bytes=(100 << 20) - 1)
             report = await s.http.get("/api/v1/health")
             assert (report.status_code, report.json()["status"]) == (503, "unhealthy")
             assert report.json()["checks"]["disk"]["status"] == "unhealthy"

@@ -14,7 +14,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from ..intake import Pace, StagedFile
+from ..staged import StagedFile
+from .pace import Pace
 from .problems import Problem, upload_too_large, validation
 
 ENVELOPE_BYTES = 128 * 1024  # boundaries, part headers and fields around a file of the largest size

@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .. import intake
 from ..imaging.errors import ImageError
+from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
 from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
+from ..staged import NoSpace, Rejected, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError
 
 log = structlog.get_logger()
@@ -119,30 +120,30 @@ def not_completed(status: str) -> Problem:
     return Problem(409, "not_completed", f"Processing not completed. Current status: {status}", job_status=status)
 
 
-def overloaded(detail: str, retry_after: int = 5) -> Problem:
-    return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)})
+def overloaded(detail: str, retry_after: int = 5, **more: int) -> Problem:
+    return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)}, **more)
 
 
-def storage_full() -> Problem:
+def storage_full(**more: int) -> Problem:
     detail = "There is not enough free space to accept the upload."
-    return Problem(507, "storage_full", detail, headers={"Retry-After": "60"})
+    return Problem(507, "storage_full", detail, headers={"Retry-After": "60"}, **more)
 
 
 def internal_error() -> Problem:
     return Problem(500, "internal_error", "Something went wrong here. The trace id leads to the log entry.")
 
 
-def _from_intake(error: intake.Rejected) -> Problem:
-    if isinstance(error, intake.UploadTooLarge):
+def _from_intake(error: Rejected) -> Problem:
+    if isinstance(error, UploadTooLarge):
         return upload_too_large(error.limit, error.measured)
-    if isinstance(error, intake.UnsupportedType):
+    if isinstance(error, UnsupportedType):
         allowed = ", ".join(error.allowed)
         return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
-    if isinstance(error, intake.NoSpace):
+    if isinstance(error, NoSpace):
         return storage_full()
-    if isinstance(error, intake.Overloaded):
-        return overloaded(str(error), retry_after=30)
-    if isinstance(error, intake.IdempotencyInProgress):
+    if isinstance(error, Overloaded):
+        return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
+    if isinstance(error, IdempotencyInProgress):
         detail = "An upload with the same Idempotency-Key is still being received."
         return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})
     return Problem(408, "upload_stalled", str(error), headers={"Connection": "close"})
@@ -157,7 +158,7 @@ def _from_http(error: HTTPException) -> Problem:
 MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     Problem: lambda error: error,
     HTTPException: _from_http,
-    intake.Rejected: _from_intake,
+    Rejected: _from_intake,
     RateLimited: rate_limited,
     IdempotencyConflict: lambda _: Problem(
         422, "idempotency_conflict", "This Idempotency-Key was used with other bytes, another bucket or other metadata."

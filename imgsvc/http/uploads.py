@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
-from ..intake import Origin, Pace, Receipt, StagedFile, Stalled
+from ..intake import Origin, Receipt
 from ..parts import parts_of
+from ..staged import StagedFile
 from .answers import answer
 from .form import (
     ENVELOPE_BYTES,
@@ -23,6 +24,7 @@ from .form import (
     read_multipart,
     read_raw,
 )
+from .pace import Pace, Stalled
 from .prefer import settled, wait_seconds
 from .problems import (
     NO_STORE,
@@ -69,7 +71,7 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     _check_length(request, intake.max_bytes)
     await intake.admit(identity.org_id, identity.user_id, key)
     if parts.health.disk_full:
-        raise storage_full()
+        raise storage_full(limit_bytes=parts.health.reserve_bytes, measured_bytes=parts.health.free_bytes)
     _check_key(key)
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     with intake.receiving(identity.org_id, identity.user_id, key):

@@ -46,12 +46,13 @@ class Health:
         reserve_bytes: int,
     ) -> None:
         self.disk_full = False
+        self.free_bytes = 0
         self._table = table
         self._storage = storage
         self._lanes = lanes
         self._folder = folder
         self._probe_file = scratch / "health"
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self._results: dict[str, tuple[Check, float]] = {}
         self._checks: dict[str, Callable[[], Awaitable[Check]]] = {
             "database": self._database,
@@ -120,9 +121,9 @@ class Health:
         return Check(status=status, detail=detail)
 
     async def _disk(self) -> Check:
-        free = (await anyio.to_thread.run_sync(shutil.disk_usage, self._folder)).free
-        self.disk_full = free < self._reserve_bytes
-        detail = f"{free // MEGABYTE} MB free, {self._reserve_bytes // MEGABYTE} MB kept in reserve"
+        free = self.free_bytes = (await anyio.to_thread.run_sync(shutil.disk_usage, self._folder)).free
+        self.disk_full = free < self.reserve_bytes
+        detail = f"{free // MEGABYTE} MB free, {self.reserve_bytes // MEGABYTE} MB kept in reserve"
         return Check(status="unhealthy" if self.disk_full else "healthy", detail=detail)
 
     async def _queue(self) -> Check:
