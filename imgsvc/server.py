@@ -179,7 +179,7 @@ def _hypercorn(server: Server, listener: socket.socket) -> Config:
     config.h11_max_incomplete_size = server.max_header_kb * 1024
     config.h2_max_header_list_size = server.max_header_kb * 1024
     config.graceful_timeout = server.graceful_seconds
-    config.max_app_queue_size = 4  # bytes in memory per upload: this many reads of 64 KiB, and one chunk of ours
+    config.max_app_queue_size = 2  # reads of 64 KiB that wait for us: an upload must not hold more memory than it needs
     config.alpn_protocols = ["h2", "http/1.1"] if server.http2 else ["http/1.1"]
     if server.certfile:
         config.certfile, config.keyfile = server.certfile, server.keyfile

@@ -19,7 +19,7 @@ from .imaging.limits import check_limits, probe
 from .imaging.recipe import Recipe
 from .storage.local import sync_folder
 
-CHUNK = 128 * 1024  # bytes gathered before a thread writes them: few visits, little memory
+CHUNK = 96 * 1024  # bytes gathered before a thread writes them: few visits, little memory
 SNIFF = 512  # bytes that the type is decided on
 SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
 
