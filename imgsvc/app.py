@@ -18,7 +18,7 @@ from starlette.types import Scope
 from .access.tokens import Tokens
 from .http import about, health, images, jobs, uploads
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
-from .http.network import AllowedHosts, ForwardedHeaders, allowed_hosts
+from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
 from .http.urls import Urls
 from .intake import Intake
@@ -116,6 +116,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         expose_headers=[*EXPOSED, *TRACE_HEADERS, *RATE_HEADERS],
     )
     return [
+        Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
         Middleware(Tracing),
         *([cross_origin] if server.cors_origins else []),
@@ -176,6 +177,8 @@ async def _serving(
         limits=limits,
         endings=endings,
     )
+    reserve = settings.storage.reserve_mb * MEGABYTE
+    checks = Health(table, storage, lanes, settings.data, scratch, reserve)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
@@ -190,11 +193,9 @@ async def _serving(
         storage_backend=storage.name,
         quota=quota,
         max_waiting=settings.jobs.max_waiting,
-        waiting=figures.waiting,
+        space=checks,
         accepted=queue.wake,
     )
-    reserve = settings.storage.reserve_mb * MEGABYTE
-    checks = Health(table, storage, lanes, settings.data, scratch, reserve)
     storages = {storage.name: storage}
     housekeeping = Housekeeping(
         table,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -24,7 +24,7 @@ from .jobs.model import NewJob
 from .jobs.quota import Quota, RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
-from .staged import Rejected, StagedFile
+from .staged import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
 
@@ -67,6 +67,14 @@ class Receipt:
     replayed: bool
 
 
+class Space(Protocol):
+    """Free space in the data folder, as last measured, in bytes."""
+
+    disk_full: bool
+    free_bytes: int
+    reserve_bytes: int
+
+
 class Intake:
     """`uploads` is shared with housekeeping: the staged files that no row may name yet."""
 
@@ -85,7 +93,7 @@ class Intake:
         storage_backend: str,
         quota: Quota,
         max_waiting: int,
-        waiting: Callable[[], int],
+        space: Space,
         accepted: Callable[[], None],
     ) -> None:
         self.max_bytes = max_bytes
@@ -100,7 +108,7 @@ class Intake:
         self._storage_backend = storage_backend
         self._quota = quota
         self._max_waiting = max_waiting
-        self._waiting = waiting
+        self._space = space
         self._accepted = accepted
         self._receiving: set[tuple[str, str, str]] = set()
         self._noted: OrderedDict[tuple[str, str], datetime] = OrderedDict()
@@ -108,18 +116,30 @@ class Intake:
     async def admit(self, org_id: str, user_id: str, key: str | None) -> None:
         """What can be refused before any of the body is read. An upload that was accepted before is never refused.
 
-        Raises RateLimited or Overloaded.
+        Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
         """
-        if key is not None and await self._table.has_key(org_id, user_id, key):
+        if await self._is_known(org_id, user_id, key):
             return
         standing = await self._table.standing(org_id, user_id, self._quota)
         if not standing.remaining:
+            if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
+                return
             limited = RateLimited(standing, self._quota)
             await self._note_limited(org_id, user_id, limited)
             raise limited
-        waiting = self._waiting()
+        waiting = await self._table.waiting()
         if waiting >= self._max_waiting:
             raise Overloaded(self._max_waiting, waiting)
+        if self._space.disk_full:
+            raise NoSpace(self._space.reserve_bytes, self._space.free_bytes)
+
+    async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
+        """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
+        if key is None:
+            return False
+        if (org_id, user_id, key) in self._receiving:
+            raise IdempotencyInProgress
+        return await self._table.has_key(org_id, user_id, key)
 
     @contextmanager
     def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:

@@ -51,7 +51,14 @@ async def _no_h2c(protocol: H11Protocol, event: h11.Request) -> None:
         await _check_protocol(protocol, event)
 
 
-_check_protocol = H11Protocol._check_protocol
+async def _no_websocket(protocol: H11Protocol, request: h11.Request) -> None:
+    """Answer as if no upgrade had been asked for: there is no WebSocket here, and Hypercorn's refusal says nothing."""
+    kept = [(name, value) for name, value in request.headers if name.lower() != b"upgrade"]
+    plain = h11.Request(method=request.method, headers=kept, target=request.target, http_version=request.http_version)
+    await _create_stream(protocol, plain)
+
+
+_check_protocol, _create_stream = H11Protocol._check_protocol, H11Protocol._create_stream
 
 
 class CantStart(Exception):
@@ -63,7 +70,8 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log)
     _raise_file_limit()
     _few_arenas()
-    setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, it is Hypercorn's own method
+    setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, these are Hypercorn's own methods
+    setattr(H11Protocol, "_create_stream", _no_websocket)  # noqa: B010
     for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
         del os.environ[name]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

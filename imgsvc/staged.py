@@ -41,7 +41,11 @@ class UnsupportedType(Rejected):
 
 
 class NoSpace(Rejected):
-    """The disk of the staging folder is full."""
+    """The disk of the staging folder is full, or holds less than the reserve (both in bytes; 0: not known)."""
+
+    def __init__(self, reserve: int = 0, free: int = 0) -> None:
+        super().__init__(f"{free} of {reserve} bytes are free")
+        self.reserve, self.free = reserve, free
 
 
 class StagedFile:
@@ -163,4 +167,4 @@ class StagedFile:
 
 
 def _no_space(error: OSError) -> Exception:
-    return NoSpace(str(error)) if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error
+    return NoSpace() if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error

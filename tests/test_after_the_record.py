@@ -10,6 +10,10 @@ import anyio.lowlevel
 import pytest
 
 from fixtures import make
+from imgsvc import testing
+from imgsvc.http import images
+from imgsvc.storage.base import StorageError
+from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
 from tests.conftest import ENDED, Service, Starter, service
 
@@ -103,3 +107,35 @@ async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> N
         s.parts.queue.wake()
         job = await s.ended(accepted)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_damaged", False)
+
+
+class SlowAndFull(MemoryStorage):
+    """Holds every variant but the preview until told, then refuses one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.publishing, self.go = anyio.Event(), anyio.Event()
+
+    async def put(self, bucket: str, key: str, source: Path) -> None:
+        if "thumbnail" not in key and not key.startswith("probe"):
+            self.publishing.set()
+            await self.go.wait()
+            if "medium" in key:
+                raise StorageError("full")
+        await super().put(bucket, key, source)
+
+
+async def test_publish_that_fails_after_a_deletion_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "END_RUN_SECONDS", 0.1)
+    storage = SlowAndFull()
+    async with testing.serving(testing.settings_in(tmp_path), storage=storage) as (app, client):
+        accepted = (await client.upload(testing.picture())).json()
+        await storage.publishing.wait()
+        assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
+        storage.go.set()
+        with anyio.fail_after(10):
+            while app.state.parts.queue._begun:
+                await anyio.sleep(0.01)
+        assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

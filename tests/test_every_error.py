@@ -184,3 +184,9 @@ async def test_crash_in_a_handler_stays_inside(start: Starter, method: str) -> N
         told = "".join(traceback.format_exception(entry["exc_info"]))
         assert "secret words" in told and "in broken" in told
         assert [entry["status"] for entry in logs if entry["event"] == "request"] == [500]
+
+
+async def test_page_of_a_limit_names_it(start: Starter) -> None:
+    async with start(rate_limit={"max_uploads": 7}, uploads={"max_size_mb": 3}) as s:
+        assert "7 uploads in 60 minutes" in (await s.http.get("/errors/rate_limited")).text
+        assert "3 MB" in (await s.http.get("/errors/upload_too_large")).text

@@ -168,6 +168,21 @@ async def test_backlog_limit(start: Starter) -> None:
         assert (await s.upload(TINY)).status_code == 202
 
 
+async def test_backlog_counts_what_waits_for_its_render(start: Starter) -> None:
+    slow = make.jpeg(4000, 3000)
+    async with start(jobs={"max_waiting": 2}, rate_limit={"max_uploads": 100}) as s:
+        answers = []
+        for _ in range(12):
+            accepted = await s.upload(slow)
+            answers.append(accepted.status_code)
+            if accepted.status_code == 202:
+                job_id = accepted.json()["job_id"]
+                with anyio.fail_after(30):
+                    while "thumbnail" not in (await s.job(job_id))["ready"]:
+                        await anyio.sleep(0.01)
+        assert 503 in answers
+
+
 async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     async with start(storage={"reserve_mb": 100}) as s:

@@ -269,3 +269,14 @@ async def test_deleted_image_frees_the_key(start: Starter) -> None:
         headers = s.bearer(org_id="x")
         assert (await s.http.delete(f"/api/v1/images/{first['image_id']}", headers=headers)).status_code == 200
         assert new(await send(s))["image_id"] != first["image_id"]
+
+
+async def test_replay_is_given_while_the_disk_is_full(start: Starter) -> None:
+    async with start() as s:
+        key = {"Idempotency-Key": "k", "Content-Type": "image/jpeg"} | s.bearer()
+        url, photo = "/api/v1/images/upload?bucket=b", make.jpeg(200, 150)
+        first = await s.http.post(url, content=photo, headers=key)
+        s.parts.health.disk_full = True
+        again = await s.http.post(url, content=photo, headers=key)
+        assert (again.status_code, again.json()) == (202, first.json())
+        assert again.headers["Idempotency-Replayed"] == "true"

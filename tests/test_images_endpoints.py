@@ -327,3 +327,22 @@ async def test_sizes_are_those_of_the_settings(start: Starter, photo: bytes, siz
             assert problem(response, 404, "size_not_available") == f"Size '{size}' not available"
         default = await s.http.get(f"{IMAGES}/{job['image_id']}")
         assert default.status_code == (200 if "medium" in sizes else 404)
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ({"If-Match": '"nope"'}, 412),
+        ({"If-Match": "*"}, 200),
+        ({"If-Unmodified-Since": "Mon, 01 Jan 1990 00:00:00 GMT"}, 412),
+        ({"If-Unmodified-Since": "Mon, 01 Jan 2199 00:00:00 GMT"}, 200),
+        ({"If-Match": "*", "If-Unmodified-Since": "Mon, 01 Jan 1990 00:00:00 GMT"}, 200),
+    ],
+)
+async def test_preconditions(start: Starter, photo: bytes, condition: dict[str, str], status: int) -> None:
+    async with start() as s:
+        job = await s.completed(photo)
+        url = f"/api/v1/images/{job['image_id']}/direct?size=thumbnail"
+        assert (await s.http.get(url, headers=condition)).status_code == status
+        tag = (await s.http.get(url)).headers["ETag"]
+        assert (await s.http.get(url, headers={"If-Match": f'"x", {tag}'})).status_code == 200

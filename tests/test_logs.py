@@ -10,9 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+import structlog.testing
 
 from fixtures import make
 from imgsvc.access.tokens import Tokens
+from tests.conftest import Starter
 from tests.server_process import ROOT, SECRET, ServerProcess, until
 
 pytestmark = pytest.mark.process
@@ -131,3 +134,10 @@ def test_lines_for_a_person(tmp_path: Path) -> None:
         assert server.http.get(f"{server.url}/nothing").status_code == 404
         pattern = re.compile(r"request .*method=GET .*path=/nothing status=404 trace_id=\S+")
         assert until(lambda: pattern.search(server.log.read_text()))
+
+
+async def test_path_can_not_steer_a_terminal(start: Starter) -> None:
+    async with start() as s:
+        with structlog.testing.capture_logs() as lines:
+            await s.http.get("/%1b%5b2J%c2%9b%e2%80%ae")
+        assert [line["path"] for line in lines if line["event"] == "request"] == ["/%1B%5B2J%C2%9B%E2%80%AE"]

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -300,7 +301,32 @@ def test_requests_that_are_malformed(server: ServerProcess) -> None:
         assert asked(server, *lines).startswith(b"HTTP/1.1 400"), lines
     two_lengths = [f"POST {LIVE} HTTP/1.1", "Content-Length: 3", "Transfer-Encoding: chunked"]
     assert asked(server, *two_lengths)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 405")
-    websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YWJj\r\n"
-    with connected(server) as connection:
-        connection.sendall(f"GET {LIVE} HTTP/1.1\r\nHost: localhost\r\n{websocket}\r\n".encode())
-        assert everything(connection).startswith(b"HTTP/1.1 403")
+
+
+def spoken(server: ServerProcess, request: str) -> str:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request.replace("\n", "\r\n").encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer and (chunk := connection.recv(65536)):
+            answer += chunk
+    return answer.decode("latin-1")
+
+
+def test_upgrade_to_websocket_is_answered_as_plain_http(tmp_path: Path) -> None:
+    upgrade = (
+        "GET /api/v1/health/live HTTP/1.1\nHost: {}\nUpgrade: websocket\nConnection: Upgrade\n"
+        "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n"
+    )
+    with ServerProcess(tmp_path) as server:
+        assert spoken(server, upgrade.format("localhost")).startswith("HTTP/1.1 200")
+        refused = spoken(server, upgrade.format("evil.example"))
+        assert refused.startswith("HTTP/1.1 400")
+        assert "x-trace-id" in refused.lower()
+
+
+def test_absolute_target_names_host_and_path(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        target = "GET http://{}/info HTTP/1.1\nHost: {}\nConnection: close\n\n"
+        assert spoken(server, target.format("localhost", "evil.example")).startswith("HTTP/1.1 200")
+        assert spoken(server, target.format("evil.example", "localhost")).startswith("HTTP/1.1 400")

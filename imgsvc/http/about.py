@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from .. import __version__
 from ..parts import parts_of
 from .answers import answer
-from .codes import CODES
+from .codes import CODES, limit_of
 from .problems import Problem
 
 STYLE = (
@@ -105,10 +105,12 @@ async def error_page(request: Request) -> Response:
     if code not in CODES:
         raise Problem(404, "not_found", "There is no such error code.")
     known = CODES[code]
+    limit = limit_of(code, parts_of(request).settings)
+    limit_line = f"<dt>The limit<dd>{escape(limit)}" if limit else ""
     page = (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{escape(code)}</title><style>{STYLE}</style><h1><code>{escape(code)}</code></h1>"
-        f"<dl><dt>What happened<dd>{escape(known.meaning)}<dt>What to do<dd>{escape(known.advice)}"
+        f"<dl><dt>What happened<dd>{escape(known.meaning)}{limit_line}<dt>What to do<dd>{escape(known.advice)}"
         f"<dt>Status<dd>{known.status}</dl></html>"
     )
     return HTMLResponse(page, headers=PAGE_HEADERS)

@@ -2,12 +2,33 @@
 
 from dataclasses import dataclass
 
+from ..settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
     status: int
     meaning: str
     advice: str
+
+
+def limit_of(code: str, settings: Settings) -> str | None:
+    """The limit behind a code, as this service is set, in words; None where there is none."""
+    uploads, images, jobs = settings.uploads, settings.images, settings.jobs
+    limits = {
+        "too_many_images": "50 images in one request",
+        "upload_stalled": f"{uploads.idle_timeout_seconds:g} seconds without data, "
+        f"or {uploads.min_bytes_per_second} bytes per second",
+        "upload_too_large": f"{uploads.max_size_mb:g} MB for the file",
+        "unsupported_type": ", ".join(uploads.allowed_mime_types),
+        "image_too_large": f"{images.max_pixels / 1e6:g} megapixels, {images.max_frames} frames",
+        "rate_limited": f"{settings.rate_limit.max_uploads} uploads in {settings.rate_limit.window_minutes:g} minutes",
+        "timeout": f"{settings.workers.time_limit_seconds:g} seconds, and "
+        f"{settings.workers.time_limit_seconds_per_megapixel:g} for each megapixel",
+        "overloaded": f"{jobs.max_waiting} waiting jobs",
+        "storage_full": f"{settings.storage.reserve_mb} MB are kept free",
+    }
+    return limits.get(code)
 
 
 CODES = {
@@ -58,6 +79,11 @@ CODES = {
         409,
         "Another upload with the same Idempotency-Key is being received right now.",
         "Wait for its answer, or send the same request again after a second.",
+    ),
+    "precondition_failed": Code(
+        412,
+        "The request's If-Match or If-Unmodified-Since names another version of this variant.",
+        "Ask again without the condition: a variant never changes while its image exists.",
     ),
     "upload_too_large": Code(
         413,

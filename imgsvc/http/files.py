@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..storage.base import Blob, Storage
-from .problems import Problem
+from .problems import Problem, precondition_failed
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
@@ -43,6 +43,8 @@ async def serve(request: Request, storage: Storage, served: Served) -> Response:
         "Accept-Ranges": "bytes",
         "Content-Type": "image/webp",
     }
+    if _outdated(request, served):
+        raise precondition_failed()
     if _not_modified(request, served):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
@@ -64,6 +66,15 @@ async def _all(blob: Blob) -> AsyncIterator[bytes]:
     yield blob.first
     async for chunk in blob.rest:
         yield chunk
+
+
+def _outdated(request: Request, served: Served) -> bool:
+    """RFC 9110 section 13.2.2: If-Match decides alone where it is sent."""
+    tags = request.headers.get("If-Match")
+    if tags is not None:
+        return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
+    since = _date(request.headers.get("If-Unmodified-Since", ""))
+    return since is not None and served.last_modified > since
 
 
 def _not_modified(request: Request, served: Served) -> bool:

@@ -43,8 +43,8 @@ def checked_bucket(text: str, where: tuple[str, ...]) -> str:
 
 def checked_metadata(text: str, where: tuple[str, ...]) -> dict[str, Any]:
     """The client's metadata: a JSON object of at most 16 KiB. Raises Problem (422)."""
-    if len(text.encode()) > METADATA_BYTES:
-        raise validation((where, f"must be at most {METADATA_BYTES} bytes", "metadata_too_large"))
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > METADATA_BYTES:
+        raise validation((where, f"must be at most {METADATA_BYTES} bytes, and has {size}", "metadata_too_large"))
     try:
         value = json.loads(text or "{}", parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):

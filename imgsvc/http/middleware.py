@@ -6,6 +6,7 @@ Three layers, since what stands between them (CORS) must have its say on the ans
 import re
 import time
 import uuid
+from urllib.parse import quote
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -56,7 +57,12 @@ class Tracing:
                 milliseconds = round(1000 * (time.perf_counter() - began), 1)
                 client = (scope.get("client") or ("",))[0]
                 log.info(
-                    "request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds, client=client
+                    "request",
+                    method=scope["method"],
+                    path=quote(scope["path"]),
+                    status=status,
+                    ms=milliseconds,
+                    client=client,
                 )
 
 

@@ -1,8 +1,9 @@
 """Who is really asking, and by which name: proxies that may speak for a client, hosts that are answered for."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -11,8 +12,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..settings import Settings
 from .problems import Problem
 
+ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class AbsoluteTargets:
+    """`GET http://host/path`: the authority in the target replaces Host (RFC 9112 section 3.2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (target := ABSOLUTE.match(scope["path"])):
+            scope["path"] = scope["path"][target.end() :] or "/"
+            scope["raw_path"] = quote(scope["path"]).encode()
+            MutableHeaders(scope=scope)["Host"] = target[1]
+        await self.app(scope, receive, send)
 
 
 class ForwardedHeaders:
@@ -51,7 +67,7 @@ def _is_address(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text  # an IPv6 scope id may be any text
 
 
 class AllowedHosts:

@@ -73,6 +73,10 @@ def upload_too_large(limit: int, measured: int) -> Problem:
     return Problem(413, "upload_too_large", detail, limit_bytes=limit, measured_bytes=measured)
 
 
+def precondition_failed() -> Problem:
+    return Problem(412, "precondition_failed", "The variant is not the one that the request's condition names.")
+
+
 def job_not_found() -> Problem:
     return Problem(404, "job_not_found", "Job not found")
 
@@ -124,8 +128,9 @@ def overloaded(detail: str, retry_after: int = 5, **more: int) -> Problem:
     return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)}, **more)
 
 
-def storage_full(**more: int) -> Problem:
+def storage_full(error: NoSpace) -> Problem:
     detail = "There is not enough free space to accept the upload."
+    more = {"limit_bytes": error.reserve, "measured_bytes": error.free} if error.reserve else {}
     return Problem(507, "storage_full", detail, headers={"Retry-After": "60"}, **more)
 
 
@@ -140,7 +145,7 @@ def _from_intake(error: Rejected) -> Problem:
         allowed = ", ".join(error.allowed)
         return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
     if isinstance(error, NoSpace):
-        return storage_full()
+        return storage_full(error)
     if isinstance(error, Overloaded):
         return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
     if isinstance(error, IdempotencyInProgress):

@@ -32,7 +32,6 @@ from .problems import (
     not_authenticated,
     overloaded,
     rate_headers,
-    storage_full,
     upload_too_large,
     validation,
 )
@@ -70,8 +69,6 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
     _check_length(request, intake.max_bytes)
     await intake.admit(identity.org_id, identity.user_id, key)
-    if parts.health.disk_full:
-        raise storage_full(limit_bytes=parts.health.reserve_bytes, measured_bytes=parts.health.free_bytes)
     _check_key(key)
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     with intake.receiving(identity.org_id, identity.user_id, key):

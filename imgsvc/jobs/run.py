@@ -123,6 +123,7 @@ class Run:
             raise
         except StorageError as error:
             self._log.error("publish_failed", reason=str(error))
+            await self._overtaken({name: job.key(name) for name in names})
             if self.is_preview:
                 await self._end_preview("failed")
                 return

@@ -58,10 +58,6 @@ class Figures:
     def by_status(self) -> dict[str, int]:
         return {status: max(0, self._statuses[status]) for status in STATUSES}
 
-    def waiting(self) -> int:
-        """Jobs that are accepted and not yet begun."""
-        return self._statuses["pending"] + self._statuses["retrying"]
-
     def performance(self, since: datetime) -> Performance:
         recent = self.minutes(since)
         completed = sum(minute.completed for minute in recent)
