@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from .imaging.errors import TooLarge
@@ -166,11 +165,11 @@ class Intake:
             self._noted.popitem(last=False)
         await self._table.note("rate_limited", {"org_id": org_id, "user_id": user_id, "limit": limited.standing.limit})
 
-    def stage(self) -> "StagedFile":
+    def stage(self) -> StagedFile:
         job_id = str(uuid.uuid4())
         return StagedFile(job_id, self._staging, self._uploads, self._recipe, self._allowed, self.max_bytes)
 
-    async def accept(self, staged: "StagedFile", origin: Origin) -> Receipt:
+    async def accept(self, staged: StagedFile, origin: Origin) -> Receipt:
         """Probe, sync and record a complete upload.
 
         Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.

@@ -486,6 +486,7 @@ async def broken_off(s: Service, first: bytes, *then: Message, trickle: bool = F
     headers = [(name.lower().encode(), value.encode()) for name, value in (s.bearer() | TYPE).items()]
     scope = {
         "type": "http",
+        "http_version": "1.1",
         "method": "POST",
         "path": UPLOAD,
         "query_string": b"",

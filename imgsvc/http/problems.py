@@ -151,7 +151,7 @@ def _from_intake(error: Rejected) -> Problem:
     if isinstance(error, IdempotencyInProgress):
         detail = "An upload with the same Idempotency-Key is still being received."
         return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})
-    return Problem(408, "upload_stalled", str(error), headers={"Connection": "close"})
+    return Problem(408, "upload_stalled", str(error))
 
 
 def _from_http(error: HTTPException) -> Problem:

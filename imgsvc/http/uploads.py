@@ -56,7 +56,8 @@ async def upload(request: Request) -> Response:
         return Response(status_code=499)  # nobody reads it; the log line shows what happened
     except Exception as error:
         refusal = await as_problem(request, error)
-        if isinstance(error, Stalled) or not await body.drain():
+        unread = isinstance(error, Stalled) or not await body.drain()
+        if unread and request.scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
             refusal.headers["Connection"] = "close"
         return refusal
 

@@ -58,11 +58,8 @@ class _Side:
     queue: QueueName
     lanes: Sequence[Lane]
     memory: Memory
-    idle: anyio.Semaphore = field(init=False)
+    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # lanes that could take a job
     changed: anyio.Event = field(default_factory=anyio.Event)
-
-    def __post_init__(self) -> None:
-        self.idle = anyio.Semaphore(0)
 
     def wake(self) -> None:
         self.changed.set()
