@@ -1,5 +1,6 @@
 """The real application in process: real files, real SQLite, real worker processes, an ASGI client."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -90,6 +91,24 @@ async def service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Ser
     async with testing.serving(settings, processes=True) as (app, http):
         del http.headers["Authorization"]
         yield Service(app, settings, http)
+
+
+async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Service]:
+    """For a fixture that many tests share: one task opens and closes the service, as its cancel scopes want."""
+    started, over = asyncio.Queue[Service](), asyncio.Event()
+
+    async def hold() -> None:
+        async with service(folder, **sections) as one:
+            started.put_nowait(one)
+            await over.wait()
+
+    holder, first = asyncio.create_task(hold()), asyncio.create_task(started.get())
+    await asyncio.wait({holder, first}, return_when=asyncio.FIRST_COMPLETED)
+    if holder.done():
+        await holder
+    yield await first
+    over.set()
+    await holder
 
 
 @pytest.fixture

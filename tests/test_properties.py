@@ -1,6 +1,5 @@
 """Whatever a client may send: the same right answer, or a refusal, and never a crash."""
 
-import asyncio
 import json
 import re
 import uuid
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from fixtures import make
 from imgsvc.http.form import BUCKET_SEGMENT, METADATA_BYTES, checked_bucket, checked_metadata
 from imgsvc.http.problems import Problem
-from tests.conftest import Service, service
+from tests.conftest import Service, held_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,21 +42,8 @@ header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclud
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """One service for all of them, held by one task, as its cancel scopes want."""
-    started, over = asyncio.Queue[Service](), asyncio.Event()
-
-    async def hold() -> None:
-        async with service(tmp_path_factory.mktemp("data")) as one:
-            started.put_nowait(one)
-            await over.wait()
-
-    holder, first = asyncio.create_task(hold()), asyncio.create_task(started.get())
-    await asyncio.wait({holder, first}, return_when=asyncio.FIRST_COMPLETED)
-    if holder.done():
-        await holder
-    yield await first
-    over.set()
-    await holder
+    async for one in held_service(tmp_path_factory.mktemp("data")):
+        yield one
 
 
 @dataclass(repr=False)
