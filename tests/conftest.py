@@ -1,13 +1,15 @@
 """The real application in process: real files, real SQLite, real worker processes, an ASGI client."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -70,6 +72,15 @@ class Service:
         response = await self.http.get(f"/api/v1/images/{image_id}/direct", params={"size": size})
         assert response.status_code == 200, response.text
         return response.content
+
+    async def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Beside the service, in a thread: the writer may be amid a transaction, and needs the loop to end it."""
+
+        def execute() -> list[Any]:
+            with closing(sqlite3.connect(self.settings.database.path, timeout=WAIT_SECONDS)) as db, db:
+                return db.execute(statement, values).fetchall()
+
+        return await anyio.to_thread.run_sync(execute)
 
     def staged(self) -> list[str]:
         return sorted(path.name for path in (self.settings.data / "staging").iterdir())

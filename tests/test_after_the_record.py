@@ -1,7 +1,6 @@
 """What goes wrong around the record of a run must not undo it."""
 
 import os
-import sqlite3
 import threading
 from pathlib import Path
 
@@ -15,29 +14,23 @@ from imgsvc.http import images
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
-from tests.conftest import ENDED, Service, Starter, service
+from tests.conftest import ENDED, Starter, service
 
 REFUSE_SOURCE_REMOVED = """
 CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO nowhere VALUES (1); END
 """
 
 
-def sql(s: Service, statement: str) -> None:
-    with sqlite3.connect(s.settings.database.path, timeout=10) as db:
-        db.execute(statement)
-    db.close()
-
-
 async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tmp_path: Path) -> None:
     async with service(tmp_path) as s:
-        sql(s, REFUSE_SOURCE_REMOVED)
+        await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
         with anyio.fail_after(10):
             while s.parts.queue._begun:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
         assert len(s.stored()) == 4
-        sql(s, "DROP TRIGGER refuse")
+        await s.sql("DROP TRIGGER refuse")
     async with service(tmp_path) as s:
         await s.parts.housekeeping.sweep()
         assert s.staged() == []

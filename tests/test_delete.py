@@ -259,12 +259,12 @@ async def test_row_that_can_not_forget_its_source_loses_no_image(start: Starter)
     async with start() as s:
         s.parts.queue.hold()
         accepted = await s.upload(TINY)
-    sql(s, f"CREATE TRIGGER refuse {change}")
+    await s.sql(f"CREATE TRIGGER refuse {change}")
     async with start() as s:
         job = await s.ended(await s.upload(TINY))
         first = await s.ended(accepted)
         await until(lambda: not scratch(s) and not s.parts.queue.running_tasks)
-        sql(s, "DROP TRIGGER refuse")
+        await s.sql("DROP TRIGGER refuse")
         again = await s.completed(TINY)
         await s.parts.housekeeping.sweep()
         for one in (first, job, again):

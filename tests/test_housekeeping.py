@@ -2,10 +2,8 @@
 
 import asyncio
 import shutil
-import sqlite3
 from collections import namedtuple
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,6 @@ from tests.conftest import WAIT_SECONDS, Service, Starter
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload?bucket=b"
 OLD = as_text(now() - timedelta(days=10))
-
-
-async def sql(s: Service, statement: str, *values: Any) -> list[Any]:
-    def execute() -> list[Any]:
-        with closing(sqlite3.connect(s.settings.database.path, timeout=WAIT_SECONDS)) as db, db:
-            return db.execute(statement, values).fetchall()
-
-    return await anyio.to_thread.run_sync(execute)  # the writer may be amid a transaction, and needs the loop to end it
 
 
 async def failed_but_retryable(s: Service) -> dict[str, Any]:
@@ -53,8 +43,8 @@ async def test_source_of_a_failed_job_is_kept_for_a_while(start: Starter, no_sto
         job, other = await failed_but_retryable(s), await failed_but_retryable(s)
         day = timedelta(hours=24)
         for one, age in ((job, day + timedelta(minutes=1)), (other, day - timedelta(minutes=1))):
-            await sql(
-                s, "UPDATE processing_jobs SET failed_at = ? WHERE job_id = ?", as_text(now() - age), one["job_id"]
+            await s.sql(
+                "UPDATE processing_jobs SET failed_at = ? WHERE job_id = ?", as_text(now() - age), one["job_id"]
             )
         assert s.staged() == sorted([job["job_id"], other["job_id"]])
         await s.parts.housekeeping.sweep()
@@ -96,11 +86,11 @@ async def test_what_cannot_be_removed_keeps_nothing_else(start: Starter) -> None
     """A staging folder that is a disk of its own has a folder lost+found."""
     async with start(jobs={"events_days": 1}) as s:
         (s.settings.data / "staging" / "lost+found").mkdir()
-        await sql(s, "INSERT INTO image_upload_events (event_type, created_at) VALUES ('old', ?)", OLD)
-        await sql(s, "INSERT INTO upload_rate_limits VALUES ('o', 'old', ?, 3)", OLD)
+        await s.sql("INSERT INTO image_upload_events (event_type, created_at) VALUES ('old', ?)", OLD)
+        await s.sql("INSERT INTO upload_rate_limits VALUES ('o', 'old', ?, 3)", OLD)
         await s.parts.housekeeping.sweep()
-        assert await sql(s, "SELECT * FROM image_upload_events") == []
-        assert await sql(s, "SELECT * FROM upload_rate_limits") == []
+        assert await s.sql("SELECT * FROM image_upload_events") == []
+        assert await s.sql("SELECT * FROM upload_rate_limits") == []
         assert (s.settings.data / "staging" / "lost+found").is_dir()
 
 
@@ -110,15 +100,15 @@ async def test_old_windows_and_events_go(start: Starter) -> None:
         recent = as_text(now() - timedelta(days=8))
         for moment, many in ((OLD, 250), (recent, 2)):
             for _ in range(many):
-                await sql(s, "INSERT INTO image_upload_events (event_type, created_at) VALUES ('x', ?)", moment)
+                await s.sql("INSERT INTO image_upload_events (event_type, created_at) VALUES ('x', ?)", moment)
         for user, age in (("over", 61), ("current", 59)):
             moment = as_text(now() - timedelta(minutes=age))
-            await sql(s, "INSERT INTO upload_rate_limits VALUES ('o', ?, ?, 3)", user, moment)
+            await s.sql("INSERT INTO upload_rate_limits VALUES ('o', ?, ?, 3)", user, moment)
         await s.parts.housekeeping.sweep()
-        assert await sql(s, "SELECT count(*) FROM image_upload_events WHERE event_type = 'x'") == [(2,)]
-        kept = await sql(s, "SELECT event_type FROM image_upload_events WHERE job_id = ?", job["job_id"])
+        assert await s.sql("SELECT count(*) FROM image_upload_events WHERE event_type = 'x'") == [(2,)]
+        kept = await s.sql("SELECT event_type FROM image_upload_events WHERE job_id = ?", job["job_id"])
         assert {kind for (kind,) in kept} >= {"accepted", "completed"}
-        assert await sql(s, "SELECT user_id FROM upload_rate_limits ORDER BY 1") == [("alice",), ("current",)]
+        assert await s.sql("SELECT user_id FROM upload_rate_limits ORDER BY 1") == [("alice",), ("current",)]
 
 
 async def test_upload_that_is_still_coming_is_never_touched(start: Starter) -> None:
@@ -161,8 +151,8 @@ async def test_backlog_limit(start: Starter) -> None:
         for user in ("alice", "bob"):
             refused(await s.upload(TINY, user=user), 503, "overloaded", limit=3, measured=3)
         assert len(s.staged()) == 3
-        assert await sql(s, "SELECT count(*) FROM processing_jobs") == [(3,)]
-        assert await sql(s, "SELECT user_id, upload_count FROM upload_rate_limits") == [("alice", 3)]
+        assert await s.sql("SELECT count(*) FROM processing_jobs") == [(3,)]
+        assert await s.sql("SELECT user_id, upload_count FROM upload_rate_limits") == [("alice", 3)]
         one = accepted[0].json()["image_id"]
         assert (await s.http.delete(f"/api/v1/images/{one}", headers=s.bearer())).status_code == 200
         assert (await s.upload(TINY)).status_code == 202
@@ -194,7 +184,7 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
             assert (report.status_code, report.json()["status"]) == (503, "unhealthy")
             assert report.json()["checks"]["disk"]["status"] == "unhealthy"
             assert s.staged() == []
-            assert await sql(s, "SELECT * FROM upload_rate_limits") == []
+            assert await s.sql("SELECT * FROM upload_rate_limits") == []
             patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 39, 100 << 20))
             await s.parts.health.measure()
             assert (await s.http.get("/api/v1/health")).status_code == 200

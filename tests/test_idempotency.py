@@ -221,7 +221,7 @@ async def test_kept_for_a_day(start: Starter, hours: float, kept: bool) -> None:
         s.parts.queue.hold()
         first = new(await send(s))
     created = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
-    sql(s, "UPDATE processing_jobs SET created_at = ?", created)
+    await s.sql("UPDATE processing_jobs SET created_at = ?", created)
     async with start() as s:
         s.parts.queue.hold()
         if kept:
@@ -239,7 +239,7 @@ async def test_old_key_needs_quota_again(start: Starter) -> None:
         s.parts.queue.hold()
         new(await send(s))
         created = (datetime.now(UTC) - timedelta(hours=25)).isoformat(timespec="microseconds")
-        sql(s, "UPDATE processing_jobs SET created_at = ?", created)
+        await s.sql("UPDATE processing_jobs SET created_at = ?", created)
         assert (await send(s)).status_code == 429
         assert rows(s) == 1
 

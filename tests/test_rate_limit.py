@@ -140,7 +140,7 @@ async def test_window_that_began_another_time(start: Starter, minutes: float, st
         s.parts.queue.hold()
         assert remaining(await s.upload(TINY)) == 0
     began = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
-    sql(s, "UPDATE upload_rate_limits SET window_start = ?", began)
+    await s.sql("UPDATE upload_rate_limits SET window_start = ?", began)
     async with start(rate_limit={"max_uploads": 1}) as s:
         s.parts.queue.hold()
         answer = await s.upload(TINY)
