@@ -1,0 +1,220 @@
+"""GET /dashboard/data: the models of the contract's key tree. Sizes and times carry their unit in the name."""
+
+from pydantic import BaseModel
+
+from ..jobs.model import Status as JobState
+from ..telemetry.health import Check, Status
+from ..telemetry.system import Disk, Resources
+
+
+class System(BaseModel):
+    service_name: str
+    version: str
+    uptime_seconds: float
+    uptime_human: str
+    timestamp: str
+    resources: Resources
+
+
+class Health(BaseModel):
+    """The same as /api/v1/health."""
+
+    status: Status
+    checks: dict[str, Check]
+
+
+class Operator(BaseModel):
+    """What the one who asks may do here."""
+
+    signed_in: bool
+    may_act: bool
+    can_make_tokens: bool
+    refused_attempts_last_hour: int
+
+
+class Tables(BaseModel):
+    """Rows; of the events by their ids, which are handed out in order."""
+
+    processing_jobs: int
+    image_upload_events: int
+    upload_rate_limits: int
+
+
+class RecentActivity(BaseModel):
+    last_job_created: str | None
+    last_event_logged: str | None
+
+
+class Database(BaseModel):
+    status: Status
+    path: str
+    size_mb: float
+    connection_ok: bool
+    tables: Tables
+    recent_activity: RecentActivity
+
+
+class Redis(BaseModel):
+    """`queue_lengths` is {"celery": waiting jobs}, for scripts written for the older API."""
+
+    status: str
+    connected: bool
+    info: dict[str, str]
+    queue_lengths: dict[str, int]
+
+
+class Active(BaseModel):
+    active: int
+
+
+class Celery(BaseModel):
+    """`workers` and their tasks, under the name that scripts for the older API look for."""
+
+    status: Status
+    workers: Active
+    tasks: Active
+
+
+class Queue(BaseModel):
+    previews: int
+    renders: int
+    retrying: int
+    oldest_waiting_seconds: float | None
+
+
+class WorkerProcess(BaseModel):
+    """One lane. `state` is idle, busy or starting; `restarts` counts its processes that ended before their time."""
+
+    name: str
+    pid: int | None
+    state: str
+    job_id: str | None
+    busy_seconds: float | None
+    rss_mb: float | None
+    jobs_done: int
+    restarts: int
+
+
+class Workers(BaseModel):
+    status: Status
+    active: int
+    tasks: Active
+    processes: list[WorkerProcess]
+
+
+class Span(BaseModel):
+    """What ended within some time; the averages are null where nothing was completed."""
+
+    total: int
+    completed: int
+    failed: int
+    avg_processing_time_seconds: float | None
+    avg_ready_seconds: float | None
+
+
+class Performance(BaseModel):
+    last_hour: Span
+    last_24h: Span
+
+
+class ChartMinute(BaseModel):
+    """One minute of the last hour. `avg_ready_seconds` is the time from the receipt to the end."""
+
+    start: str
+    completed: int
+    failed: int
+    avg_ready_seconds: float | None
+
+
+class RecentJob(BaseModel):
+    job_id: str
+    image_id: str
+    status: JobState
+    user_id: str | None
+    bucket: str
+    content_length: int
+    created_at: str
+    completed_at: str | None
+    ready: list[str]
+
+
+class Processing(BaseModel):
+    jobs_by_status: dict[str, int]
+    performance: Performance
+    minutes: list[ChartMinute]
+    recent_jobs: list[RecentJob]
+
+
+class LocalStorage(BaseModel):
+    path: str
+    disk: Disk | None
+    reserve_mb: int
+
+
+class Storage(BaseModel):
+    backend: str
+    local: LocalStorage | None = None
+    total_images: int
+
+
+class NearLimit(BaseModel):
+    user_id: str
+    org_id: str
+    count: int
+    limit: int
+    window_start: str
+    percent_used: float
+
+
+class RateLimits(BaseModel):
+    users_near_limit: list[NearLimit]
+    total_active_windows: int
+    max_uploads_per_hour: float
+
+
+class Failure(BaseModel):
+    """A failed job, or one that will be tried again at `next_attempt_at`.
+
+    `why` and `advice` explain the code in plain words; `can_retry` says whether its source is still kept.
+    """
+
+    job_id: str
+    image_id: str
+    status: JobState
+    error: str | None
+    error_code: str | None
+    why: str
+    advice: str
+    attempts: int
+    created_at: str
+    failed_at: str | None
+    next_attempt_at: str | None
+    can_retry: bool
+
+
+class ErrorSummary(BaseModel):
+    last_hour: int
+    last_24h: int
+    total: int
+
+
+class Errors(BaseModel):
+    recent_failures: list[Failure]
+    retrying: list[Failure]
+    error_summary: ErrorSummary
+
+
+class DashboardData(BaseModel):
+    system: System
+    health: Health
+    operator: Operator
+    database: Database
+    redis: Redis
+    celery: Celery
+    queue: Queue
+    workers: Workers
+    processing: Processing
+    storage: Storage
+    rate_limits: RateLimits
+    errors: Errors
+    configuration: dict[str, dict[str, str]]

@@ -1,0 +1,112 @@
+"""What the machine and this process use, as psutil reads it. To be called in a thread: a dead mount hangs it."""
+
+import time
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel
+
+GIGABYTE = 1 << 30
+MEGABYTE = 1 << 20
+
+
+class Cpu(BaseModel):
+    """`percent` since the last look, over all processors."""
+
+    percent: float
+    count: int
+
+
+class Memory(BaseModel):
+    total_gb: float
+    available_gb: float
+    used_gb: float
+    percent: float
+
+
+class Disk(BaseModel):
+    total_gb: float
+    used_gb: float
+    free_gb: float
+    percent: float
+
+
+class ProcessUse(BaseModel):
+    memory_rss_mb: float
+    memory_vms_mb: float
+    threads: int
+
+
+class Resources(BaseModel):
+    cpu: Cpu
+    memory: Memory
+    disk_root: Disk
+    process: ProcessUse
+
+
+class Machine:
+    """`cpu_percent` compares with the look before, so the first look is made here."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self._process = psutil.Process()
+        psutil.cpu_percent()
+
+    @property
+    def uptime_seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def resources(self) -> Resources:
+        memory = psutil.virtual_memory()
+        with self._process.oneshot():
+            use = self._process.memory_info()
+            threads = self._process.num_threads()
+        return Resources(
+            cpu=Cpu(percent=psutil.cpu_percent(), count=psutil.cpu_count() or 1),
+            memory=Memory(
+                total_gb=_gigabytes(memory.total),
+                available_gb=_gigabytes(memory.available),
+                used_gb=_gigabytes(memory.total - memory.available),
+                percent=memory.percent,
+            ),
+            disk_root=disk(Path("/")),
+            process=ProcessUse(memory_rss_mb=_megabytes(use.rss), memory_vms_mb=_megabytes(use.vms), threads=threads),
+        )
+
+
+def disk(folder: Path) -> Disk:
+    """The file system that holds `folder`. Raises OSError."""
+    use = psutil.disk_usage(str(folder))
+    return Disk(
+        total_gb=_gigabytes(use.total), used_gb=_gigabytes(use.used), free_gb=_gigabytes(use.free), percent=use.percent
+    )
+
+
+def resident_mb(pid: int) -> float | None:
+    """Memory of a process of ours, in MB; None when it is gone."""
+    try:
+        return _megabytes(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def file_mb(path: Path) -> float:
+    """Size of a database with its write-ahead log."""
+    return _megabytes(sum(part.stat().st_size for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()))
+
+
+def uptime_words(seconds: float) -> str:
+    """'3 d 4 h', '4 h 5 min', '5 min', '6 s': the two largest units."""
+    whole = int(seconds)
+    units = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"))
+    named = [f"{count} {unit}" for count, unit in units]
+    first = next((place for place, (count, _) in enumerate(units) if count), None)
+    return " ".join(named[first : first + 2]) if first is not None else f"{whole} s"
+
+
+def _gigabytes(size: int) -> float:
+    return round(size / GIGABYTE, 2)
+
+
+def _megabytes(size: int) -> float:
+    return round(size / MEGABYTE, 1)
