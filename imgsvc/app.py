@@ -15,8 +15,11 @@ from starlette.middleware import Middleware
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
+from .access.attempts import Attempts
+from .access.operators import Operators
 from .access.tokens import Tokens
-from .http import about, health, images, jobs, uploads
+from .http import about, dashboard, health, images, jobs, operator, operator_jobs, uploads
+from .http.dashboard_answer import Dashboard
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
@@ -27,6 +30,7 @@ from .jobs.database import Readers, open_for_writing
 from .jobs.endings import Endings
 from .jobs.housekeeping import Housekeeping, empty_folder
 from .jobs.lock import data_folder_lock
+from .jobs.overview import Overview
 from .jobs.queue import Queue
 from .jobs.quota import Quota
 from .jobs.run import Limits
@@ -39,6 +43,7 @@ from .storage.base import Storage
 from .storage.local import LocalStorage
 from .telemetry.figures import Figures
 from .telemetry.health import Health
+from .telemetry.system import Machine
 
 log = structlog.get_logger()
 
@@ -67,6 +72,17 @@ ROUTES = [
     Route("/api/v1/health/live", health.live),
     Route("/api/v1/health/stats", health.stats),
     Route("/api/v1/health/failed", health.failed),
+    Route("/api/v1/operator/login", operator.login, methods=["POST"]),
+    Route("/api/v1/operator/logout", operator.logout, methods=["POST"]),
+    Route("/api/v1/operator/token", operator.upload_token, methods=["POST"]),
+    Route("/api/v1/operator/jobs", operator_jobs.jobs),
+    Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
+    Route("/api/v1/operator/jobs/{job_id}/retry", operator.retry, methods=["POST"]),
+    Route("/dashboard", dashboard.page),
+    Route("/dashboard/", dashboard.page),
+    Route("/dashboard/data", dashboard.data),
+    Route("/dashboard/login", dashboard.login_page),
+    Route("/dashboard/static/{name}", dashboard.static),
     Route("/storage/{path:path}", images.stored),
 ]
 
@@ -140,7 +156,9 @@ async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
                 try:
                     figures = Figures()
                     table = Table(readers, writer, figures)
-                    async with _serving(settings, doubles, table, figures, staging, scratch) as parts:
+                    async with _serving(
+                        settings, doubles, table, Overview(readers), figures, staging, scratch
+                    ) as parts:
                         yield parts
                 finally:
                     writer.close()
@@ -151,7 +169,13 @@ async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, doubles: Doubles, table: Table, figures: Figures, staging: Path, scratch: Path
+    settings: Settings,
+    doubles: Doubles,
+    table: Table,
+    overview: Overview,
+    figures: Figures,
+    staging: Path,
+    scratch: Path,
 ) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -209,12 +233,18 @@ async def _serving(
     parts = Parts(
         settings=settings,
         table=table,
+        overview=overview,
+        quota=quota,
         queue=queue,
         intake=intake,
         tokens=Tokens.of(settings),
+        operators=Operators.of(settings),
+        attempts=Attempts(),
         urls=Urls(settings.service.public_url),
         storages=storages,
         health=checks,
+        machine=await anyio.to_thread.run_sync(Machine, settings.database.path, settings.storage.path),
+        dashboard=Dashboard(),
         figures=figures,
         endings=endings,
         housekeeping=housekeeping,

@@ -7,29 +7,41 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 if TYPE_CHECKING:
+    from .access.attempts import Attempts
+    from .access.operators import Operators
     from .access.tokens import Tokens
+    from .http.dashboard_answer import Dashboard
     from .http.urls import Urls
     from .intake import Intake
     from .jobs.endings import Endings
     from .jobs.housekeeping import Housekeeping
+    from .jobs.overview import Overview
     from .jobs.queue import Queue
+    from .jobs.quota import Quota
     from .jobs.table import Table
     from .settings import Settings
     from .storage.base import Storage
     from .telemetry.figures import Figures
     from .telemetry.health import Health
+    from .telemetry.system import Machine
 
 
 @dataclass(slots=True)
 class Parts:
     settings: "Settings"
     table: "Table"
+    overview: "Overview"
+    quota: "Quota"
     queue: "Queue"
     intake: "Intake"
     tokens: "Tokens"
+    operators: "Operators"
+    attempts: "Attempts"
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"
+    machine: "Machine"
+    dashboard: "Dashboard"
     figures: "Figures"
     endings: "Endings"
     housekeeping: "Housekeeping"

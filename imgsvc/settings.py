@@ -23,6 +23,7 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
+SECRETS = {("auth", "jwt_secret_key"), ("operator", "token")}
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -124,10 +125,20 @@ class Auth(Section):
     @field_validator("jwt_secret_key")
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
-        size = len(value.get_secret_value().encode())
-        if 0 < size < MIN_SECRET_BYTES:
-            raise ValueError(f"has {size} bytes; at least {MIN_SECRET_BYTES} are needed")
-        return value
+        return _strong_secret(value)
+
+
+class Operator(Section):
+    token: Annotated[SecretStr, Env("OPERATOR_TOKEN")] = SecretStr("")
+    public: Annotated[bool, Env("OPERATOR_PUBLIC")] = False
+    session_hours: Annotated[float, Field(gt=0, le=8760)] = 12
+
+    @field_validator("token")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces, since it travels in a header")
+        return _strong_secret(value)
 
 
 class Uploads(Section):
@@ -248,6 +259,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     storage: Storage = Storage()
     auth: Auth = Auth()
+    operator: Operator = Operator()
     uploads: Uploads = Uploads()
     rate_limit: RateLimit = RateLimit()
     images: Images = Images()
@@ -334,8 +346,15 @@ def _first_problem(error: ValidationError) -> str:
         return f"[{section}]: {message}"
     names = {(one, field): name for one, field, name in environment_names()}
     name = names.get((section, rest[0]), "")
-    shown = "(hidden)" if (section, rest[0]) == ("auth", "jwt_secret_key") else repr(first["input"])
+    shown = "(hidden)" if (section, rest[0]) in SECRETS else repr(first["input"])
     return f"[{section}] {'.'.join(rest)} ({name}) = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _strong_secret(value: SecretStr) -> SecretStr:
+    size = len(value.get_secret_value().encode())
+    if 0 < size < MIN_SECRET_BYTES:
+        raise ValueError(f"has {size} bytes; at least {MIN_SECRET_BYTES} are needed")
+    return value
 
 
 def _list_from_text(text: str) -> object:

@@ -70,12 +70,15 @@ class InlineLane:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
+        self.pid: int | None = None
+        self.jobs_done = self.restarts = 0
 
     async def start(self) -> None:
         return
 
     async def run(self, task: Task) -> Outcome:
         message = await anyio.to_thread.run_sync(perform, asdict(task))
+        self.jobs_done += 1
         return Answer.model_validate(json.loads(json.dumps(message))).outcome
 
     def kill(self) -> None:

@@ -48,6 +48,31 @@ CODES = {
         "Make a new token with the secret and algorithm of this service.",
     ),
     "token_expired": Code(401, "The token was good once; its exp has passed.", "Make a new one and send it again."),
+    "operator_required": Code(
+        401,
+        "Only the operator may see or do this, and the request does not show that it is theirs.",
+        "Open the link that imgsvc dashboard prints, or send the operator's token as a bearer.",
+    ),
+    "operator_refused": Code(
+        401,
+        "The operator's token or one-use code is wrong, was used before, or is older than ten minutes.",
+        "Get a new link with imgsvc dashboard, or look the token up: OPERATOR_TOKEN, or operator_token among the data.",
+    ),
+    "operator_attempts": Code(
+        429,
+        "Too many wrong operator's tokens came from this address.",
+        "Wait for Retry-After seconds. Who is signed in with a session is not affected.",
+    ),
+    "cross_site": Code(
+        403,
+        "The request could have been sent by a page of somebody else's, using the operator's browser.",
+        "Use the dashboard itself, or send the operator's token as a bearer. Behind a proxy set PUBLIC_URL.",
+    ),
+    "not_retryable": Code(
+        409,
+        "Only a failed job whose uploaded bytes are still kept can be tried again.",
+        "Upload the image again. A source is kept for [jobs] failed_source_hours where trying again could help.",
+    ),
     "permission_denied": Code(
         403,
         "The token is good, but its user may not do this.",

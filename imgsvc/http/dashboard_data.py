@@ -204,10 +204,11 @@ class Errors(BaseModel):
     error_summary: ErrorSummary
 
 
-class DashboardData(BaseModel):
+class Everybody(BaseModel):
+    """What is the same for everybody who may see it."""
+
     system: System
     health: Health
-    operator: Operator
     database: Database
     redis: Redis
     celery: Celery
@@ -218,3 +219,7 @@ class DashboardData(BaseModel):
     rate_limits: RateLimits
     errors: Errors
     configuration: dict[str, dict[str, str]]
+
+
+class DashboardData(Everybody):
+    operator: Operator

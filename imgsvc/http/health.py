@@ -11,6 +11,7 @@ from ..jobs.model import as_text, now
 from ..parts import parts_of
 from ..telemetry.health import Check, Status
 from .answers import answer
+from .gate import is_operator
 from .problems import validation
 
 DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
@@ -72,7 +73,10 @@ class Stats(BaseModel):
 
 
 class FailedJob(BaseModel):
+    """`image_id` is told to the operator only: who knows it could once see the image."""
+
     job_id: str
+    image_id: str | None
     error: str | None
     error_code: str | None
     attempts: int
@@ -106,10 +110,11 @@ async def stats(request: Request) -> Response:
 
 async def failed(request: Request) -> Response:
     parts = parts_of(request)
-    jobs = await parts.table.latest_failed(_limit(request))
+    jobs, operator = await parts.table.latest_failed(_limit(request)), is_operator(request)
     listed = [
         FailedJob(
             job_id=job.job_id,
+            image_id=job.image_id if operator else None,
             error=job.last_error,
             error_code=job.error_code,
             attempts=job.attempt_count,

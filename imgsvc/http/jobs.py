@@ -50,10 +50,10 @@ async def status(request: Request) -> Response:
         if later is None:
             raise job_not_found()
         job, headers["Preference-Applied"] = later, f"wait={seconds}"
-    return answer(_status(job), 200, headers)
+    return answer(status_of(job), 200, headers)
 
 
-def _status(job: Job) -> JobStatus:
+def status_of(job: Job) -> JobStatus:
     over = job.status == "completed"
     return JobStatus(
         job_id=job.job_id,

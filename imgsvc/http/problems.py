@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ..imaging.errors import ImageError
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
+from ..jobs.housekeeping import NotRetryable
 from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
@@ -171,6 +172,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     ImageError: lambda error: Problem(422, error.code, str(error)),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
+    NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     NotStored: lambda _: image_not_found(),
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
 }

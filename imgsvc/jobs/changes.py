@@ -180,6 +180,15 @@ async def fail(db: aiosqlite.Connection, job: Job, failure: Failure, retryable: 
     return await ended(db, "fail", job, "failed", values)
 
 
+async def retry(db: aiosqlite.Connection, job_id: str) -> Job | None:
+    row = await (await db.execute(QUERIES["retry"], {"job_id": job_id, "now": as_text(now())})).fetchone()
+    if row is None:
+        return None
+    job = Job.of(row)
+    await event(db, "retried", job.image_id, job.job_id, facts(job, by="operator"))
+    return job
+
+
 async def release_due(db: aiosqlite.Connection) -> int:
     return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(now())})))
 

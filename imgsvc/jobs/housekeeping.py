@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -10,7 +10,7 @@ import anyio.to_thread
 import structlog
 
 from ..storage.base import Storage
-from .model import Job, now
+from .model import Job, as_text, now
 from .publish import withdraw
 from .quota import Quota
 from .table import Table
@@ -19,6 +19,10 @@ log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
 PAGE = 100  # rows looked at in one query
+
+
+class NotRetryable(Exception):
+    """The job can't begin anew; the message says why, in plain words."""
 
 
 class Housekeeping:
@@ -42,6 +46,7 @@ class Housekeeping:
         self._quota = quota
         self._source_kept = source_kept
         self._events_kept = events_kept
+        self._removing = anyio.Lock()  # a job that begins anew must not lose its files to a look at its row before
 
     async def run(self) -> None:
         while True:
@@ -72,9 +77,31 @@ class Housekeeping:
     async def _finish_removals(self) -> None:
         after = ""
         while jobs := await self._table.leftovers(after, PAGE):
-            for job in jobs:
-                after = job.job_id
-                await self.remove_files(job)
+            for listed in jobs:
+                after = listed.job_id
+                async with self._removing:
+                    for job in await self._table.leftover(listed.job_id):
+                        await self.remove_files(job)
+
+    async def retry(self, job_id: str) -> Job:
+        """Let a failed job begin anew, with all its attempts and a new turn. Call when its last run is over.
+
+        Raises NotRetryable: it has not failed, its source is gone, or what it left can't be removed now.
+        """
+        async with self._removing:
+            job = await self._table.job(job_id)
+            if job is None or job.status != "failed":
+                raise NotRetryable(
+                    f"Only a failed job can be tried again; its status is {job.status if job else 'gone'}."
+                )
+            source = self._staging / (job.staging_path or "")
+            if not job.can_retry or not await anyio.to_thread.run_sync(source.is_file):
+                raise NotRetryable("The uploaded bytes of this job are not kept any more.")
+            await self.remove_files(job)
+            retried = await self._table.retry(job)
+        if retried is None:
+            raise NotRetryable("What the failed attempt left in the storage can't be removed now. Is the storage well?")
+        return retried
 
     async def remove_files(self, job: Job) -> int:
         """Remove the files that the row names and no longer needs; returns how many there were.
@@ -100,10 +127,16 @@ class Housekeeping:
         while jobs := await self._table.expired_sources(before, after, PAGE):
             for job in jobs:
                 after = job.job_id
-                assert job.staging_path
-                _, confirmed = await self._unlink(job.staging_path)
-                if confirmed:
-                    await self._table.expire_source(job, before)
+                async with self._removing:
+                    await self._expire_source(job, before)
+
+    async def _expire_source(self, listed: Job, before: datetime) -> None:
+        job = await self._table.job(listed.job_id) or listed  # a deleted one is listed too
+        if job.status != "failed" or not job.staging_path or (job.failed_at or "") >= as_text(before):
+            return  # it began anew meanwhile
+        _, confirmed = await self._unlink(job.staging_path)
+        if confirmed:
+            await self._table.expire_source(job, before)
 
     async def _remove_orphans(self) -> None:
         for name in await anyio.to_thread.run_sync(_names, self._staging):

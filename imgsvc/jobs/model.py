@@ -76,6 +76,7 @@ class Job:
     retryable: bool
     next_attempt_at: str | None
     failed_at: str | None
+    retried_at: str | None
     deleted_at: str | None
     user_id: str | None
     org_id: str | None
@@ -133,6 +134,16 @@ class Job:
     def ready(self) -> dict[str, str]:
         """{variant: key} of what can be fetched: nothing of a failed job, whatever is still being cleaned up."""
         return {} if self.status == "failed" or self.deleted_at else self.paths
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether the operator may let it begin anew: it has failed, and its source is still named."""
+        return self.status == "failed" and self.staging_path is not None and self.retryable and not self.deleted_at
+
+    @property
+    def began_at(self) -> str:
+        """When this life of the job began: at its receipt, or when the operator had it tried again."""
+        return self.retried_at or self.created_at
 
     def key(self, variant: str) -> str:
         """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""

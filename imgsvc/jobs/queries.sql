@@ -69,6 +69,27 @@ SET status = 'failed', failed_at = :now, starts = 0, queue = NULL, next_attempt_
     preview = iif(preview = 'none', 'none', 'wanted'), processed_paths = :processed_paths
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
+-- name: retry
+-- The operator lets a failed job begin anew, behind its user's others, once nothing of it is left but its source.
+UPDATE processing_jobs
+SET status = 'pending', run = run + 1, attempt_count = 0, deaths = 0, starts = 0, last_error = NULL, error_code = NULL,
+    retryable = NULL, failed_at = NULL, started_at = NULL, retried_at = :now, processing_metadata = '{}',
+    queue = iif(preview = 'wanted', 'previews', 'renders'),
+    turn = max(
+      coalesce(
+        (SELECT min(turn) FROM (
+          SELECT min(turn) AS turn FROM processing_jobs WHERE queue = 'previews'
+          UNION ALL
+          SELECT min(turn) FROM processing_jobs WHERE queue = 'renders')),
+        (SELECT max(turn) FROM processing_jobs),
+        0),
+      1 + coalesce(
+        (SELECT max(turn) FROM processing_jobs AS other
+         WHERE other.org_id = processing_jobs.org_id AND other.user_id = processing_jobs.user_id), 0))
+WHERE job_id = :job_id AND status = 'failed' AND retryable = 1 AND deleted_at IS NULL
+  AND staging_path IS NOT NULL AND processed_paths = '{}'
+RETURNING *
+
 -- name: release_due
 UPDATE processing_jobs
 SET status = 'pending', next_attempt_at = NULL, queue = iif(preview = 'wanted', 'previews', 'renders')
@@ -103,6 +124,14 @@ WHERE ((status = 'completed' AND staging_path IS NOT NULL)
     OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
   AND job_id > :after
 ORDER BY job_id LIMIT :limit
+
+-- name: leftover
+-- One of these, if it still is one.
+SELECT * FROM processing_jobs
+WHERE job_id = :job_id
+  AND ((status = 'completed' AND staging_path IS NOT NULL)
+    OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
+    OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
 
 -- name: source_removed
 UPDATE processing_jobs SET staging_path = NULL
@@ -174,7 +203,8 @@ SELECT status, count(*) AS jobs FROM processing_jobs WHERE deleted_at IS NULL GR
 
 -- name: ended_since
 -- Read once, at start; afterwards the figures are kept in memory.
-SELECT status, created_at, started_at, coalesce(completed_at, failed_at) AS ended_at FROM processing_jobs
+SELECT status, coalesce(retried_at, created_at) AS began_at, started_at, coalesce(completed_at, failed_at) AS ended_at
+FROM processing_jobs
 WHERE (status = 'completed' AND completed_at >= :since) OR (status = 'failed' AND failed_at >= :since)
 
 -- name: latest_failed
@@ -186,3 +216,40 @@ SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (
   SELECT id FROM image_upload_events WHERE created_at < :before ORDER BY created_at LIMIT :limit)
+
+-- name: recent_jobs
+SELECT * FROM processing_jobs WHERE deleted_at IS NULL ORDER BY created_at DESC LIMIT :limit
+
+-- name: recent_jobs_of_status
+SELECT * FROM processing_jobs WHERE deleted_at IS NULL AND status = :status ORDER BY created_at DESC LIMIT :limit
+
+-- name: next_retries
+SELECT * FROM processing_jobs WHERE status = 'retrying' ORDER BY next_attempt_at LIMIT :limit
+
+-- name: events_of_job
+SELECT event_type, metadata, created_at FROM image_upload_events WHERE job_id = :job_id ORDER BY id DESC LIMIT :limit
+
+-- name: event_ids
+-- Ids are handed out in order and dropped oldest first: their span is the number of events, without a scan.
+SELECT
+  (SELECT min(id) FROM image_upload_events) AS first,
+  (SELECT max(id) FROM image_upload_events) AS last,
+  (SELECT created_at FROM image_upload_events ORDER BY id DESC LIMIT 1) AS last_at
+
+-- name: near_limit
+SELECT user_id, org_id, upload_count, window_start FROM upload_rate_limits
+WHERE upload_count >= :threshold AND window_start > :since AND window_start <= :now
+ORDER BY upload_count DESC LIMIT :limit
+
+-- name: windows
+SELECT
+  (SELECT count(*) FROM upload_rate_limits WHERE window_start > :since AND window_start <= :now) AS active,
+  (SELECT count(*) FROM upload_rate_limits) AS stored
+
+-- name: waiting_by_queue
+-- As many rows as may wait at the most.
+SELECT
+  (SELECT count(*) FROM processing_jobs WHERE queue = 'previews') AS previews,
+  (SELECT count(*) FROM processing_jobs WHERE queue = 'renders') AS renders,
+  (SELECT count(*) FROM processing_jobs WHERE status = 'retrying') AS retrying,
+  (SELECT min(created_at) FROM processing_jobs WHERE queue IS NOT NULL) AS oldest

@@ -1,5 +1,6 @@
 """The table is the queue: two channels hand one claimed job at a time to a lane that is free."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -23,6 +24,19 @@ PUBLISHING = 8  # runs that may be on their way into storage while their lanes g
 LOOK_AGAIN_SECONDS = 1.0  # after the database refused a claim
 LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set meanwhile
 RECORDING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What a lane does right now: nothing (`job_id` is None), or a job since so many seconds."""
+
+    name: str
+    pid: int | None
+    alive: bool
+    job_id: str | None
+    busy_seconds: float | None
+    jobs_done: int
+    restarts: int
 
 
 @dataclass(slots=True)
@@ -113,6 +127,11 @@ class Queue:
     def running_tasks(self) -> int:
         return len(self._running)
 
+    def lanes(self) -> list[LaneState]:
+        """The preview lane first."""
+        runs = {id(lane): run for run, lane in self._running.items()}
+        return [_state(lane, runs.get(id(lane))) for side in self._sides.values() for lane in side.lanes]
+
     async def run(self) -> None:
         """Hand out work until `stop`."""
         with self._scope:
@@ -133,6 +152,11 @@ class Queue:
             if run in self._running:
                 self._running[run].kill()
         for run in runs:
+            await run.over.wait()
+
+    async def settled(self, job_id: str) -> None:
+        """Return when no run of this job is going on any more, nor the removal of what a failed one left."""
+        for run in [run for run in self._begun if run.job.job_id == job_id]:
             await run.over.wait()
 
     def hold(self) -> None:
@@ -222,6 +246,7 @@ class Queue:
 
     async def _render(self, side: _Side, lane: Lane, run: Run) -> Outcome:
         self._running[run] = lane
+        run.began = time.monotonic()
         run.given_back = self._grace_over
         try:
             return await run.render(lane)
@@ -265,3 +290,9 @@ class Queue:
             return
         if await self._table.release_due():
             self.wake()
+
+
+def _state(lane: Lane, run: Run | None) -> LaneState:
+    job_id = run.job.job_id if run else None
+    busy = time.monotonic() - run.began if run else None
+    return LaneState(lane.name, lane.pid, lane.alive, job_id, busy, lane.jobs_done, lane.restarts)

@@ -48,6 +48,7 @@ class Run:
         self.cancelled = False  # the image was deleted
         self.over = anyio.Event()  # nothing of this run is going on any more
         self.reserved_bytes = 0
+        self.began = 0.0  # on its lane, in monotonic seconds
         self._table = table
         self._storage = storage
         self._source = staging / (job.staging_path or job.job_id)

@@ -20,7 +20,7 @@ class Observer(Protocol):
 
     def seed(self, statuses: dict[str, int]) -> None: ...
     def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
-    def ended(self, status: str, created_at: str, started_at: str | None, ended_at: str) -> None: ...
+    def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
 
 
 class Table:
@@ -43,6 +43,10 @@ class Table:
     async def leftovers(self, after: str, limit: int) -> list[Job]:
         rows = await self._readers.fetch(QUERIES["leftovers"], {"after": after, "limit": limit})
         return [Job.of(row) for row in rows]
+
+    async def leftover(self, job_id: str) -> list[Job]:
+        """The job, if it still is a leftover."""
+        return [Job.of(row) for row in await self._readers.fetch(QUERIES["leftover"], {"job_id": job_id})]
 
     async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
         values = {"before": as_text(before), "after": after, "limit": limit}
@@ -91,7 +95,7 @@ class Table:
         rows = await self._readers.fetch(QUERIES["count_by_status"], {})
         self._observer.seed({row["status"]: row["jobs"] for row in rows})
         for row in await self._readers.fetch(QUERIES["ended_since"], {"since": as_text(now() - timedelta(days=1))}):
-            self._observer.ended(row["status"], row["created_at"], row["started_at"], row["ended_at"])
+            self._observer.ended(row["status"], row["began_at"], row["started_at"], row["ended_at"])
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Take a place and insert the job, or find the one that the same idempotency key made before.
@@ -144,7 +148,7 @@ class Table:
         values = changes.found(paths, measured)
         recorded = await self._write(lambda db: changes.ended(db, "complete", job, "completed", values))
         if recorded:
-            self._observer.ended("completed", job.created_at, job.started_at, as_text(now()))
+            self._observer.ended("completed", job.began_at, job.started_at, as_text(now()))
         return self._told(recorded, "completed")
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
@@ -153,13 +157,20 @@ class Table:
             return self._told(await self._write(lambda db: changes.again(db, job, failure, decision)), "retrying")
         recorded = await self._write(lambda db: changes.fail(db, job, failure, decision.retryable))
         if recorded:
-            self._observer.ended("failed", job.created_at, job.started_at, as_text(now()))
+            self._observer.ended("failed", job.began_at, job.started_at, as_text(now()))
         return self._told(recorded, "failed")
 
     def _told(self, recorded: bool, after: str) -> bool:
         if recorded:
             self._observer.moved("processing", after)
         return recorded
+
+    async def retry(self, job: Job) -> Job | None:
+        """Let a failed job begin anew; None unless it has failed and nothing is left of it but its source."""
+        retried = await self._write(lambda db: changes.retry(db, job.job_id))
+        if retried is not None:
+            self._observer.moved("failed", "pending")
+        return retried
 
     async def release_due(self) -> int:
         """Put the jobs whose time has come back into their queues; returns how many."""

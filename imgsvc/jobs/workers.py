@@ -103,6 +103,12 @@ class Lane(Protocol):
     async def close(self) -> None: ...
     @property
     def alive(self) -> bool: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def jobs_done(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
 
 
 class ProcessLane:
@@ -123,6 +129,11 @@ class ProcessLane:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    @property
+    def jobs_done(self) -> int:
+        """By the present process."""
+        return self._jobs_done
 
     async def start(self) -> None:
         """Have a worker that is warm. Raises OSError or TimeoutError when none comes up."""

@@ -44,7 +44,7 @@ class Figures:
         if after:
             self._statuses[after] += jobs
 
-    def ended(self, status: str, created_at: str, started_at: str | None, ended_at: str) -> None:
+    def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
         """A job has ended; times are RFC 3339. In any order within the minutes that are kept."""
         end = datetime.fromisoformat(ended_at)
         minute = self._minute(end.replace(second=0, microsecond=0))
@@ -52,8 +52,8 @@ class Figures:
             minute.failed += 1
             return
         minute.completed += 1
-        minute.processing_seconds += (end - datetime.fromisoformat(started_at or created_at)).total_seconds()
-        minute.ready_seconds += (end - datetime.fromisoformat(created_at)).total_seconds()
+        minute.processing_seconds += (end - datetime.fromisoformat(started_at or began_at)).total_seconds()
+        minute.ready_seconds += (end - datetime.fromisoformat(began_at)).total_seconds()
 
     def by_status(self) -> dict[str, int]:
         return {status: max(0, self._statuses[status]) for status in STATUSES}

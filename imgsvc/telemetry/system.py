@@ -1,13 +1,18 @@
-"""What the machine and this process use, as psutil reads it. To be called in a thread: a dead mount hangs it."""
+"""What the machine and this process use, as psutil reads it: in a thread, since a dead mount hangs it."""
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import psutil
 from pydantic import BaseModel
 
 GIGABYTE = 1 << 30
 MEGABYTE = 1 << 20
+LOOK_SECONDS = 2.0
 
 
 class Cpu(BaseModel):
@@ -44,19 +49,55 @@ class Resources(BaseModel):
     process: ProcessUse
 
 
-class Machine:
-    """`cpu_percent` compares with the look before, so the first look is made here."""
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found. Sizes in MB; `storage` is None where its folder can't be asked, `rss` is by process id."""
 
-    def __init__(self) -> None:
+    resources: Resources
+    storage: Disk | None
+    database_mb: float
+    rss: Mapping[int, float]
+
+
+class Machine:
+    """Looked at when somebody asks, one look at a time: where a thread hangs, the last look is what there is."""
+
+    def __init__(self, database: Path, storage: Path) -> None:
         self.started = time.monotonic()
+        self._database, self._storage = database, storage
         self._process = psutil.Process()
-        psutil.cpu_percent()
+        self._looking = False
+        psutil.cpu_percent()  # the next one compares with this
+        self._last = self._measured(())
 
     @property
     def uptime_seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def resources(self) -> Resources:
+    async def look(self, pids: Sequence[int]) -> Look:
+        """Now, and the memory of these processes; the last look if this one takes too long."""
+        if not self._looking:
+            self._looking = True
+            with anyio.move_on_after(LOOK_SECONDS):
+                await anyio.to_thread.run_sync(self._look, pids, abandon_on_cancel=True)
+        return self._last
+
+    def _look(self, pids: Sequence[int]) -> None:
+        try:
+            self._last = self._measured(pids)
+        finally:
+            self._looking = False
+
+    def _measured(self, pids: Sequence[int]) -> Look:
+        found = {pid: _resident_mb(pid) for pid in pids}
+        return Look(
+            self._resources(),
+            _disk_or_none(self._storage),
+            _file_mb(self._database),
+            {pid: size for pid, size in found.items() if size is not None},
+        )
+
+    def _resources(self) -> Resources:
         memory = psutil.virtual_memory()
         with self._process.oneshot():
             use = self._process.memory_info()
@@ -69,12 +110,19 @@ class Machine:
                 used_gb=_gigabytes(memory.total - memory.available),
                 percent=memory.percent,
             ),
-            disk_root=disk(Path("/")),
+            disk_root=_disk(Path("/")),
             process=ProcessUse(memory_rss_mb=_megabytes(use.rss), memory_vms_mb=_megabytes(use.vms), threads=threads),
         )
 
 
-def disk(folder: Path) -> Disk:
+def _disk_or_none(folder: Path) -> Disk | None:
+    try:
+        return _disk(folder)
+    except OSError:
+        return None
+
+
+def _disk(folder: Path) -> Disk:
     """The file system that holds `folder`. Raises OSError."""
     use = psutil.disk_usage(str(folder))
     return Disk(
@@ -82,7 +130,7 @@ def disk(folder: Path) -> Disk:
     )
 
 
-def resident_mb(pid: int) -> float | None:
+def _resident_mb(pid: int) -> float | None:
     """Memory of a process of ours, in MB; None when it is gone."""
     try:
         return _megabytes(psutil.Process(pid).memory_info().rss)
@@ -90,7 +138,7 @@ def resident_mb(pid: int) -> float | None:
         return None
 
 
-def file_mb(path: Path) -> float:
+def _file_mb(path: Path) -> float:
     """Size of a database with its write-ahead log."""
     return _megabytes(sum(part.stat().st_size for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()))
 

@@ -1,0 +1,94 @@
+"""What an operator wants to see of the jobs: the newest, the waiting, the failing. Indexed, bounded reads only."""
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .database import Readers
+from .model import Job, as_text, now
+from .quota import Quota
+from .sql import QUERIES
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Jobs that wait for a lane or for their next attempt, and since when the oldest waits for a lane, in seconds."""
+
+    previews: int
+    renders: int
+    retrying: int
+    oldest_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How much there is: events by the span of their ids, windows by count; the time of the last event (RFC 3339)."""
+
+    events: int
+    last_event: str | None
+    windows: int
+    active_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where a user stands in the current window."""
+
+    user_id: str
+    org_id: str
+    used: int
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the audit trail."""
+
+    kind: str
+    facts: dict[str, Any]
+    created_at: str
+
+
+class Overview:
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+
+    async def recent(self, limit: int, status: str | None = None) -> list[Job]:
+        """The newest jobs, or the newest of one status."""
+        query = "recent_jobs" if status is None else "recent_jobs_of_status"
+        rows = await self._readers.fetch(QUERIES[query], {"limit": limit, "status": status})
+        return [Job.of(row) for row in rows]
+
+    async def next_retries(self, limit: int) -> list[Job]:
+        """Jobs that will be tried again, the next one first."""
+        return [Job.of(row) for row in await self._readers.fetch(QUERIES["next_retries"], {"limit": limit})]
+
+    async def events(self, job_id: str, limit: int) -> list[Event]:
+        """The audit trail of one job, the latest first."""
+        rows = await self._readers.fetch(QUERIES["events_of_job"], {"job_id": job_id, "limit": limit})
+        return [Event(row["event_type"], json.loads(row["metadata"]), row["created_at"]) for row in rows]
+
+    async def waiting_by_queue(self) -> Waiting:
+        (row,) = await self._readers.fetch(QUERIES["waiting_by_queue"], {})
+        oldest = (now() - datetime.fromisoformat(row["oldest"])).total_seconds() if row["oldest"] else None
+        return Waiting(row["previews"], row["renders"], row["retrying"], oldest)
+
+    async def rows(self, quota: Quota) -> Rows:
+        (ids,) = await self._readers.fetch(QUERIES["event_ids"], {})
+        (windows,) = await self._readers.fetch(QUERIES["windows"], _current(quota))
+        events = ids["last"] - ids["first"] + 1 if ids["last"] else 0
+        return Rows(events, ids["last_at"], windows["stored"], windows["active"])
+
+    async def near_limit(self, quota: Quota, share: float, limit: int) -> list[Window]:
+        """Users who have used at least `share` (0 to 1) of the quota in the current window, the fullest first."""
+        values = {"threshold": math.ceil(quota.max_uploads * share), "limit": limit, **_current(quota)}
+        rows = await self._readers.fetch(QUERIES["near_limit"], values)
+        return [Window(row["user_id"], row["org_id"], row["upload_count"], row["window_start"]) for row in rows]
+
+
+def _current(quota: Quota) -> dict[str, str]:
+    """Between which starts a window is the current one."""
+    moment = now()
+    return {"since": as_text(moment - quota.window), "now": as_text(moment)}
