@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,6 +17,7 @@ from starlette.types import Scope
 from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.tokens import Tokens
+from .data_folder import DataFolder, open_data_folder
 from .http import about, dashboard, health, images, jobs, operator, operator_jobs, uploads
 from .http.dashboard_answer import Dashboard
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
@@ -26,22 +26,16 @@ from .http.problems import Problem, as_problem
 from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
-from .jobs.database import Readers, open_for_writing
 from .jobs.endings import Endings
-from .jobs.housekeeping import Housekeeping, empty_folder
-from .jobs.lock import data_folder_lock
-from .jobs.overview import Overview
+from .jobs.housekeeping import Housekeeping
 from .jobs.queue import Queue
 from .jobs.quota import Quota
 from .jobs.run import Limits
-from .jobs.table import Table
 from .jobs.workers import Lane, ProcessLane
-from .jobs.writer import Writer
 from .parts import Parts
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
 from .storage.local import LocalStorage
-from .telemetry.figures import Figures
 from .telemetry.health import Health
 from .telemetry.system import Machine
 
@@ -144,40 +138,15 @@ def _middleware(settings: Settings) -> list[Middleware]:
 @asynccontextmanager
 async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
-    data, staging, scratch = settings.data, settings.data / "staging", settings.data / "scratch"
-    await anyio.to_thread.run_sync(lambda: data.mkdir(mode=0o700, parents=True, exist_ok=True))
-    async with data_folder_lock(data, settings.jobs.lock_wait_seconds):
-        await anyio.to_thread.run_sync(_prepare_folders, staging, scratch)
-        db = await open_for_writing(settings.database.path)
-        try:
-            writer = Writer(db)
-            async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
-                writing.start_soon(writer.run)
-                try:
-                    figures = Figures()
-                    table = Table(readers, writer, figures)
-                    async with _serving(
-                        settings, doubles, table, Overview(readers), figures, staging, scratch
-                    ) as parts:
-                        yield parts
-                finally:
-                    writer.close()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await db.close()
+    wait = settings.jobs.lock_wait_seconds
+    async with open_data_folder(settings, wait) as data, _serving(settings, doubles, data) as parts:
+        yield parts
 
 
 @asynccontextmanager
-async def _serving(
-    settings: Settings,
-    doubles: Doubles,
-    table: Table,
-    overview: Overview,
-    figures: Figures,
-    staging: Path,
-    scratch: Path,
-) -> AsyncIterator[Parts]:
+async def _serving(settings: Settings, doubles: Doubles, data: DataFolder) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
+    table = data.table
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
     await table.seed()
     storage = doubles.storage or LocalStorage(settings.storage.path)
@@ -196,17 +165,17 @@ async def _serving(
         render_lanes=lanes[1:],
         preview_memory=memory.preview,
         render_memory=memory.render,
-        staging=staging,
-        scratch=scratch,
+        staging=data.staging,
+        scratch=data.scratch,
         limits=limits,
         endings=endings,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
-    checks = Health(table, storage, lanes, settings.data, scratch, reserve)
+    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
-        staging=staging,
+        staging=data.staging,
         uploads=unrecorded,
         recipe=settings.images.recipe,
         allowed=settings.uploads.allowed_mime_types,
@@ -224,7 +193,7 @@ async def _serving(
     housekeeping = Housekeeping(
         table,
         storages,
-        staging,
+        data.staging,
         unrecorded,
         quota=quota,
         source_kept=timedelta(hours=settings.jobs.failed_source_hours),
@@ -232,8 +201,9 @@ async def _serving(
     )
     parts = Parts(
         settings=settings,
+        lock=data.lock,
         table=table,
-        overview=overview,
+        overview=data.overview,
         quota=quota,
         queue=queue,
         intake=intake,
@@ -245,7 +215,7 @@ async def _serving(
         health=checks,
         machine=await anyio.to_thread.run_sync(Machine, settings.database.path, settings.storage.path),
         dashboard=Dashboard(),
-        figures=figures,
+        figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
     )
@@ -266,11 +236,6 @@ async def _serving(
                 await queue.stop(settings.workers.grace_seconds)
             group.cancel_scope.cancel()
     log.info("stopped")
-
-
-def _prepare_folders(staging: Path, scratch: Path) -> None:
-    staging.mkdir(mode=0o700, exist_ok=True)
-    empty_folder(scratch)
 
 
 def _lanes(settings: Settings) -> list[ProcessLane]:

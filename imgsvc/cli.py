@@ -1,12 +1,19 @@
-"""The command line. Nothing heavy is imported before a command needs it."""
+"""The command line. Nothing heavy is imported before a command needs it.
 
+Exit status: 0 done, 1 understood but without success, 2 wrong arguments or settings.
+"""
+
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 app = typer.Typer(
     name="imgsvc",
@@ -15,11 +22,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+jobs = typer.Typer(help="Look at jobs, and let failed ones begin anew.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FAILED, WRONG = 1, 2
 
 
 def main() -> None:
-    app()
+    from .commands import CommandFailed
+
+    try:
+        app()
+    except CommandFailed as error:
+        _stop(str(error), FAILED)
 
 
 def _version(wanted: bool) -> None:
@@ -45,15 +61,14 @@ def serve(
 ) -> None:
     """Run the service."""
     from . import server
-    from .settings import Settings, SettingsError
 
+    settings = _loaded(config)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    merged = settings.server.model_copy(update=given)
     try:
-        settings = Settings.load(config)
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        merged = settings.server.model_copy(update=given)
         status = server.run(settings.model_copy(update={"server": merged}))
-    except (SettingsError, server.CantStart) as error:
-        _stop(str(error))
+    except server.CantStart as error:
+        _stop(str(error), WRONG)
     raise typer.Exit(status)
 
 
@@ -67,20 +82,111 @@ def token(
 ) -> None:
     """Print a token for the API."""
     from .access.tokens import TokenInvalid, Tokens
-    from .settings import Settings, SettingsError
+    from .settings import SettingsError
 
     try:
-        tokens = Tokens.of(Settings.load(config))
+        tokens = Tokens.of(_loaded(config))
     except (SettingsError, OSError) as error:
-        _stop(str(error))
+        _stop(str(error), WRONG)
     text = tokens.issue(sub, org, permission or [], ttl)
     try:
         tokens.verify(text)
     except TokenInvalid:
-        _stop("--sub and --org must be printable and have 1 to 255 characters")
+        _stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
     typer.echo(text)
 
 
-def _stop(reason: str) -> None:
+@app.command()
+def dashboard(config: ConfigFile = None) -> None:
+    """Print a link that signs a browser in: good once, for ten minutes."""
+    from .access.operators import login_code
+    from .commands.running import running
+
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
+    typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={login_code(service.token)}")
+
+
+@app.command()
+def health(
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3,
+    config: ConfigFile = None,
+) -> None:
+    """Ask the running service whether it is alive; the exit status tells (0: yes). For a container's health check."""
+    from .commands.running import running
+
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}", FAILED)
+    typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout)["status"])
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Annotated[
+        str | None, typer.Option(help="Only pending, processing, retrying, completed or failed ones.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """The newest jobs."""
+    from .commands.jobs import jobs_of
+    from .commands.tables import print_jobs
+    from .http.operator_jobs import STATUSES
+
+    if status is not None and status not in STATUSES:
+        _stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
+    found = jobs_of(_loaded(config)).listed(status, limit)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_jobs(found)
+
+
+@jobs.command()
+def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """All about one job, with its audit trail."""
+    from .commands.jobs import jobs_of
+    from .commands.tables import print_job
+
+    found = jobs_of(_loaded(config)).shown(job_id)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_job(found)
+
+
+@jobs.command()
+def retry(job_ids: list[str], config: ConfigFile = None) -> None:
+    """Let failed jobs begin anew, with all their attempts; their uploaded bytes must still be kept."""
+    from .commands import CommandFailed
+    from .commands.jobs import jobs_of
+
+    known, refused = jobs_of(_loaded(config)), 0
+    for job_id in job_ids:
+        try:
+            known.retry(job_id)
+        except CommandFailed as error:
+            refused += 1
+            typer.echo(f"imgsvc: {job_id}: {error}", err=True)
+        else:
+            typer.echo(f"{job_id}: {known.retried}")
+    raise typer.Exit(FAILED if refused else 0)
+
+
+def _loaded(config: Path | None) -> "Settings":
+    from .settings import Settings, SettingsError
+
+    try:
+        return Settings.load(config)
+    except SettingsError as error:
+        _stop(str(error), WRONG)
+
+
+def _stop(reason: str, status: int) -> NoReturn:
     typer.echo(f"imgsvc: {reason}", err=True)
-    sys.exit(2)
+    sys.exit(status)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .intake import Intake
     from .jobs.endings import Endings
     from .jobs.housekeeping import Housekeeping
+    from .jobs.lock import DataFolderLock
     from .jobs.overview import Overview
     from .jobs.queue import Queue
     from .jobs.quota import Quota
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Parts:
     settings: "Settings"
+    lock: "DataFolderLock"
     table: "Table"
     overview: "Overview"
     quota: "Quota"

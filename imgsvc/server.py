@@ -23,6 +23,7 @@ from hypercorn.events import Updated
 from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .access.operators import login_code, operator_token
 from .app import create_app
 from .jobs.budget import MemoryTooSmall
 from .jobs.database import SchemaTooNew
@@ -116,7 +117,9 @@ async def _serve(settings: Settings) -> None:
         app = create_app(settings)
         async with app.router.lifespan_context(app):
             listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
-            _announce(settings, listener)
+            address = _address(settings.server, listener)
+            app.state.parts.lock.announce(_local(address))
+            _announce(settings, address)
 
             async def until_stopped() -> None:
                 await stopped.wait()
@@ -203,14 +206,29 @@ def _hypercorn(server: Server, listener: socket.socket) -> Config:
     return config
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _address(server: Server, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    scheme = "https" if settings.server.certfile else "http"
-    address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if server.certfile else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _local(address: str) -> str:
+    """The address that this machine reaches it by: one that stands for all interfaces is none."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _announce(settings: Settings, address: str) -> None:
+    """To a person at a terminal the link with a code too; anywhere else it would end in a log."""
+    public = settings.service.public_url or _local(address)
     command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
+    link = f"{public}/dashboard"
+    if sys.stdout.isatty():
+        link += f"#code={login_code(operator_token(settings))}   (good for ten minutes, once)"
+    else:
+        link += f"   ({'imgsvc' if command == 'imgsvc' else './run imgsvc'} dashboard prints a link that signs you in)"
     lines = (
         f"imgsvc listens on   {address}",
-        f"API documentation   {settings.service.public_url or address}/docs",
+        f"API documentation   {public}/docs",
         f"make a token with   {command} token --sub NAME",
+        f"dashboard           {link}",
     )
     print("\n".join(lines), flush=True)  # noqa: T201

@@ -34,10 +34,7 @@ class Operators:
 
     @classmethod
     def of(cls, settings: Settings) -> "Operators":
-        """With the configured token, or the one in the data folder, which is made if there is none."""
-        configured = settings.operator.token.get_secret_value()
-        token = configured or own_secret(settings.data, TOKEN_FILE)
-        return cls(token, settings.operator.session_hours * 3600)
+        return cls(operator_token(settings), settings.operator.session_hours * 3600)
 
     def knows(self, token: str) -> bool:
         """Whether it is the operator's token, in a time that does not tell how much of it is right."""
@@ -70,6 +67,11 @@ class Operators:
 
     def close_session(self, session: str) -> None:
         self._sessions.pop(_digest(session), None)
+
+
+def operator_token(settings: Settings) -> str:
+    """The configured token, or the one in the data folder, which is made if there is none."""
+    return settings.operator.token.get_secret_value() or own_secret(settings.data, TOKEN_FILE)
 
 
 def login_code(token: str) -> str:

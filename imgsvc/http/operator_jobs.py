@@ -56,7 +56,7 @@ async def jobs(request: Request) -> Response:
     gate.reader(request)
     status, limit = _status(request), _limit(request)
     found = await parts_of(request).overview.recent(limit, status)
-    return answer(ListedJobs(jobs=[ListedJob(**_listed(job)) for job in found]))
+    return answer(ListedJobs(jobs=[ListedJob(**listed(job)) for job in found]))
 
 
 async def job(request: Request) -> Response:
@@ -71,7 +71,7 @@ async def job(request: Request) -> Response:
 async def shown(job: Job, overview: Overview) -> ShownJob:
     events = await overview.events(job.job_id, MAX_EVENTS)
     return ShownJob(
-        **_listed(job),
+        **listed(job),
         trace_id=job.trace_id,
         mime_type=job.mime_type,
         original_filename=job.original_filename,
@@ -80,7 +80,7 @@ async def shown(job: Job, overview: Overview) -> ShownJob:
     )
 
 
-def _listed(job: Job) -> dict[str, Any]:
+def listed(job: Job) -> dict[str, Any]:
     return {
         **status_of(job).model_dump(),
         "user_id": job.user_id,

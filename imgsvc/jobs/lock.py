@@ -1,43 +1,86 @@
-"""One process per data folder, by `flock`: the kernel lets go of it however the holder ends."""
+"""One process per data folder, by `flock`: the kernel lets go of it however the holder ends.
+
+The file says who holds it and where it listens, for the commands that speak to the running service.
+"""
 
 import fcntl
 import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
 POLL_SECONDS = 0.05
+NAME = "lock"
 
 
 class DataFolderInUse(Exception):
     """Another process holds the data folder; the message says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the data folder. `address` is a URL; empty while it is starting, or when it is no server."""
+
+    pid: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolderLock:
+    """Held until its context ends."""
+
+    _descriptor: int
+
+    def announce(self, address: str) -> None:
+        """Note the URL that this process listens on."""
+        _write(self._descriptor, f"{os.getpid()}\n{address}\n")
+
+
 @asynccontextmanager
-async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[None]:
+async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[DataFolderLock]:
     """Hold `folder` for this process, waiting for a predecessor that is still ending. Raises DataFolderInUse."""
-    path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait_seconds
-        while not _try_lock(descriptor):
+        while not _try_lock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip() or "unknown"
-                raise DataFolderInUse(f"the data folder {folder} is in use by process {holder}")
+                raise DataFolderInUse(f"the data folder {folder} is in use by process {_holder(descriptor).pid}")
             await anyio.sleep(POLL_SECONDS)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        _write(descriptor, f"{os.getpid()}\n")
+        yield DataFolderLock(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def holder(folder: Path) -> Holder | None:
+    """The process that holds `folder` right now; None if nobody does. Raises OSError."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return None if _try_lock(descriptor, fcntl.LOCK_SH) else _holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> Holder:
+    pid, _, address = os.pread(descriptor, 1024, 0).decode("ascii", "replace").partition("\n")
+    return Holder(pid.strip() or "unknown", address.strip())
+
+
+def _write(descriptor: int, text: str) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, text.encode(), 0)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

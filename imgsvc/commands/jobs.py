@@ -1,0 +1,120 @@
+"""Jobs for the command line, from the running service or out of the data folder."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from ..data_folder import DataFolder, open_data_folder
+from ..http.ids import UUID
+from ..http.operator_jobs import ListedJob, listed, shown
+from ..jobs.database import SchemaTooNew
+from ..jobs.housekeeping import Housekeeping, NotRetryable
+from ..jobs.lock import DataFolderInUse
+from ..jobs.model import Job
+from ..jobs.quota import Quota
+from ..settings import Settings
+from ..storage.local import LocalStorage
+from . import CommandFailed
+from .running import Running, running
+
+T = TypeVar("T")
+
+
+class Jobs(Protocol):
+    """Every method may raise CommandFailed."""
+
+    retried: str  # what happens to a job that was let begin anew
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]: ...
+    def shown(self, job_id: str) -> dict[str, Any]: ...
+    def retry(self, job_id: str) -> None: ...
+
+
+class OfService:
+    """Through the operator's API of the running service."""
+
+    retried = "waits for its turn"
+
+    def __init__(self, service: Running) -> None:
+        self._service = service
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
+        query: dict[str, str | int] = {"limit": limit} | ({"status": status} if status else {})
+        return list(self._service.call("GET", "/api/v1/operator/jobs", query)["jobs"])
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        return self._service.call("GET", f"/api/v1/operator/jobs/{quote(job_id, safe='')}")
+
+    def retry(self, job_id: str) -> None:
+        self._service.call("POST", f"/api/v1/operator/jobs/{quote(job_id, safe='')}/retry")
+
+
+class OfDataFolder:
+    """Out of the data folder, which is held meanwhile: a service that starts waits for it."""
+
+    retried = "waits for the next start of the service"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
+        async def work(data: DataFolder) -> list[dict[str, Any]]:
+            return [ListedJob(**listed(job)).model_dump() for job in await data.overview.recent(limit, status)]
+
+        return self._with_data(work)
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        async def work(data: DataFolder) -> dict[str, Any]:
+            return (await shown(await _job(data, job_id), data.overview)).model_dump()
+
+        return self._with_data(work)
+
+    def retry(self, job_id: str) -> None:
+        async def work(data: DataFolder) -> None:
+            await self._housekeeping(data).retry((await _job(data, job_id)).job_id)
+
+        self._with_data(work)
+
+    def _housekeeping(self, data: DataFolder) -> Housekeeping:
+        settings, storage = self._settings, LocalStorage(self._settings.storage.path)
+        return Housekeeping(
+            data.table,
+            {storage.name: storage},
+            data.staging,
+            set(),
+            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
+            source_kept=timedelta(hours=settings.jobs.failed_source_hours),
+            events_kept=timedelta(days=settings.jobs.events_days),
+        )
+
+    def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
+        if not self._settings.database.path.is_file():
+            raise CommandFailed(f"there is no database at {self._settings.database.path}")
+
+        async def opened() -> T:
+            async with open_data_folder(self._settings, lock_wait_seconds=0) as data:
+                return await work(data)
+
+        try:
+            return asyncio.run(opened())
+        except* (CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew) as group:
+            raise CommandFailed(str(_first(group))) from None
+
+
+async def _job(data: DataFolder, job_id: str) -> Job:
+    job = await data.table.job(job_id.lower()) if UUID.fullmatch(job_id) else None
+    if job is None:
+        raise CommandFailed("Job not found")
+    return job
+
+
+def _first(group: BaseException) -> BaseException:
+    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+
+
+def jobs_of(settings: Settings) -> Jobs:
+    """Raises CommandFailed."""
+    service = running(settings)
+    return OfService(service) if service else OfDataFolder(settings)

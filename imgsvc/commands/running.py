@@ -1,0 +1,57 @@
+"""Speaking to the running service: where it listens, and its operator API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ..access.operators import operator_token
+from ..http.network import LOOPBACK_NAMES, allowed_hosts
+from ..jobs.lock import holder
+from ..settings import Settings
+from . import CommandFailed
+
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The service that holds the data folder. `host` is a name it answers for, where its address is none."""
+
+    address: str
+    host: str
+    token: str
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> dict[str, Any]:
+        """The JSON answer to a request as the operator; `timeout` in seconds. Raises CommandFailed."""
+        headers = {"Authorization": f"Bearer {self.token}", **({"Host": self.host} if self.host else {})}
+        url = f"{self.address}{path}"
+        try:
+            # The certificate is for the public name; this address is of this machine, and out of our own file.
+            with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
+                answer = client.request(method, url, params=query, headers=headers)
+            body = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
+        if answer.is_error:
+            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
+        return dict(body)
+
+
+def running(settings: Settings) -> Running | None:
+    """The running service; None if nobody holds the data folder. Raises CommandFailed while it does not listen."""
+    found = holder(settings.data)
+    if found is None:
+        return None
+    if not found.address:
+        raise CommandFailed(f"process {found.pid} holds the data folder {settings.data} and does not listen (yet)")
+    names = allowed_hosts(settings)
+    host = "" if not names or set(LOOPBACK_NAMES) & set(names) else names[0]
+    return Running(found.address, host, operator_token(settings))

@@ -1,0 +1,74 @@
+"""Jobs as tables for a terminal."""
+
+import sys
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 240
+COLOURS = {"completed": "green", "failed": "red", "retrying": "yellow", "processing": "cyan"}
+
+
+def print_jobs(jobs: list[dict[str, Any]]) -> None:
+    console = _console()
+    if not jobs:
+        console.print("No jobs.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("job", "status", "created", "user", "bucket", "attempts", "error"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("job", "status", "created"))
+    for job in jobs:
+        table.add_row(
+            job["job_id"],
+            _status(job["status"]),
+            _time(job["created_at"]),
+            Text(job["user_id"] or ""),
+            Text(job["bucket"]),
+            str(job["attempts"]),
+            Text(_error(job)),
+        )
+    console.print(table)
+
+
+def print_job(job: dict[str, Any]) -> None:
+    console = _console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in job.items():
+        if name != "events" and value not in (None, []):
+            shown = (
+                _status(value)
+                if name == "status"
+                else Text(", ".join(value) if isinstance(value, list) else str(value))
+            )
+            table.add_row(Text(name, style="bold"), shown)
+    console.print(table)
+    trail = Table(box=None, pad_edge=False, title="audit trail", title_justify="left")
+    for heading in ("time", "event", "facts"):
+        trail.add_column(heading, overflow="fold")
+    for event in reversed(job["events"]):
+        facts = ", ".join(f"{name}={value}" for name, value in event["facts"].items() if name != "trace_id")
+        trail.add_row(_time(event["created_at"]), event["event"], Text(facts))
+    console.print(trail)
+
+
+def _console() -> Console:
+    """Into a file or a pipe lines are not folded to some terminal's width."""
+    return Console(width=None if sys.stdout.isatty() else WIDE)
+
+
+def _status(status: str) -> Text:
+    return Text(status, style=COLOURS.get(status, ""))
+
+
+def _time(text: str) -> str:
+    """In the zone of the one who reads, to the second."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _error(job: dict[str, Any]) -> str:
+    if not job["error"]:
+        return ""
+    return f"{job['error']}{' (can be retried)' if job['can_retry'] else ''}"

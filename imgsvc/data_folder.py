@@ -1,0 +1,59 @@
+"""The data folder, held by this process alone, with its database open: for the service, or a command without one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from .jobs.database import Readers, open_for_writing
+from .jobs.housekeeping import empty_folder
+from .jobs.lock import DataFolderLock, data_folder_lock
+from .jobs.overview import Overview
+from .jobs.table import Table
+from .jobs.writer import Writer
+from .settings import Settings
+from .telemetry.figures import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """`staging` holds uploads that are not yet processed, `scratch` what runs are making."""
+
+    lock: DataFolderLock
+    table: Table
+    overview: Overview
+    figures: Figures
+    staging: Path
+    scratch: Path
+
+
+@asynccontextmanager
+async def open_data_folder(settings: Settings, lock_wait_seconds: float) -> AsyncIterator[DataFolder]:
+    """Lock it and bring the database up to date. Raises DataFolderInUse, SchemaTooNew or OSError."""
+    folder = settings.data
+    staging, scratch = folder / "staging", folder / "scratch"
+    await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+    async with data_folder_lock(folder, lock_wait_seconds) as lock:
+        await anyio.to_thread.run_sync(_prepare, staging, scratch)
+        db = await open_for_writing(settings.database.path)
+        try:
+            writer = Writer(db)
+            async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
+                writing.start_soon(writer.run)
+                try:
+                    figures = Figures()
+                    table = Table(readers, writer, figures)
+                    yield DataFolder(lock, table, Overview(readers), figures, staging, scratch)
+                finally:
+                    writer.close()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await db.close()
+
+
+def _prepare(staging: Path, scratch: Path) -> None:
+    staging.mkdir(mode=0o700, exist_ok=True)
+    empty_folder(scratch)
