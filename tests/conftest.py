@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from fixtures import make
 from imgsvc import Settings, testing
+from imgsvc.access.operators import operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
 from tests.studio import Studio
@@ -43,6 +44,10 @@ class Service:
 
     def bearer(self, user: str = "alice", **more: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.issue(user, **more)}"}
+
+    @property
+    def operator(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {operator_token(self.settings)}"}
 
     async def upload(self, data: bytes, bucket: str = "photos", user: str = "alice", **more: Any) -> httpx.Response:
         files = {"file": ("photo.jpg", data, "image/jpeg")}

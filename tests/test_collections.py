@@ -226,6 +226,9 @@ async def test_failed(start: Starter) -> None:
         assert datetime.fromisoformat(first["failed_at"]) > datetime.fromisoformat(first["created_at"])
         for secret in ("secret", "photo.jpg", "default-org", str(s.settings.data), *(job["image_id"] for job in jobs)):
             assert secret not in response.text
+        to_operator = (await s.http.get(path, headers=s.operator)).json()["failed_jobs"]
+        assert [one["image_id"] for one in to_operator] == [job["image_id"] for job in reversed(jobs)]
+        assert (await s.http.get(path, headers=s.bearer())).json() == body
         for limit, shown in ((1, 1), (2, 2), (200, 3)):
             limited = await json_of(s, path, limit=limit)
             assert (limited["failed_jobs"], limited["total"]) == (body["failed_jobs"][:shown], 3)

@@ -20,6 +20,8 @@ def addresses() -> list[str]:
         path = route.path.replace("{path:path}", "{path}")
         if len(path) > 1 and path.endswith("/"):
             continue  # the same with a slash
+        if path == "/dashboard/static/{name}":
+            continue  # a part of the page
         found += [f"{method} {path}" for method in sorted(route.methods - {"HEAD"})]
     return found
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 import imgsvc
+from imgsvc.access.attempts import Attempts
 from imgsvc.http.codes import CODES
 from tests.conftest import Service, Starter
 
@@ -30,8 +31,15 @@ BAD_QUERIES = (
 )
 BAD_IDS = ("x", "%00", "%ff", "..%2f..%2fetc%2fpasswd", "%20", "'--", str(uuid.uuid4()), "9" * 3000)
 RAISED = re.compile(
-    r"""Problem\(\s*(?P<status>\d+),\s*"(?P<problem>\w+)"|(?:not_authenticated|Failure)\(\s*"(?P<made>\w+)\""""
+    r"""Problem\(\s*(?P<status>\d+),\s*"(?P<problem>\w+)\""""
+    r"""|(?:not_authenticated|Failure|_refusal)\((?:request, )?\s*"(?P<made>\w+)\""""
     r"""|code = "(?P<own>\w+)"|"code": "(?P<worker>\w+)"|\b(?:400|404|405|413): "(?P<router>\w+)\""""
+)
+OPEN_TO_ALL = (
+    "/api/v1/operator/login",
+    "/api/v1/operator/logout",
+    "/dashboard/login",
+    "/dashboard/static/{name}",
 )
 NEVER_TOLD = {"cancelled"}  # the row of a deleted image is gone
 
@@ -47,6 +55,12 @@ def paths(s: Service) -> dict[str, set[str]]:
 
 def filled(path: str, value: str) -> str:
     return re.sub(r"\{\w+(:path)?\}", lambda _: value, path)
+
+
+def headers_for(s: Service, path: str) -> dict[str, str]:
+    """Those of somebody who may ask there."""
+    of_operator = path.startswith(("/api/v1/operator/", "/dashboard", "/metrics"))
+    return s.operator if of_operator else s.bearer()
 
 
 def whole(response: httpx.Response) -> str:
@@ -88,7 +102,7 @@ async def test_unknown_and_malformed_ids_on_every_route(start: Starter) -> None:
             for value in BAD_IDS if "{" in path else ():
                 for method in methods:
                     url = f"http://localhost{filled(path, value)}"
-                    response = await s.http.request(method, url, headers=s.bearer())
+                    response = await s.http.request(method, url, headers=headers_for(s, path))
                     assert response.status_code == 404, (method, url)
                     seen.add(whole(response))
         assert seen == {"", "not_found", "job_not_found", "image_not_found"}
@@ -101,7 +115,7 @@ async def test_bad_query_on_every_route(start: Starter) -> None:
             for query in BAD_QUERIES:
                 for method in methods:
                     url = f"http://localhost{filled(path, str(uuid.uuid4()))}?{query}"
-                    response = await s.http.request(method, url, headers=s.bearer())
+                    response = await s.http.request(method, url, headers=headers_for(s, path))
                     assert response.status_code < 500, (method, url)
                     if response.status_code >= 400:
                         seen.add(whole(response))
@@ -111,8 +125,9 @@ async def test_bad_query_on_every_route(start: Starter) -> None:
 async def test_missing_or_bad_token_on_every_unsafe_route(start: Starter) -> None:
     async with start() as s:
         unsafe = [(path, method) for path, found in paths(s).items() for method in found - {"GET", "HEAD"}]
-        assert len(unsafe) >= 2
-        for path, method in unsafe:
+        of_users = [(path, method) for path, method in unsafe if not path.startswith("/api/v1/operator/")]
+        assert len(of_users) >= 2
+        for path, method in of_users:
             for headers, code in (
                 ({}, "token_missing"),
                 ({"Authorization": "Bearer x"}, "token_invalid"),
@@ -121,6 +136,24 @@ async def test_missing_or_bad_token_on_every_unsafe_route(start: Starter) -> Non
                 response = await s.http.request(method, filled(path, str(uuid.uuid4())), headers=headers)
                 assert (response.status_code, whole(response)) == (401, code), (method, path)
                 assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+async def test_missing_or_wrong_operator_token_on_every_route_of_the_operator(start: Starter) -> None:
+    async with start() as s:
+        asked = 0
+        for path, methods in paths(s).items():
+            if path in OPEN_TO_ALL or not path.startswith(("/api/v1/operator/", "/dashboard", "/metrics")):
+                continue
+            for method in methods:
+                s.parts.attempts = Attempts()
+                for headers, code in (({}, "operator_required"), ({"Authorization": "Bearer x"}, "operator_refused")):
+                    url = filled(path, str(uuid.uuid4()))
+                    response = await s.http.request(method, url, headers=headers)
+                    expected = (401, "" if method == "HEAD" else code)
+                    assert (response.status_code, whole(response)) == expected, (method, path)
+                    assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+                    asked += 1
+        assert asked > 10
 
 
 async def test_every_code_has_a_page(start: Starter) -> None:

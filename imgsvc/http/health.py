@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .. import __version__
-from ..jobs.model import as_text, now
+from ..jobs.model import Job, as_text, now
 from ..parts import parts_of
 from ..telemetry.health import Check, Status
 from .answers import answer
@@ -73,10 +73,7 @@ class Stats(BaseModel):
 
 
 class FailedJob(BaseModel):
-    """`image_id` is told to the operator only: who knows it could once see the image."""
-
     job_id: str
-    image_id: str | None
     error: str | None
     error_code: str | None
     attempts: int
@@ -84,8 +81,14 @@ class FailedJob(BaseModel):
     failed_at: str | None
 
 
+class FailedJobOfOperator(FailedJob):
+    """The id of an image lets everybody see it."""
+
+    image_id: str
+
+
 class FailedJobs(BaseModel):
-    failed_jobs: list[FailedJob]
+    failed_jobs: list[FailedJobOfOperator | FailedJob]
     total: int
 
 
@@ -111,19 +114,20 @@ async def stats(request: Request) -> Response:
 async def failed(request: Request) -> Response:
     parts = parts_of(request)
     jobs, operator = await parts.table.latest_failed(_limit(request)), is_operator(request)
-    listed = [
-        FailedJob(
-            job_id=job.job_id,
-            image_id=job.image_id if operator else None,
-            error=job.last_error,
-            error_code=job.error_code,
-            attempts=job.attempt_count,
-            created_at=job.created_at,
-            failed_at=job.failed_at,
-        )
-        for job in jobs
-    ]
+    listed = [_failed_job(job, operator=operator) for job in jobs]
     return answer(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
+
+
+def _failed_job(job: Job, *, operator: bool) -> FailedJob | FailedJobOfOperator:
+    known = FailedJob(
+        job_id=job.job_id,
+        error=job.last_error,
+        error_code=job.error_code,
+        attempts=job.attempt_count,
+        created_at=job.created_at,
+        failed_at=job.failed_at,
+    )
+    return FailedJobOfOperator(**known.model_dump(), image_id=job.image_id) if operator else known
 
 
 def _limit(request: Request) -> int:
