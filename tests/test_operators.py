@@ -1,0 +1,175 @@
+"""Codes, sessions and the slowing down of guesses, against a clock of the test's own."""
+
+import hmac
+import time
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsvc.access.attempts import BURST, EVERY_SECONDS, MAX_ADDRESSES, Attempts
+from imgsvc.access.operators import CODE_SECONDS, MAX_SESSIONS, Operators, login_code
+
+TOKEN = "t" * 40
+OTHER = "u" * 40
+
+
+@dataclass
+class Clock:
+    moment: float
+
+    def __call__(self) -> float:
+        return self.moment
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(time.time())
+
+
+@pytest.fixture
+def some(clock: Clock) -> Operators:
+    started = Operators(TOKEN, session_seconds=100, clock=Clock(clock.moment - 1))
+    started._clock = clock
+    return started
+
+
+def test_only_the_token_is_known(some: Operators) -> None:
+    assert some.knows(TOKEN)
+    for wrong in ("", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), OTHER, "\ud800"):
+        assert not some.knows(wrong)
+
+
+def test_code_is_good_once(some: Operators) -> None:
+    code = login_code(TOKEN)
+    assert some.use_code(code)
+    assert not some.use_code(code)
+    assert some.use_code(login_code(TOKEN))
+
+
+def test_code_is_good_for_ten_minutes(some: Operators, clock: Clock) -> None:
+    early, late = login_code(TOKEN), login_code(TOKEN)
+    clock.moment += CODE_SECONDS - 5
+    assert some.use_code(early)
+    clock.moment += 10
+    assert not some.use_code(late)
+
+
+def test_code_that_was_made_before_the_start_is_not_good(clock: Clock) -> None:
+    code = login_code(TOKEN)
+    clock.moment += 60
+    assert not Operators(TOKEN, clock=clock).use_code(code)
+
+
+def test_code_from_the_future_is_not_good(some: Operators, clock: Clock) -> None:
+    code = login_code(TOKEN)
+    clock.moment -= 60
+    assert not some.use_code(code)
+
+
+def test_code_of_another_token_and_mangled_ones_are_not_good(some: Operators) -> None:
+    code = login_code(TOKEN)
+    made, nonce, signature = code.split(".")
+    later = str(int(made) + 1)
+    for wrong in (
+        login_code(OTHER),
+        f"{later}.{nonce}.{signature}",
+        f"{made}.{nonce[::-1]}.{signature}",
+        f"{made}.{nonce}.{signature[::-1]}",
+        code[:-1],
+        code + "0",
+        code + "\n",
+        code.replace(made, "१" * 13),
+        "",
+        "..",
+        TOKEN,
+    ):
+        assert not some.use_code(wrong), wrong
+    assert some.use_code(code)
+
+
+@given(st.text(max_size=200))
+def test_no_text_is_a_code(text: str) -> None:
+    assert not Operators(TOKEN).use_code(text)
+
+
+def test_used_codes_are_forgotten_once_they_are_over(some: Operators, clock: Clock) -> None:
+    some.use_code(login_code(TOKEN))
+    clock.moment += CODE_SECONDS + 1
+    some.use_code(login_code(TOKEN))
+    assert len(some._used) <= 1
+
+
+def test_session_ends(some: Operators, clock: Clock) -> None:
+    session = some.open_session()
+    assert some.has_session(session)
+    assert not some.has_session("") and not some.has_session(session[:-1])
+    clock.moment += 101
+    assert not some.has_session(session)
+
+
+def test_session_is_closed(some: Operators) -> None:
+    first, second = some.open_session(), some.open_session()
+    some.close_session(first)
+    assert (some.has_session(first), some.has_session(second)) == (False, True)
+
+
+def test_sessions_are_bounded_and_the_oldest_goes(some: Operators) -> None:
+    first = some.open_session()
+    for _ in range(MAX_SESSIONS):
+        last = some.open_session()
+    assert (some.has_session(first), some.has_session(last)) == (False, True)
+    assert len(some._sessions) == MAX_SESSIONS
+
+
+def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, some: Operators) -> None:
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    some.knows("x")
+    some.use_code(login_code(OTHER))
+    assert compared == [(32, 32), (64, 64)]
+
+
+def refused(attempts: Attempts, address: str, times: int) -> None:
+    for _ in range(times):
+        assert not attempts.wait(address)
+        attempts.refused(address)
+
+
+def test_after_some_refusals_an_address_has_to_wait() -> None:
+    clock = Clock(1000)
+    attempts = Attempts(clock)
+    refused(attempts, "192.0.2.1", BURST)
+    assert attempts.wait("192.0.2.1") == pytest.approx(EVERY_SECONDS)
+    assert attempts.wait("192.0.2.2") == 0
+    clock.moment += EVERY_SECONDS
+    refused(attempts, "192.0.2.1", 1)
+    assert attempts.wait("192.0.2.1") == pytest.approx(EVERY_SECONDS)
+    clock.moment += BURST * EVERY_SECONDS * 5
+    refused(attempts, "192.0.2.1", BURST)
+    assert attempts.wait("192.0.2.1") > 0
+
+
+def test_ipv6_addresses_of_one_client_count_together() -> None:
+    attempts = Attempts(Clock(1000))
+    for last in range(BURST):
+        attempts.refused(f"2001:db8::{last:x}")
+    assert attempts.wait("2001:db8::ffff:1")
+    assert not attempts.wait("2001:db8:0:1::1")
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    clock = Clock(1000)
+    attempts = Attempts(clock)
+    for number in range(MAX_ADDRESSES + 10):
+        attempts.refused(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(attempts._buckets) == MAX_ADDRESSES
+    assert attempts.last_hour() == MAX_ADDRESSES + 10
+    clock.moment += 3601
+    assert attempts.last_hour() == 0
