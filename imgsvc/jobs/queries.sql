@@ -208,7 +208,9 @@ FROM processing_jobs
 WHERE (status = 'completed' AND completed_at >= :since) OR (status = 'failed' AND failed_at >= :since)
 
 -- name: latest_failed
-SELECT * FROM processing_jobs WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :limit
+-- SQLite would rather gather all failed jobs of another index and sort them.
+SELECT * FROM processing_jobs INDEXED BY jobs_recent_failed
+WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :limit
 
 -- name: waiting
 SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
@@ -237,7 +239,7 @@ SELECT
   (SELECT created_at FROM image_upload_events ORDER BY id DESC LIMIT 1) AS last_at
 
 -- name: near_limit
-SELECT user_id, org_id, upload_count, window_start FROM upload_rate_limits
+SELECT user_id, org_id, upload_count, window_start FROM upload_rate_limits INDEXED BY windows_by_count
 WHERE upload_count >= :threshold AND window_start > :since AND window_start <= :now
 ORDER BY upload_count DESC LIMIT :limit
 
