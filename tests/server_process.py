@@ -32,7 +32,7 @@ class ServerProcess:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
-        environ = {
+        self.environ: Mapping[str, str] = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "default",
@@ -43,7 +43,6 @@ class ServerProcess:
             "RATE_LIMIT_MAX_UPLOADS": "1000000",
             **environment,
         }
-        self._environ: Mapping[str, str] = environ
         self.http = httpx.Client(timeout=WAIT_SECONDS)
 
     def __enter__(self) -> Self:
@@ -62,7 +61,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=self._environ,
+                env=self.environ,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
