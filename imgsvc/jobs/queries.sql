@@ -183,6 +183,27 @@ SELECT * FROM processing_jobs WHERE status = 'failed' AND deleted_at IS NULL ORD
 -- name: waiting
 SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 
+-- name: waiting_by_lane
+-- From the indexes alone, and from no more than :most entries of each, however many jobs there are.
+SELECT 'previews' AS lane, count(*) AS jobs, min(created_at) AS oldest
+FROM (SELECT created_at FROM processing_jobs WHERE queue = 'previews' ORDER BY turn, created_at LIMIT :most)
+UNION ALL
+SELECT 'renders', count(*), min(created_at)
+FROM (SELECT created_at FROM processing_jobs WHERE queue = 'renders' ORDER BY turn, created_at LIMIT :most)
+UNION ALL
+SELECT 'retrying', count(*), NULL
+FROM (SELECT 1 FROM processing_jobs WHERE status = 'retrying' AND next_attempt_at IS NOT NULL LIMIT :most)
+
+-- name: last_row
+SELECT coalesce(max(rowid), 0) FROM processing_jobs
+
+-- name: stored_bytes
+-- At start, page by page in one snapshot; afterwards the figures are kept in memory.
+SELECT variant.key AS size, sum(json_extract(variant.value, '$.size_bytes')) AS bytes
+FROM processing_jobs AS job, json_each(job.processing_metadata, '$.variants') AS variant
+WHERE job.rowid > :after AND job.rowid <= :upto AND job.status = 'completed' AND job.deleted_at IS NULL
+GROUP BY variant.key
+
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (
   SELECT id FROM image_upload_events WHERE created_at < :before ORDER BY created_at LIMIT :limit)
