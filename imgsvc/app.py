@@ -17,6 +17,8 @@ from starlette.types import Scope
 
 from .access.tokens import Tokens
 from .http import about, health, images, jobs, uploads
+from .http.measured import Measured
+from .http.metrics import exposition
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
@@ -37,8 +39,10 @@ from .parts import Parts
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
 from .storage.local import LocalStorage
+from .storage.measured import MeasuredStorage
 from .telemetry.figures import Figures
 from .telemetry.health import Health
+from .telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -67,6 +71,7 @@ ROUTES = [
     Route("/api/v1/health/live", health.live),
     Route("/api/v1/health/stats", health.stats),
     Route("/api/v1/health/failed", health.failed),
+    Route("/metrics", exposition),
     Route("/storage/{path:path}", images.stored),
 ]
 
@@ -87,25 +92,27 @@ class Doubles:
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
     """The whole service as an ASGI application; its lifespan opens and closes everything."""
     settings = settings or Settings.load()
+    metrics = Metrics(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(settings, doubles or Doubles()) as parts:
+        async with running(settings, doubles or Doubles(), metrics) as parts:
             app.state.parts = parts
             yield
 
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, metrics),
         exception_handlers={Problem: as_problem, HTTPException: as_problem},
     )
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
     app.state.public_url = settings.service.public_url
+    app.state.metrics = metrics
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Outermost first. CORS stands outside the hosts check and the errors, so that a browser can read these too."""
     server = settings.server
     cross_origin = Middleware(
@@ -119,6 +126,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
         Middleware(Tracing),
+        Middleware(Measured, metrics=metrics, routes=ROUTES),
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),
         Middleware(AllowedHosts, names=allowed_hosts(settings)),
@@ -126,7 +134,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
+async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Parts]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
     data, staging, scratch = settings.data, settings.data / "staging", settings.data / "scratch"
     await anyio.to_thread.run_sync(lambda: data.mkdir(mode=0o700, parents=True, exist_ok=True))
@@ -134,13 +142,13 @@ async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
         await anyio.to_thread.run_sync(_prepare_folders, staging, scratch)
         db = await open_for_writing(settings.database.path)
         try:
-            writer = Writer(db)
-            async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
+            writer = Writer(db, metrics.query)
+            async with Readers(settings.database.path, metrics.query) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
-                    figures = Figures()
+                    figures = Figures(metrics.job_came_to)
                     table = Table(readers, writer, figures)
-                    async with _serving(settings, doubles, table, figures, staging, scratch) as parts:
+                    async with _serving(settings, doubles, table, figures, metrics, staging, scratch) as parts:
                         yield parts
                 finally:
                     writer.close()
@@ -151,13 +159,20 @@ async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, doubles: Doubles, table: Table, figures: Figures, staging: Path, scratch: Path
+    settings: Settings,
+    doubles: Doubles,
+    table: Table,
+    figures: Figures,
+    metrics: Metrics,
+    staging: Path,
+    scratch: Path,
 ) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
     await table.seed()
-    storage = doubles.storage or LocalStorage(settings.storage.path)
-    lanes, memory = doubles.lanes or _lanes(settings), budget(settings.workers)
+    storage = MeasuredStorage(doubles.storage or LocalStorage(settings.storage.path), metrics.storage_operation)
+    metrics.uses_storage(storage.name)
+    lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
     endings = Endings()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
@@ -176,6 +191,7 @@ async def _serving(
         scratch=scratch,
         limits=limits,
         endings=endings,
+        made=metrics.variant_made,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     checks = Health(table, storage, lanes, settings.data, scratch, reserve)
@@ -218,11 +234,13 @@ async def _serving(
         figures=figures,
         endings=endings,
         housekeeping=housekeeping,
+        metrics=metrics,
     )
     async with anyio.create_task_group() as starting:
         for lane in lanes:
             starting.start_soon(lane.start)
     async with anyio.create_task_group() as group:
+        await group.start(table.seed_stored)
         group.start_soon(queue.run)
         await checks.measure()
         group.start_soon(checks.run)
@@ -243,11 +261,11 @@ def _prepare_folders(staging: Path, scratch: Path) -> None:
     empty_folder(scratch)
 
 
-def _lanes(settings: Settings) -> list[ProcessLane]:
+def _lanes(settings: Settings, metrics: Metrics) -> list[ProcessLane]:
     """The preview lane, then the render lanes."""
-    share = settings.workers.jobs_per_process
+    share, ended = settings.workers.jobs_per_process, metrics.worker_ended
     renders = [
-        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share)
+        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share, ended=ended)
         for n in range(render_lanes(settings.workers))
     ]
-    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10), *renders]
+    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10, ended=ended), *renders]
