@@ -37,7 +37,7 @@ class Measured:
                 status = message["status"]
             await send(message)
 
-        self._metrics.in_progress.inc()
+        self._metrics.in_progress += 1
         try:
             await self.app(scope, receive, send_noted)
         except Exception as error:
@@ -45,13 +45,13 @@ class Measured:
                 scope["problem"] = "internal_error"  # amid an answer: there was no other way to say so
             raise
         finally:
-            self._metrics.in_progress.dec()
+            self._metrics.in_progress -= 1
             self._note(scope, status, time.perf_counter() - began)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         endpoint = _template(scope.get("route"))
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
-        self._metrics.request(method, endpoint, status, seconds)
+        self._metrics.request(method, endpoint, str(status), seconds)
         if "problem" in scope:
             self._metrics.error(scope["problem"], endpoint)
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from math import nan
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
@@ -15,6 +16,7 @@ from ..settings import Settings
 from ..storage.measured import Operation, OperationStatus
 
 UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
+Child = TypeVar("Child", bound=MetricWrapperBase)
 JobStatus = Literal["completed", "failed", "retrying"]
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -29,6 +31,18 @@ class _Registry(CollectorRegistry):
         for metric in super().collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+class _ByLabels(dict[tuple[str, ...], Child]):
+    """The children of a metric that every request moves: `labels()` takes a lock and makes the texts anew each time."""
+
+    def __init__(self, metric: Child) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Child:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
 
 
 class Metrics:
@@ -51,12 +65,15 @@ class Metrics:
         service.info(
             {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
         )
-        self.in_progress = gauge("http_requests_in_progress", "Requests being answered.")
-        self._requests = counter(
-            "http_requests_total", "Requests; endpoint is the route's template.", "method", "endpoint", "status"
+        self.in_progress = 0
+        self._in_progress = gauge("http_requests_in_progress", "Requests being answered.")
+        self._requests = _ByLabels(
+            counter(
+                "http_requests_total", "Requests; endpoint is the route's template.", "method", "endpoint", "status"
+            )
         )
-        self._request_seconds = histogram(
-            "http_request_duration_seconds", "Until the last byte was handed over.", "method", "endpoint"
+        self._request_seconds = _ByLabels(
+            histogram("http_request_duration_seconds", "Until the last byte was handed over.", "method", "endpoint")
         )
         self._errors = counter(
             "errors_total", "Answers that are errors; error_type is the problem's code.", "error_type", "endpoint"
@@ -69,21 +86,25 @@ class Metrics:
             "image_processing_duration_seconds", "Resizing, encoding and writing one variant.", "size"
         )
         self._stored = gauge("image_storage_bytes", "Bytes of the variants of completed images.", "size")
-        self._queries = histogram(
-            "database_query_duration_seconds",
-            "One statement of queries.sql, or `commit`: all that the writer commits together.",
-            "operation",
-            buckets=FINE_SECONDS,
+        self._queries = _ByLabels(
+            histogram(
+                "database_query_duration_seconds",
+                "One statement of queries.sql, or `commit`: all that the writer commits together.",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
         )
-        self._storage = counter(
-            "storage_operations_total", "Requests to the storage.", "backend", "operation", "status"
+        self._storage = _ByLabels(
+            counter("storage_operations_total", "Requests to the storage.", "backend", "operation", "status")
         )
-        self._storage_seconds = histogram(
-            "storage_operation_duration_seconds",
-            "A request to the storage; a read is over when its first bytes are here.",
-            "backend",
-            "operation",
-            buckets=FINE_SECONDS,
+        self._storage_seconds = _ByLabels(
+            histogram(
+                "storage_operation_duration_seconds",
+                "A request to the storage; a read is over when its first bytes are here.",
+                "backend",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
         )
         self._waiting = gauge(
             "job_queue_length", "Jobs that wait for a preview, for a render, or for their next attempt.", "lane"
@@ -94,7 +115,7 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """A rate needs a zero to begin with: the first failure must not be a series' first value."""
+        """A rate needs a zero to begin with, or the first failure is lost. Naming the labels makes the series."""
         for status in get_args(UploadStatus):
             self._uploads.labels(status)
         for status in get_args(JobStatus):
@@ -103,17 +124,17 @@ class Metrics:
             self._restarts.labels(reason)
         for size in self._sizes:
             self._made.labels(size)
-        self._queries.labels("commit")
+        self._queries["commit",]
 
     def uses_storage(self, backend: str) -> None:
         for operation in get_args(Operation):
-            self._storage_seconds.labels(backend, operation)
+            self._storage_seconds[backend, operation]
             for status in get_args(OperationStatus):
-                self._storage.labels(backend, operation, status)
+                self._storage[backend, operation, status]
 
-    def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, endpoint, status).inc()
-        self._request_seconds.labels(method, endpoint).observe(seconds)
+    def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
+        self._requests[method, endpoint, status].inc()
+        self._request_seconds[method, endpoint].observe(seconds)
 
     def error(self, error_type: str, endpoint: str) -> None:
         self._errors.labels(error_type, endpoint).inc()
@@ -135,17 +156,18 @@ class Metrics:
         self._made.labels(size).observe(seconds)
 
     def query(self, operation: str, seconds: float) -> None:
-        self._queries.labels(operation).observe(seconds)
+        self._queries[operation,].observe(seconds)
 
     def storage_operation(self, backend: str, operation: Operation, status: OperationStatus, seconds: float) -> None:
-        self._storage.labels(backend, operation, status).inc()
-        self._storage_seconds.labels(backend, operation).observe(seconds)
+        self._storage[backend, operation, status].inc()
+        self._storage_seconds[backend, operation].observe(seconds)
 
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
         """What is only asked for when somebody looks. None: not known now, which is not the same as 0."""
+        self._in_progress.set(self.in_progress)
         self._active.set(active)
         self._waiting.labels("previews").set(waiting.previews if waiting else nan)
         self._waiting.labels("renders").set(waiting.renders if waiting else nan)
