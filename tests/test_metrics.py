@@ -145,6 +145,8 @@ async def test_exact_counts(start: Starter) -> None:
         missing = {"error_type": "size_not_available", "endpoint": "/api/v1/images/{image_id}"}
         assert value(now, "errors_total", **missing) == 5
         assert value(now, "image_processing_jobs_total", status="completed") == 2
+        for operation in ("commit", "job", "job_of_image", "waiting_by_lane"):
+            assert value(now, "database_query_duration_seconds_count", operation=operation) >= 1
         for size in SIZES:
             assert value(now, "image_processing_duration_seconds_count", size=size) == 2
             assert 0 < value(now, "image_processing_duration_seconds_sum", size=size) < 30
