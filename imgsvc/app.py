@@ -20,6 +20,8 @@ from .access.tokens import Tokens
 from .data_folder import DataFolder, open_data_folder
 from .http import about, dashboard, health, images, jobs, operator, operator_jobs, uploads
 from .http.dashboard_answer import Dashboard
+from .http.measured import Measured
+from .http.metrics import exposition
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
@@ -36,7 +38,9 @@ from .parts import Parts
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
 from .storage.local import LocalStorage
+from .storage.measured import MeasuredStorage
 from .telemetry.health import Health
+from .telemetry.metrics import Metrics
 from .telemetry.system import Machine
 
 log = structlog.get_logger()
@@ -77,6 +81,7 @@ ROUTES = [
     Route("/dashboard/data", dashboard.data),
     Route("/dashboard/login", dashboard.login_page),
     Route("/dashboard/static/{name}", dashboard.static),
+    Route("/metrics", exposition),
     Route("/storage/{path:path}", images.stored),
 ]
 
@@ -97,25 +102,27 @@ class Doubles:
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
     """The whole service as an ASGI application; its lifespan opens and closes everything."""
     settings = settings or Settings.load()
+    metrics = Metrics(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(settings, doubles or Doubles()) as parts:
+        async with running(settings, doubles or Doubles(), metrics) as parts:
             app.state.parts = parts
             yield
 
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=_middleware(settings),
+        middleware=_middleware(settings, metrics),
         exception_handlers={Problem: as_problem, HTTPException: as_problem},
     )
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
     app.state.public_url = settings.service.public_url
+    app.state.metrics = metrics
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     """Outermost first. CORS stands outside the hosts check and the errors, so that a browser can read these too."""
     server = settings.server
     cross_origin = Middleware(
@@ -129,6 +136,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
         Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
         Middleware(Tracing),
+        Middleware(Measured, metrics=metrics, routes=ROUTES),
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),
         Middleware(AllowedHosts, names=allowed_hosts(settings)),
@@ -136,21 +144,22 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 @asynccontextmanager
-async def running(settings: Settings, doubles: Doubles) -> AsyncIterator[Parts]:
+async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Parts]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
     wait = settings.jobs.lock_wait_seconds
-    async with open_data_folder(settings, wait) as data, _serving(settings, doubles, data) as parts:
+    async with open_data_folder(settings, wait, metrics) as data, _serving(settings, doubles, metrics, data) as parts:
         yield parts
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, doubles: Doubles, data: DataFolder) -> AsyncIterator[Parts]:
+async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data: DataFolder) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
     table = data.table
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
     await table.seed()
-    storage = doubles.storage or LocalStorage(settings.storage.path)
-    lanes, memory = doubles.lanes or _lanes(settings), budget(settings.workers)
+    storage = MeasuredStorage(doubles.storage or LocalStorage(settings.storage.path), metrics.storage_operation)
+    metrics.uses_storage(storage.name)
+    lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
     endings = Endings()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
@@ -169,6 +178,7 @@ async def _serving(settings: Settings, doubles: Doubles, data: DataFolder) -> As
         scratch=data.scratch,
         limits=limits,
         endings=endings,
+        made=metrics.variant_made,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     checks = Health(table, storage, lanes, settings.data, data.scratch, reserve)
@@ -218,11 +228,13 @@ async def _serving(settings: Settings, doubles: Doubles, data: DataFolder) -> As
         figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
+        metrics=metrics,
     )
     async with anyio.create_task_group() as starting:
         for lane in lanes:
             starting.start_soon(lane.start)
     async with anyio.create_task_group() as group:
+        await group.start(table.seed_stored)
         group.start_soon(queue.run)
         await checks.measure()
         group.start_soon(checks.run)
@@ -238,11 +250,11 @@ async def _serving(settings: Settings, doubles: Doubles, data: DataFolder) -> As
     log.info("stopped")
 
 
-def _lanes(settings: Settings) -> list[ProcessLane]:
+def _lanes(settings: Settings, metrics: Metrics) -> list[ProcessLane]:
     """The preview lane, then the render lanes."""
-    share = settings.workers.jobs_per_process
+    share, ended = settings.workers.jobs_per_process, metrics.worker_ended
     renders = [
-        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share)
+        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share, ended=ended)
         for n in range(render_lanes(settings.workers))
     ]
-    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10), *renders]
+    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10, ended=ended), *renders]

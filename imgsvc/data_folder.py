@@ -16,6 +16,7 @@ from .jobs.table import Table
 from .jobs.writer import Writer
 from .settings import Settings
 from .telemetry.figures import Figures
+from .telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,11 @@ class DataFolder:
 
 
 @asynccontextmanager
-async def open_data_folder(settings: Settings, lock_wait_seconds: float) -> AsyncIterator[DataFolder]:
+async def open_data_folder(
+    settings: Settings, lock_wait_seconds: float, metrics: Metrics | None = None
+) -> AsyncIterator[DataFolder]:
     """Lock it and bring the database up to date. Raises DataFolderInUse, SchemaTooNew or OSError."""
+    metrics = metrics or Metrics(settings)  # nobody asks for those of a command
     folder = settings.data
     staging, scratch = folder / "staging", folder / "scratch"
     await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
@@ -40,11 +44,11 @@ async def open_data_folder(settings: Settings, lock_wait_seconds: float) -> Asyn
         await anyio.to_thread.run_sync(_prepare, staging, scratch)
         db = await open_for_writing(settings.database.path)
         try:
-            writer = Writer(db)
-            async with Readers(settings.database.path) as readers, anyio.create_task_group() as writing:
+            writer = Writer(db, metrics.query)
+            async with Readers(settings.database.path, metrics.query) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
-                    figures = Figures()
+                    figures = Figures(metrics.job_came_to)
                     table = Table(readers, writer, figures)
                     yield DataFolder(lock, table, Overview(readers), figures, staging, scratch)
                 finally:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .storage.base import Storage
     from .telemetry.figures import Figures
     from .telemetry.health import Health
+    from .telemetry.metrics import Metrics
     from .telemetry.system import Machine
 
 
@@ -47,6 +48,7 @@ class Parts:
     figures: "Figures"
     endings: "Endings"
     housekeeping: "Housekeeping"
+    metrics: "Metrics"
     stopping: bool = field(default=False)
 
     def wind_down(self) -> None:

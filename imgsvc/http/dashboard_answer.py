@@ -45,7 +45,7 @@ class Dashboard:
 async def _made(parts: Parts) -> shown.Everybody:
     overview, lanes, health = parts.overview, parts.queue.lanes(), parts.health.checks()
     look = await parts.machine.look([lane.pid for lane in lanes if lane.pid is not None])
-    waiting, rows = await overview.waiting_by_queue(), await overview.rows(parts.quota)
+    waiting, rows = await overview.waiting(), await overview.rows(parts.quota)
     recent, failed = await overview.recent(LISTED), await parts.table.latest_failed(LISTED)
     workers = _workers(lanes, look, health["workers"])
     return shown.Everybody(

@@ -38,6 +38,7 @@ class Problem(Exception):
         self.more = more
 
     def response(self, request: Request) -> Response:
+        request.scope["problem"] = self.code  # for whoever counts errors
         trace_id = request.scope.get("trace_id", "")
         body = {
             "type": f"{request.app.state.public_url}/errors/{self.code}",

@@ -12,6 +12,7 @@ from starlette.types import Message
 
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
 from ..intake import Origin, Receipt
+from ..jobs.quota import RateLimited
 from ..parts import parts_of
 from ..staged import StagedFile
 from .answers import answer
@@ -49,12 +50,18 @@ class Accepted(BaseModel):
 
 
 async def upload(request: Request) -> Response:
-    body = _Watched(request)
+    body, metrics = _Watched(request), parts_of(request).metrics
     try:
-        return await _upload(request, body)
+        receipt = await _upload(request, body)
+        metrics.upload("replayed" if receipt.replayed else "accepted")
+        return await _accepted(request, receipt)
     except ClientDisconnect:
+        metrics.upload("aborted")
         return Response(status_code=499)  # nobody reads it; the log line shows what happened
     except Exception as error:
+        metrics.upload("rejected")
+        if isinstance(error, RateLimited):
+            metrics.rate_limited()
         refusal = await as_problem(request, error)
         unread = isinstance(error, Stalled) or not await body.drain()
         if unread and request.scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
@@ -62,7 +69,7 @@ async def upload(request: Request) -> Response:
         return refusal
 
 
-async def _upload(request: Request, body: "_Watched") -> Response:
+async def _upload(request: Request, body: "_Watched") -> Receipt:
     parts = parts_of(request)
     identity = authenticated(request)
     if parts.stopping:
@@ -75,8 +82,7 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     with intake.receiving(identity.org_id, identity.user_id, key):
         async with intake.stage() as staged:
             form = await _read(request, body, pace, staged, intake.max_bytes)
-            receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
-    return await _accepted(request, receipt)
+            return await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
 
 
 async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int) -> Form:

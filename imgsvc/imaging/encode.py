@@ -1,7 +1,7 @@
 """Writing a variant: WebP (RFC 9649) with pixels and alpha only, never EXIF, XMP or a profile."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +11,10 @@ from .recipe import FORMAT, Variant, scratch_file
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A variant in the scratch folder: sizes in pixels and bytes, the SHA-256 of its bytes in hex."""
+    """A variant in the scratch folder: sizes in pixels and bytes, the SHA-256 of its bytes in hex.
+
+    `seconds` is what it took from the picture to the file; the same picture and settings may take longer next time.
+    """
 
     name: str
     width: int
@@ -19,6 +22,7 @@ class Encoded:
     size_bytes: int
     sha256: str
     format: str = FORMAT
+    seconds: float = field(default=0.0, compare=False)
 
 
 def encode(image: Image.Image, variant: Variant, folder: Path) -> Encoded:

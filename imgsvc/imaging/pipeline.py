@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 
@@ -83,8 +83,10 @@ def name_colour(picture: Picture) -> None:
 def write_variants(picture: Picture) -> None:
     """Each shrunk from the one picture, so that no variant inherits another's resampling."""
     for variant in picture.variants:
+        began = time.monotonic()
         image = resized(picture.image, fit(picture.size, variant.side))
-        picture.made.append(encode(image, variant, picture.folder))
+        made = encode(image, variant, picture.folder)
+        picture.made.append(replace(made, seconds=time.monotonic() - began))
 
 
 STEPS: tuple[Callable[[Picture], None], ...] = (

@@ -1,5 +1,6 @@
 """Opening the database: migrations, the pragmas that durability rests on, and connections for reading."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
-from .sql import script
+from .sql import QUERIES, Timed, script, untimed
 
 MIGRATIONS = ("schema.sql", "schema_2.sql")  # user_version n means that the first n have run
 BUSY_SECONDS = 10.0
@@ -45,11 +46,18 @@ async def _migrate(db: aiosqlite.Connection) -> None:
         await db.executescript(f"BEGIN IMMEDIATE;\n{script(name)}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
+async def _open_for_reading(uri: str) -> aiosqlite.Connection:
+    db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    db.row_factory = aiosqlite.Row
+    return db
+
+
 class Readers:
     """A few read-only connections, each lent to one reader at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, timed: Timed = untimed) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._timed = timed
         self._all: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
         self._places = anyio.Semaphore(READERS)
@@ -57,9 +65,7 @@ class Readers:
     async def __aenter__(self) -> Self:
         try:
             for _ in range(READERS):
-                uri = f"{self._path.absolute().as_uri()}?mode=ro"
-                db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
-                db.row_factory = aiosqlite.Row
+                db = await _open_for_reading(self._uri)
                 self._all.append(db)
                 self._idle.append(db)
         except BaseException:
@@ -84,6 +90,26 @@ class Readers:
             finally:
                 self._idle.append(db)
 
-    async def fetch(self, sql: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection besides the others, which sees the database as it is now, whatever is committed meanwhile.
+
+        The write-ahead log grows as long as it is open.
+        """
+        db = await _open_for_reading(self._uri)
+        try:
+            await db.execute("BEGIN")
+            await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1")  # BEGIN alone has seen nothing yet
+            yield db
+        finally:
+            with anyio.CancelScope(shield=True):
+                await db.close()
+
+    async def fetch(self, query: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
+        """The rows of a statement of queries.sql. Its time is taken without the wait for a connection."""
         async with self.lend() as db:
-            return list(await db.execute_fetchall(sql, parameters))
+            began = time.perf_counter()
+            try:
+                return list(await db.execute_fetchall(QUERIES[query], parameters))
+            finally:
+                self._timed(query, time.perf_counter() - began)

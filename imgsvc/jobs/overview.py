@@ -9,12 +9,16 @@ from typing import Any
 from .database import Readers
 from .model import Job, as_text, now
 from .quota import Quota
-from .sql import QUERIES
+
+MOST_COUNTED = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Jobs that wait for a lane or for their next attempt, and since when the oldest waits for a lane, in seconds."""
+    """Jobs that wait for a lane or for their next attempt, each up to MOST_COUNTED.
+
+    `oldest_seconds` is the age of the oldest job that waits for a lane, since it was accepted; None: none does.
+    """
 
     previews: int
     renders: int
@@ -58,33 +62,34 @@ class Overview:
     async def recent(self, limit: int, status: str | None = None) -> list[Job]:
         """The newest jobs, or the newest of one status."""
         query = "recent_jobs" if status is None else "recent_jobs_of_status"
-        rows = await self._readers.fetch(QUERIES[query], {"limit": limit, "status": status})
+        rows = await self._readers.fetch(query, {"limit": limit, "status": status})
         return [Job.of(row) for row in rows]
 
     async def next_retries(self, limit: int) -> list[Job]:
         """Jobs that will be tried again, the next one first."""
-        return [Job.of(row) for row in await self._readers.fetch(QUERIES["next_retries"], {"limit": limit})]
+        return [Job.of(row) for row in await self._readers.fetch("next_retries", {"limit": limit})]
 
     async def events(self, job_id: str, limit: int) -> list[Event]:
         """The audit trail of one job, the latest first."""
-        rows = await self._readers.fetch(QUERIES["events_of_job"], {"job_id": job_id, "limit": limit})
+        rows = await self._readers.fetch("events_of_job", {"job_id": job_id, "limit": limit})
         return [Event(row["event_type"], json.loads(row["metadata"]), row["created_at"]) for row in rows]
 
-    async def waiting_by_queue(self) -> Waiting:
-        (row,) = await self._readers.fetch(QUERIES["waiting_by_queue"], {})
-        oldest = (now() - datetime.fromisoformat(row["oldest"])).total_seconds() if row["oldest"] else None
-        return Waiting(row["previews"], row["renders"], row["retrying"], oldest)
+    async def waiting(self) -> Waiting:
+        rows = {row["lane"]: row for row in await self._readers.fetch("waiting_by_lane", {"most": MOST_COUNTED})}
+        oldest = min((row["oldest"] for row in rows.values() if row["oldest"]), default=None)
+        age = max(0.0, (now() - datetime.fromisoformat(oldest)).total_seconds()) if oldest else None
+        return Waiting(rows["previews"]["jobs"], rows["renders"]["jobs"], rows["retrying"]["jobs"], age)
 
     async def rows(self, quota: Quota) -> Rows:
-        (ids,) = await self._readers.fetch(QUERIES["event_ids"], {})
-        (windows,) = await self._readers.fetch(QUERIES["windows"], _current(quota))
+        (ids,) = await self._readers.fetch("event_ids", {})
+        (windows,) = await self._readers.fetch("windows", _current(quota))
         events = ids["last"] - ids["first"] + 1 if ids["last"] else 0
         return Rows(events, ids["last_at"], windows["stored"], windows["active"])
 
     async def near_limit(self, quota: Quota, share: float, limit: int) -> list[Window]:
         """Users who have used at least `share` (0 to 1) of the quota in the current window, the fullest first."""
         values = {"threshold": math.ceil(quota.max_uploads * share), "limit": limit, **_current(quota)}
-        rows = await self._readers.fetch(QUERIES["near_limit"], values)
+        rows = await self._readers.fetch("near_limit", values)
         return [Window(row["user_id"], row["org_id"], row["upload_count"], row["window_start"]) for row in rows]
 
 

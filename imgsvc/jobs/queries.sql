@@ -215,6 +215,27 @@ WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :li
 -- name: waiting
 SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 
+-- name: waiting_by_lane
+-- From the indexes alone, and from no more than :most entries of each, however many jobs there are.
+SELECT 'previews' AS lane, count(*) AS jobs, min(created_at) AS oldest
+FROM (SELECT created_at FROM processing_jobs WHERE queue = 'previews' ORDER BY turn, created_at LIMIT :most)
+UNION ALL
+SELECT 'renders', count(*), min(created_at)
+FROM (SELECT created_at FROM processing_jobs WHERE queue = 'renders' ORDER BY turn, created_at LIMIT :most)
+UNION ALL
+SELECT 'retrying', count(*), NULL
+FROM (SELECT 1 FROM processing_jobs WHERE status = 'retrying' AND next_attempt_at IS NOT NULL LIMIT :most)
+
+-- name: last_row
+SELECT coalesce(max(rowid), 0) FROM processing_jobs
+
+-- name: stored_bytes
+-- At start, page by page in one snapshot; afterwards the figures are kept in memory.
+SELECT variant.key AS size, sum(json_extract(variant.value, '$.size_bytes')) AS bytes
+FROM processing_jobs AS job, json_each(job.processing_metadata, '$.variants') AS variant
+WHERE job.rowid > :after AND job.rowid <= :upto AND job.status = 'completed' AND job.deleted_at IS NULL
+GROUP BY variant.key
+
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (
   SELECT id FROM image_upload_events WHERE created_at < :before ORDER BY created_at LIMIT :limit)
@@ -226,7 +247,8 @@ SELECT * FROM processing_jobs WHERE deleted_at IS NULL ORDER BY created_at DESC 
 SELECT * FROM processing_jobs WHERE deleted_at IS NULL AND status = :status ORDER BY created_at DESC LIMIT :limit
 
 -- name: next_retries
-SELECT * FROM processing_jobs WHERE status = 'retrying' ORDER BY next_attempt_at LIMIT :limit
+SELECT * FROM processing_jobs WHERE status = 'retrying' AND next_attempt_at IS NOT NULL
+ORDER BY next_attempt_at LIMIT :limit
 
 -- name: events_of_job
 SELECT event_type, metadata, created_at FROM image_upload_events WHERE job_id = :job_id ORDER BY id DESC LIMIT :limit
@@ -248,10 +270,3 @@ SELECT
   (SELECT count(*) FROM upload_rate_limits WHERE window_start > :since AND window_start <= :now) AS active,
   (SELECT count(*) FROM upload_rate_limits) AS stored
 
--- name: waiting_by_queue
--- As many rows as may wait at the most.
-SELECT
-  (SELECT count(*) FROM processing_jobs WHERE queue = 'previews') AS previews,
-  (SELECT count(*) FROM processing_jobs WHERE queue = 'renders') AS renders,
-  (SELECT count(*) FROM processing_jobs WHERE status = 'retrying') AS retrying,
-  (SELECT min(created_at) FROM processing_jobs WHERE queue IS NOT NULL) AS oldest

@@ -14,7 +14,7 @@ from ..storage.base import Storage
 from .endings import Endings
 from .model import Job, QueueName, now
 from .retry import Failure, runs_alone
-from .run import Limits, Run
+from .run import Limits, Made, Run
 from .table import Table
 from .workers import Lane, Outcome
 
@@ -94,6 +94,7 @@ class Queue:
         scratch: Path,
         limits: Limits,
         endings: Endings,
+        made: Made,
     ) -> None:
         self._table = table
         self._endings = endings
@@ -101,6 +102,7 @@ class Queue:
         self._staging = staging
         self._scratch = scratch
         self._limits = limits
+        self._made = made
         self._sides = {
             "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
             "renders": _Side("renders", render_lanes, Memory(render_memory)),
@@ -218,7 +220,7 @@ class Queue:
                 await changed.wait()
 
     def _begin(self, side: _Side, job: Job) -> Run:
-        run = Run(job, self._table, self._storage, self._staging, self._scratch, self._limits)
+        run = Run(job, self._table, self._storage, self._staging, self._scratch, self._limits, self._made)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)

@@ -1,6 +1,7 @@
 """One run of one job, from its claim to the row that says how it ended."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ RECORD_AGAIN_SECONDS = 1.0
 PREVIEW_SECONDS = 4.0  # measured: 10 ms for 6 MP, 0.8 s for a progressive 50 MP, here
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.1
 
+Made = Callable[[str, float], None]  # told the name of a variant, and the seconds that making it took
 
 CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fence has moved on
 
@@ -41,7 +43,9 @@ class Limits:
 class Run:
     """Built for each claim; nothing of it outlives the row's next state."""
 
-    def __init__(self, job: Job, table: Table, storage: Storage, staging: Path, scratch: Path, limits: Limits) -> None:
+    def __init__(
+        self, job: Job, table: Table, storage: Storage, staging: Path, scratch: Path, limits: Limits, made: Made
+    ) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"
         self.given_back = False  # the service is stopping: it costs no attempt
@@ -54,13 +58,23 @@ class Run:
         self._source = staging / (job.staging_path or job.job_id)
         self._scratch = scratch / f"{job.job_id}.{job.run}"
         self._limits = limits
+        self._made = made
         self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     async def render(self, lane: Lane) -> Outcome:
         await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
         if self.cancelled:
             return CANCELLED
-        return await lane.run(self._task())
+        outcome = await lane.run(self._task())
+        if isinstance(outcome, Rendered):
+            self._tell_made(outcome)
+        return outcome
+
+    def _tell_made(self, rendered: Rendered) -> None:
+        known = {variant.name for variant in self.job.recipe.variants}
+        for made in rendered.variants:
+            if made.name in known:
+                self._made(made.name, made.seconds)
 
     def _task(self) -> Task:
         job = self.job
@@ -198,7 +212,7 @@ def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
     before = job.measured
     variants = dict(before.get("variants", {}))
     for made in rendered.variants:
-        variants[made.name] = made.model_dump(exclude={"name"})
+        variants[made.name] = made.model_dump(exclude={"name", "seconds"})
     found: dict[str, Any] = {**before, "variants": variants}
     if rendered.dominant_colour:
         found["dominant_color"] = rendered.dominant_colour

@@ -1,8 +1,10 @@
 """Named statements out of a .sql file, so that the durability logic is reviewed in one place."""
 
 import re
+from collections.abc import Callable
 from importlib.resources import files
 
+Timed = Callable[[str, float], None]  # told the name of what was run, and the seconds that it took
 HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -14,6 +16,10 @@ def statements(name: str) -> dict[str, str]:
     """The statements of a file by their names."""
     parts = HEADING.split(script(name))[1:]
     return {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def untimed(_operation: str, _seconds: float) -> None:
+    """Nobody wants to know."""
 
 
 QUERIES = statements("queries.sql")

@@ -1,9 +1,14 @@
 """The job table for the rest of the house: reading jobs, and handing changes to the writer."""
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
+
+import structlog
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskStatus
 
 from . import changes
 from .changes import Accepted, Blocked, Claimed
@@ -11,16 +16,24 @@ from .database import Readers
 from .model import Job, NewJob, QueueName, as_text, now
 from .quota import Quota, Standing, standing
 from .retry import Decision, Failure
-from .sql import QUERIES
+from .stored import bytes_by_variant, sum_stored
 from .writer import Writer
+
+log = structlog.get_logger()
 
 
 class Observer(Protocol):
-    """Told of every committed change of status, so that nobody has to count rows."""
+    """Told of every committed change of status, and of the bytes of what is stored and removed ({variant: bytes}).
+
+    So nobody has to count rows.
+    """
 
     def seed(self, statuses: dict[str, int]) -> None: ...
     def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
+    def seed_stored(self, taken: Mapping[str, int]) -> None: ...
+    def stored(self, taken: Mapping[str, int]) -> None: ...
+    def removed(self, freed: Mapping[str, int]) -> None: ...
 
 
 class Table:
@@ -38,30 +51,28 @@ class Table:
         return await self._one("job_of_image", image_id=image_id)
 
     async def is_staged(self, job_id: str) -> bool:
-        return bool(await self._readers.fetch(QUERIES["staged"], {"job_id": job_id}))
+        return bool(await self._readers.fetch("staged", {"job_id": job_id}))
 
     async def leftovers(self, after: str, limit: int) -> list[Job]:
-        rows = await self._readers.fetch(QUERIES["leftovers"], {"after": after, "limit": limit})
+        rows = await self._readers.fetch("leftovers", {"after": after, "limit": limit})
         return [Job.of(row) for row in rows]
 
     async def leftover(self, job_id: str) -> list[Job]:
         """The job, if it still is a leftover."""
-        return [Job.of(row) for row in await self._readers.fetch(QUERIES["leftover"], {"job_id": job_id})]
+        return [Job.of(row) for row in await self._readers.fetch("leftover", {"job_id": job_id})]
 
     async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
         values = {"before": as_text(before), "after": after, "limit": limit}
-        rows = await self._readers.fetch(QUERIES["expired_sources"], values)
+        rows = await self._readers.fetch("expired_sources", values)
         return [Job.of(row) for row in rows]
 
     async def next_due(self) -> datetime | None:
-        rows = await self._readers.fetch(QUERIES["next_due"], {})
+        rows = await self._readers.fetch("next_due", {})
         return datetime.fromisoformat(rows[0][0]) if rows[0][0] else None
 
     async def first_in_line(self) -> str | None:
         """created_at of the waiting job with the lowest turn; None when nothing waits."""
-        rows = [
-            await self._readers.fetch(QUERIES["next_waiting"], {"queue": queue}) for queue in ("previews", "renders")
-        ]
+        rows = [await self._readers.fetch("next_waiting", {"queue": queue}) for queue in ("previews", "renders")]
         return min((found[0]["created_at"] for found in rows if found), default=None)
 
     async def touch(self) -> None:
@@ -70,32 +81,44 @@ class Table:
 
     async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
         """{image id: job} of those that exist."""
-        rows = await self._readers.fetch(QUERIES["images"], {"image_ids": json.dumps(list(image_ids))})
+        rows = await self._readers.fetch("images", {"image_ids": json.dumps(list(image_ids))})
         return {row["image_id"]: Job.of(row) for row in rows}
 
     async def latest_failed(self, limit: int) -> list[Job]:
-        return [Job.of(row) for row in await self._readers.fetch(QUERIES["latest_failed"], {"limit": limit})]
+        return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
 
     async def waiting(self) -> int:
         """How many jobs wait for a lane."""
-        return int((await self._readers.fetch(QUERIES["waiting"], {}))[0]["jobs"])
+        return int((await self._readers.fetch("waiting", {}))[0]["jobs"])
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing:
         """How much of the quota is left, without taking any."""
-        rows = await self._readers.fetch(QUERIES["rate_window"], {"org_id": org_id, "user_id": user_id})
+        rows = await self._readers.fetch("rate_window", {"org_id": org_id, "user_id": user_id})
         return standing(rows[0] if rows else None, quota, now())
 
     async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
         """Whether an upload with this idempotency key was accepted, and not too long ago."""
-        rows = await self._readers.fetch(QUERIES["of_key"], {"org_id": org_id, "user_id": user_id, "key": key})
+        rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not changes.key_expired(Job.of(rows[0]))
 
     async def seed(self) -> None:
         """Count once what the observer will be told of from now on. Before any other change."""
-        rows = await self._readers.fetch(QUERIES["count_by_status"], {})
+        rows = await self._readers.fetch("count_by_status", {})
         self._observer.seed({row["status"]: row["jobs"] for row in rows})
-        for row in await self._readers.fetch(QUERIES["ended_since"], {"since": as_text(now() - timedelta(days=1))}):
+        for row in await self._readers.fetch("ended_since", {"since": as_text(now() - timedelta(days=1))}):
             self._observer.ended(row["status"], row["began_at"], row["started_at"], row["ended_at"])
+
+    async def seed_stored(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """Sum up what was stored when this said `started`, while what is stored and removed goes on.
+
+        Before any change of a job, since the observer is told of all that come after.
+        """
+        async with self._readers.snapshot() as db:
+            task_status.started()
+            try:
+                self._observer.seed_stored(await sum_stored(db))
+            except sqlite3.Error as error:
+                log.error("stored_bytes_unknown", reason=str(error))
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Take a place and insert the job, or find the one that the same idempotency key made before.
@@ -117,6 +140,8 @@ class Table:
         deleted = await self._write(lambda db: changes.delete(db, job.job_id))
         if deleted is not None:
             self._observer.moved(deleted.status, None)
+            if deleted.status == "completed":
+                self._observer.removed(bytes_by_variant(deleted.measured))
         return deleted
 
     async def drop_rate_windows(self, quota: Quota) -> None:
@@ -149,6 +174,7 @@ class Table:
         recorded = await self._write(lambda db: changes.ended(db, "complete", job, "completed", values))
         if recorded:
             self._observer.ended("completed", job.began_at, job.started_at, as_text(now()))
+            self._observer.stored(bytes_by_variant(measured))
         return self._told(recorded, "completed")
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
@@ -180,7 +206,9 @@ class Table:
 
     async def replay(self, retry_delay_seconds: float) -> tuple[int, int]:
         """At start: what was running waits again. Returns how many were replayed and how many given up."""
-        return await self._write(lambda db: changes.replay(db, retry_delay_seconds))
+        replayed, given_up = await self._write(lambda db: changes.replay(db, retry_delay_seconds))
+        self._observer.moved("processing", "failed", given_up)
+        return replayed, given_up
 
     async def source_removed(self, job: Job) -> None:
         await self._write(changes.execute("source_removed", job_id=job.job_id))
@@ -192,5 +220,5 @@ class Table:
         await self._write(changes.execute("expire_source", job_id=job.job_id, before=as_text(before)))
 
     async def _one(self, query: str, **values: str) -> Job | None:
-        rows = await self._readers.fetch(QUERIES[query], values)
+        rows = await self._readers.fetch(query, values)
         return Job.of(rows[0]) if rows else None

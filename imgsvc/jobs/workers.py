@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from .retry import Failure
 
 log = structlog.get_logger()
+EndReason = Literal["died", "died_idle", "killed", "retired", "time_limit", "unusable_answer"]
 
 START_SECONDS = 60  # for a worker to come up on a box that is busy
 KILL_AFTER_SECONDS = 2  # past the deadline that the worker checks between two steps
 MAX_LINE = 1 << 20  # bytes of one answer
+LONGEST_SECONDS = 86_400  # that a worker may say one variant took
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 
 
@@ -57,6 +60,7 @@ class VariantMade(BaseModel):
     size_bytes: int = Field(ge=1)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     format: Literal["webp"]
+    seconds: float = Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
 
 
 class Rendered(BaseModel):
@@ -112,8 +116,18 @@ class Lane(Protocol):
 
 
 class ProcessLane:
-    def __init__(self, name: str, *, nice: int, jobs_per_process: int) -> None:
+    """`ended` is told of each worker that another will replace, and why."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nice: int,
+        jobs_per_process: int,
+        ended: Callable[[EndReason], None] = lambda _reason: None,
+    ) -> None:
         self.name = name
+        self._ended = ended
         self.restarts = 0
         self._nice = nice
         self._jobs_per_process = jobs_per_process
@@ -139,6 +153,8 @@ class ProcessLane:
         """Have a worker that is warm. Raises OSError or TimeoutError when none comes up."""
         if self.alive and self._jobs_done < self._jobs_per_process:
             return
+        if self._process is not None and not self._shut:
+            await self._end("retired" if self.alive else "died_idle")
         await self.close()
         if self._shut:
             raise ChildProcessError("the lane was shut")
@@ -189,7 +205,8 @@ class ProcessLane:
                 raise
             if answer is not None:
                 return await self._settle(task, answer)
-            await self._end("died_idle")  # before it had seen the task: not the picture's doing
+            # Before it had seen the task: not the picture's doing.
+            await self._end("killed" if self._killed else "died_idle")
             if self._killed:
                 return Failure("cancelled", "The task was ended before it began.")
         return Failure("internal_error", "No worker process stayed alive to take this image.")
@@ -211,7 +228,7 @@ class ProcessLane:
 
     async def _settle(self, task: Task, answer: Answer | Failure) -> Outcome:
         if isinstance(answer, Failure):
-            await self._end("died")
+            await self._end("killed" if self._killed else "died")
             return answer
         self._jobs_done += 1
         if answer.log:
@@ -231,8 +248,9 @@ class ProcessLane:
             raise ValueError("not an object")
         return message
 
-    async def _end(self, reason: str) -> None:
+    async def _end(self, reason: EndReason) -> None:
         self.restarts += 1
+        self._ended(reason)
         log.info("worker_ended", lane=self.name, pid=self.pid, reason=reason)
         await self.close()
 

@@ -5,6 +5,7 @@ callers hand over whole functions, and what the task finds waiting is committed 
 """
 
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 import aiosqlite
 import anyio
 import structlog
+
+from .sql import Timed, untimed
 
 T = TypeVar("T")
 Change = Callable[[aiosqlite.Connection], Awaitable[T]]
@@ -34,8 +37,9 @@ class _Waiting:
 
 
 class Writer:
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: aiosqlite.Connection, timed: Timed = untimed) -> None:
         self._db = db
+        self._timed = timed
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
     async def write(self, change: Change[T]) -> T:
@@ -74,6 +78,7 @@ class Writer:
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
+        began = time.perf_counter()
         try:
             await self._db.execute("BEGIN IMMEDIATE")
             for waiting in batch:
@@ -87,6 +92,7 @@ class Writer:
         finally:
             for waiting in batch:
                 waiting.done.set()
+            self._timed("commit", time.perf_counter() - began)
 
     async def _apply(self, waiting: _Waiting) -> None:
         """Run one change under a savepoint. Raises only when SQLite gave up the whole transaction."""

@@ -1,1 +1,1 @@
-"""What the service says about itself: logs and health."""
+"""What the service says about itself: logs, health, figures, metrics."""

@@ -1,6 +1,7 @@
 """Counts and speeds, kept in memory: seeded once at start, moved by every committed change, never scanned for."""
 
 from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,8 +31,13 @@ class Performance:
 
 
 class Figures:
-    def __init__(self) -> None:
+    """`came_to` is told of every status that jobs come to, and of how many."""
+
+    def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
+        self._came_to = came_to
         self._statuses: Counter[str] = Counter()
+        self._stored: Counter[str] = Counter()
+        self._stored_known = False
         self._minutes: deque[Minute] = deque(maxlen=KEPT_MINUTES)
 
     def seed(self, statuses: dict[str, int]) -> None:
@@ -43,6 +49,7 @@ class Figures:
             self._statuses[before] -= jobs
         if after:
             self._statuses[after] += jobs
+            self._came_to(after, jobs)
 
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
         """A job has ended; times are RFC 3339. In any order within the minutes that are kept."""
@@ -54,6 +61,21 @@ class Figures:
         minute.completed += 1
         minute.processing_seconds += (end - datetime.fromisoformat(started_at or began_at)).total_seconds()
         minute.ready_seconds += (end - datetime.fromisoformat(began_at)).total_seconds()
+
+    def seed_stored(self, taken: Mapping[str, int]) -> None:
+        """{variant: bytes} of what had been stored before any of it was told of here."""
+        self._stored.update(taken)
+        self._stored_known = True
+
+    def stored(self, taken: Mapping[str, int]) -> None:
+        self._stored.update(taken)
+
+    def removed(self, freed: Mapping[str, int]) -> None:
+        self._stored.subtract(freed)
+
+    def stored_bytes(self) -> dict[str, int] | None:
+        """{variant: bytes} of the completed images; None until they have been summed up once."""
+        return dict(self._stored) if self._stored_known else None
 
     def by_status(self) -> dict[str, int]:
         return {status: max(0, self._statuses[status]) for status in STATUSES}

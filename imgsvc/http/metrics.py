@@ -1,0 +1,37 @@
+"""GET /metrics: what Prometheus comes for."""
+
+import sqlite3
+
+import anyio
+import anyio.to_thread
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..jobs.overview import Overview, Waiting
+from ..parts import parts_of
+from .gate import reader
+
+log = structlog.get_logger()
+
+QUEUE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheus itself gives up after 10
+HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"}
+
+
+async def exposition(request: Request) -> Response:
+    reader(request)
+    parts = parts_of(request)
+    waiting = await _waiting(parts.overview)
+    parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=parts.figures.stored_bytes())
+    accept = request.headers.get("Accept", "")
+    text, media_type = await anyio.to_thread.run_sync(parts.metrics.text, accept)
+    return Response(text, headers={**HEADERS, "Content-Type": media_type})
+
+
+async def _waiting(overview: Overview) -> Waiting | None:
+    try:
+        with anyio.move_on_after(QUEUE_SECONDS):
+            return await overview.waiting()
+    except sqlite3.Error as error:
+        log.warning("queue_not_measured", reason=str(error))
+    return None

@@ -1,0 +1,56 @@
+"""Any storage, with somebody told how each operation went."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from .base import Blob, NotStored, Storage
+
+Operation = Literal["put", "read", "remove"]
+OperationStatus = Literal["ok", "missing", "error"]
+Told = Callable[[str, Operation, OperationStatus, float], None]
+
+
+class MeasuredStorage:
+    """`told` gets the backend, the operation, how it went, and the seconds. A read ends with its first bytes."""
+
+    def __init__(self, storage: Storage, told: Told) -> None:
+        self.name = storage.name
+        self._storage = storage
+        self._told = told
+
+    async def put(self, bucket: str, key: str, source: Path) -> None:
+        began = time.perf_counter()
+        try:
+            await self._storage.put(bucket, key, source)
+        except Exception:
+            self._tell("put", "error", began)
+            raise
+        self._tell("put", "ok", began)
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        began = time.perf_counter()
+        try:
+            found = await self._storage.remove(bucket, key)
+        except Exception:
+            self._tell("remove", "error", began)
+            raise
+        self._tell("remove", "ok" if found else "missing", began)
+        return found
+
+    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
+        began = time.perf_counter()
+        try:
+            blob = await self._storage.read(bucket, key, start, length)
+        except NotStored:
+            self._tell("read", "missing", began)
+            raise
+        except Exception:
+            self._tell("read", "error", began)
+            raise
+        self._tell("read", "ok", began)
+        return blob
+
+    def _tell(self, operation: Operation, status: OperationStatus, began: float) -> None:
+        self._told(self.name, operation, status, time.perf_counter() - began)

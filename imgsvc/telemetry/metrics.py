@@ -1,0 +1,187 @@
+"""What Prometheus is told, under the names of the contract. A label is always one of a set that we know beforehand."""
+
+from collections.abc import Iterable, Mapping
+from math import nan
+from typing import Literal, TypeVar, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+
+from .. import __version__
+from ..jobs.overview import Waiting
+from ..jobs.workers import EndReason
+from ..settings import Settings
+from ..storage.measured import Operation, OperationStatus
+
+UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
+Child = TypeVar("Child", bound=MetricWrapperBase)
+JobStatus = Literal["completed", "failed", "retrying"]
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+FINE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)  # where milliseconds are the rule
+OPENMETRICS = "application/openmetrics-text"
+
+
+class _Registry(CollectorRegistry):
+    """Without the client's `_created` series: one more for each of ours, which nobody asked for."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _ByLabels(dict[tuple[str, ...], Child]):
+    """The children of a metric that every request moves: `labels()` takes a lock and makes the texts anew each time."""
+
+    def __init__(self, metric: Child) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Child:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Metrics:
+    """One registry for each application, since several may run in a process. All times are in seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._registry = registry = _Registry(auto_describe=False)
+        ProcessCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+
+        service = Info("service", "What runs here.", registry=registry)
+        service.info(
+            {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
+        )
+        self.in_progress = 0
+        self._in_progress = gauge("http_requests_in_progress", "Requests being answered.")
+        self._requests = _ByLabels(
+            counter(
+                "http_requests_total", "Requests; endpoint is the route's template.", "method", "endpoint", "status"
+            )
+        )
+        self._request_seconds = _ByLabels(
+            histogram("http_request_duration_seconds", "Until the last byte was handed over.", "method", "endpoint")
+        )
+        self._errors = counter(
+            "errors_total", "Answers that are errors; error_type is the problem's code.", "error_type", "endpoint"
+        )
+        self._uploads = counter("image_uploads_total", "Uploads, by what became of the request.", "status")
+        self._limited = counter("rate_limit_rejections_total", "Uploads refused since the user's quota was used up.")
+        self._jobs = counter("image_processing_jobs_total", "Times a job came into this status.", "status")
+        self._active = gauge("image_processing_jobs_active", "Jobs that a worker process works on.")
+        self._made = histogram(
+            "image_processing_duration_seconds", "Resizing, encoding and writing one variant.", "size"
+        )
+        self._stored = gauge("image_storage_bytes", "Bytes of the variants of completed images.", "size")
+        self._queries = _ByLabels(
+            histogram(
+                "database_query_duration_seconds",
+                "One statement of queries.sql, or `commit`: all that the writer commits together.",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
+        )
+        self._storage = _ByLabels(
+            counter("storage_operations_total", "Requests to the storage.", "backend", "operation", "status")
+        )
+        self._storage_seconds = _ByLabels(
+            histogram(
+                "storage_operation_duration_seconds",
+                "A request to the storage; a read is over when its first bytes are here.",
+                "backend",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
+        )
+        self._waiting = gauge(
+            "job_queue_length", "Jobs that wait for a preview, for a render, or for their next attempt.", "lane"
+        )
+        self._oldest = gauge("job_queue_oldest_seconds", "How long ago the oldest job that waits for a lane came in.")
+        self._restarts = counter("worker_restarts_total", "Worker processes that were replaced.", "reason")
+        self._sizes = tuple(settings.images.sizes)
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A rate needs a zero to begin with, or the first failure is lost. Naming the labels makes the series."""
+        for status in get_args(UploadStatus):
+            self._uploads.labels(status)
+        for status in get_args(JobStatus):
+            self._jobs.labels(status)
+        for reason in get_args(EndReason):
+            self._restarts.labels(reason)
+        for size in self._sizes:
+            self._made.labels(size)
+        self._queries["commit",]
+
+    def uses_storage(self, backend: str) -> None:
+        for operation in get_args(Operation):
+            self._storage_seconds[backend, operation]
+            for status in get_args(OperationStatus):
+                self._storage[backend, operation, status]
+
+    def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
+        self._requests[method, endpoint, status].inc()
+        self._request_seconds[method, endpoint].observe(seconds)
+
+    def error(self, error_type: str, endpoint: str) -> None:
+        self._errors.labels(error_type, endpoint).inc()
+
+    def expects_error(self, error_type: str, endpoint: str) -> None:
+        self._errors.labels(error_type, endpoint)
+
+    def upload(self, status: UploadStatus) -> None:
+        self._uploads.labels(status).inc()
+
+    def rate_limited(self) -> None:
+        self._limited.inc()
+
+    def job_came_to(self, status: str, jobs: int) -> None:
+        if status in get_args(JobStatus):
+            self._jobs.labels(status).inc(jobs)
+
+    def variant_made(self, size: str, seconds: float) -> None:
+        self._made.labels(size).observe(seconds)
+
+    def query(self, operation: str, seconds: float) -> None:
+        self._queries[operation,].observe(seconds)
+
+    def storage_operation(self, backend: str, operation: Operation, status: OperationStatus, seconds: float) -> None:
+        self._storage[backend, operation, status].inc()
+        self._storage_seconds[backend, operation].observe(seconds)
+
+    def worker_ended(self, reason: EndReason) -> None:
+        self._restarts.labels(reason).inc()
+
+    def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
+        """What is only asked for when somebody looks. None: not known now, which is not the same as 0."""
+        self._in_progress.set(self.in_progress)
+        self._active.set(active)
+        self._waiting.labels("previews").set(waiting.previews if waiting else nan)
+        self._waiting.labels("renders").set(waiting.renders if waiting else nan)
+        self._waiting.labels("retrying").set(waiting.retrying if waiting else nan)
+        self._oldest.set(waiting.oldest_seconds or 0 if waiting else nan)
+        if stored is not None:
+            for size in {*self._sizes, *stored}:
+                self._stored.labels(size).set(stored.get(size, 0))
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its media type: OpenMetrics for who accepts it, else Prometheus' own text format.
+
+        Takes milliseconds, and ProcessCollector reads files: not for the event loop.
+        """
+        # Only the type's name: the client library stumbles over versions that are no numbers, and repeats the others.
+        encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
+        return encode(self._registry), media_type

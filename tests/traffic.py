@@ -1,0 +1,187 @@
+"""A service that everything happens to once, and what it told at /metrics meanwhile."""
+
+import asyncio
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anyio
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Message
+
+from fixtures import make
+from tests.conftest import WAIT_SECONDS, Service, service
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+Told = dict[Sample, float]
+RETRY_SECONDS = 1.0
+IDS = {name: str(uuid.uuid4()) for name in ("job", "image", "trace", "path")}
+TINY = make.jpeg(64, 48)
+
+
+async def told(s: Service) -> Told:
+    response = await s.http.get("/metrics", headers=s.operator)
+    assert response.status_code == 200, response.text
+    families = text_string_to_metric_families(response.text)
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(told: Told, metric: str, **labels: str) -> float:
+    return told[metric, frozenset(labels.items())]
+
+
+async def told_when(s: Service, true: Callable[[Told], bool]) -> Told:
+    """What is told as soon as that is true of it."""
+    with anyio.fail_after(WAIT_SECONDS):
+        while not true(now := await told(s)):
+            await anyio.sleep(0.01)
+    return now
+
+
+def go_on(s: Service) -> None:
+    """Claim again, after `queue.hold()`."""
+    s.parts.queue._stopping = False
+    s.parts.queue.wake()
+
+
+async def broken_off(s: Service) -> None:
+    """An upload whose client goes away amid the body."""
+    coming: list[Message] = [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return coming.pop(0)
+
+    async def send(_message: Message) -> None:
+        return
+
+    headers = {"host": "localhost", "content-type": "image/jpeg", **s.bearer()}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/api/v1/images/upload",
+        "query_string": b"bucket=photos",
+        "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
+        "root_path": "",
+    }
+    await s.app(scope, receive, send)
+
+
+async def _refusals(s: Service) -> None:
+    assert (await s.upload(b"no picture")).status_code == 415
+    await broken_off(s)
+    window = ("default-org", "greedy", datetime.now(UTC).isoformat(timespec="microseconds"), 1_000_000)
+    await s.sql("INSERT INTO upload_rate_limits VALUES (?, ?, ?, ?)", *window)
+    assert (await s.upload(TINY, user="greedy")).status_code == 429
+    reserve, s.parts.health.reserve_bytes = s.parts.health.reserve_bytes, 1 << 62
+    await s.parts.health.measure()
+    assert (await s.upload(TINY)).status_code == 507
+    assert (await s.http.get("/api/v1/health/")).status_code == 503
+    s.parts.health.reserve_bytes = reserve
+    await s.parts.health.measure()
+
+
+async def _requests_with_ids(s: Service) -> None:
+    headers = {"X-Trace-ID": IDS["trace"]}
+    for path in (f"jobs/{IDS['job']}", f"jobs/{IDS['job']}/result", IDS["image"], f"{IDS['image']}/direct?size=large"):
+        assert (await s.http.get(f"/api/v1/images/{path}", headers=headers)).status_code == 404
+    assert (await s.http.get(f"/storage/photos/{IDS['path']}", headers=headers)).status_code == 404
+    assert (await s.http.post(f"/api/v1/images/jobs/{IDS['job']}")).status_code == 405
+    assert (await s.http.get(f"/{IDS['path']}/nowhere")).status_code == 404
+    assert (await s.http.request("BREW", f"/{IDS['path']}")).status_code == 404
+
+
+async def _held(s: Service) -> list[Told]:
+    """Jobs that wait, one of which then fails, since its file was changed, and a request that waits for it."""
+    s.parts.queue.hold()
+    damaged = await s.upload(make.jpeg())
+    (s.settings.data / "staging" / damaged.json()["job_id"]).write_bytes(make.jpeg(seed=9))
+    no_preview = await s.upload(make.encoded(make.photo(1700, 1300), "PNG"))
+    status = f"{damaged.json()['status_url']}"
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: s.http.get(status, headers={"Prefer": "wait=30"}))
+        waiting = await told_when(s, lambda now: value(now, "http_requests_in_progress") == 2)
+        go_on(s)
+    assert (await s.ended(damaged))["error_code"] == "source_damaged"
+    assert (await s.ended(no_preview))["status"] == "completed"
+    return [waiting]
+
+
+async def rendering(s: Service, job_id: str) -> int:
+    """The pid of the worker that is amid the render of this job."""
+    scratch = s.settings.data / "scratch"
+    with anyio.fail_after(WAIT_SECONDS):
+        while not list(scratch.glob(f"{job_id}.*/original.webp")):
+            await anyio.sleep(0.005)
+    lanes: list[Any] = [lane for run, lane in s.parts.queue._running.items() if not run.is_preview]
+    return int(lanes[0].pid)
+
+
+async def _worker_killed(s: Service) -> list[Told]:
+    accepted = await s.upload(make.encoded(make.photo(1000, 750).resize((4000, 3000)), "JPEG", quality=60))
+    pid = await rendering(s, accepted.json()["job_id"])
+    os.kill(pid, signal.SIGSTOP)
+    active = await told_when(s, lambda now: value(now, "image_processing_jobs_active") == 1)
+    os.kill(pid, signal.SIGKILL)
+    job = await s.ended(accepted)
+    assert (job["status"], job["attempts"]) == ("completed", 1), job
+    return [active]
+
+
+async def _storage_broken(s: Service) -> list[Told]:
+    in_the_way = s.settings.storage.path / "other"
+    in_the_way.write_bytes(b"")
+    accepted = await s.upload(TINY, bucket="other")
+    retrying = await told_when(s, lambda now: value(now, "job_queue_length", lane="retrying") == 1)
+    in_the_way.unlink()
+    assert (await s.ended(accepted))["status"] == "completed"
+    return [retrying]
+
+
+async def _spoilt(s: Service) -> None:
+    """An image whose file is gone, one whose row is nonsense, one that is deleted."""
+    image_id = (await s.completed(TINY))["image_id"]
+    for path in s.settings.storage.path.rglob(f"{image_id}_large.webp"):
+        path.unlink()
+    assert (await s.http.get(f"/api/v1/images/{image_id}/direct?size=large")).status_code == 404
+    await s.sql("UPDATE processing_jobs SET client_metadata = 'nonsense' WHERE image_id = ?", image_id)
+    assert (await s.http.get(f"/api/v1/images/{image_id}/all")).status_code == 500
+    assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
+
+
+async def _everything(folder: Path) -> list[Told]:
+    async with service(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
+        before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
+        moments = [before]
+        await _requests_with_ids(s)
+        await _refusals(s)
+        headers = {**s.bearer(), "Idempotency-Key": "once", "Content-Type": "image/jpeg"}
+        for _ in range(2):
+            answer = await s.http.post("/api/v1/images/upload?bucket=photos", content=TINY, headers=headers)
+        image_id = (await s.ended(answer))["image_id"]
+        assert len(await s.variant(image_id, "large")) > 100
+        moments += await _held(s)
+        moments += await _worker_killed(s)
+        moments += await _storage_broken(s)
+        await _spoilt(s)
+        return [*moments, await told(s)]
+
+
+@cache
+def moments() -> list[Told]:
+    """What was told before, at some moments in between, and at the end: once for all tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(_everything(Path(folder)))
+
+
+@cache
+def moved() -> set[Sample]:
+    """What did not stay as it was, or came to be and is more than 0."""
+    first, *later = moments()
+    return {sample for now in later for sample in now if now[sample] != first.get(sample, 0)}
