@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from .access.tokens import Tokens
-from .http import about, health, images, jobs, uploads
+from .http import about, docs, health, images, jobs, openapi, uploads
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
@@ -55,6 +55,10 @@ ROUTES = [
     Route("/", about.root),
     Route("/info", about.info),
     Route("/errors/{code}", about.error_page),
+    Route("/openapi.json", openapi.document),
+    Route("/docs", docs.docs),
+    Route("/docs/", docs.docs),
+    Route("/docs/{asset}", docs.asset),
     Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
@@ -102,6 +106,8 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     )
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
     app.state.public_url = settings.service.public_url
+    app.state.document = openapi.Document(settings, ROUTES)
+    app.state.assets = docs.Assets(settings.service.name)
     return app
 
 

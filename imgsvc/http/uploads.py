@@ -14,17 +14,12 @@ from ..access.tokens import Identity, TokenExpired, TokenInvalid
 from ..intake import Origin, Receipt
 from ..parts import parts_of
 from ..staged import StagedFile
-from .answers import answer
-from .form import (
-    ENVELOPE_BYTES,
-    Form,
-    body_chunks,
-    checked_bucket,
-    checked_metadata,
-    read_multipart,
-    read_raw,
-)
+from .answers import IMAGE_ID, JOB_ID, answer, shown
+from .fields import UploadForm, UploadHeaders, UploadQuery
+from .form import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
+from .operations import Answer, Body, Content, operation
 from .pace import Pace, Stalled
+from .parameters import parsed
 from .prefer import settled, wait_seconds
 from .problems import (
     NO_STORE,
@@ -37,18 +32,59 @@ from .problems import (
 )
 
 DRAIN_BYTES = 1 << 20
-MAX_KEY = 255  # characters of an Idempotency-Key
 DRAIN_SECONDS = 2.0
 
 
 class Accepted(BaseModel):
+    """The receipt."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status_url=f"/api/v1/images/jobs/{JOB_ID}",
+        message="Upload accepted. Processing initiated.",
+    )
+
     job_id: str
     image_id: str
     status_url: str
     message: str = "Upload accepted. Processing initiated."
 
 
+@operation(
+    "uploads",
+    "Hand in a photo",
+    access="bearer",
+    query=UploadQuery,
+    headers=UploadHeaders,
+    body=(
+        Body("multipart/form-data", UploadForm),
+        Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
+    ),
+    answers={
+        202: Answer(
+            "The receipt: bytes and job are on disk.",
+            Accepted,
+            ("Location", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+            ("Idempotency-Replayed", "Preference-Applied"),
+        )
+    },
+    errors=(
+        "upload_stalled",
+        "idempotency_in_progress",
+        "upload_too_large",
+        "unsupported_type",
+        "idempotency_conflict",
+        "image_too_large",
+        "image_unreadable",
+        "image_unsupported",
+        "rate_limited",
+        "overloaded",
+        "storage_full",
+    ),
+)
 async def upload(request: Request) -> Response:
+    """As a form, or just the bytes with `?bucket=`; the type is told by the content. A refused upload costs nothing."""
     body = _Watched(request)
     try:
         return await _upload(request, body)
@@ -70,16 +106,18 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
     _check_length(request, intake.max_bytes)
     await intake.admit(identity.org_id, identity.user_id, key)
-    _check_key(key)
+    headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     with intake.receiving(identity.org_id, identity.user_id, key):
         async with intake.stage() as staged:
-            form = await _read(request, body, pace, staged, intake.max_bytes)
+            raw = Form(bucket, headers.metadata)
+            form = await _read(request, body, pace, staged, intake.max_bytes, raw)
             receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
-    return await _accepted(request, receipt)
+    return await _accepted(request, receipt, wait_seconds(headers.prefer))
 
 
-async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int) -> Form:
+async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int, raw: Form) -> Form:
+    """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
     chunks = body_chunks(body.receive, pace)
@@ -90,17 +128,10 @@ async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFi
             (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
             (("body", "file"), "Field required", "missing"),
         )
-    form = Form()
-    if "bucket" not in request.query_params:
+    if raw.bucket is None:
         raise validation((("query", "bucket"), "Field required", "missing"))
-    form.bucket = checked_bucket(request.query_params["bucket"], ("query", "bucket"))
-    try:
-        header = request.headers.get("X-Metadata", "{}").encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        raise validation((("header", "x-metadata"), "must be UTF-8", "string_unicode")) from None
-    form.metadata = checked_metadata(header, ("header", "x-metadata"))
     await read_raw(chunks, staged)
-    return form
+    return raw
 
 
 def authenticated(request: Request) -> Identity:
@@ -122,25 +153,18 @@ def _check_length(request: Request, max_bytes: int) -> None:
         raise upload_too_large(max_bytes, int(length))
 
 
-def _check_key(key: str | None) -> None:
-    if key is not None and not 0 < len(key) <= MAX_KEY:
-        message = f"must have 1 to {MAX_KEY} characters"
-        raise validation((("header", "idempotency-key"), message, "idempotency_key_length"))
-
-
 def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> Origin:
     assert form.bucket is not None
     assert form.metadata is not None
     return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id, key)
 
 
-async def _accepted(request: Request, receipt: Receipt) -> Response:
+async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> Response:
     status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
     accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
     headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}
     if receipt.replayed:
         headers["Idempotency-Replayed"] = "true"
-    seconds = wait_seconds(request)
     if seconds is not None:
         with suppress(sqlite3.Error):  # the receipt is given in any case
             await settled(request, receipt.job_id, seconds)
