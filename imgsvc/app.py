@@ -20,6 +20,7 @@ from .http import about, docs, health, images, jobs, openapi, uploads
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
+from .http.unread import UnreadBodies
 from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
@@ -124,6 +125,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
     return [
         Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
+        Middleware(UnreadBodies),
         Middleware(Tracing),
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),

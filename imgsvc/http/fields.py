@@ -87,7 +87,7 @@ Bucket = Annotated[
     AfterValidator(_bucket),
     Field(
         description=f"Where it is kept: 1 to {MAX_BUCKET_SEGMENTS} segments joined by `/`.",
-        json_schema_extra={"pattern": rf"^(?!.*\.\.){BUCKET_SEGMENT.pattern}{MORE_SEGMENTS}$"},
+        json_schema_extra={"pattern": f"^{BUCKET_SEGMENT.pattern}{MORE_SEGMENTS}$", "not": {"pattern": r"\.\."}},
     ),
 ]
 ABOUT_METADATA = f"A JSON object of at most {METADATA_BYTES // 1024} KiB that comes back with the result."

@@ -13,7 +13,7 @@ from ..parts import parts_of
 from ..telemetry.health import Check, Status
 from .answers import JOB_ID, answer, shown
 from .operations import Answer, operation
-from .parameters import Number, Query, parsed
+from .parameters import WHOLE_NUMBER, Query, parsed
 
 DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 
@@ -133,7 +133,7 @@ class FailedJobs(BaseModel):
 
 
 class FailedQuery(Query):
-    limit: Annotated[Number, Field(ge=1, le=MAX_FAILED, description="How many at most.")] = DEFAULT_FAILED
+    limit: Annotated[int, Field(ge=1, le=MAX_FAILED, description="How many at most."), WHOLE_NUMBER] = DEFAULT_FAILED
 
 
 @operation("health", "Counts by status, and the last 24 hours", answers={200: Stats})

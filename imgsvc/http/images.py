@@ -143,14 +143,14 @@ def _split(text: object) -> object:
 
 class BatchQuery(SizeQuery):
     image_ids: Annotated[
-        list[str],
-        BeforeValidator(_split),
+        list[Annotated[str, Field(json_schema_extra={"pattern": r"^[^,]*[^,\s][^,]*$"})]],
         Field(
             min_length=1,
             description=f"Ids joined by commas, at most {MAX_BATCH}.",
             examples=[[IMAGE_ID]],
             json_schema_extra={"maxItems": MAX_BATCH, "style": "form", "explode": False},
         ),
+        BeforeValidator(_split),
     ]
 
 

@@ -59,8 +59,7 @@ def description(settings: Settings) -> str:
 Takes photos, keeps its receipts, serves clean WebP variants ({variants}).
 
 - **Receipts.** A 202 means that the bytes and the job are on disk: whatever happens then, the job ends as `completed`,
-  or as `failed` with a code and a reason. Follow it at `status_url`; `Prefer: wait=30` lets the answer wait until it has
-  ended.
+  or as `failed` with a code and a reason. Follow it at `status_url`; with `Prefer: wait=30` it answers at the end.
 - **Sending again.** With an `Idempotency-Key` a repeated upload gets the first receipt again.
 - **Errors** are `application/problem+json` (RFC 9457): `code` is stable, `detail` is for people, `type` leads to a page
   that explains the code, and `trace_id` stands in every log line of the request and its job.

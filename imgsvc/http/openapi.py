@@ -173,14 +173,16 @@ def _responses(settings: Settings, schemas: Schemas, one: Operation, codes: Sequ
 
 
 def _answered(schemas: Schemas, answer: Answer, head: bool) -> Json:
-    headers = _headers(answer.headers, answer.sometimes)
+    answered: Json = {"description": answer.description, "headers": _headers(answer.headers, answer.sometimes)}
+    if answer.links:
+        answered["links"] = {name: {"operationId": name, "parameters": found} for name, found in answer.links.items()}
     if answer.body is None or head:
-        return {"description": answer.description, "headers": headers}
+        return answered
     schema = schemas.of_answer(answer.body)
     shown = answer.body.example if isinstance(answer.body, Content) else _first_example(schemas, schema)
     media_type = answer.body.media_type if isinstance(answer.body, Content) else "application/json"
     medium = {"schema": schema, **({} if shown is None else {"example": shown})}
-    return {"description": answer.description, "headers": headers, "content": {media_type: medium}}
+    return {**answered, "content": {media_type: medium}}
 
 
 def _first_example(schemas: Schemas, reference: Json) -> Any:

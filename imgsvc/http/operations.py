@@ -48,6 +48,7 @@ class Answer:
     body: type[BaseModel] | Content | None = None
     headers: tuple[str, ...] = ()  # on every such answer
     sometimes: tuple[str, ...] = ()  # headers that depend on the request
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {operation: {parameter: where it is found}}
 
 
 @dataclass(frozen=True, slots=True)

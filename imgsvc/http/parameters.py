@@ -1,7 +1,7 @@
 """Query parameters and headers as pydantic models: what is checked here is what the API document says of them."""
 
 import re
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from starlette.requests import Request
@@ -25,14 +25,14 @@ class Headers(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-def _number(value: object) -> object:
+def _whole_number(value: object) -> object:
     """Only plain decimals: Python would take ` 5 `, `+5`, `1_0` and `5.0` too."""
     if isinstance(value, str) and not NUMBER.fullmatch(value):
         raise ValueError("must be a whole number")
     return value
 
 
-Number = Annotated[int, BeforeValidator(_number)]
+WHOLE_NUMBER = BeforeValidator(_whole_number)  # the last mark of an integer field
 
 
 def parsed(request: Request, model: type[Model]) -> Model:

@@ -1,14 +1,11 @@
 """POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
 
 import sqlite3
-import time
 from contextlib import suppress
 
-import anyio
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
 from ..intake import Origin, Receipt
@@ -23,16 +20,13 @@ from .parameters import parsed
 from .prefer import settled, wait_seconds
 from .problems import (
     NO_STORE,
-    as_problem,
     not_authenticated,
     overloaded,
     rate_headers,
     upload_too_large,
     validation,
 )
-
-DRAIN_BYTES = 1 << 20
-DRAIN_SECONDS = 2.0
+from .unread import HOPELESS
 
 
 class Accepted(BaseModel):
@@ -67,6 +61,14 @@ class Accepted(BaseModel):
             Accepted,
             ("Location", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
             ("Idempotency-Replayed", "Preference-Applied"),
+            {
+                "jobs_status": {"job_id": "$response.body#/job_id"},
+                "jobs_result": {"job_id": "$response.body#/job_id"},
+                "images_info": {"image_id": "$response.body#/image_id"},
+                "images_every_size": {"image_id": "$response.body#/image_id"},
+                "images_direct": {"image_id": "$response.body#/image_id"},
+                "images_delete": {"image_id": "$response.body#/image_id"},
+            },
         )
     },
     errors=(
@@ -85,20 +87,16 @@ class Accepted(BaseModel):
 )
 async def upload(request: Request) -> Response:
     """As a form, or just the bytes with `?bucket=`; the type is told by the content. A refused upload costs nothing."""
-    body = _Watched(request)
     try:
-        return await _upload(request, body)
+        return await _upload(request)
     except ClientDisconnect:
         return Response(status_code=499)  # nobody reads it; the log line shows what happened
-    except Exception as error:
-        refusal = await as_problem(request, error)
-        unread = isinstance(error, Stalled) or not await body.drain()
-        if unread and request.scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
-            refusal.headers["Connection"] = "close"
-        return refusal
+    except Stalled:
+        request.scope[HOPELESS] = True
+        raise
 
 
-async def _upload(request: Request, body: "_Watched") -> Response:
+async def _upload(request: Request) -> Response:
     parts = parts_of(request)
     identity = authenticated(request)
     if parts.stopping:
@@ -111,16 +109,16 @@ async def _upload(request: Request, body: "_Watched") -> Response:
     with intake.receiving(identity.org_id, identity.user_id, key):
         async with intake.stage() as staged:
             raw = Form(bucket, headers.metadata)
-            form = await _read(request, body, pace, staged, intake.max_bytes, raw)
+            form = await _read(request, pace, staged, intake.max_bytes, raw)
             receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
     return await _accepted(request, receipt, wait_seconds(headers.prefer))
 
 
-async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int, raw: Form) -> Form:
+async def _read(request: Request, pace: Pace, staged: StagedFile, max_bytes: int, raw: Form) -> Form:
     """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
-    chunks = body_chunks(body.receive, pace)
+    chunks = body_chunks(request.receive, pace)
     if kind == "multipart/form-data":
         return await read_multipart(chunks, content_type, staged, max_bytes)
     if not kind.startswith("image/"):
@@ -170,26 +168,3 @@ async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> 
             await settled(request, receipt.job_id, seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
     return answer(accepted, 202, headers)
-
-
-class _Watched:
-    """The request's `receive`, remembering whether the body has ended."""
-
-    def __init__(self, request: Request) -> None:
-        self._receive = request.receive
-        self._ended = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
-        return message
-
-    async def drain(self) -> bool:
-        """Read on a little after a refusal, so that a client that only sends can get to reading; True at the end."""
-        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-        while not self._ended and left > 0 and time.monotonic() < deadline:  # what is always ready is never cancelled
-            with anyio.move_on_after(deadline - time.monotonic()):
-                left -= len((await self.receive()).get("body", b""))
-                continue
-            break
-        return self._ended
