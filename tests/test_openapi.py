@@ -18,7 +18,7 @@ Json = dict[str, Any]
 NEVER_LEAVES = {"bad_request"}  # what the framework calls malformed, and nothing here is
 KEYWORDS = re.compile(
     r"\$ref|type|format|pattern|(min|max)(Length|Items|imum)|enum|const|not|anyOf|items|properties|required"
-    r"|additionalProperties|default|description|examples|title"
+    r"|additionalProperties|contains|default|description|examples|title"
 )
 
 

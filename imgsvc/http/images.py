@@ -143,12 +143,17 @@ def _split(text: object) -> object:
 
 class BatchQuery(SizeQuery):
     image_ids: Annotated[
-        list[Annotated[str, Field(json_schema_extra={"pattern": r"^[^,]*[^,\s][^,]*$"})]],
+        list[str],
         Field(
             min_length=1,
             description=f"Ids joined by commas, at most {MAX_BATCH}.",
             examples=[[IMAGE_ID]],
-            json_schema_extra={"maxItems": MAX_BATCH, "style": "form", "explode": False},
+            json_schema_extra={
+                "contains": {"type": "string", "pattern": r"[^,\s]"},  # blank ones are skipped
+                "maxItems": MAX_BATCH,
+                "style": "form",
+                "explode": False,
+            },
         ),
         BeforeValidator(_split),
     ]
