@@ -45,7 +45,7 @@ def parsed(request: Request, model: type[Model]) -> Model:
         name = info.alias or field
         found = given.getlist(name)
         if len(found) > 1 and (place == "query" or name in ONCE):
-            raise validation(((place, name), "must be given once", "duplicate"))
+            raise validation((_where((place,), (name,)), "must be given once", "duplicate"))
         if found:
             values[name] = ",".join(found)
     try:
