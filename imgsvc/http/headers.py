@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .answers import JOB_ID
+
 TEXT: dict[str, Any] = {"type": "string"}
 SECONDS: dict[str, Any] = {"type": "integer", "minimum": 0}
 ON_EVERY_ANSWER = ("X-Trace-ID", "X-Correlation-ID")
@@ -14,7 +16,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "Location": (
         "Where the job can be followed.",
         {"type": "string", "format": "uri-reference"},
-        "/api/v1/images/jobs/0f6f2f4e-7b0f-4f61-9a5e-2f6d2f3e1c11",
+        f"/api/v1/images/jobs/{JOB_ID}",
     ),
     "Retry-After": ("Try again after so many seconds.", SECONDS, 5),
     "Allow": ("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
