@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fixtures import make
+from imgsvc.http.json_body import json_body
+from imgsvc.http.openapi import build
 from imgsvc.http.operations import Content, operation
 from imgsvc.http.parameters import Query, parsed
 from tests.conftest import Service, Starter
@@ -71,6 +73,34 @@ async def test_upload(start: Starter) -> None:
         prefer = [("Prefer", "respond-async"), ("Prefer", "wait=1")]  # a list, which may come in lines
         assert await details(s, "POST", UPLOAD, prefer, **form) == []
         assert s.parts.figures.by_status()["failed"] == 0
+
+
+class Note(BaseModel):
+    text: Annotated[str, Field(max_length=5)]
+
+
+@operation("about", "Takes a note", body=Note, answers={200: Content("text/plain")})
+async def noted(request: Request) -> Response:
+    return Response((await json_body(request, Note)).text)
+
+
+async def test_json_body(start: Starter) -> None:
+    kind = [("Content-Type", "application/json; charset=utf-8")]
+    async with start() as s:
+        s.app.router.routes.append(Route("/noted", noted, methods=["POST"]))
+        assert (await s.http.post("/noted", json={"text": "a"})).text == "a"
+        for body, headers, found in (
+            (b"{}", kind, (["body", "text"], "missing")),
+            (b"{", kind, (["body"], "json_invalid")),
+            (b'{"text": "longer"}', kind, (["body", "text"], "string_too_long")),
+            (b'{"text": "a"}' + b" " * 65536, kind, (["body"], "too_long")),
+            (b'{"text": "a"}', [], (["header", "content-type"], "content_type")),
+        ):
+            assert await details(s, "POST", "/noted", headers, content=body) == [found]
+        described = build(s.settings, s.app.routes)
+        taken = described["paths"]["/noted"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert taken == {"$ref": "#/components/schemas/Note"}
+        assert described["components"]["schemas"]["Note"]["required"] == ["text"]
 
 
 class Declared(Query):

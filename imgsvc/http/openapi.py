@@ -71,7 +71,6 @@ def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:
             "title": settings.service.name,
             "version": __version__,
             "description": description(settings),
-            "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": ".", "description": "where this document comes from"}, *_public(settings)],
         "tags": [{"name": tag, "description": TAGS[tag]} for tag in TAGS if any(one.tag == tag for one in operations)],

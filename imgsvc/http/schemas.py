@@ -61,7 +61,7 @@ def parameters(place: str, model: type[Query] | type[Headers] | None) -> list[Js
 def _parameter(place: str, name: str, schema: Json, required: bool) -> Json:
     """What pydantic says of a field, sorted into what OpenAPI says of a parameter and what of its value."""
     for choice in schema.pop("anyOf", []):
-        schema |= {} if choice == {"type": "null"} else choice  # a parameter is there or not, but never null
+        schema = schema if choice == {"type": "null"} else {**choice, **schema}  # it is there or not, but never null
     if schema.get("default", ...) is None:
         del schema["default"]
     about: Json = {key: schema.pop(key) for key in ("description", "style", "explode", "examples") if key in schema}
