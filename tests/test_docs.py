@@ -32,7 +32,7 @@ async def test_page_is_all_there_is(start: Starter) -> None:
             assert page.headers["Cache-Control"] == "no-cache"
             policy = page.headers["Content-Security-Policy"].split("; ")
             assert set(STRICT) <= set(policy)
-            assert not re.search(r"script-src[^;]*unsafe|https?:", page.headers["Content-Security-Policy"])
+            assert not re.search(r"unsafe|https?:", page.headers["Content-Security-Policy"])
             assert f"data-document='{above}openapi.json'" in page.text
             assert "<title>&lt;b&gt;&amp;&#x27;: API</title>" in page.text
             assert not re.search(r"<script>|<script [^>]*>[^<]|\son\w+=|https?://", page.text)

@@ -21,9 +21,9 @@ SWAGGER_UI = {
 }
 STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
 FOR_EVER = "public, max-age=31536000, immutable"  # of an address that holds the digest
-# Swagger UI writes style attributes and shows its own images as data: and what a call answered as blob:.
+# Swagger UI shows its own images as data: and what a call answered as blob:; its styles are set by script.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
