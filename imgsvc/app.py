@@ -18,13 +18,14 @@ from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.tokens import Tokens
 from .data_folder import DataFolder, open_data_folder
-from .http import about, dashboard, health, images, jobs, operator, operator_jobs, uploads
+from .http import about, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
 from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
+from .http.unread import UnreadBodies
 from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
@@ -58,6 +59,10 @@ ROUTES = [
     Route("/", about.root),
     Route("/info", about.info),
     Route("/errors/{code}", about.error_page),
+    Route("/openapi.json", openapi.document),
+    Route("/docs", docs.docs),
+    Route("/docs/", docs.docs),
+    Route("/docs/{asset}", docs.asset),
     Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
@@ -119,6 +124,8 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
+    app.state.document = openapi.Document(settings, ROUTES)
+    app.state.assets = docs.Assets(settings.service.name)
     return app
 
 
@@ -135,6 +142,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
     return [
         Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
+        Middleware(UnreadBodies),
         Middleware(Tracing),
         Middleware(Measured, metrics=metrics, routes=ROUTES),
         *([cross_origin] if server.cors_origins else []),

@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from fixtures import make
-from imgsvc.http.form import BUCKET_SEGMENT, METADATA_BYTES, checked_bucket, checked_metadata
+from imgsvc.http.fields import BUCKET, BUCKET_SEGMENT, METADATA, METADATA_BYTES, field_value
 from imgsvc.http.problems import Problem
 from tests.conftest import Service, held_service
 
@@ -60,17 +61,17 @@ async def image(s: Service) -> Stored:
     return Stored(f"/api/v1/images/{job['image_id']}/direct", await s.variant(job["image_id"], "medium"))
 
 
-def refused(check: Callable[[str, tuple[str, ...]], object], text: str) -> bool:
-    """Whether a check refuses `text`, as 422. Whatever else it raises is a crash."""
+def refused(kind: TypeAdapter[Any], text: str) -> bool:
+    """Whether a field refuses `text`, as 422. Whatever else it raises is a crash."""
     try:
-        check(text, ("body",))
+        field_value(kind, text, "field")
     except Problem as problem:
         return problem.status == 422
     return False
 
 
 def accepts(bucket: str) -> bool:
-    return not refused(checked_bucket, bucket)
+    return not refused(BUCKET, bucket)
 
 
 @many
@@ -113,7 +114,7 @@ async def test_bucket_on_the_wire(s: Service, bucket: str) -> None:
 async def test_metadata_is_taken_as_it_is(metadata: dict[str, Any]) -> None:
     for text in (json.dumps(metadata), json.dumps(metadata, ensure_ascii=False), json.dumps(metadata, indent=1)):
         if len(text.encode()) <= METADATA_BYTES:
-            assert json.dumps(checked_metadata(text, ("body",))) == json.dumps(metadata)
+            assert json.dumps(field_value(METADATA, text, "metadata")) == json.dumps(metadata)
 
 
 not_objects = st.one_of(
@@ -126,7 +127,7 @@ not_objects = st.one_of(
 @many
 @given(not_objects)
 async def test_other_metadata_is_refused(text: str) -> None:
-    assert refused(checked_metadata, text)
+    assert refused(METADATA, text)
 
 
 @settings(deadline=None, database=None, max_examples=15)

@@ -188,7 +188,7 @@ async def broken_off(s: Service, first: bytes, *then: Message, trickle: bool = F
         "method": "POST",
         "path": UPLOAD,
         "query_string": b"",
-        "headers": [(b"host", b"localhost"), *headers],
+        "headers": [(b"host", b"localhost"), (b"transfer-encoding", b"chunked"), *headers],
         "root_path": "",
     }
     with anyio.fail_after(10):

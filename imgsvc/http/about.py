@@ -10,8 +10,9 @@ from starlette.responses import HTMLResponse, Response
 
 from .. import __version__
 from ..parts import parts_of
-from .answers import answer
+from .answers import answer, shown
 from .codes import CODES, limit_of
+from .operations import PAGE, Answer, operation
 from .problems import Problem
 
 STYLE = (
@@ -26,6 +27,18 @@ PAGE_HEADERS = {
 
 
 class Root(BaseModel):
+    """What this service is."""
+
+    model_config = shown(
+        service="imgsvc",
+        version="0.1.0",
+        description="Takes photos, keeps its receipts, serves clean WebP variants.",
+        documentation="/docs",
+        health_check="/api/v1/health",
+        dashboard="/dashboard",
+        storage_backend="local",
+    )
+
     service: str
     version: str
     description: str = "Takes photos, keeps its receipts, serves clean WebP variants."
@@ -58,12 +71,26 @@ class LimitsInfo(BaseModel):
 
 
 class Info(BaseModel):
+    """What it is set to."""
+
+    model_config = shown(
+        service={"name": "imgsvc", "version": "0.1.0"},
+        storage={"backend": "local", "region": None},
+        processing={
+            "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
+            "webp_quality": 85,
+            "allowed_mime_types": ["image/jpeg", "image/png", "image/webp"],
+        },
+        limits={"max_upload_size_mb": 10, "rate_limit_per_hour": 50, "max_pixels": 50_000_000},
+    )
+
     service: ServiceInfo
     storage: StorageInfo
     processing: ProcessingInfo
     limits: LimitsInfo
 
 
+@operation("about", "Name, version, and where things are", answers={200: Root})
 async def root(request: Request) -> Response:
     settings, base = parts_of(request).settings, request.app.state.public_url
     return answer(
@@ -78,6 +105,7 @@ async def root(request: Request) -> Response:
     )
 
 
+@operation("about", "Sizes, types and limits", answers={200: Info})
 async def info(request: Request) -> Response:
     settings = parts_of(request).settings
     limit = settings.rate_limit
@@ -99,6 +127,12 @@ async def info(request: Request) -> Response:
     )
 
 
+@operation(
+    "about",
+    "What an error code means",
+    answers={200: Answer("A page for people.", PAGE, ("Content-Security-Policy",))},
+    errors=("not_found",),
+)
 async def error_page(request: Request) -> Response:
     """What an error code means: the place that the `type` of every problem leads to."""
     code = str(request.path_params["code"])

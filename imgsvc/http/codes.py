@@ -31,6 +31,18 @@ def limit_of(code: str, settings: Settings) -> str | None:
     return limits.get(code)
 
 
+# What only a job says, as its `error_code`.
+JOB_CODES = (
+    "memory_limit",
+    "timeout",
+    "worker_crashed",
+    "interrupted",
+    "source_missing",
+    "source_damaged",
+    "io_error",
+    "storage_error",
+)
+
 CODES = {
     "bad_request": Code(400, "The request could not be understood.", "Compare it with the API documentation."),
     "host_not_allowed": Code(

@@ -1,7 +1,6 @@
 """The operator's page, its files, and the data that it shows."""
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -11,48 +10,30 @@ from ..parts import parts_of
 from . import gate
 from .answers import answer
 from .dashboard_data import DashboardData, Operator
+from .held import Held
+from .operations import PAGE, Answer, Content, operation
 from .problems import Problem
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-TYPES = {
-    ".html": "text/html",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+PAGES = ("dashboard.html", "login.html")
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    content: bytes
-    media_type: str
-
-    @property
-    def is_page(self) -> bool:
-        return self.media_type == TYPES[".html"]
-
-    @property
-    def etag(self) -> str:
-        return f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
-
-
-def _read() -> dict[str, File]:
-    found = {}
-    for file in files(__package__).joinpath("static").iterdir():
-        kind = TYPES.get(file.name[file.name.rfind(".") :])
-        if kind:
-            found[file.name] = File(file.read_bytes(), kind)
-    return found
+def _read() -> dict[str, Held]:
+    found = files(__package__).joinpath("static").iterdir()
+    return {file.name: Held(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
 
 
 FILES = _read()  # at the import, before there is a loop that would have to wait
 
 
+@operation("operator", "The dashboard", access="operator", answers={200: SHOWN})
 async def page(request: Request) -> Response:
-    """The dashboard, or to a person who is not signed in the page to do so (401)."""
+    """A person who is not signed in gets the page to do so, with the status 401."""
     try:
         gate.reader(request)
     except Problem as refusal:
@@ -62,23 +43,33 @@ async def page(request: Request) -> Response:
     return _page(request, "dashboard.html")
 
 
+@operation("operator", "The page to sign in", answers={200: SHOWN})
 async def login_page(request: Request) -> Response:
     return _page(request, "login.html")
 
 
+@operation(
+    "operator",
+    "What the pages are made of",
+    answers={
+        200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
+        304: Answer("You have it already.", headers=("ETag", "Cache-Control")),
+    },
+    errors=("not_found",),
+)
 async def static(request: Request) -> Response:
-    """Scripts and styles: nothing secret, and checked anew each time, so that an upgrade shows at once."""
-    file = FILES.get(str(request.path_params["name"]))
-    if file is None or file.is_page:
+    """Nothing secret, and checked anew each time, so that an upgrade shows at once."""
+    name = str(request.path_params["name"])
+    if name in PAGES or name not in FILES:
         raise Problem(404, "not_found", "There is no such file.")
-    headers = {"Cache-Control": "no-cache", "ETag": file.etag}
-    if request.headers.get("If-None-Match") == file.etag:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, headers=headers, media_type=file.media_type)
+    return FILES[name].answer(request)
 
 
+@operation(
+    "operator", "All that the dashboard shows", access="operator", answers={200: DashboardData}, errors=("overloaded",)
+)
 async def data(request: Request) -> Response:
-    """What the page shows, for programs too."""
+    """Made at most once a second, and at the same cost with ten jobs or a million."""
     way = gate.reader(request)
     parts = parts_of(request)
     shown = await parts.dashboard.data(parts)
@@ -91,10 +82,9 @@ async def data(request: Request) -> Response:
     return answer(DashboardData(operator=operator, **dict(shown)))
 
 
-def _page(request: Request, name: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _page(request: Request, name: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
-    path = str(request.scope["path"])
-    root = ".." if path.count("/") > 1 else "."
-    content = FILES[name].content.replace(b"{root}", root.encode())
+    root = b".." if str(request.scope["path"]).count("/") > 1 else b"."
+    content = FILES[name].body.replace(b"{root}", root)
     security = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
     return Response(content, status, {**security, **(headers or {})}, media_type="text/html")

@@ -5,15 +5,33 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..storage.base import Blob, Storage
-from .problems import Problem, precondition_failed
+from .parameters import Headers, parsed
+from .problems import precondition_failed, range_not_satisfiable
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
+
+
+def _named(name: str, words: str) -> Any:
+    return Field(alias=name, description=words)
+
+
+class ByteHeaders(Headers):
+    """What does not have the form that it should is ignored, as RFC 9110 wants it."""
+
+    match: Annotated[str | None, _named("If-Match", "Only if it is one of these (412).")] = None
+    none_match: Annotated[str | None, _named("If-None-Match", "Not if it is one of these (304).")] = None
+    modified_since: Annotated[str | None, _named("If-Modified-Since", "Only if it is newer (304).")] = None
+    unmodified_since: Annotated[str | None, _named("If-Unmodified-Since", "Not if it is newer (412).")] = None
+    range: Annotated[str | None, _named("Range", "One range of bytes.")] = None
+    if_range: Annotated[str | None, _named("If-Range", "The range only if it is still this.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +61,13 @@ async def serve(request: Request, storage: Storage, served: Served) -> Response:
         "Accept-Ranges": "bytes",
         "Content-Type": "image/webp",
     }
-    if _outdated(request, served):
+    wanted = parsed(request, ByteHeaders)
+    if _outdated(wanted, served):
         raise precondition_failed()
-    if _not_modified(request, served):
+    if _not_modified(wanted, served):
         del headers["Content-Type"]
         return Response(status_code=304, headers=headers)
-    start, length = _range(request, served)
+    start, length = (0, served.size_bytes) if request.method == "HEAD" else _range(wanted, served)
     status = 200
     if length < served.size_bytes:
         status = 206
@@ -68,29 +87,29 @@ async def _all(blob: Blob) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _outdated(request: Request, served: Served) -> bool:
+def _outdated(wanted: ByteHeaders, served: Served) -> bool:
     """RFC 9110 section 13.2.2: If-Match decides alone where it is sent."""
-    tags = request.headers.get("If-Match")
+    tags = wanted.match
     if tags is not None:
         return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
-    since = _date(request.headers.get("If-Unmodified-Since", ""))
+    since = _date(wanted.unmodified_since or "")
     return since is not None and served.last_modified > since
 
 
-def _not_modified(request: Request, served: Served) -> bool:
+def _not_modified(wanted: ByteHeaders, served: Served) -> bool:
     """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
-    tags = request.headers.get("If-None-Match")
+    tags = wanted.none_match
     if tags is not None:
         return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == served.etag for tag in tags.split(","))
-    since = _date(request.headers.get("If-Modified-Since", ""))
+    since = _date(wanted.modified_since or "")
     return since is not None and served.last_modified <= since
 
 
-def _range(request: Request, served: Served) -> tuple[int, int]:
+def _range(wanted: ByteHeaders, served: Served) -> tuple[int, int]:
     """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
     whole = (0, served.size_bytes)
-    match = RANGE.fullmatch(request.headers.get("Range", "").strip())
-    if request.method == "HEAD" or match is None or not any(match.groups()) or not _range_applies(request, served):
+    match = RANGE.fullmatch((wanted.range or "").strip())
+    if match is None or not any(match.groups()) or not _range_applies(wanted, served):
         return whole
     first, last = match.groups()
     if not first:
@@ -101,18 +120,13 @@ def _range(request: Request, served: Served) -> tuple[int, int]:
         if last and int(last) < start:
             return whole
     if start >= served.size_bytes or end < start:
-        raise Problem(
-            416,
-            "range_not_satisfiable",
-            f"The range lies outside the {served.size_bytes} bytes of this variant.",
-            headers={"Content-Range": f"bytes */{served.size_bytes}"},
-        )
+        raise range_not_satisfiable(served.size_bytes)
     return start, end - start + 1
 
 
-def _range_applies(request: Request, served: Served) -> bool:
+def _range_applies(wanted: ByteHeaders, served: Served) -> bool:
     """If-Range: an entity tag or a date that must match exactly (RFC 9110 section 13.1.5)."""
-    condition = request.headers.get("If-Range")
+    condition = wanted.if_range
     return condition is None or condition == served.etag or _date(condition) == served.last_modified
 
 

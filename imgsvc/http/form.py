@@ -3,9 +3,6 @@
 multipart/form-data is RFC 7578, parsed by python-multipart's streaming callbacks; any other body is the file itself.
 """
 
-import json
-import math
-import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,66 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from ..staged import StagedFile
+from .fields import BUCKET, METADATA, METADATA_BYTES, field_value
 from .pace import Pace
 from .problems import Problem, upload_too_large, validation
 
 ENVELOPE_BYTES = 128 * 1024  # boundaries, part headers and fields around a file of the largest size
-METADATA_BYTES = 16 * 1024
 MAX_PARTS = 20
-MAX_NESTING = 64  # levels of metadata; the answer that shows it again stops at 255
 FIELDS = ("bucket", "metadata")
-BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-MAX_BUCKET_SEGMENTS = 5
 MAX_FILENAME = 255  # characters kept of a client's file name
-
-
-def checked_bucket(text: str, where: tuple[str, ...]) -> str:
-    """The bucket, if it is one. Raises Problem (422)."""
-    segments = text.split("/")
-    valid = all(BUCKET_SEGMENT.fullmatch(segment) for segment in segments)
-    if not valid or len(segments) > MAX_BUCKET_SEGMENTS or ".." in text:
-        message = (
-            f"must be 1 to {MAX_BUCKET_SEGMENTS} segments joined by '/', each of 1 to 63 characters out of "
-            "letters, digits, '.', '_' and '-', beginning with a letter or digit, without '..'"
-        )
-        raise validation((where, message, "bucket_invalid"))
-    return text
-
-
-def checked_metadata(text: str, where: tuple[str, ...]) -> dict[str, Any]:
-    """The client's metadata: a JSON object of at most 16 KiB. Raises Problem (422)."""
-    if (size := len(text.encode("utf-8", "surrogatepass"))) > METADATA_BYTES:
-        raise validation((where, f"must be at most {METADATA_BYTES} bytes, and has {size}", "metadata_too_large"))
-    try:
-        value = json.loads(text or "{}", parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
-        raise validation((where, "must be valid JSON", "json_invalid")) from None
-    if not isinstance(value, dict):
-        raise validation((where, "must be a JSON object", "dict_type"))
-    if _deeper_than(MAX_NESTING, value):
-        raise validation((where, f"must not be nested deeper than {MAX_NESTING} levels", "metadata_too_deep"))
-    try:
-        json.dumps(value).encode("utf-8")
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (UnicodeEncodeError, RecursionError):
-        raise validation((where, "must not hold a lone surrogate", "json_invalid")) from None
-    return value
-
-
-def _deeper_than(levels: int, value: Any) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper_than(levels - 1, one) for one in inner)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is beyond a double")
-    return number
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def safe_filename(name: str) -> str:
@@ -98,9 +43,9 @@ async def body_chunks(receive: Receive, pace: Pace) -> AsyncIterator[bytes]:
 class Form:
     """Bucket and metadata of an upload whose file has been fed to `staged`."""
 
-    def __init__(self) -> None:
-        self.bucket: str | None = None
-        self.metadata: dict[str, Any] | None = None
+    def __init__(self, bucket: str | None = None, metadata: dict[str, Any] | None = None) -> None:
+        self.bucket = bucket
+        self.metadata = metadata
         self.filename = ""
 
 
@@ -218,9 +163,9 @@ class _Multipart:
         except UnicodeDecodeError:
             raise validation((("body", self._part), "must be UTF-8", "string_unicode")) from None
         if self._part == "bucket":
-            self.form.bucket = checked_bucket(text, ("body", "bucket"))
+            self.form.bucket = field_value(BUCKET, text, "bucket")
         else:
-            self.form.metadata = checked_metadata(text, ("body", "metadata"))
+            self.form.metadata = field_value(METADATA, text, "metadata")
 
     def _finished(self) -> None:
         self._ended = True

@@ -1,8 +1,9 @@
 """Whether the service is well, for people, load balancers and containers."""
 
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -10,14 +11,25 @@ from .. import __version__
 from ..jobs.model import Job, as_text, now
 from ..parts import parts_of
 from ..telemetry.health import Check, Status
-from .answers import answer
+from .answers import JOB_ID, answer, shown
 from .gate import is_operator
-from .problems import validation
+from .operations import Answer, operation
+from .parameters import WHOLE_NUMBER, Query, parsed
 
 DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 
 
 class HealthReport(BaseModel):
+    """The last result of each check, which are made every few seconds in the background."""
+
+    model_config = shown(
+        status="healthy",
+        service="imgsvc",
+        version="0.1.0",
+        timestamp="2026-03-01T12:00:00.000000+00:00",
+        checks={"database": {"status": "healthy", "detail": "a write was committed", "age_seconds": 1.2}},
+    )
+
     status: Status
     service: str
     version: str
@@ -26,9 +38,18 @@ class HealthReport(BaseModel):
 
 
 class Live(BaseModel):
+    """The event loop turns."""
+
+    model_config = shown(status="alive")
+
     status: str = "alive"
 
 
+@operation(
+    "health",
+    "Whether all that the service stands on works",
+    answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
+)
 async def health(request: Request) -> Response:
     parts = parts_of(request)
     status = parts.health.status()
@@ -42,6 +63,7 @@ async def health(request: Request) -> Response:
     return answer(report, 503 if status == "unhealthy" else 200)
 
 
+@operation("health", "Whether the process answers at all", answers={200: Live})
 async def live(_request: Request) -> Response:
     return answer(Live())
 
@@ -63,6 +85,15 @@ class WorkerCounts(BaseModel):
 
 class Stats(BaseModel):
     """`celery` is `workers` under the name that scripts for the older API look for."""
+
+    model_config = shown(
+        status_breakdown={"pending": 1, "processing": 2, "retrying": 0, "completed": 1200, "failed": 3},
+        performance_24h={"completed_24h": 140, "avg_processing_time_seconds": 0.8},
+        storage={"total_images": 1200, "total_jobs": 1206},
+        workers={"active_workers": 3, "active_tasks": 2},
+        celery={"active_workers": 3, "active_tasks": 2},
+        timestamp="2026-03-01T12:00:00.000000+00:00",
+    )
 
     status_breakdown: dict[str, int]
     performance_24h: Performance24h
@@ -88,10 +119,31 @@ class FailedJobOfOperator(FailedJob):
 
 
 class FailedJobs(BaseModel):
+    """The latest failed jobs, the newest first; `total` counts all."""
+
+    model_config = shown(
+        failed_jobs=[
+            {
+                "job_id": JOB_ID,
+                "error": "The JPEG ends before its image is complete.",
+                "error_code": "image_unreadable",
+                "attempts": 1,
+                "created_at": "2026-03-01T12:00:00.000000+00:00",
+                "failed_at": "2026-03-01T12:00:01.000000+00:00",
+            }
+        ],
+        total=3,
+    )
+
     failed_jobs: list[FailedJobOfOperator | FailedJob]
     total: int
 
 
+class FailedQuery(Query):
+    limit: Annotated[int, Field(ge=1, le=MAX_FAILED, description="How many at most."), WHOLE_NUMBER] = DEFAULT_FAILED
+
+
+@operation("health", "Counts by status, and the last 24 hours", answers={200: Stats})
 async def stats(request: Request) -> Response:
     parts = parts_of(request)
     figures = parts.figures
@@ -111,10 +163,13 @@ async def stats(request: Request) -> Response:
     )
 
 
+@operation(
+    "health", "The latest failed jobs and why", query=FailedQuery, answers={200: FailedJobs}, errors=("overloaded",)
+)
 async def failed(request: Request) -> Response:
     parts = parts_of(request)
-    jobs, operator = await parts.table.latest_failed(_limit(request)), is_operator(request)
-    listed = [_failed_job(job, operator=operator) for job in jobs]
+    limit, operator = parsed(request, FailedQuery).limit, is_operator(request)
+    listed = [_failed_job(job, operator=operator) for job in await parts.table.latest_failed(limit)]
     return answer(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
 
 
@@ -128,10 +183,3 @@ def _failed_job(job: Job, *, operator: bool) -> FailedJob | FailedJobOfOperator:
         failed_at=job.failed_at,
     )
     return FailedJobOfOperator(**known.model_dump(), image_id=job.image_id) if operator else known
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(DEFAULT_FAILED))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_FAILED):
-        raise validation((("query", "limit"), f"must be a whole number from 1 to {MAX_FAILED}", "limit_invalid"))
-    return int(text)

@@ -1,27 +1,29 @@
 """An image: what it is, and its bytes."""
 
-from typing import Any
+from typing import Annotated, cast
 
 import anyio
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
-from .answers import answer
-from .files import Served, serve
+from .answers import IMAGE_ID, answer, shown
+from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
 from .jobs import dimensions, public_metadata
+from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
+from .operations import IMAGE, Answer, by_method, operation
+from .parameters import Query, parsed
 from .problems import (
     image_not_found,
     image_not_ready,
     not_yours,
     size_not_available,
     too_many_images,
-    validation,
 )
 from .uploads import authenticated
 
@@ -31,30 +33,58 @@ DEFAULT_SIZE = "medium"
 MAX_BATCH = 50
 END_RUN_SECONDS = 10.0  # a worker is killed within milliseconds; publishing may take longer
 READY_IN_SECONDS = 2  # what a client is told to wait for an image whose job still runs
+NOT_THERE = ("image_not_found", "image_not_ready")
+
+
+KEY = f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"
+
+
+class SizeQuery(Query):
+    size: Annotated[
+        str,
+        Field(pattern=f"^{VARIANT_NAME.pattern}$", description="The name of a variant."),
+    ] = DEFAULT_SIZE
 
 
 class ImageInfo(BaseModel):
+    """One variant of an image."""
+
+    model_config = shown(
+        image_id=IMAGE_ID,
+        url=KEY,
+        size="medium",
+        metadata={"dominant_color": "#4a7fa5", "dimensions": DIMENSIONS},
+    )
+
     image_id: str
     url: str
     size: str
-    metadata: dict[str, Any]
+    metadata: Brief
 
 
-async def image(request: Request) -> Response:
-    return await (delete(request) if request.method == "DELETE" else info(request))
-
-
+@operation(
+    "images",
+    "One variant of an image",
+    query=SizeQuery,
+    answers={200: ImageInfo},
+    errors=(*NOT_THERE, "size_not_available", "method_not_allowed", "overloaded"),
+)
 async def info(request: Request) -> Response:
     job, size = await _image(request)
-    metadata = {"dominant_color": job.measured.get("dominant_color"), "dimensions": dimensions(job.measured, size)}
+    colour = job.measured.get("dominant_color")
+    metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
     url = parts_of(request).urls.variant(job, size)
     return answer(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
 
 class AllUrls(BaseModel):
+    """Every variant of an image."""
+
+    model_config = shown(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE)
+
     image_id: str
     urls: dict[str, str]
-    metadata: dict[str, Any]
+    metadata: PublicMetadata
 
 
 class BatchImage(BaseModel):
@@ -65,6 +95,15 @@ class BatchImage(BaseModel):
 
 
 class Batch(BaseModel):
+    """In the order asked for; `missing` is unknown, deleted, malformed, or lacks the size."""
+
+    model_config = shown(
+        images=[{"image_id": IMAGE_ID, "url": KEY, "size": "medium", "dominant_color": "#4a7fa5"}],
+        requested=2,
+        found=1,
+        missing=["6dfb1ae8-4a5c-4b7e-8b38-0f6d5c2f7a10"],
+    )
+
     images: list[BatchImage]
     requested: int
     found: int
@@ -72,11 +111,21 @@ class Batch(BaseModel):
 
 
 class Deleted(BaseModel):
+    """Gone; `files_removed` counts the variants that were in storage."""
+
+    model_config = shown(image_id=IMAGE_ID, deleted=True, files_removed=4)
+
     image_id: str
     deleted: bool = True
     files_removed: int
 
 
+@operation(
+    "images",
+    "All variants of an image, and its metadata",
+    answers={200: AllUrls},
+    errors=(*NOT_THERE, "overloaded"),
+)
 async def every_size(request: Request) -> Response:
     image_id = path_id(request, "image_id", image_not_found)
     job = await parts_of(request).table.job_of_image(image_id)
@@ -85,17 +134,44 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = parts_of(request).urls.of(job)
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=public_metadata(job)))
+    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
 
 
+def _split(text: object) -> object:
+    return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
+
+
+class BatchQuery(SizeQuery):
+    image_ids: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            description=f"Ids joined by commas, at most {MAX_BATCH}.",
+            examples=[[IMAGE_ID]],
+            json_schema_extra={
+                "contains": {"type": "string", "pattern": r"[^,\s]"},  # blank ones are skipped
+                "maxItems": MAX_BATCH,
+                "style": "form",
+                "explode": False,
+            },
+        ),
+        BeforeValidator(_split),
+    ]
+
+
+@operation(
+    "images",
+    "Several images at once",
+    query=BatchQuery,
+    answers={200: Batch},
+    errors=("too_many_images", "overloaded"),
+)
 async def batch(request: Request) -> Response:
-    """Several images at once; what is unknown, deleted, malformed or lacks the size is `missing`."""
-    asked = [part.strip() for part in request.query_params.get("image_ids", "").split(",") if part.strip()]
-    if not asked:
-        raise validation((("query", "image_ids"), "Field required", "missing"))
+    """What is unknown, deleted, malformed or lacks the size is `missing`."""
+    query = parsed(request, BatchQuery)
+    asked, size = query.image_ids, query.size
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
-    size = _size(request)
     parts = parts_of(request)
     jobs = await parts.table.images([image_id.lower() for image_id in asked if UUID.fullmatch(image_id)])
     images, missing = [], []
@@ -109,8 +185,15 @@ async def batch(request: Request) -> Response:
     return answer(Batch(images=images, requested=len(asked), found=len(images), missing=missing))
 
 
+@operation(
+    "images",
+    "Delete an image",
+    access="bearer",
+    answers={200: Deleted},
+    errors=("permission_denied", "image_not_found", "method_not_allowed", "overloaded"),
+)
 async def delete(request: Request) -> Response:
-    """Gone for everybody with one commit; then the run is ended and the files are removed."""
+    """For its uploader only. Gone for everybody at once; a running job is ended, and the files are removed."""
     who = authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
     parts = parts_of(request)
@@ -132,13 +215,41 @@ async def delete(request: Request) -> Response:
     return answer(Deleted(image_id=image_id, files_removed=removed))
 
 
+image = by_method(GET=info, DELETE=delete)
+
+BYTES = {
+    200: Answer("The whole variant.", IMAGE, ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")),
+    206: Answer("The range that was asked for.", IMAGE, ("ETag", "Last-Modified", "Accept-Ranges", "Content-Range")),
+    304: Answer("You have it already.", headers=("ETag", "Last-Modified", "Cache-Control")),
+}
+BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", "overloaded")
+
+
+@operation(
+    "images",
+    "The bytes of one variant",
+    query=SizeQuery,
+    headers=ByteHeaders,
+    answers=BYTES,
+    errors=(*NOT_THERE, "size_not_available", *BYTE_ERRORS),
+    head=True,
+)
 async def direct(request: Request) -> Response:
+    """They never change while the image exists: conditional requests and single ranges save most of the traffic."""
     job, size = await _image(request)
     return await _serve(request, job, size)
 
 
+@operation(
+    "images",
+    "The bytes behind a URL that was handed out",
+    headers=ByteHeaders,
+    answers=BYTES,
+    errors=("image_not_found", *BYTE_ERRORS),
+    head=True,
+)
 async def stored(request: Request) -> Response:
-    """GET /storage/{bucket}/{path}: what the table lists under this very path, never a path by itself."""
+    """What the table lists under this very path, never a path by itself."""
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
     job = await parts_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
@@ -151,7 +262,7 @@ async def stored(request: Request) -> Response:
 async def _image(request: Request) -> tuple[Job, str]:
     """The image and the variant asked for, if it can be fetched. Raises Problem (404, 422)."""
     image_id = path_id(request, "image_id", image_not_found)
-    size = _size(request)
+    size = parsed(request, SizeQuery).size
     job = await parts_of(request).table.job_of_image(image_id)
     if job is None:
         raise image_not_found()
@@ -162,13 +273,6 @@ async def _image(request: Request) -> tuple[Job, str]:
     if job.status == "failed":
         raise image_not_found()
     raise image_not_ready(READY_IN_SECONDS)
-
-
-def _size(request: Request) -> str:
-    size = request.query_params.get("size", DEFAULT_SIZE)
-    if not VARIANT_NAME.fullmatch(size):
-        raise validation((("query", "size"), "must be the name of a variant", "size_invalid"))
-    return size
 
 
 async def _serve(request: Request, job: Job, size: str) -> Response:

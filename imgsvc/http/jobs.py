@@ -1,17 +1,21 @@
 """What became of an upload."""
 
-from typing import Any
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..access.tokens import TokenInvalid
 from ..jobs.model import Job, Status
 from ..parts import parts_of
-from .answers import answer
+from .answers import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer, shown
+from .codes import JOB_CODES
 from .ids import path_id
-from .prefer import settled, wait_seconds
+from .metadata import EXAMPLE, Dimensions, Metadata
+from .operations import Answer, operation
+from .parameters import parsed
+from .prefer import WaitHeaders, settled, wait_seconds
 from .problems import NO_STORE, job_not_found, not_completed
 
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
@@ -19,6 +23,23 @@ ADMIN = "image:admin"
 
 
 class JobStatus(BaseModel):
+    """Where a job stands. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status="processing",
+        created_at=CREATED,
+        started_at=STARTED,
+        completed_at=None,
+        error=None,
+        error_code=None,
+        retryable=None,
+        attempts=0,
+        next_attempt_at=None,
+        ready=["thumbnail"],
+    )
+
     job_id: str
     image_id: str
     status: Status
@@ -26,7 +47,7 @@ class JobStatus(BaseModel):
     started_at: str | None
     completed_at: str | None
     error: str | None
-    error_code: str | None
+    error_code: Annotated[str | None, Field(examples=list(JOB_CODES))]
     retryable: bool | None
     attempts: int
     next_attempt_at: str | None
@@ -34,17 +55,36 @@ class JobStatus(BaseModel):
 
 
 class JobResult(BaseModel):
+    """A completed job: the URL of every variant, and what was found out."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status="completed",
+        urls={"medium": f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"},
+        metadata=EXAMPLE,
+        completed_at=COMPLETED,
+    )
+
     job_id: str
     image_id: str
     status: Status
     urls: dict[str, str]
-    metadata: dict[str, Any]
+    metadata: Metadata
     completed_at: str | None
 
 
+@operation(
+    "jobs",
+    "Where a job stands",
+    headers=WaitHeaders,
+    answers={200: Answer("As it stands.", JobStatus, sometimes=("Preference-Applied",))},
+    errors=("job_not_found", "overloaded"),
+)
 async def status(request: Request) -> Response:
+    """With `Prefer: wait=N` the answer comes once the job has ended, or after N seconds."""
     job, headers = await _job(request), dict(NO_STORE)
-    seconds = wait_seconds(request)
+    seconds = wait_seconds(parsed(request, WaitHeaders).prefer)
     if seconds is not None:
         later = await settled(request, job.job_id, seconds)
         if later is None:
@@ -71,7 +111,15 @@ def status_of(job: Job) -> JobStatus:
     )
 
 
+@operation(
+    "jobs",
+    "The URLs and metadata of a completed job",
+    access="optional",
+    answers={200: JobResult},
+    errors=("job_not_found", "not_completed", "overloaded"),
+)
 async def result(request: Request) -> Response:
+    """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
     job = await _job(request)
     if job.status != "completed":
         raise not_completed(job.status)
@@ -81,7 +129,7 @@ async def result(request: Request) -> Response:
             image_id=job.image_id,
             status=job.status,
             urls=parts_of(request).urls.of(job),
-            metadata=public_metadata(job) | _personal(request, job),
+            metadata=cast(Metadata, public_metadata(job) | _personal(request, job)),
             completed_at=job.completed_at,
         )
     )
@@ -109,7 +157,7 @@ def public_metadata(job: Job) -> dict[str, Any]:
     }
 
 
-def dimensions(measured: dict[str, Any], variant: str) -> dict[str, Any]:
+def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
     made = measured["variants"][variant]
     return {
         "width": made["width"],

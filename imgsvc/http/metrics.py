@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ..jobs.overview import Overview, Waiting
 from ..parts import parts_of
 from .gate import reader
+from .operations import Answer, Content, operation
 
 log = structlog.get_logger()
 
@@ -18,7 +19,16 @@ QUEUE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheu
 HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"}
 
 
+@operation(
+    "operator",
+    "What Prometheus comes for",
+    access="operator",
+    answers={
+        200: Answer("The exposition.", Content("text/plain", example='image_uploads_total{status="accepted"} 3.0\n'))
+    },
+)
 async def exposition(request: Request) -> Response:
+    """In Prometheus' text format, or as OpenMetrics for who accepts that."""
     reader(request)
     parts = parts_of(request)
     waiting = await _waiting(parts.overview)

@@ -1,45 +1,58 @@
 """The operator's API: signing in and out, an upload token for the dashboard, a failed job tried again."""
 
 from datetime import timedelta
-from typing import Self
+from typing import Annotated
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..jobs.model import as_text, now
 from ..parts import parts_of
 from . import gate
-from .answers import answer
+from .answers import COMPLETED, answer, shown
 from .ids import path_id
-from .jobs import status_of
-from .problems import NO_STORE, job_not_found, validation
+from .jobs import JobStatus, status_of
+from .json_body import json_body
+from .operations import Answer, operation
+from .problems import NO_STORE, job_not_found
 
 log = structlog.get_logger()
 
-MAX_BODY_BYTES = 4096
 UPLOAD_USER = "operator"
 UPLOAD_TOKEN_SECONDS = 600
+Secret = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class Login(BaseModel):
-    """One of the two: the operator's token, or a one-use code of the last ten minutes."""
+class TokenLogin(BaseModel):
+    """With the operator's token."""
+
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [{"token": "…"}]}
+    )
+
+    token: Secret
+
+
+class CodeLogin(BaseModel):
+    """With a one-use code of the last ten minutes."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    token: str | None = Field(None, min_length=1, max_length=1024)
-    code: str | None = Field(None, min_length=1, max_length=1024)
+    code: Secret
 
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.token is None) == (self.code is None):
-            raise ValueError("give either token or code")
-        return self
+
+class Login(RootModel[TokenLogin | CodeLogin]):
+    """Either of the two."""
 
 
 class UploadToken(BaseModel):
     """A JWT for the public API. `expires_in` is in seconds."""
+
+    model_config = shown(
+        token="eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.…", sub=UPLOAD_USER, expires_at=COMPLETED, expires_in=600
+    )
 
     token: str
     sub: str
@@ -47,10 +60,21 @@ class UploadToken(BaseModel):
     expires_in: int
 
 
+@operation(
+    "operator",
+    "Sign in",
+    body=Login,
+    answers={204: Answer("A session, in a cookie.", None, ("Set-Cookie",))},
+    errors=("operator_refused", "operator_attempts", "cross_site"),
+)
 async def login(request: Request) -> Response:
+    """With the operator's token, or with the one-use code of the link that `imgsvc dashboard` prints."""
     gate.refuse_elsewhere(request)
-    given = await _login(request)
-    gate.checked(request, given.code or given.token or "", code=given.code is not None)
+    given = (await json_body(request, Login)).root
+    if isinstance(given, CodeLogin):
+        gate.checked(request, given.code, code=True)
+    else:
+        gate.checked(request, given.token)
     operators = parts_of(request).operators
     session = operators.open_session()
     log.info("operator_signed_in", client=request.client.host if request.client else "")
@@ -59,6 +83,12 @@ async def login(request: Request) -> Response:
     return response
 
 
+@operation(
+    "operator",
+    "Sign out",
+    answers={204: Answer("The session is over.", None, ("Set-Cookie",))},
+    errors=("cross_site",),
+)
 async def logout(request: Request) -> Response:
     gate.refuse_elsewhere(request)
     parts_of(request).operators.close_session(request.cookies.get(gate.COOKIE, ""))
@@ -67,8 +97,9 @@ async def logout(request: Request) -> Response:
     return response
 
 
+@operation("operator", "A short-lived token for uploads", access="operator_acting", answers={200: UploadToken})
 async def upload_token(request: Request) -> Response:
-    """A short-lived token, so that the dashboard uploads as any client does."""
+    """With it the dashboard uploads as any client does."""
     gate.operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
     token = parts_of(request).tokens.issue(UPLOAD_USER, ttl_seconds=UPLOAD_TOKEN_SECONDS)
@@ -77,8 +108,15 @@ async def upload_token(request: Request) -> Response:
     )
 
 
+@operation(
+    "operator",
+    "Let a failed job begin anew",
+    access="operator_acting",
+    answers={202: Answer("It waits for its turn.", JobStatus)},
+    errors=("job_not_found", "not_retryable", "overloaded"),
+)
 async def retry(request: Request) -> Response:
-    """A failed job begins anew: all attempts, a new turn, its kept source."""
+    """With all its attempts and a new turn, from the uploaded bytes, which must still be kept."""
     gate.operator(request)
     parts = parts_of(request)
     job_id = path_id(request, "job_id", job_not_found)
@@ -89,24 +127,6 @@ async def retry(request: Request) -> Response:
     parts.queue.wake()
     log.info("job_retried", job_id=job_id, image_id=job.image_id)
     return answer(status_of(job), 202, NO_STORE)
-
-
-async def _login(request: Request) -> Login:
-    """The body, which is small. Raises Problem (422)."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise validation((("body",), f"must be at most {MAX_BODY_BYTES} bytes", "too_long"))
-    if request.headers.get("Content-Type", "").split(";")[0].strip().lower() != "application/json":
-        # A form on another page can send any other type without the browser asking first.
-        raise validation((("header", "content-type"), "must be application/json", "content_type"))
-    try:
-        return Login.model_validate_json(body)
-    except ValidationError as error:
-        raise validation(
-            *((("body", *map(str, one["loc"])), one["msg"], one["type"]) for one in error.errors(include_input=False))
-        ) from None
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:

@@ -1,23 +1,32 @@
 """Jobs as only the operator sees them: whose they are, what they failed of, and their audit trail."""
 
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..jobs.model import Job
+from ..jobs.model import Job, Status
 from ..jobs.overview import Overview
 from ..parts import parts_of
 from . import gate
 from .answers import answer
 from .ids import path_id
 from .jobs import JobStatus, status_of
-from .problems import job_not_found, validation
+from .operations import operation
+from .parameters import WHOLE_NUMBER, Query, parsed
+from .problems import job_not_found
 
-STATUSES = ("pending", "processing", "retrying", "completed", "failed")
+STATUSES: tuple[Status, ...] = get_args(Status)
 DEFAULT_LISTED, MAX_LISTED = 20, 200
 MAX_EVENTS = 200
+
+
+class Listing(Query):
+    status: Annotated[Status | None, Field(description="Only jobs of this status.")] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED, description="How many at the most."), WHOLE_NUMBER] = (
+        DEFAULT_LISTED
+    )
 
 
 class ListedJob(JobStatus):
@@ -51,14 +60,24 @@ class ShownJob(ListedJob):
     events: list[AuditEvent]
 
 
+@operation(
+    "operator", "The newest jobs", access="operator", query=Listing, answers={200: ListedJobs}, errors=("overloaded",)
+)
 async def jobs(request: Request) -> Response:
-    """The newest jobs, of one status if asked for."""
+    """Of all or of one status, with whose they are."""
     gate.reader(request)
-    status, limit = _status(request), _limit(request)
-    found = await parts_of(request).overview.recent(limit, status)
+    listing = parsed(request, Listing)
+    found = await parts_of(request).overview.recent(listing.limit, listing.status)
     return answer(ListedJobs(jobs=[ListedJob(**listed(job)) for job in found]))
 
 
+@operation(
+    "operator",
+    "All about one job",
+    access="operator",
+    answers={200: ShownJob},
+    errors=("job_not_found", "overloaded"),
+)
 async def job(request: Request) -> Response:
     gate.reader(request)
     parts = parts_of(request)
@@ -90,17 +109,3 @@ def listed(job: Job) -> dict[str, Any]:
         "failed_at": job.failed_at,
         "can_retry": job.can_retry,
     }
-
-
-def _status(request: Request) -> str | None:
-    status = request.query_params.get("status")
-    if status is not None and status not in STATUSES:
-        raise validation((("query", "status"), f"must be one of {', '.join(STATUSES)}", "status_invalid"))
-    return status
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(DEFAULT_LISTED))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_LISTED):
-        raise validation((("query", "limit"), f"must be a whole number from 1 to {MAX_LISTED}", "limit_invalid"))
-    return int(text)

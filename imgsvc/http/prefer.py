@@ -1,21 +1,37 @@
 """`Prefer: wait=N` (RFC 7240): the answer comes when the job has ended, or as it stands when the time is over."""
 
 import re
+from typing import Annotated
 
 import anyio
+from pydantic import Field
 from starlette.requests import Request
 
 from ..jobs.model import Job
 from ..parts import parts_of
+from .parameters import Headers
 
 MAX_WAIT_SECONDS = 30
 WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,4000})\"?\s*(?=$|[,;])", re.IGNORECASE)
 ENDED = ("completed", "failed")
 
 
-def wait_seconds(request: Request) -> int | None:
+Prefer = Annotated[
+    str | None,
+    Field(
+        alias="Prefer",
+        description=f"`wait=N`: answer once the job has ended, or after N seconds, {MAX_WAIT_SECONDS} at most.",
+    ),
+]
+
+
+class WaitHeaders(Headers):
+    prefer: Prefer = None
+
+
+def wait_seconds(prefer: str | None) -> int | None:
     """How long the client is ready to wait, 30 seconds at most; None when it doesn't say."""
-    match = WAIT.search(",".join(request.headers.getlist("Prefer")))
+    match = WAIT.search(prefer or "")
     return min(int(match[1]), MAX_WAIT_SECONDS) if match else None
 
 

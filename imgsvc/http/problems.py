@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,7 +24,41 @@ from ..storage.base import NotStored, StorageError
 log = structlog.get_logger()
 
 NO_STORE = {"Cache-Control": "private, no-store", "Vary": "Authorization"}
+PROBLEM = "application/problem+json"
 CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "upload_too_large"}
+
+
+class Detail(BaseModel):
+    """What is wrong with one field, header or parameter of the request."""
+
+    loc: list[str]
+    msg: str
+    type: str
+
+
+class ProblemBody(BaseModel):
+    """An error (RFC 9457). `code` is stable; `error` and `status_code` repeat `detail` and `status` for older clients.
+
+    The members of limits say what was allowed and what was measured.
+    """
+
+    model_config = ConfigDict(title="Problem", extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    trace_id: str
+    error: str
+    status_code: int
+    details: list[Detail] = []
+    limit: int = 0
+    limit_bytes: int = 0
+    measured: int = 0
+    measured_bytes: int = 0
+    used: int = 0
+    job_status: str = ""
 
 
 class Problem(Exception):
@@ -37,21 +72,24 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.more = more
 
+    def body(self, public_url: str, trace_id: str) -> dict[str, Any]:
+        """What is sent: the members that this problem has."""
+        return ProblemBody(
+            type=f"{public_url}/errors/{self.code}",
+            title=http.HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.detail,
+            code=self.code,
+            trace_id=trace_id,
+            error=self.detail,
+            status_code=self.status,
+            **self.more,
+        ).model_dump(exclude_unset=True)
+
     def response(self, request: Request) -> Response:
         request.scope["problem"] = self.code  # for whoever counts errors
-        trace_id = request.scope.get("trace_id", "")
-        body = {
-            "type": f"{request.app.state.public_url}/errors/{self.code}",
-            "title": http.HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            "code": self.code,
-            "trace_id": trace_id,
-            "error": self.detail,
-            "status_code": self.status,
-            **self.more,
-        }
-        return JSONResponse(body, self.status, {**NO_STORE, **self.headers}, media_type="application/problem+json")
+        body = self.body(request.app.state.public_url, request.scope.get("trace_id", ""))
+        return JSONResponse(body, self.status, {**NO_STORE, **self.headers}, media_type=PROBLEM)
 
 
 def not_authenticated(code: str) -> Problem:
@@ -77,6 +115,11 @@ def upload_too_large(limit: int, measured: int) -> Problem:
 
 def precondition_failed() -> Problem:
     return Problem(412, "precondition_failed", "The variant is not the one that the request's condition names.")
+
+
+def range_not_satisfiable(size_bytes: int) -> Problem:
+    detail = f"The range lies outside the {size_bytes} bytes of this variant."
+    return Problem(416, "range_not_satisfiable", detail, headers={"Content-Range": f"bytes */{size_bytes}"})
 
 
 def job_not_found() -> Problem:

@@ -1,60 +1,96 @@
 """POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
 
 import sqlite3
-import time
 from contextlib import suppress
 
-import anyio
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message
 
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
 from ..intake import Origin, Receipt
 from ..jobs.quota import RateLimited
 from ..parts import parts_of
 from ..staged import StagedFile
-from .answers import answer
-from .form import (
-    ENVELOPE_BYTES,
-    Form,
-    body_chunks,
-    checked_bucket,
-    checked_metadata,
-    read_multipart,
-    read_raw,
-)
+from .answers import IMAGE_ID, JOB_ID, answer, shown
+from .fields import UploadForm, UploadHeaders, UploadQuery
+from .form import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
+from .operations import Answer, Body, Content, operation
 from .pace import Pace, Stalled
+from .parameters import parsed
 from .prefer import settled, wait_seconds
 from .problems import (
     NO_STORE,
-    as_problem,
     not_authenticated,
     overloaded,
     rate_headers,
     upload_too_large,
     validation,
 )
-
-DRAIN_BYTES = 1 << 20
-MAX_KEY = 255  # characters of an Idempotency-Key
-DRAIN_SECONDS = 2.0
+from .unread import HOPELESS
 
 
 class Accepted(BaseModel):
+    """The receipt."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status_url=f"/api/v1/images/jobs/{JOB_ID}",
+        message="Upload accepted. Processing initiated.",
+    )
+
     job_id: str
     image_id: str
     status_url: str
     message: str = "Upload accepted. Processing initiated."
 
 
+@operation(
+    "uploads",
+    "Hand in a photo",
+    access="bearer",
+    query=UploadQuery,
+    headers=UploadHeaders,
+    body=(
+        Body("multipart/form-data", UploadForm),
+        Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
+    ),
+    answers={
+        202: Answer(
+            "The receipt: bytes and job are on disk.",
+            Accepted,
+            ("Location", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+            ("Idempotency-Replayed", "Preference-Applied"),
+            {
+                "jobs_status": {"job_id": "$response.body#/job_id"},
+                "jobs_result": {"job_id": "$response.body#/job_id"},
+                "images_info": {"image_id": "$response.body#/image_id"},
+                "images_every_size": {"image_id": "$response.body#/image_id"},
+                "images_direct": {"image_id": "$response.body#/image_id"},
+                "images_delete": {"image_id": "$response.body#/image_id"},
+            },
+        )
+    },
+    errors=(
+        "upload_stalled",
+        "idempotency_in_progress",
+        "upload_too_large",
+        "unsupported_type",
+        "idempotency_conflict",
+        "image_too_large",
+        "image_unreadable",
+        "image_unsupported",
+        "rate_limited",
+        "overloaded",
+        "storage_full",
+    ),
+)
 async def upload(request: Request) -> Response:
-    body, metrics = _Watched(request), parts_of(request).metrics
+    """As a form, or just the bytes with `?bucket=`; the type is told by the content. A refused upload costs nothing."""
+    metrics = parts_of(request).metrics
     try:
-        receipt = await _upload(request, body)
-        metrics.upload("replayed" if receipt.replayed else "accepted")
-        return await _accepted(request, receipt)
+        receipt, seconds = await _upload(request)
     except ClientDisconnect:
         metrics.upload("aborted")
         return Response(status_code=499)  # nobody reads it; the log line shows what happened
@@ -62,14 +98,15 @@ async def upload(request: Request) -> Response:
         metrics.upload("rejected")
         if isinstance(error, RateLimited):
             metrics.rate_limited()
-        refusal = await as_problem(request, error)
-        unread = isinstance(error, Stalled) or not await body.drain()
-        if unread and request.scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
-            refusal.headers["Connection"] = "close"
-        return refusal
+        if isinstance(error, Stalled):
+            request.scope[HOPELESS] = True
+        raise
+    metrics.upload("replayed" if receipt.replayed else "accepted")
+    return await _accepted(request, receipt, seconds)
 
 
-async def _upload(request: Request, body: "_Watched") -> Receipt:
+async def _upload(request: Request) -> tuple[Receipt, int | None]:
+    """The receipt, and for how many seconds the client would wait for the job's end."""
     parts = parts_of(request)
     identity = authenticated(request)
     if parts.stopping:
@@ -77,18 +114,21 @@ async def _upload(request: Request, body: "_Watched") -> Receipt:
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
     _check_length(request, intake.max_bytes)
     await intake.admit(identity.org_id, identity.user_id, key)
-    _check_key(key)
+    headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     with intake.receiving(identity.org_id, identity.user_id, key):
         async with intake.stage() as staged:
-            form = await _read(request, body, pace, staged, intake.max_bytes)
-            return await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
+            raw = Form(bucket, headers.metadata)
+            form = await _read(request, pace, staged, intake.max_bytes, raw)
+            receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
+    return receipt, wait_seconds(headers.prefer)
 
 
-async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFile, max_bytes: int) -> Form:
+async def _read(request: Request, pace: Pace, staged: StagedFile, max_bytes: int, raw: Form) -> Form:
+    """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
-    chunks = body_chunks(body.receive, pace)
+    chunks = body_chunks(request.receive, pace)
     if kind == "multipart/form-data":
         return await read_multipart(chunks, content_type, staged, max_bytes)
     if not kind.startswith("image/"):
@@ -96,17 +136,10 @@ async def _read(request: Request, body: "_Watched", pace: Pace, staged: StagedFi
             (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
             (("body", "file"), "Field required", "missing"),
         )
-    form = Form()
-    if "bucket" not in request.query_params:
+    if raw.bucket is None:
         raise validation((("query", "bucket"), "Field required", "missing"))
-    form.bucket = checked_bucket(request.query_params["bucket"], ("query", "bucket"))
-    try:
-        header = request.headers.get("X-Metadata", "{}").encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        raise validation((("header", "x-metadata"), "must be UTF-8", "string_unicode")) from None
-    form.metadata = checked_metadata(header, ("header", "x-metadata"))
     await read_raw(chunks, staged)
-    return form
+    return raw
 
 
 def authenticated(request: Request) -> Identity:
@@ -128,50 +161,20 @@ def _check_length(request: Request, max_bytes: int) -> None:
         raise upload_too_large(max_bytes, int(length))
 
 
-def _check_key(key: str | None) -> None:
-    if key is not None and not 0 < len(key) <= MAX_KEY:
-        message = f"must have 1 to {MAX_KEY} characters"
-        raise validation((("header", "idempotency-key"), message, "idempotency_key_length"))
-
-
 def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> Origin:
     assert form.bucket is not None
     assert form.metadata is not None
     return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id, key)
 
 
-async def _accepted(request: Request, receipt: Receipt) -> Response:
+async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> Response:
     status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
     accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
     headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}
     if receipt.replayed:
         headers["Idempotency-Replayed"] = "true"
-    seconds = wait_seconds(request)
     if seconds is not None:
         with suppress(sqlite3.Error):  # the receipt is given in any case
             await settled(request, receipt.job_id, seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
     return answer(accepted, 202, headers)
-
-
-class _Watched:
-    """The request's `receive`, remembering whether the body has ended."""
-
-    def __init__(self, request: Request) -> None:
-        self._receive = request.receive
-        self._ended = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
-        return message
-
-    async def drain(self) -> bool:
-        """Read on a little after a refusal, so that a client that only sends can get to reading; True at the end."""
-        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-        while not self._ended and left > 0 and time.monotonic() < deadline:  # what is always ready is never cancelled
-            with anyio.move_on_after(deadline - time.monotonic()):
-                left -= len((await self.receive()).get("body", b""))
-                continue
-            break
-        return self._ended

@@ -1,0 +1,69 @@
+"""One real problem for each error code, made as the handlers make it, for the API document."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from starlette.exceptions import HTTPException
+
+from ..imaging.errors import TooLarge, Unsupported
+from ..intake import IdempotencyInProgress, Overloaded
+from ..jobs.changes import IdempotencyConflict
+from ..jobs.quota import Quota, RateLimited, Standing
+from ..settings import MEGABYTE, Settings
+from ..staged import NoSpace, UnsupportedType
+from . import problems
+from .codes import CODES
+from .pace import Stalled
+from .problems import MAPPING, Problem
+
+MOMENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def example(code: str, settings: Settings) -> Problem:
+    """What `code` looks like with these settings."""
+    known, make = CODES[code], _makers(settings).get(code)
+    if make is None:
+        return Problem(known.status, code, known.meaning)
+    error = make()
+    return next(problem_of(error) for kind, problem_of in MAPPING.items() if isinstance(error, kind))
+
+
+def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
+    uploads, images, waiting = settings.uploads, settings.images, settings.jobs.max_waiting
+    return {
+        "too_many_images": lambda: problems.too_many_images(50, 51),
+        "token_missing": lambda: problems.not_authenticated("token_missing"),
+        "token_invalid": lambda: problems.not_authenticated("token_invalid"),
+        "token_expired": lambda: problems.not_authenticated("token_expired"),
+        "permission_denied": problems.not_yours,
+        "job_not_found": problems.job_not_found,
+        "image_not_found": problems.image_not_found,
+        "image_not_ready": lambda: problems.image_not_ready(2),
+        "size_not_available": lambda: problems.size_not_available("huge"),
+        "not_found": lambda: HTTPException(404),
+        "method_not_allowed": lambda: HTTPException(405, headers={"Allow": "GET, HEAD"}),
+        "upload_stalled": lambda: Stalled(f"No data arrived for {uploads.idle_timeout_seconds:g} seconds."),
+        "not_completed": lambda: problems.not_completed("processing"),
+        "idempotency_in_progress": IdempotencyInProgress,
+        "idempotency_conflict": IdempotencyConflict,
+        "precondition_failed": problems.precondition_failed,
+        "range_not_satisfiable": lambda: problems.range_not_satisfiable(45_120),
+        "upload_too_large": lambda: problems.upload_too_large(uploads.max_bytes, uploads.max_bytes + 1),
+        "unsupported_type": lambda: UnsupportedType("image/gif", uploads.allowed_mime_types),
+        "validation_error": lambda: problems.validation((("query", "size"), "Field required", "missing")),
+        "image_too_large": lambda: TooLarge(
+            f"The image has {2 * images.max_pixels / 1e6:g} megapixels; "
+            f"at most {images.max_pixels / 1e6:g} megapixels are allowed."
+        ),
+        "image_unsupported": lambda: Unsupported("A JPEG with 12 bits per sample is not supported."),
+        "rate_limited": lambda: _rate_limited(settings),
+        "internal_error": problems.internal_error,
+        "overloaded": lambda: Overloaded(waiting, waiting),
+        "storage_full": lambda: NoSpace(settings.storage.reserve_mb * MEGABYTE, MEGABYTE),
+    }
+
+
+def _rate_limited(settings: Settings) -> RateLimited:
+    limit = settings.rate_limit.max_uploads
+    quota = Quota(limit, timedelta(minutes=settings.rate_limit.window_minutes))
+    return RateLimited(Standing(limit, limit, MOMENT + quota.window), quota)

@@ -1,0 +1,30 @@
+"""Small JSON bodies, validated with the model that their operation declares."""
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from .parameters import invalid
+from .problems import validation
+
+MAX_BYTES = 64 * 1024
+T = TypeVar("T", bound=BaseModel)
+
+
+async def json_body(request: Request, model: type[T]) -> T:
+    """The body as `model`. Raises Problem (422), and ClientDisconnect."""
+    declared = request.scope["imgsvc.operation"]
+    assert model in [body.model for body in declared.bodies], f"{declared.name} does not declare {model.__name__}"
+    kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise validation((("header", "content-type"), "must be application/json", "content_type"))
+    text = bytearray()
+    async for chunk in request.stream():
+        text += chunk
+        if len(text) > MAX_BYTES:
+            raise validation((("body",), f"must be at most {MAX_BYTES} bytes", "too_long"))
+    try:
+        return model.model_validate_json(bytes(text))
+    except ValidationError as error:
+        raise invalid(error, "body") from None

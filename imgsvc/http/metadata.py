@@ -1,0 +1,65 @@
+"""What an answer says of an image besides its URLs: dictionaries, since a client's own keys stand among ours."""
+
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+
+class Size(TypedDict):
+    """In pixels."""
+
+    width: int
+    height: int
+
+
+class Dimensions(Size):
+    """Of one variant: in pixels, width / height to three places, and the file in bytes."""
+
+    aspect_ratio: float
+    format: str
+    size_bytes: int
+
+
+class Brief(TypedDict):
+    dominant_color: str | None
+    dimensions: Dimensions
+
+
+@with_config(ConfigDict(extra="allow"))
+class PublicMetadata(TypedDict):
+    """What was found out, beside the keys that the client sent. `content_length` is that of the upload, in bytes."""
+
+    detected_mime_type: str
+    content_length: int
+    dominant_color: str
+    original_dimensions: Size
+    animated: NotRequired[bool]
+    frames: NotRequired[int]
+    variants: dict[str, Dimensions]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Metadata(PublicMetadata):
+    """The last three are there only for the uploader and the org's admins."""
+
+    uploader_id: NotRequired[str | None]
+    org_id: NotRequired[str | None]
+    original_filename: NotRequired[str | None]
+
+
+DIMENSIONS: dict[str, Any] = {
+    "width": 600,
+    "height": 400,
+    "aspect_ratio": 1.5,
+    "format": "webp",
+    "size_bytes": 45_120,
+}
+EXAMPLE: dict[str, Any] = {
+    "title": "A day at the sea",
+    "detected_mime_type": "image/jpeg",
+    "content_length": 2_411_724,
+    "dominant_color": "#4a7fa5",
+    "original_dimensions": {"width": 3000, "height": 2000},
+    "variants": {"medium": DIMENSIONS},
+}

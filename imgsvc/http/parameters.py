@@ -1,0 +1,68 @@
+"""Query parameters and headers as pydantic models: what is checked here is what the API document says of them."""
+
+import re
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from starlette.requests import Request
+
+from .problems import Problem, validation
+
+NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+ONCE = ("Idempotency-Key", "X-Metadata")  # of any other header several lines are one list (RFC 9110 section 5.3)
+Model = TypeVar("Model", bound="Query | Headers")
+
+
+class Query(BaseModel):
+    """A query string. Each field is a parameter, sent at most once; unknown ones are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Headers(BaseModel):
+    """Request headers, under their aliases; others are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def _whole_number(value: object) -> object:
+    """Only plain decimals: Python would take ` 5 `, `+5`, `1_0` and `5.0` too."""
+    if isinstance(value, str) and not NUMBER.fullmatch(value):
+        raise ValueError("must be a whole number")
+    return value
+
+
+WHOLE_NUMBER = BeforeValidator(_whole_number)  # the last mark of an integer field
+
+
+def parsed(request: Request, model: type[Model]) -> Model:
+    """The request's query or headers, validated with a model that its operation declares. Raises Problem (422)."""
+    declared = request.scope["imgsvc.operation"]
+    assert model in (declared.query, declared.headers), f"{declared.name} does not declare {model.__name__}"
+    place, given = ("query", request.query_params) if issubclass(model, Query) else ("header", request.headers)
+    values: dict[str, Any] = {}
+    for field, info in model.model_fields.items():
+        name = info.alias or field
+        found = given.getlist(name)
+        if len(found) > 1 and (place == "query" or name in ONCE):
+            raise validation((_where((place,), (name,)), "must be given once", "duplicate"))
+        if found:
+            values[name] = ",".join(found)
+    try:
+        return cast(Model, model.model_validate(values))
+    except ValidationError as error:
+        raise invalid(error, place) from None
+
+
+def invalid(error: ValidationError, *place: str) -> Problem:
+    """The refusal of what a model found wrong with what was sent in `place`."""
+    return validation(*((_where(place, one["loc"]), _message(one["msg"]), one["type"]) for one in error.errors()))
+
+
+def _where(place: tuple[str, ...], inner: tuple[int | str, ...]) -> tuple[str, ...]:
+    names = tuple(str(part) for part in inner)
+    return (*place, *(name.lower() for name in names)) if place == ("header",) else (*place, *names)
+
+
+def _message(text: str) -> str:
+    return text.removeprefix("Value error, ")

@@ -1,0 +1,84 @@
+"""Bodies that the handler did not read to their end, because it refused the request or had no use for one."""
+
+import time
+
+import anyio
+import anyio.lowlevel
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+DRAIN_BYTES = 1 << 20
+DRAIN_SECONDS = 2.0
+HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
+
+
+class UnreadBodies:
+    """Reads on a little before the answer, so that a client that only sends can get to reading; then closes.
+
+    And it takes what still comes while the answer goes out: Hypercorn hands over the end of a request in the queue
+    that the body waits in, and with nobody reading that, the answer's own end would wait for ever.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        body = _Watched(receive)
+
+        async def send_after_body(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                unread = scope.get(HOPELESS) or not await body.drain()
+                if unread and scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                await body.swallow_during(send, message)
+            else:
+                await send(message)
+
+        await self.app(scope, body.receive, send_after_body)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    without_length = "Transfer-Encoding" in headers or scope["http_version"].startswith("2")
+    return headers.get("Content-Length", "0" if not without_length else "") != "0"
+
+
+class _Watched:
+    """A request's `receive`, remembering whether the body has ended."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> bool:
+        """True when the body has ended."""
+        deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
+        while not self._ended and left > 0 and time.monotonic() < deadline:  # what is always ready is never cancelled
+            with anyio.move_on_after(deadline - time.monotonic()):
+                left -= len((await self.receive()).get("body", b""))
+                continue
+            break
+        return self._ended
+
+    async def swallow_during(self, send: Send, last: Message) -> None:
+        if self._ended:
+            await send(last)
+            return
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._swallow)
+            await send(last)
+            group.cancel_scope.cancel()
+
+    async def _swallow(self) -> None:
+        while not self._ended:
+            await anyio.lowlevel.checkpoint()
+            await self.receive()

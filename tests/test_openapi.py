@@ -1,0 +1,172 @@
+"""The API document: valid, complete, true to what is really answered, and its examples to itself."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from starlette.routing import Route
+
+from imgsvc import Settings
+from imgsvc.app import ROUTES
+from imgsvc.http.codes import CODES, JOB_CODES
+from imgsvc.http.openapi import build
+from tests.conftest import Starter
+
+Json = dict[str, Any]
+NEVER_LEAVES = {"bad_request"}  # what the framework calls malformed, and nothing here is
+KEYWORDS = re.compile(
+    r"\$ref|type|format|pattern|(min|max)(Length|Items|imum)|enum|const|not|anyOf|items|properties|required"
+    r"|additionalProperties|contains|default|description|examples|title"
+)
+
+
+@pytest.fixture(scope="module")
+def document() -> Json:
+    return build(Settings(), ROUTES)
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    """(METHOD path, operation)"""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def media(document: Json) -> Iterator[tuple[str, Json]]:
+    """(METHOD path status, media type object) of every body that is answered."""
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for content in response.get("content", {}).values():
+                yield f"{name} {status}", content
+
+
+def validator(document: Json, schema: Json) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]}, validate_formats=True)
+
+
+def schemas(found: Any) -> Iterator[Json]:
+    """Every JSON schema in a part of the document."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if name in ("schema", "schemas"):
+                yield from ([value] if name == "schema" else value.values())
+            elif name not in ("example", "examples", "value"):
+                yield from schemas(value)
+    elif isinstance(found, list):
+        for one in found:
+            yield from schemas(one)
+
+
+def keywords(schema: Any) -> Iterator[str]:
+    if not isinstance(schema, dict):
+        return
+    yield from schema
+    for name in ("items", "not", "additionalProperties"):
+        yield from keywords(schema.get(name))
+    for one in (*schema.get("properties", {}).values(), *schema.get("anyOf", [])):
+        yield from keywords(one)
+
+
+def test_it_is_openapi_3_1(document: Json) -> None:
+    assert document["openapi"] == "3.1.0"
+    assert {"title", "version", "description"} <= document["info"].keys()
+    ids = [operation["operationId"] for _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    tags = {tag["name"] for tag in document["tags"]}
+    for name, operation in operations(document):
+        assert operation["summary"] and set(operation["tags"]) <= tags, name
+        placed = [(one["in"], one["name"]) for one in operation["parameters"]]
+        assert len(placed) == len(set(placed)), name
+        assert {one for place, one in placed if place == "path"} == set(re.findall(r"{(\w+)}", name)), name
+        assert all(one["required"] for one in operation["parameters"] if one["in"] == "path"), name
+        assert all(("schema" in one) != ("content" in one) for one in operation["parameters"]), name
+        for status, response in operation["responses"].items():
+            assert re.fullmatch(r"[2-5]\d\d", status) and response["description"], name
+            linked = {link["operationId"] for link in response.get("links", {}).values()}
+            assert linked <= set(ids), name
+        for way in operation["security"]:
+            assert set(way) <= document["components"]["securitySchemes"].keys(), name
+
+
+def test_every_schema_is_one(document: Json) -> None:
+    found = list(schemas(document))
+    assert len(found) > 100
+    for schema in found:
+        jsonschema_rs.meta.validate(schema)
+        validator(document, schema)  # every reference leads somewhere
+        assert all(KEYWORDS.fullmatch(keyword) for keyword in keywords(schema)), schema  # `ge`, for one, is none
+
+
+def test_it_describes_every_route_and_nothing_else(document: Json) -> None:
+    routed = set()
+    for route in ROUTES:
+        assert isinstance(route, Route) and route.methods
+        path = route.path.replace(":path}", "}")
+        if path == "/" or not path.endswith("/"):
+            routed |= {f"{method} {path}" for method in route.methods - {"HEAD"}}
+    bytes_of = {"HEAD /storage/{path}", "HEAD /api/v1/images/{image_id}/direct"}  # else it is said once, for all GETs
+    assert {name for name, _ in operations(document)} == routed | bytes_of
+    assert "HEAD" in document["info"]["description"]
+
+
+def test_every_code_has_its_example(document: Json) -> None:
+    shown: dict[str, set[int]] = {}
+    for name, content in media(document):
+        for code, one in content.get("examples", {}).items():
+            assert one["value"]["code"] == code
+            assert one["value"]["status"] == int(name.split()[-1]) == CODES[code].status
+            shown.setdefault(code, set()).add(one["value"]["status"])
+    of_jobs = document["components"]["schemas"]["JobStatus"]["properties"]["error_code"]["examples"]
+    assert set(of_jobs) == set(JOB_CODES)
+    assert shown.keys() | set(of_jobs) == CODES.keys() - NEVER_LEAVES
+    assert not shown.keys() & set(of_jobs)
+
+
+def test_every_example_is_valid(document: Json) -> None:
+    count = 0
+    for name, content in media(document):
+        check = validator(document, content["schema"])
+        examples = [one["value"] for one in content.get("examples", {}).values()]
+        for example in [*examples, *([content["example"]] if "example" in content else [])]:
+            assert check.is_valid(example), (name, [error.message for error in check.iter_errors(example)])
+            count += 1
+    assert count > 100
+    for name, header in document["components"]["headers"].items():
+        assert validator(document, header["schema"]).is_valid(header["example"]), name
+
+
+def test_every_operation_shows_a_success(document: Json) -> None:
+    for name, operation in operations(document):
+        good = {status: one for status, one in operation["responses"].items() if status < "300"}
+        assert good, name
+        for response in good.values():
+            for media_type, content in response.get("content", {}).items():
+                assert media_type in ("image/webp", "*/*") or "example" in content, name
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    settings = Settings(
+        uploads={"max_size_mb": 3, "allowed_mime_types": ["image/png"]},  # type: ignore[arg-type]
+        service={"public_url": "https://img.example/pics"},  # type: ignore[arg-type]
+    )
+    document = build(settings, ROUTES)
+    upload = document["paths"]["/api/v1/images/upload"]["post"]
+    assert set(upload["requestBody"]["content"]) == {"multipart/form-data", "image/png"}
+    refused = upload["responses"]["413"]["content"]["application/problem+json"]["examples"]["upload_too_large"]["value"]
+    assert refused["detail"] == "File too large. Maximum allowed: 3MB"
+    assert refused["type"] == "https://img.example/pics/errors/upload_too_large"
+    assert [server["url"] for server in document["servers"]] == [".", "https://img.example/pics"]
+
+
+async def test_it_is_served(start: Starter) -> None:
+    async with start() as s:
+        response = await s.http.get("/openapi.json")
+        assert response.headers["Content-Type"] == "application/json"
+        assert response.headers["Cache-Control"] == "no-cache"
+        assert response.json() == build(s.settings, ROUTES)
+        for tags in (response.headers["ETag"], f'"x", W/{response.headers["ETag"]}', "*"):
+            again = await s.http.get("/openapi.json", headers={"If-None-Match": tags})
+            assert (again.status_code, again.content) == (304, b"")
+        assert (await s.http.get("/openapi.json", headers={"If-None-Match": '"x"'})).status_code == 200

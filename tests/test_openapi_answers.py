@@ -1,0 +1,90 @@
+"""What is really answered is what the API document says of it."""
+
+from fixtures import make
+from imgsvc.app import ROUTES
+from imgsvc.http.openapi import build
+from tests.conftest import Service, Starter
+from tests.test_openapi import Json, operations, validator
+
+TINY = make.jpeg(64, 48)
+
+
+async def requests(s: Service) -> list[tuple[str, str, Json]]:
+    """(documented operation, address, what else httpx is told) of one request for each status that is easy to get."""
+    done = await s.completed(TINY, metadata='{"title": "x"}')
+    job, image, bearer = done["job_id"], done["image_id"], s.bearer()
+    failed = (await s.ended(await s.upload(TINY[: len(TINY) // 2])))["job_id"]
+    s.parts.queue.hold()
+    waiting = (await s.upload(TINY)).json()
+    direct = ("GET /api/v1/images/{image_id}/direct", f"/api/v1/images/{image}/direct")
+    one, status = ("GET /api/v1/images/{image_id}", "/api/v1/images"), "GET /api/v1/images/jobs/{job_id}"
+    stored = (await s.http.get(f"/api/v1/images/{image}")).json()["url"]
+    upload = ("POST /api/v1/images/upload", "/api/v1/images/upload")
+    raw = {"params": {"bucket": "b"}, "headers": bearer | {"Content-Type": "image/jpeg"}}
+    plain: list[tuple[str, str, Json]] = [
+        (f"GET {path}", path, {}) for path in ("/", "/info", "/openapi.json", "/docs")
+    ]
+    plain += [(f"GET /api/v1/health{path}", f"/api/v1/health{path}", {}) for path in ("", "/live", "/stats", "/failed")]
+    return [
+        *plain,
+        ("GET /errors/{code}", "/errors/not_found", {}),
+        ("GET /errors/{code}", "/errors/nothing", {}),
+        ("GET /docs/{asset}", "/docs/docs.js", {}),
+        ("GET /api/v1/health/failed", "/api/v1/health/failed?limit=0", {}),
+        (status, f"/api/v1/images/jobs/{job}", {"headers": {"Prefer": "wait=1"}}),
+        (status, f"/api/v1/images/jobs/{failed}", {}),
+        (status, "/api/v1/images/jobs/x", {}),
+        (f"{status}/result", f"/api/v1/images/jobs/{job}/result", {"headers": bearer}),
+        (f"{status}/result", f"/api/v1/images/jobs/{waiting['job_id']}/result", {}),
+        (one[0], f"{one[1]}/{image}", {}),
+        (one[0], f"{one[1]}/{image}?size=huge", {}),
+        (one[0], f"{one[1]}/{image}?size=..", {}),
+        (one[0], f"{one[1]}/{waiting['image_id']}", {}),
+        (one[0], f"{one[1]}/upload", {}),
+        (f"{one[0]}/all", f"{one[1]}/{image}/all", {}),
+        ("GET /api/v1/images/batch", f"{one[1]}/batch?image_ids={image},x", {}),
+        ("GET /api/v1/images/batch", f"{one[1]}/batch?image_ids={'x,' * 51}", {}),
+        (*direct, {}),
+        (*direct, {"headers": {"Range": "bytes=0-9"}}),
+        (*direct, {"headers": {"Range": "bytes=999999-"}}),
+        (*direct, {"headers": {"If-None-Match": "*"}}),
+        (*direct, {"headers": {"If-Match": '"x"'}}),
+        ("HEAD /api/v1/images/{image_id}/direct", direct[1], {}),
+        ("GET /storage/{path}", stored, {}),
+        ("HEAD /storage/{path}", "/storage/x", {}),
+        (*upload, {"files": {"file": ("a.jpg", TINY)}, "data": {"bucket": "b"}, "headers": bearer}),
+        (*upload, {"content": TINY, **raw}),
+        (*upload, {"content": b"words", **raw}),
+        (*upload, {"content": make.bomb(), **raw}),
+        (*upload, {"content": TINY, "headers": bearer}),
+        (*upload, {"content": TINY}),
+        (*upload, {"content": b"", "headers": bearer | {"Content-Length": str(1 << 30)}}),
+        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": s.bearer("bob")}),
+        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),
+        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),
+    ]
+
+
+async def test_real_answers_are_as_documented(start: Starter) -> None:
+    async with start() as s:
+        document = build(s.settings, ROUTES)
+        described, seen = dict(operations(document)), set()
+        for name, address, more in await requests(s):
+            method = name.split()[0]
+            response = await s.http.request(method, address, **more)
+            seen.add((name, response.status_code))
+            known = described[name]["responses"].get(str(response.status_code))
+            assert known, (name, address, response.status_code, response.text)
+            for header, about in known["headers"].items():
+                about = document["components"]["headers"][header] if "$ref" in about else about
+                assert header in response.headers or not about["required"], (name, header)
+            if not response.content:
+                assert "content" not in known or method == "HEAD", name
+                continue
+            media_type = response.headers["Content-Type"].split(";")[0]
+            content = known["content"].get(media_type) or known["content"]["*/*"]
+            if media_type.endswith("json"):
+                errors = validator(document, content["schema"]).iter_errors(response.json())
+                assert not [error.message for error in errors], (name, response.text)
+        assert len({status for _, status in seen}) >= 15
+        assert {name for name, status in seen if status < 400} | {"HEAD /storage/{path}"} == described.keys()
