@@ -13,6 +13,7 @@ import { again, allowUploads, clearEnded, startUploads } from './upload.js';
 import { verdictOf } from './verdict.js';
 
 const LIMIT_MS = 4000;
+const SILENCE_MS = 50;
 const SECTIONS = {
   checks: sections.checks,
   'processing-body': processing,
@@ -99,8 +100,10 @@ function countdown(words = said) {
   else setText(byId('age'), shown ? `${refresh.paused ? `Paused: numbers from ${clockTime(shown.at)}, ${age} ago` : `As of ${clockTime(shown.at)}`}` : '');
 }
 
+/** Said aloud, the same words twice too: that takes a moment without any between them. */
 function announce(words) {
-  setText(byId('announcements'), words);
+  setText(byId('announcements'), '');
+  setTimeout(() => setText(byId('announcements'), words), SILENCE_MS);
 }
 
 const ACTIONS = {
