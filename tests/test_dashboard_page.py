@@ -16,6 +16,8 @@ from tests.dashboard import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed
 from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
+# As where the page came over plain HTTP.
+NO_CLIPBOARD = "Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })"
 LOADED = "image => image.complete && image.naturalWidth > 0"
 
 
@@ -43,10 +45,14 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
         refused = uploads.filter(has_text="notes <b>.txt")
         await expect(refused).to_contain_text("Unsupported file type: application/octet-stream. Allowed: image/jpeg")
         await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        await uploads.last.get_by_role("button", name="Copy the address of thumbnail of holiday 0.jpg").click()
-        await expect(page.locator("#announcements")).to_have_text("Copied.")
-        copied = await page.evaluate("navigator.clipboard.readText()")
-        assert fresh.http.get(copied).headers["Content-Type"] == "image/webp"
+        await page.evaluate("window.readCopied = navigator.clipboard.readText.bind(navigator.clipboard)")
+        for size in ("thumbnail", "large"):
+            await uploads.last.get_by_role("button", name=f"Copy the address of {size} of holiday 0.jpg").click()
+            await expect(page.locator("#announcements")).to_have_text("Copied.")
+            copied = await page.evaluate("readCopied()")
+            assert f"_{size}.webp" in copied
+            assert fresh.http.get(copied).headers["Content-Type"] == "image/webp"
+            await page.evaluate(NO_CLIPBOARD)
         jobs = page.locator("#recent-body tbody tr")
         await expect(jobs).to_have_count(2)
         await refreshed_until(page, jobs.get_by_text("completed"), 2)

@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 
 from fixtures import make
 from imgsvc.http.dashboard_data import DashboardData
-from tests.dashboard import TOKEN, changed, emptied, failure, refreshed, refreshed_until, signed_in, troubled
+from tests.dashboard import TOKEN, changed, drop, emptied, failure, refreshed, refreshed_until, signed_in, troubled
 from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
@@ -199,8 +199,8 @@ HIDE = """hidden => {
 }"""
 
 
-def _asked(urls: list[str]) -> int:
-    return sum(url.endswith("/dashboard/data") for url in urls)
+def _asked(urls: list[str], path: str = "/dashboard/data") -> int:
+    return sum(url.endswith(path) for url in urls)
 
 
 async def test_refusals_are_shown_in_the_service_s_words(served: ServerProcess) -> None:
@@ -214,6 +214,24 @@ async def test_refusals_are_shown_in_the_service_s_words(served: ServerProcess) 
         await page.unroute("**/dashboard/data")
         await page.clock.fast_forward(5_000)
         await expect(page.locator("#verdict-line")).to_have_text("All is well.")
+
+
+async def test_upload_that_is_refused_for_now_can_be_sent_again(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        full = json.dumps({"detail": "Rate limit exceeded. Maximum 50 uploads per hour.", "code": "rate_limited"})
+        upload = "**/api/v1/images/upload"
+        wait = {"Retry-After": "600"}
+        await page.route(upload, lambda route: route.fulfill(status=429, body=full, headers=wait), times=1)
+        await drop(page, ("a.jpg", make.jpeg(64, 48)))
+        entry = page.locator("#uploads > li")
+        await expect(entry).to_contain_text("Maximum 50 uploads per hour. Try again in 10 min.")
+        tokens = _asked(visit.requested, "/operator/token")
+        over = json.dumps({"detail": "Token expired", "code": "token_expired"})
+        await page.route(upload, lambda route: route.fulfill(status=401, body=over), times=1)
+        await entry.get_by_role("button", name="Send a.jpg again").click()
+        await expect(entry.get_by_role("link", name="thumbnail")).to_be_visible()
+        assert _asked(visit.requested, "/operator/token") == tokens + 1
 
 
 async def test_token_field_where_the_keys_are_not_ours(served: ServerProcess) -> None:
