@@ -55,8 +55,9 @@ class ServerProcess:
         self.process.stdout.close()
         self.http.close()
 
-    def start(self) -> Self:
-        command = [sys.executable, "-m", "imgsvc", "serve", "--port", "0"]
+    def start(self, port: int = 0) -> Self:
+        """0: any free port."""
+        command = [sys.executable, "-m", "imgsvc", "serve", "--port", str(port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,

@@ -1,0 +1,32 @@
+// The page for who is not signed in.
+
+import { at } from './api.js';
+import { byId, setText } from './dom.js';
+import { whole } from './format.js';
+import { signIn, takeCode } from './session.js';
+
+const TOKEN_WRONG = 'That is not the operator token of this service.';
+const CODE_USED = 'This link was used before or is older than 10 minutes. Ask for a new one, or use the token.';
+
+async function attempt(proof, refusedWords) {
+  setText(byId('said'), 'Signing in…');
+  byId('enter').setAttribute('aria-disabled', 'true');
+  try {
+    await signIn(proof);
+    location.replace(at('dashboard'));
+  } catch (refused) {
+    const later = refused.retryAfter ? ` Try again in ${whole(refused.retryAfter)}.` : '';
+    setText(byId('said'), refused.status === 401 ? refusedWords : `${refused.message}${later}`);
+    byId('enter').removeAttribute('aria-disabled');
+    byId('token').focus();
+  }
+}
+
+byId('form').addEventListener('submit', (event) => {
+  event.preventDefault();
+  const token = byId('token').value.trim();
+  if (token && !byId('enter').hasAttribute('aria-disabled')) void attempt({ token }, TOKEN_WRONG);
+});
+
+const code = takeCode();
+if (code !== null) void attempt({ code }, CODE_USED);

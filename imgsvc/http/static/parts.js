@@ -1,0 +1,78 @@
+// What the sections are made of: facts, bars, tables, states, thumbnails.
+
+import { at, pathOf } from './api.js';
+import { el, foreign } from './dom.js';
+import { number } from './format.js';
+
+const SIGNS = {
+  healthy: '✓', completed: '✓', degraded: '!', retrying: '↻', unhealthy: '✕', down: '✕', failed: '✕',
+  pending: '…', processing: '▸', busy: '▸', idle: '–', starting: '…', disabled: '–',
+};
+const FORGET_AFTER = 15_000;
+const missing = new Set();
+
+/** A state as a sign and a word; its colour says the same a third time. */
+export const state = (name, words = name) =>
+  el('span', { class: `state ${name}` }, el('span', { class: 'sign', 'aria-hidden': 'true' }, SIGNS[name] ?? '·'), words);
+
+export const facts = (...pairs) =>
+  el('dl', { class: 'facts' }, pairs.filter(Boolean).map(([label, value]) =>
+    el('div', { 'data-key': label }, el('dt', {}, label), el('dd', {}, value))));
+
+export const empty = (...words) => el('p', { class: 'empty' }, ...words);
+
+/** A bar of 0 to 100; from `high` on it says so in words too. `label` is foreign where it names a user. */
+export function meter(label, value, words, high = 90) {
+  const share = Math.min(100, Math.max(0, value));
+  const fill = el('div', { class: 'fill' });
+  fill.style.width = `${share}%`;
+  const level = share >= high ? 'meter high' : 'meter';
+  const shown = share >= high ? `${value >= 100 ? 'full' : 'high'}: ${words}` : words;
+  return el('div', { class: level, 'data-key': `meter ${label}` },
+    el('div', { class: 'meter-words' }, foreign(label), el('span', { class: 'muted' }, shown)),
+    el('div', {
+      class: 'track', role: 'meter', 'aria-label': label, 'aria-valuemin': 0, 'aria-valuemax': 100,
+      'aria-valuenow': number(share, 1), 'aria-valuetext': shown,
+    }, fill));
+}
+
+/** Rows are {key, cells}; on a narrow screen each becomes a card, so every cell knows its heading and keeps its role. */
+export function table(caption, headings, rows, kind = '') {
+  const head = headings.map((words) => el('th', { scope: 'col', role: 'columnheader' }, words));
+  const body = rows.map(({ key, cells }) => el('tr', { 'data-key': key, role: 'row' }, cells.map((cell, place) =>
+    el('td', { role: 'cell', 'data-label': headings[place] }, cell))));
+  return el('table', { role: 'table', class: kind },
+    el('caption', { class: 'unseen' }, caption),
+    el('thead', { role: 'rowgroup' }, el('tr', { role: 'row' }, head)),
+    el('tbody', { role: 'rowgroup' }, body));
+}
+
+export const jobLink = (id) =>
+  el('a', { class: 'id', href: at(`api/v1/images/jobs/${pathOf(id)}`), title: id, 'aria-label': `Job ${id}` }, id);
+
+export const pictureUrl = (imageId, size) => at(`api/v1/images/${pathOf(imageId)}/direct?size=${pathOf(size)}`);
+
+/** The smallest variant that is ready (they are told largest first), or an empty frame. */
+export function thumbnail(imageId, ready, alt) {
+  const source = ready.length ? pictureUrl(imageId, ready.at(-1)) : null;
+  if (source === null || missing.has(source)) return el('span', { class: 'thumb none', 'aria-hidden': 'true' });
+  return el('a', { class: 'thumb', href: pictureUrl(imageId, ready[0]) },
+    el('img', { src: source, alt, width: 44, height: 44, decoding: 'async' }));
+}
+
+document.addEventListener('error', ({ target }) => {
+  if (!(target instanceof HTMLImageElement)) return;
+  missing.add(target.src);
+  setTimeout(() => missing.delete(target.src), FORGET_AFTER);
+}, true);
+
+/** Where a fact names a path, it may break anywhere. */
+export const path = (text) => foreign(text, { class: 'path' });
+
+export const curlLine = (ours) =>
+  `curl -H "Authorization: Bearer ${ours ? '$(./run token --sub me)' : '$TOKEN'}" ` +
+  `-F bucket=photos -F file=@photo.jpg ${at('api/v1/images/upload')}`;
+
+export const copyable = (text, label) =>
+  el('div', { class: 'copyable' }, el('code', { tabindex: 0, 'aria-label': label }, text),
+    el('button', { type: 'button', 'data-action': 'copy', 'data-copy': text, 'aria-label': `Copy ${label}` }, 'Copy'));

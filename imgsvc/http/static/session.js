@@ -1,0 +1,17 @@
+// Signing in with the one-use code of a link, or with the operator's token.
+
+import { post } from './api.js';
+
+const CODE = /^#code=(.+)$/;
+
+/** The code in the address, which is dropped from there and from the history at once; null where there is none. */
+export function takeCode() {
+  const code = CODE.exec(location.hash)?.[1] ?? null;
+  if (code !== null) history.replaceState(null, '', location.pathname + location.search);
+  return code === null ? null : decodeURIComponent(code);
+}
+
+/** `proof` is {code} or {token}. Raises Refused. */
+export const signIn = (proof) => post('api/v1/operator/login', proof);
+
+export const signOut = () => post('api/v1/operator/logout');
