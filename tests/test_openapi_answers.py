@@ -1,6 +1,7 @@
 """What is really answered is what the API document says of it."""
 
 from fixtures import make
+from imgsvc.access.operators import login_code, operator_token
 from imgsvc.app import ROUTES
 from imgsvc.http.openapi import build
 from tests.conftest import Service, Starter
@@ -65,11 +66,42 @@ async def requests(s: Service) -> list[tuple[str, str, Json]]:
     ]
 
 
+async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
+    """The same for what only the operator may."""
+    o, api = {"headers": s.operator}, "/api/v1/operator"
+    (s.settings.storage.path / "photos").write_bytes(b"")
+    failed = (await s.ended(await s.upload(TINY)))["job_id"]
+    (s.settings.storage.path / "photos").unlink()
+    login, retry = f"POST {api}/login", f"POST {api}/jobs/{{job_id}}/retry"
+    return [
+        ("GET /dashboard", "/dashboard", o),
+        ("GET /dashboard", "/dashboard", {}),
+        ("GET /dashboard/login", "/dashboard/login", {}),
+        ("GET /dashboard/data", "/dashboard/data", o),
+        ("GET /dashboard/data", "/dashboard/data", {"headers": {"Authorization": "Bearer wrong"}}),
+        ("GET /dashboard/static/{name}", "/dashboard/static/dashboard.css", {}),
+        ("GET /dashboard/static/{name}", "/dashboard/static/dashboard.html", {}),
+        ("GET /metrics", "/metrics", o),
+        (login, f"{api}/login", {"json": {"code": login_code(operator_token(s.settings))}}),
+        (login, f"{api}/login", {"json": {"token": "wrong"}}),
+        (login, f"{api}/login", {"json": {}}),
+        (f"POST {api}/token", f"{api}/token", {}),  # by the session that the login began
+        (f"POST {api}/token", f"{api}/token", o),
+        (f"GET {api}/jobs", f"{api}/jobs?status=failed", o),
+        (f"GET {api}/jobs", f"{api}/jobs?status=lost", o),
+        (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/{failed}", o),
+        (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/x", o),
+        (retry, f"{api}/jobs/{failed}/retry", o),
+        (retry, f"{api}/jobs/{failed}/retry", o),
+        (f"POST {api}/logout", f"{api}/logout", {}),
+    ]
+
+
 async def test_real_answers_are_as_documented(start: Starter) -> None:
-    async with start() as s:
+    async with start(jobs={"max_attempts": 1}) as s:
         document = build(s.settings, ROUTES)
         described, seen = dict(operations(document)), set()
-        for name, address, more in await requests(s):
+        for name, address, more in [*await operator_requests(s), *await requests(s)]:
             method = name.split()[0]
             response = await s.http.request(method, address, **more)
             seen.add((name, response.status_code))

@@ -20,10 +20,17 @@ from tests.server_process import ROOT, SECRET, ServerProcess
 pytestmark = pytest.mark.process
 
 LIMIT_SECONDS = 120
+OPERATOR = "operator-0123456789abcdef0123456789abcdef"
 # The usual ones, and those of a condition or range that is well formed and not met.
 CONFIGURATION = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "416"]
+
+[auth.openapi.bearer]
+bearer = "{user}"
+
+[auth.openapi.operator_bearer]
+bearer = "{operator}"
 """
 
 
@@ -42,26 +49,30 @@ class Run:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path) as one:
+    environment = {"IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.1", "IMGSVC_JOBS_MAX_ATTEMPTS": "1"}
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=OPERATOR, **environment) as one:
         yield one
 
 
 def attack(server: ServerProcess, *options: str, seconds: float = LIMIT_SECONDS) -> Run:
     """Every check on, valid and invalid data; the same requests each time."""
+    failed = _failed(server)
     kept, gone = (_completed(server) for _ in range(2))
-    (server.folder / "schemathesis.toml").write_text(CONFIGURATION)
+    (server.folder / "schemathesis.toml").write_text(
+        CONFIGURATION.format(user=Tokens(SECRET, "HS256").issue("alice"), operator=OPERATOR)
+    )
     report = server.folder / "report.ndjson"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     options = ("--checks=all", "--mode=all", "--no-color", "--warnings=off", "--report=ndjson", *options)
-    token = Tokens(SECRET, "HS256").issue("alice")
     done = subprocess.run(
-        [*command, *options, f"--report-ndjson-path={report}", f"--header=Authorization: Bearer {token}"],
+        [*command, *options, f"--report-ndjson-path={report}"],
         cwd=server.folder,
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks",
-            "IMGSVC_TEST_KNOWN": json.dumps({"GET": kept, "DELETE": gone}),
+            "IMGSVC_TEST_OPERATOR": OPERATOR,
+            "IMGSVC_TEST_KNOWN": json.dumps({"GET": kept, "DELETE": gone, "retry": failed}),
         },
         capture_output=True,
         text=True,
@@ -77,7 +88,17 @@ def _completed(server: ServerProcess) -> dict[str, str]:
     assert server.job_ended(receipt["job_id"])["status"] == "completed"
     url = server.http.get(f"{server.url}/api/v1/images/{receipt['image_id']}").json()["url"]
     path = url.removeprefix("/storage/")
-    return {**receipt, "path": path, "code": "not_found", "asset": "docs.js"}
+    return {**receipt, "path": path, "code": "not_found", "asset": "docs.js", "name": "dashboard.js"}
+
+
+def _failed(server: ServerProcess) -> dict[str, str]:
+    """One that leads to a job which failed because its bucket was a file."""
+    bucket = server.folder / "storage" / "b"
+    bucket.write_bytes(b"")
+    job_id = server.upload(make.jpeg(64, 48)).json()["job_id"]
+    assert server.job_ended(job_id)["status"] == "failed"
+    bucket.unlink()
+    return {"job_id": job_id}
 
 
 def _answers(report: Path) -> dict[str, Counter[int]]:

@@ -5,6 +5,8 @@ from pydantic import BaseModel
 from ..jobs.model import Status as JobState
 from ..telemetry.health import Check, Status
 from ..telemetry.system import Disk, Resources
+from .answers import shown
+from .dashboard_example import EXAMPLE
 
 
 class System(BaseModel):
@@ -222,4 +224,8 @@ class Everybody(BaseModel):
 
 
 class DashboardData(Everybody):
+    """All that the dashboard shows."""
+
+    model_config = shown(**EXAMPLE)
+
     operator: Operator

@@ -16,6 +16,7 @@ from .operations import Answer, Content, operation
 log = structlog.get_logger()
 
 QUEUE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheus itself gives up after 10
+EXAMPLE = 'image_uploads_total{status="accepted"} 3.0\n'
 HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"}
 
 
@@ -23,9 +24,7 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
     "operator",
     "What Prometheus comes for",
     access="operator",
-    answers={
-        200: Answer("The exposition.", Content("text/plain", example='image_uploads_total{status="accepted"} 3.0\n'))
-    },
+    answers={200: Answer("The exposition.", Content("text/plain", example=EXAMPLE))},
 )
 async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics for who accepts that."""

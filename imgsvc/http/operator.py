@@ -28,9 +28,7 @@ Secret = Annotated[str, Field(min_length=1, max_length=1024)]
 class TokenLogin(BaseModel):
     """With the operator's token."""
 
-    model_config = ConfigDict(
-        extra="forbid", hide_input_in_errors=True, json_schema_extra={"examples": [{"token": "…"}]}
-    )
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     token: Secret
 
@@ -46,12 +44,17 @@ class CodeLogin(BaseModel):
 class Login(RootModel[TokenLogin | CodeLogin]):
     """Either of the two."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "1772366400000.…"}]})
+
 
 class UploadToken(BaseModel):
     """A JWT for the public API. `expires_in` is in seconds."""
 
     model_config = shown(
-        token="eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.…", sub=UPLOAD_USER, expires_at=COMPLETED, expires_in=600
+        token="eyJhbGciOiJIUzI1NiJ9.…",  # noqa: S106
+        sub=UPLOAD_USER,
+        expires_at=COMPLETED,
+        expires_in=600,
     )
 
     token: str

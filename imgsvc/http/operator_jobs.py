@@ -10,11 +10,12 @@ from ..jobs.model import Job, Status
 from ..jobs.overview import Overview
 from ..parts import parts_of
 from . import gate
-from .answers import answer
+from .answers import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer
+from .answers import shown as example
 from .ids import path_id
 from .jobs import JobStatus, status_of
 from .operations import operation
-from .parameters import WHOLE_NUMBER, Query, parsed
+from .parameters import WHOLE_NUMBER, StrictQuery, parsed
 from .problems import job_not_found
 
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -22,15 +23,37 @@ DEFAULT_LISTED, MAX_LISTED = 20, 200
 MAX_EVENTS = 200
 
 
-class Listing(Query):
+class Listing(StrictQuery):
     status: Annotated[Status | None, Field(description="Only jobs of this status.")] = None
-    limit: Annotated[int, Field(ge=1, le=MAX_LISTED, description="How many at the most."), WHOLE_NUMBER] = (
-        DEFAULT_LISTED
-    )
+    limit: Annotated[int, Field(ge=1, le=MAX_LISTED, description="How many at most."), WHOLE_NUMBER] = DEFAULT_LISTED
+
+
+LISTED: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "image_id": IMAGE_ID,
+    "status": "failed",
+    "created_at": CREATED,
+    "started_at": STARTED,
+    "completed_at": None,
+    "error": "The image could not be stored.",
+    "error_code": "storage_error",
+    "retryable": True,
+    "attempts": 3,
+    "next_attempt_at": None,
+    "ready": [],
+    "user_id": "alice",
+    "org_id": "default-org",
+    "bucket": "holiday",
+    "content_length": 2_482_113,
+    "failed_at": COMPLETED,
+    "can_retry": True,
+}
 
 
 class ListedJob(JobStatus):
     """`content_length` is in bytes; `can_retry` says whether the uploaded bytes of a failed job are still kept."""
+
+    model_config = example(**LISTED)
 
     user_id: str | None
     org_id: str | None
@@ -41,6 +64,10 @@ class ListedJob(JobStatus):
 
 
 class ListedJobs(BaseModel):
+    """The newest first."""
+
+    model_config = example(jobs=[LISTED])
+
     jobs: list[ListedJob]
 
 
@@ -52,6 +79,15 @@ class AuditEvent(BaseModel):
 
 class ShownJob(ListedJob):
     """With its audit trail, the latest first."""
+
+    model_config = example(
+        **LISTED,
+        trace_id="3b1f0c9a-6a55-4a0e-9d6b-0d9c1f3c7a10",
+        mime_type="image/jpeg",
+        original_filename="IMG_0042.jpg",
+        storage_backend="local",
+        events=[{"event": "failed", "created_at": COMPLETED, "facts": {"run": 3, "code": "storage_error"}}],
+    )
 
     trace_id: str
     mime_type: str

@@ -19,6 +19,12 @@ class Query(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class StrictQuery(Query):
+    """For a filter: with a misspelt parameter it would answer more than was asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Headers(BaseModel):
     """Request headers, under their aliases; others are ignored."""
 
@@ -48,6 +54,8 @@ def parsed(request: Request, model: type[Model]) -> Model:
             raise validation((_where((place,), (name,)), "must be given once", "duplicate"))
         if found:
             values[name] = ",".join(found)
+    if issubclass(model, StrictQuery):
+        values |= {name: text for name, text in given.items() if name not in values}
     try:
         return cast(Model, model.model_validate(values))
     except ValidationError as error:
