@@ -163,7 +163,7 @@ CODES = {
     "timeout": Code(
         500,
         "Processing took longer than the time limit.",
-        "It is tried again; if it keeps failing, send a smaller image.",
+        "Further attempts follow by themselves. If the job failed after all of them, send a smaller image.",
     ),
     "worker_crashed": Code(
         500, "The worker process died of this image, twice.", "The file is probably damaged on purpose. Save it anew."
@@ -176,9 +176,15 @@ CODES = {
         500, "The uploaded bytes were changed or lost on the service's disk.", "Upload the image again."
     ),
     "io_error": Code(
-        500, "A file could not be read or written.", "It is tried again; the operator finds why in the log."
+        500,
+        "A file could not be read or written.",
+        "Further attempts follow by themselves; the operator finds why in the log, and can let a failed job begin anew.",
     ),
-    "storage_error": Code(500, "The variants could not be stored.", "It is tried again; the health page says more."),
+    "storage_error": Code(
+        500,
+        "The variants could not be stored.",
+        "Further attempts follow by themselves. Once the storage works, the operator can let a failed job begin anew.",
+    ),
     "internal_error": Code(500, "Something went wrong inside.", "The trace id leads the operator to the log entry."),
     "overloaded": Code(
         503,

@@ -239,9 +239,10 @@ def _failure(job: Job) -> shown.Failure:
 
 def configuration(settings: Settings) -> dict[str, dict[str, str]]:
     """{section: {field: value as text}}; of a secret only whose it is."""
+    sections = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        section: {field: _as_shown(value) for field, value in getattr(settings, section)}
-        for section in type(settings).model_fields
+        name: {field: _as_shown(getattr(section, field)) for field in type(section).model_fields}
+        for name, section in sections.items()
     }
 
 
