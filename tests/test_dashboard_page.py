@@ -1,5 +1,6 @@
 """What an operator does on the dashboard, in a real browser, on a real service."""
 
+import asyncio
 import re
 import shutil
 import signal
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from fixtures import make
 from imgsvc.access.operators import login_code
@@ -165,3 +166,20 @@ async def test_reader_of_a_public_dashboard_sees_and_can_not_act(tmp_path: Path)
             await visit.page.keyboard.press("Enter")
             await expect(visit.page.locator("#upload")).to_be_visible()
             visit.assert_clean()
+
+
+async def test_token_is_not_taken_before_the_script_runs(fresh: ServerProcess) -> None:
+    """Enter would submit the form by the browser itself, which the policy forbids: nothing would come of it."""
+    async with browsing(fresh.url) as visit:
+        asked = asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await asked.wait()
+            await route.continue_()
+
+        await visit.page.route("**/login.js", late)
+        await visit.page.goto(f"{fresh.url}/dashboard/login", wait_until="commit")
+        await expect(visit.page.get_by_label("Operator token")).to_be_disabled()
+        await expect(visit.page.get_by_role("button", name="Sign in")).to_be_disabled()
+        asked.set()
+        await expect(visit.page.get_by_label("Operator token")).to_be_enabled()

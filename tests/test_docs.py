@@ -64,7 +64,7 @@ async def test_an_upload_from_the_page(server: ServerProcess) -> None:
         await page.get_by_role("button", name="Authorize").click()
         await page.locator(".auth-container input").first.fill(Tokens(SECRET, "HS256").issue("alice"))
         await page.locator(".auth-btn-wrapper .authorize").first.click()
-        await page.locator(".auth-btn-wrapper .btn-done").click()
+        await page.locator(".auth-btn-wrapper .btn-done").first.click()
         upload = page.locator("#operations-uploads-uploads_upload")
         await upload.locator(".opblock-summary-control").click()
         photo = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg(64, 48)}

@@ -28,5 +28,8 @@ byId('form').addEventListener('submit', (event) => {
   if (token && !byId('enter').hasAttribute('aria-disabled')) void attempt({ token }, TOKEN_WRONG);
 });
 
+// Until here Enter would have submitted the form by the browser itself, which the page's policy forbids.
+for (const field of ['token', 'enter']) byId(field).disabled = false;
+
 const code = takeCode();
 if (code !== null) void attempt({ code }, CODE_USED);
