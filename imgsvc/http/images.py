@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..access.permissions import PermissionDenied
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
@@ -21,7 +22,6 @@ from .parameters import Query, parsed
 from .problems import (
     image_not_found,
     image_not_ready,
-    not_yours,
     size_not_available,
     too_many_images,
 )
@@ -193,16 +193,21 @@ async def batch(request: Request) -> Response:
     errors=("permission_denied", "image_not_found", "method_not_allowed", "overloaded"),
 )
 async def delete(request: Request) -> Response:
-    """For its uploader only. Gone for everybody at once; a running job is ended, and the files are removed."""
-    who = authenticated(request)
+    """For its uploader, or an `image:admin` of the org where permissions are given out.
+
+    Gone for everybody at once; a running job is ended, and the files are removed.
+    """
+    who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
     parts = parts_of(request)
     job = await parts.table.job_of_image(image_id)
     if job is None or job.org_id != who.org_id:
         raise image_not_found()
-    if job.user_id != who.user_id:
+    try:
+        await parts.permissions.require_to_delete(who, own=job.user_id == who.user_id)
+    except PermissionDenied:
         await parts.table.note("delete_denied", {"org_id": who.org_id, "user_id": who.user_id}, job)
-        raise not_yours()
+        raise
     deleted = await parts.table.delete(job)
     if deleted is None:
         raise image_not_found()
