@@ -40,13 +40,13 @@ class KeySet:
 
     async def of(self, kid: str | None) -> Sequence[Key]:
         """The keys called `kid`; without one the only key there is, if it is the only one. Raises KeysUnavailable."""
-        now = self._clock()
+        now, waited = self._clock(), self._keys is None
         if self._keys is None:
             await self._first(now)
         elif now - self._fetched >= FRESH_SECONDS and now - self._failed >= AGAIN_SECONDS:
             self._fetch()
         found = self._known(kid)
-        if not found and kid is not None and await self._again(now):
+        if not found and kid is not None and not waited and await self._again(now):
             found = self._known(kid)
         return found
 
@@ -66,7 +66,7 @@ class KeySet:
     async def _again(self, now: float) -> bool:
         """Whether the set may be another one now: the issuer has perhaps begun to use a new key."""
         if self._fetching is None:
-            if now - self._asked_again < AGAIN_SECONDS or self._fetched >= now:  # or it came just now
+            if now - max(self._asked_again, self._failed) < AGAIN_SECONDS:
                 return False
             self._asked_again = now
         await asyncio.shield(self._fetch())

@@ -1,10 +1,13 @@
 """Which keys a token may be signed with: secrets of ours, or the public key of somebody else's issuer in a PEM file."""
 
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
@@ -57,25 +60,37 @@ def secrets(*texts: str) -> list[OctKey]:
     return [OctKey.import_key(text) for text in texts if text]
 
 
-def public_key(jwk: Mapping[str, Any] | bytes, algorithm: str) -> Key:
-    """A JWK (RFC 7517) or a PEM as a key for just this algorithm. Raises WrongKey.
+def public_key(jwk: Mapping[str, Any] | PublicKeyTypes, algorithm: str) -> Key:
+    """A JWK (RFC 7517), or what a PEM held, as a key for just this algorithm. Raises WrongKey.
 
     Never a symmetric one: then nothing that is public could ever be taken for a secret.
     """
     kind = KINDS[algorithm[:2]]
     try:
-        key = kind.import_key(jwk if isinstance(jwk, bytes) else dict(jwk))
+        if kind is RSAKey:
+            _check_bits(jwk["n"] if isinstance(jwk, Mapping) else jwk)
+        key = kind.import_key(dict(jwk) if isinstance(jwk, Mapping) else _pem(jwk))
     except (JoseError, ValueError, TypeError, KeyError, AttributeError, OverflowError, UnsupportedAlgorithm):
         raise WrongKey(f"is no usable key of the kind {kind.key_type}, which {algorithm} needs") from None
     if key.is_private:
         raise WrongKey("is a private key, which belongs to the issuer alone")
-    if isinstance(key, RSAKey):
-        bits = key.public_key.key_size
-        if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-            raise WrongKey(f"has {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")
-    elif key.curve_name != CURVES[algorithm]:
+    if not isinstance(key, RSAKey) and key.curve_name != CURVES[algorithm]:
         raise WrongKey(f"is on the curve {key.curve_name}; {algorithm} needs {CURVES[algorithm]}")
     return key
+
+
+def _check_bits(key: Any) -> None:
+    """Of an RSA modulus, which a JWK holds as base64url (RFC 7518 section 6.3.1.1)."""
+    if isinstance(key, RSAPublicKey):
+        bits = key.key_size
+    else:
+        bits = int.from_bytes(urlsafe_b64decode(key.encode("ascii") + b"=="), "big").bit_length()
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise WrongKey(f"has {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")
+
+
+def _pem(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_of_file(file: str, algorithm: str) -> Key:
@@ -95,6 +110,6 @@ def key_of_file(file: str, algorithm: str) -> Key:
     except (ValueError, UnsupportedAlgorithm):
         raise SettingsError(f"{named}: must hold one public key in PEM (-----BEGIN PUBLIC KEY-----)") from None
     try:
-        return public_key(native.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), algorithm)
+        return public_key(native, algorithm)
     except WrongKey as error:
         raise SettingsError(f"{named}: {error}") from None
