@@ -19,7 +19,7 @@ from .allowance import Allowance
 from .imaging.errors import TooLarge
 from .imaging.limits import preview_bytes, render_bytes
 from .jobs.changes import IdempotencyConflict
-from .jobs.model import NewJob
+from .jobs.model import NewJob, now
 from .jobs.quota import RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
@@ -27,7 +27,7 @@ from .staged import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
 
-MAX_NOTED = 10_000  # users whose rate-limit event of this window is remembered
+MAX_NOTED = 10_000  # users whose event of this window or hour is remembered
 MEGABYTE = 1 << 20
 
 
@@ -107,7 +107,7 @@ class Intake:
         self._space = space
         self._accepted = accepted
         self._receiving: set[tuple[str, str, str]] = set()
-        self._noted: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+        self._noted: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
 
     async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> None:
         """What can be refused before any of the body is read. An upload that was accepted before is never refused.
@@ -154,13 +154,22 @@ class Intake:
 
     async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
         """One audit event for each user and window, however often they ask."""
-        who, reset = (org_id, user_id), limited.standing.reset
-        if self._noted.get(who) == reset:
+        limit = limited.standing.limit
+        await self._note_once("rate_limited", org_id, user_id, limited.standing.reset, limit=limit)
+
+    async def note_denied(self, org_id: str, user_id: str, permission: str) -> None:
+        """One audit event for each user and hour."""
+        hour = now().replace(minute=0, second=0, microsecond=0)
+        await self._note_once("upload_denied", org_id, user_id, hour, permission=permission)
+
+    async def _note_once(self, kind: str, org_id: str, user_id: str, span: datetime, **facts: Any) -> None:
+        who = (kind, org_id, user_id)
+        if self._noted.get(who) == span:
             return
-        self._noted[who] = reset
+        self._noted[who] = span
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
-        await self._table.note("rate_limited", {"org_id": org_id, "user_id": user_id, "limit": limited.standing.limit})
+        await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts})
 
     def stage(self, allowance: Allowance) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes

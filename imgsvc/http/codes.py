@@ -189,7 +189,7 @@ CODES = {
     "io_error": Code(
         500,
         "A file could not be read or written.",
-        "Further attempts follow by themselves; the operator finds why in the log, and can let a failed job begin anew.",
+        "Further attempts follow by themselves; the log says why, and the operator can let a failed job begin anew.",
     ),
     "storage_error": Code(
         500,

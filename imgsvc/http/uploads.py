@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..access.permissions import UPLOAD
+from ..access.permissions import UPLOAD, PermissionDenied
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
 from ..allowance import Allowance
 from ..intake import Origin, Receipt
@@ -113,7 +113,7 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and for how many seconds the client would wait for the job's end."""
     parts = parts_of(request)
     identity = await authenticated(request)
-    await parts.permissions.require(identity, UPLOAD)
+    await _permitted(request, identity)
     if parts.stopping:
         raise overloaded("The service is stopping. Try again shortly.")
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
@@ -161,6 +161,16 @@ async def authenticated(request: Request) -> Identity:
         raise not_authenticated("token_expired") from None
     except TokenInvalid:
         raise not_authenticated("token_invalid") from None
+
+
+async def _permitted(request: Request, identity: Identity) -> None:
+    """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
+    parts = parts_of(request)
+    try:
+        await parts.permissions.require(identity, UPLOAD)
+    except PermissionDenied as denied:
+        await parts.intake.note_denied(identity.org_id, identity.user_id, denied.permission)
+        raise
 
 
 def _check_length(request: Request, max_bytes: int) -> None:
