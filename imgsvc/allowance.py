@@ -1,7 +1,6 @@
 """What one upload may be: the limits of the service, made narrower by the token that it comes with, never wider."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
@@ -27,9 +26,9 @@ class Allowance:
         return Allowance(
             max_bytes=_least(self.max_bytes, by.max_bytes),
             recipe=replace(self.recipe, max_pixels=_least(self.recipe.max_pixels, by.max_pixels)),
-            types=self.types if by.allowed_types is None else _both(self.types, by.allowed_types),
+            types=_both(self.types, by.allowed_types) or (),
             quota=_tightened(self.quota, by.uploads_per_hour),
-            buckets=self.buckets if by.buckets is None else by.buckets,
+            buckets=_both(self.buckets, by.buckets),
         )
 
     def check_bucket(self, bucket: str) -> None:
@@ -50,7 +49,10 @@ def _least(limit: int, narrower: int | None) -> int:
     return limit if narrower is None else min(limit, narrower)
 
 
-def _both(ours: Iterable[str], theirs: tuple[str, ...]) -> tuple[str, ...]:
+def _both(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """What stands in both lists; None is a list of everything."""
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
     return tuple(one for one in ours if one in theirs)
 
 
