@@ -1,5 +1,8 @@
 """Tokens of an issuer whose public key is a PEM file, secrets that rotate, and settings that can't be meant."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +178,35 @@ async def test_tokens_of_ours_carry_what_we_ask_for(tmp_path: Path) -> None:
     assert (await tokens.verify(tokens.issue("alice"))).user_id == "alice"
     with pytest.raises(TokenInvalid):
         await tokens.verify(Tokens(NEW, "HS256").issue("alice"))
+
+
+def imgsvc(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], "DATABASE_PATH": str(tmp_path / "data" / "imgsvc.db"), **environ}
+    command, root = [sys.executable, "-m", "imgsvc", *arguments], Path(__file__).parent.parent
+    return subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=30)
+
+
+def test_commands_where_the_keys_are_not_ours(tmp_path: Path) -> None:
+    file = tmp_path / "issuer.pem"
+    file.write_bytes(GOOD)
+    made = imgsvc(tmp_path, "token", "--sub", "me", JWT_ALGORITHM="RS256", IMGSVC_AUTH_JWT_PUBLIC_KEY=str(file))
+    assert (made.returncode, made.stdout) == (1, "")
+    assert made.stderr == "imgsvc: tokens are made by your issuer: RS256 has no secret here\n"
+    file.write_bytes(b"")
+    for command in (["token", "--sub", "me"], ["serve", "--port", "0"]):
+        wrong = imgsvc(tmp_path, *command, JWT_ALGORITHM="RS256", IMGSVC_AUTH_JWT_PUBLIC_KEY=str(file))
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        told = [line for line in wrong.stderr.splitlines() if line.startswith("imgsvc: ")]
+        assert told == [
+            f"imgsvc: [auth] jwt_public_key (IMGSVC_AUTH_JWT_PUBLIC_KEY) = {str(file)!r}: {FILES['empty'][2]}"
+            " (-----BEGIN PUBLIC KEY-----)"
+        ]
+        assert "Traceback" not in wrong.stderr
+
+
+async def test_a_command_makes_a_token_with_all_that_is_asked(tmp_path: Path) -> None:
+    environ = {"JWT_SECRET_KEY": NEW, "AUTH_API_ISSUER_URL": "https://us.example", "AUTH_API_AUDIENCE": "images"}
+    made = imgsvc(tmp_path, "token", "--sub", "me", "--permission", "image:upload", **environ)
+    assert (made.returncode, made.stderr) == (0, "")
+    tokens = Tokens.of(settings(tmp_path, jwt_secret_key=NEW, issuer="https://us.example", audience="images"))
+    assert (await tokens.verify(made.stdout.strip())).permissions == ("image:upload",)
