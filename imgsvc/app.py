@@ -16,7 +16,9 @@ from starlette.types import Scope
 
 from .access.attempts import Attempts
 from .access.operators import Operators
+from .access.permissions import Permissions
 from .access.tokens import Tokens
+from .allowance import Allowance
 from .data_folder import DataFolder, open_data_folder
 from .http import about, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
 from .http.dashboard_answer import Dashboard
@@ -195,14 +197,16 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         table,
         staging=data.staging,
         uploads=unrecorded,
-        recipe=settings.images.recipe,
-        allowed=settings.uploads.allowed_mime_types,
-        max_bytes=settings.uploads.max_bytes,
+        allowance=Allowance(
+            max_bytes=settings.uploads.max_bytes,
+            recipe=settings.images.recipe,
+            types=settings.uploads.allowed_mime_types,
+            quota=quota,
+        ),
         preview_memory=memory.preview,
         render_memory=memory.render,
         max_attempts=settings.jobs.max_attempts,
         storage_backend=storage.name,
-        quota=quota,
         max_waiting=settings.jobs.max_waiting,
         space=checks,
         accepted=queue.wake,
@@ -225,7 +229,8 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         quota=quota,
         queue=queue,
         intake=intake,
-        tokens=Tokens.of(settings),
+        tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
+        permissions=Permissions(settings.auth.permissions),
         operators=Operators.of(settings),
         attempts=Attempts(),
         urls=Urls(settings.service.public_url),
@@ -254,6 +259,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
             parts.wind_down()
             with anyio.CancelScope(shield=True):
                 await queue.stop(settings.workers.grace_seconds)
+                await parts.tokens.close()
             group.cancel_scope.cancel()
     log.info("stopped")
 

@@ -81,16 +81,20 @@ def token(
     config: ConfigFile = None,
 ) -> None:
     """Print a token for the API."""
-    from .access.tokens import TokenInvalid, Tokens
+    from asyncio import run
+
+    from .access.tokens import NotOurs, TokenInvalid, Tokens
     from .settings import SettingsError
 
     try:
         tokens = Tokens.of(_loaded(config))
+        text = tokens.issue(sub, org, permission or [], ttl)
     except (SettingsError, OSError) as error:
         _stop(str(error), WRONG)
-    text = tokens.issue(sub, org, permission or [], ttl)
+    except NotOurs as error:
+        _stop(str(error), FAILED)
     try:
-        tokens.verify(text)
+        run(tokens.verify(text))
     except TokenInvalid:
         _stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
     typer.echo(text)

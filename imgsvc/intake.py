@@ -5,7 +5,7 @@ When `accept` has returned, the bytes and the row are on disk: the receipt may b
 
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,19 +15,19 @@ from typing import Any, Protocol
 import anyio
 import structlog
 
+from .allowance import Allowance
 from .imaging.errors import TooLarge
 from .imaging.limits import preview_bytes, render_bytes
-from .imaging.recipe import Recipe
 from .jobs.changes import IdempotencyConflict
-from .jobs.model import NewJob
-from .jobs.quota import Quota, RateLimited, Standing
+from .jobs.model import NewJob, now
+from .jobs.quota import RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
 from .staged import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
 
-MAX_NOTED = 10_000  # users whose rate-limit event of this window is remembered
+MAX_NOTED = 10_000  # users whose event of this window or hour is remembered
 MEGABYTE = 1 << 20
 
 
@@ -75,7 +75,10 @@ class Space(Protocol):
 
 
 class Intake:
-    """`uploads` is shared with housekeeping: the staged files that no row may name yet."""
+    """`uploads` is shared with housekeeping: the staged files that no row may name yet.
+
+    `allowance` is what everybody may; each upload comes with its own, which is that or narrower.
+    """
 
     def __init__(
         self,
@@ -83,47 +86,41 @@ class Intake:
         *,
         staging: Path,
         uploads: set[str],
-        recipe: Recipe,
-        allowed: Sequence[str],
-        max_bytes: int,
+        allowance: Allowance,
         preview_memory: int,
         render_memory: int,
         max_attempts: int,
         storage_backend: str,
-        quota: Quota,
         max_waiting: int,
         space: Space,
         accepted: Callable[[], None],
     ) -> None:
-        self.max_bytes = max_bytes
+        self.allowance = allowance
         self._table = table
         self._staging = staging
         self._uploads = uploads
-        self._recipe = recipe
-        self._allowed = allowed
         self._preview_memory = preview_memory
         self._render_memory = render_memory
         self._max_attempts = max_attempts
         self._storage_backend = storage_backend
-        self._quota = quota
         self._max_waiting = max_waiting
         self._space = space
         self._accepted = accepted
         self._receiving: set[tuple[str, str, str]] = set()
-        self._noted: OrderedDict[tuple[str, str], datetime] = OrderedDict()
+        self._noted: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
 
-    async def admit(self, org_id: str, user_id: str, key: str | None) -> None:
+    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> None:
         """What can be refused before any of the body is read. An upload that was accepted before is never refused.
 
         Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
         """
         if await self._is_known(org_id, user_id, key):
             return
-        standing = await self._table.standing(org_id, user_id, self._quota)
+        standing = await self._table.standing(org_id, user_id, allowance.quota)
         if not standing.remaining:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
                 return
-            limited = RateLimited(standing, self._quota)
+            limited = RateLimited(standing, allowance.quota)
             await self._note_limited(org_id, user_id, limited)
             raise limited
         waiting = await self._table.waiting()
@@ -157,31 +154,40 @@ class Intake:
 
     async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
         """One audit event for each user and window, however often they ask."""
-        who, reset = (org_id, user_id), limited.standing.reset
-        if self._noted.get(who) == reset:
+        limit = limited.standing.limit
+        await self._note_once("rate_limited", org_id, user_id, limited.standing.reset, limit=limit)
+
+    async def note_denied(self, org_id: str, user_id: str, permission: str) -> None:
+        """One audit event for each user and hour."""
+        hour = now().replace(minute=0, second=0, microsecond=0)
+        await self._note_once("upload_denied", org_id, user_id, hour, permission=permission)
+
+    async def _note_once(self, kind: str, org_id: str, user_id: str, span: datetime, **facts: Any) -> None:
+        who = (kind, org_id, user_id)
+        if self._noted.get(who) == span:
             return
-        self._noted[who] = reset
+        self._noted[who] = span
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
-        await self._table.note("rate_limited", {"org_id": org_id, "user_id": user_id, "limit": limited.standing.limit})
+        await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts})
 
-    def stage(self) -> StagedFile:
-        job_id = str(uuid.uuid4())
-        return StagedFile(job_id, self._staging, self._uploads, self._recipe, self._allowed, self.max_bytes)
+    def stage(self, allowance: Allowance) -> StagedFile:
+        job_id, most = str(uuid.uuid4()), allowance.max_bytes
+        return StagedFile(job_id, self._staging, self._uploads, allowance.recipe, allowance.types, most)
 
-    async def accept(self, staged: StagedFile, origin: Origin) -> Receipt:
+    async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance) -> Receipt:
         """Probe, sync and record a complete upload.
 
         Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
         """
-        header = await staged.finish()
-        render = render_bytes(header, self._recipe)
+        header, recipe = await staged.finish(), allowance.recipe
+        render = render_bytes(header, recipe)
         if render > self._render_memory:
             raise TooLarge(
                 f"Processing the image would need {render / MEGABYTE:.0f} MB of memory; "
                 f"at most {self._render_memory / MEGABYTE:.0f} MB are available for one image."
             )
-        preview = preview_bytes(header, self._recipe)
+        preview = preview_bytes(header, recipe)
         if preview is not None and preview > self._preview_memory:
             preview = None  # it gets its thumbnail with the rest
         new = NewJob(
@@ -201,14 +207,14 @@ class Intake:
             preview_bytes=preview,
             render_bytes=render,
             storage_backend=self._storage_backend,
-            recipe=self._recipe,
+            recipe=recipe,
             max_attempts=self._max_attempts,
             idempotency_key=origin.idempotency_key,
         )
         staged.keep()
         try:
             with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
-                accepted = await self._table.accept(new, self._quota)
+                accepted = await self._table.accept(new, allowance.quota)
         except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
             staged.discard()  # a definite no
             if isinstance(error, RateLimited):

@@ -9,6 +9,7 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
+    from .access.permissions import Permissions
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
     from .http.urls import Urls
@@ -38,6 +39,7 @@ class Parts:
     queue: "Queue"
     intake: "Intake"
     tokens: "Tokens"
+    permissions: "Permissions"
     operators: "Operators"
     attempts: "Attempts"
     urls: "Urls"

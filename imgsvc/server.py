@@ -228,7 +228,7 @@ def _announce(settings: Settings, address: str) -> None:
     lines = (
         f"imgsvc listens on   {address}",
         f"API documentation   {public}/docs",
-        f"make a token with   {command} token --sub NAME",
+        *([f"make a token with   {command} token --sub NAME"] if settings.auth.own_keys else []),
         f"dashboard           {link}",
     )
     print("\n".join(lines), flush=True)  # noqa: T201

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -23,7 +24,8 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
-SECRETS = {("auth", "jwt_secret_key"), ("operator", "token")}
+SECRETS = {("auth", "jwt_secret_key"), ("auth", "jwt_secret_key_previous"), ("operator", "token")}
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -31,6 +33,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Quality = Annotated[int, Field(ge=0, le=100)]
 Effort = Annotated[int, Field(ge=0, le=6)]
 MimeType = Literal["image/jpeg", "image/png", "image/webp"]
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"
+]  # RFC 7518 section 3.1, RFC 8037 section 3.1
 
 
 class SettingsError(Exception):
@@ -119,13 +124,62 @@ class Storage(Section):
 
 
 class Auth(Section):
+    jwt_algorithm: Annotated[Algorithm, Env("JWT_ALGORITHM")] = "HS256"
     jwt_secret_key: Annotated[SecretStr, Env("JWT_SECRET_KEY")] = SecretStr("")
-    jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], Env("JWT_ALGORITHM")] = "HS256"
+    jwt_secret_key_previous: SecretStr = SecretStr("")
+    jwt_public_key: str = ""
+    jwks_url: Annotated[str, Env("AUTH_API_JWKS_URL")] = ""
+    issuer: Annotated[str, Env("AUTH_API_ISSUER_URL")] = ""
+    audience: Annotated[str, Env("AUTH_API_AUDIENCE")] = ""
+    leeway_seconds: Annotated[int, Field(ge=0, le=600)] = 0
+    permissions: Annotated[Literal["none", "claims", "remote"], Env("AUTH_PERMISSIONS")] = "none"
+    api_url: Annotated[str, Env("AUTH_API_URL")] = ""
 
-    @field_validator("jwt_secret_key")
+    @field_validator("jwt_secret_key", "jwt_secret_key_previous")
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value().lstrip().startswith("-----BEGIN"):
+            raise ValueError("is a PEM key, and what is public is no secret: see jwt_public_key and jwt_algorithm")
         return _strong_secret(value)
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _asked_safely(cls, value: str) -> str:
+        """Whoever can change the keys on their way can make every token."""
+        url = _http_url(value) if value else None
+        if url and (url.username or url.password):
+            raise ValueError("must not hold a user name or password: a key set is public")
+        if url and url.scheme != "https" and url.hostname not in LOOPBACK_NAMES:
+            raise ValueError("must be https, unless it is asked on this machine (localhost, 127.0.0.1, [::1])")
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and _http_url(value).query:
+            raise ValueError("must be empty or an absolute http(s) URL without a query")
+        return value.rstrip("/")
+
+    @property
+    def own_keys(self) -> bool:
+        """Whether tokens are signed with a secret that this service has, so that it can make some."""
+        return self.jwt_algorithm.startswith("HS")
+
+    @model_validator(mode="after")
+    def _keys_go_with_the_algorithm(self) -> Self:
+        algorithm = f"jwt_algorithm (JWT_ALGORITHM) = {self.jwt_algorithm!r}"
+        given = [name for name in ("jwt_public_key", "jwks_url") if getattr(self, name)]
+        if self.own_keys and given:
+            raise ValueError(f"{algorithm} uses a secret: {given[0]} needs an algorithm with a public key, like RS256")
+        if not self.own_keys and not given:
+            raise ValueError(
+                f"{algorithm} needs jwt_public_key (IMGSVC_AUTH_JWT_PUBLIC_KEY) or jwks_url (AUTH_API_JWKS_URL)"
+            )
+        if len(given) > 1:
+            raise ValueError("jwt_public_key and jwks_url exclude each other: give one of them")
+        if self.permissions == "remote" and not self.api_url:
+            raise ValueError("permissions (AUTH_PERMISSIONS) = 'remote' needs api_url (AUTH_API_URL)")
+        return self
 
 
 class Operator(Section):
@@ -355,6 +409,15 @@ def _strong_secret(value: SecretStr) -> SecretStr:
     if 0 < size < MIN_SECRET_BYTES:
         raise ValueError(f"has {size} bytes; at least {MIN_SECRET_BYTES} are needed")
     return value
+
+
+def _http_url(text: str) -> SplitResult:
+    """Its parts. Raises ValueError."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.fragment or re.search(r"\s", text):
+        raise ValueError("must be empty or an absolute http(s) URL")
+    _ = url.port  # its ValueError names the value
+    return url
 
 
 def _list_from_text(text: str) -> object:

@@ -105,7 +105,7 @@ async def service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Ser
     limits = {"max_uploads": 1_000_000, **sections.pop("rate_limit", {})}
     settings = testing.settings_in(folder, rate_limit=limits, **sections)
     async with testing.serving(settings, processes=True) as (app, http):
-        del http.headers["Authorization"]
+        http.headers.pop("Authorization", None)
         yield Service(app, settings, http)
 
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: JWT (RFC 7519), signed with HMAC (RFC 7518). `alg` comes from configuration, never from the token."""
+"""Bearer tokens: JWT (RFC 7519) as RFC 8725 wants them checked. `alg` and keys come from configuration alone."""
 
 import time
 from collections.abc import Sequence
@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import ExpiredTokenError, JoseError
-from joserfc.jwk import OctKey
+from joserfc.errors import BadSignatureError, ExpiredTokenError, JoseError, UnsupportedAlgorithmError
+from joserfc.jwk import Key
+from joserfc.jws import JWSRegistry
+from joserfc.util import json_b64decode
 
-from ..settings import Settings
+from ..settings import Auth, Settings
+from .keys import FixedKeys, Keys, key_of_file, secrets
 from .secrets import own_secret
+from .tightening import UNTIGHTENED, Tightening
 
 DEFAULT_ORG = "default-org"
 MAX_TOKEN_CHARACTERS = 8192
 MAX_NAME_CHARACTERS = 255
 SECRET_FILE = "jwt_secret"  # noqa: S105, a file name
+TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519 section 5.1, RFC 9068 section 4; others are not for us
+ODD = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError, UnicodeError)
 
 
 class TokenInvalid(Exception):
@@ -26,51 +32,147 @@ class TokenExpired(TokenInvalid):
     """The token was good once."""
 
 
+class NotOurs(Exception):
+    """Only the issuer can make tokens: the service has nothing but public keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a token speaks for."""
+    """Who a token speaks for, what it says they may do, and how far."""
 
     user_id: str
     org_id: str
     permissions: tuple[str, ...] = ()
+    tightening: Tightening = UNTIGHTENED
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is asked of a token's claims beyond `sub`; an empty text asks nothing."""
+
+    issuer: str = ""
+    audience: str = ""
+    leeway_seconds: int = 0
+
+    def check(self, claims: dict[str, Any]) -> None:
+        """exp, nbf, iss and aud. Raises JoseError. iat is left out: an issuer's clock may be a little ahead."""
+        wanted = {name: {"essential": True, "value": text} for name, text in self.claims.items()}
+        registry = jwt.JWTClaimsRegistry(leeway=self.leeway_seconds, sub={"essential": True}, **wanted)  # type: ignore[arg-type]
+        registry.validate({name: value for name, value in claims.items() if name != "iat"})
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """iss and aud as a token carries them, those that are asked for."""
+        return {name: text for name, text in (("iss", self.issuer), ("aud", self.audience)) if text}
+
+
+class _OneAlgorithm(JWSRegistry):
+    """Nothing but the configured algorithm, whose name we do not warn of: RFC 9864 calls EdDSA by a new one."""
+
+    max_header_length = MAX_TOKEN_CHARACTERS
+
+    def __init__(self, algorithm: str) -> None:
+        super().__init__(algorithms=[algorithm], strict_check_header=False)
+        self._algorithm = algorithm
+
+    def get_alg(self, name: str) -> Any:
+        if name != self._algorithm:
+            raise UnsupportedAlgorithmError(name)
+        return self.algorithms[name]
 
 
 class Tokens:
-    def __init__(self, secret: str, algorithm: str) -> None:
-        self._key = OctKey.import_key(secret)
-        self._algorithm = algorithm
+    """`keys` is a secret of ours, or where the keys of an issuer come from."""
+
+    def __init__(self, keys: str | Keys, algorithm: str, expected: Expected | None = None, previous: str = "") -> None:
+        own = secrets(keys, previous) if isinstance(keys, str) else []
+        self._signing = own[0] if own else None
+        self._keys: Keys = FixedKeys(own) if isinstance(keys, str) else keys
+        self._algorithm, self._registry = algorithm, _OneAlgorithm(algorithm)
+        self._expected = expected or Expected()
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens":
-        """With the configured secret, or the one in the data folder, which is made if there is none."""
-        configured = settings.auth.jwt_secret_key.get_secret_value()
-        return cls(configured or own_secret(settings.data, SECRET_FILE), settings.auth.jwt_algorithm)
+        """With the configured keys, or the secret in the data folder, made if there is none. Raises SettingsError."""
+        auth = settings.auth
+        expected = Expected(auth.issuer, auth.audience, auth.leeway_seconds)
+        if not auth.own_keys:
+            return cls(_public_keys(auth), auth.jwt_algorithm, expected)
+        secret = auth.jwt_secret_key.get_secret_value() or own_secret(settings.data, SECRET_FILE)
+        return cls(secret, auth.jwt_algorithm, expected, auth.jwt_secret_key_previous.get_secret_value())
+
+    @property
+    def ours(self) -> bool:
+        """Whether `issue` works."""
+        return self._signing is not None
 
     def issue(
-        self, user_id: str, org_id: str = DEFAULT_ORG, permissions: Sequence[str] = (), ttl_seconds: int = 3600
+        self,
+        user_id: str,
+        org_id: str = DEFAULT_ORG,
+        permissions: Sequence[str] = (),
+        ttl_seconds: int = 3600,
+        **claims: Any,
     ) -> str:
-        """A token that is good for `ttl_seconds` from now."""
+        """A token that is good for `ttl_seconds` from now, with further claims. Raises NotOurs."""
+        if self._signing is None:
+            raise NotOurs(f"tokens are made by your issuer: {self._algorithm} has no secret here")
         issued = int(time.time())
-        claims: dict[str, Any] = {"sub": user_id, "org_id": org_id, "iat": issued, "exp": issued + ttl_seconds}
+        claims = {"sub": user_id, "org_id": org_id, "iat": issued, "exp": issued + ttl_seconds, **claims}
+        claims |= self._expected.claims
         if permissions:
             claims["permissions"] = list(permissions)
-        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._key, algorithms=[self._algorithm])
+        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._signing, registry=self._registry)
 
-    def verify(self, token: str) -> Identity:
-        """Raises TokenExpired or TokenInvalid."""
+    async def verify(self, token: str) -> Identity:
+        """Raises TokenExpired, TokenInvalid, or KeysUnavailable when there is nothing to check it with."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenInvalid
+        kid = self._kid(token)
+        for key in await self._keys.of(kid):
+            claims = self._claims(token, key)
+            if claims is not None:
+                return _identity(claims)
+        raise TokenInvalid
+
+    def _kid(self, token: str) -> str | None:
+        """Of a header that may be looked at further. What it says of keys (jku, jwk, x5u, x5c) is never followed."""
         try:
-            claims = jwt.decode(token, self._key, algorithms=[self._algorithm]).claims
-            # joserfc checks exp and nbf only here, and only as whole or fractional seconds.
-            # iat is left out: an issuer whose clock is a little ahead must not lock its users out.
-            checked = {name: value for name, value in claims.items() if name != "iat"}
-            jwt.JWTClaimsRegistry(sub={"essential": True}).validate(checked)
+            header: Any = json_b64decode(token.split(".")[0].encode("ascii"))
+        except ODD:
+            raise TokenInvalid from None
+        if not isinstance(header, dict) or header.get("alg") != self._algorithm:
+            raise TokenInvalid
+        if header.keys() & {"crit", "b64", "enc", "zip"}:  # extensions that nobody here understands
+            raise TokenInvalid
+        kind, kid = header.get("typ", "JWT"), header.get("kid")
+        if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(kid, str | None):
+            raise TokenInvalid
+        return kid
+
+    def _claims(self, token: str, key: Key) -> dict[str, Any] | None:
+        """None if another key signed it. Raises TokenExpired or TokenInvalid."""
+        try:
+            claims = jwt.decode(token, key, registry=self._registry).claims
+            self._expected.check(claims)
+        except BadSignatureError:
+            return None
         except ExpiredTokenError:
             raise TokenExpired from None
-        except (JoseError, ValueError, TypeError, OverflowError, RecursionError, UnicodeError):
+        except ODD:
             raise TokenInvalid from None
-        return _identity(claims)
+        return claims
+
+    async def close(self) -> None:
+        await self._keys.close()
+
+
+def _public_keys(auth: Auth) -> Keys:
+    if auth.jwks_url:
+        from .key_set import KeySet  # with an HTTP client that is not needed otherwise
+
+        return KeySet(auth.jwks_url, auth.jwt_algorithm)
+    return FixedKeys([key_of_file(auth.jwt_public_key, auth.jwt_algorithm)])
 
 
 def _identity(claims: dict[str, Any]) -> Identity:
@@ -82,4 +184,7 @@ def _identity(claims: dict[str, Any]) -> Identity:
             raise TokenInvalid
     if not isinstance(permissions, list) or not all(isinstance(one, str) for one in permissions):
         raise TokenInvalid
-    return Identity(user, org, tuple(permissions))
+    try:
+        return Identity(user, org, tuple(permissions), Tightening.of(claims))
+    except ValueError:
+        raise TokenInvalid from None

@@ -56,8 +56,9 @@ CODES = {
     "token_missing": Code(401, "The request carries no token.", "Send the header Authorization: Bearer TOKEN."),
     "token_invalid": Code(
         401,
-        "The token is malformed, signed with another key or algorithm, or lacks a usable sub.",
-        "Make a new token with the secret and algorithm of this service.",
+        "The token is malformed, signed with another key or algorithm, not yet valid, from another issuer or for "
+        "another audience, or lacks a usable sub; or its claim imgsvc is not to be understood.",
+        "Make a new token with the key, algorithm, iss and aud of this service.",
     ),
     "token_expired": Code(401, "The token was good once; its exp has passed.", "Make a new one and send it again."),
     "operator_required": Code(
@@ -88,7 +89,17 @@ CODES = {
     "permission_denied": Code(
         403,
         "The token is good, but its user may not do this.",
-        "Only the uploader deletes an image. Ask the operator if you should be allowed.",
+        "An image is deleted by its uploader or an image:admin. Ask whoever gives out tokens if you should be allowed.",
+    ),
+    "bucket_not_allowed": Code(
+        403,
+        "The token is good, but for other buckets; the answer lists them.",
+        "Use one of them, or a token whose claim imgsvc names this bucket. A name does not stand for those below it.",
+    ),
+    "tokens_not_ours": Code(
+        409,
+        "Tokens are signed by an issuer elsewhere, so this service can check them and not make any.",
+        "Get one from that issuer.",
     ),
     "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the id of the receipt."),
@@ -189,6 +200,11 @@ CODES = {
     "overloaded": Code(
         503,
         "The service can't take or answer this now: it is stopping, too many jobs wait, or a write failed.",
+        "Send it again after Retry-After seconds.",
+    ),
+    "authorization_unavailable": Code(
+        503,
+        "Whoever knows what the user may do, or the keys that tokens are signed with, could not be asked.",
         "Send it again after Retry-After seconds.",
     ),
     "storage_full": Code(

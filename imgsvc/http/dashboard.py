@@ -76,7 +76,7 @@ async def data(request: Request) -> Response:
     operator = Operator(
         signed_in=way != "public",
         may_act=way != "public",
-        can_make_tokens=True,
+        can_make_tokens=parts.tokens.ours,
         refused_attempts_last_hour=parts.attempts.last_hour(),
     )
     return answer(DashboardData(operator=operator, **dict(shown)))

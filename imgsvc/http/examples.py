@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 from starlette.exceptions import HTTPException
 
+from ..access.permissions import UPLOAD, AuthorizationUnavailable, PermissionDenied
+from ..access.tokens import NotOurs
+from ..allowance import BucketNotAllowed
 from ..imaging.errors import TooLarge, Unsupported
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
@@ -35,7 +38,10 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
         "token_missing": lambda: problems.not_authenticated("token_missing"),
         "token_invalid": lambda: problems.not_authenticated("token_invalid"),
         "token_expired": lambda: problems.not_authenticated("token_expired"),
-        "permission_denied": problems.not_yours,
+        "permission_denied": lambda: PermissionDenied(UPLOAD),
+        "bucket_not_allowed": lambda: BucketNotAllowed("holiday", ("work", "work/2026")),
+        "authorization_unavailable": lambda: AuthorizationUnavailable(5),
+        "tokens_not_ours": NotOurs,
         "job_not_found": problems.job_not_found,
         "image_not_found": problems.image_not_found,
         "image_not_ready": lambda: problems.image_not_ready(2),

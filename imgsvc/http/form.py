@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from ..allowance import Allowance
 from ..staged import StagedFile
 from .fields import BUCKET, METADATA, METADATA_BYTES, field_value
 from .pace import Pace
@@ -54,10 +55,12 @@ async def read_raw(chunks: AsyncIterator[bytes], staged: StagedFile) -> None:
         await staged.feed(chunk)
 
 
-async def read_multipart(chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, max_bytes: int) -> Form:
+async def read_multipart(
+    chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, allowance: Allowance
+) -> Form:
     """Feed the part `file` to `staged`, in whatever order the parts come. Raises Problem, and what `feed` raises."""
-    reader = _Multipart(content_type)
-    received = 0
+    reader = _Multipart(content_type, allowance)
+    received, max_bytes = 0, allowance.max_bytes
     async for chunk in chunks:
         received += len(chunk)
         if received > max_bytes + ENVELOPE_BYTES:
@@ -72,7 +75,8 @@ async def read_multipart(chunks: AsyncIterator[bytes], content_type: str, staged
 class _Multipart:
     """Parser callbacks. What belongs to the file waits in `_file_data` until it is taken after each chunk."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, allowance: Allowance) -> None:
+        self._allowance = allowance
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if not boundary:
@@ -164,6 +168,7 @@ class _Multipart:
             raise validation((("body", self._part), "must be UTF-8", "string_unicode")) from None
         if self._part == "bucket":
             self.form.bucket = field_value(BUCKET, text, "bucket")
+            self._allowance.check_bucket(self.form.bucket)
         else:
             self.form.metadata = field_value(METADATA, text, "metadata")
 

@@ -8,20 +8,20 @@ from pydantic import BaseModel, BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..access.permissions import PermissionDenied
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
 from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
-from .jobs import dimensions, public_metadata
-from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
+from .jobs import dimensions, personal_metadata, public_metadata
+from .metadata import DIMENSIONS, EXAMPLE, Brief, Metadata
 from .operations import IMAGE, Answer, by_method, operation
 from .parameters import Query, parsed
 from .problems import (
     image_not_found,
     image_not_ready,
-    not_yours,
     size_not_available,
     too_many_images,
 )
@@ -84,7 +84,7 @@ class AllUrls(BaseModel):
 
     image_id: str
     urls: dict[str, str]
-    metadata: PublicMetadata
+    metadata: Metadata
 
 
 class BatchImage(BaseModel):
@@ -123,10 +123,12 @@ class Deleted(BaseModel):
 @operation(
     "images",
     "All variants of an image, and its metadata",
+    access="optional",
     answers={200: AllUrls},
     errors=(*NOT_THERE, "overloaded"),
 )
 async def every_size(request: Request) -> Response:
+    """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
     image_id = path_id(request, "image_id", image_not_found)
     job = await parts_of(request).table.job_of_image(image_id)
     if job is None or job.status == "failed":
@@ -134,7 +136,8 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = parts_of(request).urls.of(job)
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
+    metadata = cast(Metadata, public_metadata(job) | await personal_metadata(request, job))
+    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=metadata))
 
 
 def _split(text: object) -> object:
@@ -193,16 +196,21 @@ async def batch(request: Request) -> Response:
     errors=("permission_denied", "image_not_found", "method_not_allowed", "overloaded"),
 )
 async def delete(request: Request) -> Response:
-    """For its uploader only. Gone for everybody at once; a running job is ended, and the files are removed."""
-    who = authenticated(request)
+    """For its uploader, or an `image:admin` of the org where permissions are given out.
+
+    Gone for everybody at once; a running job is ended, and the files are removed.
+    """
+    who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
     parts = parts_of(request)
     job = await parts.table.job_of_image(image_id)
     if job is None or job.org_id != who.org_id:
         raise image_not_found()
-    if job.user_id != who.user_id:
+    try:
+        await parts.permissions.require_to_delete(who, own=job.user_id == who.user_id)
+    except PermissionDenied:
         await parts.table.note("delete_denied", {"org_id": who.org_id, "user_id": who.user_id}, job)
-        raise not_yours()
+        raise
     deleted = await parts.table.delete(job)
     if deleted is None:
         raise image_not_found()

@@ -6,6 +6,8 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..access.keys import KeysUnavailable
+from ..access.permissions import ADMIN, AuthorizationUnavailable
 from ..access.tokens import TokenInvalid
 from ..jobs.model import Job, Status
 from ..parts import parts_of
@@ -19,7 +21,6 @@ from .prefer import WaitHeaders, settled, wait_seconds
 from .problems import NO_STORE, job_not_found, not_completed
 
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
-ADMIN = "image:admin"
 
 
 class JobStatus(BaseModel):
@@ -129,7 +130,7 @@ async def result(request: Request) -> Response:
             image_id=job.image_id,
             status=job.status,
             urls=parts_of(request).urls.of(job),
-            metadata=cast(Metadata, public_metadata(job) | _personal(request, job)),
+            metadata=cast(Metadata, public_metadata(job) | await personal_metadata(request, job)),
             completed_at=job.completed_at,
         )
     )
@@ -168,16 +169,20 @@ def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
     }
 
 
-def _personal(request: Request, job: Job) -> dict[str, Any]:
-    """Who uploaded it, for the uploader and the org's admins only: these pages are public."""
+async def personal_metadata(request: Request, job: Job) -> dict[str, Any]:
+    """Who uploaded it, for the uploader and the org's admins only: these pages are public.
+
+    Where nobody can tell now whether somebody is one, the page stays what it is to everybody.
+    """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return {}
     try:
-        who = parts_of(request).tokens.verify(token.strip())
-    except TokenInvalid:
+        who = await parts_of(request).tokens.verify(token.strip())
+        own = who.org_id == job.org_id and who.user_id == job.user_id
+        shown = own or (who.org_id == job.org_id and await parts_of(request).permissions.holds(who, ADMIN))
+    except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):
         return {}
-    own = (who.org_id, who.user_id) == (job.org_id, job.user_id)
-    if not own and not (who.org_id == job.org_id and ADMIN in who.permissions):
+    if not shown:
         return {}
     return {"uploader_id": job.user_id, "org_id": job.org_id, "original_filename": job.original_filename}

@@ -22,7 +22,7 @@ EVERYWHERE = ("host_not_allowed", "internal_error")
 OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
     "public": (),
     "optional": (),  # a token that is not good is as none
-    "bearer": ("token_missing", "token_invalid", "token_expired"),
+    "bearer": ("token_missing", "token_invalid", "token_expired", "authorization_unavailable"),
     "operator": ("operator_required", "operator_refused", "operator_attempts"),
     "operator_acting": ("operator_required", "operator_refused", "operator_attempts", "cross_site"),
 }

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..access.permissions import READ, UPLOAD
 from ..jobs.model import as_text, now
 from ..parts import parts_of
 from . import gate
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 
 UPLOAD_USER = "operator"
 UPLOAD_TOKEN_SECONDS = 600
+UPLOAD_PERMISSIONS = (UPLOAD, READ)  # what the mode `claims` asks for
 Secret = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -100,12 +102,19 @@ async def logout(request: Request) -> Response:
     return response
 
 
-@operation("operator", "A short-lived token for uploads", access="operator_acting", answers={200: UploadToken})
+@operation(
+    "operator",
+    "A short-lived token for uploads",
+    access="operator_acting",
+    answers={200: UploadToken},
+    errors=("tokens_not_ours",),
+)
 async def upload_token(request: Request) -> Response:
     """With it the dashboard uploads as any client does."""
     gate.operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
-    token = parts_of(request).tokens.issue(UPLOAD_USER, ttl_seconds=UPLOAD_TOKEN_SECONDS)
+    tokens = parts_of(request).tokens
+    token = tokens.issue(UPLOAD_USER, permissions=UPLOAD_PERMISSIONS, ttl_seconds=UPLOAD_TOKEN_SECONDS)
     return answer(
         UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
     )

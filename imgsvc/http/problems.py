@@ -11,6 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..access.keys import KeysUnavailable
+from ..access.permissions import AuthorizationUnavailable, PermissionDenied
+from ..access.tokens import NotOurs
+from ..allowance import BucketNotAllowed
 from ..imaging.errors import ImageError
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
@@ -58,6 +62,8 @@ class ProblemBody(BaseModel):
     measured: int = 0
     measured_bytes: int = 0
     used: int = 0
+    bucket: str = ""
+    allowed: list[str] = []
     job_status: str = ""
 
 
@@ -161,8 +167,21 @@ def too_many_images(limit: int, measured: int) -> Problem:
     return Problem(400, "too_many_images", detail, limit=limit, measured=measured)
 
 
-def not_yours() -> Problem:
-    return Problem(403, "permission_denied", "Permission denied: image:delete")
+def permission_denied(error: PermissionDenied) -> Problem:
+    """RFC 6750 section 3.1 calls a permission that the token lacks a scope."""
+    challenge = f'Bearer realm="imgsvc", error="insufficient_scope", scope="{error.permission}"'
+    detail = f"Permission denied: {error.permission}"
+    return Problem(403, "permission_denied", detail, headers={"WWW-Authenticate": challenge})
+
+
+def bucket_not_allowed(error: BucketNotAllowed) -> Problem:
+    detail = f"The token does not allow the bucket '{error.bucket}'. Allowed: {', '.join(error.allowed) or 'none'}"
+    return Problem(403, "bucket_not_allowed", detail, bucket=error.bucket, allowed=list(error.allowed))
+
+
+def authorization_unavailable(retry_after: int) -> Problem:
+    detail = "Authorization service temporarily unavailable"
+    return Problem(503, "authorization_unavailable", detail, headers={"Retry-After": str(retry_after)})
 
 
 def not_completed(status: str) -> Problem:
@@ -187,7 +206,7 @@ def _from_intake(error: Rejected) -> Problem:
     if isinstance(error, UploadTooLarge):
         return upload_too_large(error.limit, error.measured)
     if isinstance(error, UnsupportedType):
-        allowed = ", ".join(error.allowed)
+        allowed = ", ".join(error.allowed) or "none"
         return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
     if isinstance(error, NoSpace):
         return storage_full(error)
@@ -208,6 +227,11 @@ def _from_http(error: HTTPException) -> Problem:
 MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     Problem: lambda error: error,
     HTTPException: _from_http,
+    PermissionDenied: permission_denied,
+    BucketNotAllowed: bucket_not_allowed,
+    AuthorizationUnavailable: lambda error: authorization_unavailable(error.retry_after),
+    KeysUnavailable: lambda error: authorization_unavailable(error.retry_after),
+    NotOurs: lambda _: Problem(409, "tokens_not_ours", "Tokens are made by another issuer, whose secret is not here."),
     Rejected: _from_intake,
     RateLimited: rate_limited,
     IdempotencyConflict: lambda _: Problem(

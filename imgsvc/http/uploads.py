@@ -7,7 +7,9 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from ..access.permissions import UPLOAD, PermissionDenied
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
+from ..allowance import Allowance
 from ..intake import Origin, Receipt
 from ..jobs.quota import RateLimited
 from ..parts import parts_of
@@ -73,6 +75,8 @@ class Accepted(BaseModel):
         )
     },
     errors=(
+        "permission_denied",
+        "bucket_not_allowed",
         "upload_stalled",
         "idempotency_in_progress",
         "upload_too_large",
@@ -108,29 +112,32 @@ async def upload(request: Request) -> Response:
 async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and for how many seconds the client would wait for the job's end."""
     parts = parts_of(request)
-    identity = authenticated(request)
+    identity = await authenticated(request)
+    await _permitted(request, identity)
     if parts.stopping:
         raise overloaded("The service is stopping. Try again shortly.")
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
-    _check_length(request, intake.max_bytes)
-    await intake.admit(identity.org_id, identity.user_id, key)
+    allowance = intake.allowance.tightened(identity.tightening)
+    _check_length(request, allowance.max_bytes)
+    await intake.admit(identity.org_id, identity.user_id, key, allowance)
     headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
     with intake.receiving(identity.org_id, identity.user_id, key):
-        async with intake.stage() as staged:
+        async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
-            form = await _read(request, pace, staged, intake.max_bytes, raw)
-            receipt = await intake.accept(staged, _origin(form, identity, request.scope["trace_id"], key))
+            form = await _read(request, pace, staged, allowance, raw)
+            origin = _origin(form, identity, request.scope["trace_id"], key)
+            receipt = await intake.accept(staged, origin, allowance)
     return receipt, wait_seconds(headers.prefer)
 
 
-async def _read(request: Request, pace: Pace, staged: StagedFile, max_bytes: int, raw: Form) -> Form:
+async def _read(request: Request, pace: Pace, staged: StagedFile, allowance: Allowance, raw: Form) -> Form:
     """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
     chunks = body_chunks(request.receive, pace)
     if kind == "multipart/form-data":
-        return await read_multipart(chunks, content_type, staged, max_bytes)
+        return await read_multipart(chunks, content_type, staged, allowance)
     if not kind.startswith("image/"):
         raise validation(
             (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
@@ -138,21 +145,32 @@ async def _read(request: Request, pace: Pace, staged: StagedFile, max_bytes: int
         )
     if raw.bucket is None:
         raise validation((("query", "bucket"), "Field required", "missing"))
+    allowance.check_bucket(raw.bucket)
     await read_raw(chunks, staged)
     return raw
 
 
-def authenticated(request: Request) -> Identity:
-    """Whose request this is (RFC 6750 section 2.1). Raises Problem (401)."""
+async def authenticated(request: Request) -> Identity:
+    """Whose request this is (RFC 6750 section 2.1). Raises Problem (401) or KeysUnavailable."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise not_authenticated("token_missing")
     try:
-        return parts_of(request).tokens.verify(token.strip())
+        return await parts_of(request).tokens.verify(token.strip())
     except TokenExpired:
         raise not_authenticated("token_expired") from None
     except TokenInvalid:
         raise not_authenticated("token_invalid") from None
+
+
+async def _permitted(request: Request, identity: Identity) -> None:
+    """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
+    parts = parts_of(request)
+    try:
+        await parts.permissions.require(identity, UPLOAD)
+    except PermissionDenied as denied:
+        await parts.intake.note_denied(identity.org_id, identity.user_id, denied.permission)
+        raise
 
 
 def _check_length(request: Request, max_bytes: int) -> None:

@@ -38,7 +38,8 @@ def probe(path: Path, mime: str, *, max_pixels: int, max_frames: int) -> Header:
 def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
     """Raises TooLarge, naming the limit and the measured value."""
     if header.pixels > max_pixels:
-        measured = f"{header.width} x {header.height} = {header.pixels / 1e6:.1f} megapixels"
+        exact = f"{header.pixels / 1e6:.1f}" if max_pixels >= 1e6 else f"{header.pixels / 1e6:g}"
+        measured = f"{header.width} x {header.height} = {exact} megapixels"
         raise TooLarge(f"The image has {measured}; at most {max_pixels / 1e6:g} megapixels are allowed.")
     if max(header.width, header.height) > MAX_LENGTH:
         longest = max(header.width, header.height)
