@@ -9,6 +9,7 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
+    from .access.remote import RemoteAuthorization
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
     from .http.urls import Urls
@@ -40,6 +41,7 @@ class Parts:
     tokens: "Tokens"
     operators: "Operators"
     attempts: "Attempts"
+    authorization: "RemoteAuthorization | None"  # None: no authorization server is asked
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"

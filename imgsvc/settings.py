@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -23,11 +24,12 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
-SECRETS = {("auth", "jwt_secret_key"), ("operator", "token")}
+SECRETS = {("auth", "jwt_secret_key"), ("auth", "api_url"), ("operator", "token")}
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Lifetime = Annotated[int, Field(ge=0, le=86_400)]  # seconds; 0: not kept at all
 Quality = Annotated[int, Field(ge=0, le=100)]
 Effort = Annotated[int, Field(ge=0, le=6)]
 MimeType = Literal["image/jpeg", "image/png", "image/webp"]
@@ -121,11 +123,35 @@ class Storage(Section):
 class Auth(Section):
     jwt_secret_key: Annotated[SecretStr, Env("JWT_SECRET_KEY")] = SecretStr("")
     jwt_algorithm: Annotated[Literal["HS256", "HS384", "HS512"], Env("JWT_ALGORITHM")] = "HS256"
+    permissions: Annotated[Literal["none", "claims", "remote"], Env("AUTH_PERMISSIONS")] = "none"
+    api_url: Annotated[str, Env("AUTH_API_URL")] = ""
+    api_timeout: Annotated[Seconds, Env("AUTH_API_TIMEOUT")] = 5
+    fail_open: Annotated[bool, Env("AUTH_FAIL_OPEN")] = False
+    cache_enabled: Annotated[bool, Env("AUTH_CACHE_ENABLED")] = True
+    cache_ttl_read: Annotated[Lifetime, Env("AUTH_CACHE_TTL_READ")] = 300
+    cache_ttl_write: Annotated[Lifetime, Env("AUTH_CACHE_TTL_WRITE")] = 60
+    cache_ttl_admin: Annotated[Lifetime, Env("AUTH_CACHE_TTL_ADMIN")] = 30
+    cache_ttl_denied: Annotated[Lifetime, Env("AUTH_CACHE_TTL_DENIED")] = 120
+    breaker_threshold: Annotated[int, Env("CIRCUIT_BREAKER_THRESHOLD"), Field(ge=1)] = 5
+    breaker_timeout: Annotated[Seconds, Env("CIRCUIT_BREAKER_TIMEOUT")] = 60
 
     @field_validator("jwt_secret_key")
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
         return _strong_secret(value)
+
+    @field_validator("api_url")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        if value and not (re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value) and _names_a_host(value)):
+            raise ValueError("must be empty or an absolute http(s) URL without a query")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _somebody_to_ask(self) -> Self:
+        if self.permissions == "remote" and not self.api_url:
+            raise ValueError("permissions = 'remote' needs api_url (AUTH_API_URL)")
+        return self
 
 
 class Operator(Section):
@@ -348,6 +374,19 @@ def _first_problem(error: ValidationError) -> str:
     name = names.get((section, rest[0]), "")
     shown = "(hidden)" if (section, rest[0]) in SECRETS else repr(first["input"])
     return f"[{section}] {'.'.join(rest)} ({name}) = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def without_credentials(url: str) -> str:
+    """The URL with no user name and password in it, for people to see."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0  # reading a port that is none raises
+    except ValueError:
+        return False
 
 
 def _strong_secret(value: SecretStr) -> SecretStr:
