@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from .access.attempts import Attempts
 from .access.operators import Operators
+from .access.permissions import Permissions
 from .access.remote import RemoteAuthorization
 from .access.tokens import Tokens
 from .data_folder import DataFolder, open_data_folder
@@ -240,6 +241,7 @@ async def _serving(
         operators=Operators.of(settings),
         attempts=Attempts(),
         authorization=remote,
+        permissions=Permissions(settings.auth.permissions, remote),
         urls=Urls(settings.service.public_url),
         storages=storages,
         health=checks,

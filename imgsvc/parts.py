@@ -9,6 +9,7 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
+    from .access.permissions import Permissions
     from .access.remote import RemoteAuthorization
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
@@ -42,6 +43,7 @@ class Parts:
     operators: "Operators"
     attempts: "Attempts"
     authorization: "RemoteAuthorization | None"  # None: no authorization server is asked
+    permissions: "Permissions"
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"

@@ -186,6 +186,11 @@ CODES = {
         "Further attempts follow by themselves. Once the storage works, the operator can let a failed job begin anew.",
     ),
     "internal_error": Code(500, "Something went wrong inside.", "The trace id leads the operator to the log entry."),
+    "authorization_unavailable": Code(
+        503,
+        "The server that says who may do what does not answer, so nothing is allowed.",
+        "Send it again after Retry-After seconds. The operator sees at /api/v1/health/auth how that server is doing.",
+    ),
     "overloaded": Code(
         503,
         "The service can't take or answer this now: it is stopping, too many jobs wait, or a write failed.",

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from starlette.exceptions import HTTPException
 
+from ..access.permissions import AuthorizationUnavailable
 from ..imaging.errors import TooLarge, Unsupported
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
@@ -58,6 +59,7 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
         "image_unsupported": lambda: Unsupported("A JPEG with 12 bits per sample is not supported."),
         "rate_limited": lambda: _rate_limited(settings),
         "internal_error": problems.internal_error,
+        "authorization_unavailable": lambda: AuthorizationUnavailable(60),
         "overloaded": lambda: Overloaded(waiting, waiting),
         "storage_full": lambda: NoSpace(settings.storage.reserve_mb * MEGABYTE, MEGABYTE),
     }

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..access.permissions import AuthorizationUnavailable, PermissionDenied
 from ..imaging.errors import ImageError
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
@@ -165,6 +166,11 @@ def not_yours() -> Problem:
     return Problem(403, "permission_denied", "Permission denied: image:delete")
 
 
+def authorization_unavailable(error: AuthorizationUnavailable) -> Problem:
+    detail = "Authorization service temporarily unavailable"
+    return Problem(503, "authorization_unavailable", detail, headers={"Retry-After": str(error.retry_after)})
+
+
 def not_completed(status: str) -> Problem:
     return Problem(409, "not_completed", f"Processing not completed. Current status: {status}", job_status=status)
 
@@ -213,6 +219,8 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     IdempotencyConflict: lambda _: Problem(
         422, "idempotency_conflict", "This Idempotency-Key was used with other bytes, another bucket or other metadata."
     ),
+    PermissionDenied: lambda error: Problem(403, "permission_denied", str(error)),
+    AuthorizationUnavailable: authorization_unavailable,
     ImageError: lambda error: Problem(422, error.code, str(error)),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),

@@ -82,6 +82,8 @@ class Accepted(BaseModel):
         "image_unreadable",
         "image_unsupported",
         "rate_limited",
+        "permission_denied",
+        "authorization_unavailable",
         "overloaded",
         "storage_full",
     ),
@@ -109,6 +111,7 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and for how many seconds the client would wait for the job's end."""
     parts = parts_of(request)
     identity = authenticated(request)
+    await parts.permissions.require(identity, "image:upload")
     if parts.stopping:
         raise overloaded("The service is stopping. Try again shortly.")
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
