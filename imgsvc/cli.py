@@ -181,7 +181,11 @@ def retry(job_ids: list[str], config: ConfigFile = None) -> None:
 
 
 @permissions.command()
-def drop(org: str, user: str, config: ConfigFile = None) -> None:
+def drop(
+    org: Annotated[str, typer.Argument(metavar="ORG", help="The user's organisation: org_id of the tokens.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user: sub of the tokens.")],
+    config: ConfigFile = None,
+) -> None:
     """Let the running service forget what it remembers of a user, who is then asked about anew."""
     from .commands.running import running, segment
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, StrictBool, ValidationError
 from .cache import Question
 
 CHECK = "/api/v1/authorization/check"
-MAX_CONNECTIONS = 20
+MAX_CONNECTIONS, MAX_IDLE = 100, 20
 KEPT_SECONDS = 4.0  # an idle connection: many servers hang up after 5, and a call may just be on its way then
 MAX_ANSWER_BYTES = 64 * 1024
 
@@ -80,7 +80,7 @@ async def authorization_client() -> AsyncIterator[httpx.AsyncClient]:
         follow_redirects=False,
         timeout=None,  # noqa: S113, the whole call has one
         limits=httpx.Limits(
-            max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEPT_SECONDS
+            max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_IDLE, keepalive_expiry=KEPT_SECONDS
         ),
         headers={"Accept": "application/json", "Accept-Encoding": "identity"},  # nothing that swells when unpacked
     ) as client:
