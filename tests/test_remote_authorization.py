@@ -1,6 +1,7 @@
 """Asking a real authorization server that answers well, badly, slowly, or not at all."""
 
 import asyncio
+import gzip
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,7 +112,7 @@ ANSWERS: dict[str, tuple[Act, bool | None]] = {
     "cut short": (answering(200, b'{"allowed": true'), None),
     "nothing": (answering(200, b""), None),
     "nested": (answering(200, b'{"allowed":true,"x":' + b"[" * 20_000 + b"]" * 20_000 + b"}"), None),
-    "compressed": (answering(200, b"\x1f\x8b\x08\x00", "Content-Encoding: gzip"), None),
+    "compressed": (answering(200, gzip.compress(b'{"allowed": true}'), "Content-Encoding: gzip"), None),
     "large": (answering(200, b'{"allowed": true}' + b" " * MAX_ANSWER_BYTES), None),
     "endless": (says.flood, None),
     "201": (answering(201, b'{"allowed": true}'), None),
@@ -132,8 +133,10 @@ ANSWERS: dict[str, tuple[Act, bool | None]] = {
 async def test_answer(kind: str) -> None:
     act, expected = ANSWERS[kind]
     async with remote(act) as (one, server):
-        assert await tried(one) is expected
-        assert await tried(one) is expected
+        with capture_logs() as logs:
+            assert await tried(one) is expected
+            assert await tried(one) is expected
+        assert [entry["event"] for entry in logs] == ([] if expected is not None else ["authorization_unavailable"])
         # What is known is kept; what is not known is asked again, and a redirect is followed nowhere.
         assert [asked.path for asked in server.asked] == [says.CHECK] * (2 if expected is None else 1)
         assert one.breaker.failures == (2 if expected is None else 0)
@@ -263,6 +266,56 @@ async def test_answer_that_was_on_its_way_at_a_drop_is_not_remembered() -> None:
         assert len(one.answers) == 0
 
 
+async def test_call_from_before_a_drop_does_not_take_the_place_of_the_one_after() -> None:
+    first_may_end = asyncio.Event()
+
+    async def first_waits(asked: says.Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.headers.get("x-trace-id") == "first":
+            await first_may_end.wait()
+        else:
+            await second_may_end.wait()
+        await says.GRANT(asked, writer)
+
+    second_may_end = asyncio.Event()
+    async with remote(first_waits) as (one, server):
+        with structlog.contextvars.bound_contextvars(trace_id="first"):
+            before = asyncio.create_task(one.allowed(*UPLOAD))
+        await server.arrived.acquire()
+        one.drop("org", "alice")
+        after = [asyncio.create_task(one.allowed(*UPLOAD))]
+        await server.arrived.acquire()
+        first_may_end.set()
+        assert await before is True
+        after.append(asyncio.create_task(one.allowed(*UPLOAD)))  # joins the call that is still on its way
+        await asyncio.sleep(0)
+        second_may_end.set()
+        assert await asyncio.gather(*after) == [True, True]
+        assert len(server.asked) == 2
+
+
+async def test_late_answer_of_before_the_outage_is_believed_and_ends_nothing() -> None:
+    slow = asyncio.Event()
+
+    async def slow_for_alice(asked: says.Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.body["user_id"] == "alice":
+            await slow.wait()
+            await says.GRANT(asked, writer)
+        else:
+            await answering(500)(asked, writer)
+
+    async with remote(slow_for_alice, breaker_threshold=2) as (one, server):
+        late = asyncio.create_task(tried(one))
+        await server.arrived.acquire()
+        with capture_logs() as logs:
+            assert [await tried(one, "org", user, "image:upload") for user in "bcd"] == [None] * 3
+            slow.set()
+            assert await late is True
+            assert await tried(one, "org", "bob", "image:upload") is None
+        assert [entry["event"] for entry in logs] == ["authorization_unavailable"]
+        assert (one.breaker.state, len(server.asked)) == ("open", 3)
+        assert await tried(one) is True  # it is remembered
+
+
 async def test_open_breaker_makes_no_call_and_says_when_to_come_back() -> None:
     async with remote(answering(500), breaker_timeout=40) as (one, server):
         for n in range(5):
@@ -364,8 +417,9 @@ async def test_log_tells_of_an_outage_once_and_of_its_end() -> None:
 
 async def test_closing_ends_what_is_on_its_way() -> None:
     async with authorization_server(says.stall) as server:
-        async with RemoteAuthorization.opened(Auth(permissions="remote", api_url=server.url)) as one:
-            waiting = asyncio.create_task(tried(one))
-            await server.arrived.acquire()
+        auth = Auth(permissions="remote", api_url=server.url, api_timeout=600)
         with anyio.fail_after(LIMIT_SECONDS):
+            async with RemoteAuthorization.opened(auth) as one:
+                waiting = asyncio.create_task(tried(one))
+                await server.arrived.acquire()
             assert await waiting is None

@@ -63,7 +63,7 @@ class Breaker:
 
     def _failed(self) -> None:
         self.failures += 1
-        if self._probing or self.failures >= self.threshold:
+        if self.failures >= self.threshold:  # always so after a probe
             self._turn(self._clock(), datetime.now(UTC))
 
     def _succeeded(self) -> None:
