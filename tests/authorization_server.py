@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class AuthorizationServer:
 
     act: Act = GRANT
     port: int = 0
+    tls: ssl.SSLContext | None = None
     asked: list[Asked] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -85,7 +87,7 @@ class AuthorizationServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def questions(self) -> list[tuple[str, str, str]]:
@@ -94,7 +96,7 @@ class AuthorizationServer:
     async def start(self) -> None:
         """At the same port again, the second time."""
         self.gate.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -131,8 +133,10 @@ class AuthorizationServer:
 
 
 @asynccontextmanager
-async def authorization_server(act: Act = GRANT) -> AsyncIterator[AuthorizationServer]:
-    server = AuthorizationServer(act)
+async def authorization_server(
+    act: Act = GRANT, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[AuthorizationServer]:
+    server = AuthorizationServer(act, tls=tls)
     await server.start()
     try:
         yield server

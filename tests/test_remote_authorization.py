@@ -2,14 +2,21 @@
 
 import asyncio
 import gzip
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from imgsvc.access.authorization_api import MAX_ANSWER_BYTES
@@ -38,6 +45,28 @@ async def tried(one: RemoteAuthorization, *question: str) -> bool | None:
         return await one.allowed(*(question or UPLOAD))
     except Unavailable:
         return None
+
+
+def own_certificate(folder: Path) -> Path:
+    """Key and certificate of 127.0.0.1 in one file, signed by nobody else."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authorization")])
+    began = datetime.now(UTC) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(began)
+        .not_valid_after(began + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "authorization.pem"
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(key.private_bytes(*plain) + certificate.public_bytes(serialization.Encoding.PEM))
+    return file
 
 
 class Clock:
@@ -91,6 +120,19 @@ async def test_proxies_and_netrc_of_the_environment_are_not_used(
     async with remote() as (one, server):
         assert await one.allowed(*UPLOAD) is True
         assert "authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool) -> None:
+    file = own_certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    async with authorization_server(tls=tls) as server:
+        async with RemoteAuthorization.opened(Auth(permissions="remote", api_url=server.url)) as one:
+            assert await tried(one) is (True if trusted else None)
+        assert len(server.asked) == (1 if trusted else 0)
 
 
 ANSWERS: dict[str, tuple[Act, bool | None]] = {
