@@ -11,22 +11,23 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.routing import Route
 
 from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.permissions import Permissions
+from .access.remote import RemoteAuthorization
 from .access.tokens import Tokens
 from .allowance import Allowance
 from .data_folder import DataFolder, open_data_folder
-from .http import about, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
+from .http import about, authorization, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
 from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
 from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
 from .http.problems import Problem, as_problem
+from .http.routes import Encoded, Literal
 from .http.unread import UnreadBodies
 from .http.urls import Urls
 from .intake import Intake
@@ -49,14 +50,6 @@ from .telemetry.system import Machine
 log = structlog.get_logger()
 
 
-class Literal(Route):
-    """A path that an id would match too: a wrong method is refused here, and not taken for an id's."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        return (Match.FULL if match is Match.PARTIAL else match), child
-
-
 ROUTES = [
     Route("/", about.root),
     Route("/info", about.info),
@@ -77,12 +70,14 @@ ROUTES = [
     Route("/api/v1/health/live", health.live),
     Route("/api/v1/health/stats", health.stats),
     Route("/api/v1/health/failed", health.failed),
+    Route("/api/v1/health/auth", authorization.health),
     Route("/api/v1/operator/login", operator.login, methods=["POST"]),
     Route("/api/v1/operator/logout", operator.logout, methods=["POST"]),
     Route("/api/v1/operator/token", operator.upload_token, methods=["POST"]),
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator.retry, methods=["POST"]),
+    Encoded("/api/v1/operator/permissions/{org}/{user}", authorization.drop, methods=["DELETE"]),
     Route("/dashboard", dashboard.page),
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
@@ -157,12 +152,27 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
 async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Parts]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
     wait = settings.jobs.lock_wait_seconds
-    async with open_data_folder(settings, wait, metrics) as data, _serving(settings, doubles, metrics, data) as parts:
+    async with (
+        open_data_folder(settings, wait, metrics) as data,
+        _authorization(settings) as remote,
+        _serving(settings, doubles, metrics, data, remote) as parts,
+    ):
         yield parts
 
 
 @asynccontextmanager
-async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data: DataFolder) -> AsyncIterator[Parts]:
+async def _authorization(settings: Settings) -> AsyncIterator[RemoteAuthorization | None]:
+    if settings.auth.permissions != "remote":
+        yield None
+        return
+    async with RemoteAuthorization.opened(settings.auth) as remote:
+        yield remote
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, doubles: Doubles, metrics: Metrics, data: DataFolder, remote: RemoteAuthorization | None
+) -> AsyncIterator[Parts]:
     """Everything that runs while the database is open."""
     table = data.table
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -191,7 +201,8 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         made=metrics.variant_made,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
-    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve)
+    breaker = remote.breaker if remote else None
+    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve, breaker)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
@@ -230,9 +241,10 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         queue=queue,
         intake=intake,
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
-        permissions=Permissions(settings.auth.permissions),
         operators=Operators.of(settings),
         attempts=Attempts(),
+        authorization=remote,
+        permissions=Permissions(settings.auth.permissions, remote),
         urls=Urls(settings.service.public_url),
         storages=storages,
         health=checks,

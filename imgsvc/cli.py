@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 jobs = typer.Typer(help="Look at jobs, and let failed ones begin anew.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
+permissions = typer.Typer(help="What the authorization server said of a user.", no_args_is_help=True)
+app.add_typer(permissions, name="permissions")
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FAILED, WRONG = 1, 2
@@ -180,6 +182,25 @@ def retry(job_ids: list[str], config: ConfigFile = None) -> None:
         else:
             typer.echo(f"{job_id}: {known.retried}")
     raise typer.Exit(FAILED if refused else 0)
+
+
+@permissions.command()
+def drop(
+    org: Annotated[str, typer.Argument(metavar="ORG", help="The user's organisation: org_id of the tokens.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user: sub of the tokens.")],
+    config: ConfigFile = None,
+) -> None:
+    """Let the running service forget what it remembers of a user, who is then asked about anew."""
+    from .commands.running import running, segment
+
+    if not org or not user:
+        _stop("ORG and USER must not be empty", WRONG)
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}, and nothing is remembered without a service", FAILED)
+    answer = service.call("DELETE", f"/api/v1/operator/permissions/{segment(org)}/{segment(user)}")
+    typer.echo(f"{answer['dropped']} remembered answers dropped")
 
 
 def _loaded(config: Path | None) -> "Settings":

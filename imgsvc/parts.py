@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
     from .access.permissions import Permissions
+    from .access.remote import RemoteAuthorization
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
     from .http.urls import Urls
@@ -39,9 +40,10 @@ class Parts:
     queue: "Queue"
     intake: "Intake"
     tokens: "Tokens"
-    permissions: "Permissions"
     operators: "Operators"
     attempts: "Attempts"
+    authorization: "RemoteAuthorization | None"  # None: no authorization server is asked
+    permissions: "Permissions"
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"

@@ -24,12 +24,18 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
-SECRETS = {("auth", "jwt_secret_key"), ("auth", "jwt_secret_key_previous"), ("operator", "token")}
+SECRETS = {
+    ("auth", "jwt_secret_key"),
+    ("auth", "jwt_secret_key_previous"),
+    ("auth", "api_url"),
+    ("operator", "token"),
+}
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Lifetime = Annotated[int, Field(ge=0, le=86_400)]  # seconds; 0: not kept at all
 Quality = Annotated[int, Field(ge=0, le=100)]
 Effort = Annotated[int, Field(ge=0, le=6)]
 MimeType = Literal["image/jpeg", "image/png", "image/webp"]
@@ -134,6 +140,15 @@ class Auth(Section):
     leeway_seconds: Annotated[int, Field(ge=0, le=600)] = 0
     permissions: Annotated[Literal["none", "claims", "remote"], Env("AUTH_PERMISSIONS")] = "none"
     api_url: Annotated[str, Env("AUTH_API_URL")] = ""
+    api_timeout: Annotated[Seconds, Env("AUTH_API_TIMEOUT")] = 5
+    fail_open: Annotated[bool, Env("AUTH_FAIL_OPEN")] = False
+    cache_enabled: Annotated[bool, Env("AUTH_CACHE_ENABLED")] = True
+    cache_ttl_read: Annotated[Lifetime, Env("AUTH_CACHE_TTL_READ")] = 300
+    cache_ttl_write: Annotated[Lifetime, Env("AUTH_CACHE_TTL_WRITE")] = 60
+    cache_ttl_admin: Annotated[Lifetime, Env("AUTH_CACHE_TTL_ADMIN")] = 30
+    cache_ttl_denied: Annotated[Lifetime, Env("AUTH_CACHE_TTL_DENIED")] = 120
+    breaker_threshold: Annotated[int, Env("CIRCUIT_BREAKER_THRESHOLD"), Field(ge=1)] = 5
+    breaker_timeout: Annotated[Seconds, Env("CIRCUIT_BREAKER_TIMEOUT")] = 60
 
     @field_validator("jwt_secret_key", "jwt_secret_key_previous")
     @classmethod
@@ -156,7 +171,7 @@ class Auth(Section):
     @field_validator("api_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        if value and _http_url(value).query:
+        if value and not (re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value) and _names_a_host(value)):
             raise ValueError("must be empty or an absolute http(s) URL without a query")
         return value.rstrip("/")
 
@@ -402,6 +417,19 @@ def _first_problem(error: ValidationError) -> str:
     name = names.get((section, rest[0]), "")
     shown = "(hidden)" if (section, rest[0]) in SECRETS else repr(first["input"])
     return f"[{section}] {'.'.join(rest)} ({name}) = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def without_credentials(url: str) -> str:
+    """The URL with no user name and password in it, for people to see."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0  # reading a port that is none raises
+    except ValueError:
+        return False
 
 
 def _strong_secret(value: SecretStr) -> SecretStr:

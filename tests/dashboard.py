@@ -11,6 +11,7 @@ import anyio
 from playwright.async_api import Locator, Page, Route
 
 from imgsvc.http.dashboard_data import DashboardData, Failure, NearLimit
+from imgsvc.telemetry.health import Check
 from tests.browser import LIMIT_SECONDS, Visit, browsing
 from tests.server_process import ServerProcess
 
@@ -102,6 +103,7 @@ def troubled(data: DashboardData) -> DashboardData:
     """Everything at once that can be wrong."""
     data.health.status = data.health.checks["storage"].status = "unhealthy"
     data.health.checks["queue"].status = "degraded"
+    data.health.checks["authorization"] = Check(status="degraded", detail="5 failed in a row; calls are held back")
     data.system.resources.disk_root.percent = 97
     data.errors.recent_failures = [failure(failed_at=data.system.timestamp)]
     again = "2999-01-01T00:00:00+00:00"

@@ -75,6 +75,19 @@ async def test_hostile_words_appear_as_text(served: ServerProcess) -> None:
         assert visit.foreign == []
 
 
+@pytest.mark.parametrize(("fail_open", "words"), [("false", "get 503"), ("true", "may do everything")])
+async def test_authorization_server_that_is_away_is_named(served: ServerProcess, fail_open: str, words: str) -> None:
+    def away(data: DashboardData) -> DashboardData:
+        data.configuration["auth"]["fail_open"] = fail_open
+        return troubled(data)
+
+    async with signed_in(served) as visit:
+        await changed(visit.page, away)
+        await refreshed(visit.page)
+        await expect(visit.page.locator("#verdict-line")).to_contain_text("the authorization server does not answer")
+        await expect(visit.page.locator("main")).to_contain_text(words)
+
+
 def test_no_script_makes_markup_from_text_and_no_page_holds_scripts_or_styles() -> None:
     static = files("imgsvc.http").joinpath("static")
     shown = {file.name: file.read_text() for file in static.iterdir()}

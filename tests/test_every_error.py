@@ -41,6 +41,7 @@ OPEN_TO_ALL = (
     "/dashboard/login",
     "/dashboard/static/{name}",
 )
+ANY_NAME = "/api/v1/operator/permissions/{org}/{user}"  # no name is malformed, and nothing is remembered of most
 NEVER_TOLD = {"cancelled"}  # the row of a deleted image is gone
 
 
@@ -59,7 +60,7 @@ def filled(path: str, value: str) -> str:
 
 def headers_for(s: Service, path: str) -> dict[str, str]:
     """Those of somebody who may ask there."""
-    of_operator = path.startswith(("/api/v1/operator/", "/dashboard", "/metrics"))
+    of_operator = path.startswith(("/api/v1/operator/", "/api/v1/health/auth", "/dashboard", "/metrics"))
     return s.operator if of_operator else s.bearer()
 
 
@@ -99,7 +100,7 @@ async def test_unknown_and_malformed_ids_on_every_route(start: Starter) -> None:
     async with start() as s:
         seen = set()
         for path, methods in paths(s).items():
-            for value in BAD_IDS if "{" in path else ():
+            for value in BAD_IDS if "{" in path and path != ANY_NAME else ():
                 for method in methods:
                     url = f"http://localhost{filled(path, value)}"
                     response = await s.http.request(method, url, headers=headers_for(s, path))

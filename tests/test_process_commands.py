@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -103,6 +105,9 @@ def test_without_a_service_the_data_folder_itself_is_asked(tmp_path: Path) -> No
         (["jobs", "list"], 1, "there is no database at"),
         (["jobs", "list", "--status", "lost"], 2, "must be one of pending, processing"),
         (["jobs", "list", "--limit", "0"], 2, "--limit"),
+        (["permissions", "drop", "org", "user"], 1, "nothing runs on the data folder"),
+        (["permissions", "drop", "org", ""], 2, "ORG and USER must not be empty"),
+        (["permissions", "drop", "org"], 2, "USER"),
         (["health", "--config", "absent.toml"], 2, "there is no such file"),
     ],
 )
@@ -114,6 +119,34 @@ def test_what_goes_wrong_is_one_line(tmp_path: Path, arguments: list[str], statu
     assert words in re.sub(r"\s+", " ", answer.stderr)
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "data" / "imgsvc.db").exists()
+
+
+def test_permissions_of_a_user_are_dropped(tmp_path: Path) -> None:
+    class Grants(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    asked: list[dict[str, str]] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Grants) as grants:
+        Thread(target=grants.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{grants.server_port}"
+        with ServerProcess(tmp_path, AUTH_PERMISSIONS="remote", AUTH_API_URL=url) as server:
+            for user in ("alice", "../a b:c/%2F", "alice"):
+                assert server.upload(TINY, user).status_code == 202
+            for user, known in (("../a b:c/%2F", 1), ("../a b:c/%2F", 0), ("alice", 1)):
+                dropped = imgsvc(server, "permissions", "drop", "default-org", user)
+                assert (dropped.returncode, dropped.stdout) == (0, f"{known} remembered answers dropped\n")
+            assert server.upload(TINY).status_code == 202
+            assert server.stop() == 0
+        grants.shutdown()
+    assert [one["user_id"] for one in asked] == ["alice", "../a b:c/%2F", "alice"]
 
 
 def test_nobody_who_is_no_person_gets_a_link(server: ServerProcess) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import Literal, Protocol
 
+from .remote import Unavailable
 from .tokens import Identity
 
 UPLOAD, DELETE, READ, ADMIN = "image:upload", "image:delete", "image:read", "image:admin"
@@ -29,7 +30,7 @@ class Authorization(Protocol):
     """Whoever decides in the mode `remote`."""
 
     async def allowed(self, org_id: str, user_id: str, permission: str) -> bool:
-        """Raises AuthorizationUnavailable."""
+        """Raises remote.Unavailable."""
         ...
 
 
@@ -71,4 +72,7 @@ class Permissions:
             return permission in identity.permissions
         if self._remote is None:
             raise AuthorizationUnavailable
-        return await self._remote.allowed(identity.org_id, identity.user_id, permission)
+        try:
+            return await self._remote.allowed(identity.org_id, identity.user_id, permission)
+        except Unavailable as error:
+            raise AuthorizationUnavailable(error.retry_after) from None

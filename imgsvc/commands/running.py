@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -43,6 +44,11 @@ class Running:
         if answer.is_error:
             raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
         return dict(body)
+
+
+def segment(name: str) -> str:
+    """Any text as one segment of a path, dots too: `..` would lead elsewhere."""
+    return quote(name, safe="").replace(".", "%2E")
 
 
 def running(settings: Settings) -> Running | None:

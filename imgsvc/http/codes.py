@@ -205,7 +205,7 @@ CODES = {
     "authorization_unavailable": Code(
         503,
         "Whoever knows what the user may do, or the keys that tokens are signed with, could not be asked.",
-        "Send it again after Retry-After seconds.",
+        "Send it again after Retry-After seconds. The operator sees at /api/v1/health/auth how that server is doing.",
     ),
     "storage_full": Code(
         507,

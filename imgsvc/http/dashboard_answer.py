@@ -12,7 +12,7 @@ from ..jobs.model import Job, as_text, now
 from ..jobs.overview import Rows, Waiting, Window
 from ..jobs.queue import LaneState
 from ..parts import Parts
-from ..settings import Settings
+from ..settings import Settings, without_credentials
 from ..telemetry.figures import Figures
 from ..telemetry.health import Check
 from ..telemetry.system import Look, uptime_words
@@ -251,4 +251,4 @@ def _as_shown(value: object) -> str:
         return "configured" if value.get_secret_value() else "made by the service"
     if isinstance(value, (dict, tuple)):
         return json.dumps(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else without_credentials(str(value))

@@ -21,6 +21,8 @@ PATH = {
     "path": "Bucket and key, as the URLs that are handed out name them.",
     "asset": "A script, style or icon of the page.",
     "name": "A script, style or icon of the page.",
+    "org": "The `org_id` of the user's tokens, percent-encoded (`/` as `%2F`).",
+    "user": "The `sub` of the user's tokens, percent-encoded.",
 }
 
 SECURITY_SCHEMES: dict[str, Any] = {

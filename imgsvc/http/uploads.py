@@ -86,6 +86,8 @@ class Accepted(BaseModel):
         "image_unreadable",
         "image_unsupported",
         "rate_limited",
+        "permission_denied",
+        "authorization_unavailable",
         "overloaded",
         "storage_full",
     ),

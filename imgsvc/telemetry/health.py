@@ -12,6 +12,7 @@ import anyio.to_thread
 import structlog
 from pydantic import BaseModel
 
+from ..access.breaker import Breaker
 from ..jobs.model import now
 from ..jobs.table import Table
 from ..jobs.workers import Lane
@@ -44,7 +45,9 @@ class Health:
         folder: Path,
         scratch: Path,
         reserve_bytes: int,
+        breaker: Breaker | None = None,
     ) -> None:
+        """`breaker` is that of the authorization server, where one is asked."""
         self.disk_full = False
         self.free_bytes = 0
         self._table = table
@@ -61,6 +64,9 @@ class Health:
             "disk": self._disk,
             "queue": self._queue,
         }
+        self._breaker = breaker
+        if breaker is not None:
+            self._checks["authorization"] = self._authorization
 
     def checks(self) -> dict[str, Check]:
         """The last result of each check. Costs nothing."""
@@ -132,6 +138,15 @@ class Health:
         old = waited > OLD_QUEUE_SECONDS
         detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
         return Check(status="degraded" if old else "healthy", detail=detail)
+
+    async def _authorization(self) -> Check:
+        """By the calls that are made anyway: images are served without it, so its absence only degrades."""
+        assert self._breaker is not None
+        failures = self._breaker.failures
+        if not failures:
+            return Check(status="healthy", detail="the last call was answered, or none was needed yet")
+        rest = "" if self._breaker.state == "closed" else "; calls are held back"
+        return Check(status="degraded", detail=f"{failures} failed in a row{rest}")
 
 
 def _aged(check: Check, age: float) -> Check:

@@ -30,6 +30,12 @@ const TROUBLE = {
     'jobs wait for long',
     'More comes in than is done. Nothing is lost; if it stays so, raise [workers] count and memory_mb.',
   ],
+  authorization: (data) => [
+    'the authorization server does not answer',
+    data.configuration.auth?.fail_open === 'true'
+      ? 'Meanwhile whoever has a valid token may do everything: see AUTH_FAIL_OPEN. /api/v1/health/auth says more.'
+      : 'Uploads and deletions of users it has not just answered for get 503; images are served. /api/v1/health/auth says more.',
+  ],
 };
 
 /** {level: good | warn | bad, line, advice, notes: what <li> takes}. The line holds no changing number. */

@@ -1,0 +1,148 @@
+"""The authorization server as the operator sees it: whether it answers, and a user whose answers are forgotten."""
+
+from typing import Literal
+
+import structlog
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..access.breaker import Breaker, State
+from ..jobs.model import as_text, now
+from ..parts import parts_of
+from ..settings import without_credentials
+from . import gate
+from .answers import answer, shown
+from .operations import operation
+
+log = structlog.get_logger()
+
+
+class CircuitBreaker(BaseModel):
+    """`failures` in a row; open after `threshold` of them, for `timeout_seconds` from `opened_at` on."""
+
+    state: State
+    failures: int
+    threshold: int
+    timeout_seconds: float
+    opened_at: str | None
+
+
+class AuthApi(BaseModel):
+    """`url` is null where no server is asked."""
+
+    url: str | None
+    timeout_seconds: float
+    circuit_breaker: CircuitBreaker
+
+
+class TtlConfig(BaseModel):
+    read_seconds: int
+    write_seconds: int
+    admin_seconds: int
+    denied_seconds: int
+
+
+class AuthCache(BaseModel):
+    enabled: bool
+    entries: int
+    ttl_config: TtlConfig
+
+
+class AuthConfig(BaseModel):
+    permissions: Literal["none", "claims", "remote"]
+    fail_open: bool
+
+
+class AuthHealth(BaseModel):
+    """`degraded` while the last call failed or calls are held back."""
+
+    model_config = shown(
+        status="degraded",
+        auth_api={
+            "url": "https://auth.example.org",
+            "timeout_seconds": 5,
+            "circuit_breaker": {
+                "state": "open",
+                "failures": 5,
+                "threshold": 5,
+                "timeout_seconds": 60,
+                "opened_at": "2026-03-01T11:59:30.000000+00:00",
+            },
+        },
+        cache={
+            "enabled": True,
+            "entries": 140,
+            "ttl_config": {"read_seconds": 300, "write_seconds": 60, "admin_seconds": 30, "denied_seconds": 120},
+        },
+        config={"permissions": "remote", "fail_open": False},
+        timestamp="2026-03-01T12:00:00.000000+00:00",
+    )
+
+    status: Literal["healthy", "degraded"]
+    auth_api: AuthApi
+    cache: AuthCache
+    config: AuthConfig
+    timestamp: str
+
+
+class Dropped(BaseModel):
+    """`dropped` is how many answers were remembered."""
+
+    model_config = shown(org_id="default-org", user_id="alice", dropped=2)
+
+    org_id: str
+    user_id: str
+    dropped: int
+
+
+@operation("health", "Whether the authorization server answers", access="operator", answers={200: AuthHealth})
+async def health(request: Request) -> Response:
+    """By the calls that uploads needed: asking here makes none. Where none is asked, nothing can be wrong with it."""
+    gate.reader(request)
+    parts = parts_of(request)
+    auth, remote = parts.settings.auth, parts.authorization
+    breaker = remote.breaker if remote else Breaker(auth.breaker_threshold, auth.breaker_timeout)
+    return answer(
+        AuthHealth(
+            status="degraded" if breaker.failures else "healthy",
+            auth_api=AuthApi(
+                url=without_credentials(auth.api_url) if remote else None,
+                timeout_seconds=auth.api_timeout,
+                circuit_breaker=_circuit_breaker(breaker),
+            ),
+            cache=AuthCache(
+                enabled=remote is not None and auth.cache_enabled,
+                entries=len(remote.answers) if remote else 0,
+                ttl_config=TtlConfig(
+                    read_seconds=auth.cache_ttl_read,
+                    write_seconds=auth.cache_ttl_write,
+                    admin_seconds=auth.cache_ttl_admin,
+                    denied_seconds=auth.cache_ttl_denied,
+                ),
+            ),
+            config=AuthConfig(permissions=auth.permissions, fail_open=auth.fail_open),
+            timestamp=as_text(now()),
+        )
+    )
+
+
+@operation("operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped})
+async def drop(request: Request) -> Response:
+    """What the authorization server said of this user is asked anew, and no call that is on its way is remembered."""
+    gate.operator(request)
+    org_id, user_id = str(request.path_params["org"]), str(request.path_params["user"])
+    remote = parts_of(request).authorization
+    dropped = remote.drop(org_id, user_id) if remote else 0
+    log.info("permissions_dropped", org_id=org_id, user_id=user_id, dropped=dropped)
+    return answer(Dropped(org_id=org_id, user_id=user_id, dropped=dropped))
+
+
+def _circuit_breaker(breaker: Breaker) -> CircuitBreaker:
+    return CircuitBreaker(
+        state=breaker.state,
+        failures=breaker.failures,
+        threshold=breaker.threshold,
+        timeout_seconds=breaker.timeout_seconds,
+        opened_at=as_text(breaker.opened_at) if breaker.opened_at else None,
+    )
