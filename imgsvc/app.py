@@ -241,7 +241,7 @@ async def _serving(
         queue=queue,
         intake=intake,
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
-        operators=Operators.of(settings),
+        operators=Operators.of(settings, data.lock.run),
         attempts=Attempts(),
         authorization=remote,
         permissions=Permissions(settings.auth.permissions, remote),

@@ -112,7 +112,8 @@ def dashboard(config: ConfigFile = None) -> None:
     service = running(settings)
     if service is None:
         _stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
-    typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={login_code(service.token)}")
+    code = login_code(service.token, service.run)
+    typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={code}")
 
 
 @app.command()
@@ -127,7 +128,7 @@ def health(
     service = running(settings)
     if service is None:
         _stop(f"nothing runs on the data folder {settings.data}", FAILED)
-    typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout)["status"])
+    typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout, as_operator=False)["status"])
 
 
 @jobs.command("list")

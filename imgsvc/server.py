@@ -17,9 +17,13 @@ from typing import Any, NoReturn, cast
 import h11
 import structlog
 import uvloop
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.exceptions import ProtocolError
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
 from hypercorn.events import Updated
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -62,6 +66,26 @@ async def _no_websocket(protocol: H11Protocol, request: h11.Request) -> None:
 _check_protocol, _create_stream = H11Protocol._check_protocol, H11Protocol._create_stream
 
 
+async def _no_lost_streams(protocol: H2Protocol, events: list[Any]) -> None:
+    """Let the rest of a body pass whose request was answered before its end; tell the client to cease (RFC 9113, 8.1).
+
+    Hypercorn has forgotten the stream by then, and would end the whole connection with a KeyError.
+    """
+    for event in events:
+        if not isinstance(event, DataReceived) or event.stream_id in protocol.streams:
+            await _handle_events(protocol, [event])
+            continue
+        connection = protocol.connection
+        with contextlib.suppress(ProtocolError):
+            connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            if event.stream_id not in protocol.stream_buffers:  # the answer is out to its end
+                connection.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
+        await protocol._flush()
+
+
+_handle_events = H2Protocol._handle_events
+
+
 class CantStart(Exception):
     """Why the service could not start, in one line."""
 
@@ -73,6 +97,7 @@ def run(settings: Settings) -> int:
     _few_arenas()
     setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, these are Hypercorn's own methods
     setattr(H11Protocol, "_create_stream", _no_websocket)  # noqa: B010
+    setattr(H2Protocol, "_handle_events", _no_lost_streams)  # noqa: B010
     for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
         del os.environ[name]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -119,10 +144,11 @@ async def _serve(settings: Settings) -> None:
             listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
             address = _address(settings.server, listener)
             app.state.parts.lock.announce(_local(address))
-            _announce(settings, address)
+            _announce(settings, address, app.state.parts.lock.run)
 
             async def until_stopped() -> None:
                 await stopped.wait()
+                app.state.parts.lock.announce("")
                 app.state.parts.wind_down()
 
             served = cast(Any, _WithoutLifespan(app))  # Hypercorn's types of ASGI are narrower than Starlette's
@@ -216,13 +242,13 @@ def _local(address: str) -> str:
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
-def _announce(settings: Settings, address: str) -> None:
+def _announce(settings: Settings, address: str, run: str) -> None:
     """To a person at a terminal the link with a code too; anywhere else it would end in a log."""
     public = settings.service.public_url or _local(address)
     command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
     link = f"{public}/dashboard"
     if sys.stdout.isatty():
-        link += f"#code={login_code(operator_token(settings))}   (good for ten minutes, once)"
+        link += f"#code={login_code(operator_token(settings), run)}   (good for ten minutes, once)"
     else:
         link += f"   ({'imgsvc' if command == 'imgsvc' else './run imgsvc'} dashboard prints a link that signs you in)"
     lines = (

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from fixtures import make
 from imgsvc import Settings, testing
-from imgsvc.access.operators import operator_token
+from imgsvc.access.operators import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
 from tests.studio import Studio
@@ -48,6 +48,9 @@ class Service:
     @property
     def operator(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {operator_token(self.settings)}"}
+
+    def login_code(self) -> str:
+        return login_code(operator_token(self.settings), self.parts.lock.run)
 
     async def upload(self, data: bytes, bucket: str = "photos", user: str = "alice", **more: Any) -> httpx.Response:
         files = {"file": ("photo.jpg", data, "image/jpeg")}

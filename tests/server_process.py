@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from imgsvc.access.operators import login_code
 from imgsvc.access.tokens import Tokens
 
 T = TypeVar("T")
@@ -99,6 +100,10 @@ class ServerProcess:
         headers = {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
         files = {"file": ("photo.jpg", data)}
         return self.http.post(f"{self.url}/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=headers)
+
+    def login_code(self, token: str) -> str:
+        """A one-use code for the operator's page."""
+        return login_code(token, (self.folder / "data" / "lock").read_text().split("\n")[2])
 
     def job(self, job_id: str) -> dict[str, Any]:
         body: dict[str, Any] = self.http.get(f"{self.url}/api/v1/images/jobs/{job_id}").json()

@@ -11,7 +11,6 @@ import pytest
 from playwright.async_api import Route, expect
 
 from fixtures import make
-from imgsvc.access.operators import login_code
 from tests.browser import browsing
 from tests.dashboard import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed_until, signed_in
 from tests.server_process import ServerProcess
@@ -112,15 +111,19 @@ async def test_service_that_hangs_or_is_gone_is_said_to_be(fresh: ServerProcess)
 
 
 async def test_link_signs_in_once_and_leaves_the_address(fresh: ServerProcess) -> None:
-    link = f"{fresh.url}/dashboard#code={login_code(TOKEN)}"
+    link = f"{fresh.url}/dashboard#code={fresh.login_code(TOKEN)}"
     async with browsing(fresh.url) as visit:
         await visit.page.goto(link)
         await visit.page.wait_for_selector(SHOWN)
         assert visit.page.url == f"{fresh.url}/dashboard"
-        another = login_code(TOKEN)
+        another = fresh.login_code(TOKEN)
         await visit.page.goto(f"{fresh.url}/dashboard/#code={another}")
         await visit.page.wait_for_selector(SHOWN)
         assert visit.page.url == f"{fresh.url}/dashboard/"
+        await visit.page.goto("about:blank")
+        await visit.page.goto(f"{fresh.url}/dashboard#code=%")  # a link that was mangled on its way
+        await visit.page.wait_for_selector(SHOWN)
+        assert visit.page.url == f"{fresh.url}/dashboard"
         await visit.page.get_by_role("button", name="Sign out").click()
         await visit.page.wait_for_url("**/dashboard/login")
         for used in (link, f"{fresh.url}/dashboard#code={another}"):
@@ -138,7 +141,7 @@ async def test_page_works_behind_a_path_prefix(fresh: ServerProcess) -> None:
     async with browsing(fresh.url) as visit:
         page, root = visit.page, f"{fresh.url}/photos/imgsvc"
         await behind_prefix(page, "/photos/imgsvc")
-        await page.goto(f"{root}/dashboard#code={login_code(TOKEN)}")
+        await page.goto(f"{root}/dashboard#code={fresh.login_code(TOKEN)}")
         await page.wait_for_selector(SHOWN)
         await drop(page, ("a.jpg", make.jpeg()))
         link = page.locator("#uploads").get_by_role("link", name="thumbnail")

@@ -1,7 +1,6 @@
 """What is really answered is what the API document says of it."""
 
 from fixtures import make
-from imgsvc.access.operators import login_code, operator_token
 from imgsvc.app import ROUTES
 from imgsvc.http.openapi import build
 from tests.conftest import Service, Starter
@@ -85,7 +84,7 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         ("GET /api/v1/health/auth", "/api/v1/health/auth", o),
         ("GET /api/v1/health/auth", "/api/v1/health/auth", {}),
         (f"DELETE {api}/permissions/{{org}}/{{user}}", f"{api}/permissions/default-org/alice", o),
-        (login, f"{api}/login", {"json": {"code": login_code(operator_token(s.settings))}}),
+        (login, f"{api}/login", {"json": {"code": s.login_code()}}),
         (login, f"{api}/login", {"json": {"token": "wrong"}}),
         (login, f"{api}/login", {"json": {}}),
         (f"POST {api}/token", f"{api}/token", {}),  # by the session that the login began

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imgsvc.access.attempts import BURST, EVERY_SECONDS, MAX_ADDRESSES, Attempts
 from imgsvc.access.operators import CODE_SECONDS, MAX_SESSIONS, Operators, login_code
 
-TOKEN = "t" * 40
+TOKEN, RUN = "t" * 40, "r" * 32
 OTHER = "u" * 40
 
 
@@ -30,9 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def some(clock: Clock) -> Operators:
-    started = Operators(TOKEN, session_seconds=100, clock=Clock(clock.moment - 1))
-    started._clock = clock
-    return started
+    return Operators(TOKEN, RUN, session_seconds=100, clock=clock)
 
 
 def test_only_the_token_is_known(some: Operators) -> None:
@@ -42,38 +40,44 @@ def test_only_the_token_is_known(some: Operators) -> None:
 
 
 def test_code_is_good_once(some: Operators) -> None:
-    code = login_code(TOKEN)
+    code = login_code(TOKEN, RUN)
     assert some.use_code(code)
     assert not some.use_code(code)
-    assert some.use_code(login_code(TOKEN))
+    assert some.use_code(login_code(TOKEN, RUN))
 
 
 def test_code_is_good_for_ten_minutes(some: Operators, clock: Clock) -> None:
-    early, late = login_code(TOKEN), login_code(TOKEN)
+    early, late = login_code(TOKEN, RUN), login_code(TOKEN, RUN)
     clock.moment += CODE_SECONDS - 5
     assert some.use_code(early)
     clock.moment += 10
     assert not some.use_code(late)
 
 
-def test_code_that_was_made_before_the_start_is_not_good(clock: Clock) -> None:
-    code = login_code(TOKEN)
-    clock.moment += 60
-    assert not Operators(TOKEN, clock=clock).use_code(code)
+def test_code_of_another_run_is_not_good(some: Operators) -> None:
+    assert not some.use_code(login_code(TOKEN, "q" * 32))
+    assert not some.use_code(login_code(TOKEN, ""))
+
+
+def test_clock_that_was_set_back_since_the_start_keeps_nobody_out(some: Operators, clock: Clock) -> None:
+    clock.moment += 3600
+    assert not some.use_code(login_code(TOKEN, RUN))
+    clock.moment -= 3600
+    assert some.use_code(login_code(TOKEN, RUN))
 
 
 def test_code_from_the_future_is_not_good(some: Operators, clock: Clock) -> None:
-    code = login_code(TOKEN)
+    code = login_code(TOKEN, RUN)
     clock.moment -= 60
     assert not some.use_code(code)
 
 
 def test_code_of_another_token_and_mangled_ones_are_not_good(some: Operators) -> None:
-    code = login_code(TOKEN)
+    code = login_code(TOKEN, RUN)
     made, nonce, signature = code.split(".")
     later = str(int(made) + 1)
     for wrong in (
-        login_code(OTHER),
+        login_code(OTHER, RUN),
         f"{later}.{nonce}.{signature}",
         f"{made}.{nonce[::-1]}.{signature}",
         f"{made}.{nonce}.{signature[::-1]}",
@@ -91,13 +95,13 @@ def test_code_of_another_token_and_mangled_ones_are_not_good(some: Operators) ->
 
 @given(st.text(max_size=200))
 def test_no_text_is_a_code(text: str) -> None:
-    assert not Operators(TOKEN).use_code(text)
+    assert not Operators(TOKEN, RUN).use_code(text)
 
 
 def test_used_codes_are_forgotten_once_they_are_over(some: Operators, clock: Clock) -> None:
-    some.use_code(login_code(TOKEN))
+    some.use_code(login_code(TOKEN, RUN))
     clock.moment += CODE_SECONDS + 1
-    some.use_code(login_code(TOKEN))
+    some.use_code(login_code(TOKEN, RUN))
     assert len(some._used) <= 1
 
 
@@ -132,36 +136,36 @@ def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, som
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     some.knows("x")
-    some.use_code(login_code(OTHER))
+    some.use_code(login_code(OTHER, RUN))
     assert compared == [(32, 32), (64, 64)]
-
-
-def refused(attempts: Attempts, address: str, times: int) -> None:
-    for _ in range(times):
-        assert not attempts.wait(address)
-        attempts.refused(address)
 
 
 def test_after_some_refusals_an_address_has_to_wait() -> None:
     clock = Clock(1000)
     attempts = Attempts(clock)
-    refused(attempts, "192.0.2.1", BURST)
-    assert attempts.wait("192.0.2.1") == pytest.approx(EVERY_SECONDS)
+    for _ in range(BURST):
+        attempts.refused("192.0.2.1")
+        assert attempts.wait("192.0.2.1") == 0
+    for _ in range(100):
+        attempts.refused("192.0.2.1")
+        assert attempts.wait("192.0.2.1") == pytest.approx(2 * EVERY_SECONDS)
     assert attempts.wait("192.0.2.2") == 0
-    clock.moment += EVERY_SECONDS
-    refused(attempts, "192.0.2.1", 1)
-    assert attempts.wait("192.0.2.1") == pytest.approx(EVERY_SECONDS)
-    clock.moment += BURST * EVERY_SECONDS * 5
-    refused(attempts, "192.0.2.1", BURST)
+    clock.moment += 2 * EVERY_SECONDS
+    attempts.refused("192.0.2.1")
+    assert attempts.wait("192.0.2.1") == 0
+    attempts.refused("192.0.2.1")
     assert attempts.wait("192.0.2.1") > 0
 
 
-def test_ipv6_addresses_of_one_client_count_together() -> None:
+def test_ipv6_addresses_of_one_client_count_together_and_ipv4_ones_apart() -> None:
     attempts = Attempts(Clock(1000))
-    for last in range(BURST):
+    for last in range(BURST + 1):
         attempts.refused(f"2001:db8::{last:x}")
+        attempts.refused("::ffff:192.0.2.1")
     assert attempts.wait("2001:db8::ffff:1")
     assert not attempts.wait("2001:db8:0:1::1")
+    assert attempts.wait("192.0.2.1")
+    assert not attempts.wait("::ffff:192.0.2.2")
 
 
 def test_what_is_remembered_is_bounded() -> None:

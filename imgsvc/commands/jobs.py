@@ -20,6 +20,7 @@ from . import CommandFailed
 from .running import Running, running
 
 T = TypeVar("T")
+LOCK_WAIT_SECONDS = 3.0  # for another command that looks into the same folder
 
 
 class Jobs(Protocol):
@@ -94,7 +95,7 @@ class OfDataFolder:
             raise CommandFailed(f"there is no database at {self._settings.database.path}")
 
         async def opened() -> T:
-            async with open_data_folder(self._settings, lock_wait_seconds=0) as data:
+            async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
                 return await work(data)
 
         try:

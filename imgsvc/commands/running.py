@@ -22,6 +22,7 @@ class Running:
 
     address: str
     host: str
+    run: str
     token: str
 
     def call(
@@ -30,9 +31,13 @@ class Running:
         path: str,
         query: Mapping[str, str | int] | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        *,
+        as_operator: bool = True,
     ) -> dict[str, Any]:
-        """The JSON answer to a request as the operator; `timeout` in seconds. Raises CommandFailed."""
-        headers = {"Authorization": f"Bearer {self.token}", **({"Host": self.host} if self.host else {})}
+        """The JSON answer; `timeout` in seconds. Raises CommandFailed."""
+        headers = {"Host": self.host} if self.host else {}
+        if as_operator:
+            headers["Authorization"] = f"Bearer {self.token}"
         url = f"{self.address}{path}"
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
@@ -60,4 +65,4 @@ def running(settings: Settings) -> Running | None:
         raise CommandFailed(f"process {found.pid} holds the data folder {settings.data} and does not listen (yet)")
     names = allowed_hosts(settings)
     host = "" if not names or set(LOOPBACK_NAMES) & set(names) else names[0]
-    return Running(found.address, host, operator_token(settings))
+    return Running(found.address, host, found.run, operator_token(settings))

@@ -99,7 +99,7 @@ class Dropped(BaseModel):
 @operation("health", "Whether the authorization server answers", access="operator", answers={200: AuthHealth})
 async def health(request: Request) -> Response:
     """By the calls that uploads needed: asking here makes none. Where none is asked, nothing can be wrong with it."""
-    gate.reader(request)
+    await gate.reader(request)
     parts = parts_of(request)
     auth, remote = parts.settings.auth, parts.authorization
     breaker = remote.breaker if remote else Breaker(auth.breaker_threshold, auth.breaker_timeout)
@@ -130,7 +130,7 @@ async def health(request: Request) -> Response:
 @operation("operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped})
 async def drop(request: Request) -> Response:
     """What the authorization server said of this user is asked anew, and no call that is on its way is remembered."""
-    gate.operator(request)
+    await gate.operator(request)
     org_id, user_id = str(request.path_params["org"]), str(request.path_params["user"])
     remote = parts_of(request).authorization
     dropped = remote.drop(org_id, user_id) if remote else 0

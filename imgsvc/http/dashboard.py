@@ -20,6 +20,7 @@ POLICY = (
 )
 PAGES = ("dashboard.html", "login.html")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+SIGN_IN = Answer("To a person: the page to sign in.", PAGE)
 SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
 
 
@@ -31,11 +32,11 @@ def _read() -> dict[str, Held]:
 FILES = _read()  # at the import, before there is a loop that would have to wait
 
 
-@operation("operator", "The dashboard", access="operator", answers={200: SHOWN})
+@operation("operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN})
 async def page(request: Request) -> Response:
     """A person who is not signed in gets the page to do so, with the status 401."""
     try:
-        gate.reader(request)
+        await gate.reader(request)
     except Problem as refusal:
         if not gate.wants_page(request):
             raise
@@ -70,7 +71,7 @@ async def static(request: Request) -> Response:
 )
 async def data(request: Request) -> Response:
     """Made at most once a second, and at the same cost with ten jobs or a million."""
-    way = gate.reader(request)
+    way = await gate.reader(request)
     parts = parts_of(request)
     shown = await parts.dashboard.data(parts)
     operator = Operator(

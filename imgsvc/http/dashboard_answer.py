@@ -143,6 +143,7 @@ def _processing(figures: Figures, recent: list[Job]) -> shown.Processing:
                 bucket=job.storage_bucket,
                 content_length=job.content_length,
                 created_at=job.created_at,
+                began_at=job.began_at,
                 completed_at=job.completed_at,
                 ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
             )

@@ -129,6 +129,8 @@ class ChartMinute(BaseModel):
 
 
 class RecentJob(BaseModel):
+    """`began_at` is when it was accepted, or when the operator had it tried again."""
+
     job_id: str
     image_id: str
     status: JobState
@@ -136,6 +138,7 @@ class RecentJob(BaseModel):
     bucket: str
     content_length: int
     created_at: str
+    began_at: str
     completed_at: str | None
     ready: list[str]
 

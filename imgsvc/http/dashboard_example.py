@@ -83,6 +83,7 @@ EXAMPLE: dict[str, Any] = {
                 "bucket": "holiday",
                 "content_length": 2_482_113,
                 "created_at": CREATED,
+                "began_at": CREATED,
                 "completed_at": COMPLETED,
                 "ready": ["thumbnail", "medium", "large", "original"],
             }

@@ -6,6 +6,7 @@ proves nothing, since a reverse proxy has one, so it opens nothing.
 
 import base64
 import binascii
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -18,13 +19,14 @@ from .problems import Problem
 log = structlog.get_logger()
 
 COOKIE = "imgsvc_session"
+ORIGIN = re.compile(r"https?://([^/?#\\@\s]+)")  # RFC 6454 section 7: no path, no user
 CUSTOM_HEADER = "X-Requested-With"  # a form or an image on another page can't send it
 Way = Literal["bearer", "basic", "cookie", "public"]
 
 
-def reader(request: Request) -> Way:
+async def reader(request: Request) -> Way:
     """How the one who asks may read here. Raises Problem (401, 429)."""
-    way = _presented(request)
+    way = await _presented(request)
     if way is None and parts_of(request).settings.operator.public:
         return "public"
     if way is None:
@@ -32,9 +34,9 @@ def reader(request: Request) -> Way:
     return way
 
 
-def operator(request: Request) -> Way:
+async def operator(request: Request) -> Way:
     """How the operator is known who wants to change something. Raises Problem (401, 403, 429)."""
-    way = _presented(request)
+    way = await _presented(request)
     if way is None:
         raise _refusal(request, "operator_required", "The operator's token is needed here.")
     if way != "bearer" and not (same_origin(request) and CUSTOM_HEADER in request.headers):
@@ -43,27 +45,33 @@ def operator(request: Request) -> Way:
     return way
 
 
-def is_operator(request: Request) -> bool:
+async def is_operator(request: Request) -> bool:
     """For what is public but tells the operator more: a user's JWT is no attempt, and nothing is refused."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.count(".") == 2:
         return False
     try:
-        return _presented(request) is not None
+        return await _presented(request) is not None
     except Problem:
         return False
 
 
-def checked(request: Request, secret: str, *, code: bool = False) -> None:
-    """Let a token or a one-use code pass. Raises Problem: 401 when it is wrong, 429 after too many that were."""
+async def checked(request: Request, secret: str, *, code: bool = False) -> None:
+    """Let a token or a one-use code pass. Raises Problem: 401 when it is wrong, 429 once too many were.
+
+    What is right passes at once, whatever else comes from its address: behind a proxy that is everybody's, and who
+    guesses must not lock out the operator or Prometheus. A token has 32 bytes; nobody comes upon it in time.
+    """
     operators, attempts = parts_of(request).operators, parts_of(request).attempts
-    address = request.client.host if request.client else ""
-    if wait := attempts.wait(address):
-        raise _too_many(wait)
     if operators.use_code(secret) if code else operators.knows(secret):
         return
+    address = request.client.host if request.client else ""
     attempts.refused(address)
     log.warning("operator_refused", client=address, path=request.scope["path"], by="code" if code else "token")
+    wait = attempts.wait(address)
+    if wait:
+        await attempts.slow_down()
+        raise _too_many(wait)
     what = "code is not good (any more)" if code else "token is wrong"
     raise _refusal(request, "operator_refused", f"The operator's {what}.")
 
@@ -75,12 +83,9 @@ def same_origin(request: Request) -> bool:
     """
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
-    origin = urlsplit(request.headers.get("Origin", ""))
-    public = urlsplit(request.app.state.public_url)
-    return bool(origin.netloc) and origin.netloc.lower() in (
-        request.headers.get("Host", "").lower(),
-        public.netloc.lower(),
-    )
+    origin = ORIGIN.fullmatch(request.headers.get("Origin", "").lower())
+    public = urlsplit(request.app.state.public_url).netloc.lower()
+    return origin is not None and origin[1] in (request.headers.get("Host", "").lower(), public)
 
 
 def from_elsewhere(request: Request) -> bool:
@@ -98,14 +103,14 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-def _presented(request: Request) -> Way | None:
+async def _presented(request: Request) -> Way | None:
     """What the request proves itself by; None when it brings nothing, or a session that is over."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        checked(request, value.strip())
+        await checked(request, value.strip())
         return "bearer"
     if scheme.lower() == "basic":
-        checked(request, _password(value))
+        await checked(request, _password(value))
         return "basic"
     if parts_of(request).operators.has_session(request.cookies.get(COOKIE, "")):
         return "cookie"

@@ -168,7 +168,7 @@ async def stats(request: Request) -> Response:
 )
 async def failed(request: Request) -> Response:
     parts = parts_of(request)
-    limit, operator = parsed(request, FailedQuery).limit, is_operator(request)
+    limit, operator = parsed(request, FailedQuery).limit, await is_operator(request)
     listed = [_failed_job(job, operator=operator) for job in await parts.table.latest_failed(limit)]
     return answer(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
 

@@ -28,7 +28,7 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
 )
 async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics for who accepts that."""
-    reader(request)
+    await reader(request)
     parts = parts_of(request)
     waiting = await _waiting(parts.overview)
     parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=parts.figures.stored_bytes())

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
+import anyio
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.requests import Request
@@ -17,11 +18,12 @@ from .ids import path_id
 from .jobs import JobStatus, status_of
 from .json_body import json_body
 from .operations import Answer, operation
-from .problems import NO_STORE, job_not_found
+from .problems import NO_STORE, job_not_found, overloaded
 
 log = structlog.get_logger()
 
 UPLOAD_USER = "operator"
+SETTLE_SECONDS = 10.0  # for the storage to let go of what a failed run put
 UPLOAD_TOKEN_SECONDS = 600
 UPLOAD_PERMISSIONS = (UPLOAD, READ)  # what the mode `claims` asks for
 Secret = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -70,16 +72,16 @@ class UploadToken(BaseModel):
     "Sign in",
     body=Login,
     answers={204: Answer("A session, in a cookie.", None, ("Set-Cookie",))},
-    errors=("operator_refused", "operator_attempts", "cross_site"),
+    errors=("operator_refused", "operator_attempts", "cross_site", "upload_stalled"),
 )
 async def login(request: Request) -> Response:
     """With the operator's token, or with the one-use code of the link that `imgsvc dashboard` prints."""
     gate.refuse_elsewhere(request)
     given = (await json_body(request, Login)).root
     if isinstance(given, CodeLogin):
-        gate.checked(request, given.code, code=True)
+        await gate.checked(request, given.code, code=True)
     else:
-        gate.checked(request, given.token)
+        await gate.checked(request, given.token)
     operators = parts_of(request).operators
     session = operators.open_session()
     log.info("operator_signed_in", client=request.client.host if request.client else "")
@@ -111,7 +113,7 @@ async def logout(request: Request) -> Response:
 )
 async def upload_token(request: Request) -> Response:
     """With it the dashboard uploads as any client does."""
-    gate.operator(request)
+    await gate.operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
     tokens = parts_of(request).tokens
     token = tokens.issue(UPLOAD_USER, permissions=UPLOAD_PERMISSIONS, ttl_seconds=UPLOAD_TOKEN_SECONDS)
@@ -129,12 +131,17 @@ async def upload_token(request: Request) -> Response:
 )
 async def retry(request: Request) -> Response:
     """With all its attempts and a new turn, from the uploaded bytes, which must still be kept."""
-    gate.operator(request)
+    await gate.operator(request)
     parts = parts_of(request)
     job_id = path_id(request, "job_id", job_not_found)
-    if await parts.table.job(job_id) is None:
+    found = await parts.table.job(job_id)
+    if found is None:
         raise job_not_found()
-    await parts.queue.settled(job_id)
+    if found.status == "failed":
+        with anyio.move_on_after(SETTLE_SECONDS) as scope:
+            await parts.queue.settled(job_id)
+        if scope.cancelled_caught:
+            raise overloaded("What the failed attempt left is still being removed. Try again shortly.")
     job = await parts.housekeeping.retry(job_id)
     parts.queue.wake()
     log.info("job_retried", job_id=job_id, image_id=job.image_id)

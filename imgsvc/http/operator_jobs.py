@@ -101,7 +101,7 @@ class ShownJob(ListedJob):
 )
 async def jobs(request: Request) -> Response:
     """Of all or of one status, with whose they are."""
-    gate.reader(request)
+    await gate.reader(request)
     listing = parsed(request, Listing)
     found = await parts_of(request).overview.recent(listing.limit, listing.status)
     return answer(ListedJobs(jobs=[ListedJob(**listed(job)) for job in found]))
@@ -115,7 +115,7 @@ async def jobs(request: Request) -> Response:
     errors=("job_not_found", "overloaded"),
 )
 async def job(request: Request) -> Response:
-    gate.reader(request)
+    await gate.reader(request)
     parts = parts_of(request)
     found = await parts.table.job(path_id(request, "job_id", job_not_found))
     if found is None:

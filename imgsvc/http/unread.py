@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
+OVER_SECONDS = 1.0  # for the server to say so, once the answer is out
 HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
 
 
@@ -76,7 +77,8 @@ class _Watched:
         async with anyio.create_task_group() as group:
             group.start_soon(self._swallow)
             await send(last)
-            group.cancel_scope.cancel()
+            # Until the word that it is over: what Hypercorn was about to queue then would keep its whole connection.
+            group.cancel_scope.deadline = anyio.current_time() + OVER_SECONDS
 
     async def _swallow(self) -> None:
         while not self._ended:

@@ -5,6 +5,7 @@ The file says who holds it and where it listens, for the commands that speak to 
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,21 +24,25 @@ class DataFolderInUse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the data folder. `address` is a URL; empty while it is starting, or when it is no server."""
+    """Who holds the data folder. `address` is a URL; empty while it does not listen. `run` names this very holding."""
 
     pid: str
     address: str
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
 class DataFolderLock:
-    """Held until its context ends."""
+    """Held until its context ends. `run` is random: what was made for one run is worth nothing in the next."""
 
+    run: str
     _descriptor: int
 
     def announce(self, address: str) -> None:
-        """Note the URL that this process listens on."""
-        _write(self._descriptor, f"{os.getpid()}\n{address}\n")
+        """Note the URL that this process listens on; an empty one before it ceases to, since another may then."""
+        text = f"{os.getpid()}\n{address}\n{self.run}\n"
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0)
 
 
 @asynccontextmanager
@@ -50,8 +55,9 @@ async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[D
             if time.monotonic() >= deadline:
                 raise DataFolderInUse(f"the data folder {folder} is in use by process {_holder(descriptor).pid}")
             await anyio.sleep(POLL_SECONDS)
-        _write(descriptor, f"{os.getpid()}\n")
-        yield DataFolderLock(descriptor)
+        lock = DataFolderLock(secrets.token_hex(16), descriptor)
+        lock.announce("")
+        yield lock
     finally:
         os.close(descriptor)
 
@@ -69,13 +75,8 @@ def holder(folder: Path) -> Holder | None:
 
 
 def _holder(descriptor: int) -> Holder:
-    pid, _, address = os.pread(descriptor, 1024, 0).decode("ascii", "replace").partition("\n")
-    return Holder(pid.strip() or "unknown", address.strip())
-
-
-def _write(descriptor: int, text: str) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    lines = [*os.pread(descriptor, 1024, 0).decode("ascii", "replace").split("\n"), "", ""]
+    return Holder(lines[0] or "unknown", lines[1], lines[2])
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -217,11 +217,11 @@ SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 
 -- name: waiting_by_lane
 -- From the indexes alone, and from no more than :most entries of each, however many jobs there are.
-SELECT 'previews' AS lane, count(*) AS jobs, min(created_at) AS oldest
-FROM (SELECT created_at FROM processing_jobs WHERE queue = 'previews' ORDER BY turn, created_at LIMIT :most)
+SELECT 'previews' AS lane, count(*) AS jobs, min(began_at) AS oldest
+FROM (SELECT coalesce(retried_at, created_at) AS began_at FROM processing_jobs WHERE queue = 'previews' ORDER BY turn, created_at LIMIT :most)
 UNION ALL
-SELECT 'renders', count(*), min(created_at)
-FROM (SELECT created_at FROM processing_jobs WHERE queue = 'renders' ORDER BY turn, created_at LIMIT :most)
+SELECT 'renders', count(*), min(began_at)
+FROM (SELECT coalesce(retried_at, created_at) AS began_at FROM processing_jobs WHERE queue = 'renders' ORDER BY turn, created_at LIMIT :most)
 UNION ALL
 SELECT 'retrying', count(*), NULL
 FROM (SELECT 1 FROM processing_jobs WHERE status = 'retrying' AND next_attempt_at IS NOT NULL LIMIT :most)

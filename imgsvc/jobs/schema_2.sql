@@ -2,6 +2,8 @@
 
 ALTER TABLE processing_jobs ADD COLUMN retried_at TEXT;  -- when the operator let a failed job begin anew
 
+DROP INDEX jobs_waiting;
+CREATE INDEX jobs_waiting ON processing_jobs (queue, turn, created_at, retried_at) WHERE queue IS NOT NULL;
 DROP INDEX jobs_by_created;
 CREATE INDEX jobs_recent ON processing_jobs (created_at) WHERE deleted_at IS NULL;
 DROP INDEX jobs_by_status;

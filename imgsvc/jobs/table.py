@@ -71,9 +71,9 @@ class Table:
         return datetime.fromisoformat(rows[0][0]) if rows[0][0] else None
 
     async def first_in_line(self) -> str | None:
-        """created_at of the waiting job with the lowest turn; None when nothing waits."""
+        """When the waiting job with the lowest turn came in, or was retried; None when nothing waits."""
         rows = [await self._readers.fetch("next_waiting", {"queue": queue}) for queue in ("previews", "renders")]
-        return min((found[0]["created_at"] for found in rows if found), default=None)
+        return min((Job.of(found[0]).began_at for found in rows if found), default=None)
 
     async def touch(self) -> None:
         """Commit a real write that leaves nothing. Raises DatabaseUnavailable."""

@@ -42,7 +42,7 @@ export function recentJobs(data) {
       job.user_id === null ? '–' : foreign(job.user_id),
       bytes(job.content_length),
       ago(job.created_at),
-      job.completed_at ? duration((Date.parse(job.completed_at) - Date.parse(job.created_at)) / 1000) : '–',
+      job.completed_at ? duration((Date.parse(job.completed_at) - Date.parse(job.began_at)) / 1000) : '–',
     ],
   }));
   return [table('Recent jobs', ['Job', 'State', 'Bucket', 'User', 'Size', 'Accepted', 'Took'], rows, 'jobs')];

@@ -2,13 +2,13 @@
 
 import { post } from './api.js';
 
-const CODE = /^#code=(.+)$/;
+const CODE = /^#code=([\w.-]+)$/;
 
 /** The code in the address, which is dropped from there and from the history at once; null where there is none. */
 export function takeCode() {
   const code = CODE.exec(location.hash)?.[1] ?? null;
-  if (code !== null) history.replaceState(null, '', location.pathname + location.search);
-  return code === null ? null : decodeURIComponent(code);
+  if (location.hash.startsWith('#code=')) history.replaceState(null, '', location.pathname + location.search);
+  return code;
 }
 
 /** `proof` is {code} or {token}. Raises Refused. */
