@@ -17,7 +17,6 @@ from typing import Any, NoReturn, cast
 import h11
 import structlog
 import uvloop
-from h2.errors import ErrorCodes
 from h2.events import DataReceived
 from h2.exceptions import ProtocolError
 from hypercorn.asyncio import serve as hypercorn_serve
@@ -67,9 +66,10 @@ _check_protocol, _create_stream = H11Protocol._check_protocol, H11Protocol._crea
 
 
 async def _no_lost_streams(protocol: H2Protocol, events: list[Any]) -> None:
-    """Let the rest of a body pass whose request was answered before its end; tell the client to cease (RFC 9113, 8.1).
+    """Let the rest of a body pass whose request was answered before its end.
 
-    Hypercorn has forgotten the stream by then, and would end the whole connection with a KeyError.
+    Hypercorn has forgotten the stream by then, and would end the whole connection with a KeyError. The stream is not
+    reset: what is still on its way would be missing in the connection's flow control.
     """
     for event in events:
         if not isinstance(event, DataReceived) or event.stream_id in protocol.streams:
@@ -78,8 +78,6 @@ async def _no_lost_streams(protocol: H2Protocol, events: list[Any]) -> None:
         connection = protocol.connection
         with contextlib.suppress(ProtocolError):
             connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            if event.stream_id not in protocol.stream_buffers:  # the answer is out to its end
-                connection.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
         await protocol._flush()
 
 
