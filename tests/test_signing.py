@@ -12,7 +12,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from imgsvc.access import signing
 from imgsvc.access.signing import KEY_FILE, STEP_SECONDS, SignatureExpired, SignatureInvalid, Signatures, canonical
 from imgsvc.settings import VARIANT_NAME, SettingsError
 from imgsvc.testing import settings_in
@@ -181,7 +180,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         return asked[-1]
 
     original = hmac.compare_digest
-    monkeypatch.setattr(signing.hmac, "compare_digest", compare_digest)
+    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
     given = (PATH, "", *parts(signatures().query(PATH)))
     rotating = signatures(older=(OLDER, OTHER))
     rotating.seconds_left(*given)

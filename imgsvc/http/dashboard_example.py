@@ -84,7 +84,9 @@ EXAMPLE: dict[str, Any] = {
                 "content_length": 2_482_113,
                 "created_at": CREATED,
                 "completed_at": COMPLETED,
-                "ready": ["thumbnail", "medium", "large", "original"],
+                "ready": ["original", "large", "medium", "thumbnail"],
+                "thumbnail_url": f"/api/v1/images/{IMAGE_ID}/direct?size=thumbnail",
+                "picture_url": f"/api/v1/images/{IMAGE_ID}/direct?size=original",
             }
         ],
     },
