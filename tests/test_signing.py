@@ -119,6 +119,7 @@ def test_forms_of_the_same_text_in_unicode_are_different_paths() -> None:
     refused(signatures(), decomposed, "", *parts(signatures().query(composed)))
     pair, one = "/storage/\ud83d\ude00", "/storage/\U0001f600"
     refused(signatures(), pair, "", *parts(signatures().query(one)))
+    refused(signatures(), "/storage/\ud83d", "", *parts(signatures().query("/storage/?")))
 
 
 def test_signature_has_one_form_only() -> None:
