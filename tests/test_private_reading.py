@@ -1,8 +1,9 @@
 """Private reading: who gets URLs, where they work, and that it is off unless it is wanted."""
 
+import re
 import uuid
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx
@@ -18,6 +19,7 @@ from imgsvc import testing
 from imgsvc.access.signing import KEY_FILE
 from tests.conftest import Service, Starter, held_service
 from tests.private import IMAGES, PRIVATE, READERS, TINY, Image, changed, content, headers_of, outcome, uploaded
+from tests.test_config_file import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -171,6 +173,20 @@ async def test_behind_a_path_prefix(start: Starter, strips: bool) -> None:
             assert (await http.get(info["url"])).status_code == 200
             assert outcome(await http.get(info["url"].replace("_medium", "_large")))[0] == 403
             assert (await http.get(public + s.parts.urls.of_page(image["image_id"], "large"))).status_code == 200
+
+
+async def test_application_that_shares_the_key_signs_for_itself(start: Starter) -> None:
+    """With the lines that README gives it."""
+    (lines,) = re.findall(r"```python\n(import base64.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    own: dict[str, Any] = {}
+    exec(lines, own)
+    key = "the key of these tests, which is long enough"
+    async with start(storage=PRIVATE | {"url_signing_key": key}) as s:
+        image = await uploaded(s)
+        for size in ("thumbnail", "large"):
+            assert await content(s, own["signed"](key, image.image_id, size)) == await content(s, image.urls[size])
+        assert outcome(await s.http.get(own["signed"](key, image.image_id, "large", -1))) == (403, "signature_expired")
+        assert outcome(await s.http.get(own["signed"](key + "x", image.image_id, "large")))[1] == "signature_invalid"
 
 
 async def broken(_: Request) -> Response:
