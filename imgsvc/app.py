@@ -17,6 +17,7 @@ from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.permissions import Permissions
 from .access.remote import RemoteAuthorization
+from .access.signing import Signatures
 from .access.tokens import Tokens
 from .allowance import Allowance
 from .data_folder import DataFolder, open_data_folder
@@ -245,7 +246,7 @@ async def _serving(
         attempts=Attempts(),
         authorization=remote,
         permissions=Permissions(settings.auth.permissions, remote),
-        urls=Urls(settings.service.public_url),
+        urls=Urls(settings.service.public_url, Signatures.of(settings) if settings.storage.signed_urls else None),
         storages=storages,
         health=checks,
         machine=await anyio.to_thread.run_sync(Machine, settings.database.path, settings.storage.path),

@@ -25,12 +25,15 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
 SECRETS = {
+    ("storage", "url_signing_key"),
+    ("storage", "url_signing_key_previous"),
     ("auth", "jwt_secret_key"),
     ("auth", "jwt_secret_key_previous"),
     ("auth", "api_url"),
     ("operator", "token"),
 }
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -127,6 +130,15 @@ class Storage(Section):
     backend: Annotated[Literal["local"], Env("STORAGE_BACKEND")] = "local"
     path: Annotated[Path, Env("STORAGE_PATH")] = Path("data/storage")
     reserve_mb: Annotated[int, Field(ge=0)] = 256
+    signed_urls: bool = False
+    signed_url_seconds: Annotated[int, Field(ge=1, le=WEEK_SECONDS)] = 3600
+    url_signing_key: SecretStr = SecretStr("")
+    url_signing_key_previous: SecretStr = SecretStr("")
+
+    @field_validator("url_signing_key", "url_signing_key_previous")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        return _strong_secret(value)
 
 
 class Auth(Section):

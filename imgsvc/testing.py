@@ -94,15 +94,19 @@ class InlineLane:
 
 @asynccontextmanager
 async def client(
-    *, storage: Literal["local", "memory"] = "local", processes: bool = False, **sections: dict[str, Any]
+    *,
+    storage: Literal["local", "memory"] = "local",
+    processes: bool = False,
+    signed_urls: bool = False,
+    **sections: dict[str, Any],
 ) -> AsyncIterator[Client]:
     """A fresh service in a temporary folder, and a client on it; nothing is left behind.
 
-    `processes=True` renders in real worker processes. Keywords are sections of the settings:
-    `client(images={"sizes": {"tiny": 32}})`.
+    `processes=True` renders in real worker processes; `signed_urls=True` makes reading private. Keywords are
+    sections of the settings: `client(images={"sizes": {"tiny": 32}})`.
     """
     with tempfile.TemporaryDirectory(prefix="imgsvc-", ignore_cleanup_errors=True) as name:
-        settings = settings_in(Path(name), **sections)
+        settings = settings_in(Path(name), storage={"signed_urls": signed_urls}, **sections)
         kept = MemoryStorage() if storage == "memory" else None
         async with serving(settings, storage=kept, processes=processes) as (_, ready):
             yield ready

@@ -156,6 +156,36 @@ async def test_page_works_behind_a_path_prefix(fresh: ServerProcess) -> None:
         assert [url for url in visit.requested if not url.startswith(f"{root}/")] == []
 
 
+async def test_private_pictures_are_seen_by_the_operator_only(tmp_path: Path) -> None:
+    """Behind a path prefix too, and with a public address elsewhere, which the page must not ask."""
+    public = {"PUBLIC_URL": "https://cdn.example/pics", "OPERATOR_PUBLIC": "true"}
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_STORAGE_SIGNED_URLS="true", **public) as server:
+        async with browsing(server.url) as visit:
+            page, root = visit.page, f"{server.url}/photos/imgsvc"
+            await behind_prefix(page, "/photos/imgsvc")
+            await page.goto(f"{root}/dashboard#code={login_code(TOKEN)}")
+            await page.wait_for_selector(SHOWN)
+            await drop(page, ("a.jpg", make.jpeg()))
+            link = page.locator("#uploads").get_by_role("link", name="large")
+            handed_out = str(await link.get_attribute("href"))
+            assert handed_out.startswith(f"{public['PUBLIC_URL']}/storage/photos/processed/large/")
+            assert server.http.get(handed_out.replace(public["PUBLIC_URL"], server.url)).status_code == 200
+            thumbnail = page.get_by_alt_text("Thumbnail of a.jpg")
+            await page.wait_for_function(LOADED, arg=await thumbnail.element_handle())
+            recent = page.locator("#recent-body tbody tr")
+            await expect(recent.locator("img")).to_have_count(1)
+            await page.wait_for_function(LOADED, arg=await recent.locator("img").element_handle())
+            large = str(await recent.locator("a.thumb").get_attribute("href"))
+            assert server.http.get(large.replace(root, server.url)).headers["Content-Type"] == "image/webp"
+            visit.assert_clean()
+            await page.get_by_role("button", name="Sign out").click()
+            await page.wait_for_url("**/dashboard/login")
+            await opened(page, root)
+            await expect(recent).to_have_count(1)
+            await expect(recent.locator("img, a.thumb")).to_have_count(0)
+        assert "signature" not in server.log.read_text()
+
+
 async def test_reader_of_a_public_dashboard_sees_and_can_not_act(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, OPERATOR_PUBLIC="true") as server:
         shutil.rmtree(tmp_path / "storage" / "b", ignore_errors=True)

@@ -1,5 +1,6 @@
 """The API document: valid, complete, true to what is really answered, and its examples to itself."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +23,14 @@ KEYWORDS = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
-def document() -> Json:
-    return build(Settings(), ROUTES)
+def built(*, private: bool) -> Json:
+    return build(Settings(storage={"signed_urls": private}), ROUTES)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["public", "private"])
+def document(request: pytest.FixtureRequest) -> Json:
+    """As it is with public and with private reading."""
+    return built(private=request.param)
 
 
 def operations(document: Json) -> Iterator[tuple[str, Json]]:
@@ -111,9 +117,10 @@ def test_it_describes_every_route_and_nothing_else(document: Json) -> None:
     assert "HEAD" in document["info"]["description"]
 
 
-def test_every_code_has_its_example(document: Json) -> None:
+def test_every_code_has_its_example() -> None:
     shown: dict[str, set[int]] = {}
-    for name, content in media(document):
+    document = built(private=False)
+    for name, content in [*media(document), *media(built(private=True))]:
         for code, one in content.get("examples", {}).items():
             assert one["value"]["code"] == code
             assert one["value"]["status"] == int(name.split()[-1]) == CODES[code].status
@@ -158,6 +165,27 @@ def test_limits_are_those_of_the_settings() -> None:
     assert refused["detail"] == "File too large. Maximum allowed: 3MB"
     assert refused["type"] == "https://img.example/pics/errors/upload_too_large"
     assert [server["url"] for server in document["servers"]] == [".", "https://img.example/pics"]
+
+
+def test_what_is_different_where_reading_is_private() -> None:
+    of_org = {"images/{image_id}", "images/{image_id}/all", "images/batch", "images/jobs/{job_id}/result"}
+    tokens = {f"GET /api/v1/{path}" for path in of_org}
+    paths = ("/api/v1/images/{image_id}/direct", "/storage/{path}")
+    signed = {f"{method} {path}" for method in ("GET", "HEAD") for path in paths}
+    public, private = (dict(operations(built(private=private))) for private in (False, True))
+    assert {name for name in private if private[name] != public[name]} == tokens | signed
+    for name in tokens:
+        assert private[name]["security"] == [{"bearer": []}]
+        assert private[name]["responses"].keys() >= {"200", "401", "403", "404"} - (
+            {"404"} if "batch" in name else set()
+        )
+    for name in signed:
+        assert private[name]["security"] == [{"signature": []}]
+        (expires,) = (one for one in private[name]["parameters"] if one["name"] == "expires")
+        assert expires["required"]
+        assert "`signature_expired`" in private[name]["responses"]["403"]["description"]
+    for description in ("signature", "signature_expired", "private"):
+        assert description not in json.dumps(built(private=False)["paths"])
 
 
 async def test_it_is_served(start: Starter) -> None:

@@ -99,26 +99,68 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
     ]
 
 
+async def private_requests(s: Service) -> list[tuple[str, str, Json]]:
+    """The same for what is different where reading is private."""
+    done, api, bearer = await s.completed(TINY), "/api/v1/images", Json(headers=s.bearer())
+    image, stored = done["image_id"], "GET /storage/{path}"
+    url = (await s.http.get(f"{api}/{image}", **bearer)).json()["url"]
+    direct = s.parts.urls.of_page(image, "large")
+    of_org = {
+        f"GET {api}/{{image_id}}": f"{api}/{image}",
+        f"GET {api}/{{image_id}}/all": f"{api}/{image}/all",
+        f"GET {api}/batch": f"{api}/batch?image_ids={image},x",
+        f"GET {api}/jobs/{{job_id}}/result": f"{api}/jobs/{done['job_id']}/result",
+    }
+    bad = {"headers": s.bearer(ttl_seconds=-60)}
+    return [
+        *((name, address, more) for name, address in of_org.items() for more in (bearer, bad, {})),
+        (f"GET {api}/{{image_id}}/direct", direct, {}),
+        (f"GET {api}/{{image_id}}/direct", f"{direct}x", {}),
+        (f"HEAD {api}/{{image_id}}/direct", direct, {}),
+        (stored, url, {}),
+        (stored, url, {"headers": {"Range": "bytes=0-9"}}),
+        (stored, url, {"headers": {"If-None-Match": "*"}}),
+        (stored, f"{url}x", {}),
+        (stored, url.partition("?")[0], {}),
+        ("HEAD /storage/{path}", url, {}),
+    ]
+
+
+async def seen_as_documented(s: Service, asked: list[tuple[str, str, Json]]) -> set[tuple[str, int]]:
+    """(operation, status) of what was really answered."""
+    document = build(s.settings, ROUTES)
+    described, seen = dict(operations(document)), set()
+    for name, address, more in asked:
+        method = name.split()[0]
+        response = await s.http.request(method, address, **more)
+        seen.add((name, response.status_code))
+        known = described[name]["responses"].get(str(response.status_code))
+        assert known, (name, address, response.status_code, response.text)
+        for header, about in known["headers"].items():
+            about = document["components"]["headers"][header] if "$ref" in about else about
+            assert header in response.headers or not about["required"], (name, header)
+        if not response.content:
+            assert "content" not in known or method == "HEAD", name
+            continue
+        media_type = response.headers["Content-Type"].split(";")[0]
+        content = known["content"].get(media_type) or known["content"]["*/*"]
+        if media_type.endswith("json"):
+            errors = validator(document, content["schema"]).iter_errors(response.json())
+            assert not [error.message for error in errors], (name, response.text)
+    return seen
+
+
 async def test_real_answers_are_as_documented(start: Starter) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
-        document = build(s.settings, ROUTES)
-        described, seen = dict(operations(document)), set()
-        for name, address, more in [*await operator_requests(s), *await requests(s)]:
-            method = name.split()[0]
-            response = await s.http.request(method, address, **more)
-            seen.add((name, response.status_code))
-            known = described[name]["responses"].get(str(response.status_code))
-            assert known, (name, address, response.status_code, response.text)
-            for header, about in known["headers"].items():
-                about = document["components"]["headers"][header] if "$ref" in about else about
-                assert header in response.headers or not about["required"], (name, header)
-            if not response.content:
-                assert "content" not in known or method == "HEAD", name
-                continue
-            media_type = response.headers["Content-Type"].split(";")[0]
-            content = known["content"].get(media_type) or known["content"]["*/*"]
-            if media_type.endswith("json"):
-                errors = validator(document, content["schema"]).iter_errors(response.json())
-                assert not [error.message for error in errors], (name, response.text)
+        described = dict(operations(build(s.settings, ROUTES)))
+        seen = await seen_as_documented(s, [*await operator_requests(s), *await requests(s)])
         assert len({status for _, status in seen}) >= 15
         assert {name for name, status in seen if status < 400} | {"HEAD /storage/{path}"} == described.keys()
+
+
+async def test_real_answers_are_as_documented_where_reading_is_private(start: Starter) -> None:
+    async with start(storage={"signed_urls": True}) as s:
+        asked = await private_requests(s)
+        seen = await seen_as_documented(s, asked)
+        assert {status for _, status in seen} == {200, 206, 304, 401, 403}
+        assert {name for name, status in seen if status == 200} == {name for name, _, _ in asked}

@@ -26,6 +26,7 @@ def limit_of(code: str, settings: Settings) -> str | None:
         "timeout": f"{settings.workers.time_limit_seconds:g} seconds, and "
         f"{settings.workers.time_limit_seconds_per_megapixel:g} for each megapixel",
         "overloaded": f"{jobs.max_waiting} waiting jobs",
+        "signature_expired": f"{settings.storage.signed_url_seconds} seconds, and up to a minute more",
         "storage_full": f"{settings.storage.reserve_mb} MB are kept free",
     }
     return limits.get(code)
@@ -101,6 +102,17 @@ CODES = {
         "Tokens are signed by an issuer elsewhere, so this service can check them and not make any.",
         "Get one from that issuer.",
     ),
+    "signature_required": Code(
+        403,
+        "Photos are private here: this address needs the expires and signature that come with a URL.",
+        "Ask for the image's URLs with a token of its org: GET /api/v1/images/{image_id}.",
+    ),
+    "signature_invalid": Code(
+        403,
+        "The signature does not belong to this path, size and expiry, or its key is not in use any more.",
+        "Use a URL exactly as it was handed out, or ask for a new one.",
+    ),
+    "signature_expired": Code(403, "The signed URL was good once; its time is over.", "Ask for a new URL."),
     "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the id of the receipt."),
     "image_not_found": Code(

@@ -9,10 +9,11 @@ from starlette.responses import Response
 from ..parts import parts_of
 from . import gate
 from .answers import answer
-from .dashboard_data import DashboardData, Operator
+from .dashboard_data import DashboardData, Everybody, Operator
 from .held import Held
 from .operations import PAGE, Answer, Content, operation
 from .problems import Problem
+from .urls import Urls
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -74,6 +75,8 @@ async def data(request: Request) -> Response:
     way = await gate.reader(request)
     parts = parts_of(request)
     shown = await parts.dashboard.data(parts)
+    if way != "public" or parts.urls.signatures is None:
+        shown = _pictured(shown, parts.urls)
     operator = Operator(
         signed_in=way != "public",
         may_act=way != "public",
@@ -81,6 +84,22 @@ async def data(request: Request) -> Response:
         refused_attempts_last_hour=parts.attempts.last_hour(),
     )
     return answer(DashboardData(operator=operator, **dict(shown)))
+
+
+def _pictured(shown: Everybody, urls: Urls) -> Everybody:
+    """With the addresses of the recent jobs' pictures, the largest of which stands first in `ready`."""
+    jobs = [
+        job.model_copy(
+            update={
+                "thumbnail_url": urls.of_page(job.image_id, job.ready[-1]),
+                "picture_url": urls.of_page(job.image_id, job.ready[0]),
+            }
+            if job.ready
+            else {}
+        )
+        for job in shown.processing.recent_jobs
+    ]
+    return shown.model_copy(update={"processing": shown.processing.model_copy(update={"recent_jobs": jobs})})
 
 
 def _page(request: Request, name: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

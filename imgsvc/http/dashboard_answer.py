@@ -242,14 +242,15 @@ def configuration(settings: Settings) -> dict[str, dict[str, str]]:
     """{section: {field: value as text}}; of a secret only whose it is."""
     sections = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        name: {field: _as_shown(getattr(section, field)) for field in type(section).model_fields}
+        name: {field: _as_shown(field, getattr(section, field)) for field in type(section).model_fields}
         for name, section in sections.items()
     }
 
 
-def _as_shown(value: object) -> str:
+def _as_shown(field: str, value: object) -> str:
     if isinstance(value, SecretStr):
-        return "configured" if value.get_secret_value() else "made by the service"
+        without = "none" if field.endswith("_previous") else "made by the service"
+        return "configured" if value.get_secret_value() else without
     if isinstance(value, (dict, tuple)):
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else without_credentials(str(value))

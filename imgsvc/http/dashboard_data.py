@@ -129,7 +129,11 @@ class ChartMinute(BaseModel):
 
 
 class RecentJob(BaseModel):
-    """`began_at` is when it was accepted, or when the operator had it tried again."""
+    """`began_at` is when it was accepted, or when the operator had it tried again.
+
+    The addresses, of the smallest and the largest variant that is ready, begin at the service's own root. They are null
+    where nothing is ready, and for whoever is not signed in where reading is private.
+    """
 
     job_id: str
     image_id: str
@@ -141,6 +145,8 @@ class RecentJob(BaseModel):
     began_at: str
     completed_at: str | None
     ready: list[str]
+    thumbnail_url: str | None = None
+    picture_url: str | None = None
 
 
 class Processing(BaseModel):

@@ -85,7 +85,9 @@ EXAMPLE: dict[str, Any] = {
                 "created_at": CREATED,
                 "began_at": CREATED,
                 "completed_at": COMPLETED,
-                "ready": ["thumbnail", "medium", "large", "original"],
+                "ready": ["original", "large", "medium", "thumbnail"],
+                "thumbnail_url": f"/api/v1/images/{IMAGE_ID}/direct?size=thumbnail",
+                "picture_url": f"/api/v1/images/{IMAGE_ID}/direct?size=original",
             }
         ],
     },

@@ -1,4 +1,4 @@
-"""Bytes of a variant: conditional requests and single ranges (RFC 9110), for ever cacheable."""
+"""Bytes of a variant: conditional requests and single ranges (RFC 9110), cacheable as long as its URL is good."""
 
 import re
 from collections.abc import AsyncIterator
@@ -53,11 +53,11 @@ class Served:
         return datetime.fromisoformat(self.modified).replace(microsecond=0)
 
 
-async def serve(request: Request, storage: Storage, served: Served) -> Response:
+async def serve(request: Request, storage: Storage, served: Served, cache_control: str = IMMUTABLE) -> Response:
     headers = {
         "ETag": served.etag,
         "Last-Modified": format_datetime(served.last_modified, usegmt=True),
-        "Cache-Control": IMMUTABLE,
+        "Cache-Control": cache_control,
         "Accept-Ranges": "bytes",
         "Content-Type": "image/webp",
     }

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..access.permissions import PermissionDenied
+from ..access.tokens import Identity
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
@@ -17,8 +18,9 @@ from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
 from .jobs import dimensions, personal_metadata, public_metadata
 from .metadata import DIMENSIONS, EXAMPLE, Brief, Metadata
-from .operations import IMAGE, Answer, by_method, operation
+from .operations import IMAGE, Answer, Private, by_method, operation
 from .parameters import Query, parsed
+from .private import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, hidden, opened, reader_of
 from .problems import (
     image_not_found,
     image_not_ready,
@@ -68,9 +70,10 @@ class ImageInfo(BaseModel):
     query=SizeQuery,
     answers={200: ImageInfo},
     errors=(*NOT_THERE, "size_not_available", "method_not_allowed", "overloaded"),
+    private=TOKEN_OF_ORG,
 )
 async def info(request: Request) -> Response:
-    job, size = await _image(request)
+    job, size = await _image(request, await reader_of(request))
     colour = job.measured.get("dominant_color")
     metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
     url = parts_of(request).urls.variant(job, size)
@@ -126,12 +129,14 @@ class Deleted(BaseModel):
     access="optional",
     answers={200: AllUrls},
     errors=(*NOT_THERE, "overloaded"),
+    private=TOKEN_OF_ORG,
 )
 async def every_size(request: Request) -> Response:
     """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
+    who = await reader_of(request)
     image_id = path_id(request, "image_id", image_not_found)
     job = await parts_of(request).table.job_of_image(image_id)
-    if job is None or job.status == "failed":
+    if job is None or hidden(job, who) or job.status == "failed":
         raise image_not_found()
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
@@ -168,10 +173,11 @@ class BatchQuery(SizeQuery):
     query=BatchQuery,
     answers={200: Batch},
     errors=("too_many_images", "overloaded"),
+    private=TOKEN_OF_ORG,
 )
 async def batch(request: Request) -> Response:
     """What is unknown, deleted, malformed or lacks the size is `missing`."""
-    query = parsed(request, BatchQuery)
+    who, query = await reader_of(request), parsed(request, BatchQuery)
     asked, size = query.image_ids, query.size
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
@@ -180,7 +186,7 @@ async def batch(request: Request) -> Response:
     images, missing = [], []
     for image_id in asked:
         job = jobs.get(image_id.lower())
-        if job is None or size not in job.ready:
+        if job is None or hidden(job, who) or size not in job.ready:
             missing.append(image_id)
             continue
         url, colour = parts.urls.variant(job, size), job.measured.get("dominant_color")
@@ -233,6 +239,10 @@ BYTES = {
 BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", "overloaded")
 
 
+class SignedSize(SizeQuery, SignedQuery):
+    """The size is signed too."""
+
+
 @operation(
     "images",
     "The bytes of one variant",
@@ -241,11 +251,13 @@ BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", "overloaded")
     answers=BYTES,
     errors=(*NOT_THERE, "size_not_available", *BYTE_ERRORS),
     head=True,
+    private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
     """They never change while the image exists: conditional requests and single ranges save most of the traffic."""
+    cache_control = opened(request, DEFAULT_SIZE)
     job, size = await _image(request)
-    return await _serve(request, job, size)
+    return await _serve(request, job, size, cache_control)
 
 
 @operation(
@@ -255,24 +267,26 @@ async def direct(request: Request) -> Response:
     answers=BYTES,
     errors=("image_not_found", *BYTE_ERRORS),
     head=True,
+    private=SIGNED_URL,
 )
 async def stored(request: Request) -> Response:
     """What the table lists under this very path, never a path by itself."""
+    cache_control = opened(request)
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
     job = await parts_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
     size = rest.removesuffix(".webp")
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
-    return await _serve(request, job, size)
+    return await _serve(request, job, size, cache_control)
 
 
-async def _image(request: Request) -> tuple[Job, str]:
-    """The image and the variant asked for, if it can be fetched. Raises Problem (404, 422)."""
+async def _image(request: Request, who: Identity | None = None) -> tuple[Job, str]:
+    """The image and the variant asked for, if it can be fetched, by `who`. Raises Problem (404, 422)."""
     image_id = path_id(request, "image_id", image_not_found)
     size = parsed(request, SizeQuery).size
     job = await parts_of(request).table.job_of_image(image_id)
-    if job is None:
+    if job is None or hidden(job, who):
         raise image_not_found()
     if size in job.ready:
         return job, size
@@ -283,7 +297,7 @@ async def _image(request: Request) -> tuple[Job, str]:
     raise image_not_ready(READY_IN_SECONDS)
 
 
-async def _serve(request: Request, job: Job, size: str) -> Response:
+async def _serve(request: Request, job: Job, size: str, cache_control: str) -> Response:
     made = job.measured["variants"][size]
     served = Served(
         bucket=job.storage_bucket,
@@ -292,4 +306,4 @@ async def _serve(request: Request, job: Job, size: str) -> Response:
         digest=made["sha256"],
         modified=job.completed_at or job.started_at or job.created_at,
     )
-    return await serve(request, parts_of(request).storages[job.storage_backend], served)
+    return await serve(request, parts_of(request).storages[job.storage_backend], served, cache_control)

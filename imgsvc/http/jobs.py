@@ -18,6 +18,7 @@ from .metadata import EXAMPLE, Dimensions, Metadata
 from .operations import Answer, operation
 from .parameters import parsed
 from .prefer import WaitHeaders, settled, wait_seconds
+from .private import TOKEN_OF_ORG, hidden, reader_of
 from .problems import NO_STORE, job_not_found, not_completed
 
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
@@ -118,10 +119,14 @@ def status_of(job: Job) -> JobStatus:
     access="optional",
     answers={200: JobResult},
     errors=("job_not_found", "not_completed", "overloaded"),
+    private=TOKEN_OF_ORG,
 )
 async def result(request: Request) -> Response:
     """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
+    who = await reader_of(request)
     job = await _job(request)
+    if hidden(job, who):
+        raise job_not_found()
     if job.status != "completed":
         raise not_completed(job.status)
     return answer(

@@ -59,7 +59,8 @@ class Document:
 
 def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:
     """The document as these settings make it."""
-    listed = list(described(routes))
+    private = settings.storage.signed_urls
+    listed = [(path, method, one.kept_private() if private else one) for path, method, one in described(routes)]
     operations = [one for _, _, one in listed]
     schemas = Schemas(operations)
     paths: dict[str, Json] = {}

@@ -5,7 +5,7 @@ async def info(request: Request) -> Response: ...
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from .parameters import Headers, Query
 
 Handler = Callable[[Request], Awaitable[Response]]
-Access = Literal["public", "optional", "bearer", "operator", "operator_acting"]
+Access = Literal["public", "optional", "bearer", "signature", "operator", "operator_acting"]
 
 # What every operation can answer, and what comes with its access, a query, a header or a path parameter.
 EVERYWHERE = ("host_not_allowed", "internal_error")
@@ -23,6 +23,7 @@ OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
     "public": (),
     "optional": (),  # a token that is not good is as none
     "bearer": ("token_missing", "token_invalid", "token_expired", "authorization_unavailable"),
+    "signature": ("signature_required", "signature_invalid", "signature_expired"),
     "operator": ("operator_required", "operator_refused", "operator_attempts"),
     "operator_acting": ("operator_required", "operator_refused", "operator_attempts", "cross_site"),
 }
@@ -61,6 +62,15 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Private:
+    """What is different about an operation where reading is private (`[storage] signed_urls`)."""
+
+    access: Access
+    errors: tuple[str, ...] = ()
+    query: type[Query] | None = None  # instead of the usual one
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     name: str
     tag: str
@@ -73,6 +83,15 @@ class Operation:
     answers: Mapping[int, Answer]
     codes: tuple[str, ...]
     head: bool
+    private: Private | None
+
+    def kept_private(self) -> "Operation":
+        """This operation where reading is private."""
+        if self.private is None:
+            return self
+        codes = (*EVERYWHERE, *OF_ACCESS[self.private.access], *self.private.errors, *self.codes)
+        query = self.private.query or self.query
+        return replace(self, access=self.private.access, query=query, codes=tuple(dict.fromkeys(codes)))
 
 
 def operation(
@@ -86,10 +105,12 @@ def operation(
     headers: type[Headers] | None = None,
     body: type[BaseModel] | tuple[Body, ...] = (),
     head: bool = False,
+    private: Private | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare a handler; its docstring becomes the description.
 
     `errors` are codes of `codes.py` beyond those that come with the rest. `head`: HEAD is worth a place of its own.
+    `private`: what is different where reading is private.
     """
     bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
     implied = ("validation_error",) if query or headers or bodies else ()
@@ -107,6 +128,7 @@ def operation(
             answers={status: _answer(status, given) for status, given in answers.items()},
             codes=tuple(dict.fromkeys((*EVERYWHERE, *OF_ACCESS[access], *implied, *errors))),
             head=head,
+            private=private,
         )
 
         async def handle(request: Request) -> Response:

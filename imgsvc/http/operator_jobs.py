@@ -78,7 +78,11 @@ class AuditEvent(BaseModel):
 
 
 class ShownJob(ListedJob):
-    """With its audit trail, the latest first."""
+    """With its audit trail, the latest first.
+
+    `thumbnail_url` leads to the smallest variant that is ready, from the service's own root; it is null where nothing
+    is, and for whoever is not signed in where reading is private.
+    """
 
     model_config = example(
         **LISTED,
@@ -86,6 +90,7 @@ class ShownJob(ListedJob):
         mime_type="image/jpeg",
         original_filename="IMG_0042.jpg",
         storage_backend="local",
+        thumbnail_url=None,
         events=[{"event": "failed", "created_at": COMPLETED, "facts": {"run": 3, "code": "storage_error"}}],
     )
 
@@ -93,6 +98,7 @@ class ShownJob(ListedJob):
     mime_type: str
     original_filename: str | None
     storage_backend: str
+    thumbnail_url: str | None = None
     events: list[AuditEvent]
 
 
@@ -115,12 +121,14 @@ async def jobs(request: Request) -> Response:
     errors=("job_not_found", "overloaded"),
 )
 async def job(request: Request) -> Response:
-    await gate.reader(request)
-    parts = parts_of(request)
+    way, parts = await gate.reader(request), parts_of(request)
     found = await parts.table.job(path_id(request, "job_id", job_not_found))
     if found is None:
         raise job_not_found()
-    return answer(await shown(found, parts.overview))
+    told = await shown(found, parts.overview)
+    if told.ready and (way != "public" or parts.urls.signatures is None):
+        told.thumbnail_url = parts.urls.of_page(told.image_id, told.ready[-1])
+    return answer(told)
 
 
 async def shown(job: Job, overview: Overview) -> ShownJob:

@@ -184,6 +184,18 @@ def authorization_unavailable(retry_after: int) -> Problem:
     return Problem(503, "authorization_unavailable", detail, headers={"Retry-After": str(retry_after)})
 
 
+def signature_required() -> Problem:
+    return Problem(403, "signature_required", "This address needs a signed URL.")
+
+
+def signature_invalid() -> Problem:
+    return Problem(403, "signature_invalid", "The signature is not one for this URL.")
+
+
+def signature_expired() -> Problem:
+    return Problem(403, "signature_expired", "The signed URL has expired.")
+
+
 def not_completed(status: str) -> Problem:
     return Problem(409, "not_completed", f"Processing not completed. Current status: {status}", job_status=status)
 

@@ -1,6 +1,6 @@
 // Requests to the service this page came from, wherever its proxy has put it.
 
-export const ROOT = new URL('../../', import.meta.url); // this script is {root}/dashboard/static/api.js
+const ROOT = new URL('../../', import.meta.url); // this script is {root}/dashboard/static/api.js
 
 export const at = (path) => new URL(path, ROOT).href;
 

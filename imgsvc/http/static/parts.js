@@ -50,13 +50,14 @@ export function table(caption, headings, rows, kind = '') {
 export const jobLink = (id) =>
   el('a', { class: 'id', href: at(`api/v1/images/jobs/${pathOf(id)}`), title: id, 'aria-label': `Job ${id}` }, id);
 
-export const pictureUrl = (imageId, size) => at(`api/v1/images/${pathOf(imageId)}/direct?size=${pathOf(size)}`);
+/** An address that the service told from its own root, which a proxy may have put elsewhere. */
+export const own = (address) => at(`.${address}`);
 
-/** The smallest variant that is ready (they are told largest first), or an empty frame. */
-export function thumbnail(imageId, ready, alt) {
-  const source = ready.length ? pictureUrl(imageId, ready.at(-1)) : null;
+/** The picture of a recent job, or an empty frame. */
+export function thumbnail({ thumbnail_url: small, picture_url: large }, alt) {
+  const source = small === null ? null : own(small);
   if (source === null || missing.has(source)) return el('span', { class: 'thumb none', 'aria-hidden': 'true' });
-  return el('a', { class: 'thumb', href: pictureUrl(imageId, ready[0]) },
+  return el('a', { class: 'thumb', href: own(large) },
     el('img', { src: source, alt, width: 44, height: 44, decoding: 'async' }));
 }
 

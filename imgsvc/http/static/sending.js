@@ -1,7 +1,7 @@
 // One file's way through the public API: token, upload, thumbnail, addresses.
 
-import { Refused, ROOT, ask, at, pathOf, post, refusal } from './api.js';
-import { pictureUrl } from './parts.js';
+import { Refused, ask, at, pathOf, post, refusal } from './api.js';
+import { own } from './parts.js';
 
 const LOOK_MS = 200, LOOK_AGAIN_MS = 2000;
 const SPARE_MS = 30_000; // a token this close to its end is not used any more
@@ -42,15 +42,21 @@ export const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)
 export async function send(one, tokens, report) {
   const receipt = await uploaded(one, tokens, (fraction) => report({ state: 'sending', fraction }));
   report({ state: 'accepted', fraction: 1, jobId: receipt.job_id, imageId: receipt.image_id });
-  const job = await ended(receipt.job_id, (ready) => report({ thumbnail: pictureUrl(receipt.image_id, ready.at(-1)) }), report);
+  const job = await ended(receipt.job_id, () => picture(receipt.job_id, report), report);
   if (job.status === 'failed') throw new Refused(422, job.error ?? 'the job failed', job.error_code ?? '');
   const authorization = await tokens.get().then((token) => ({ Authorization: `Bearer ${token}` }), () => ({}));
   const { urls } = await ask(`api/v1/images/jobs/${pathOf(receipt.job_id)}/result`, { headers: authorization });
   report({ state: 'completed', note: null, urls: Object.entries(urls).map(([name, url]) => [name, absolute(url)]) });
 }
 
-/** Addresses are told from the service's own root, which a proxy may have put elsewhere. */
-const absolute = (url) => (url.startsWith('/') ? new URL(`.${url}`, ROOT).href : url);
+/** Where the service has no public address, it tells addresses from its root. */
+const absolute = (url) => (url.startsWith('/') ? own(url) : url);
+
+/** Told by the operator's page of the job: that address is good where photos are private, and is ours, as the page's policy wants. */
+async function picture(jobId, report) {
+  const { thumbnail_url: thumbnail } = await ask(`api/v1/operator/jobs/${pathOf(jobId)}`);
+  if (thumbnail !== null) report({ thumbnail: own(thumbnail) });
+}
 
 async function uploaded(one, tokens, progress) {
   try {
@@ -89,7 +95,7 @@ async function ended(jobId, first, report) {
       const job = await ask(`api/v1/images/jobs/${pathOf(jobId)}`, { headers, limit: (WAIT_SECONDS + 10) * 1000 });
       if (!shown && job.ready.length) {
         shown = true;
-        first(job.ready);
+        await first().catch(() => {}); // the photo is kept, seen or not
       }
       if (job.status === 'completed' || job.status === 'failed') return job;
       report({ note: job.status === 'retrying' ? `will be tried again: ${job.error}` : null });

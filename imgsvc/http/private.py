@@ -1,0 +1,75 @@
+"""Private reading (`[storage] signed_urls`): who gets URLs, and what a signed one opens.
+
+A signed URL is looked at before the image is looked up, so that nobody learns from a refusal whether there is one. A
+token neither helps nor hurts there: who holds the URL may use it, and what is answered depends on the URL alone.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+from starlette.requests import Request
+
+from ..access.permissions import READ
+from ..access.signing import EXPIRES, SignatureExpired, SignatureInvalid
+from ..access.tokens import Identity
+from ..jobs.model import Job
+from ..parts import parts_of
+from .files import IMMUTABLE
+from .operations import Private
+from .parameters import Query
+from .problems import signature_expired, signature_invalid, signature_required
+from .uploads import authenticated
+
+
+class SignedQuery(Query):
+    """What stands in a signed URL, for the API document, which knows the signature as a way to get in."""
+
+    expires: Annotated[
+        str, Field(pattern=f"^{EXPIRES.pattern}$", description="In seconds since 1970.", examples=["1772370000"])
+    ]
+
+
+TOKEN_OF_ORG = Private("bearer", ("permission_denied",))
+SIGNED_URL = Private("signature", query=SignedQuery)
+
+
+async def reader_of(request: Request) -> Identity | None:
+    """Who asks for URLs, and may; None where everybody does. Raises Problem (401) or what Permissions and Tokens do."""
+    parts = parts_of(request)
+    if parts.urls.signatures is None:
+        return None
+    who = await authenticated(request)
+    await parts.permissions.require(who, READ)
+    return who
+
+
+def hidden(job: Job, who: Identity | None) -> bool:
+    """Whether there is no such job for this reader."""
+    return who is not None and job.org_id != who.org_id
+
+
+def opened(request: Request, default_size: str = "") -> str:
+    """The Cache-Control of what this URL opens; `default_size` where `size` is part of it. Raises Problem (403)."""
+    signatures = parts_of(request).urls.signatures
+    if signatures is None:
+        return IMMUTABLE
+    given = request.query_params
+    expires, signature = given.getlist("expires"), given.getlist("signature")
+    if not (expires and signature):
+        raise signature_required()
+    sizes = (given.getlist("size") or [default_size]) if default_size else [""]
+    if max(len(expires), len(signature), len(sizes)) > 1:
+        raise signature_invalid()
+    try:
+        left = signatures.seconds_left(_path(request), sizes[0], expires[0], signature[0])
+    except SignatureInvalid:
+        raise signature_invalid() from None
+    except SignatureExpired:
+        raise signature_expired() from None
+    return f"private, max-age={left}"
+
+
+def _path(request: Request) -> str:
+    """What the service itself sees, decoded once; the parameters of a route lack what its pattern leaves out."""
+    path, root = str(request.scope["path"]), str(request.scope.get("root_path", ""))
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
