@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from .access.attempts import Attempts
 from .access.operators import Operators
+from .access.places import Places
 from .access.tokens import Tokens
 from .data_folder import DataFolder, open_data_folder
 from .http import about, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
@@ -43,6 +45,9 @@ from .storage.measured import MeasuredStorage
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
 from .telemetry.system import Machine
+
+if TYPE_CHECKING:
+    from .access.redis_mirror import RedisMirror
 
 log = structlog.get_logger()
 
@@ -189,10 +194,13 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         made=metrics.variant_made,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
-    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve)
+    mirror = _mirror(settings)
+    places = Places(table, mirror)
+    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve, mirror.line if mirror else None)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
+        places,
         staging=data.staging,
         uploads=unrecorded,
         recipe=settings.images.recipe,
@@ -223,6 +231,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         table=table,
         overview=data.overview,
         quota=quota,
+        mirror=mirror,
         queue=queue,
         intake=intake,
         tokens=Tokens.of(settings),
@@ -244,6 +253,9 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
     async with anyio.create_task_group() as group:
         await group.start(table.seed_stored)
         group.start_soon(queue.run)
+        if mirror is not None:
+            group.start_soon(mirror.line.run)
+            await mirror.line.tried.wait()
         await checks.measure()
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
@@ -254,8 +266,18 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
             parts.wind_down()
             with anyio.CancelScope(shield=True):
                 await queue.stop(settings.workers.grace_seconds)
+                await places.close()
             group.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _mirror(settings: Settings) -> "RedisMirror | None":
+    """Who configures no Redis does not load its client either. Raises SettingsError."""
+    if not settings.redis.url:
+        return None
+    from .access.redis_mirror import RedisMirror
+
+    return RedisMirror.of(settings)
 
 
 def _lanes(settings: Settings, metrics: Metrics) -> list[ProcessLane]:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
+    from .access.redis_mirror import RedisMirror
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
     from .http.urls import Urls
@@ -35,6 +36,7 @@ class Parts:
     table: "Table"
     overview: "Overview"
     quota: "Quota"
+    mirror: "RedisMirror | None"
     queue: "Queue"
     intake: "Intake"
     tokens: "Tokens"

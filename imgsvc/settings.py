@@ -23,7 +23,7 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
-SECRETS = {("auth", "jwt_secret_key"), ("operator", "token")}
+SECRETS = {("auth", "jwt_secret_key"), ("operator", "token"), ("redis", "url")}
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -166,6 +166,19 @@ class RateLimit(Section):
     window_minutes: Annotated[float, Env("RATE_LIMIT_WINDOW_MINUTES"), Field(gt=0, le=525_600)] = 60
 
 
+class Redis(Section):
+    url: Annotated[SecretStr, Env("REDIS_URL")] = SecretStr("")  # it may hold a password
+    timeout_ms: Annotated[float, Field(gt=0, le=10_000)] = 50
+    prefix: str = "imgsvc:"
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        if value and not re.match(r"(rediss?|unix)://", value.get_secret_value()):
+            raise ValueError("must be empty or begin with redis://, rediss:// or unix://")
+        return value
+
+
 class Images(Section):
     sizes: Annotated[dict[str, Annotated[int, Field(ge=1, le=MAX_SIDE)]], Env("IMAGE_SIZES")] = {
         "thumbnail": 150,
@@ -262,6 +275,7 @@ class Settings(BaseSettings):
     operator: Operator = Operator()
     uploads: Uploads = Uploads()
     rate_limit: RateLimit = RateLimit()
+    redis: Redis = Redis()
     images: Images = Images()
     workers: Workers = Workers()
     jobs: Jobs = Jobs()

@@ -4,8 +4,9 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import anyio
 import anyio.to_thread
@@ -35,6 +36,10 @@ class Check(BaseModel):
     age_seconds: float = 0
 
 
+class Redis(Protocol):
+    up: bool
+
+
 class Health:
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Health:
         folder: Path,
         scratch: Path,
         reserve_bytes: int,
+        redis: Redis | None = None,
     ) -> None:
         self.disk_full = False
         self.free_bytes = 0
@@ -61,6 +67,8 @@ class Health:
             "disk": self._disk,
             "queue": self._queue,
         }
+        if redis is not None:
+            self._checks["redis"] = partial(_redis, redis)
 
     def checks(self) -> dict[str, Check]:
         """The last result of each check. Costs nothing."""
@@ -132,6 +140,13 @@ class Health:
         old = waited > OLD_QUEUE_SECONDS
         detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
         return Check(status="degraded" if old else "healthy", detail=detail)
+
+
+async def _redis(redis: Redis) -> Check:
+    """It is asked all the time by who uses it, and never needed."""
+    if redis.up:
+        return Check(status="healthy", detail="a place was taken and given back")
+    return Check(status="degraded", detail="away: upload limits count on this instance alone")
 
 
 def _aged(check: Check, age: float) -> Check:
