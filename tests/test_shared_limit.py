@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fixtures import make
+from imgsvc import testing
 from imgsvc.access import redis_line
 from imgsvc.access.redis_mirror import RedisMirror
 from tests.conftest import Service, service
@@ -40,11 +41,14 @@ def used(redis: RedisServer) -> int:
 
 @asynccontextmanager
 async def sharing(
-    redis: RedisServer, folder: Path, max_uploads: int, minutes: float = 60, timeout_ms: float = 50
+    redis: RedisServer, folder: Path, max_uploads: int, minutes: float = 60, timeout_ms: float = 5000
 ) -> AsyncIterator[Service]:
-    """A service that accepts and renders nothing."""
+    """A service that accepts and renders nothing. It waits long for Redis, since this machine may be busy."""
     limit = {"max_uploads": max_uploads, "window_minutes": minutes}
-    async with service(folder, rate_limit=limit, redis={"url": redis.url, "timeout_ms": timeout_ms}) as s:
+    settings = testing.settings_in(folder, rate_limit=limit, redis={"url": redis.url, "timeout_ms": timeout_ms})
+    async with testing.serving(settings) as (app, http):
+        del http.headers["Authorization"]
+        s = Service(app, settings, http)
         s.parts.queue.hold()
         yield s
 
@@ -185,6 +189,18 @@ async def test_place_goes_back_when_the_job_is_not_recorded(redis: RedisServer, 
     assert used(redis) == 1
 
 
+async def test_what_waits_to_be_given_back_at_a_stop_goes_out(redis: RedisServer, tmp_path: Path) -> None:
+    async with sharing(redis, tmp_path, 5) as s:
+        places = [await mirror(s).reserve("default-org", "alice", s.parts.quota) for _ in range(2)]
+        redis.pause()
+        for place in places:
+            assert place is not None
+            mirror(s).release(place)
+            await when(lambda: mirror(s).line._sent)  # the second one waits until Redis has answered the first
+        threading.Timer(0.3, redis.resume).start()
+    assert redis.ask("EXISTS", KEY) == 0
+
+
 @contextmanager
 def database_locked(s: Service) -> Iterator[None]:
     """The writer waits meanwhile."""
@@ -216,7 +232,7 @@ async def test_cancelled_while_the_job_is_recorded(redis: RedisServer, tmp_path:
 
 
 async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_path: Path) -> None:
-    async with sharing(redis, tmp_path, 5, timeout_ms=5000) as s:
+    async with sharing(redis, tmp_path, 5) as s:
         line = mirror(s).line
         admitted, go_on = asyncio.Event(), asyncio.Event()
 
@@ -268,14 +284,14 @@ async def test_health_and_dashboard_tell_the_truth(redis: RedisServer, tmp_path:
         health = (await s.http.get("/api/v1/health")).json()
         return health, (await s.http.get("/dashboard/data", headers=s.operator)).json()
 
-    async with sharing(redis, tmp_path, 5) as s:
+    async with sharing(redis, tmp_path, 5, timeout_ms=100) as s:
         health, shown = await told(s)
         assert health["checks"]["redis"]["status"] == health["status"] == "healthy"
         lengths = {"celery": 0}
         info = shown["redis"].pop("info")
         assert shown["redis"] == {"status": "healthy", "connected": True, "queue_lengths": lengths}
         assert info.keys() == {"version", "used_memory", "clients", "uptime"} and all(info.values())
-        assert shown["configuration"]["redis"] == {"url": "configured", "timeout_ms": "50.0", "prefix": "imgsvc:"}
+        assert shown["configuration"]["redis"] == {"url": "configured", "timeout_ms": "100.0", "prefix": "imgsvc:"}
         redis.pause()
         assert (await s.upload(TINY)).status_code == 202
         health, shown = await told(s)
