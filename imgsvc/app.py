@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.permissions import Permissions
+from .access.places import Places
 from .access.remote import RemoteAuthorization
 from .access.signing import Signatures
 from .access.tokens import Tokens
@@ -47,6 +49,9 @@ from .storage.measured import MeasuredStorage
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
 from .telemetry.system import Machine
+
+if TYPE_CHECKING:
+    from .access.redis_mirror import RedisMirror
 
 log = structlog.get_logger()
 
@@ -203,10 +208,14 @@ async def _serving(
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     breaker = remote.breaker if remote else None
-    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve, breaker)
+    mirror = _mirror(settings)
+    places = Places(table, mirror)
+    line = mirror.line if mirror else None
+    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve, breaker, line)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
+        places,
         staging=data.staging,
         uploads=unrecorded,
         allowance=Allowance(
@@ -239,6 +248,7 @@ async def _serving(
         table=table,
         overview=data.overview,
         quota=quota,
+        mirror=mirror,
         queue=queue,
         intake=intake,
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
@@ -262,6 +272,9 @@ async def _serving(
     async with anyio.create_task_group() as group:
         await group.start(table.seed_stored)
         group.start_soon(queue.run)
+        if mirror is not None:
+            group.start_soon(mirror.line.run)
+            await mirror.line.tried.wait()
         await checks.measure()
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
@@ -273,8 +286,18 @@ async def _serving(
             with anyio.CancelScope(shield=True):
                 await queue.stop(settings.workers.grace_seconds)
                 await parts.tokens.close()
+                await places.close()
             group.cancel_scope.cancel()
     log.info("stopped")
+
+
+def _mirror(settings: Settings) -> "RedisMirror | None":
+    """Who configures no Redis does not load its client either. Raises SettingsError."""
+    if not settings.redis.url:
+        return None
+    from .access.redis_mirror import RedisMirror
+
+    return RedisMirror.of(settings)
 
 
 def _lanes(settings: Settings, metrics: Metrics) -> list[ProcessLane]:

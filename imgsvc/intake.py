@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import anyio
 import structlog
 
+from .access.places import Places
 from .allowance import Allowance
 from .imaging.errors import TooLarge
 from .imaging.limits import preview_bytes, render_bytes
@@ -83,6 +84,7 @@ class Intake:
     def __init__(
         self,
         table: Table,
+        places: Places,
         *,
         staging: Path,
         uploads: set[str],
@@ -97,6 +99,7 @@ class Intake:
     ) -> None:
         self.allowance = allowance
         self._table = table
+        self._places = places
         self._staging = staging
         self._uploads = uploads
         self._preview_memory = preview_memory
@@ -116,7 +119,7 @@ class Intake:
         """
         if await self._is_known(org_id, user_id, key):
             return
-        standing = await self._table.standing(org_id, user_id, allowance.quota)
+        standing = await self._places.standing(org_id, user_id, allowance.quota)
         if not standing.remaining:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
                 return
@@ -211,10 +214,11 @@ class Intake:
             max_attempts=self._max_attempts,
             idempotency_key=origin.idempotency_key,
         )
-        staged.keep()
         try:
+            place = await self._places.reserve(new, allowance.quota)
+            staged.keep()
             with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
-                accepted = await self._table.accept(new, allowance.quota)
+                accepted = await self._places.accept(new, allowance.quota, place)
         except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
             staged.discard()  # a definite no
             if isinstance(error, RateLimited):

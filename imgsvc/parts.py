@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .access.attempts import Attempts
     from .access.operators import Operators
     from .access.permissions import Permissions
+    from .access.redis_mirror import RedisMirror
     from .access.remote import RemoteAuthorization
     from .access.tokens import Tokens
     from .http.dashboard_answer import Dashboard
@@ -37,6 +38,7 @@ class Parts:
     table: "Table"
     overview: "Overview"
     quota: "Quota"
+    mirror: "RedisMirror | None"
     queue: "Queue"
     intake: "Intake"
     tokens: "Tokens"

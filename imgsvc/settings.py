@@ -31,6 +31,7 @@ SECRETS = {
     ("auth", "jwt_secret_key_previous"),
     ("auth", "api_url"),
     ("operator", "token"),
+    ("redis", "url"),
 }
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
@@ -247,6 +248,19 @@ class RateLimit(Section):
     window_minutes: Annotated[float, Env("RATE_LIMIT_WINDOW_MINUTES"), Field(gt=0, le=525_600)] = 60
 
 
+class Redis(Section):
+    url: Annotated[SecretStr, Env("REDIS_URL")] = SecretStr("")  # it may hold a password
+    timeout_ms: Annotated[float, Field(gt=0, le=10_000)] = 50
+    prefix: str = "imgsvc:"
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        if value and not re.match(r"(rediss?|unix)://", value.get_secret_value()):
+            raise ValueError("must be empty or begin with redis://, rediss:// or unix://")
+        return value
+
+
 class Images(Section):
     sizes: Annotated[dict[str, Annotated[int, Field(ge=1, le=MAX_SIDE)]], Env("IMAGE_SIZES")] = {
         "thumbnail": 150,
@@ -343,6 +357,7 @@ class Settings(BaseSettings):
     operator: Operator = Operator()
     uploads: Uploads = Uploads()
     rate_limit: RateLimit = RateLimit()
+    redis: Redis = Redis()
     images: Images = Images()
     workers: Workers = Workers()
     jobs: Jobs = Jobs()

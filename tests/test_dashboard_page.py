@@ -163,7 +163,7 @@ async def test_private_pictures_are_seen_by_the_operator_only(tmp_path: Path) ->
         async with browsing(server.url) as visit:
             page, root = visit.page, f"{server.url}/photos/imgsvc"
             await behind_prefix(page, "/photos/imgsvc")
-            await page.goto(f"{root}/dashboard#code={login_code(TOKEN)}")
+            await page.goto(f"{root}/dashboard#code={server.login_code(TOKEN)}")
             await page.wait_for_selector(SHOWN)
             await drop(page, ("a.jpg", make.jpeg()))
             link = page.locator("#uploads").get_by_role("link", name="large")

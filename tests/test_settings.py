@@ -133,6 +133,15 @@ def test_a_value_is_understood(folder: Path, name: str, text: str, section: str,
     assert getattr(getattr(load(folder, {name: text}), section), field) == expected
 
 
+def test_address_of_redis_is_a_secret(folder: Path) -> None:
+    """It may hold a password."""
+    message = problem(folder, {"REDIS_URL": "http://:p4ssw0rd@cache"})
+    assert message.startswith("[redis] url (REDIS_URL) = (hidden): must be empty or begin with redis://")
+    assert "p4ssw0rd" not in message
+    settings = load(folder, {"REDIS_URL": "rediss://:p4ssw0rd@cache:6380/2"})
+    assert "p4ssw0rd" not in repr(settings)
+
+
 PUBLIC_URLS = [
     "img.example.org",
     "//x",

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 from pydantic import SecretStr
@@ -19,10 +20,15 @@ from ..telemetry.system import Look, uptime_words
 from . import dashboard_data as shown
 from .codes import CODES
 
+if TYPE_CHECKING:
+    from ..access.redis_line import RedisLine
+
 FRESH_SECONDS = 1.0
 LISTED = 10
 NEAR = 0.8  # of the limit
 CHART_MINUTES = 60
+# Made at the first start when not given.
+OWN_SECRETS = {("auth", "jwt_secret_key"), ("operator", "token"), ("storage", "url_signing_key")}
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -52,12 +58,7 @@ async def _made(parts: Parts) -> shown.Everybody:
         system=_system(parts, look),
         health=shown.Health(status=parts.health.status(), checks=health),
         database=_database(parts, look, health["database"], rows, recent),
-        redis=shown.Redis(
-            status="disabled",
-            connected=False,
-            info={},
-            queue_lengths={"celery": waiting.previews + waiting.renders},
-        ),
+        redis=_redis(parts.mirror.line if parts.mirror else None, waiting),
         celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
         queue=_queue(waiting),
         workers=workers,
@@ -95,6 +96,22 @@ def _database(parts: Parts, look: Look, check: Check, rows: Rows, recent: list[J
         recent_activity=shown.RecentActivity(
             last_job_created=recent[0].created_at if recent else None, last_event_logged=rows.last_event
         ),
+    )
+
+
+def _redis(line: "RedisLine | None", waiting: Waiting) -> shown.Redis:
+    lengths, known = {"celery": waiting.previews + waiting.renders}, line.info if line else {}
+    info = {
+        "version": str(known.get("redis_version", "")),
+        "used_memory": str(known.get("used_memory_human", "")),
+        "clients": str(known.get("connected_clients", "")),
+        "uptime": uptime_words(known["uptime_in_seconds"]) if "uptime_in_seconds" in known else "",
+    }
+    return shown.Redis(
+        status="disabled" if line is None else "healthy" if line.up else "down",
+        connected=line is not None and line.up,
+        info={name: value for name, value in info.items() if value},
+        queue_lengths=lengths,
     )
 
 
@@ -242,15 +259,15 @@ def configuration(settings: Settings) -> dict[str, dict[str, str]]:
     """{section: {field: value as text}}; of a secret only whose it is."""
     sections = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        name: {field: _as_shown(field, getattr(section, field)) for field in type(section).model_fields}
+        name: {field: _as_shown((name, field), getattr(section, field)) for field in type(section).model_fields}
         for name, section in sections.items()
     }
 
 
-def _as_shown(field: str, value: object) -> str:
+def _as_shown(setting: tuple[str, str], value: object) -> str:
     if isinstance(value, SecretStr):
-        without = "none" if field.endswith("_previous") else "made by the service"
-        return "configured" if value.get_secret_value() else without
+        absent = "made by the service" if setting in OWN_SECRETS else "(empty)"
+        return "configured" if value.get_secret_value() else absent
     if isinstance(value, (dict, tuple)):
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else without_credentials(str(value))

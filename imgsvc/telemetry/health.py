@@ -4,8 +4,9 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import anyio
 import anyio.to_thread
@@ -36,6 +37,10 @@ class Check(BaseModel):
     age_seconds: float = 0
 
 
+class Redis(Protocol):
+    up: bool
+
+
 class Health:
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Health:
         scratch: Path,
         reserve_bytes: int,
         breaker: Breaker | None = None,
+        redis: Redis | None = None,
     ) -> None:
         """`breaker` is that of the authorization server, where one is asked."""
         self.disk_full = False
@@ -67,6 +73,8 @@ class Health:
         self._breaker = breaker
         if breaker is not None:
             self._checks["authorization"] = self._authorization
+        if redis is not None:
+            self._checks["redis"] = partial(_redis, redis)
 
     def checks(self) -> dict[str, Check]:
         """The last result of each check. Costs nothing."""
@@ -147,6 +155,13 @@ class Health:
             return Check(status="healthy", detail="the last call was answered, or none was needed yet")
         rest = "" if self._breaker.state == "closed" else "; calls are held back"
         return Check(status="degraded", detail=f"{failures} failed in a row{rest}")
+
+
+async def _redis(redis: Redis) -> Check:
+    """It is asked all the time by who uses it, and never needed."""
+    if redis.up:
+        return Check(status="healthy", detail="a place was taken and given back")
+    return Check(status="degraded", detail="away: upload limits count on this instance alone")
 
 
 def _aged(check: Check, age: float) -> Check:
