@@ -15,8 +15,8 @@ from ..settings import VARIANT_NAME
 from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
-from .jobs import dimensions, personal_metadata, public_metadata
-from .metadata import DIMENSIONS, EXAMPLE, Brief, Metadata
+from .jobs import dimensions, public_metadata
+from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
 from .operations import IMAGE, Answer, by_method, operation
 from .parameters import Query, parsed
 from .problems import (
@@ -84,7 +84,7 @@ class AllUrls(BaseModel):
 
     image_id: str
     urls: dict[str, str]
-    metadata: Metadata
+    metadata: PublicMetadata
 
 
 class BatchImage(BaseModel):
@@ -123,12 +123,10 @@ class Deleted(BaseModel):
 @operation(
     "images",
     "All variants of an image, and its metadata",
-    access="optional",
     answers={200: AllUrls},
     errors=(*NOT_THERE, "overloaded"),
 )
 async def every_size(request: Request) -> Response:
-    """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
     image_id = path_id(request, "image_id", image_not_found)
     job = await parts_of(request).table.job_of_image(image_id)
     if job is None or job.status == "failed":
@@ -136,8 +134,7 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = parts_of(request).urls.of(job)
-    metadata = cast(Metadata, public_metadata(job) | await personal_metadata(request, job))
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=metadata))
+    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
 
 
 def _split(text: object) -> object:
