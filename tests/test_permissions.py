@@ -6,9 +6,11 @@ from itertools import product
 from typing import Any
 
 import httpx
+import pytest
 
 from fixtures import make
-from imgsvc.access.permissions import AuthorizationUnavailable, Mode, Permissions
+from imgsvc.access.permissions import AuthorizationUnavailable, Mode, PermissionDenied, Permissions
+from imgsvc.access.tokens import Identity
 from tests.conftest import Service, Starter
 from tests.refusals import RAW, UPLOAD
 
@@ -55,6 +57,15 @@ def denied(answer: httpx.Response, permission: str) -> None:
     assert (answer.status_code, body["code"]) == (403, "permission_denied"), answer.text
     assert body["detail"] == body["error"] == f"Permission denied: {permission}"
     assert answer.headers["WWW-Authenticate"] == SCOPE.format(permission)
+
+
+async def test_nobody_is_an_admin_where_nothing_is_given_out() -> None:
+    claimed = Identity("alice", "acme", ("image:admin",))
+    for permission in ("image:upload", "image:delete", "image:read"):
+        await Permissions().require(Identity("alice", "acme"), permission)
+    with pytest.raises(PermissionDenied):
+        await Permissions().require(claimed, "image:admin")
+    await Permissions("claims").require(claimed, "image:admin")
 
 
 async def test_who_may_upload(start: Starter) -> None:
