@@ -29,10 +29,9 @@ SECRETS = {
     ("storage", "url_signing_key_previous"),
     ("auth", "jwt_secret_key"),
     ("auth", "jwt_secret_key_previous"),
-    ("auth", "api_url"),
     ("operator", "token"),
-    ("redis", "url"),
 }
+MAY_HOLD_A_PASSWORD = {("auth", "api_url"), ("redis", "url")}  # before an @
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -442,7 +441,9 @@ def _first_problem(error: ValidationError) -> str:
         return f"[{section}]: {message}"
     names = {(one, field): name for one, field, name in environment_names()}
     name = names.get((section, rest[0]), "")
-    shown = "(hidden)" if (section, rest[0]) in SECRETS else repr(first["input"])
+    shown = repr(first["input"])
+    if (section, rest[0]) in SECRETS or ((section, rest[0]) in MAY_HOLD_A_PASSWORD and "@" in shown):
+        shown = "(hidden)"
     return f"[{section}] {'.'.join(rest)} ({name}) = {shown}: {message[0].lower()}{message[1:]}"
 
 

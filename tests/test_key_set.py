@@ -120,7 +120,9 @@ async def test_tokens_of_a_stranger_do_not_wear_the_issuer_out() -> None:
             await asyncio.gather(*(bad(tokens, by(SECOND, kid=f"stranger-{minute}-{n}")) for n in range(40)))
             assert server.asked == 2 + minute
             clock.now += AGAIN_SECONDS
-        await bad(tokens, by(SECOND, kid=None), "x", by(FIRST, kid="new", typ="logout+jwt"))
+        await bad(
+            tokens, by(SECOND, kid=None), "x", by(FIRST, kid="new", typ="logout+jwt"), by(FIRST, kid="new", alg="none")
+        )
         assert server.asked == 6  # only a name that is not known makes it worth asking
 
 
@@ -239,6 +241,13 @@ async def test_nonsense_is_as_an_issuer_away(what: str) -> None:
         await good(tokens, by(FIRST))
         await asked(server, 4)
         await good(tokens, by(FIRST))
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with key_server(FIRST) as server, key_server(FIRST) as elsewhere, checked_by(server, Clock()) as tokens:
+        server.answer = http(b"", ELSEWHERE, Location=elsewhere.url)
+        await unavailable(tokens, by(FIRST))
+        assert elsewhere.asked == 0
 
 
 async def test_a_slow_issuer(monkeypatch: pytest.MonkeyPatch) -> None:

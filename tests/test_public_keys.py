@@ -141,6 +141,9 @@ COMBINATIONS: list[tuple[dict[str, str], str]] = [
         ({"AUTH_API_URL": url}, f"[auth] api_url (AUTH_API_URL) = {url!r}: ")
         for url in ("auth.example", "https://auth.example?x=1", "https://auth.example:port")
     ),
+    ({"AUTH_API_URL": "me:hush@auth.example"}, "[auth] api_url (AUTH_API_URL) = (hidden): must be empty or an "),
+    ({"REDIS_URL": "me:hush@redis.example"}, "[redis] url (REDIS_URL) = (hidden): "),
+    ({"REDIS_URL": "redis.example"}, "[redis] url (REDIS_URL) = 'redis.example': "),
 ]
 
 

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,11 +201,12 @@ async def test_what_waits_to_be_given_back_at_a_stop_goes_out(redis: RedisServer
     assert redis.ask("EXISTS", KEY) == 0
 
 
-@contextmanager
-def database_locked(s: Service) -> Iterator[None]:
+@asynccontextmanager
+async def database_locked(s: Service) -> AsyncIterator[None]:
     """The writer waits meanwhile."""
-    db = sqlite3.connect(s.settings.database.path, isolation_level=None, timeout=LIMIT_SECONDS)
-    db.execute("BEGIN IMMEDIATE")
+    path = s.settings.database.path
+    db = sqlite3.connect(path, isolation_level=None, timeout=LIMIT_SECONDS, check_same_thread=False)
+    await asyncio.to_thread(db.execute, "BEGIN IMMEDIATE")  # a transaction that stands open ends on this loop
     try:
         yield
         if db.in_transaction:
@@ -219,7 +220,7 @@ async def test_cancelled_while_the_job_is_recorded(redis: RedisServer, tmp_path:
     async with sharing(redis, tmp_path, 5) as s:
         if not recorded:
             await s.sql(REFUSE)
-        with database_locked(s):
+        async with database_locked(s):
             upload = asyncio.create_task(s.upload(TINY))
             await when(lambda: s.parts.intake._places._settling)
             upload.cancel()

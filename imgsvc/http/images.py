@@ -16,8 +16,8 @@ from ..settings import VARIANT_NAME
 from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
-from .jobs import dimensions, personal_metadata, public_metadata
-from .metadata import DIMENSIONS, EXAMPLE, Brief, Metadata
+from .jobs import dimensions, public_metadata
+from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
 from .operations import IMAGE, Answer, Private, by_method, operation
 from .parameters import Query, parsed
 from .private import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, hidden, opened, reader_of
@@ -87,7 +87,7 @@ class AllUrls(BaseModel):
 
     image_id: str
     urls: dict[str, str]
-    metadata: Metadata
+    metadata: PublicMetadata
 
 
 class BatchImage(BaseModel):
@@ -126,13 +126,11 @@ class Deleted(BaseModel):
 @operation(
     "images",
     "All variants of an image, and its metadata",
-    access="optional",
     answers={200: AllUrls},
     errors=(*NOT_THERE, "overloaded"),
     private=TOKEN_OF_ORG,
 )
 async def every_size(request: Request) -> Response:
-    """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
     who = await reader_of(request)
     image_id = path_id(request, "image_id", image_not_found)
     job = await parts_of(request).table.job_of_image(image_id)
@@ -141,8 +139,7 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = parts_of(request).urls.of(job)
-    metadata = cast(Metadata, public_metadata(job) | await personal_metadata(request, job))
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=metadata))
+    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
 
 
 def _split(text: object) -> object:

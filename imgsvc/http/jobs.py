@@ -135,7 +135,7 @@ async def result(request: Request) -> Response:
             image_id=job.image_id,
             status=job.status,
             urls=parts_of(request).urls.of(job),
-            metadata=cast(Metadata, public_metadata(job) | await personal_metadata(request, job)),
+            metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
             completed_at=job.completed_at,
         )
     )
@@ -174,7 +174,7 @@ def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
     }
 
 
-async def personal_metadata(request: Request, job: Job) -> dict[str, Any]:
+async def _personal(request: Request, job: Job) -> dict[str, Any]:
     """Who uploaded it, for the uploader and the org's admins only: these pages are public.
 
     Where nobody can tell now whether somebody is one, the page stays what it is to everybody.

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
 OVER_SECONDS = 1.0  # for the server to say so, once the answer is out
+QUEUED = 3  # messages that may stand in Hypercorn's queue (max_app_queue_size), and one that waits to
 HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
 
 
@@ -77,8 +78,14 @@ class _Watched:
         async with anyio.create_task_group() as group:
             group.start_soon(self._swallow)
             await send(last)
-            # Until the word that it is over: what Hypercorn was about to queue then would keep its whole connection.
-            group.cancel_scope.deadline = anyio.current_time() + OVER_SECONDS
+            group.cancel_scope.cancel()
+        # The word that it is over stands in the queue now; with that full, what comes next would keep all of the
+        # connection waiting.
+        for _ in range(QUEUED):
+            with anyio.move_on_after(OVER_SECONDS) as waited:
+                await self.receive()
+            if self._ended or waited.cancelled_caught:
+                return
 
     async def _swallow(self) -> None:
         while not self._ended:
