@@ -17,6 +17,7 @@ TINY = make.jpeg(64, 48)
 LIVE = "/api/v1/health/live"
 HEALTH = "/api/v1/health"
 UPLOAD = "/api/v1/images/upload"
+UNKNOWN = "6dfb1ae8-4a5c-4b7e-8b38-0f6d5c2f7a10"
 
 
 async def trace_ids(s: Service, path: str = LIVE, **headers: str) -> str:
@@ -122,9 +123,9 @@ async def test_no_other_origin_is_allowed(start: Starter) -> None:
         ("POST", HEALTH, {"GET", "HEAD"}),
         ("DELETE", LIVE, {"GET", "HEAD"}),
         ("PUT", UPLOAD, {"POST"}),
-        ("PATCH", f"/api/v1/images/jobs/{uuid.uuid4()}", {"GET", "HEAD"}),
-        ("POST", f"/api/v1/images/jobs/{uuid.uuid4()}/result", {"GET", "HEAD"}),
-        ("POST", f"/api/v1/images/{uuid.uuid4()}/direct", {"GET", "HEAD"}),
+        ("PATCH", f"/api/v1/images/jobs/{UNKNOWN}", {"GET", "HEAD"}),
+        ("POST", f"/api/v1/images/jobs/{UNKNOWN}/result", {"GET", "HEAD"}),
+        ("POST", f"/api/v1/images/{UNKNOWN}/direct", {"GET", "HEAD"}),
         ("PUT", "/storage/a/b", {"GET", "HEAD"}),
         ("BREW", LIVE, {"GET", "HEAD"}),
     ],
