@@ -44,12 +44,13 @@ class S3Storage:
         self._loop = loop
         self._client: Client = None
         self._opening = asyncio.Lock()
+        self._slots = asyncio.Semaphore(settings.connections)
         self._encryption = {"ServerSideEncryption": "AES256"} if settings.encryption == "AES256" else {}
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
         async def put(client: Client) -> None:
             try:
-                with await asyncio.to_thread(source.open, "rb") as body:
+                with source.open("rb") as body:
                     await client.put_object(
                         **self._object(bucket, key),
                         Body=body,
@@ -79,7 +80,12 @@ class S3Storage:
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         async def read(client: Client) -> tuple[bytes, Any]:
             wanted = f"bytes={start}-{start + length - 1}"
-            body = (await client.get_object(**self._object(bucket, key), Range=wanted))["Body"]
+            try:
+                body = (await client.get_object(**self._object(bucket, key), Range=wanted))["Body"]
+            except ClientError as error:
+                if is_outside(error):
+                    return b"", None
+                raise
             try:
                 first = await _read(body, min(CHUNK, length))
             except BaseException:
@@ -89,11 +95,8 @@ class S3Storage:
 
         if length <= 0:
             return Blob(b"", _nothing())
-        try:
-            first, body = await self._do(f"read {bucket}", read, length, once=bucket.startswith(HEALTH))
-        except _Outside:
-            return Blob(b"", _nothing())
-        return Blob(first, self._rest(body, length - len(first) if first else 0))
+        first, body = await self._do(f"read {bucket}", read, length, once=bucket.startswith(HEALTH))
+        return Blob(first, self._rest(body, length - len(first)) if first else _nothing())
 
     async def _rest(self, body: Any, left: int) -> AsyncIterator[bytes]:
         try:
@@ -129,7 +132,7 @@ class S3Storage:
         async def fetch(client: Client) -> None:
             body = (await client.get_object(**self._object(bucket, key)))["Body"]
             try:
-                with await asyncio.to_thread(target.open, "wb") as file:
+                with target.open("wb") as file:
                     while chunk := await _read(body, CHUNK):
                         await asyncio.to_thread(file.write, chunk)
             finally:
@@ -180,17 +183,12 @@ class S3Storage:
     async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int) -> T:
         reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
         try:
-            async with asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST):
+            async with self._slots, asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST):
                 for attempt in range(1, attempts + 1):
                     try:
-                        return await operation(await self._opened())
+                        return await self._attempt(operation, size)
                     except Exception as error:
-                        if isinstance(error, ClientError) and is_outside(error):
-                            raise _Outside(what) from error
                         reason = as_storage_error(error, what)
-                        reason.__cause__ = error
-                        if isinstance(error, NoCredentialsError):
-                            await self.close()  # the next one looks for them again
                         if not may_pass(error) or attempt == attempts:
                             raise reason from error
                         log.info("s3_tried_again", reason=str(reason), attempt=attempt)
@@ -198,6 +196,16 @@ class S3Storage:
         except TimeoutError:
             raise reason from None
         raise reason
+
+    async def _attempt(self, operation: Operation[T], size: int) -> T:
+        """The library's own time-outs begin when the request is sent: a store that does not read it needs another."""
+        settings = self._settings
+        async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
+            try:
+                return await operation(await self._opened())
+            except NoCredentialsError:
+                await self.close()  # the next one looks for them again
+                raise
 
     async def _opened(self) -> Client:
         async with self._opening:
@@ -210,10 +218,6 @@ class S3Storage:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-
-
-class _Outside(StorageError):
-    """The range begins behind the end."""
 
 
 @asynccontextmanager
