@@ -1,11 +1,12 @@
 """The whole service on S3: what clients see of it, what becomes of jobs when it fails, and both backends together."""
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
@@ -134,6 +135,26 @@ async def test_direct_refers_to_the_store(on_s3: On, s3: S3Server, photo: bytes,
         assert "307" in document["paths"]["/api/v1/images/{image_id}/direct"]["get"]["responses"]
 
 
+async def test_private_reading(
+    s3: S3Server, bucket: str, tmp_path: Path, photo: bytes, plain: httpx.AsyncClient
+) -> None:
+    private = {"backend": "s3", "signed_urls": True, "signed_url_seconds": 40}
+    async with inline(tmp_path / "data", storage=private, s3=s3.settings(bucket)) as s:
+        job = await s.completed(photo)
+        image = f"/api/v1/images/{job['image_id']}"
+        assert (await s.http.get(image)).status_code == 401
+        url = (await s.http.get(image, headers=s.bearer())).json()["url"]
+        assert (await plain.get(url)).status_code == 200
+        assert (await s.http.get(f"{image}/direct?size=large")).json()["code"] == "signature_required"
+        page_url = s.parts.urls.of_page(job["image_id"], "large")
+        left = int(parse_qs(urlsplit(page_url).query)["expires"][0]) - time.time()
+        referred = await s.http.get(page_url)
+        assert referred.status_code == 307
+        life = int(parse_qs(urlsplit(referred.headers["Location"]).query)["X-Amz-Expires"][0])
+        assert left - 20 < life < left + 1
+        assert referred.headers["Cache-Control"] == f"private, max-age={life // 2}"
+
+
 async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:
     async with on_s3() as s:
         assert (await s.http.get("/info")).json()["storage"] == {"backend": "s3", "region": "us-east-1"}
@@ -142,7 +163,7 @@ async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:
         place = {"bucket": bucket, "region": "us-east-1", "endpoint": s3.url}
         assert shown.json()["storage"] == {"backend": "s3", "local": None, "s3": place, "total_images": 0}
         assert shown.json()["configuration"]["s3"]["secret_access_key"] == "configured"
-        assert shown.json()["configuration"]["s3"]["session_token"] == "not set"
+        assert shown.json()["configuration"]["s3"]["session_token"] == "(empty)"
         assert s3.settings(bucket)["secret_access_key"] not in shown.text
         page = await s.http.get("/dashboard", headers=s.operator)
         address = urlsplit(s3.url)

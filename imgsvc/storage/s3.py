@@ -65,7 +65,7 @@ class S3Storage:
         try:
             digest, size = await asyncio.to_thread(_content_md5, source)
         except OSError as error:
-            raise as_storage_error(error, f"putting failed: {error.strerror}") from error
+            raise as_storage_error(error, f"put {bucket}") from error
         await self._do(f"put {bucket}", put, size, once=bucket.startswith(HEALTH))
 
     async def remove(self, bucket: str, key: str) -> bool:

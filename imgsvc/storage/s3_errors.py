@@ -64,7 +64,7 @@ def as_storage_error(error: Exception, operation: str) -> StorageError:
     if _out_of_files(error):
         return StorageBusy(f"{operation}: too many open files")
     plain = _plain(error)
-    return StorageError(f"{operation}: {plain or type(error).__name__}", plain)
+    return StorageError(f"{operation}: {str(error) or plain or type(error).__name__}", plain)
 
 
 def _plain_code(error: ClientError) -> str:
