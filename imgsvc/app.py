@@ -44,10 +44,10 @@ from .jobs.workers import Lane, ProcessLane
 from .parts import Parts
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
-from .storage.local import LocalStorage
-from .storage.measured import MeasuredStorage
+from .storage.configured import Configured, configured
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
+from .telemetry.storage_probe import StorageProbe
 from .telemetry.system import Machine
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
     wait = settings.jobs.lock_wait_seconds
     async with (
         open_data_folder(settings, wait, metrics) as data,
+        configured(settings, metrics.storage_operation, doubles.storage) as stores,
         _authorization(settings) as remote,
-        _serving(settings, doubles, metrics, data, remote) as parts,
+        _serving(settings, doubles, metrics, data, stores, remote) as parts,
     ):
         yield parts
 
@@ -177,14 +178,19 @@ async def _authorization(settings: Settings) -> AsyncIterator[RemoteAuthorizatio
 
 @asynccontextmanager
 async def _serving(
-    settings: Settings, doubles: Doubles, metrics: Metrics, data: DataFolder, remote: RemoteAuthorization | None
+    settings: Settings,
+    doubles: Doubles,
+    metrics: Metrics,
+    data: DataFolder,
+    stores: Configured,
+    remote: RemoteAuthorization | None,
 ) -> AsyncIterator[Parts]:
-    """Everything that runs while the database is open."""
+    """Everything that runs while the database and the storages are open."""
     table = data.table
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
     await table.seed()
-    storage = MeasuredStorage(doubles.storage or LocalStorage(settings.storage.path), metrics.storage_operation)
-    metrics.uses_storage(storage.name)
+    for name in stores.storages:
+        metrics.uses_storage(name)
     lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
     endings = Endings()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
@@ -195,7 +201,7 @@ async def _serving(
     )
     queue = Queue(
         table,
-        storage,
+        stores.storages,
         preview_lanes=lanes[:1],
         render_lanes=lanes[1:],
         preview_memory=memory.preview,
@@ -211,7 +217,8 @@ async def _serving(
     mirror = _mirror(settings)
     places = Places(table, mirror)
     line = mirror.line if mirror else None
-    checks = Health(table, storage, lanes, settings.data, data.scratch, reserve, breaker, line)
+    probe = StorageProbe(stores.active, data.scratch / "health", data.instance)
+    checks = Health(table, probe, lanes, settings.data, reserve, breaker, line)
     unrecorded: set[str] = set()
     intake = Intake(
         table,
@@ -227,15 +234,14 @@ async def _serving(
         preview_memory=memory.preview,
         render_memory=memory.render,
         max_attempts=settings.jobs.max_attempts,
-        storage_backend=storage.name,
+        storage_backend=stores.active.name,
         max_waiting=settings.jobs.max_waiting,
         space=checks,
         accepted=queue.wake,
     )
-    storages = {storage.name: storage}
     housekeeping = Housekeeping(
         table,
-        storages,
+        stores.storages,
         data.staging,
         unrecorded,
         quota=quota,
@@ -256,8 +262,13 @@ async def _serving(
         attempts=Attempts(),
         authorization=remote,
         permissions=Permissions(settings.auth.permissions, remote),
-        urls=Urls(settings.service.public_url, Signatures.of(settings) if settings.storage.signed_urls else None),
-        storages=storages,
+        urls=Urls(
+            settings.service.public_url,
+            stores,
+            settings.s3.presigned_seconds,
+            Signatures.of(settings) if settings.storage.signed_urls else None,
+        ),
+        storages=stores.storages,
         health=checks,
         machine=await anyio.to_thread.run_sync(Machine, settings.database.path, settings.storage.path),
         dashboard=Dashboard(),

@@ -1,7 +1,8 @@
 """The data folder, held by this process alone, with its database open: for the service, or a command without one."""
 
+import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from .telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """`staging` holds uploads that are not yet processed, `scratch` what runs are making."""
+    """`staging` holds uploads that are not yet processed, `scratch` what runs are making.
+
+    `instance` names this folder among all services that may share a storage.
+    """
 
     lock: DataFolderLock
     table: Table
@@ -29,6 +33,7 @@ class DataFolder:
     figures: Figures
     staging: Path
     scratch: Path
+    instance: str
 
 
 @asynccontextmanager
@@ -42,6 +47,7 @@ async def open_data_folder(
     await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
         await anyio.to_thread.run_sync(_prepare, staging, scratch)
+        instance = await anyio.to_thread.run_sync(_instance, folder / "instance")
         db = await open_for_writing(settings.database.path)
         try:
             writer = Writer(db, metrics.query)
@@ -50,7 +56,7 @@ async def open_data_folder(
                 try:
                     figures = Figures(metrics.job_came_to)
                     table = Table(readers, writer, figures)
-                    yield DataFolder(lock, table, Overview(readers), figures, staging, scratch)
+                    yield DataFolder(lock, table, Overview(readers), figures, staging, scratch, instance)
                 finally:
                     writer.close()
         finally:
@@ -61,3 +67,12 @@ async def open_data_folder(
 def _prepare(staging: Path, scratch: Path) -> None:
     staging.mkdir(mode=0o700, exist_ok=True)
     empty_folder(scratch)
+
+
+def _instance(path: Path) -> str:
+    """Made at the first start. Nothing is lost with it but a probe of a few bytes that stays in the storage."""
+    with suppress(FileNotFoundError, ValueError):
+        return str(uuid.UUID(path.read_text("ascii").strip()))
+    made = str(uuid.uuid4())
+    path.write_text(f"{made}\n", "ascii")
+    return made

@@ -27,6 +27,8 @@ MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or large
 SECRETS = {
     ("storage", "url_signing_key"),
     ("storage", "url_signing_key_previous"),
+    ("s3", "secret_access_key"),
+    ("s3", "session_token"),
     ("auth", "jwt_secret_key"),
     ("auth", "jwt_secret_key_previous"),
     ("operator", "token"),
@@ -127,7 +129,7 @@ class Database(Section):
 
 
 class Storage(Section):
-    backend: Annotated[Literal["local"], Env("STORAGE_BACKEND")] = "local"
+    backend: Annotated[Literal["local", "s3"], Env("STORAGE_BACKEND")] = "local"
     path: Annotated[Path, Env("STORAGE_PATH")] = Path("data/storage")
     reserve_mb: Annotated[int, Field(ge=0)] = 256
     signed_urls: bool = False
@@ -139,6 +141,40 @@ class Storage(Section):
     @classmethod
     def _strong(cls, value: SecretStr) -> SecretStr:
         return _strong_secret(value)
+
+
+class S3(Section):
+    """In use where there is a bucket. Without keys here the usual chain has them: profile, role, web identity."""
+
+    bucket: Annotated[str, Env("AWS_S3_BUCKET_NAME"), Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{1,62})?$")] = ""
+    region: Annotated[str, Env("AWS_REGION"), Field(pattern=r"^[A-Za-z0-9-]{1,63}$")] = "us-east-1"
+    access_key_id: Annotated[str, Env("AWS_ACCESS_KEY_ID")] = ""
+    secret_access_key: Annotated[SecretStr, Env("AWS_SECRET_ACCESS_KEY")] = SecretStr("")
+    session_token: Annotated[SecretStr, Env("AWS_SESSION_TOKEN")] = SecretStr("")
+    endpoint_url: Annotated[str, Env("AWS_ENDPOINT_URL")] = ""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    encryption: Literal["AES256", "none"] = "AES256"
+    presigned_seconds: Annotated[int, Field(ge=1, le=WEEK_SECONDS)] = 3600
+    connections: Annotated[int, Field(ge=1, le=256)] = 16
+    connect_timeout_seconds: Seconds = 3
+    read_timeout_seconds: Seconds = 15
+    total_timeout_seconds: Seconds = 60
+    attempts: Annotated[int, Field(ge=1, le=20)] = 4
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("must be empty or an absolute http(s) URL without a user and a query")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _whole_keys(self) -> Self:
+        secret = bool(self.secret_access_key.get_secret_value())
+        if bool(self.access_key_id) != secret:
+            lacks = "secret_access_key (AWS_SECRET_ACCESS_KEY)" if not secret else "access_key_id (AWS_ACCESS_KEY_ID)"
+            raise ValueError(f"{lacks} is missing: the two keys go together")
+        return self
 
 
 class Auth(Section):
@@ -352,6 +388,7 @@ class Settings(BaseSettings):
     server: Server = Server()
     database: Database = Database()
     storage: Storage = Storage()
+    s3: S3 = S3()
     auth: Auth = Auth()
     operator: Operator = Operator()
     uploads: Uploads = Uploads()
@@ -361,6 +398,12 @@ class Settings(BaseSettings):
     workers: Workers = Workers()
     jobs: Jobs = Jobs()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _bucket_for_s3(self) -> Self:
+        if self.storage.backend == "s3" and not self.s3.bucket:
+            raise ValueError("[s3] bucket (AWS_S3_BUCKET_NAME) = '': is needed where [storage] backend is s3")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -433,8 +476,10 @@ def _dotenv(file: Path) -> Mapping[str, str | None]:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    section, *rest = (str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message  # of several sections: it names them itself
+    section, *rest = (str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"[{section}] {'.'.join(rest)}: there is no such setting" if rest else f"[{section}]: no such section"
     if not rest:

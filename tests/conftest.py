@@ -19,6 +19,7 @@ from imgsvc import Settings, testing
 from imgsvc.access.operators import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
+from tests.s3 import s3 as s3  # a fixture
 from tests.studio import Studio
 
 ENDED = ("completed", "failed")

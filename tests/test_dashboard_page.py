@@ -13,6 +13,7 @@ from playwright.async_api import Route, expect
 from fixtures import make
 from tests.browser import browsing
 from tests.dashboard import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed_until, signed_in
+from tests.s3 import S3Server
 from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.process
@@ -59,6 +60,17 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
         await page.wait_for_function(LOADED, arg=await jobs.locator("img").last.element_handle())
         assert [error for error in visit.console_errors if "415" not in error] == []
         assert visit.foreign == []
+
+
+async def test_pictures_in_the_object_storage_are_seen(s3: S3Server, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, **s3.environment(s3.bucket())) as server:
+        assert server.job_ended(server.upload(make.jpeg()).json()["job_id"])["status"] == "completed"
+        async with signed_in(server) as visit:
+            picture = visit.page.locator("#recent-body tbody img")
+            await visit.page.wait_for_function(LOADED, arg=await picture.element_handle())
+            await expect(visit.page.locator("#storage-body")).to_contain_text(s3.url)
+            assert visit.console_errors == []
+            assert {url.split("/")[2] for url in visit.foreign} == {s3.url.split("/")[2]}
 
 
 async def test_failed_job_is_shown_with_its_reason_and_retried(fresh: ServerProcess) -> None:

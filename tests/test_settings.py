@@ -1,3 +1,4 @@
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ BAD = [
     ("IMGSVC_SERVER_MAX_HEADER_KB", "0", "[server] max_header_kb"),
     ("IMGSVC_SERVER_GRACEFUL_SECONDS", "0", "[server] graceful_seconds"),
     ("STORAGE_BACKEND", "floppy", "[storage] backend"),
+    ("AWS_S3_BUCKET_NAME", "a/b", "[s3] bucket"),
+    ("AWS_REGION", "", "[s3] region"),
+    ("AWS_ENDPOINT_URL", "minio:9000", "[s3] endpoint_url"),
+    ("IMGSVC_S3_ADDRESSING", "both", "[s3] addressing"),
+    ("IMGSVC_S3_PRESIGNED_SECONDS", "0", "[s3] presigned_seconds"),
+    ("IMGSVC_S3_PRESIGNED_SECONDS", "604801", "[s3] presigned_seconds"),
+    ("IMGSVC_S3_CONNECTIONS", "0", "[s3] connections"),
+    ("IMGSVC_S3_ATTEMPTS", "0", "[s3] attempts"),
     ("JWT_ALGORITHM", "none", "[auth] jwt_algorithm"),
     ("MAX_UPLOAD_SIZE_MB", "0", "[uploads] max_size_mb"),
     ("MAX_UPLOAD_SIZE_MB", "nan", "[uploads] max_size_mb"),
@@ -256,6 +265,19 @@ def test_a_short_secret_is_refused_and_not_repeated(folder: Path, secret: str, i
 )
 def test_a_misplaced_secret_is_not_repeated(folder: Path, toml: str) -> None:
     assert "hush" not in problem(folder, toml=toml)
+
+
+def test_s3_needs_a_bucket_and_both_keys(folder: Path) -> None:
+    assert problem(folder, {"STORAGE_BACKEND": "s3"}).startswith("[s3] bucket (AWS_S3_BUCKET_NAME) = '': ")
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"}
+    for name, lacking in (("AWS_ACCESS_KEY_ID", "secret_access_key"), ("AWS_SECRET_ACCESS_KEY", "access_key_id")):
+        message = problem(folder, {name: keys[name]})
+        assert message.startswith("[s3]: ") and lacking in message and keys[name] not in message
+    settings = load(
+        folder, {**keys, "STORAGE_BACKEND": "s3", "AWS_S3_BUCKET_NAME": "pictures", "AWS_SESSION_TOKEN": "psst"}
+    )
+    assert settings.s3.secret_access_key.get_secret_value() == "hush"
+    assert not {"hush", "psst"} & set(re.findall(r"\w+", f"{settings!r} {settings} {settings.model_dump_json()}"))
 
 
 @pytest.mark.parametrize("secret", ["", "s" * 32, "é" * 16])

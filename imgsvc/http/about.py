@@ -109,10 +109,11 @@ async def root(request: Request) -> Response:
 async def info(request: Request) -> Response:
     settings = parts_of(request).settings
     limit = settings.rate_limit
+    region = settings.s3.region if settings.storage.backend == "s3" else None
     return answer(
         Info(
             service=ServiceInfo(name=settings.service.name, version=__version__),
-            storage=StorageInfo(backend=settings.storage.backend, region=None),
+            storage=StorageInfo(backend=settings.storage.backend, region=region),
             processing=ProcessingInfo(
                 image_sizes=settings.images.sizes,
                 webp_quality=settings.images.webp_quality,

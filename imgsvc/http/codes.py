@@ -219,6 +219,11 @@ CODES = {
         "Whoever knows what the user may do, or the keys that tokens are signed with, could not be asked.",
         "Send it again after Retry-After seconds. The operator sees at /api/v1/health/auth how that server is doing.",
     ),
+    "storage_not_configured": Code(
+        503,
+        "The image is kept in a storage that the settings do not name any more; it is not lost.",
+        "The operator must put that storage back into the settings (for S3: [s3] bucket and its keys).",
+    ),
     "storage_full": Code(
         507,
         "Free space is below the reserve, so nothing new is accepted; what was accepted is still processed.",

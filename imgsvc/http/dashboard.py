@@ -16,7 +16,7 @@ from .problems import Problem
 from .urls import Urls
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{pictures}; connect-src 'self'; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 PAGES = ("dashboard.html", "login.html")
@@ -42,7 +42,7 @@ async def page(request: Request) -> Response:
         if not gate.wants_page(request):
             raise
         return _page(request, "login.html", refusal.status, refusal.headers)
-    return _page(request, "dashboard.html")
+    return _page(request, "dashboard.html", images_from=await parts_of(request).urls.foreign_origin())
 
 
 @operation("operator", "The page to sign in", answers={200: SHOWN})
@@ -102,9 +102,23 @@ def _pictured(shown: Everybody, urls: Urls) -> Everybody:
     return shown.model_copy(update={"processing": shown.processing.model_copy(update={"recent_jobs": jobs})})
 
 
-def _page(request: Request, name: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _page(
+    request: Request,
+    name: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    images_from: str = "",
+) -> Response:
     """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
     root = b".." if str(request.scope["path"]).count("/") > 1 else b"."
     content = FILES[name].body.replace(b"{root}", root)
-    security = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"}
+    security = {
+        "Content-Security-Policy": _policy(images_from),
+        "Cache-Control": "no-store",
+    }
     return Response(content, status, {**security, **(headers or {})}, media_type="text/html")
+
+
+def _policy(images_from: str) -> str:
+    """The service may refer a picture's request to the object storage at this origin."""
+    return POLICY.format(pictures=f" {images_from}" if images_from else "")

@@ -162,9 +162,18 @@ class LocalStorage(BaseModel):
     reserve_mb: int
 
 
+class S3Storage(BaseModel):
+    """`endpoint` is null at AWS."""
+
+    bucket: str
+    region: str
+    endpoint: str | None
+
+
 class Storage(BaseModel):
     backend: str
     local: LocalStorage | None = None
+    s3: S3Storage | None = None
     total_images: int
 
 

@@ -98,6 +98,7 @@ EXAMPLE: dict[str, Any] = {
             "disk": {"total_gb": 78.2, "used_gb": 20.1, "free_gb": 58.1, "percent": 25.7},
             "reserve_mb": 256,
         },
+        "s3": None,
         "total_images": 1200,
     },
     "rate_limits": {

@@ -1,7 +1,7 @@
 """Bytes of a variant: conditional requests and single ranges (RFC 9110), cacheable as long as its URL is good."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -53,20 +53,26 @@ class Served:
         return datetime.fromisoformat(self.modified).replace(microsecond=0)
 
 
-async def serve(request: Request, storage: Storage, served: Served, cache_control: str = IMMUTABLE) -> Response:
-    headers = {
-        "ETag": served.etag,
-        "Last-Modified": format_datetime(served.last_modified, usegmt=True),
-        "Cache-Control": cache_control,
-        "Accept-Ranges": "bytes",
-        "Content-Type": "image/webp",
-    }
+async def refer(request: Request, served: Served, address: Callable[[], Awaitable[str]], seconds: int) -> Response:
+    """To the storage itself, at an address that is good for so many seconds; a condition is decided here.
+
+    Half of that time the referral may be kept: whoever follows it then has the other half to fetch the bytes.
+    """
+    unchanged = _unchanged(parsed(request, ByteHeaders), served, seconds)
+    if unchanged:
+        return unchanged
+    return Response(
+        status_code=307, headers={"Location": await address(), "Cache-Control": f"private, max-age={seconds // 2}"}
+    )
+
+
+async def serve(request: Request, storage: Storage, served: Served, left: int | None = None) -> Response:
+    """`left`: for how many seconds more this URL is good; None: for ever."""
     wanted = parsed(request, ByteHeaders)
-    if _outdated(wanted, served):
-        raise precondition_failed()
-    if _not_modified(wanted, served):
-        del headers["Content-Type"]
-        return Response(status_code=304, headers=headers)
+    unchanged = _unchanged(wanted, served, left)
+    if unchanged:
+        return unchanged
+    headers = {**_headers(served, left), "Content-Type": "image/webp"}
     start, length = (0, served.size_bytes) if request.method == "HEAD" else _range(wanted, served)
     status = 200
     if length < served.size_bytes:
@@ -79,6 +85,22 @@ async def serve(request: Request, storage: Storage, served: Served, cache_contro
     if len(blob.first) == length:
         return Response(blob.first, status, headers)
     return StreamingResponse(_all(blob), status, headers)
+
+
+def _headers(served: Served, left: int | None) -> dict[str, str]:
+    return {
+        "ETag": served.etag,
+        "Last-Modified": format_datetime(served.last_modified, usegmt=True),
+        "Cache-Control": IMMUTABLE if left is None else f"private, max-age={left}",
+        "Accept-Ranges": "bytes",
+    }
+
+
+def _unchanged(wanted: ByteHeaders, served: Served, left: int | None) -> Response | None:
+    """304 where a condition says that the client has it already. Raises Problem (412)."""
+    if _outdated(wanted, served):
+        raise precondition_failed()
+    return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
 
 
 async def _all(blob: Blob) -> AsyncIterator[bytes]:

@@ -14,7 +14,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "X-Trace-ID": ("The id in every log line of this request and of the job it starts.", TRACE, TRACE_EXAMPLE),
     "X-Correlation-ID": ("The same as X-Trace-ID.", TRACE, TRACE_EXAMPLE),
     "Location": (
-        "Where the job can be followed.",
+        "Where the job can be followed, or where the bytes are.",
         {"type": "string", "format": "uri-reference"},
         f"/api/v1/images/jobs/{JOB_ID}",
     ),

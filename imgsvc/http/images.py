@@ -1,6 +1,6 @@
 """An image: what it is, and its bytes."""
 
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import anyio
 import structlog
@@ -13,8 +13,9 @@ from ..access.tokens import Identity
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
+from ..storage.base import StorageNotConfigured
 from .answers import IMAGE_ID, answer, shown
-from .files import ByteHeaders, Served, serve
+from .files import ByteHeaders, Served, refer, serve
 from .ids import UUID, path_id
 from .jobs import dimensions, public_metadata
 from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
@@ -36,6 +37,7 @@ MAX_BATCH = 50
 END_RUN_SECONDS = 10.0  # a worker is killed within milliseconds; publishing may take longer
 READY_IN_SECONDS = 2  # what a client is told to wait for an image whose job still runs
 NOT_THERE = ("image_not_found", "image_not_ready")
+OUT_OF_REACH = ("storage_not_configured", "overloaded")
 
 
 KEY = f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"
@@ -69,14 +71,14 @@ class ImageInfo(BaseModel):
     "One variant of an image",
     query=SizeQuery,
     answers={200: ImageInfo},
-    errors=(*NOT_THERE, "size_not_available", "method_not_allowed", "overloaded"),
+    errors=(*NOT_THERE, "size_not_available", "method_not_allowed", *OUT_OF_REACH),
     private=TOKEN_OF_ORG,
 )
 async def info(request: Request) -> Response:
     job, size = await _image(request, await reader_of(request))
     colour = job.measured.get("dominant_color")
     metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
-    url = parts_of(request).urls.variant(job, size)
+    url = await parts_of(request).urls.variant(job, size)
     return answer(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
 
@@ -127,7 +129,7 @@ class Deleted(BaseModel):
     "images",
     "All variants of an image, and its metadata",
     answers={200: AllUrls},
-    errors=(*NOT_THERE, "overloaded"),
+    errors=(*NOT_THERE, *OUT_OF_REACH),
     private=TOKEN_OF_ORG,
 )
 async def every_size(request: Request) -> Response:
@@ -138,7 +140,7 @@ async def every_size(request: Request) -> Response:
         raise image_not_found()
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
-    urls = parts_of(request).urls.of(job)
+    urls = await parts_of(request).urls.of(job)
     return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
 
 
@@ -186,7 +188,12 @@ async def batch(request: Request) -> Response:
         if job is None or hidden(job, who) or size not in job.ready:
             missing.append(image_id)
             continue
-        url, colour = parts.urls.variant(job, size), job.measured.get("dominant_color")
+        try:
+            url = await parts.urls.variant(job, size)
+        except StorageNotConfigured:
+            missing.append(image_id)
+            continue
+        colour = job.measured.get("dominant_color")
         images.append(BatchImage(image_id=job.image_id, url=url, size=size, dominant_color=colour))
     return answer(Batch(images=images, requested=len(asked), found=len(images), missing=missing))
 
@@ -233,7 +240,11 @@ BYTES = {
     206: Answer("The range that was asked for.", IMAGE, ("ETag", "Last-Modified", "Accept-Ranges", "Content-Range")),
     304: Answer("You have it already.", headers=("ETag", "Last-Modified", "Cache-Control")),
 }
-BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", "overloaded")
+REFERRED = Answer(
+    "The object storage has the bytes: they are there for as long as the address in Location is good.",
+    headers=("Location", "Cache-Control"),
+)
+BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", *OUT_OF_REACH)
 
 
 class SignedSize(SizeQuery, SignedQuery):
@@ -245,16 +256,21 @@ class SignedSize(SizeQuery, SignedQuery):
     "The bytes of one variant",
     query=SizeQuery,
     headers=ByteHeaders,
-    answers=BYTES,
+    answers={**BYTES, 307: REFERRED},
     errors=(*NOT_THERE, "size_not_available", *BYTE_ERRORS),
     head=True,
     private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
     """They never change while the image exists: conditional requests and single ranges save most of the traffic."""
-    cache_control = opened(request, DEFAULT_SIZE)
+    left = opened(request, DEFAULT_SIZE)
     job, size = await _image(request)
-    return await _serve(request, job, size, cache_control)
+    urls, served = parts_of(request).urls, _served(job, size)
+    if urls.is_presigned(job):
+        method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
+        seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
+        return await refer(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
+    return await serve(request, parts_of(request).storages[job.storage_backend], served, left)
 
 
 @operation(
@@ -268,14 +284,16 @@ async def direct(request: Request) -> Response:
 )
 async def stored(request: Request) -> Response:
     """What the table lists under this very path, never a path by itself."""
-    cache_control = opened(request)
+    left = opened(request)
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
     job = await parts_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
     size = rest.removesuffix(".webp")
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
-    return await _serve(request, job, size, cache_control)
+    if parts_of(request).urls.is_presigned(job):
+        raise image_not_found()
+    return await serve(request, parts_of(request).storages[job.storage_backend], _served(job, size), left)
 
 
 async def _image(request: Request, who: Identity | None = None) -> tuple[Job, str]:
@@ -294,13 +312,12 @@ async def _image(request: Request, who: Identity | None = None) -> tuple[Job, st
     raise image_not_ready(READY_IN_SECONDS)
 
 
-async def _serve(request: Request, job: Job, size: str, cache_control: str) -> Response:
+def _served(job: Job, size: str) -> Served:
     made = job.measured["variants"][size]
-    served = Served(
+    return Served(
         bucket=job.storage_bucket,
         key=job.ready[size],
         size_bytes=made["size_bytes"],
         digest=made["sha256"],
         modified=job.completed_at or job.started_at or job.created_at,
     )
-    return await serve(request, parts_of(request).storages[job.storage_backend], served, cache_control)

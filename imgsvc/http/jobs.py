@@ -118,7 +118,7 @@ def status_of(job: Job) -> JobStatus:
     "The URLs and metadata of a completed job",
     access="optional",
     answers={200: JobResult},
-    errors=("job_not_found", "not_completed", "overloaded"),
+    errors=("job_not_found", "not_completed", "storage_not_configured", "overloaded"),
     private=TOKEN_OF_ORG,
 )
 async def result(request: Request) -> Response:
@@ -134,7 +134,7 @@ async def result(request: Request) -> Response:
             job_id=job.job_id,
             image_id=job.image_id,
             status=job.status,
-            urls=parts_of(request).urls.of(job),
+            urls=await parts_of(request).urls.of(job),
             metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
             completed_at=job.completed_at,
         )

@@ -14,7 +14,6 @@ from ..access.signing import EXPIRES, SignatureExpired, SignatureInvalid
 from ..access.tokens import Identity
 from ..jobs.model import Job
 from ..parts import parts_of
-from .files import IMMUTABLE
 from .operations import Private
 from .parameters import Query
 from .problems import signature_expired, signature_invalid, signature_required
@@ -48,11 +47,14 @@ def hidden(job: Job, who: Identity | None) -> bool:
     return who is not None and job.org_id != who.org_id
 
 
-def opened(request: Request, default_size: str = "") -> str:
-    """The Cache-Control of what this URL opens; `default_size` where `size` is part of it. Raises Problem (403)."""
+def opened(request: Request, default_size: str = "") -> int | None:
+    """How many seconds this URL is good for; None: for ever. `default_size` where `size` is part of it.
+
+    Raises Problem (403).
+    """
     signatures = parts_of(request).urls.signatures
     if signatures is None:
-        return IMMUTABLE
+        return None
     given = request.query_params
     expires, signature = given.getlist("expires"), given.getlist("signature")
     if not (expires and signature):
@@ -61,12 +63,11 @@ def opened(request: Request, default_size: str = "") -> str:
     if max(len(expires), len(signature), len(sizes)) > 1:
         raise signature_invalid()
     try:
-        left = signatures.seconds_left(_path(request), sizes[0], expires[0], signature[0])
+        return signatures.seconds_left(_path(request), sizes[0], expires[0], signature[0])
     except SignatureInvalid:
         raise signature_invalid() from None
     except SignatureExpired:
         raise signature_expired() from None
-    return f"private, max-age={left}"
 
 
 def _path(request: Request) -> str:

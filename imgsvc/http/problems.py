@@ -23,7 +23,7 @@ from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
 from ..staged import NoSpace, Rejected, UnsupportedType, UploadTooLarge
-from ..storage.base import NotStored, StorageError
+from ..storage.base import NotStored, StorageError, StorageNotConfigured
 
 log = structlog.get_logger()
 
@@ -204,6 +204,12 @@ def overloaded(detail: str, retry_after: int = 5, **more: int) -> Problem:
     return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)}, **more)
 
 
+def storage_not_configured(error: StorageNotConfigured) -> Problem:
+    log.error("storage_not_configured", reason=str(error))
+    detail = "The image is kept in a storage that this service is not set up for any more."
+    return Problem(503, "storage_not_configured", detail, headers={"Retry-After": "3600"})
+
+
 def storage_full(error: NoSpace) -> Problem:
     detail = "There is not enough free space to accept the upload."
     more = {"limit_bytes": error.reserve, "measured_bytes": error.free} if error.reserve else {}
@@ -254,6 +260,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     NotStored: lambda _: image_not_found(),
+    StorageNotConfigured: storage_not_configured,
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
 }
 

@@ -12,6 +12,8 @@ from .model import Job
 
 log = structlog.get_logger()
 
+WITHDRAW_SECONDS = 20.0  # a storage that hangs must not hold up whoever deletes: a later sweep goes on
+
 
 async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: Path) -> dict[str, str]:
     """Put the named variants, side by side; returns {variant: key}. Raises StorageError if any could not be put."""
@@ -34,11 +36,17 @@ async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: P
 
 async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int, bool]:
     """Remove what was put: how many files there were, and whether storage has confirmed that all are gone."""
-    removed, confirmed = 0, True
-    for key in keys:
+    wanted = list(keys)
+    found: list[bool] = []
+
+    async def remove(key: str) -> None:
         try:
-            removed += await storage.remove(job.storage_bucket, key)
+            found.append(await storage.remove(job.storage_bucket, key))
         except StorageError as error:
             log.warning("withdraw_failed", job_id=job.job_id, trace_id=job.trace_id, key=key, reason=str(error))
-            confirmed = False
-    return removed, confirmed
+
+    with anyio.move_on_after(WITHDRAW_SECONDS):
+        async with anyio.create_task_group() as group:
+            for key in wanted:
+                group.start_soon(remove, key)
+    return sum(found), len(found) == len(wanted)

@@ -1,7 +1,7 @@
 """The table is the queue: two channels hand one claimed job at a time to a lane that is free."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -84,7 +84,7 @@ class Queue:
     def __init__(
         self,
         table: Table,
-        storage: Storage,
+        storages: Mapping[str, Storage],
         *,
         preview_lanes: Sequence[Lane],
         render_lanes: Sequence[Lane],
@@ -98,7 +98,7 @@ class Queue:
     ) -> None:
         self._table = table
         self._endings = endings
-        self._storage = storage
+        self._storages = storages
         self._staging = staging
         self._scratch = scratch
         self._limits = limits
@@ -220,7 +220,8 @@ class Queue:
                 await changed.wait()
 
     def _begin(self, side: _Side, job: Job) -> Run:
-        run = Run(job, self._table, self._storage, self._staging, self._scratch, self._limits, self._made)
+        storage = self._storages[job.storage_backend]  # where its preview is, whatever new uploads go to
+        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._made)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)

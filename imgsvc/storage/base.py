@@ -2,12 +2,20 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 class StorageError(Exception):
-    """The backend could not do it now; the message may be logged but not sent to a client."""
+    """The backend could not do it now; the message may be logged but not sent to a client.
+
+    `plain` says why in words that anybody may read, where there are some.
+    """
+
+    def __init__(self, message: str, plain: str = "") -> None:
+        super().__init__(message)
+        self.plain = plain
 
 
 class NotStored(StorageError):
@@ -18,12 +26,29 @@ class StorageBusy(StorageError):
     """This process has run out of something for a moment (open files): nothing is wrong with the storage."""
 
 
+class StorageNotConfigured(StorageError):
+    """A row names a backend that the service is not set up for any more."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(f"the storage {backend!r} is not configured")
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """Stored bytes being read: `first` is already here, `rest` follows (empty for a small file)."""
 
     first: bytes
     rest: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One stored file, as a listing shows it."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    modified: datetime
 
 
 class Storage(Protocol):
@@ -37,3 +62,11 @@ class Storage(Protocol):
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         """Read `length` bytes from `start`. Raises NotStored or StorageError."""
+
+
+@runtime_checkable
+class Presigning(Protocol):
+    """A storage that clients can fetch from themselves."""
+
+    async def url(self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> str:
+        """An address of it that is good for so many seconds, whether it is there or not. Raises StorageError."""

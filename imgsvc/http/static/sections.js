@@ -52,7 +52,7 @@ export function database({ database: one }) {
 }
 
 export function storage({ storage: one }) {
-  const { local } = one;
+  const { local, s3 } = one;
   return [
     local?.disk ? disk('Disk of the pictures', local.disk) : null,
     facts(
@@ -60,6 +60,9 @@ export function storage({ storage: one }) {
       ['Images', number(one.total_images)],
       local && ['Folder', path(local.path)],
       local && ['Kept free', megabytes(local.reserve_mb)],
+      s3 && ['Bucket', foreign(s3.bucket)],
+      s3 && ['Region', foreign(s3.region)],
+      s3 && ['At', s3.endpoint === null ? 'AWS' : foreign(s3.endpoint)],
     ),
     local && !local.disk ? empty('The folder can not be looked at: see that it is there and mounted.') : null,
   ].filter(Boolean);

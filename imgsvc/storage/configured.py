@@ -1,0 +1,74 @@
+"""The storages that the settings name, opened."""
+
+import importlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+
+from ..settings import Settings
+from .base import Blob, Presigning, Storage, StorageNotConfigured, Stored
+from .local import LocalStorage
+from .measured import MeasuredStorage, Told
+
+
+class NotConfigured:
+    """In the place of a backend that rows name and the settings don't: everything about it fails."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def put(self, bucket: str, key: str, source: Path) -> None:  # noqa: ARG002
+        raise StorageNotConfigured(self.name)
+
+    async def remove(self, bucket: str, key: str) -> bool:  # noqa: ARG002
+        raise StorageNotConfigured(self.name)
+
+    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:  # noqa: ARG002
+        raise StorageNotConfigured(self.name)
+
+    async def size(self, bucket: str, key: str) -> int | None:  # noqa: ARG002
+        raise StorageNotConfigured(self.name)
+
+    async def fetch(self, bucket: str, key: str, target: Path) -> None:  # noqa: ARG002
+        raise StorageNotConfigured(self.name)
+
+    async def everything(self) -> AsyncIterator[Stored]:
+        raise StorageNotConfigured(self.name)
+        yield
+
+
+class Storages(dict[str, Storage]):
+    """{name: storage} of all that are configured. One that is not is there too, and fails."""
+
+    def __missing__(self, name: str) -> Storage:
+        return NotConfigured(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """All storages, the one for new uploads among them, and those that clients can fetch from themselves."""
+
+    storages: Storages
+    active: Storage
+    presigning: Mapping[str, Presigning]
+
+
+@asynccontextmanager
+async def configured(
+    settings: Settings, told: Told | None = None, double: Storage | None = None
+) -> AsyncIterator[Configured]:
+    """S3 only where it has a bucket. `told` hears of every operation; `double` takes the place of the active one."""
+    async with AsyncExitStack() as stack:
+        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path)}
+        if settings.s3.bucket:
+            module = await anyio.to_thread.run_sync(importlib.import_module, f"{__package__}.s3")
+            found["s3"] = await stack.enter_async_context(module.s3_storage(settings.s3))
+        active = double.name if double else settings.storage.backend
+        if double:
+            found[active] = double
+        storages = Storages({name: MeasuredStorage(one, told) if told else one for name, one in found.items()})
+        presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
+        yield Configured(storages, storages[active], presigning)

@@ -1,0 +1,63 @@
+"""Does the storage still take, give and remove? Under `.health`, which holds nobody's picture."""
+
+import time
+from math import inf
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from ..storage.base import NotStored, Storage, StorageError
+
+PROVE_EVERY_SECONDS = {"s3": 300.0}  # where each request is paid for, a read has to do between two proofs
+PROBE = b"ok"
+
+
+class StorageProbe:
+    """`file` is written here and put there. `instance` tells the services apart that share a storage."""
+
+    def __init__(self, storage: Storage, file: Path, instance: str) -> None:
+        self._storage = storage
+        self._file = file
+        self._every = PROVE_EVERY_SECONDS.get(storage.name, 0.0)
+        self._bucket = f".health/{instance}" if self._every else ".health"
+        self._proved = -inf
+
+    async def check(self) -> str:
+        """What was done, in words. Raises StorageError or OSError; then the next check does it all again."""
+        if not self._every:
+            try:
+                await self._put_and_read()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._remove()
+            return "written, read and removed"
+        proved, self._proved = self._proved, -inf
+        if time.monotonic() - proved < self._every and await self._still_there():
+            self._proved = proved
+            return "read"
+        await self._put_and_read()
+        await self._remove()
+        await self._put_and_read()  # it stays, for the reads until the next proof
+        self._proved = time.monotonic()
+        return "written, read and removed"
+
+    async def _still_there(self) -> bool:
+        try:
+            await self._read()
+        except NotStored:  # somebody tidied up
+            return False
+        return True
+
+    async def _put_and_read(self) -> None:
+        await anyio.to_thread.run_sync(self._file.write_bytes, PROBE)
+        await self._storage.put(self._bucket, "probe", self._file)
+        await self._read()
+
+    async def _read(self) -> None:
+        blob = await self._storage.read(self._bucket, "probe", 0, len(PROBE))
+        if blob.first != PROBE:
+            raise StorageError("what was read is not what was written", "What was read is not what was written.")
+
+    async def _remove(self) -> None:
+        await self._storage.remove(self._bucket, "probe")
