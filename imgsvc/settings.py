@@ -1,7 +1,8 @@
 """config.toml, a .env file beside it, and the environment become one frozen Settings.
 
 A later source overrides an earlier one. Every setting has an environment name: the one in the field's `Env` mark, or
-IMGSVC_{SECTION}_{FIELD}. config.toml in the repository shows them all with their units and consequences.
+IMGSVC_{SECTION}_{FIELD}. `{NAME}_FILE` names a file that holds the value, as container engines hand over secrets.
+config.toml in the repository shows all settings with their units and consequences.
 """
 
 import ipaddress
@@ -24,6 +25,7 @@ from .imaging.recipe import MAX_SIDE, Recipe, Variant
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
 SECRETS = {("auth", "jwt_secret_key"), ("operator", "token")}
+MAX_VALUE_BYTES = 65_536  # of a file that holds a setting's value
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -290,7 +292,7 @@ class Settings(BaseSettings):
         values = _toml(file)
         for names in (_dotenv(file.parent / ".env"), os.environ if environ is None else environ):
             for section, field, name in environment_names():
-                text = names.get(name)
+                text = _given(names, name, f"[{section}] {field}")
                 if text is not None and isinstance(values.setdefault(section, {}), dict):
                     values[section][field] = text
         try:
@@ -334,6 +336,28 @@ def _dotenv(file: Path) -> Mapping[str, str | None]:
         return dotenv_values(file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} can't be read: {error}") from None
+
+
+def _given(names: Mapping[str, str | None], name: str, setting: str) -> str | None:
+    """What `name` is set to, or what stands in the file that `{name}_FILE` names. Raises SettingsError."""
+    text, file = names.get(name), names.get(f"{name}_FILE")
+    if not file:
+        return text
+    label = f"{setting} ({name}_FILE) = {file!r}"
+    if text is not None:
+        raise SettingsError(f"{label}: {name} is set too; give one of them")
+    try:
+        with Path(file).open("rb") as stream:
+            value = stream.read(MAX_VALUE_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{label}: can't be read: {reason}") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise SettingsError(f"{label}: is larger than {MAX_VALUE_BYTES} bytes")
+    value = re.sub(r"\r?\n\Z", "", value)
+    if not value:  # a secret that was not filled in must not end as one that nobody chose
+        raise SettingsError(f"{label}: is empty")
+    return value
 
 
 def _first_problem(error: ValidationError) -> str:
