@@ -2,9 +2,9 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..settings import MEGABYTE, Workers
+from .cgroup import memory_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
 PREVIEW_SHARE = 0.25  # of the memory for jobs, up to PREVIEW_MOST
@@ -25,15 +25,17 @@ class MemoryTooSmall(Exception):
 
 
 def render_lanes(workers: Workers) -> int:
-    """As configured, or one for each processor that this process may use."""
+    """As configured, or one for each processor that this process may use, as long as memory is left for their jobs."""
     if workers.count:
         return workers.count
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    room = _total(workers) // 2 // IDLE_WORKER_BYTES - 1  # the preview lane is one more
+    return max(1, min(processors, room))
 
 
 def budget(workers: Workers) -> Budget:
     """Divide `memory_mb` (0: half of what this machine or container has). Raises MemoryTooSmall."""
-    total = workers.memory_mb * MEGABYTE or machine_memory() // 2
+    total = _total(workers)
     idle = (render_lanes(workers) + 1) * IDLE_WORKER_BYTES
     preview = min(PREVIEW_MOST, int((total - idle) * PREVIEW_SHARE))
     if preview < SMALLEST_PREVIEW:
@@ -45,11 +47,11 @@ def budget(workers: Workers) -> Budget:
     return Budget(preview, total - idle - preview)
 
 
+def _total(workers: Workers) -> int:
+    return workers.memory_mb * MEGABYTE or machine_memory() // 2
+
+
 def machine_memory() -> int:
-    """Bytes of memory: the container's limit (cgroup v2) where there is one."""
+    """Bytes of memory: the limit of the container or unit where there is one."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
+    return min(total, memory_limit() or total)
