@@ -124,6 +124,22 @@ def health(
     typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout)["status"])
 
 
+@app.command()
+def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Look for what tends to be wrong with a machine and its settings. Changes nothing, needs no running service."""
+    from .commands.doctor import examine
+    from .commands.ticks import print_tick
+
+    examined = []
+    for one in examine(_loaded(config)):
+        examined.append(one)
+        if not as_json:
+            print_tick(one.finding.status, one.check, one.finding.said, one.finding.advice)
+    if as_json:
+        typer.echo(json.dumps([one.as_json for one in examined], indent=2))
+    raise typer.Exit(FAILED if any(one.finding.status == "wrong" for one in examined) else 0)
+
+
 @jobs.command("list")
 def list_jobs(
     status: Annotated[

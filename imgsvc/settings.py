@@ -109,7 +109,7 @@ class Database(Section):
     @field_validator("path")
     @classmethod
     def _file(cls, value: Path) -> Path:
-        if not value.name or value.is_dir():
+        if not value.name or os.path.isdir(value):  # noqa: PTH112, false too where this user may not look
             raise ValueError("must be the path of a file")
         return value
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from imgsvc.jobs.budget import MEGABYTE, MemoryTooSmall, budget, render_lanes
-from imgsvc.settings import Workers
+from imgsvc.jobs.budget import MemoryTooSmall, budget, render_lanes
+from imgsvc.settings import MEGABYTE, Workers
 
 PROCESSORS = 32
 

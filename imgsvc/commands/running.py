@@ -31,18 +31,30 @@ class Running:
         timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
         """The JSON answer to a request as the operator; `timeout` in seconds. Raises CommandFailed."""
+        answer = self.ask(method, path, query, timeout)
+        body = answer.json()
+        if answer.is_error:
+            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
+        return dict(body)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> httpx.Response:
+        """The answer, whatever its status, which is JSON. Raises CommandFailed."""
         headers = {"Authorization": f"Bearer {self.token}", **({"Host": self.host} if self.host else {})}
         url = f"{self.address}{path}"
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
                 answer = client.request(method, url, params=query, headers=headers)
-            body = answer.json()
+            answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
-        if answer.is_error:
-            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
-        return dict(body)
+        return answer
 
 
 def running(settings: Settings) -> Running | None:
