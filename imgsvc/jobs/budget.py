@@ -7,6 +7,8 @@ from ..settings import MEGABYTE, Workers
 from .cgroup import memory_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
+SERVICE_BYTES = 160 * MEGABYTE  # the service's own process, while many upload at once
+IDLE_SHARE = 3  # where lanes are counted automatically, idle workers take up to a third
 PREVIEW_SHARE = 0.25  # of the memory for jobs, up to PREVIEW_MOST
 PREVIEW_MOST = 128 * MEGABYTE
 SMALLEST_PREVIEW = 20 * MEGABYTE
@@ -29,13 +31,13 @@ def render_lanes(workers: Workers) -> int:
     if workers.count:
         return workers.count
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    room = _total(workers) // 2 // IDLE_WORKER_BYTES - 1  # the preview lane is one more
+    room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # the preview lane is one more
     return max(1, min(processors, room))
 
 
 def budget(workers: Workers) -> Budget:
-    """Divide `memory_mb` (0: half of what this machine or container has). Raises MemoryTooSmall."""
-    total = _total(workers)
+    """Divide what is granted. Raises MemoryTooSmall."""
+    total = granted(workers)
     idle = (render_lanes(workers) + 1) * IDLE_WORKER_BYTES
     preview = min(PREVIEW_MOST, int((total - idle) * PREVIEW_SHARE))
     if preview < SMALLEST_PREVIEW:
@@ -47,11 +49,21 @@ def budget(workers: Workers) -> Budget:
     return Budget(preview, total - idle - preview)
 
 
-def _total(workers: Workers) -> int:
-    return workers.memory_mb * MEGABYTE or machine_memory() // 2
+def granted(workers: Workers) -> int:
+    """Bytes for all worker processes together: `memory_mb`, or by itself.
+
+    A limit is there for us alone, so that all of it is used; a machine is shared, so that half of it is.
+    """
+    if workers.memory_mb:
+        return workers.memory_mb * MEGABYTE
+    there = machine_memory()
+    return there // 2 if there == _physical() else max(there // 2, there - SERVICE_BYTES)
 
 
 def machine_memory() -> int:
     """Bytes of memory: the limit of the container or unit where there is one."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(total, memory_limit() or total)
+    return min(_physical(), memory_limit() or _physical())
+
+
+def _physical() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 from ...imaging.header import Header
 from ...imaging.limits import render_bytes
-from ...jobs.budget import MemoryTooSmall, budget, machine_memory, render_lanes
+from ...jobs.budget import SERVICE_BYTES, MemoryTooSmall, budget, granted, machine_memory, render_lanes
 from ...settings import MEGABYTE, Settings
 from .finding import Finding, warning, well, wrong
 
 FEW_FILES = 1024
-SERVICE_BYTES = 150 * MEGABYTE  # of the service's own process, without its workers
 
 
 def open_files(_settings: Settings) -> Iterator[Finding]:
@@ -30,11 +29,9 @@ def memory(settings: Settings) -> Iterator[Finding]:
     except MemoryTooSmall as error:
         yield wrong(str(error), "grant more memory or use fewer workers: the service does not start like this")
         return
-    granted = workers.memory_mb * MEGABYTE or there // 2
-    said = (
-        f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {granted // MEGABYTE:,}"
-    )
-    if granted + SERVICE_BYTES > there:
+    taken = granted(workers)
+    said = f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {taken // MEGABYTE:,}"
+    if taken + SERVICE_BYTES > there:
         advice = (
             f"lower [workers] memory_mb to {max(0, (there - SERVICE_BYTES) // MEGABYTE)} or less, or the system kills"
         )
