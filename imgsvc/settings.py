@@ -287,6 +287,8 @@ class Settings(BaseSettings):
         Raises SettingsError.
         """
         file = config or Path("config.toml")
+        if not os.access(".", os.X_OK):
+            raise SettingsError(f"user {os.geteuid()} may not look into the working folder {Path.cwd()}: chown it")
         if config and not config.is_file():
             raise SettingsError(f"--config {config}: there is no such file")
         values = _toml(file)
