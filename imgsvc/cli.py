@@ -4,7 +4,9 @@ Exit status: 0 done, 1 understood but without success, 2 wrong arguments or sett
 """
 
 import json
+import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -129,6 +131,55 @@ def health(
     if service is None:
         _stop(f"nothing runs on the data folder {settings.data}", FAILED)
     typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout, as_operator=False)["status"])
+
+
+@app.command()
+def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Look for what tends to be wrong with a machine and its settings. Changes nothing, needs no running service."""
+    from .commands.doctor import examine
+    from .commands.ticks import print_tick
+
+    examined = []
+    for one in examine(_loaded(config)):
+        examined.append(one)
+        if not as_json:
+            print_tick(one.finding.status, one.check, one.finding.said, one.finding.advice)
+    if as_json:
+        typer.echo(json.dumps([one.as_json for one in examined], indent=2))
+    raise typer.Exit(FAILED if any(one.finding.status == "wrong" for one in examined) else 0)
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument(help="Address of any running instance, with its path prefix if it has one.")],
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="IMGSVC_TOKEN", help="A token that may upload. For this machine one is made."),
+    ] = None,
+    bucket: Annotated[str, typer.Option(help="Where its photo goes.")] = "smoke",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for everything together.")] = 30,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Send a photo through a running instance, look at what comes back, and delete it: for after an upgrade."""
+    from .commands.smoke import Smoke
+    from .commands.smoke.own_token import own_token
+    from .commands.ticks import print_tick
+
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        _stop(f"{url}: must be an absolute http(s) URL without a query", WRONG)
+    token = token or own_token(_loaded(config), url)
+    if not token:
+        _stop(f"give a token for {url} with --token or in IMGSVC_TOKEN", WRONG)
+    steps = []
+    with Smoke(url, token, bucket, timeout) as tour:
+        for step in tour.steps():
+            steps.append(step)
+            if not as_json:
+                print_tick("well" if step.passed else "wrong", step.name, f"{step.milliseconds:>6} ms  {step.said}")
+    if as_json:
+        typer.echo(json.dumps([asdict(step) for step in steps], indent=2))
+    raise typer.Exit(0 if all(step.passed for step in steps) else FAILED)
 
 
 @jobs.command("list")

@@ -1,7 +1,8 @@
 """config.toml, a .env file beside it, and the environment become one frozen Settings.
 
 A later source overrides an earlier one. Every setting has an environment name: the one in the field's `Env` mark, or
-IMGSVC_{SECTION}_{FIELD}. config.toml in the repository shows them all with their units and consequences.
+IMGSVC_{SECTION}_{FIELD}. `{NAME}_FILE` names a file that holds the value, as container engines hand over secrets.
+config.toml in the repository shows all settings with their units and consequences.
 """
 
 import ipaddress
@@ -36,6 +37,7 @@ SECRETS = {
 MAY_HOLD_A_PASSWORD = {("auth", "api_url"), ("redis", "url")}  # before an @
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
+MAX_VALUE_BYTES = 65_536  # of a file that holds a setting\'s value
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -123,7 +125,7 @@ class Database(Section):
     @field_validator("path")
     @classmethod
     def _file(cls, value: Path) -> Path:
-        if not value.name or value.is_dir():
+        if not value.name or os.path.isdir(value):  # noqa: PTH112, false too where this user may not look
             raise ValueError("must be the path of a file")
         return value
 
@@ -423,12 +425,14 @@ class Settings(BaseSettings):
         Raises SettingsError.
         """
         file = config or Path("config.toml")
+        if not os.access(".", os.X_OK):
+            raise SettingsError(f"user {os.geteuid()} may not look into the working folder {Path.cwd()}: chown it")
         if config and not config.is_file():
             raise SettingsError(f"--config {config}: there is no such file")
         values = _toml(file)
         for names in (_dotenv(file.parent / ".env"), os.environ if environ is None else environ):
             for section, field, name in environment_names():
-                text = names.get(name)
+                text = _given(names, name, f"[{section}] {field}")
                 if text is not None and isinstance(values.setdefault(section, {}), dict):
                     values[section][field] = text
         try:
@@ -472,6 +476,28 @@ def _dotenv(file: Path) -> Mapping[str, str | None]:
         return dotenv_values(file)
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} can't be read: {error}") from None
+
+
+def _given(names: Mapping[str, str | None], name: str, setting: str) -> str | None:
+    """What `name` is set to, or what stands in the file that `{name}_FILE` names. Raises SettingsError."""
+    text, file = names.get(name), names.get(f"{name}_FILE")
+    if not file:
+        return text
+    label = f"{setting} ({name}_FILE) = {file!r}"
+    if text is not None:
+        raise SettingsError(f"{label}: {name} is set too; give one of them")
+    try:
+        with Path(file).open("rb") as stream:
+            value = stream.read(MAX_VALUE_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{label}: can't be read: {reason}") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise SettingsError(f"{label}: is larger than {MAX_VALUE_BYTES} bytes")
+    value = re.sub(r"\r?\n\Z", "", value)
+    if not value:  # a secret that was not filled in must not end as one that nobody chose
+        raise SettingsError(f"{label}: is empty")
+    return value
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,6 +30,8 @@ def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
 
 
 class ServerProcess:
+    command: Sequence[str] = (sys.executable,)
+
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
@@ -58,7 +60,7 @@ class ServerProcess:
 
     def start(self, port: int = 0) -> Self:
         """0: any free port."""
-        command = [sys.executable, "-m", "imgsvc", "serve", "--port", str(port)]
+        command = [*self.command, "-m", "imgsvc", "serve", "--port", str(port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,

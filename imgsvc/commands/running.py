@@ -35,6 +35,22 @@ class Running:
         as_operator: bool = True,
     ) -> dict[str, Any]:
         """The JSON answer; `timeout` in seconds. Raises CommandFailed."""
+        answer = self.ask(method, path, query, timeout, as_operator=as_operator)
+        body = answer.json()
+        if answer.is_error:
+            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
+        return dict(body)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
+        *,
+        as_operator: bool = True,
+    ) -> httpx.Response:
+        """The answer, whatever its status, which is JSON. Raises CommandFailed."""
         headers = {"Host": self.host} if self.host else {}
         if as_operator:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -43,12 +59,10 @@ class Running:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
                 answer = client.request(method, url, params=query, headers=headers)
-            body = answer.json()
+            answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
-        if answer.is_error:
-            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
-        return dict(body)
+        return answer
 
 
 def segment(name: str) -> str:

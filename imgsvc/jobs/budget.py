@@ -2,11 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..settings import MEGABYTE, Workers
+from .cgroup import memory_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
+SERVICE_BYTES = 160 * MEGABYTE  # the service's own process, while many upload at once
+IDLE_SHARE = 3  # where lanes are counted automatically, idle workers take up to a third
 PREVIEW_SHARE = 0.25  # of the memory for jobs, up to PREVIEW_MOST
 PREVIEW_MOST = 128 * MEGABYTE
 SMALLEST_PREVIEW = 20 * MEGABYTE
@@ -25,15 +27,17 @@ class MemoryTooSmall(Exception):
 
 
 def render_lanes(workers: Workers) -> int:
-    """As configured, or one for each processor that this process may use."""
+    """As configured, or one for each processor that this process may use, as long as memory is left for their jobs."""
     if workers.count:
         return workers.count
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # the preview lane is one more
+    return max(1, min(processors, room))
 
 
 def budget(workers: Workers) -> Budget:
-    """Divide `memory_mb` (0: half of what this machine or container has). Raises MemoryTooSmall."""
-    total = workers.memory_mb * MEGABYTE or machine_memory() // 2
+    """Divide what is granted. Raises MemoryTooSmall."""
+    total = granted(workers)
     idle = (render_lanes(workers) + 1) * IDLE_WORKER_BYTES
     preview = min(PREVIEW_MOST, int((total - idle) * PREVIEW_SHARE))
     if preview < SMALLEST_PREVIEW:
@@ -45,11 +49,21 @@ def budget(workers: Workers) -> Budget:
     return Budget(preview, total - idle - preview)
 
 
+def granted(workers: Workers) -> int:
+    """Bytes for all worker processes together: `memory_mb`, or by itself.
+
+    A limit is there for us alone, so that all of it is used; a machine is shared, so that half of it is.
+    """
+    if workers.memory_mb:
+        return workers.memory_mb * MEGABYTE
+    there = machine_memory()
+    return there // 2 if there == _physical() else max(there // 2, there - SERVICE_BYTES)
+
+
 def machine_memory() -> int:
-    """Bytes of memory: the container's limit (cgroup v2) where there is one."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return total
-    return min(total, int(limit)) if limit.isdigit() else total
+    """Bytes of memory: the limit of the container or unit where there is one."""
+    return min(_physical(), memory_limit() or _physical())
+
+
+def _physical() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

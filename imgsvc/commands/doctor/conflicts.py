@@ -1,0 +1,88 @@
+"""Settings that are fine alone and fight each other."""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from ...http.network import LOOPBACK_NAMES, allowed_hosts
+from ...settings import Settings
+from .finding import Finding, warning, well, wrong
+
+EVERYBODY = 8  # bits of a network that leave room for more than anybody's proxies
+
+
+def settings(settings: Settings) -> Iterator[Finding]:
+    found = [finding for look in LOOKS for finding in look(settings)]
+    yield from found
+    if not found:
+        yield well("none fights another")
+
+
+def _public_url(settings: Settings) -> Iterator[Finding]:
+    url = urlsplit(settings.service.public_url)
+    if not url.netloc:
+        if not _loopback(settings.server.host):
+            yield warning(
+                f"it listens on {settings.server.host}, and public_url is empty",
+                "set PUBLIC_URL to the address that people use, so that URLs handed out work behind a prefix too",
+            )
+        return
+    names = [name.lower() for name in allowed_hosts(settings)]
+    host = url.netloc.rpartition("@")[2]
+    host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    if names and host.lower() not in names:
+        yield wrong(f"the name of public_url, {host}, is not in allowed_hosts", "add it, or requests to it get 400")
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    server, url = settings.server, settings.service.public_url
+    wide = [one for one in server.trusted_proxies if ipaddress.ip_network(one).prefixlen < EVERYBODY]
+    if wide:
+        advice = "name your proxies' own addresses"
+        yield wrong(f"trusted_proxies holds {wide[0]}: anybody may then claim to be any client", advice)
+    if url and not server.trusted_proxies and not server.certfile and url.startswith("https:"):
+        yield warning(
+            "public_url is https, there is no certfile, and trusted_proxies is empty",
+            "set it to the proxy's address, or the log and the limit on wrong tokens take the proxy for every client",
+        )
+
+
+def _in_the_clear(settings: Settings) -> Iterator[Finding]:
+    server, url = settings.server, settings.service.public_url
+    if not server.certfile and not url.startswith("https:") and not _loopback(server.host):
+        advice = "put a proxy with TLS before it, or set certfile and keyfile: tokens can be read on their way"
+        yield warning(f"it listens on {server.host} without TLS", advice)
+
+
+def _open_doors(settings: Settings) -> Iterator[Finding]:
+    if settings.operator.public and (settings.service.public_url or not _loopback(settings.server.host)):
+        yield warning("operator.public is true: everybody may read the dashboard", "it names users; set it to false")
+    if "*" in settings.server.allowed_hosts and _loopback(settings.server.host):
+        advice = "name the hosts: a web page elsewhere can point its own name at this address"
+        yield warning("allowed_hosts is '*' on a loopback address", advice)
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    if settings.storage.reserve_mb == 0:
+        yield warning("storage.reserve_mb is 0", "leave some: a full disk stops the database in mid-work")
+    if settings.uploads.max_size_mb > settings.storage.reserve_mb > 0:
+        advice = "make the reserve larger than one upload, or a single one can fill the disk"
+        yield warning("uploads.max_size_mb is more than storage.reserve_mb", advice)
+
+
+def _loopback(host: str) -> bool:
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _public_url,
+    _proxies,
+    _in_the_clear,
+    _open_doors,
+    _disk,
+)
