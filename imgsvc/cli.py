@@ -138,9 +138,11 @@ def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Look for what tends to be wrong with a machine and its settings. Changes nothing, needs no running service."""
     from .commands.doctor import examine
     from .commands.ticks import print_tick
+    from .telemetry.logs import configure
 
-    examined = []
-    for one in examine(_loaded(config)):
+    settings, examined = _loaded(config), []
+    configure(settings.log.model_copy(update={"level": "WARNING"}))  # to standard error, away from what is printed
+    for one in examine(settings):
         examined.append(one)
         if not as_json:
             print_tick(one.finding.status, one.check, one.finding.said, one.finding.advice)

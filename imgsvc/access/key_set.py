@@ -26,8 +26,8 @@ AGAIN_SECONDS = 60.0  # at least this long between two fetches that an unknown k
 AWAY_SECONDS = 5.0  # after a failure with nothing to fall back on, who comes within this time is told at once
 
 
-class _NotAKeySet(Exception):
-    """What came is none."""
+class NoKeySet(Exception):
+    """None came that can be used; the message says why, for the log."""
 
 
 class KeySet:
@@ -49,6 +49,15 @@ class KeySet:
         if not found and kid is not None and not waited and await self._again(now):
             found = self._known(kid)
         return found
+
+    async def download(self) -> list[tuple[str | None, Key]]:
+        """(kid, key) of all that can be used, past everything that is kept. Raises NoKeySet."""
+        try:
+            with anyio.fail_after(FETCH_SECONDS):
+                data = await self._download()
+            return await anyio.to_thread.run_sync(self._read, data)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+            raise NoKeySet(str(error) or type(error).__name__) from None
 
     async def close(self) -> None:
         if self._fetching is not None:
@@ -86,13 +95,11 @@ class KeySet:
 
     async def _replace(self) -> None:
         try:
-            with anyio.fail_after(FETCH_SECONDS):
-                data = await self._download()
-            self._keys = await anyio.to_thread.run_sync(self._read, data)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, _NotAKeySet) as error:
+            self._keys = await self.download()
+        except NoKeySet as error:
             self._failed = self._clock()
             kept = "none" if self._keys is None else len(self._keys)
-            log.warning("key_set_unavailable", reason=str(error) or type(error).__name__, kept=kept)
+            log.warning("key_set_unavailable", reason=str(error), kept=kept)
         else:
             self._fetched, self._failed = self._clock(), float("-inf")
             log.info("key_set_fetched", keys=[name for name, _ in self._keys])
@@ -105,13 +112,13 @@ class KeySet:
         data = bytearray()
         async with self._client.stream("GET", self._url) as response:
             if response.status_code != 200:
-                raise _NotAKeySet(f"the issuer answered {response.status_code}")
+                raise NoKeySet(f"the issuer answered {response.status_code}")
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise _NotAKeySet("the answer is compressed, though that was not asked for")
+                raise NoKeySet("the answer is compressed, though that was not asked for")
             async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > MAX_BYTES:
-                    raise _NotAKeySet(f"the answer is larger than {MAX_BYTES} bytes")
+                    raise NoKeySet(f"the answer is larger than {MAX_BYTES} bytes")
         return bytes(data)
 
     def _read(self, data: bytes) -> list[tuple[str | None, Key]]:
@@ -121,7 +128,7 @@ class KeySet:
         except (ValueError, KeyError, TypeError, RecursionError):
             listed = None
         if not isinstance(listed, list):
-            raise _NotAKeySet("the answer is not a key set")
+            raise NoKeySet("the answer is not a key set")
         suitable = []
         for jwk in listed:
             if isinstance(jwk, dict) and self._is_meant_for_us(jwk):

@@ -34,6 +34,10 @@ Command = tuple[str | int, ...]
 Unwanted = Callable[[Any], None]
 
 
+class RedisAway(Exception):
+    """It does not do what it is needed for; the message says why, without the password."""
+
+
 @dataclass(slots=True, eq=False)
 class _Asked:
     command: Command
@@ -129,6 +133,18 @@ class RedisLine:
             delay = FIRST_DELAY if time.monotonic() - began > STEADY_SECONDS else delay
             await anyio.sleep(delay)
             delay = min(2 * delay, LONGEST_DELAY)
+
+    async def look(self) -> dict[str, Any]:
+        """What Redis says of itself, over a connection of its own, after the tries. Raises RedisAway."""
+        client = self._client()
+        try:
+            await self._in_time(self._look(client), CONNECT_SECONDS)
+        except Exception as error:
+            raise RedisAway(self._reason(error)) from None
+        finally:
+            with anyio.move_on_after(CONNECT_SECONDS, shield=True), suppress(Exception):
+                await client.aclose()
+        return self.info
 
     def _client(self) -> "Redis":
         """Never tries again by itself. RESP 2: an old server repeats HELLO with the password in its error."""

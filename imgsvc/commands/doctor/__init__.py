@@ -11,13 +11,13 @@ from typing import Any
 
 from ...settings import Settings
 from .. import CommandFailed
-from . import conflicts, database, folders, limits, pixels, reach, secret_files, versions
+from . import conflicts, database, folders, limits, pixels, reach, secret_files, servers, versions
 from .finding import Finding, wrong
 
 LIMIT_SECONDS = 20.0  # for one check: a dead mount hangs whoever touches it
 Check = Callable[[Settings], Iterator[Finding]]
 
-# A check is named by its function. A further backend or server that is asked over the network gets one more here.
+# A check is named by its function.
 CHECKS: tuple[Check, ...] = (
     versions.versions,
     pixels.pillow,
@@ -32,6 +32,10 @@ CHECKS: tuple[Check, ...] = (
     reach.clock,
     reach.service,
     reach.public_url,
+    servers.object_storage,
+    servers.redis,
+    servers.token_keys,
+    servers.authorization,
 )
 
 

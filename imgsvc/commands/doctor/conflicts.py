@@ -1,6 +1,7 @@
 """Settings that are fine alone and fight each other."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -62,6 +63,32 @@ def _open_doors(settings: Settings) -> Iterator[Finding]:
         yield warning("allowed_hosts is '*' on a loopback address", advice)
 
 
+def _tokens(settings: Settings) -> Iterator[Finding]:
+    auth = settings.auth
+    if auth.api_url and auth.permissions != "remote":
+        advice = "set AUTH_PERMISSIONS=remote, or remove AUTH_API_URL"
+        yield warning(f"AUTH_API_URL is set, and with permissions = {auth.permissions} nobody asks there", advice)
+    if auth.permissions == "remote" and auth.fail_open:
+        advice = "set AUTH_FAIL_OPEN=false, unless uploads matter more than who sends them"
+        yield warning("AUTH_FAIL_OPEN is true: any valid token may do everything while the server is away", advice)
+    if not auth.own_keys and not auth.audience:
+        advice = "set AUTH_API_AUDIENCE, unless the issuer serves nothing else"
+        yield warning("tokens that the issuer made for other applications are good here too", advice)
+
+
+def _presigned(settings: Settings) -> Iterator[Finding]:
+    """Who fetches a variant goes to the store's own address."""
+    s3, public = urlsplit(settings.s3.endpoint_url), urlsplit(settings.service.public_url)
+    if not settings.s3.bucket or not s3.hostname or not public.hostname:
+        return
+    if (_loopback(s3.hostname) or not re.search(r"[.:]", s3.hostname)) and not _loopback(public.hostname):
+        advice = "set AWS_ENDPOINT_URL to a name that browsers know too"
+        yield warning(f"presigned URLs lead to {s3.hostname}, which is known on this side only", advice)
+    elif s3.scheme == "http" and public.scheme == "https":
+        advice = "put TLS before the object storage too"
+        yield warning("presigned URLs are http, and public_url is https: pages may not show them", advice)
+
+
 def _disk(settings: Settings) -> Iterator[Finding]:
     if settings.storage.reserve_mb == 0:
         yield warning("storage.reserve_mb is 0", "leave some: a full disk stops the database in mid-work")
@@ -84,5 +111,7 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _proxies,
     _in_the_clear,
     _open_doors,
+    _tokens,
+    _presigned,
     _disk,
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...access.operators import TOKEN_FILE
+from ...access.signing import KEY_FILE
 from ...access.tokens import SECRET_FILE
 from ...settings import SECRETS, Settings, environment_names
 from .finding import Finding, warning, well, wrong
@@ -41,7 +42,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
     data = settings.data
     if data.is_dir() and _others(data) & stat.S_IRWXO:
         yield wrong(f"everybody on this machine may look into {data}", f"chmod 700 {data}")
-    for file in (data / SECRET_FILE, data / TOKEN_FILE):
+    for file in (data / SECRET_FILE, data / TOKEN_FILE, data / KEY_FILE):
         if file.is_file() and _others(file):
             yield wrong(
                 f"{file} can be read by others", f"chmod 600 {file}, and remove it to get a new one if they did"
