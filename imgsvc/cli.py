@@ -165,14 +165,15 @@ def smoke(
 ) -> None:
     """Send a photo through a running instance, look at what comes back, and delete it: for after an upgrade."""
     from .commands.smoke import Smoke
-    from .commands.smoke.own_token import own_token
+    from .commands.smoke.own_token import NoToken, own_token
     from .commands.ticks import print_tick
 
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
         _stop(f"{url}: must be an absolute http(s) URL without a query", WRONG)
-    token = token or own_token(_loaded(config), url)
-    if not token:
-        _stop(f"give a token for {url} with --token or in IMGSVC_TOKEN", WRONG)
+    try:
+        token = token or own_token(_loaded(config), url)
+    except NoToken as error:
+        _stop(f"give a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
     steps = []
     with Smoke(url, token, bucket, timeout) as tour:
         for step in tour.steps():

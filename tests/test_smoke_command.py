@@ -12,8 +12,9 @@ from PIL import Image
 
 from imgsvc.access.tokens import Tokens
 from imgsvc.commands.smoke import Smoke, Step
-from imgsvc.commands.smoke.own_token import own_token
+from imgsvc.commands.smoke.own_token import NoToken, own_token
 from imgsvc.testing import settings_in
+from tests.s3 import S3Server
 from tests.server_process import SECRET, ServerProcess
 from tests.test_process_commands import imgsvc
 
@@ -233,6 +234,79 @@ async def test_token_is_made_for_this_machine_only(tmp_path: Path) -> None:
         assert made
         assert (await Tokens(SECRET, "HS256").verify(made)).user_id == "smoke"
     for url in ("http://10.0.0.1", "https://img.example", "https://img.example/public", "http://localhost.example"):
-        assert own_token(with_secret, url) is None
-    assert own_token(settings_in(tmp_path / "none"), "http://127.0.0.1") is None
+        with pytest.raises(NoToken, match="another machine"):
+            own_token(with_secret, url)
+    with pytest.raises(NoToken, match="there is no secret in"):
+        own_token(settings_in(tmp_path / "none"), "http://127.0.0.1")
     assert not (tmp_path / "none").exists()
+    (tmp_path / "jwt_secret").write_text(SECRET)  # left from before the keys were somebody else's
+    foreign = settings_in(tmp_path, auth={"jwt_algorithm": "RS256", "jwks_url": "https://login.example/keys"})
+    with pytest.raises(NoToken, match="with RS256 only your issuer can make one"):
+        own_token(foreign, "http://127.0.0.1")
+
+
+def unsigned(url: str) -> str:
+    return url.partition("?")[0]
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    settings = {"IMAGE_SIZES": "thumbnail=150", "IMGSVC_STORAGE_SIGNED_URLS": "true", "AUTH_PERMISSIONS": "claims"}
+    with ServerProcess(tmp_path_factory.mktemp("private"), **settings) as one:
+        yield one
+
+
+class TestPrivateReading:
+    """Bytes for signed URLs only, and permissions in the token."""
+
+    def token(self, *permissions: str) -> str:
+        return Tokens(SECRET, "HS256").issue("smoke", permissions=permissions)
+
+    def tour(self, server: ServerProcess, spoil: Spoil) -> dict[str, str]:
+        token = self.token("image:upload", "image:read", "image:delete")
+        with Smoke("http://img.test", token, "smoke", 30, OnTheWay(server, spoil)) as smoke:
+            return failed({step.name: step for step in smoke.steps()})
+
+    def test_all_is_well(self, private: ServerProcess) -> None:
+        told = imgsvc(private, "smoke", private.url)
+        assert (told.returncode, told.stderr) == (0, ""), told.stdout
+        assert "read by signed URLs only" in told.stdout and "no bytes for another signature" in told.stdout
+        assert everything_is_gone(private)
+
+    def test_token_without_the_permissions(self, private: ServerProcess) -> None:
+        told = imgsvc(private, "smoke", private.url, IMGSVC_TOKEN=self.token("image:read"))
+        assert told.returncode == 1
+        assert "the token needs image:upload, image:read, image:delete" in told.stdout
+
+    def test_door_that_stands_open_is_seen(self, private: ServerProcess) -> None:
+        """Something before the service gives what it has kept to who may not have it."""
+        kept: dict[str, httpx.Response] = {}
+
+        def keeps(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+            url = unsigned(str(request.url))
+            if answer.is_success and request.method == "GET" and "/health" not in url:
+                kept[url] = httpx.Response(200, headers=answer.headers, content=answer.content)
+            return kept.get(url, answer)
+
+        def bytes_only(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+            return keeps(request, answer) if "/storage/" in str(request.url) else answer
+
+        spoilt = self.tour(private, keeps)
+        assert spoilt["private"].startswith("without a token /jobs/") and "gone" in spoilt
+        assert self.tour(private, bytes_only)["private"].endswith("to another signature")
+
+
+def test_variants_in_s3(s3: S3Server, tmp_path: Path) -> None:
+    """Private too: presigned URLs, which the store itself checks."""
+    bucket = s3.bucket()
+    settings = {"IMAGE_SIZES": "thumbnail=150", **s3.environment(bucket)}
+    with ServerProcess(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true", **settings) as server:
+        told = imgsvc(server, "smoke", server.url)
+        assert told.returncode == 0 and "no bytes for another signature" in told.stdout, told.stdout
+        assert server.stop() == 0
+        assert s3.keys(bucket) == []
+        server.environ = {**server.environ, "IMGSVC_STORAGE_SIGNED_URLS": "false"}
+        server.start()
+        told = imgsvc(server, "smoke", server.url)
+        assert told.returncode == 0 and "private" not in told.stdout, told.stdout
+    assert s3.keys(bucket) == []

@@ -1,6 +1,7 @@
 """A quick tour through a running instance, from outside: each promise that one photo can show, in order."""
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,8 +11,9 @@ from typing import Self
 
 import httpx
 
-from .instance import Instance, Unexpected, told
+from .instance import Instance, Unexpected, code, told
 from .looks import check_no_metadata, check_picture, near
+from .own_token import PERMISSIONS
 from .picture import LEFT, SIZE, photo
 
 API = "/api/v1/images"
@@ -20,6 +22,8 @@ WAIT_SECONDS = 10  # of one request for the job: less than any proxy waits
 POLL_SECONDS = 0.2
 CLEAN_UP_SECONDS = 5.0
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+SIGNATURE = re.compile(r"((?:s|X-Amz-S)ignature=)(.)")  # of our own URLs, and of S3's presigned ones
+PRESIGNED = "X-Amz-Signature="
 CACHED = ("Age", "X-Cache", "CF-Cache-Status", "X-Cache-Status")  # an answer that may be older than the deletion
 
 
@@ -45,6 +49,7 @@ class Smoke:
         self._photo = photo()
         self._job_id = self._image_id = ""
         self._ready = self._deleted = False
+        self._private = False  # bytes for signed URLs only
         self._sizes: dict[str, int] = {}
         self._urls: dict[str, str] = {}
         self._variants: dict[str, bytes] = {}
@@ -77,6 +82,8 @@ class Smoke:
             needs = "" if name in self._urls else "its address"
             yield self._step(name, lambda name=name: self._variant(name), needs)  # type: ignore[misc]
         complete = set(self._variants) == set(self._sizes) != set()
+        if self._private:
+            yield self._step("private", self._signed_only, needs="" if complete else "all variants")
         yield self._step("no metadata", self._no_metadata, needs="" if complete else "all variants")
         yield self._step(
             "batch", self._batch, needs="" if self._ready and self._sizes else "a finished job and the settings"
@@ -105,17 +112,20 @@ class Smoke:
 
     def _settings(self) -> str:
         self._sizes = dict(self._instance.call("GET", "/info").json()["processing"]["image_sizes"])
-        return ", ".join(f"{name} {side}" for name, side in self._sizes.items())
+        # Where reading is private the signature is looked at before the image is looked for.
+        self._private = self._is_unsigned(self._get(f"{API}/{UNKNOWN_IMAGE}/direct"))
+        sizes = ", ".join(f"{name} {side}" for name, side in self._sizes.items())
+        return f"{sizes}; read by signed URLs only" if self._private else sizes
 
     def _no_token(self) -> str:
         answer = self._send_photo(self._photo, headers={}, expected=401)
-        if answer.json().get("code") != "token_missing" or "WWW-Authenticate" not in answer.headers:
+        if code(answer) != "token_missing" or "WWW-Authenticate" not in answer.headers:
             raise Unexpected("401, but not from the service")
         return "refused with 401"
 
     def _wrong_type(self) -> str:
         answer = self._send_photo(b"words, and no image", self._instance.authorization, expected=415)
-        if answer.json().get("code") != "unsupported_type":
+        if code(answer) != "unsupported_type":
             raise Unexpected("415, but not from the service")
         return "refused with 415"
 
@@ -161,19 +171,50 @@ class Smoke:
         return f"{len(self._urls)} variants, mostly {colour}"
 
     def _variant(self, name: str) -> str:
-        """By its own address, as a browser would: without the token."""
+        """By its own address, and by /direct where that is open to all: as a browser would, without the token."""
         url = self._instance.absolute(self._urls[name])
-        answer = self._instance.ask("GET", url, {})
+        try:
+            answer = self._instance.ask("GET", url, {})
+        except Unexpected as error:
+            raise Unexpected(f"{_plain(url)}: {error}{self._hint(url)}") from None
         if answer.status_code != 200:
-            outside = "; is PUBLIC_URL set?" if not url.startswith(f"{self._instance.base}/") else ""
-            raise Unexpected(f"{url.partition('?')[0]} answers {told(answer)}{outside}")
+            raise Unexpected(f"{_plain(url)} answers {told(answer)}{self._hint(url)}")
         if answer.headers.get("Content-Type") != "image/webp":
             raise Unexpected(f"comes as {answer.headers.get('Content-Type')}")
         said = check_picture(answer.content, self._sizes[name])
-        if self._instance.call("GET", f"{API}/{self._image_id}/direct?size={name}").content != answer.content:
-            raise Unexpected("/direct sends other bytes than its address")
+        direct = self._get(f"{API}/{self._image_id}/direct?size={name}")
+        if self._private and not self._is_unsigned(direct):
+            raise Unexpected(f"/direct answers {told(direct)} without a signature")
+        if not self._private and direct.content != answer.content:
+            raise Unexpected(f"/direct answers {told(direct)}" if direct.is_error else "/direct sends other bytes")
         self._variants[name] = answer.content
         return said
+
+    def _hint(self, url: str) -> str:
+        """What an address that does not answer may come from."""
+        if PRESIGNED in url:
+            return "; can AWS_ENDPOINT_URL be reached from here?"
+        return "" if url.startswith(f"{self._instance.base}/") else "; is PUBLIC_URL set?"
+
+    def _signed_only(self) -> str:
+        """Who has neither a token nor a whole signature gets nothing."""
+        for path in (f"{API}/jobs/{self._job_id}/result", f"{API}/{self._image_id}/all", f"{API}/{self._image_id}"):
+            answer = self._get(path)
+            if answer.status_code != 401:
+                raise Unexpected(f"without a token {path.removeprefix(API)} answers {told(answer)}")
+        for name, url in self._urls.items():
+            forged = SIGNATURE.sub(lambda found: found[1] + ("b" if found[2] == "a" else "a"), url)
+            answer = self._instance.ask("GET", self._instance.absolute(forged), {})
+            if forged == url or answer.status_code != 403:
+                raise Unexpected(f"{name} answers {told(answer)} to another signature")
+        return "no URL without a token, no bytes for another signature"
+
+    def _get(self, path: str) -> httpx.Response:
+        return self._instance.ask("GET", f"{self._instance.base}{path}", {})
+
+    def _is_unsigned(self, answer: httpx.Response) -> bool:
+        """Whether it is refused for the signature that it lacks."""
+        return answer.status_code == 403 and code(answer) == "signature_required"
 
     def _no_metadata(self) -> str:
         for name, data in self._variants.items():
@@ -198,18 +239,23 @@ class Smoke:
         return f"{removed} files removed"
 
     def _gone(self) -> str:
-        urls = [f"{self._instance.base}{API}/{self._image_id}", f"{self._instance.base}{API}/{self._image_id}/direct"]
-        variants = [self._instance.absolute(url) for url in self._urls.values()]
-        cached = 0
-        for url in [*urls, *variants]:
-            answer = self._instance.ask("GET", url, self._instance.authorization if url in urls else {})
+        info, cached = (
+            self._instance.ask("GET", f"{self._instance.base}{API}/{self._image_id}", self._instance.authorization),
+            0,
+        )
+        if info.status_code != 404:
+            raise Unexpected(f"its page answers {told(info)}")
+        for url in (f"{self._instance.base}{API}/{self._image_id}/direct", *self._urls.values()):
+            answer = self._instance.ask("GET", self._instance.absolute(url), {})
             if answer.is_success and any(name in answer.headers for name in CACHED):
                 cached += 1
-            elif answer.status_code != 404 and (
-                url in urls or answer.status_code != 403
-            ):  # S3's, for what is not there
-                raise Unexpected(f"{url.partition('?')[0]} answers {told(answer)}")
+            elif answer.status_code != 404 and not self._as_good_as_gone(url, answer):
+                raise Unexpected(f"{_plain(url)} answers {told(answer)}")
         return "404" if not cached else f"404, but a cache on the way still has {cached}"
+
+    def _as_good_as_gone(self, url: str, answer: httpx.Response) -> bool:
+        """S3 answers 403 to who may not know whether it is there, and so do we to who has no signature."""
+        return (PRESIGNED in url and answer.status_code == 403) or (self._private and self._is_unsigned(answer))
 
     def _send_photo(self, data: bytes, headers: Mapping[str, str], expected: int) -> httpx.Response:
         fields, files = (
@@ -218,5 +264,11 @@ class Smoke:
         )
         answer = self._instance.ask("POST", f"{self._instance.base}{API}/upload", headers, data=fields, files=files)
         if answer.status_code != expected:
-            raise Unexpected(f"{told(answer)} instead of {expected}")
+            hint = f"; the token needs {', '.join(PERMISSIONS)}" if code(answer) == "permission_denied" else ""
+            raise Unexpected(f"{told(answer)} instead of {expected}{hint}")
         return answer
+
+
+def _plain(url: str) -> str:
+    """Without what opens it."""
+    return url.partition("?")[0]

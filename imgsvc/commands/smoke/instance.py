@@ -70,6 +70,14 @@ def _plain(headers: httpx.Headers) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers.multi_items() if name.lower() != "content-encoding"]
 
 
+def code(answer: httpx.Response) -> str:
+    """The problem's; empty where there is none."""
+    try:
+        return str(answer.json()["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def told(answer: httpx.Response) -> str:
     """The status, and the problem's own words; without some, it comes from something before the service."""
     try:
