@@ -3,6 +3,7 @@
 import http.client
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_connection_is_good_for_the_next_request(server: ServerProcess, method: 
         assert answer.status in (200, 404, 405)
         assert answer.headers["Connection"] is None
     connection.close()
+
+
+def test_proxy_that_sends_as_long_as_it_can_gets_the_whole_answer(server: ServerProcess) -> None:
+    """nginx does: a connection that is closed while it sends is a bad gateway to it, whatever was answered before."""
+    with socket.create_connection(address(server), timeout=0.1) as client:
+        client.sendall(b"POST /api/v1/images/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
+        with suppress(TimeoutError):  # once buffers are full, since not all is read
+            while True:
+                client.sendall(PIECE * 16)
+        client.settimeout(WAIT_SECONDS)
+        answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize("path", ["/info", "/api/v1/images/upload"])

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
+LINGER_SECONDS = 0.5  # for who reads while sending to see the answer: nothing is read meanwhile
 OVER_SECONDS = 1.0  # for the server to say so, once the answer is out
 QUEUED = 3  # messages that may stand in Hypercorn's queue (max_app_queue_size), and one that waits to
 HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
@@ -16,6 +17,9 @@ HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait aga
 
 class UnreadBodies:
     """Reads on a little before the answer, so that a client that only sends can get to reading; then closes.
+
+    Not at once: with bytes on their way to a closed socket the answer would be lost, even to who is just reading it. A
+    proxy would tell its client of a bad gateway then.
 
     And it takes what still comes while the answer goes out: Hypercorn hands over the end of a request in the queue
     that the body waits in, and with nobody reading that, the answer's own end would wait for ever.
@@ -28,14 +32,20 @@ class UnreadBodies:
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
-        body = _Watched(receive)
+        body, closing = _Watched(receive), False
 
         async def send_after_body(message: Message) -> None:
+            nonlocal closing
             if message["type"] == "http.response.start":
                 unread = scope.get(HOPELESS) or not await body.drain()
                 if unread and scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
                     MutableHeaders(scope=message)["Connection"] = "close"
+                    closing = not scope.get(HOPELESS)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
+                if closing:  # by its length the answer is whole; we close when its end is sent
+                    await send({**message, "more_body": True})
+                    await anyio.sleep(LINGER_SECONDS)
+                    message = {"type": "http.response.body", "body": b""}
                 await body.swallow_during(send, message)
             else:
                 await send(message)
