@@ -1,11 +1,15 @@
 """Containerfile and compose.yaml say what they must; `./run torture` builds and runs it where that can be done."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from imgsvc.settings import environment_names
 
 ROOT = Path(__file__).parent.parent
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
@@ -41,6 +45,28 @@ def test_further_servers_are_started_only_when_asked_for(compose: dict[str, Any]
     assert {name: service["profiles"] for name, service in others.items()} == {"redis": ["redis"], "s3": ["s3"]}
     assert all(re.fullmatch(r"docker\.io/\S+:[\w.-]*\d[\w.-]*", service["image"]) for service in others.values())
     assert "depends_on" not in compose["services"]["imgsvc"]
+
+
+def test_what_compose_says_of_settings_is_true(compose: dict[str, Any]) -> None:
+    """Names in its comments too, since they are copied from there."""
+    text = (ROOT / "compose.yaml").read_text()
+    known = {name for _, _, name in environment_names()}
+    named = set(re.findall(r"\b(?:AWS|IMGSVC|JWT|REDIS|STORAGE)_[A-Z_0-9]+\b", text))
+    assert {name.removesuffix("_FILE") for name in named} <= known and {"REDIS_URL", "AWS_ENDPOINT_URL"} <= named
+    hosts = re.findall(r"(?:redis|http)://(\w+):(\d+)", text)
+    assert {host for host, _ in hosts} == {"redis", "s3"} <= set(compose["services"])
+    assert f"127.0.0.1:{dict(hosts)['s3']}:8333" in compose["services"]["s3"]["ports"]
+
+
+def test_object_storage_without_keys_does_not_start(compose: dict[str, Any]) -> None:
+    """It would serve everybody. Run by a real shell, whose `exec` here says what would be started."""
+    shell, flag, script = compose["services"]["s3"]["entrypoint"]
+    script = f"{script.replace('$$', '$')}".replace("exec", "echo")
+    for secret, status in (("", 2), ("something", 0)):
+        environ = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": secret}
+        done = subprocess.run([shell, flag, script], env=environ, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == ("/entrypoint.sh mini -dir=/data\n" if secret else "")
 
 
 def test_compose_and_containerfile_agree(compose: dict[str, Any]) -> None:
