@@ -1,5 +1,6 @@
 """`imgsvc smoke` against a real server, and through something on the way that spoils one thing."""
 
+import asyncio
 import io
 import json
 import time
@@ -14,6 +15,7 @@ from imgsvc.access.tokens import Tokens
 from imgsvc.commands.smoke import Smoke, Step
 from imgsvc.commands.smoke.own_token import NoToken, own_token
 from imgsvc.testing import settings_in
+from tests.authorization_server import SAY_NO, authorization_server
 from tests.s3 import S3Server
 from tests.server_process import SECRET, ServerProcess
 from tests.test_process_commands import imgsvc
@@ -294,6 +296,18 @@ class TestPrivateReading:
         spoilt = self.tour(private, keeps)
         assert spoilt["private"].startswith("without a token /jobs/") and "gone" in spoilt
         assert self.tour(private, bytes_only)["private"].endswith("to another signature")
+
+
+async def test_permissions_that_another_server_gives(tmp_path: Path) -> None:
+    settings = {"IMAGE_SIZES": "thumbnail=150", "AUTH_PERMISSIONS": "remote", "AUTH_CACHE_ENABLED": "false"}
+    async with authorization_server() as server_asked:
+        with ServerProcess(tmp_path, AUTH_API_URL=server_asked.url, **settings) as server:
+            told = await asyncio.to_thread(imgsvc, server, "smoke", server.url)
+            assert told.returncode == 0, told.stdout
+            server_asked.act = SAY_NO
+            told = await asyncio.to_thread(imgsvc, server, "smoke", server.url)
+            assert told.returncode == 1 and "the token needs image:upload, image:read, image:delete" in told.stdout
+    assert ("default-org", "smoke", "image:upload") in server_asked.questions
 
 
 def test_variants_in_s3(s3: S3Server, tmp_path: Path) -> None:

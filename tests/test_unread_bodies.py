@@ -57,7 +57,7 @@ def test_connection_is_good_for_the_next_request(server: ServerProcess, method: 
 
 def test_proxy_that_sends_as_long_as_it_can_gets_the_whole_answer(server: ServerProcess) -> None:
     """nginx does: a connection that is closed while it sends is a bad gateway to it, whatever was answered before."""
-    with socket.create_connection(address(server), timeout=0.1) as client:
+    with socket.create_connection(address(server), timeout=0.05) as client:
         client.sendall(b"POST /api/v1/images/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
         with suppress(TimeoutError):  # once buffers are full, since not all is read
             while True:
