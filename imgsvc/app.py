@@ -18,7 +18,19 @@ from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.tokens import Tokens
 from .data_folder import DataFolder, open_data_folder
-from .http import about, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
+from .http import (
+    about,
+    dashboard,
+    docs,
+    health,
+    images,
+    jobs,
+    openapi,
+    operator,
+    operator_jobs,
+    operator_storage,
+    uploads,
+)
 from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
@@ -30,6 +42,7 @@ from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
 from .jobs.endings import Endings
+from .jobs.hold import Hold
 from .jobs.housekeeping import Housekeeping
 from .jobs.queue import Queue
 from .jobs.quota import Quota
@@ -43,6 +56,8 @@ from .storage.measured import MeasuredStorage
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
 from .telemetry.system import Machine
+from .upkeep.house import House
+from .upkeep.tasks import Upkeep
 
 log = structlog.get_logger()
 
@@ -81,6 +96,11 @@ ROUTES = [
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator.retry, methods=["POST"]),
+    Route("/api/v1/operator/storage/verify", operator_storage.verify, methods=["POST"]),
+    Route("/api/v1/operator/storage/gc", operator_storage.gc, methods=["POST"]),
+    Route("/api/v1/operator/storage/migrate", operator_storage.migrate, methods=["POST"]),
+    Route("/api/v1/operator/storage/backup", operator_storage.backup, methods=["POST"]),
+    Route("/api/v1/operator/storage/task", operator_storage.current, methods=["GET", "DELETE"]),
     Route("/dashboard", dashboard.page),
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
@@ -98,10 +118,14 @@ RENDER_NICENESS = 10  # so that the system itself puts previews and answers firs
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder."""
+    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder.
+
+    `others` are further backends, which rows may come to name.
+    """
 
     lanes: Sequence[Lane] | None = None
     storage: Storage | None = None
+    others: Sequence[Storage] = ()
 
 
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
@@ -168,7 +192,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
     storage = MeasuredStorage(doubles.storage or LocalStorage(settings.storage.path), metrics.storage_operation)
     metrics.uses_storage(storage.name)
     lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
-    endings = Endings()
+    endings, hold = Endings(), Hold()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
         time_limit_seconds=settings.workers.time_limit_seconds,
@@ -187,6 +211,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         limits=limits,
         endings=endings,
         made=metrics.variant_made,
+        hold=hold,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     checks = Health(table, storage, lanes, settings.data, data.scratch, reserve)
@@ -207,7 +232,8 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         space=checks,
         accepted=queue.wake,
     )
-    storages = {storage.name: storage}
+    others = (MeasuredStorage(other, metrics.storage_operation) for other in doubles.others)
+    storages = {one.name: one for one in (storage, *others)}
     housekeeping = Housekeeping(
         table,
         storages,
@@ -216,7 +242,9 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         quota=quota,
         source_kept=timedelta(hours=settings.jobs.failed_source_hours),
         events_kept=timedelta(days=settings.jobs.events_days),
+        hold=hold,
     )
+    upkeep = Upkeep(House(settings, table, data.inventory, storages, data.staging, data.scratch, housekeeping, hold))
     parts = Parts(
         settings=settings,
         lock=data.lock,
@@ -236,6 +264,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
+        upkeep=upkeep,
         metrics=metrics,
     )
     async with anyio.create_task_group() as starting:
@@ -247,6 +276,7 @@ async def _serving(settings: Settings, doubles: Doubles, metrics: Metrics, data:
         await checks.measure()
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
+        group.start_soon(upkeep.run)
         log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
         try:
             yield parts

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
+from ..storage.base import NotStored
 from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, serve
 from .ids import UUID, path_id
@@ -276,6 +277,16 @@ async def _image(request: Request) -> tuple[Job, str]:
 
 
 async def _serve(request: Request, job: Job, size: str) -> Response:
+    try:
+        return await _serve_from(request, job, size)
+    except NotStored:
+        latest = await parts_of(request).table.job(job.job_id)
+        if latest is None or latest.storage_backend == job.storage_backend:
+            raise
+        return await _serve_from(request, latest, size)  # it was moved to another backend in between
+
+
+async def _serve_from(request: Request, job: Job, size: str) -> Response:
     made = job.measured["variants"][size]
     served = Served(
         bucket=job.storage_bucket,
