@@ -29,6 +29,8 @@ def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
 
 
 class ServerProcess:
+    module = "imgsvc"
+
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
@@ -57,7 +59,7 @@ class ServerProcess:
 
     def start(self, port: int = 0) -> Self:
         """0: any free port."""
-        command = [sys.executable, "-m", "imgsvc", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", self.module, "serve", "--port", str(port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,

@@ -197,6 +197,7 @@ async def test_one_at_a_time_and_for_the_operator_only(tmp_path: Path) -> None:
         assert (await s.http.get(f"{API}/task")).status_code == 401
         assert (await begin(s, "gc", older_than_seconds=-1)).status_code == 422
         assert (await begin(s, "verify", dry_run=True)).status_code == 422
+        assert (await begin(s, "gc", dry_run=0)).status_code == 422
         await s.completed(TINY)
         assert (await begin(s, "verify")).status_code == 202
         await storage.asked.wait()

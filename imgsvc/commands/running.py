@@ -29,6 +29,7 @@ class Running:
         path: str,
         query: Mapping[str, str | int] | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The JSON answer to a request as the operator; `timeout` in seconds. Raises CommandFailed."""
         headers = {"Authorization": f"Bearer {self.token}", **({"Host": self.host} if self.host else {})}
@@ -36,7 +37,7 @@ class Running:
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
-                answer = client.request(method, url, params=query, headers=headers)
+                answer = client.request(method, url, params=query, headers=headers, json=body)
             body = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None

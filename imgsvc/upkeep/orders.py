@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .backup import backup
 from .gc import gc
@@ -17,11 +17,22 @@ Verb = Literal["verify", "gc", "migrate", "backup"]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 
 
+def _whole(value: object) -> object:
+    """In JSON 5.0 is a whole number too (JSON Schema 2020-12, 6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Order(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Strict: `0` is not false where `false` keeps a removal from happening."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     verb: ClassVar[Verb]
-    listed: Annotated[int, Field(ge=0, le=1000, description="How many findings are listed; all are counted.")] = LISTED
+    listed: Annotated[
+        int,
+        Field(ge=0, le=1000, description="How many findings are listed; all are counted."),
+        BeforeValidator(_whole),
+    ] = LISTED
 
 
 class VerifyOrder(Order):
