@@ -23,7 +23,20 @@ from .access.signing import Signatures
 from .access.tokens import Tokens
 from .allowance import Allowance
 from .data_folder import DataFolder, open_data_folder
-from .http import about, authorization, dashboard, docs, health, images, jobs, openapi, operator, operator_jobs, uploads
+from .http import (
+    about,
+    authorization,
+    dashboard,
+    docs,
+    health,
+    images,
+    jobs,
+    openapi,
+    operator,
+    operator_jobs,
+    operator_storage,
+    uploads,
+)
 from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
@@ -36,6 +49,7 @@ from .http.urls import Urls
 from .intake import Intake
 from .jobs.budget import budget, render_lanes
 from .jobs.endings import Endings
+from .jobs.hold import Hold
 from .jobs.housekeeping import Housekeeping
 from .jobs.queue import Queue
 from .jobs.quota import Quota
@@ -49,6 +63,8 @@ from .telemetry.health import Health
 from .telemetry.metrics import Metrics
 from .telemetry.storage_probe import StorageProbe
 from .telemetry.system import Machine
+from .upkeep.house import House
+from .upkeep.tasks import Upkeep
 
 if TYPE_CHECKING:
     from .access.redis_mirror import RedisMirror
@@ -84,6 +100,11 @@ ROUTES = [
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator.retry, methods=["POST"]),
     Encoded("/api/v1/operator/permissions/{org}/{user}", authorization.drop, methods=["DELETE"]),
+    Route("/api/v1/operator/storage/verify", operator_storage.verify, methods=["POST"]),
+    Route("/api/v1/operator/storage/gc", operator_storage.gc, methods=["POST"]),
+    Route("/api/v1/operator/storage/migrate", operator_storage.migrate, methods=["POST"]),
+    Route("/api/v1/operator/storage/backup", operator_storage.backup, methods=["POST"]),
+    Route("/api/v1/operator/storage/task", operator_storage.current, methods=["GET", "DELETE"]),
     Route("/dashboard", dashboard.page),
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
@@ -101,10 +122,14 @@ RENDER_NICENESS = 10  # so that the system itself puts previews and answers firs
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder."""
+    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder.
+
+    `others` are further backends, which rows may come to name.
+    """
 
     lanes: Sequence[Lane] | None = None
     storage: Storage | None = None
+    others: Sequence[Storage] = ()
 
 
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
@@ -160,7 +185,7 @@ async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
     wait = settings.jobs.lock_wait_seconds
     async with (
         open_data_folder(settings, wait, metrics) as data,
-        configured(settings, metrics.storage_operation, doubles.storage) as stores,
+        configured(settings, metrics.storage_operation, doubles.storage, doubles.others) as stores,
         _authorization(settings) as remote,
         _serving(settings, doubles, metrics, data, stores, remote) as parts,
     ):
@@ -192,7 +217,7 @@ async def _serving(
     for name in stores.storages:
         metrics.uses_storage(name)
     lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
-    endings = Endings()
+    endings, hold = Endings(), Hold()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
         time_limit_seconds=settings.workers.time_limit_seconds,
@@ -211,6 +236,7 @@ async def _serving(
         limits=limits,
         endings=endings,
         made=metrics.variant_made,
+        hold=hold,
     )
     reserve = settings.storage.reserve_mb * MEGABYTE
     breaker = remote.breaker if remote else None
@@ -247,6 +273,10 @@ async def _serving(
         quota=quota,
         source_kept=timedelta(hours=settings.jobs.failed_source_hours),
         events_kept=timedelta(days=settings.jobs.events_days),
+        hold=hold,
+    )
+    upkeep = Upkeep(
+        House(settings, table, data.inventory, stores.storages, data.staging, data.scratch, housekeeping, hold)
     )
     parts = Parts(
         settings=settings,
@@ -275,6 +305,7 @@ async def _serving(
         figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
+        upkeep=upkeep,
         metrics=metrics,
     )
     async with anyio.create_task_group() as starting:
@@ -289,6 +320,7 @@ async def _serving(
         await checks.measure()
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
+        group.start_soon(upkeep.run)
         log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
         try:
             yield parts

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from . import __version__
+from .cli_storage import storage
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -28,6 +29,7 @@ jobs = typer.Typer(help="Look at jobs, and let failed ones begin anew.", no_args
 app.add_typer(jobs, name="jobs")
 permissions = typer.Typer(help="What the authorization server said of a user.", no_args_is_help=True)
 app.add_typer(permissions, name="permissions")
+app.add_typer(storage, name="storage")
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FAILED, WRONG = 1, 2

@@ -11,7 +11,8 @@ import anyio.to_thread
 
 from .jobs.database import Readers, open_for_writing
 from .jobs.housekeeping import empty_folder
-from .jobs.lock import DataFolderLock, data_folder_lock
+from .jobs.inventory import Inventory
+from .jobs.lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .jobs.overview import Overview
 from .jobs.table import Table
 from .jobs.writer import Writer
@@ -30,6 +31,7 @@ class DataFolder:
     lock: DataFolderLock
     table: Table
     overview: Overview
+    inventory: Inventory
     figures: Figures
     staging: Path
     scratch: Path
@@ -46,6 +48,8 @@ async def open_data_folder(
     staging, scratch = folder / "staging", folder / "scratch"
     await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
+        if await anyio.to_thread.run_sync((folder / RESTORING).exists):
+            raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
         await anyio.to_thread.run_sync(_prepare, staging, scratch)
         instance = await anyio.to_thread.run_sync(_instance, folder / "instance")
         db = await open_for_writing(settings.database.path)
@@ -56,7 +60,8 @@ async def open_data_folder(
                 try:
                     figures = Figures(metrics.job_came_to)
                     table = Table(readers, writer, figures)
-                    yield DataFolder(lock, table, Overview(readers), figures, staging, scratch, instance)
+                    inventory = Inventory(readers)
+                    yield DataFolder(lock, table, Overview(readers), inventory, figures, staging, scratch, instance)
                 finally:
                     writer.close()
         finally:

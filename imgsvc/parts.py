@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .telemetry.health import Health
     from .telemetry.metrics import Metrics
     from .telemetry.system import Machine
+    from .upkeep.tasks import Upkeep
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Parts:
     figures: "Figures"
     endings: "Endings"
     housekeeping: "Housekeeping"
+    upkeep: "Upkeep"
     metrics: "Metrics"
     stopping: bool = field(default=False)
 
@@ -61,6 +63,7 @@ class Parts:
         """Take no new upload and start no new job: what is under way may still finish."""
         self.stopping = True
         self.queue.hold()
+        self.upkeep.cancel()
         self.endings.wake_all()
 
 

@@ -11,7 +11,7 @@ for one's own pictures in a test, and never for anybody else's.
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -114,11 +114,11 @@ async def client(
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, storage: Storage | None = None, processes: bool = False
+    settings: Settings, *, storage: Storage | None = None, others: Sequence[Storage] = (), processes: bool = False
 ) -> AsyncIterator[tuple[Starlette, Client]]:
     """The application with these settings, opened, and a client on it; its folder stays, so that it can be reopened."""
     lanes = None if processes else (InlineLane("preview"), InlineLane("render"))
-    app = create_app(settings, Doubles(lanes=lanes, storage=storage))
+    app = create_app(settings, Doubles(lanes=lanes, storage=storage, others=others))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with Client(transport, Tokens.of(settings)) as ready:

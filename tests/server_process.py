@@ -31,6 +31,7 @@ def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
 
 class ServerProcess:
     command: Sequence[str] = (sys.executable,)
+    module = "imgsvc"
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
@@ -60,7 +61,7 @@ class ServerProcess:
 
     def start(self, port: int = 0) -> Self:
         """0: any free port."""
-        command = [*self.command, "-m", "imgsvc", "serve", "--port", str(port)]
+        command = [*self.command, "-m", self.module, "serve", "--port", str(port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,

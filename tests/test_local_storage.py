@@ -1,10 +1,14 @@
 import os
+import resource
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from imgsvc.storage.base import NotStored, StorageError
+from imgsvc.storage import local
+from imgsvc.storage.base import NotStored, Storage, StorageError
 from imgsvc.storage.local import CHUNK, LocalStorage
+from imgsvc.storage.memory import MemoryStorage
 
 KEY = "processed/large/x_large.webp"
 
@@ -63,3 +67,59 @@ async def test_remove_takes_what_an_interrupted_put_left(storage: LocalStorage, 
 async def test_key_outside_the_folder_is_refused(storage: LocalStorage, tmp_path: Path, bucket: str) -> None:
     with pytest.raises(StorageError):
         await storage.put(bucket, KEY, source(tmp_path, b"x"))
+
+
+@pytest.fixture(params=["local", "memory"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    return LocalStorage(tmp_path / "storage") if request.param == "local" else MemoryStorage()
+
+
+async def test_size_and_a_fetched_copy(either: Storage, tmp_path: Path) -> None:
+    data = os.urandom(CHUNK + 5)
+    await either.put("a/b", KEY, source(tmp_path, data))
+    assert await either.size("a/b", KEY) == len(data)
+    assert await either.size("a", KEY) is None
+    await either.fetch("a/b", KEY, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    with pytest.raises(NotStored):
+        await either.fetch("a", KEY, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+async def test_everything_but_the_health_check_is_listed(either: Storage, tmp_path: Path) -> None:
+    assert [one async for one in either.everything()] == []
+    places = {("a/b", KEY), ("a", KEY), ("processed", KEY), ("c", "loose")}
+    for bucket, key in (*places, (".health", "probe")):
+        await either.put(bucket, key, source(tmp_path, b"12345"))
+    found = [one async for one in either.everything()]
+    assert {(one.bucket, one.key) for one in found} == places
+    assert len(found) == len(places)
+    assert {one.size_bytes for one in found} == {5}
+    assert all(abs(one.modified - datetime.now(UTC)) < timedelta(minutes=1) for one in found)
+
+
+async def test_listing_goes_on_beside_removals_and_shows_what_was_left_half(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "LISTED", 3)
+    for number in range(20):
+        await storage.put("a", f"processed/large/{number}.webp", source(tmp_path, b"x"))
+    (tmp_path / "storage/a/processed/large/.7.webp.partial").write_bytes(b"half")
+    seen = []
+    async for one in storage.everything():
+        seen.append(one.key)
+        await storage.remove(one.bucket, one.key)
+    assert "processed/large/.7.webp.partial" in seen or "processed/large/7.webp" in seen
+    assert [one async for one in storage.everything()] == []
+
+
+async def test_fetch_that_fails_leaves_no_file(storage: LocalStorage, tmp_path: Path) -> None:
+    await storage.put("a", KEY, source(tmp_path, b"x" * 100_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(StorageError, match="File too large"):
+            await storage.fetch("a", KEY, tmp_path / "copy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "copy").exists()

@@ -72,6 +72,7 @@ def attack(server: ServerProcess, *options: str, seconds: float = LIMIT_SECONDS)
             "PYTHONPATH": str(ROOT),
             "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks",
             "IMGSVC_TEST_OPERATOR": OPERATOR,
+            "IMGSVC_TEST_BACKUP": str(server.folder / "backup"),
             "IMGSVC_TEST_KNOWN": json.dumps({"GET": kept, "DELETE": gone, "retry": failed}),
         },
         capture_output=True,

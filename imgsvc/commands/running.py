@@ -31,15 +31,16 @@ class Running:
         path: str,
         query: Mapping[str, str | int] | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        body: Mapping[str, Any] | None = None,
         *,
         as_operator: bool = True,
     ) -> dict[str, Any]:
         """The JSON answer; `timeout` in seconds. Raises CommandFailed."""
-        answer = self.ask(method, path, query, timeout, as_operator=as_operator)
-        body = answer.json()
+        answer = self.ask(method, path, query, timeout, body, as_operator=as_operator)
+        found = answer.json()
         if answer.is_error:
-            raise CommandFailed(str(body.get("detail", answer.reason_phrase)))
-        return dict(body)
+            raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
+        return dict(found)
 
     def ask(
         self,
@@ -47,6 +48,7 @@ class Running:
         path: str,
         query: Mapping[str, str | int] | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        body: Mapping[str, Any] | None = None,
         *,
         as_operator: bool = True,
     ) -> httpx.Response:
@@ -58,7 +60,7 @@ class Running:
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
-                answer = client.request(method, url, params=query, headers=headers)
+                answer = client.request(method, url, params=query, headers=headers, json=body)
             answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None

@@ -87,6 +87,11 @@ CODES = {
         "Only a failed job whose uploaded bytes are still kept can be tried again.",
         "Upload the image again. A source is kept for [jobs] failed_source_hours where trying again could help.",
     ),
+    "task_running": Code(
+        409,
+        "Another piece of upkeep (verify, gc, migrate or backup) is running, and there is one at a time.",
+        "Wait for its end, or end it: GET or DELETE /api/v1/operator/storage/task.",
+    ),
     "permission_denied": Code(
         403,
         "The token is good, but its user may not do this.",

@@ -15,6 +15,7 @@ from ..jobs.quota import Quota, RateLimited, Standing
 from ..settings import MEGABYTE, Settings
 from ..staged import NoSpace, UnsupportedType
 from ..storage.base import StorageNotConfigured
+from ..upkeep.tasks import TaskRunning
 from . import problems
 from .codes import CODES
 from .pace import Stalled
@@ -68,6 +69,7 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
         "image_unsupported": lambda: Unsupported("A JPEG with 12 bits per sample is not supported."),
         "rate_limited": lambda: _rate_limited(settings),
         "internal_error": problems.internal_error,
+        "task_running": lambda: TaskRunning("verify"),
         "overloaded": lambda: Overloaded(waiting, waiting),
         "storage_not_configured": lambda: StorageNotConfigured("s3"),
         "storage_full": lambda: NoSpace(settings.storage.reserve_mb * MEGABYTE, MEGABYTE),

@@ -13,7 +13,7 @@ from ..access.tokens import Identity
 from ..jobs.model import Job
 from ..parts import parts_of
 from ..settings import VARIANT_NAME
-from ..storage.base import StorageNotConfigured
+from ..storage.base import NotStored, StorageNotConfigured
 from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, refer, serve
 from .ids import UUID, path_id
@@ -265,25 +265,20 @@ async def direct(request: Request) -> Response:
     """They never change while the image exists: conditional requests and single ranges save most of the traffic."""
     left = opened(request, DEFAULT_SIZE)
     job, size = await _image(request)
-    urls, served = parts_of(request).urls, _served(job, size)
-    if urls.is_presigned(job):
-        method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
-        seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
-        return await refer(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
-    return await serve(request, parts_of(request).storages[job.storage_backend], served, left)
+    return await _bytes(request, job, size, left)
 
 
 @operation(
     "images",
     "The bytes behind a URL that was handed out",
     headers=ByteHeaders,
-    answers=BYTES,
+    answers={**BYTES, 307: REFERRED},
     errors=("image_not_found", *BYTE_ERRORS),
     head=True,
     private=SIGNED_URL,
 )
 async def stored(request: Request) -> Response:
-    """What the table lists under this very path, never a path by itself."""
+    """What the table lists under this very path, never a path by itself; 307 where it has moved to S3 since."""
     left = opened(request)
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
@@ -291,9 +286,7 @@ async def stored(request: Request) -> Response:
     size = rest.removesuffix(".webp")
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
-    if parts_of(request).urls.is_presigned(job):
-        raise image_not_found()
-    return await serve(request, parts_of(request).storages[job.storage_backend], _served(job, size), left)
+    return await _bytes(request, job, size, left)
 
 
 async def _image(request: Request, who: Identity | None = None) -> tuple[Job, str]:
@@ -310,6 +303,26 @@ async def _image(request: Request, who: Identity | None = None) -> tuple[Job, st
     if job.status == "failed":
         raise image_not_found()
     raise image_not_ready(READY_IN_SECONDS)
+
+
+async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Response:
+    """`left`: seconds that the signature by which the client reads is good for; None where reading is public."""
+    try:
+        return await _bytes_from(request, job, size, left)
+    except NotStored:
+        latest = await parts_of(request).table.job(job.job_id)
+        if latest is None or latest.storage_backend == job.storage_backend:
+            raise
+        return await _bytes_from(request, latest, size, left)  # it was moved to another backend in between
+
+
+async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -> Response:
+    urls, served = parts_of(request).urls, _served(job, size)
+    if not urls.is_presigned(job):
+        return await serve(request, parts_of(request).storages[job.storage_backend], served, left)
+    method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
+    seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
+    return await refer(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
 
 
 def _served(job: Job, size: str) -> Served:

@@ -24,6 +24,7 @@ from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
 from ..staged import NoSpace, Rejected, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError, StorageNotConfigured
+from ..upkeep.tasks import TaskRunning
 
 log = structlog.get_logger()
 
@@ -259,6 +260,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
+    TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NotStored: lambda _: image_not_found(),
     StorageNotConfigured: storage_not_configured,
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),

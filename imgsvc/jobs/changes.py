@@ -189,6 +189,15 @@ async def retry(db: aiosqlite.Connection, job_id: str) -> Job | None:
     return job
 
 
+async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
+    values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
+    if (await db.execute(QUERIES["move"], values)).rowcount == 0:
+        return False
+    told = facts(job, before=job.storage_backend, after=backend)
+    await event(db, "moved", job.image_id, job.job_id, told)
+    return True
+
+
 async def release_due(db: aiosqlite.Connection) -> int:
     return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(now())})))
 

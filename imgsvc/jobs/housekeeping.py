@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from ..storage.base import Storage
+from ..storage.base import Storage, StorageError
+from .hold import Hold
 from .model import Job, as_text, now
 from .publish import withdraw
 from .quota import Quota
@@ -26,7 +28,10 @@ class NotRetryable(Exception):
 
 
 class Housekeeping:
-    """`uploads` holds the names of staged files whose upload is still on its way to the table."""
+    """`uploads` holds the names of staged files whose upload is still on its way to the table.
+
+    Who removes files by a look at their row holds `removing` meanwhile: a job that begins anew must not lose its own.
+    """
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class Housekeeping:
         quota: Quota,
         source_kept: timedelta,
         events_kept: timedelta,
+        hold: Hold | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -46,7 +52,8 @@ class Housekeeping:
         self._quota = quota
         self._source_kept = source_kept
         self._events_kept = events_kept
-        self._removing = anyio.Lock()  # a job that begins anew must not lose its files to a look at its row before
+        self._hold = hold or Hold()
+        self.removing = anyio.Lock()
 
     async def run(self) -> None:
         while True:
@@ -75,11 +82,13 @@ class Housekeeping:
             pass
 
     async def _finish_removals(self) -> None:
+        if self._hold.active:
+            return
         after = ""
         while jobs := await self._table.leftovers(after, PAGE):
             for listed in jobs:
                 after = listed.job_id
-                async with self._removing:
+                async with self.removing:
                     for job in await self._table.leftover(listed.job_id):
                         await self.remove_files(job)
 
@@ -88,7 +97,7 @@ class Housekeeping:
 
         Raises NotRetryable: it has not failed, its source is gone, or what it left can't be removed now.
         """
-        async with self._removing:
+        async with self.removing:
             job = await self._table.job(job_id)
             if job is None or job.status != "failed":
                 raise NotRetryable(
@@ -97,6 +106,10 @@ class Housekeeping:
             source = self._staging / (job.staging_path or "")
             if not job.can_retry or not await anyio.to_thread.run_sync(source.is_file):
                 raise NotRetryable("The uploaded bytes of this job are not kept any more.")
+            if self._hold.active and job.paths:
+                raise NotRetryable(
+                    "A backup is being made, which needs what the failed attempt left. Try again after it."
+                )
             await self.remove_files(job)
             retried = await self._table.retry(job)
         if retried is None:
@@ -106,8 +119,11 @@ class Housekeeping:
     async def remove_files(self, job: Job) -> int:
         """Remove the files that the row names and no longer needs; returns how many there were.
 
-        A row forgets a file only once it is known to be gone, so what fails here is done by a later sweep.
+        A row forgets a file only once it is known to be gone, so what fails here is done by a later sweep. While
+        removals are held back the files are only counted, and a later sweep removes them.
         """
+        if self._hold.active:
+            return await self._count(job)
         removed = 0
         if job.staging_path and (job.deleted_at or job.status == "completed" or not job.retryable):
             found, confirmed = await self._unlink(job.staging_path)
@@ -121,17 +137,27 @@ class Housekeeping:
                 await self._table.variants_removed(job)
         return removed
 
+    async def _count(self, job: Job) -> int:
+        staged = await anyio.to_thread.run_sync((self._staging / job.staging_path).is_file) if job.staging_path else 0
+        sizes = []
+        for key in job.paths.values() if job.deleted_at or job.status == "failed" else ():
+            with suppress(StorageError):
+                sizes.append(await self._storages[job.storage_backend].size(job.storage_bucket, key))
+        return int(staged) + sum(size is not None for size in sizes)
+
     async def _expire_sources(self) -> None:
         before = now() - self._source_kept
         after = ""
         while jobs := await self._table.expired_sources(before, after, PAGE):
             for job in jobs:
                 after = job.job_id
-                async with self._removing:
+                async with self.removing:
                     await self._expire_source(job, before)
 
     async def _expire_source(self, listed: Job, before: datetime) -> None:
         job = await self._table.job(listed.job_id) or listed  # a deleted one is listed too
+        if self._hold.active:
+            return
         if job.status != "failed" or not job.staging_path or (job.failed_at or "") >= as_text(before):
             return  # it began anew meanwhile
         _, confirmed = await self._unlink(job.staging_path)

@@ -16,10 +16,11 @@ import anyio
 
 POLL_SECONDS = 0.05
 NAME = "lock"
+RESTORING = "restoring"  # a file: a backup is being put back here, and the database comes last
 
 
 class DataFolderInUse(Exception):
-    """Another process holds the data folder; the message says which."""
+    """Another process holds the data folder, or has left half a restored backup there; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,23 @@ WHERE job_id = :job_id AND (status = 'completed' OR (status = 'failed' AND retry
 UPDATE processing_jobs SET processed_paths = '{}'
 WHERE job_id = :job_id AND (status = 'failed' OR deleted_at IS NOT NULL)
 
+-- name: list_again
+-- Files that were put after those of a deleted job had been removed.
+UPDATE processing_jobs SET processed_paths = :processed_paths WHERE job_id = :job_id AND deleted_at IS NOT NULL
+
+-- name: move
+-- The variants of a completed job now live in another backend.
+UPDATE processing_jobs SET storage_backend = :backend
+WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
+
+-- name: jobs_between
+-- A page of all jobs in the order of their coming: a bounded piece of work, whatever is in it.
+SELECT * FROM processing_jobs WHERE rowid > :after AND rowid <= :upto AND deleted_at IS NULL
+
+-- name: owners
+-- The jobs of these images, deleted ones too.
+SELECT * FROM processing_jobs WHERE image_id IN (SELECT value FROM json_each(:image_ids))
+
 -- name: expired_sources
 -- Failed jobs whose source has been kept long enough.
 SELECT * FROM processing_jobs

@@ -12,6 +12,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from ..storage.base import Storage
 from .endings import Endings
+from .hold import Hold
 from .model import Job, QueueName, now
 from .retry import Failure, runs_alone
 from .run import Limits, Made, Run
@@ -95,6 +96,7 @@ class Queue:
         limits: Limits,
         endings: Endings,
         made: Made,
+        hold: Hold | None = None,
     ) -> None:
         self._table = table
         self._endings = endings
@@ -103,6 +105,7 @@ class Queue:
         self._scratch = scratch
         self._limits = limits
         self._made = made
+        self._hold = hold or Hold()
         self._sides = {
             "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
             "renders": _Side("renders", render_lanes, Memory(render_memory)),
@@ -221,7 +224,7 @@ class Queue:
 
     def _begin(self, side: _Side, job: Job) -> Run:
         storage = self._storages[job.storage_backend]  # where its preview is, whatever new uploads go to
-        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._made)
+        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._made, self._hold)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)

@@ -11,6 +11,7 @@ import anyio.to_thread
 import structlog
 
 from ..storage.base import Storage, StorageBusy, StorageError
+from .hold import Hold
 from .model import Job
 from .publish import publish, withdraw
 from .retry import Decision, Failure, decide
@@ -44,7 +45,15 @@ class Run:
     """Built for each claim; nothing of it outlives the row's next state."""
 
     def __init__(
-        self, job: Job, table: Table, storage: Storage, staging: Path, scratch: Path, limits: Limits, made: Made
+        self,
+        job: Job,
+        table: Table,
+        storage: Storage,
+        staging: Path,
+        scratch: Path,
+        limits: Limits,
+        made: Made,
+        hold: Hold,
     ) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"
@@ -59,6 +68,7 @@ class Run:
         self._scratch = scratch / f"{job.job_id}.{job.run}"
         self._limits = limits
         self._made = made
+        self._hold = hold
         self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     async def render(self, lane: Lane) -> Outcome:
@@ -158,14 +168,18 @@ class Run:
 
     async def _overtaken(self, keys: dict[str, str]) -> None:
         """The row has moved on: by a deletion, whose files go, or by this very record, if its first answer was lost."""
-        if await self._table.job(self.job.job_id) is None:
-            await withdraw(self._storage, self.job, keys.values())
+        if await self._table.job(self.job.job_id) is not None:
+            return
+        if self._hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
+            await self._table.list_again(self.job, keys)
 
     async def _end_preview(self, preview: str, *, death: bool = False) -> None:
         await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
 
     async def _remove_source(self) -> None:
         """After the row has ended. What fails here is housekeeping's: it must not make the record be tried again."""
+        if self._hold.active:
+            return
         try:
             await anyio.to_thread.run_sync(lambda: self._source.unlink(missing_ok=True))
             await self._table.source_removed(self.job)
@@ -191,6 +205,8 @@ class Run:
 
     async def _remove_variants(self) -> None:
         """All that this job may have put; like the source, left to housekeeping if it can't be done now."""
+        if self._hold.active:
+            return
         _, confirmed = await withdraw(self._storage, self.job, _every_key(self.job))
         if confirmed:
             try:

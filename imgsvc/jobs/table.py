@@ -216,6 +216,15 @@ class Table:
     async def variants_removed(self, job: Job) -> None:
         await self._write(changes.execute("variants_removed", job_id=job.job_id))
 
+    async def list_again(self, job: Job, paths: Mapping[str, str]) -> None:
+        """A deleted job's row lists these {variant: key} once more: they were put after its files had been removed."""
+        values = {"job_id": job.job_id, "processed_paths": json.dumps(dict(paths))}
+        await self._write(changes.execute("list_again", **values))
+
+    async def move(self, job: Job, backend: str) -> bool:
+        """From now on its variants are those in `backend`; False when the row has changed since `job` was read."""
+        return await self._write(lambda db: changes.move(db, job, backend))
+
     async def expire_source(self, job: Job, before: datetime) -> None:
         await self._write(changes.execute("expire_source", job_id=job.job_id, before=as_text(before)))
 

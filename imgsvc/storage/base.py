@@ -63,6 +63,18 @@ class Storage(Protocol):
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         """Read `length` bytes from `start`. Raises NotStored or StorageError."""
 
+    async def size(self, bucket: str, key: str) -> int | None:
+        """How many bytes are stored there; None: there is nothing. Raises StorageError."""
+
+    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+        """Copy it into `target`, a new local file that only a success leaves. Raises NotStored or StorageError."""
+
+    def everything(self) -> AsyncIterator[Stored]:
+        """All that is stored but what `.health` holds, in no order and never all in memory.
+
+        What an interrupted `put` left is listed too. Raises StorageError.
+        """
+
 
 @runtime_checkable
 class Presigning(Protocol):

@@ -1,7 +1,7 @@
 """The storages that the settings name, opened."""
 
 import importlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +58,18 @@ class Configured:
 
 @asynccontextmanager
 async def configured(
-    settings: Settings, told: Told | None = None, double: Storage | None = None
+    settings: Settings, told: Told | None = None, double: Storage | None = None, others: Sequence[Storage] = ()
 ) -> AsyncIterator[Configured]:
-    """S3 only where it has a bucket. `told` hears of every operation; `double` takes the place of the active one."""
+    """S3 only where it has a bucket. `told` hears of every operation.
+
+    `double` takes the place of the active one, and `others` are there too.
+    """
     async with AsyncExitStack() as stack:
         found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path)}
         if settings.s3.bucket:
             module = await anyio.to_thread.run_sync(importlib.import_module, f"{__package__}.s3")
             found["s3"] = await stack.enter_async_context(module.s3_storage(settings.s3))
+        found.update((other.name, other) for other in others)
         active = double.name if double else settings.storage.backend
         if double:
             found[active] = double

@@ -3,17 +3,23 @@
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
 
-from .base import Blob, NotStored, StorageBusy, StorageError
+from .base import Blob, NotStored, StorageBusy, StorageError, Stored
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
 THREADS = 16
+LISTED = 500  # files that one visit to a thread lists
+HEALTH = ".health"
 
 
 class LocalStorage:
@@ -57,6 +63,41 @@ class LocalStorage:
                     return
                 left -= len(chunk)
                 yield chunk
+
+    async def size(self, bucket: str, key: str) -> int | None:
+        try:
+            return await anyio.to_thread.run_sync(_size, self._path(bucket, key), limiter=self._threads)
+        except OSError as error:
+            raise StorageError(f"looking failed: {error.strerror}") from error
+
+    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+        path = self._path(bucket, key)
+        try:
+            await anyio.to_thread.run_sync(_fetch, path, target, limiter=self._threads)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename == str(path):
+                raise NotStored(key) from None
+            raise StorageError(f"copying failed: {error.strerror}") from error
+
+    async def everything(self) -> AsyncIterator[Stored]:
+        files = _files(self._root)
+        while page := await anyio.to_thread.run_sync(self._page, files, limiter=self._threads):
+            for one in page:
+                yield one
+
+    def _page(self, files: Iterator[tuple[str, os.stat_result]]) -> list[Stored]:
+        try:
+            return [self._stored(path, found) for path, found in islice(files, LISTED)]
+        except OSError as error:
+            raise StorageError(f"listing failed: {error.strerror}") from error
+
+    def _stored(self, path: str, found: os.stat_result) -> Stored:
+        """A bucket may have several segments: the key begins with the last `processed` in the path."""
+        name = os.path.relpath(path, self._root)
+        bucket, mark, rest = name.rpartition("/processed/")
+        if not mark:
+            bucket, _, rest = name.rpartition("/")
+        return Stored(bucket, f"{mark[1:]}{rest}", found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
     def _path(self, bucket: str, key: str) -> Path:
         path = self._root / bucket / key
@@ -131,3 +172,38 @@ def _read_first(path: Path, start: int, length: int) -> tuple[bytes, BinaryIO | 
         stream.close()
         return first, None
     return first, stream
+
+
+def _size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _fetch(path: Path, target: Path) -> None:
+    with path.open("rb") as reader, target.open("xb") as writer:
+        try:
+            shutil.copyfileobj(reader, writer, CHUNK)
+            writer.flush()
+        except BaseException:
+            target.unlink()
+            with suppress(OSError):
+                writer.close()  # what a full disk left in the buffer
+            raise
+
+
+def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file below `root`, whatever comes and goes meanwhile; no folder is held in memory."""
+    folders = [str(root)]
+    while folders:
+        folder = folders.pop()
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if folder != str(root) or entry.name != HEALTH:
+                        folders.append(entry.path)
+                    continue
+                with suppress(FileNotFoundError):
+                    yield entry.path, entry.stat(follow_symlinks=False)

@@ -1,11 +1,11 @@
 """Any storage, with somebody told how each operation went."""
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Literal
 
-from .base import Blob, NotStored, Storage
+from .base import Blob, NotStored, Storage, Stored
 
 Operation = Literal["put", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
@@ -13,7 +13,10 @@ Told = Callable[[str, Operation, OperationStatus, float], None]
 
 
 class MeasuredStorage:
-    """`told` gets the backend, the operation, how it went, and the seconds. A read ends with its first bytes."""
+    """`told` gets the backend, the operation, how it went, and the seconds. A read ends with its first bytes.
+
+    What only the operator's upkeep asks for is not measured: it would drown what clients see.
+    """
 
     def __init__(self, storage: Storage, told: Told) -> None:
         self.name = storage.name
@@ -51,6 +54,15 @@ class MeasuredStorage:
             raise
         self._tell("read", "ok", began)
         return blob
+
+    async def size(self, bucket: str, key: str) -> int | None:
+        return await self._storage.size(bucket, key)
+
+    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+        await self._storage.fetch(bucket, key, target)
+
+    def everything(self) -> AsyncIterator[Stored]:
+        return self._storage.everything()
 
     def _tell(self, operation: Operation, status: OperationStatus, began: float) -> None:
         self._told(self.name, operation, status, time.perf_counter() - began)

@@ -1,0 +1,231 @@
+"""`imgsvc storage …`. Nothing heavy is imported before a command needs it.
+
+Exit status: 0 all is well or was done, 1 something was found or could not be done, 2 wrong arguments or settings, 130
+after Ctrl-C: it has ended cleanly, and running it again goes on.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from .commands.storage import Show
+    from .settings import Settings
+    from .upkeep.orders import Order
+
+storage = typer.Typer(help="Check, tidy, move, back up and restore what is stored.", no_args_is_help=True)
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Listed = Annotated[int, typer.Option("--list", min=0, max=1000, help="How many findings to list; all are counted.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+LISTED = 100
+
+
+@storage.command()
+def verify(
+    digests: Annotated[bool, typer.Option("--digests", help="Read every file and compare its SHA-256 too.")] = False,
+    grace: Annotated[
+        float, typer.Option(min=0, max=366 * 24, help="Hours: a younger file without a row is no finding.")
+    ] = 1,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Compare the table with what is stored, both ways. Exit status 1: something is wrong."""
+    from .commands.upkeep_shown import megabytes
+    from .upkeep.orders import VerifyOrder
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        checked = (
+            f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
+        )
+        return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}"
+
+    _carried_out(config, VerifyOrder(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
+
+
+@storage.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it they are only listed.")] = False,
+    dry_run: DryRun = False,
+    older_than: Annotated[
+        float, typer.Option(min=0, max=366 * 24, help="Hours: only what has not changed for so long.")
+    ] = 24,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="Files too whose names are none of this program's.")
+    ] = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Remove files that no row names. Nothing brings them back, so it is a dry run unless you say --yes."""
+    from .commands.upkeep_shown import megabytes
+    from .upkeep.orders import GcOrder
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        left = f"; {counts['foreign']} foreign files left alone" if counts.get("foreign") and not foreign else ""
+        if not yes or dry_run:
+            size = counts.get("orphaned_bytes", 0) + counts.get("foreign_bytes", 0)
+            return f"gc: would remove {task['found']} files, {megabytes(size)}{left}. With --yes it does."
+        failed = f"; {counts['not_removed']} could not be removed" if counts.get("not_removed") else ""
+        return (
+            f"gc: removed {counts.get('removed', 0)} files, {megabytes(counts.get('removed_bytes', 0))}{failed}{left}"
+        )
+
+    order = GcOrder(older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="The backend to move to: s3 or local.")],
+    dry_run: DryRun = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Move all images to another backend while they are being served. Exit status 1: some are not there yet."""
+    from pydantic import ValidationError
+
+    from .commands.upkeep_shown import megabytes
+    from .upkeep.orders import MigrateOrder
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        moved = f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
+        words = f"migrate: {'would move' if dry_run else 'moved'} {moved} to {to}"
+        if counts.get("unfinished"):
+            words += f"; {counts['unfinished']} are still being processed: run it again"
+        if counts.get("old_copies_left"):
+            words += f"; {counts['old_copies_left']} old copies could not be removed: gc will"
+        return f"{words}; {_found(task)}" if task["found"] else words
+
+    try:
+        order = MigrateOrder(to=to, dry_run=dry_run, listed=listed)
+    except ValidationError:
+        _stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def backup(
+    destination: Annotated[
+        Path, typer.Argument(help="A folder as the service's machine names it: new, empty, or a backup of before.")
+    ],
+    with_s3: Annotated[bool, typer.Option("--with-s3", help="Copy what lies in other backends too.")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="Read what a backup of before holds, too.")] = False,
+    dry_run: DryRun = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Copy everything, of one moment, while the service goes on. Exit status 1: it is not complete."""
+    from pydantic import ValidationError
+
+    from .commands.upkeep_shown import megabytes
+    from .upkeep.orders import BackupOrder
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        if dry_run:
+            size, new = megabytes(counts.get("bytes", 0)), megabytes(counts.get("new_bytes", 0))
+            return f"backup: would hold {counts.get('files', 0)} files, {size}; {new} are to be copied"
+        words = (
+            f"backup: {counts.get('variants', 0)} variants ({megabytes(counts.get('variants_bytes', 0))}), "
+            f"{counts.get('sources', 0)} waiting uploads, the database and the secrets; "
+            f"{counts.get('copied', 0)} are new"
+        )
+        if counts.get("elsewhere"):
+            words += f"; {counts['elsewhere']} files stayed in their backend (--with-s3 takes them)"
+        return f"{words}; {_found(task)}" if task["found"] else words
+
+    try:
+        order = BackupOrder(
+            destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
+        )
+    except ValidationError:
+        _stop(f"{destination} is no name for a folder", WRONG)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
+    force: Annotated[bool, typer.Option("--force", help="Move aside what is there already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the backup, all of it.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Put a backup back, while no service runs. All of it is checked before anything is written."""
+    from .commands import storage as command
+    from .commands.upkeep_shown import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        if dry_run:
+            return f"restore: the backup is whole: {counts.get('files', 0)} files. Nothing was written."
+        return (
+            f"restore: {counts.get('files', 0)} variants ({megabytes(counts.get('bytes', 0))}) and "
+            f"{counts.get('sources', 0)} waiting uploads are back. Start the service, then: imgsvc storage verify"
+        )
+
+    settings = _loaded(config)
+    _run(
+        "restore", lambda show: command.restore(settings, source, show, force=force, dry_run=dry_run), summary, as_json
+    )
+
+
+def _carried_out(config: Path | None, order: "Order", summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    from .commands.storage import carry_out
+
+    settings = _loaded(config)
+    _run(order.verb, lambda show: carry_out(settings, order, show), summary, as_json)
+
+
+def _run(
+    verb: str,
+    work: "Callable[[Show], dict[str, Any]]",
+    summary: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> NoReturn:
+    from .commands.upkeep_shown import print_ended, shown
+
+    try:
+        with shown(verb) as show:
+            task = work(show)
+    except KeyboardInterrupt:
+        _stop(f"{verb} was ended. Run it again, and it goes on.", INTERRUPTED)
+    words = {
+        "cancelled": f"{verb} was ended, by another command or because the service stops. Run it again: it goes on.",
+        "failed": task["error"],
+    }.get(task["state"])
+    print_ended(task, None if words else summary(task), as_json=as_json)
+    if words and not as_json:
+        _stop(words, FAILED)
+    raise typer.Exit(0 if task["state"] == "done" and task["well"] else FAILED)
+
+
+def _found(task: dict[str, Any]) -> str:
+    from .commands.upkeep_shown import WORDS
+
+    return ", ".join(f"{task['counts'][kind]} {words}" for kind, words in WORDS.items() if task["counts"].get(kind))
+
+
+def _loaded(config: Path | None) -> "Settings":
+    from .settings import Settings, SettingsError
+
+    try:
+        return Settings.load(config)
+    except SettingsError as error:
+        _stop(str(error), WRONG)
+
+
+def _stop(reason: str, status: int) -> NoReturn:
+    typer.echo(f"imgsvc: {reason}", err=True)
+    sys.exit(status)

@@ -1,0 +1,158 @@
+"""The operator's upkeep of what is stored: one piece at a time, started here, looked at and ended here."""
+
+from typing import Literal
+
+import structlog
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..jobs.model import as_text
+from ..parts import parts_of
+from ..upkeep.orders import BackupOrder, GcOrder, MigrateOrder, Order, VerifyOrder
+from ..upkeep.progress import Finding
+from ..upkeep.tasks import Task
+from . import gate
+from .answers import COMPLETED, JOB_ID, STARTED, answer, shown
+from .json_body import json_body
+from .operations import Answer, by_method, operation
+from .problems import NO_STORE
+
+log = structlog.get_logger()
+
+
+class StorageTask(BaseModel):
+    """The piece of upkeep that runs, or the last one. `done` of `total` is of what `phase` names.
+
+    `well`: all was found well, or was done to its end. `findings` are the first ones; `counts` has all by kind, and the
+    other figures of this kind of upkeep (bytes where the name says so).
+    """
+
+    model_config = shown(
+        task_id=JOB_ID,
+        verb="verify",
+        state="done",
+        began_at=STARTED,
+        ended_at=COMPLETED,
+        phase="files",
+        done=4001,
+        total=4001,
+        counts={"images": 1000, "files": 4000, "bytes": 1_234_567_890, "missing": 1},
+        findings=[
+            {
+                "kind": "missing",
+                "backend": "local",
+                "path": f"holiday/processed/large/{JOB_ID}_large.webp",
+                "image_id": JOB_ID,
+                "size_bytes": None,
+                "expected_bytes": 138_240,
+            }
+        ],
+        found=1,
+        well=False,
+        error=None,
+    )
+
+    task_id: str | None = None
+    verb: str | None = None
+    state: Literal["none", "running", "done", "failed", "cancelled"] = "none"
+    began_at: str | None = None
+    ended_at: str | None = None
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    counts: dict[str, int] = {}
+    findings: list[Finding] = []
+    found: int = 0
+    well: bool | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, task: Task | None) -> "StorageTask":
+        if task is None:
+            return cls()
+        progress = task.progress
+        return cls(
+            task_id=task.task_id,
+            verb=task.order.verb,
+            state=task.state,
+            began_at=as_text(task.began_at),
+            ended_at=as_text(task.ended_at) if task.ended_at else None,
+            phase=progress.phase,
+            done=progress.done,
+            total=progress.total,
+            counts=dict(progress.counts),
+            findings=progress.findings if task.state != "running" else [],
+            found=progress.found,
+            well=task.well,
+            error=task.error,
+        )
+
+
+BEGUN = {202: Answer("It has begun; GET /api/v1/operator/storage/task follows it.", StorageTask)}
+ERRORS = ("task_running",)
+
+
+@operation(
+    "operator",
+    "Compare the table with what is stored",
+    access="operator_acting",
+    body=VerifyOrder,
+    answers=BEGUN,
+    errors=ERRORS,
+)
+async def verify(request: Request) -> Response:
+    """Every row's files with their sizes, and every file with its row. Changes nothing."""
+    return await _begin(request, VerifyOrder)
+
+
+@operation("operator", "Remove what no row names", access="operator_acting", body=GcOrder, answers=BEGUN, errors=ERRORS)
+async def gc(request: Request) -> Response:
+    """Only listed, unless `dry_run` is false."""
+    return await _begin(request, GcOrder)
+
+
+@operation(
+    "operator",
+    "Move images to another backend",
+    access="operator_acting",
+    body=MigrateOrder,
+    answers=BEGUN,
+    errors=ERRORS,
+)
+async def migrate(request: Request) -> Response:
+    """While they are served: each is copied, read back and compared before its old copy goes."""
+    return await _begin(request, MigrateOrder)
+
+
+@operation("operator", "Make a backup", access="operator_acting", body=BackupOrder, answers=BEGUN, errors=ERRORS)
+async def backup(request: Request) -> Response:
+    """Into a folder on the service's machine. It holds the service's secrets."""
+    return await _begin(request, BackupOrder)
+
+
+@operation("operator", "The upkeep that runs, or the last one", access="operator", answers={200: StorageTask})
+async def task(request: Request) -> Response:
+    """Since the service started; `state` is `none` when there was none."""
+    await gate.reader(request)
+    return answer(StorageTask.of(parts_of(request).upkeep.task))
+
+
+@operation(
+    "operator", "End the upkeep that runs", access="operator_acting", answers={202: Answer("It ends.", StorageTask)}
+)
+async def cancel(request: Request) -> Response:
+    """What it did is kept; starting it again goes on from there."""
+    await gate.operator(request)
+    upkeep = parts_of(request).upkeep
+    upkeep.cancel()
+    return answer(StorageTask.of(upkeep.task), 202, NO_STORE)
+
+
+current = by_method(GET=task, DELETE=cancel)
+
+
+async def _begin(request: Request, kind: type[Order]) -> Response:
+    await gate.operator(request)
+    order = await json_body(request, kind)
+    return answer(StorageTask.of(parts_of(request).upkeep.start(order)), 202, NO_STORE)

@@ -1,0 +1,51 @@
+"""Removing what no row names: the only upkeep that takes something away for good."""
+
+from contextlib import aclosing
+from datetime import timedelta
+
+import structlog
+
+from ..storage.base import StorageError
+from .house import House
+from .orphans import Orphan, orphans
+from .ownership import fate
+from .progress import Finding, Kind, Progress
+
+log = structlog.get_logger()
+
+
+async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool) -> bool:
+    """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went."""
+    progress.begin("files")
+    found = orphans(house, older_than, progress)
+    async with aclosing(found):
+        async for orphan in found:
+            if orphan.place is None and not foreign:
+                progress.counts["foreign"] += 1
+            elif dry_run:
+                kind: Kind = "orphaned" if orphan.place else "foreign"
+                progress.find(Finding(kind, orphan.storage.name, orphan.path, None, orphan.stored.size_bytes))
+            else:
+                await _remove(house, progress, orphan)
+    return dry_run or progress.found == 0
+
+
+async def _remove(house: House, progress: Progress, orphan: Orphan) -> None:
+    """Under housekeeping's lock, so that no failed job begins anew between the look at its row and the removal."""
+    place, stored = orphan.place, orphan.stored
+    async with house.housekeeping.removing:
+        if place is not None:
+            owners = await house.inventory.owners([place.image_id])
+            if fate(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":
+                return
+        bucket, key = (place.bucket, place.key) if place else (stored.bucket, stored.key)
+        try:
+            removed = await orphan.storage.remove(bucket, key)
+        except StorageError as error:
+            log.warning("orphan_not_removed", backend=orphan.storage.name, path=orphan.path, reason=str(error))
+            progress.find(Finding("not_removed", orphan.storage.name, orphan.path, None, stored.size_bytes))
+            return
+    if removed:
+        progress.counts["removed"] += 1
+        progress.counts["removed_bytes"] += stored.size_bytes
+        log.info("stored_orphan_removed", backend=orphan.storage.name, path=orphan.path, bytes=stored.size_bytes)

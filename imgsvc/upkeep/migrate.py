@@ -1,0 +1,136 @@
+"""Moving images from one backend to another while they are being served.
+
+Of each image: copy, read back, compare with the digest in its row; then one fenced UPDATE says where it lives; only
+then the old copy goes. Whatever interrupts this leaves the image whole in the backend that its row names, and at worst
+a copy that nobody names, which the next run overwrites or `gc` removes.
+"""
+
+from dataclasses import dataclass
+
+import anyio
+import structlog
+
+from ..jobs.model import Job
+from ..jobs.publish import withdraw
+from ..jobs.writer import DatabaseUnavailable
+from ..storage.base import NotStored, Storage, StorageError
+from .house import House, Variant, digest_of, fetched_digest, scratch_file, side_by_side, unfinished, variants_of
+from .progress import Finding, Kind, Progress, UpkeepFailed
+
+log = structlog.get_logger()
+
+AT_ONCE = 4  # images: enough to hide a store's delay, few enough to leave the disk to the requests
+GIVE_UP_AFTER = 10  # images in a row that the storage did not take
+LAST_STEP_SECONDS = 10.0  # what a cancellation waits for: the UPDATE and the removal of one image's old copies
+
+
+class _Damaged(Exception):
+    def __init__(self, kind: Kind, variant: Variant) -> None:
+        super().__init__(kind)
+        self.kind, self.variant = kind, variant
+
+
+async def migrate(house: House, progress: Progress, *, to: str, dry_run: bool) -> bool:
+    """Whether every image is in `to` now. Running jobs are left alone, and so is what is damaged.
+
+    Raises UpkeepFailed: there is no such backend, or it does not take anything.
+    """
+    if to not in house.storages:
+        known = ", ".join(house.storages)
+        raise UpkeepFailed(f"There is no backend {to} in the settings of this service; it knows {known}.")
+    moving = Moving(house, progress, to, dry_run)
+    progress.begin("jobs")
+    await side_by_side(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
+    return progress.found == 0 and not progress.counts["unfinished"]
+
+
+@dataclass(slots=True)
+class Moving:
+    house: House
+    progress: Progress
+    to: str
+    dry_run: bool
+    refused: int = 0  # images in a row
+
+    async def look(self, job: Job) -> None:
+        if job.storage_backend == self.to:
+            return
+        if unfinished(job):
+            self.progress.counts["unfinished"] += 1
+        if job.status != "completed":
+            return
+        source = self.house.storages.get(job.storage_backend)
+        if source is None:
+            self.progress.find(Finding("no_backend", job.storage_backend, "", job.image_id))
+        elif self.dry_run:
+            self._count(variants_of(job))
+        else:
+            await self._move(job, source)
+
+    async def _move(self, job: Job, source: Storage) -> None:
+        target, variants = self.house.storages[self.to], variants_of(job)
+        try:
+            for variant in variants:
+                await self._copy(variant, source, target)
+        except (_Damaged, StorageError) as error:
+            await self._not_moved(job, error, target)
+            return
+        self.refused = 0
+        # A cancellation from here on would leave files behind that nobody names.
+        with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
+            try:
+                moved = await self.house.table.move(job, self.to)
+            except DatabaseUnavailable as error:
+                raise UpkeepFailed("The database does not take changes; the log says why.") from error
+            if moved:
+                self._count(variants)
+                await self._remove(source, variants)
+            else:
+                await self._overtaken(job, target)
+
+    def _count(self, variants: list[Variant]) -> None:
+        self.progress.counts["images"] += 1
+        self.progress.counts["files"] += len(variants)
+        self.progress.counts["bytes"] += sum(variant.size_bytes for variant in variants)
+
+    async def _copy(self, variant: Variant, source: Storage, target: Storage) -> None:
+        async with scratch_file(self.house.scratch) as path:
+            try:
+                await source.fetch(variant.bucket, variant.key, path)
+            except NotStored:
+                raise _Damaged("missing", variant) from None
+            if await digest_of(path) != variant.digest:
+                raise _Damaged("wrong_digest", variant)
+            await target.put(variant.bucket, variant.key, path)
+        if await fetched_digest(self.house.scratch, target, variant.bucket, variant.key) != variant.digest:
+            raise StorageError("what was read back is not what was written")
+
+    async def _not_moved(self, job: Job, error: _Damaged | StorageError, target: Storage) -> None:
+        """The image stays where its row says, if it still is there at all."""
+        latest = await self.house.table.job(job.job_id)
+        await self._overtaken(job, target)
+        if latest is None or latest.storage_backend != job.storage_backend:
+            return
+        if isinstance(error, _Damaged):
+            path = error.variant.path
+            self.progress.find(Finding(error.kind, job.storage_backend, path, job.image_id))
+            return
+        log.warning("image_not_moved", image_id=job.image_id, to=self.to, reason=str(error))
+        self.progress.find(Finding("not_moved", job.storage_backend, "", job.image_id))
+        self.refused += 1
+        if self.refused >= GIVE_UP_AFTER:
+            raise UpkeepFailed(f"{self.refused} images in a row could not be moved; the last one: {error}.")
+
+    async def _overtaken(self, job: Job, target: Storage) -> None:
+        """Remove the copies, unless the row says that they are its own by now."""
+        latest = await self.house.table.job(job.job_id)
+        if latest is None or latest.storage_backend != self.to:
+            await withdraw(target, job, job.paths.values())
+
+    async def _remove(self, source: Storage, variants: list[Variant]) -> None:
+        for variant in variants:
+            try:
+                await source.remove(variant.bucket, variant.key)
+            except StorageError as error:
+                self.progress.counts["old_copies_left"] += 1
+                log.warning("old_copy_not_removed", backend=source.name, path=variant.path, reason=str(error))

@@ -1,0 +1,65 @@
+"""How far a piece of upkeep has come, and what it has found."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal[
+    "missing",  # a row names it, and it is not there
+    "wrong_size",
+    "wrong_digest",
+    "unreadable",  # the storage could not say
+    "no_source",  # the uploaded bytes of a job that is not done
+    "no_backend",  # the row names a backend that is not configured
+    "orphaned",  # no row names it
+    "foreign",  # no row names it, and its name is none of ours
+    "not_removed",
+    "not_moved",
+]
+LISTED = 100
+
+
+class UpkeepFailed(Exception):
+    """It can't be done, or not to its end; the message says why, in plain words for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it should be. `path` is bucket and key; sizes are in bytes."""
+
+    kind: Kind
+    backend: str
+    path: str
+    image_id: str | None = None
+    size_bytes: int | None = None
+    expected_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """`done` of `total` of whatever `phase` counts; `counts` has names of its own for each kind of upkeep.
+
+    Of the findings the first `listed` are kept, all are counted.
+    """
+
+    listed: int = LISTED
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    found: int = 0
+
+    def begin(self, phase: str, total: int = 0) -> None:
+        self.phase, self.done, self.total = phase, 0, total
+
+    def looked(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+    def find(self, finding: Finding) -> None:
+        self.found += 1
+        self.counts[finding.kind] += 1
+        if finding.size_bytes and finding.kind in ("orphaned", "foreign"):
+            self.counts[f"{finding.kind}_bytes"] += finding.size_bytes
+        if len(self.findings) < self.listed:
+            self.findings.append(finding)
