@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 MAX_NOTED = 10_000  # users whose event of this window or hour is remembered
 MEGABYTE = 1 << 20
+HOUR = timedelta(hours=1)
 
 
 class Overloaded(Rejected):
@@ -162,14 +163,15 @@ class Intake:
 
     async def note_denied(self, org_id: str, user_id: str, permission: str) -> None:
         """One audit event for each user and hour."""
-        hour = now().replace(minute=0, second=0, microsecond=0)
-        await self._note_once("upload_denied", org_id, user_id, hour, permission=permission)
+        end = now().replace(minute=0, second=0, microsecond=0) + HOUR
+        await self._note_once("upload_denied", org_id, user_id, end, permission=permission)
 
-    async def _note_once(self, kind: str, org_id: str, user_id: str, span: datetime, **facts: Any) -> None:
+    async def _note_once(self, kind: str, org_id: str, user_id: str, end: datetime, **facts: Any) -> None:
+        """Not again until `end`. Who may upload nothing has no window: each refusal would begin and end a new one."""
         who = (kind, org_id, user_id)
-        if self._noted.get(who) == span:
+        if (noted := self._noted.get(who)) and now() < noted:
             return
-        self._noted[who] = span
+        self._noted[who] = end
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
         await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts})
