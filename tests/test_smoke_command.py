@@ -215,6 +215,27 @@ def test_variants_that_live_elsewhere(server: ServerProcess) -> None:
     assert len(there) == 6 and not [request for request in there if "Authorization" in request.headers]
 
 
+def test_private_reading(tmp_path: Path) -> None:
+    private = {"IMGSVC_STORAGE_SIGNED_URLS": "true", "AUTH_PERMISSIONS": "claims", "IMAGE_SIZES": "medium=600"}
+    with ServerProcess(tmp_path, **private) as one:
+        plain = imgsvc(one, "smoke", one.url)
+        assert plain.returncode == 0, plain.stdout
+        assert "600 x 450, " in plain.stdout and ", signed\n" in plain.stdout
+        assert everything_is_gone(one)
+        kept: dict[str, httpx.Response] = {}
+
+        def without_query(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+            """A cache that leaves the signature out of its key."""
+            if request.url.path.startswith("/storage/") and answer.is_success:
+                kept[request.url.path] = answer
+            return kept.get(request.url.path, answer)
+
+        token = Tokens(SECRET, "HS256").issue("smoke", permissions=("image:upload", "image:read", "image:delete"))
+        with Smoke("http://img.test", token, "smoke", 30, OnTheWay(one, without_query)) as smoke:
+            steps = {step.name: step for step in smoke.steps()}
+        assert "without its signature" in failed(steps)["medium"]
+
+
 def test_path_prefix(tmp_path: Path, server: ServerProcess) -> None:
     unaware = tour(OnTheWay(server, prefix="/img"), "http://img.test/img")
     assert set(failed(unaware)) == {*VARIANTS, "no metadata"}

@@ -76,3 +76,11 @@ def told(answer: httpx.Response) -> str:
         return f"{answer.status_code} {answer.json()['detail']}"
     except (ValueError, KeyError, TypeError):
         return f"{answer.status_code}, and that not from the service"
+
+
+def needs_signature(answer: httpx.Response) -> bool:
+    """Whether reading is private: bytes for signed URLs only."""
+    try:
+        return answer.status_code == 403 and bool(answer.json()["code"] == "signature_required")
+    except (ValueError, KeyError, TypeError):
+        return False
