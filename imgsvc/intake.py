@@ -113,17 +113,17 @@ class Intake:
         self._receiving: set[tuple[str, str, str]] = set()
         self._noted: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
 
-    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> None:
-        """What can be refused before any of the body is read. An upload that was accepted before is never refused.
+    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
+        """What can be refused before any of the body is read; whether an upload with this key was accepted before.
 
-        Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
+        That one is never refused. Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
         """
         if await self._is_known(org_id, user_id, key):
-            return
+            return True
         standing = await self._places.standing(org_id, user_id, allowance.quota)
         if not standing.remaining:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
-                return
+                return True
             limited = RateLimited(standing, allowance.quota)
             await self._note_limited(org_id, user_id, limited)
             raise limited
@@ -132,6 +132,7 @@ class Intake:
             raise Overloaded(self._max_waiting, waiting)
         if self._space.disk_full:
             raise NoSpace(self._space.reserve_bytes, self._space.free_bytes)
+        return False
 
     async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
         """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
@@ -143,7 +144,7 @@ class Intake:
 
     @contextmanager
     def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
-        """Hold the idempotency key while its upload comes in. Raises IdempotencyInProgress."""
+        """Hold the idempotency key while its first upload comes in. Raises IdempotencyInProgress."""
         if key is None:
             yield
             return
