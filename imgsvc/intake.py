@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ log = structlog.get_logger()
 
 MAX_NOTED = 10_000  # users whose event of this window or hour is remembered
 MEGABYTE = 1 << 20
+HOUR = timedelta(hours=1)
 
 
 class Overloaded(Rejected):
@@ -112,17 +113,17 @@ class Intake:
         self._receiving: set[tuple[str, str, str]] = set()
         self._noted: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
 
-    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> None:
-        """What can be refused before any of the body is read. An upload that was accepted before is never refused.
+    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
+        """What can be refused before any of the body is read; whether an upload with this key was accepted before.
 
-        Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
+        That one is never refused. Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
         """
         if await self._is_known(org_id, user_id, key):
-            return
+            return True
         standing = await self._places.standing(org_id, user_id, allowance.quota)
         if not standing.remaining:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
-                return
+                return True
             limited = RateLimited(standing, allowance.quota)
             await self._note_limited(org_id, user_id, limited)
             raise limited
@@ -131,6 +132,7 @@ class Intake:
             raise Overloaded(self._max_waiting, waiting)
         if self._space.disk_full:
             raise NoSpace(self._space.reserve_bytes, self._space.free_bytes)
+        return False
 
     async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
         """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
@@ -142,7 +144,7 @@ class Intake:
 
     @contextmanager
     def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
-        """Hold the idempotency key while its upload comes in. Raises IdempotencyInProgress."""
+        """Hold the idempotency key while its first upload comes in. Raises IdempotencyInProgress."""
         if key is None:
             yield
             return
@@ -162,14 +164,15 @@ class Intake:
 
     async def note_denied(self, org_id: str, user_id: str, permission: str) -> None:
         """One audit event for each user and hour."""
-        hour = now().replace(minute=0, second=0, microsecond=0)
-        await self._note_once("upload_denied", org_id, user_id, hour, permission=permission)
+        end = now().replace(minute=0, second=0, microsecond=0) + HOUR
+        await self._note_once("upload_denied", org_id, user_id, end, permission=permission)
 
-    async def _note_once(self, kind: str, org_id: str, user_id: str, span: datetime, **facts: Any) -> None:
+    async def _note_once(self, kind: str, org_id: str, user_id: str, end: datetime, **facts: Any) -> None:
+        """Not again until `end`. Who may upload nothing has no window: each refusal would begin and end a new one."""
         who = (kind, org_id, user_id)
-        if self._noted.get(who) == span:
+        if (noted := self._noted.get(who)) and now() < noted:
             return
-        self._noted[who] = span
+        self._noted[who] = end
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
         await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts})

@@ -34,7 +34,8 @@ SECRETS = {
     ("auth", "jwt_secret_key_previous"),
     ("operator", "token"),
 }
-MAY_HOLD_A_PASSWORD = {("auth", "api_url"), ("redis", "url")}  # before an @
+MAY_HOLD_A_PASSWORD = {("auth", "api_url"), ("auth", "jwks_url"), ("redis", "url"), ("s3", "endpoint_url")}
+PASSWORD = re.compile(r"@|password=", re.IGNORECASE)  # how a URL shows that it does
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
 MAX_VALUE_BYTES = 65_536  # of a file that holds a setting\'s value
@@ -513,7 +514,7 @@ def _first_problem(error: ValidationError) -> str:
     names = {(one, field): name for one, field, name in environment_names()}
     name = names.get((section, rest[0]), "")
     shown = repr(first["input"])
-    if (section, rest[0]) in SECRETS or ((section, rest[0]) in MAY_HOLD_A_PASSWORD and "@" in shown):
+    if (section, rest[0]) in SECRETS or ((section, rest[0]) in MAY_HOLD_A_PASSWORD and PASSWORD.search(shown)):
         shown = "(hidden)"
     return f"[{section}] {'.'.join(rest)} ({name}) = {shown}: {message[0].lower()}{message[1:]}"
 

@@ -260,6 +260,12 @@ def test_settings_name_what_is_missing_and_hide_the_password(monkeypatch: pytest
     with pytest.raises(SettingsError) as raised:
         Settings.load(environ={"AUTH_PERMISSIONS": "remote"})
     assert str(raised.value) == "[auth]: permissions (AUTH_PERMISSIONS) = 'remote' needs api_url (AUTH_API_URL)"
-    with pytest.raises(SettingsError) as raised:
-        Settings.load(environ={"AUTH_API_URL": "http://me:hidden-word@h?x"})
-    assert "AUTH_API_URL" in str(raised.value) and "hidden-word" not in str(raised.value)
+    for name, url in (
+        ("AUTH_API_URL", "http://me:hidden-word@h?x"),
+        ("AUTH_API_JWKS_URL", "https://me:hidden-word@h/keys"),
+        ("AWS_ENDPOINT_URL", "https://me:hidden-word@h"),
+        ("REDIS_URL", "redsi://h?password=hidden-word"),
+    ):
+        with pytest.raises(SettingsError) as raised:
+            Settings.load(environ={name: url})
+        assert f"({name}) = (hidden): must " in str(raised.value) and "hidden-word" not in str(raised.value)

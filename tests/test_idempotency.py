@@ -177,6 +177,33 @@ async def test_while_the_first_is_still_being_received(start: Starter) -> None:
         assert replayed(await send(s)) == new(answers[0])
 
 
+async def test_repeated_many_times_at_once(start: Starter) -> None:
+    """The first was received: nobody has to wait for anybody, however slowly another one repeats it."""
+    reached, go = anyio.Event(), anyio.Event()
+    answers: list[httpx.Response] = []
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield TINY[:600]
+        reached.set()
+        await go.wait()
+        yield TINY[600:]
+
+    async with start(rate_limit=ONE) as s:
+        first = new(await send(s))
+        async with anyio.create_task_group() as group:
+
+            async def repeat() -> None:
+                answers.append(await send(s, slow()))
+
+            group.start_soon(repeat)
+            await reached.wait()
+            assert replayed(await send(s)) == first
+            refused(await send(s, OTHER), 422, "idempotency_conflict")
+            go.set()
+        assert replayed(answers[0]) == first
+        assert rows(s) == 1
+
+
 async def test_thirty_at_once_make_one_job(start: Starter) -> None:
     answers: list[httpx.Response] = []
     async with start(rate_limit=ONE) as s:

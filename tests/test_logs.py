@@ -16,6 +16,7 @@ import structlog.testing
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.conftest import Starter
+from tests.s3 import S3Server
 from tests.server_process import ROOT, SECRET, ServerProcess, until
 
 pytestmark = pytest.mark.process
@@ -73,6 +74,26 @@ def test_json_lines_of_a_whole_session(tmp_path: Path) -> None:
         assert of(server, event="stopped")
         log = server.log.read_text()
         for secret in (SECRET, token, token.rpartition(".")[2], IN_QUERY, "Bearer", "?"):
+            assert secret not in log, secret
+
+
+def test_libraries_tell_nothing_secret_for_debugging(tmp_path: Path, s3: S3Server) -> None:
+    """HPACK would print each header with its table, botocore what it signs and with what."""
+    environment = {**s3.environment(s3.bucket()), "IMAGE_SIZES": "medium=60", "IMGSVC_STORAGE_SIGNED_URLS": "true"}
+    token = Tokens(SECRET, "HS256").issue("alice")
+    with (
+        ServerProcess(tmp_path, LOG_JSON="true", LOG_LEVEL="DEBUG", **environment) as server,
+        httpx.Client(http1=False, http2=True, headers={"Authorization": f"Bearer {token}"}) as client,
+    ):
+        files = {"file": ("photo.jpg", TINY)}
+        sent = client.post(f"{server.url}{UPLOAD}", data={"bucket": "b"}, files=files)
+        assert sent.http_version == "HTTP/2"
+        job = server.job_ended(sent.json()["job_id"])
+        url = client.get(f"{server.url}/api/v1/images/{job['image_id']}").json()["url"]
+        assert "X-Amz-Signature=" in url
+        assert of(server, level="debug", event="worker_started")
+        log = server.log.read_text()
+        for secret in (token, token.rpartition(".")[2], url.rpartition("=")[2], "AWS4", "uthorization", "ignature"):
             assert secret not in log, secret
 
 

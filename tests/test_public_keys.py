@@ -130,8 +130,6 @@ COMBINATIONS: list[tuple[dict[str, str], str]] = [
             "issuer.example/keys",
             "http://issuer.example/keys",
             "http://127.0.0.1.issuer.example/keys",
-            "http://127.0.0.1@issuer.example/keys",
-            "https://me:hush@issuer.example/keys",
             "file:///etc/keys",
             "https:///keys",
             "https://issuer example/keys",
@@ -140,6 +138,10 @@ COMBINATIONS: list[tuple[dict[str, str], str]] = [
     *(
         ({"AUTH_API_URL": url}, f"[auth] api_url (AUTH_API_URL) = {url!r}: ")
         for url in ("auth.example", "https://auth.example?x=1", "https://auth.example:port")
+    ),
+    *(
+        ({"AUTH_API_JWKS_URL": url}, "[auth] jwks_url (AUTH_API_JWKS_URL) = (hidden): must not hold a user name or ")
+        for url in ("http://127.0.0.1@issuer.example/keys", "https://me:hush@issuer.example/keys")
     ),
     ({"AUTH_API_URL": "me:hush@auth.example"}, "[auth] api_url (AUTH_API_URL) = (hidden): must be empty or an "),
     ({"REDIS_URL": "me:hush@redis.example"}, "[redis] url (REDIS_URL) = (hidden): "),

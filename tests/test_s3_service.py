@@ -146,7 +146,9 @@ async def test_private_reading(
         image = f"/api/v1/images/{job['image_id']}"
         assert (await s.http.get(image)).status_code == 401
         url = (await s.http.get(image, headers=s.bearer())).json()["url"]
-        assert (await plain.get(url)).status_code == 200
+        fetched = await plain.get(url)
+        assert fetched.status_code == 200
+        assert fetched.headers["Cache-Control"] == "private, max-age=3600"  # the object's own says public
         assert (await s.http.get(f"{image}/direct?size=large")).json()["code"] == "signature_required"
         page_url = s.parts.urls.of_page(job["image_id"], "large")
         left = int(parse_qs(urlsplit(page_url).query)["expires"][0]) - time.time()
@@ -155,6 +157,11 @@ async def test_private_reading(
         life = int(parse_qs(urlsplit(referred.headers["Location"]).query)["X-Amz-Expires"][0])
         assert left - 20 < life < left + 1
         assert referred.headers["Cache-Control"] == f"private, max-age={life // 2}"
+        for method in ("GET", "HEAD"):
+            there = (await s.http.request(method, page_url)).headers["Location"]
+            life = int(parse_qs(urlsplit(there).query)["X-Amz-Expires"][0])
+            followed = await plain.request(method, there)
+            assert (followed.status_code, followed.headers["Cache-Control"]) == (200, f"private, max-age={life}")
 
 
 async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:

@@ -136,6 +136,14 @@ async def test_repeated_upload_takes_no_place(redis: RedisServer, tmp_path: Path
         assert used(redis) == 1
 
 
+async def test_repeated_upload_hears_of_the_shared_window(redis: RedisServer, tmp_path: Path) -> None:
+    async with sharing(redis, tmp_path / "a", 5) as a, sharing(redis, tmp_path / "b", 5) as b:
+        first = await raw(a, **{"Idempotency-Key": "k"})
+        assert [(await raw(b)).status_code for _ in range(4)] == [202] * 4
+        again = await raw(a, **{"Idempotency-Key": "k"})
+        assert (again.json(), again.headers["X-RateLimit-Remaining"]) == (first.json(), "0")
+
+
 @pytest.mark.parametrize("bucket", ["b", "another"])
 async def test_place_goes_back_when_the_key_was_taken_meanwhile(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: str

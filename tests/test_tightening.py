@@ -267,6 +267,16 @@ async def test_tokens_of_one_user_share_the_count(s: Service) -> None:
     assert (await raw(s, "sharing", free)).status_code == 202
 
 
+@module
+async def test_who_may_upload_nothing_leaves_one_event(s: Service) -> None:
+    """There is no window: each refusal speaks of one that would begin then."""
+    for _ in range(3):
+        answer = await raw(s, "nothing", {"uploads_per_hour": 0})
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3600")
+    query = "SELECT count(*) FROM image_upload_events WHERE event_type = 'rate_limited' AND metadata ->> 'user_id' = ?"
+    assert await s.sql(query, "nothing") == [(1,)]
+
+
 async def at_once(s: Service, times: int, user: str, claim: dict[str, Any]) -> list[httpx.Response]:
     answers: list[httpx.Response] = []
 

@@ -50,7 +50,7 @@ class Places:
         Raises RateLimited, IdempotencyConflict, DatabaseUnavailable.
         """
         if place is None or self._mirror is None:
-            return await self._table.accept(new, quota)
+            return await self._told(await self._table.accept(new, quota), new, quota)
         settling = asyncio.create_task(self._settle(self._mirror, new, quota, place))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
@@ -64,8 +64,15 @@ class Places:
             raise
         if accepted.replayed:
             mirror.release(place)
-            return accepted
+            return await self._told(accepted, new, quota)
         return replace(accepted, standing=_tighter(accepted.standing, place.standing))
+
+    async def _told(self, accepted: Accepted, new: NewJob, quota: Quota) -> Accepted:
+        """A repeated upload takes no place; what it hears of the limit is true for all instances nevertheless."""
+        shared = None
+        if accepted.replayed and self._mirror is not None:
+            shared = await self._mirror.standing(new.org_id, new.user_id, quota)
+        return replace(accepted, standing=_tighter(accepted.standing, shared)) if shared else accepted
 
     async def close(self) -> None:
         """At a stop: let what is under way end, and what is to be given back go out."""

@@ -121,10 +121,10 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
     allowance = intake.allowance.tightened(identity.tightening)
     _check_length(request, allowance.max_bytes)
-    await intake.admit(identity.org_id, identity.user_id, key, allowance)
+    known = await intake.admit(identity.org_id, identity.user_id, key, allowance)
     headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
     pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
-    with intake.receiving(identity.org_id, identity.user_id, key):
+    with intake.receiving(identity.org_id, identity.user_id, None if known else key):  # any number may repeat it
         async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
             form = await _read(request, pace, staged, allowance, raw)

@@ -45,7 +45,8 @@ class Urls:
 
     async def presigned(self, job: Job, name: str, method: Literal["GET", "HEAD"], seconds: int) -> str:
         storage = self._stores.presigning[job.storage_backend]
-        return await storage.url(job.storage_bucket, job.ready[name], seconds, method)
+        private = self.signatures is not None
+        return await storage.url(job.storage_bucket, job.ready[name], seconds, method, private=private)
 
     async def foreign_origin(self) -> str:
         """Where presigned addresses lead to: `scheme://host`; empty while there are none."""

@@ -80,5 +80,10 @@ class Storage(Protocol):
 class Presigning(Protocol):
     """A storage that clients can fetch from themselves."""
 
-    async def url(self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> str:
-        """An address of it that is good for so many seconds, whether it is there or not. Raises StorageError."""
+    async def url(
+        self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
+    ) -> str:
+        """An address of it that is good for so many seconds, whether it is there or not. Raises StorageError.
+
+        Fetched by a `private` one, only the client's own cache may keep it, and no longer than the address is good.
+        """

@@ -163,9 +163,13 @@ class S3Storage:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    async def url(self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> str:
+    async def url(
+        self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
+    ) -> str:
         operation = "head_object" if method == "HEAD" else "get_object"
         asked = self._object(bucket, key)
+        if private:  # signed too; what the object itself says, it says to everybody
+            asked["ResponseCacheControl"] = f"private, max-age={seconds}"
         return str(
             await self._do(
                 f"sign {bucket}",

@@ -1,4 +1,8 @@
-"""One line per event on standard error: JSON for machines, coloured text for a person at a terminal."""
+"""One line per event on standard error: JSON for machines, coloured text for a person at a terminal.
+
+`level` is for our own events. Libraries tell of warnings and errors only, whatever it is: what they say for debugging
+holds tokens (the header tables of HTTP/2), signatures (of S3) and credentials.
+"""
 
 import logging
 import sys
@@ -7,6 +11,8 @@ from typing import Any
 import structlog
 
 from ..settings import Log
+
+OURS = __name__.partition(".")[0]
 
 
 def configure(settings: Log) -> None:
@@ -20,7 +26,7 @@ def configure(settings: Log) -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: logging.getLogger(OURS),
         cache_logger_on_first_use=True,
     )
     renderer: list[Any] = [
@@ -38,7 +44,7 @@ def configure(settings: Log) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
-    logging.basicConfig(handlers=[handler], level=settings.level, force=True)
-    for noisy in ("asyncio", "aiosqlite", "httpx", "hypercorn", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    level = logging.getLevelNamesMapping()[settings.level]
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.getLogger(OURS).setLevel(level)
     logging.captureWarnings(True)
