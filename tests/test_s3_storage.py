@@ -257,6 +257,21 @@ async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: 
     assert len(s3.keys(bucket)) == 8
 
 
+async def test_store_that_hangs_keeps_nobody_from_an_address(
+    s3: S3Server, bucket: str, faulty: Proxy
+) -> None:
+    patient = {"read_timeout_seconds": 15, "connections": 2, "endpoint_url": faulty.url}
+    async with s3_storage(S3(**s3.settings(bucket, **patient))) as storage, asyncio.TaskGroup() as group:
+        faulty.fail("stall", 3)
+        waiting = [group.create_task(storage.remove("a", f"{number}")) for number in range(3)]
+        with anyio.fail_after(5):
+            while faulty.connections < 2:
+                await asyncio.sleep(0.01)
+            assert await storage.url("a", "x", 60)
+        for one in waiting:
+            one.cancel()
+
+
 async def test_large_file_passes_in_small_parts(storage: S3Storage, tmp_path: Path) -> None:
     path, copy = source(tmp_path, os.urandom(16_000_000)), tmp_path / "copy"
     await storage.put("a/b", KEY, path)  # the library's own imports and models come first
