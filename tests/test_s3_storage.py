@@ -257,9 +257,7 @@ async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: 
     assert len(s3.keys(bucket)) == 8
 
 
-async def test_store_that_hangs_keeps_nobody_from_an_address(
-    s3: S3Server, bucket: str, faulty: Proxy
-) -> None:
+async def test_store_that_hangs_keeps_nobody_from_an_address(s3: S3Server, bucket: str, faulty: Proxy) -> None:
     patient = {"read_timeout_seconds": 15, "connections": 2, "endpoint_url": faulty.url}
     async with s3_storage(S3(**s3.settings(bucket, **patient))) as storage, asyncio.TaskGroup() as group:
         faulty.fail("stall", 3)

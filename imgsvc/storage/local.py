@@ -85,6 +85,10 @@ class LocalStorage:
             for one in page:
                 yield one
 
+    async def services(self) -> list[str]:
+        """A folder is one service's."""
+        return []
+
     def _page(self, files: Iterator[tuple[str, os.stat_result]]) -> list[Stored]:
         try:
             return [self._stored(path, found) for path, found in islice(files, LISTED)]

@@ -163,6 +163,16 @@ class S3Storage:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    async def services(self) -> list[str]:
+        """Each keeps `.health/{id}/probe`, which nobody removes when it is gone. Raises StorageError."""
+
+        async def folders(client: Client) -> dict[str, Any]:
+            asked = {"Prefix": f"{HEALTH}/", "Delimiter": "/"}
+            return dict(await client.list_objects_v2(Bucket=self._settings.bucket, **asked))
+
+        page = await self._do("list services", folders)
+        return [one["Prefix"].split("/")[1] for one in page.get("CommonPrefixes", [])]
+
     async def url(self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> str:
         operation = "head_object" if method == "HEAD" else "get_object"
         asked = self._object(bucket, key)
@@ -190,7 +200,10 @@ class S3Storage:
     async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool) -> T:
         reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
         try:
-            async with self._slots if sends else nullcontext(), asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST):
+            async with (
+                self._slots if sends else nullcontext(),
+                asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST),
+            ):
                 for attempt in range(1, attempts + 1):
                     try:
                         return await self._attempt(operation, size)

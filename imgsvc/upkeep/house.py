@@ -33,6 +33,7 @@ class House:
     scratch: Path
     housekeeping: Housekeeping
     hold: Hold
+    instance: str  # the id by which this service is known in a storage that many may share
 
 
 @dataclass(frozen=True, slots=True)
