@@ -65,7 +65,11 @@ class BackupFolder:
         self.root = root
 
     def variant(self, bucket: str, key: str) -> Path:
-        return self._inside(self.root / VARIANTS / bucket / key)
+        """A backup may have been in other hands: what its database names must not lead out of it."""
+        name = f"{bucket}/{key}"
+        if name.startswith("/") or os.path.normpath(name) != name or name.split("/")[0] == "..":
+            raise UpkeepFailed("The backup names a file outside of itself.")
+        return self.root / VARIANTS / name
 
     def staged(self, name: str) -> Path:
         return self._plain(STAGED, name)
@@ -80,12 +84,6 @@ class BackupFolder:
         if not name or Path(name).name != name:
             raise UpkeepFailed("The backup names a file outside of itself.")
         return self.root / folder / name
-
-    def _inside(self, path: Path) -> Path:
-        """A backup may have been in other hands: what its database names must not lead out of it."""
-        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(self.root)):
-            raise UpkeepFailed("The backup names a file outside of itself.")
-        return path
 
     def prepare(self) -> None:
         """Make it ours. Raises UpkeepFailed for a folder that holds anything else."""
@@ -107,6 +105,8 @@ class BackupFolder:
             raise UpkeepFailed(f"{self.root} is {what}: it has no {MANIFEST}.") from None
         except ValidationError:
             raise UpkeepFailed(f"The {MANIFEST} in {self.root} is damaged.") from None
+        if not found.secrets.keys() <= set(SECRET_FILES):
+            raise UpkeepFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not have.")
         if found.format > FORMAT:
             raise UpkeepFailed(f"The backup in {self.root} was made by a later version: {found.version}.")
         return found
