@@ -18,6 +18,7 @@ from imgsvc.jobs.lock import DataFolderInUse
 from imgsvc.jobs.model import now
 from imgsvc.storage.base import Storage
 from imgsvc.storage.local import LocalStorage
+from imgsvc.upkeep.backup_folder import BackupFolder, Manifest
 from imgsvc.upkeep.progress import Progress, UpkeepFailed
 from imgsvc.upkeep.restore import restore
 from tests.conftest import WAIT_SECONDS, Service
@@ -224,6 +225,34 @@ async def test_backup_that_was_ended_leaves_the_former_one_whole(tmp_path: Path)
             assert await variants(s, image_id) == first[image_id]
 
 
+async def test_backup_cut_short_before_its_manifest_leaves_the_former_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+    async with keeping(tmp_path / "one") as s:
+        images = await several(s, 1)
+        secret, former = s.settings.data / "url_key", b"the first key"
+        secret.write_bytes(former)
+        await backed_up(s, backup)
+        secret.write_bytes(b"the second key")
+
+        def full(folder: BackupFolder, manifest: Manifest) -> None:
+            raise OSError(28, os.strerror(28))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(BackupFolder, "complete", full)
+            assert "No space left" in (await carried_out(s, "backup", destination=str(backup)))["error"]
+        await put_back(backup, tmp_path / "two")
+        assert (tmp_path / "two" / "data" / "url_key").read_bytes() == former
+        await backed_up(s, backup)
+        kept = [path.read_bytes() for path in (backup / "secrets").iterdir()]
+        assert secret.read_bytes() in kept and former not in kept
+    await put_back(backup, tmp_path / "three")
+    async with keeping(tmp_path / "three") as s:
+        for image_id, before in images.items():
+            assert await variants(s, image_id) == before
+
+
 async def test_what_the_service_has_lost_itself_is_said_and_does_not_hinder(tmp_path: Path) -> None:
     async with keeping(tmp_path / "one") as s:
         lost, damaged, well = images = list(await several(s, 3))
@@ -334,9 +363,9 @@ async def test_names_in_a_backup_do_not_lead_out_of_it(tmp_path: Path) -> None:
         trusted_again(backup, evil)
         with pytest.raises(UpkeepFailed, match="outside of itself"):
             await put_back(evil, tmp_path / "two")
-    (backup / "secrets" / "lock").write_text("mine")
     manifest = (backup / "manifest.json").read_text()
-    lying = manifest.replace('"secrets": {', f'"secrets": {{"lock": "{digest(backup / "secrets" / "lock")}",')
+    lying = manifest.replace('"operator_token": ', '"lock": ')
+    assert lying != manifest
     (backup / "manifest.json").write_text(lying)
     with pytest.raises(UpkeepFailed, match="names secrets"):
         await put_back(backup, tmp_path / "two")

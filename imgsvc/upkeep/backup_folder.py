@@ -5,7 +5,7 @@
     database-{moment}.db     one SQLite file without a log; it holds the digest of every file below
     variants/{bucket}/{key}  as they are stored, whichever backend they came from
     staged/{name}            uploads that are not yet processed
-    secrets/{name}           mode 0600
+    secrets/{digest}         mode 0600; the manifest says which is which
 
 A second backup into the same folder copies only what is new. Nothing that the manifest of before needs is touched
 until the new manifest has taken its place in one rename.
@@ -74,8 +74,8 @@ class BackupFolder:
     def staged(self, name: str) -> Path:
         return self._plain(STAGED, name)
 
-    def secret(self, name: str) -> Path:
-        return self._plain(SECRETS, name)
+    def secret(self, digest: str) -> Path:
+        return self._plain(SECRETS, digest)
 
     def database(self, name: str) -> Path:
         return self._plain("", name)

@@ -77,7 +77,7 @@ class Restore:
             raise UpkeepFailed("The backup is damaged: its database is not the one that its manifest names.")
         await anyio.to_thread.run_sync(_check_schema, database)
         for name, digest in manifest.secrets.items():
-            if not self.folder.secret(name).is_file() or await digest_of(self.folder.secret(name)) != digest:
+            if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
                 raise UpkeepFailed(f"The backup is damaged: the secret {name} is not the one that its manifest names.")
         absent = set(manifest.absent)
 
@@ -143,8 +143,8 @@ class Restore:
         self.progress.begin("copying")
         async with Readers(self.folder.database(manifest.database)) as readers:
             await side_by_side(Inventory(readers).jobs(self.progress.looked), one, AT_ONCE)
-        for name in manifest.secrets:
-            await anyio.to_thread.run_sync(copy, self.folder.secret(name), data / name)
+        for name, digest in manifest.secrets.items():
+            await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
         await self._put_database(manifest)
 
     async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
