@@ -39,6 +39,6 @@ def configure(settings: Log) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=settings.level, force=True)
-    for noisy in ("asyncio", "aiosqlite", "httpx", "hypercorn", "PIL"):
+    for noisy in ("asyncio", "aiosqlite", "httpx", "hypercorn", "PIL", "botocore", "aiobotocore"):  # signatures, tokens
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.captureWarnings(True)
