@@ -234,6 +234,22 @@ async def test_damaged_bytes_are_refused_by_the_store(
     assert s3.keys(bucket) == []
 
 
+async def test_who_says_yes_to_everything_is_no_storage(s3: S3Server, tmp_path: Path) -> None:
+    """Or the upload would be thrown away for variants that nobody has."""
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(agree, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with s3_storage(S3(**s3.settings("pictures", endpoint_url=url))) as storage:
+            with pytest.raises(StorageError, match="without an ETag"):
+                await storage.put("a/b", KEY, source(tmp_path, b"bytes"))
+
+
 async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     """Not while the client is made, and not while large files are hashed, signed and sent."""
     path = source(tmp_path, os.urandom(2_000_000))

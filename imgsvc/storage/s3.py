@@ -51,7 +51,7 @@ class S3Storage:
         async def put(client: Client) -> None:
             try:
                 with source.open("rb") as body:
-                    await client.put_object(
+                    answer = await client.put_object(
                         **self._object(bucket, key),
                         Body=body,
                         ContentMD5=digest,
@@ -61,6 +61,8 @@ class S3Storage:
                     )
             except FileNotFoundError:
                 raise StorageError("putting failed: the file is gone") from None
+            if not answer.get("ETag"):  # a proxy or a web server that says 200 to everything has stored nothing
+                raise StorageError(f"put {bucket}: an answer without an ETag", "The address is no object storage.")
 
         try:
             digest, size = await asyncio.to_thread(_content_md5, source)
