@@ -77,6 +77,7 @@ class Moving:
             return
         self.refused = 0
         # A cancellation from here on would leave files behind that nobody names.
+        moved, left = None, list(variants)
         with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
             try:
                 moved = await self.house.table.move(job, self.to)
@@ -84,9 +85,14 @@ class Moving:
                 raise UpkeepFailed("The database does not take changes; the log says why.") from error
             if moved:
                 self._count(variants)
-                await self._remove(source, variants)
+                await self._remove(source, left)
             else:
                 await self._overtaken(job, target)
+        if moved is None:
+            raise UpkeepFailed("The database does not answer in time.")
+        if moved and left:
+            self.progress.counts["old_copies_left"] += len(left)
+            log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
 
     def _count(self, variants: list[Variant]) -> None:
         self.progress.counts["images"] += 1
@@ -127,10 +133,12 @@ class Moving:
         if latest is None or latest.storage_backend != self.to:
             await withdraw(target, job, job.paths.values())
 
-    async def _remove(self, source: Storage, variants: list[Variant]) -> None:
-        for variant in variants:
+    async def _remove(self, source: Storage, left: list[Variant]) -> None:
+        """What is known to be gone is not in `left` any more."""
+        for variant in list(left):
             try:
                 await source.remove(variant.bucket, variant.key)
             except StorageError as error:
-                self.progress.counts["old_copies_left"] += 1
                 log.warning("old_copy_not_removed", backend=source.name, path=variant.path, reason=str(error))
+            else:
+                left.remove(variant)
