@@ -304,8 +304,7 @@ async def test_deleted_image_of_the_other_backend_leaves_nothing(tmp_path: Path)
 async def test_row_of_a_backend_that_is_not_configured(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
         await several(s, 1)
-        with closing(sqlite3.connect(s.settings.database.path)) as db, db:
-            db.execute("UPDATE processing_jobs SET storage_backend = 's9'")
+        await s.sql("UPDATE processing_jobs SET storage_backend = 's9'")
         for verb, order in (("migrate", {"to": "other"}), ("verify", {})):
             report: dict[str, Any] = await carried_out(s, verb, **order)
             assert ("no_backend", "s9", "") in found(report) and report["well"] is False
