@@ -14,6 +14,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings, testing
+from imgsvc.jobs import housekeeping
 from imgsvc.jobs.lock import DataFolderInUse
 from imgsvc.jobs.model import now
 from imgsvc.storage.base import Storage
@@ -160,6 +161,29 @@ async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Pa
         assert (await s.ended(waiting))["status"] == "completed"
         assert (await s.ended(broken))["status"] == "failed"
         assert other in images
+
+
+class Silent(Waiting):
+    async def size(self, bucket: str, key: str) -> int | None:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_deletion_during_a_backup_does_not_wait_for_a_store_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "WITHDRAW_SECONDS", 0.2)
+    storage = Silent(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s:
+        (image_id,) = await several(s, 1)
+        await begin(s, "backup", destination=str(tmp_path / "backup"))
+        await storage.asked.wait()
+        with anyio.fail_after(WAIT_SECONDS):
+            gone = await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
+        assert gone.json()["deleted"] is True
+        storage.go.set()
+        assert (await ended(s))["well"] is True
+        assert s.stored() == []
 
 
 async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: Path) -> None:

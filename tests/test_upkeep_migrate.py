@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from fixtures import make
@@ -165,9 +166,9 @@ async def test_database_that_does_not_answer_in_time_is_told(tmp_path: Path, mon
     monkeypatch.setattr(migrate, "LAST_STEP_SECONDS", 0.5)
     async with keeping(tmp_path) as s:
         ((image_id, before),) = (await several(s, 1)).items()
-        other = sqlite3.connect(s.settings.database.path, isolation_level=None)
+        other = sqlite3.connect(s.settings.database.path, isolation_level=None, check_same_thread=False)
         with closing(other):
-            other.execute("BEGIN IMMEDIATE")
+            await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
             report = await carried_out(s, "migrate", to="other")
         assert (report["state"], report["well"]) == ("failed", None) and "does not answer" in report["error"]
         assert await variants(s, image_id) == before
