@@ -277,6 +277,24 @@ async def test_backup_cut_short_before_its_manifest_leaves_the_former_secrets(
             assert await variants(s, image_id) == before
 
 
+async def test_backup_that_fails_every_night_does_not_fill_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+
+    def full(folder: BackupFolder, manifest: Manifest) -> None:
+        raise OSError(28, os.strerror(28))
+
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+        monkeypatch.setattr(BackupFolder, "complete", full)
+        for _ in range(3):
+            assert (await carried_out(s, "backup", destination=str(backup)))["state"] == "failed"
+        assert len(list(backup.glob("database-*"))) == 2
+    await put_back(backup, tmp_path / "two")
+
+
 async def test_what_the_service_has_lost_itself_is_said_and_does_not_hinder(tmp_path: Path) -> None:
     async with keeping(tmp_path / "one") as s:
         lost, damaged, well = images = list(await several(s, 3))

@@ -142,6 +142,18 @@ async def test_storage_that_takes_nothing_ends_it(tmp_path: Path) -> None:
             assert await variants(s, image_id) == before
 
 
+async def test_disk_s_reserve_is_not_used_up(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as s:
+        ((image_id, before),) = (await several(s, 1)).items()
+        assert (await carried_out(s, "migrate", to="other"))["well"] is True
+    async with keeping(tmp_path, reserve_mb=1_000_000_000) as s:
+        report = await carried_out(s, "migrate", to="local")
+        assert report["state"] == "failed" and "kept in reserve" in report["error"]
+        assert s.stored() == [] and await variants(s, image_id) == before
+        backup = await carried_out(s, "backup", destination=str(tmp_path / "backup"), with_s3=True)
+        assert backup["state"] == "failed" and "0 bytes free" in backup["error"]
+
+
 class Stuck(LocalStorage):
     """Removing waits for ever, but for thumbnails."""
 

@@ -22,6 +22,7 @@ from .. import __version__
 from ..jobs.database import Readers
 from ..jobs.inventory import Inventory
 from ..jobs.model import Job, as_text, now
+from ..settings import MEGABYTE
 from ..storage.base import NotStored, StorageError
 from .backup_folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, partial_of, settle, write
 from .house import House, Variant, digest_of, side_by_side, source_needed, unfinished, variants_of
@@ -113,9 +114,17 @@ class Backup:
                 self.progress.counts["files"] += 1
                 self.progress.counts["bytes"] += size
         self.progress.counts["new_bytes"] = new
-        free = await anyio.to_thread.run_sync(_free, self.folder.root)
+        free = await anyio.to_thread.run_sync(self._free)
         if free < new:
-            raise UpkeepFailed(f"There are {free} bytes free at the destination; {new} are needed.")
+            raise UpkeepFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
+
+    def _free(self) -> int:
+        """Bytes; on the disk of the service itself, those beyond what it keeps in reserve."""
+        folder, data = self.folder.root, self.house.settings.data
+        while not folder.exists():
+            folder = folder.parent
+        own = folder.stat().st_dev == data.stat().st_dev
+        return shutil.disk_usage(folder).free - (self.house.settings.storage.reserve_mb * MEGABYTE if own else 0)
 
     def _wanted(self, job: Job) -> list[tuple[Path, int]]:
         found = [(self.folder.variant(one.bucket, one.key), one.size_bytes) for one in self._variants(job)]
@@ -254,9 +263,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

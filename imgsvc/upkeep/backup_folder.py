@@ -95,6 +95,13 @@ class BackupFolder:
             write(self.root / MARKER, WORDS.encode())
         for name in (VARIANTS, STAGED, SECRETS):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        self.drop_databases(self.manifest().database if (self.root / MANIFEST).is_file() else "")
+
+    def drop_databases(self, current: str) -> None:
+        """All but one: a backup that fails every night must not fill its disk with copies."""
+        for path in self.root.glob("database-*"):
+            if path.name != current:
+                path.unlink(missing_ok=True)
 
     def manifest(self) -> Manifest:
         """Raises UpkeepFailed: there is none, or it can't be understood."""

@@ -5,14 +5,17 @@ then the old copy goes. Whatever interrupts this leaves the image whole in the b
 a copy that nobody names, which the next run overwrites or `gc` removes.
 """
 
+import shutil
 from dataclasses import dataclass
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from ..jobs.model import Job
 from ..jobs.publish import withdraw
 from ..jobs.writer import DatabaseUnavailable
+from ..settings import MEGABYTE
 from ..storage.base import NotStored, Storage, StorageError
 from .house import House, Variant, digest_of, fetched_digest, scratch_file, side_by_side, unfinished, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
@@ -69,6 +72,8 @@ class Moving:
 
     async def _move(self, job: Job, source: Storage) -> None:
         target, variants = self.house.storages[self.to], variants_of(job)
+        if self.to == "local":
+            await self._room(sum(variant.size_bytes for variant in variants))
         try:
             for variant in variants:
                 await self._copy(variant, source, target)
@@ -93,6 +98,16 @@ class Moving:
         if moved and left:
             self.progress.counts["old_copies_left"] += len(left)
             log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
+
+    async def _room(self, size: int) -> None:
+        """A full disk would stop the service, uploads first. Raises UpkeepFailed."""
+        storage = self.house.settings.storage
+        await anyio.to_thread.run_sync(lambda: storage.path.mkdir(parents=True, exist_ok=True))
+        free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
+        if free - size < storage.reserve_mb * MEGABYTE:
+            raise UpkeepFailed(
+                f"The disk is full: {free // MEGABYTE} MB are free, and {storage.reserve_mb} MB kept in reserve."
+            )
 
     def _count(self, variants: list[Variant]) -> None:
         self.progress.counts["images"] += 1
