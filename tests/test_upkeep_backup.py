@@ -488,6 +488,20 @@ async def test_what_is_there_is_moved_aside_and_never_overwritten(tmp_path: Path
         assert (await carried_out(s, "verify", grace_seconds=0))["well"] is True
 
 
+async def test_mount_point_is_refused_before_anything_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = tmp_path / "backup"
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+    before = files(tmp_path / "one")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "storage")  # the real one wants a mount
+    with pytest.raises(UpkeepFailed, match="mount point"):
+        await put_back(backup, tmp_path / "one", force=True)
+    assert files(tmp_path / "one") == before
+    async with keeping(tmp_path / "one") as s:
+        assert (await carried_out(s, "verify", digests=True))["well"] is True
+
+
 async def test_moving_aside_that_is_cut_short_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database without its log, for one: a service that started on that would begin a new one over the log."""
     backup, moved = tmp_path / "backup", 0

@@ -206,6 +206,9 @@ def _make_room(settings: Settings, force: bool) -> None:
             raise UpkeepFailed(
                 "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
             )
+        for path in (*kept, *([storage] if stored else [])):
+            if os.path.ismount(path):
+                raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
         write(marker, MOVING_WORDS)
         name = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
         if kept:
