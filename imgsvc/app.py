@@ -276,7 +276,17 @@ async def _serving(
         hold=hold,
     )
     upkeep = Upkeep(
-        House(settings, table, data.inventory, stores.storages, data.staging, data.scratch, housekeeping, hold)
+        House(
+            settings,
+            table,
+            data.inventory,
+            stores.storages,
+            data.staging,
+            data.scratch,
+            housekeeping,
+            hold,
+            data.instance,
+        )
     )
     parts = Parts(
         settings=settings,

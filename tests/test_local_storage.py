@@ -1,7 +1,9 @@
 import os
 import resource
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,3 +125,24 @@ async def test_fetch_that_fails_leaves_no_file(storage: LocalStorage, tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "copy").exists()
+
+
+async def test_event_loop_does_not_look_at_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on a network disk that hangs would make every request wait."""
+    storage, looked = LocalStorage(tmp_path / "storage"), set[int]()
+    source = tmp_path / "source"
+    source.write_bytes(b"bytes")
+    lstat = os.lstat
+
+    def seen(*arguments: Any, **options: Any) -> os.stat_result:
+        looked.add(threading.get_ident())
+        return lstat(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lstat", seen)
+        await storage.put("a/b", "key", source)
+        assert await storage.size("a/b", "key") == 5
+        await storage.fetch("a/b", "key", tmp_path / "copy")
+        assert (await storage.read("a/b", "key", 0, 5)).first == b"bytes"
+        assert await storage.remove("a/b", "key")
+    assert looked and threading.get_ident() not in looked

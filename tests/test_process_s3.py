@@ -106,3 +106,14 @@ def test_keys_from_a_profile_work_and_no_secret_is_inherited(s3: S3Server, tmp_p
             assert SECRET not in inherited and "AWS_" not in inherited and "hush" not in inherited
         assert server.stop() == 0
     assert SECRET not in server.log.read_text()
+
+
+def test_log_of_everything_holds_no_signature(s3: S3Server, tmp_path: Path) -> None:
+    keys_of_a_role = {**s3.environment(s3.bucket()), "AWS_SESSION_TOKEN": "session-token-that-nobody-may-read"}
+    with ServerProcess(tmp_path, **keys_of_a_role, LOG_LEVEL="DEBUG") as server:
+        accepted = server.upload(make.jpeg(64, 48)).json()
+        assert server.job_ended(accepted["job_id"])["status"] in ("completed", "failed")
+        log = server.log.read_text()
+    assert '"debug"' in log
+    for secret in ("AWS4-HMAC", "session-token", "X-Amz-Signature", SECRET):
+        assert secret not in log

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,25 @@ def test_backup_takes_along_what_is_in_s3_and_a_bucket_that_is_empty_gets_it(s3:
         for image_id, before in images.items():
             assert variants(fresh, image_id) == before
         whole(fresh)
+
+
+def test_bucket_of_two_services_is_not_tidied_by_either(s3: S3Server, tmp_path: Path) -> None:
+    """A backup that was restored elsewhere, for one: it knows nothing of what came to the first service since."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    bucket = s3.bucket()
+    with ServerProcess(one, **s3.environment(bucket)) as first, ServerProcess(two, **s3.environment(bucket)) as second:
+        images = completed(first, 1)
+        everything = s3.keys(bucket)
+        assert storage(second, "gc", "--older-than", "0").stdout.endswith("With --yes it does.\n")
+        for _ in range(2):
+            refused = storage(second, "gc", "--yes", "--older-than", "0")
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert "Another service" in refused.stderr and s3.keys(bucket) == everything
+            first.signal(signal.SIGKILL)  # and it is not there at the moment
+        probes = [one["Key"] for one in s3.client.list_objects_v2(Bucket=bucket, Prefix=".health/")["Contents"]]
+        (others,) = (key for key in probes if key in refused.stderr)
+        s3.client.delete_object(Bucket=bucket, Key=others)
+        assert storage(second, "gc", "--yes", "--older-than", "0").returncode == 0
+        assert (len(images), s3.keys(bucket)) == (1, [])

@@ -234,6 +234,22 @@ async def test_damaged_bytes_are_refused_by_the_store(
     assert s3.keys(bucket) == []
 
 
+async def test_who_says_yes_to_everything_is_no_storage(s3: S3Server, tmp_path: Path) -> None:
+    """Or the upload would be thrown away for variants that nobody has."""
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(agree, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with s3_storage(S3(**s3.settings("pictures", endpoint_url=url))) as storage:
+            with pytest.raises(StorageError, match="without an ETag"):
+                await storage.put("a/b", KEY, source(tmp_path, b"bytes"))
+
+
 async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     """Not while the client is made, and not while large files are hashed, signed and sent."""
     path = source(tmp_path, os.urandom(2_000_000))
@@ -255,6 +271,19 @@ async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: 
     await beating
     assert longest < 0.02
     assert len(s3.keys(bucket)) == 8
+
+
+async def test_store_that_hangs_keeps_nobody_from_an_address(s3: S3Server, bucket: str, faulty: Proxy) -> None:
+    patient = {"read_timeout_seconds": 15, "connections": 2, "endpoint_url": faulty.url}
+    async with s3_storage(S3(**s3.settings(bucket, **patient))) as storage, asyncio.TaskGroup() as group:
+        faulty.fail("stall", 3)
+        waiting = [group.create_task(storage.remove("a", f"{number}")) for number in range(3)]
+        with anyio.fail_after(5):
+            while faulty.connections < 2:
+                await asyncio.sleep(0.01)
+            assert await storage.url("a", "x", 60)
+        for one in waiting:
+            one.cancel()
 
 
 async def test_large_file_passes_in_small_parts(storage: S3Storage, tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings, testing
+from imgsvc.jobs import housekeeping
 from imgsvc.jobs.lock import DataFolderInUse
 from imgsvc.jobs.model import now
 from imgsvc.storage.base import Storage
 from imgsvc.storage.local import LocalStorage
+from imgsvc.upkeep.backup_folder import BackupFolder, Manifest
 from imgsvc.upkeep.progress import Progress, UpkeepFailed
 from imgsvc.upkeep.restore import restore
 from tests.conftest import WAIT_SECONDS, Service
@@ -161,6 +163,29 @@ async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Pa
         assert other in images
 
 
+class Silent(Waiting):
+    async def size(self, bucket: str, key: str) -> int | None:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+async def test_deletion_during_a_backup_does_not_wait_for_a_store_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "WITHDRAW_SECONDS", 0.2)
+    storage = Silent(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s:
+        (image_id,) = await several(s, 1)
+        await begin(s, "backup", destination=str(tmp_path / "backup"))
+        await storage.asked.wait()
+        with anyio.fail_after(WAIT_SECONDS):
+            gone = await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
+        assert gone.json()["deleted"] is True
+        storage.go.set()
+        assert (await ended(s))["well"] is True
+        assert s.stored() == []
+
+
 async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: Path) -> None:
     async with keeping(tmp_path, jobs={"max_attempts": 1}) as s:
         blocked = s.settings.storage.path / "photos"
@@ -222,6 +247,52 @@ async def test_backup_that_was_ended_leaves_the_former_one_whole(tmp_path: Path)
     async with keeping(tmp_path / "two") as s:
         for image_id in first:
             assert await variants(s, image_id) == first[image_id]
+
+
+async def test_backup_cut_short_before_its_manifest_leaves_the_former_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+    async with keeping(tmp_path / "one") as s:
+        images = await several(s, 1)
+        secret, former = s.settings.data / "url_key", b"the first key"
+        secret.write_bytes(former)
+        await backed_up(s, backup)
+        secret.write_bytes(b"the second key")
+
+        def full(folder: BackupFolder, manifest: Manifest) -> None:
+            raise OSError(28, os.strerror(28))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(BackupFolder, "complete", full)
+            assert "No space left" in (await carried_out(s, "backup", destination=str(backup)))["error"]
+        await put_back(backup, tmp_path / "two")
+        assert (tmp_path / "two" / "data" / "url_key").read_bytes() == former
+        await backed_up(s, backup)
+        kept = [path.read_bytes() for path in (backup / "secrets").iterdir()]
+        assert secret.read_bytes() in kept and former not in kept
+    await put_back(backup, tmp_path / "three")
+    async with keeping(tmp_path / "three") as s:
+        for image_id, before in images.items():
+            assert await variants(s, image_id) == before
+
+
+async def test_backup_that_fails_every_night_does_not_fill_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+
+    def full(folder: BackupFolder, manifest: Manifest) -> None:
+        raise OSError(28, os.strerror(28))
+
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+        monkeypatch.setattr(BackupFolder, "complete", full)
+        for _ in range(3):
+            assert (await carried_out(s, "backup", destination=str(backup)))["state"] == "failed"
+        assert len(list(backup.glob("database-*"))) == 2
+    await put_back(backup, tmp_path / "two")
 
 
 async def test_what_the_service_has_lost_itself_is_said_and_does_not_hinder(tmp_path: Path) -> None:
@@ -331,11 +402,63 @@ async def test_names_in_a_backup_do_not_lead_out_of_it(tmp_path: Path) -> None:
             db.execute(f"UPDATE processing_jobs SET {column} = ?, status = ?", (value, "completed"))
             if column == "staging_path":
                 db.execute("UPDATE processing_jobs SET status = 'pending'")
-        manifest = (evil / "manifest.json").read_text()
-        old, new = (digest(path / database.name) for path in (backup, evil))
-        (evil / "manifest.json").write_text(manifest.replace(old, new))
+        trusted_again(backup, evil)
         with pytest.raises(UpkeepFailed, match="outside of itself"):
             await put_back(evil, tmp_path / "two")
+    manifest = (backup / "manifest.json").read_text()
+    lying = manifest.replace('"operator_token": ', '"lock": ')
+    assert lying != manifest
+    (backup / "manifest.json").write_text(lying)
+    with pytest.raises(UpkeepFailed, match="names secrets"):
+        await put_back(backup, tmp_path / "two")
+
+
+def trusted_again(backup: Path, changed: Path) -> None:
+    """The manifest says of the changed database what it said of the first."""
+    (database,) = backup.glob("database-*")
+    manifest = (changed / "manifest.json").read_text()
+    old, new = (digest(path / database.name) for path in (backup, changed))
+    (changed / "manifest.json").write_text(manifest.replace(old, new))
+
+
+async def test_backup_of_an_earlier_version_is_put_back(tmp_path: Path) -> None:
+    backup, older = tmp_path / "backup", tmp_path / "older"
+    async with keeping(tmp_path / "one") as s:
+        images = await several(s, 1)
+        await backed_up(s, backup)
+    shutil.copytree(backup, older)
+    (database,) = older.glob("database-*")
+    with closing(sqlite3.connect(database)) as db:
+        db.executescript(
+            "DROP INDEX jobs_waiting; CREATE INDEX jobs_waiting ON processing_jobs (queue, turn);"
+            "DROP INDEX jobs_recent; CREATE INDEX jobs_by_created ON processing_jobs (created_at);"
+            "DROP INDEX jobs_recent_of_status; CREATE INDEX jobs_by_status ON processing_jobs (status);"
+            "DROP INDEX jobs_recent_failed; DROP INDEX windows_by_start; DROP INDEX windows_by_count;"
+            "ALTER TABLE processing_jobs DROP COLUMN retried_at; PRAGMA user_version = 1;"
+        )
+    trusted_again(backup, older)
+    await put_back(older, tmp_path / "two")
+    async with keeping(tmp_path / "two") as s:
+        for image_id, before in images.items():
+            assert await variants(s, image_id) == before
+
+
+@pytest.mark.parametrize(
+    "harm", ["DROP TABLE processing_jobs", "UPDATE processing_jobs SET processed_paths = 'no JSON'"]
+)
+async def test_database_that_can_not_be_understood_is_said_in_words(tmp_path: Path, harm: str) -> None:
+    backup, other = tmp_path / "backup", tmp_path / "other-backup"
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+    shutil.copytree(backup, other)
+    (database,) = other.glob("database-*")
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(harm)
+    trusted_again(backup, other)
+    with pytest.raises(UpkeepFailed, match=r"no such table|can't be understood"):
+        await put_back(other, tmp_path / "two")
+    assert not files(tmp_path / "two") - {"data/lock"}
 
 
 def digest(path: Path) -> str:
@@ -363,6 +486,52 @@ async def test_what_is_there_is_moved_aside_and_never_overwritten(tmp_path: Path
         for image_id in later:
             assert (await s.http.get(f"/api/v1/images/{image_id}")).status_code == 404
         assert (await carried_out(s, "verify", grace_seconds=0))["well"] is True
+
+
+async def test_mount_point_is_refused_before_anything_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = tmp_path / "backup"
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+    before = files(tmp_path / "one")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "storage")  # the real one wants a mount
+    with pytest.raises(UpkeepFailed, match="mount point"):
+        await put_back(backup, tmp_path / "one", force=True)
+    assert files(tmp_path / "one") == before
+    async with keeping(tmp_path / "one") as s:
+        assert (await carried_out(s, "verify", digests=True))["well"] is True
+
+
+async def test_moving_aside_that_is_cut_short_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database without its log, for one: a service that started on that would begin a new one over the log."""
+    backup, moved = tmp_path / "backup", 0
+    async with keeping(tmp_path / "one") as s:
+        images = await several(s, 1)
+        await backed_up(s, backup)
+    before, rename = files(tmp_path / "one" / "data") - {"lock"}, Path.rename
+
+    def one_only(path: Path, target: Path) -> Path:
+        nonlocal moved
+        moved += 1
+        if moved > 1:
+            raise OSError(16, os.strerror(16))
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", one_only)
+        with pytest.raises(UpkeepFailed, match="busy"):
+            await put_back(backup, tmp_path / "one", force=True)
+    with pytest.raises(DataFolderInUse, match="not finished"):
+        async with keeping(tmp_path / "one"):
+            pass
+    with pytest.raises(UpkeepFailed, match="--force"):
+        await put_back(backup, tmp_path / "one")
+    await put_back(backup, tmp_path / "one", force=True)
+    aside = [files(folder) for folder in (tmp_path / "one" / "data").glob("replaced-*")]
+    assert {name for name in before if not name.startswith("scratch/")} == set().union(*aside)
+    async with keeping(tmp_path / "one") as s:
+        for image_id, bytes_of in images.items():
+            assert await variants(s, image_id) == bytes_of
 
 
 class Failing(LocalStorage):

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
+import pytest
 
 from fixtures import make
 from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
+from imgsvc.upkeep import migrate
 from tests.conftest import WAIT_SECONDS, Service
 from tests.upkeep import SIZES, Other, begin, carried_out, ended, files, found, keeping, key, task, variants
 
@@ -137,6 +140,50 @@ async def test_storage_that_takes_nothing_ends_it(tmp_path: Path) -> None:
         assert (await carried_out(s, "migrate", to="other"))["well"] is True
         for image_id, before in images.items():
             assert await variants(s, image_id) == before
+
+
+async def test_disk_s_reserve_is_not_used_up(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as s:
+        ((image_id, before),) = (await several(s, 1)).items()
+        assert (await carried_out(s, "migrate", to="other"))["well"] is True
+    async with keeping(tmp_path, reserve_mb=1_000_000_000) as s:
+        report = await carried_out(s, "migrate", to="local")
+        assert report["state"] == "failed" and "kept in reserve" in report["error"]
+        assert s.stored() == [] and await variants(s, image_id) == before
+        backup = await carried_out(s, "backup", destination=str(tmp_path / "backup"), with_s3=True)
+        assert backup["state"] == "failed" and "0 bytes free" in backup["error"]
+
+
+class Stuck(LocalStorage):
+    """Removing waits for ever, but for thumbnails."""
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        if "large" in key:
+            await anyio.sleep_forever()
+        return await super().remove(bucket, key)
+
+
+async def test_old_copies_that_could_not_be_removed_in_time_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LAST_STEP_SECONDS", 0.5)
+    async with keeping(tmp_path, storage=Stuck(tmp_path / "data" / "storage")) as s:
+        ((image_id, before),) = (await several(s, 1)).items()
+        report = await carried_out(s, "migrate", to="other")
+        assert (report["counts"]["images"], report["counts"]["old_copies_left"]) == (1, len(s.stored()))
+        assert await variants(s, image_id) == before
+
+
+async def test_database_that_does_not_answer_in_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "LAST_STEP_SECONDS", 0.5)
+    async with keeping(tmp_path) as s:
+        ((image_id, before),) = (await several(s, 1)).items()
+        other = sqlite3.connect(s.settings.database.path, isolation_level=None, check_same_thread=False)
+        with closing(other):
+            await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
+            report = await carried_out(s, "migrate", to="other")
+        assert (report["state"], report["well"]) == ("failed", None) and "does not answer" in report["error"]
+        assert await variants(s, image_id) == before
 
 
 async def test_cancelled_and_begun_again(tmp_path: Path) -> None:
@@ -270,8 +317,7 @@ async def test_deleted_image_of_the_other_backend_leaves_nothing(tmp_path: Path)
 async def test_row_of_a_backend_that_is_not_configured(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
         await several(s, 1)
-        with closing(sqlite3.connect(s.settings.database.path)) as db, db:
-            db.execute("UPDATE processing_jobs SET storage_backend = 's9'")
+        await s.sql("UPDATE processing_jobs SET storage_backend = 's9'")
         for verb, order in (("migrate", {"to": "other"}), ("verify", {})):
             report: dict[str, Any] = await carried_out(s, verb, **order)
             assert ("no_backend", "s9", "") in found(report) and report["well"] is False

@@ -25,9 +25,15 @@ class Other(LocalStorage):
 
 @asynccontextmanager
 async def keeping(
-    folder: Path, *, storage: Storage | None = None, others: Sequence[Storage] = (), **sections: dict[str, Any]
+    folder: Path,
+    *,
+    storage: Storage | None = None,
+    others: Sequence[Storage] = (),
+    reserve_mb: int = 0,
+    **sections: dict[str, Any],
 ) -> AsyncIterator[Service]:
-    settings = testing.settings_in(folder / "data", rate_limit={"max_uploads": 1_000_000}, **sections)
+    more = {"rate_limit": {"max_uploads": 1_000_000}, "storage": {"reserve_mb": reserve_mb}, **sections}
+    settings = testing.settings_in(folder / "data", **more)
     others = others or (Other(folder / "other"),)
     async with testing.serving(settings, storage=storage, others=others) as (app, http):
         del http.headers["Authorization"]

@@ -104,7 +104,15 @@ async def _house(settings: Settings) -> AsyncIterator[House]:
             hold=hold,
         )
         yield House(
-            settings, data.table, data.inventory, stores.storages, data.staging, data.scratch, housekeeping, hold
+            settings,
+            data.table,
+            data.inventory,
+            stores.storages,
+            data.staging,
+            data.scratch,
+            housekeeping,
+            hold,
+            data.instance,
         )
 
 

@@ -13,7 +13,7 @@ import structlog
 from ..storage.base import Storage, StorageError
 from .hold import Hold
 from .model import Job, as_text, now
-from .publish import withdraw
+from .publish import WITHDRAW_SECONDS, withdraw
 from .quota import Quota
 from .table import Table
 
@@ -140,9 +140,10 @@ class Housekeeping:
     async def _count(self, job: Job) -> int:
         staged = await anyio.to_thread.run_sync((self._staging / job.staging_path).is_file) if job.staging_path else 0
         sizes = []
-        for key in job.paths.values() if job.deleted_at or job.status == "failed" else ():
-            with suppress(StorageError):
-                sizes.append(await self._storages[job.storage_backend].size(job.storage_bucket, key))
+        with anyio.move_on_after(WITHDRAW_SECONDS):
+            for key in job.paths.values() if job.deleted_at or job.status == "failed" else ():
+                with suppress(StorageError):
+                    sizes.append(await self._storages[job.storage_backend].size(job.storage_bucket, key))
         return int(staged) + sum(size is not None for size in sizes)
 
     async def _expire_sources(self) -> None:

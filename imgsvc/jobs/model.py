@@ -13,6 +13,7 @@ from ..imaging.recipe import Recipe
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 QueueName = Literal["previews", "renders"]
+LATER: dict[str, Any] = {"retried_at": None}  # what the first schema lacks: a backup is read as it was made
 
 
 def now() -> datetime:
@@ -102,7 +103,7 @@ class Job:
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
-        values = {name: row[name] for name in cls.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
+        values = LATER | {name: row[name] for name in cls.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
         values["retryable"] = bool(row["retryable"])
         return cls(
             **values,

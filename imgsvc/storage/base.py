@@ -75,6 +75,12 @@ class Storage(Protocol):
         What an interrupted `put` left is listed too. Raises StorageError.
         """
 
+    async def services(self) -> list[str]:
+        """The ids of all services whose health check has ever put something here, where many may share a storage.
+
+        Raises StorageError.
+        """
+
 
 @runtime_checkable
 class Presigning(Protocol):

@@ -39,6 +39,9 @@ class NotConfigured:
         raise StorageNotConfigured(self.name)
         yield
 
+    async def services(self) -> list[str]:
+        raise StorageNotConfigured(self.name)
+
 
 class Storages(dict[str, Storage]):
     """{name: storage} of all that are configured. One that is not is there too, and fails."""

@@ -31,21 +31,21 @@ class LocalStorage:
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
         try:
-            await anyio.to_thread.run_sync(_put, self._path(bucket, key), source, self._root, limiter=self._threads)
+            await anyio.to_thread.run_sync(_put, self._root, bucket, key, source, limiter=self._threads)
         except OSError as error:
             kind = StorageBusy if error.errno in (errno.EMFILE, errno.ENFILE) else StorageError
             raise kind(f"writing failed: {error.strerror}") from error
 
     async def remove(self, bucket: str, key: str) -> bool:
         try:
-            return await anyio.to_thread.run_sync(_remove, self._path(bucket, key), limiter=self._threads)
+            return await anyio.to_thread.run_sync(_remove, self._root, bucket, key, limiter=self._threads)
         except OSError as error:
             raise StorageError(f"removing failed: {error.strerror}") from error
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         try:
             first, stream = await anyio.to_thread.run_sync(
-                _read_first, self._path(bucket, key), start, length, limiter=self._threads
+                _read_first, self._root, bucket, key, start, length, limiter=self._threads
             )
         except FileNotFoundError:
             raise NotStored(key) from None
@@ -66,16 +66,15 @@ class LocalStorage:
 
     async def size(self, bucket: str, key: str) -> int | None:
         try:
-            return await anyio.to_thread.run_sync(_size, self._path(bucket, key), limiter=self._threads)
+            return await anyio.to_thread.run_sync(_size, self._root, bucket, key, limiter=self._threads)
         except OSError as error:
             raise StorageError(f"looking failed: {error.strerror}") from error
 
     async def fetch(self, bucket: str, key: str, target: Path) -> None:
-        path = self._path(bucket, key)
         try:
-            await anyio.to_thread.run_sync(_fetch, path, target, limiter=self._threads)
+            await anyio.to_thread.run_sync(_fetch, self._root, bucket, key, target, limiter=self._threads)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename == str(path):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename == str(self._root / bucket / key):
                 raise NotStored(key) from None
             raise StorageError(f"copying failed: {error.strerror}") from error
 
@@ -84,6 +83,10 @@ class LocalStorage:
         while page := await anyio.to_thread.run_sync(self._page, files, limiter=self._threads):
             for one in page:
                 yield one
+
+    async def services(self) -> list[str]:
+        """A folder is one service's."""
+        return []
 
     def _page(self, files: Iterator[tuple[str, os.stat_result]]) -> list[Stored]:
         try:
@@ -99,15 +102,18 @@ class LocalStorage:
             bucket, _, rest = name.rpartition("/")
         return Stored(bucket, f"{mark[1:]}{rest}", found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
-    def _path(self, bucket: str, key: str) -> Path:
-        path = self._root / bucket / key
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise StorageError("the key leads out of the storage folder")
-        return path
+
+def _path(root: Path, bucket: str, key: str) -> Path:
+    """Not on the event loop: it looks at every folder on the way."""
+    path = root / bucket / key
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise StorageError("the key leads out of the storage folder")
+    return path
 
 
-def _put(target: Path, source: Path, root: Path) -> None:
+def _put(root: Path, bucket: str, key: str, source: Path) -> None:
     """Temporary name, write, fsync, rename, fsync the folder; after a failed fsync nothing of the file is kept."""
+    target = _path(root, bucket, key)
     _make_folders(target.parent, root)
     partial = _partial(target)
     try:
@@ -145,8 +151,8 @@ def _partial(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def _remove(target: Path) -> bool:
-    found = False
+def _remove(root: Path, bucket: str, key: str) -> bool:
+    target, found = _path(root, bucket, key), False
     for path in (_partial(target), target):
         try:
             path.unlink()
@@ -160,8 +166,8 @@ def _remove(target: Path) -> bool:
     return found
 
 
-def _read_first(path: Path, start: int, length: int) -> tuple[bytes, BinaryIO | None]:
-    stream = path.open("rb")
+def _read_first(root: Path, bucket: str, key: str, start: int, length: int) -> tuple[bytes, BinaryIO | None]:
+    stream = _path(root, bucket, key).open("rb")
     try:
         stream.seek(start)
         first = stream.read(min(CHUNK, length))
@@ -174,16 +180,16 @@ def _read_first(path: Path, start: int, length: int) -> tuple[bytes, BinaryIO | 
     return first, stream
 
 
-def _size(path: Path) -> int | None:
+def _size(root: Path, bucket: str, key: str) -> int | None:
     try:
-        found = path.stat()
+        found = _path(root, bucket, key).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def _fetch(path: Path, target: Path) -> None:
-    with path.open("rb") as reader, target.open("xb") as writer:
+def _fetch(root: Path, bucket: str, key: str, target: Path) -> None:
+    with _path(root, bucket, key).open("rb") as reader, target.open("xb") as writer:
         try:
             shutil.copyfileobj(reader, writer, CHUNK)
             writer.flush()

@@ -64,5 +64,8 @@ class MeasuredStorage:
     def everything(self) -> AsyncIterator[Stored]:
         return self._storage.everything()
 
+    async def services(self) -> list[str]:
+        return await self._storage.services()
+
     def _tell(self, operation: Operation, status: OperationStatus, began: float) -> None:
         self._told(self.name, operation, status, time.perf_counter() - began)

@@ -44,6 +44,9 @@ class MemoryStorage:
             if data is not None and modified is not None and bucket.split("/")[0] != ".health":
                 yield Stored(bucket, key, len(data), modified)
 
+    async def services(self) -> list[str]:
+        return []
+
 
 async def _nothing() -> AsyncIterator[bytes]:
     return

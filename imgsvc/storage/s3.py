@@ -9,7 +9,7 @@ import base64
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -51,7 +51,7 @@ class S3Storage:
         async def put(client: Client) -> None:
             try:
                 with source.open("rb") as body:
-                    await client.put_object(
+                    answer = await client.put_object(
                         **self._object(bucket, key),
                         Body=body,
                         ContentMD5=digest,
@@ -61,6 +61,8 @@ class S3Storage:
                     )
             except FileNotFoundError:
                 raise StorageError("putting failed: the file is gone") from None
+            if not answer.get("ETag"):  # a proxy or a web server that says 200 to everything has stored nothing
+                raise StorageError(f"put {bucket}: an answer without an ETag", "The address is no object storage.")
 
         try:
             digest, size = await asyncio.to_thread(_content_md5, source)
@@ -163,6 +165,16 @@ class S3Storage:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    async def services(self) -> list[str]:
+        """Each keeps `.health/{id}/probe`, which nobody removes when it is gone. Raises StorageError."""
+
+        async def folders(client: Client) -> dict[str, Any]:
+            asked = {"Prefix": f"{HEALTH}/", "Delimiter": "/"}
+            return dict(await client.list_objects_v2(Bucket=self._settings.bucket, **asked))
+
+        page = await self._do("list services", folders)
+        return [one["Prefix"].split("/")[1] for one in page.get("CommonPrefixes", [])]
+
     async def url(
         self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
     ) -> str:
@@ -174,20 +186,30 @@ class S3Storage:
             await self._do(
                 f"sign {bucket}",
                 lambda client: client.generate_presigned_url(operation, Params=asked, ExpiresIn=seconds),
+                sends=False,
             )
         )
 
     def _object(self, bucket: str, key: str) -> dict[str, str]:
         return {"Bucket": self._settings.bucket, "Key": f"{bucket}/{key}" if bucket else key}
 
-    async def _do(self, what: str, operation: Operation[T], size: int = 0, *, once: bool = False) -> T:
-        """On the client's own loop, with all attempts; `size` in bytes allows more time. Raises StorageError."""
-        return await self._loop.call(self._attempts(what, operation, size, 1 if once else self._settings.attempts))
+    async def _do(
+        self, what: str, operation: Operation[T], size: int = 0, *, once: bool = False, sends: bool = True
+    ) -> T:
+        """On the client's own loop, with all attempts; `size` in bytes allows more time. Raises StorageError.
 
-    async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int) -> T:
+        What only signs (`sends` is false) must not wait until a store that hangs gives up a connection.
+        """
+        attempts = 1 if once else self._settings.attempts
+        return await self._loop.call(self._attempts(what, operation, size, attempts, sends=sends))
+
+    async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool) -> T:
         reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
         try:
-            async with self._slots, asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST):
+            async with (
+                self._slots if sends else nullcontext(),
+                asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST),
+            ):
                 for attempt in range(1, attempts + 1):
                     try:
                         return await self._attempt(operation, size)

@@ -31,6 +31,7 @@ PLAIN = {
     "PermanentRedirect": "The bucket is in another region.",
     "AuthorizationHeaderMalformed": "The bucket is in another region.",
 }
+NOTHING_THERE = "There is nothing of this name. If it is so for all: is the address that of an object storage?"
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -59,7 +60,7 @@ def as_storage_error(error: Exception, operation: str) -> StorageError:
         return error
     if isinstance(error, ClientError):
         if is_missing(error):
-            return NotStored(operation)
+            return NotStored(f"{operation}: {_code(error)} (status {_status(error)})", NOTHING_THERE)
         return StorageError(f"{operation}: {_code(error)} (status {_status(error)})", _plain_code(error))
     if _out_of_files(error):
         return StorageBusy(f"{operation}: too many open files")

@@ -3,6 +3,7 @@
 While it is made no file of a job is removed, so that whatever the copied rows name is still there to be copied.
 """
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -21,8 +22,9 @@ from .. import __version__
 from ..jobs.database import Readers
 from ..jobs.inventory import Inventory
 from ..jobs.model import Job, as_text, now
+from ..settings import MEGABYTE
 from ..storage.base import NotStored, StorageError
-from .backup_folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, partial_of, settle
+from .backup_folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, partial_of, settle, write
 from .house import House, Variant, digest_of, side_by_side, source_needed, unfinished, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
 from .prune import prune
@@ -112,9 +114,17 @@ class Backup:
                 self.progress.counts["files"] += 1
                 self.progress.counts["bytes"] += size
         self.progress.counts["new_bytes"] = new
-        free = await anyio.to_thread.run_sync(_free, self.folder.root)
+        free = await anyio.to_thread.run_sync(self._free)
         if free < new:
-            raise UpkeepFailed(f"There are {free} bytes free at the destination; {new} are needed.")
+            raise UpkeepFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
+
+    def _free(self) -> int:
+        """Bytes; on the disk of the service itself, those beyond what it keeps in reserve."""
+        folder, data = self.folder.root, self.house.settings.data
+        while not folder.exists():
+            folder = folder.parent
+        own = folder.stat().st_dev == data.stat().st_dev
+        return shutil.disk_usage(folder).free - (self.house.settings.storage.reserve_mb * MEGABYTE if own else 0)
 
     def _wanted(self, job: Job) -> list[tuple[Path, int]]:
         found = [(self.folder.variant(one.bucket, one.key), one.size_bytes) for one in self._variants(job)]
@@ -190,13 +200,17 @@ class Backup:
         self.progress.counts[what] += 1
         self.progress.counts[f"{what}_bytes"] += size
 
-    def _copy_secrets(self) -> list[str]:
-        present = [name for name in SECRET_FILES if (self.house.settings.data / name).is_file()]
-        for name in present:
-            copy(self.house.settings.data / name, self.folder.secret(name))
-        return present
+    def _copy_secrets(self) -> dict[str, str]:
+        """{name: digest}; under its digest, since the former manifest may need the one that it replaces."""
+        found: dict[str, str] = {}
+        for name in SECRET_FILES:
+            with suppress(FileNotFoundError):
+                data = (self.house.settings.data / name).read_bytes()
+                found[name] = hashlib.sha256(data).hexdigest()
+                write(self.folder.secret(found[name]), data)
+        return found
 
-    async def _manifest(self, taken_at: str, database: Path, secrets: list[str]) -> Manifest:
+    async def _manifest(self, taken_at: str, database: Path, secrets: dict[str, str]) -> Manifest:
         counts = self.progress.counts
         return Manifest(
             version=__version__,
@@ -208,7 +222,7 @@ class Backup:
             staged=Whole(files=counts["sources"], bytes=counts["sources_bytes"]),
             elsewhere=counts["elsewhere"],
             absent=tuple(sorted(self.absent)),
-            secrets={name: await digest_of(self.folder.secret(name)) for name in secrets},
+            secrets=secrets,
         )
 
 
@@ -249,9 +263,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except FileNotFoundError:
         return None
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -5,7 +5,7 @@
     database-{moment}.db     one SQLite file without a log; it holds the digest of every file below
     variants/{bucket}/{key}  as they are stored, whichever backend they came from
     staged/{name}            uploads that are not yet processed
-    secrets/{name}           mode 0600
+    secrets/{digest}         mode 0600; the manifest says which is which
 
 A second backup into the same folder copies only what is new. Nothing that the manifest of before needs is touched
 until the new manifest has taken its place in one rename.
@@ -65,13 +65,17 @@ class BackupFolder:
         self.root = root
 
     def variant(self, bucket: str, key: str) -> Path:
-        return self._inside(self.root / VARIANTS / bucket / key)
+        """A backup may have been in other hands: what its database names must not lead out of it."""
+        name = f"{bucket}/{key}"
+        if name.startswith("/") or os.path.normpath(name) != name or name.split("/")[0] == "..":
+            raise UpkeepFailed("The backup names a file outside of itself.")
+        return self.root / VARIANTS / name
 
     def staged(self, name: str) -> Path:
         return self._plain(STAGED, name)
 
-    def secret(self, name: str) -> Path:
-        return self._plain(SECRETS, name)
+    def secret(self, digest: str) -> Path:
+        return self._plain(SECRETS, digest)
 
     def database(self, name: str) -> Path:
         return self._plain("", name)
@@ -80,12 +84,6 @@ class BackupFolder:
         if not name or Path(name).name != name:
             raise UpkeepFailed("The backup names a file outside of itself.")
         return self.root / folder / name
-
-    def _inside(self, path: Path) -> Path:
-        """A backup may have been in other hands: what its database names must not lead out of it."""
-        if not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(self.root)):
-            raise UpkeepFailed("The backup names a file outside of itself.")
-        return path
 
     def prepare(self) -> None:
         """Make it ours. Raises UpkeepFailed for a folder that holds anything else."""
@@ -97,6 +95,13 @@ class BackupFolder:
             write(self.root / MARKER, WORDS.encode())
         for name in (VARIANTS, STAGED, SECRETS):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
+        self.drop_databases(self.manifest().database if (self.root / MANIFEST).is_file() else "")
+
+    def drop_databases(self, current: str) -> None:
+        """All but one: a backup that fails every night must not fill its disk with copies."""
+        for path in self.root.glob("database-*"):
+            if path.name != current:
+                path.unlink(missing_ok=True)
 
     def manifest(self) -> Manifest:
         """Raises UpkeepFailed: there is none, or it can't be understood."""
@@ -107,6 +112,8 @@ class BackupFolder:
             raise UpkeepFailed(f"{self.root} is {what}: it has no {MANIFEST}.") from None
         except ValidationError:
             raise UpkeepFailed(f"The {MANIFEST} in {self.root} is damaged.") from None
+        if not found.secrets.keys() <= set(SECRET_FILES):
+            raise UpkeepFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not have.")
         if found.format > FORMAT:
             raise UpkeepFailed(f"The backup in {self.root} was made by a later version: {found.version}.")
         return found

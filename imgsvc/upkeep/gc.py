@@ -9,13 +9,18 @@ from ..storage.base import StorageError
 from .house import House
 from .orphans import Orphan, orphans
 from .ownership import fate
-from .progress import Finding, Kind, Progress
+from .progress import Finding, Kind, Progress, UpkeepFailed
 
 log = structlog.get_logger()
 
 
 async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool) -> bool:
-    """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went."""
+    """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went.
+
+    Raises UpkeepFailed where another service's images would be taken for orphans.
+    """
+    if not dry_run:
+        await _alone(house)
     progress.begin("files")
     found = orphans(house, older_than, progress)
     async with aclosing(found):
@@ -28,6 +33,16 @@ async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign
             else:
                 await _remove(house, progress, orphan)
     return dry_run or progress.found == 0
+
+
+async def _alone(house: House) -> None:
+    """What has no row here may have one there: of a second service, or of one that this data was restored from."""
+    for storage in house.storages.values():
+        for other in set(await storage.services()) - {house.instance}:
+            raise UpkeepFailed(
+                f"Another service keeps its images in {storage.name} too, and they would be removed. "
+                f"If it is gone for good, remove the object .health/{other}/probe first."
+            )
 
 
 async def _remove(house: House, progress: Progress, orphan: Orphan) -> None:

@@ -33,6 +33,7 @@ class House:
     scratch: Path
     housekeeping: Housekeeping
     hold: Hold
+    instance: str  # the id by which this service is known in a storage that many may share
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,11 @@ async def side_by_side(items: AsyncIterator[T], work: Callable[[T], Awaitable[No
             group.start_soon(serve, receive.clone(), group.cancel_scope)
         # An async generator is what is given here; left in its middle it must be closed now, not by the collector.
         async with send, receive, aclosing(cast(AsyncGenerator[T, None], items)):
-            async for item in items:
-                await send.send(item)
+            try:
+                async for item in items:
+                    await send.send(item)
+            except Exception as error:  # raised here it would come out in a group, which nobody looks into
+                failures.append(error)
+                group.cancel_scope.cancel()
     if failures:
         raise failures[0]

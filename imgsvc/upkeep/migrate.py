@@ -5,14 +5,17 @@ then the old copy goes. Whatever interrupts this leaves the image whole in the b
 a copy that nobody names, which the next run overwrites or `gc` removes.
 """
 
+import shutil
 from dataclasses import dataclass
 
 import anyio
+import anyio.to_thread
 import structlog
 
 from ..jobs.model import Job
 from ..jobs.publish import withdraw
 from ..jobs.writer import DatabaseUnavailable
+from ..settings import MEGABYTE
 from ..storage.base import NotStored, Storage, StorageError
 from .house import House, Variant, digest_of, fetched_digest, scratch_file, side_by_side, unfinished, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
@@ -69,6 +72,8 @@ class Moving:
 
     async def _move(self, job: Job, source: Storage) -> None:
         target, variants = self.house.storages[self.to], variants_of(job)
+        if self.to == "local":
+            await self._room(sum(variant.size_bytes for variant in variants))
         try:
             for variant in variants:
                 await self._copy(variant, source, target)
@@ -77,6 +82,7 @@ class Moving:
             return
         self.refused = 0
         # A cancellation from here on would leave files behind that nobody names.
+        moved, left = None, list(variants)
         with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
             try:
                 moved = await self.house.table.move(job, self.to)
@@ -84,9 +90,24 @@ class Moving:
                 raise UpkeepFailed("The database does not take changes; the log says why.") from error
             if moved:
                 self._count(variants)
-                await self._remove(source, variants)
+                await self._remove(source, left)
             else:
                 await self._overtaken(job, target)
+        if moved is None:
+            raise UpkeepFailed("The database does not answer in time.")
+        if moved and left:
+            self.progress.counts["old_copies_left"] += len(left)
+            log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
+
+    async def _room(self, size: int) -> None:
+        """A full disk would stop the service, uploads first. Raises UpkeepFailed."""
+        storage = self.house.settings.storage
+        await anyio.to_thread.run_sync(lambda: storage.path.mkdir(parents=True, exist_ok=True))
+        free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
+        if free - size < storage.reserve_mb * MEGABYTE:
+            raise UpkeepFailed(
+                f"The disk is full: {free // MEGABYTE} MB are free, and {storage.reserve_mb} MB kept in reserve."
+            )
 
     def _count(self, variants: list[Variant]) -> None:
         self.progress.counts["images"] += 1
@@ -127,10 +148,12 @@ class Moving:
         if latest is None or latest.storage_backend != self.to:
             await withdraw(target, job, job.paths.values())
 
-    async def _remove(self, source: Storage, variants: list[Variant]) -> None:
-        for variant in variants:
+    async def _remove(self, source: Storage, left: list[Variant]) -> None:
+        """What is known to be gone is not in `left` any more."""
+        for variant in list(left):
             try:
                 await source.remove(variant.bucket, variant.key)
             except StorageError as error:
-                self.progress.counts["old_copies_left"] += 1
                 log.warning("old_copy_not_removed", backend=source.name, path=variant.path, reason=str(error))
+            else:
+                left.remove(variant)

@@ -10,7 +10,7 @@ import anyio.to_thread
 from ..jobs.inventory import Inventory
 from ..storage.base import Stored
 from ..storage.local import LocalStorage
-from .backup_folder import STAGED, VARIANTS, BackupFolder, Manifest
+from .backup_folder import SECRETS, STAGED, VARIANTS, BackupFolder, Manifest
 from .house import source_needed
 from .ownership import Place
 
@@ -18,15 +18,16 @@ TOGETHER = 100
 
 
 async def prune(folder: BackupFolder, inventory: Inventory, manifest: Manifest) -> None:
-    await anyio.to_thread.run_sync(_old_databases, folder.root, manifest.database)
+    await anyio.to_thread.run_sync(folder.drop_databases, manifest.database)
+    await anyio.to_thread.run_sync(_old_secrets, folder.root, set(manifest.secrets.values()))
     await _variants(folder, inventory)
     await _sources(folder, inventory)
 
 
-def _old_databases(root: Path, current: str) -> None:
-    for path in root.glob("database-*"):
-        if path.name != current:
-            path.unlink(missing_ok=True)
+def _old_secrets(root: Path, current: set[str]) -> None:
+    for path in (root / SECRETS).iterdir():
+        if path.name not in current:
+            path.unlink()
 
 
 async def _variants(folder: BackupFolder, inventory: Inventory) -> None:

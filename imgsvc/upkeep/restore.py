@@ -29,6 +29,8 @@ from .progress import Finding, Kind, Progress, UpkeepFailed
 AT_ONCE = 4  # jobs
 LOCAL = "local"
 ASIDE = "replaced-"
+MOVING_WORDS = b"What was in this folder is being moved aside for a restore.\n"
+RESTORING_WORDS = b"A restore into this folder was begun and is not finished.\n"
 
 
 async def restore(
@@ -75,12 +77,16 @@ class Restore:
             raise UpkeepFailed("The backup is damaged: its database is not the one that its manifest names.")
         await anyio.to_thread.run_sync(_check_schema, database)
         for name, digest in manifest.secrets.items():
-            if not self.folder.secret(name).is_file() or await digest_of(self.folder.secret(name)) != digest:
+            if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
                 raise UpkeepFailed(f"The backup is damaged: the secret {name} is not the one that its manifest names.")
         absent = set(manifest.absent)
 
         async def look(job: Job) -> None:
-            for path, name, size, digest in self._listed(job):
+            try:
+                listed = self._listed(job)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UpkeepFailed(f"The backup is damaged: its row of {job.image_id} can't be understood.") from error
+            for path, name, size, digest in listed:
                 wrong = None if name in absent else await _wrong(path, size, digest)
                 if wrong is None:
                     self.progress.counts["files"] += name not in absent
@@ -137,8 +143,8 @@ class Restore:
         self.progress.begin("copying")
         async with Readers(self.folder.database(manifest.database)) as readers:
             await side_by_side(Inventory(readers).jobs(self.progress.looked), one, AT_ONCE)
-        for name in manifest.secrets:
-            await anyio.to_thread.run_sync(copy, self.folder.secret(name), data / name)
+        for name, digest in manifest.secrets.items():
+            await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
         await self._put_database(manifest)
 
     async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
@@ -185,10 +191,14 @@ def _check_schema(database: Path) -> None:
 
 
 def _make_room(settings: Settings, force: bool) -> None:
-    """An empty data folder, marked. Raises UpkeepFailed when there is something that was not to be moved aside."""
+    """An empty data folder, marked. Raises UpkeepFailed when there is something that was not to be moved aside.
+
+    It is marked before anything is moved: a service that started on a part of it (a database without its log) would
+    make the rest worthless.
+    """
     data, storage = settings.data, settings.storage.path
     marker = data / RESTORING
-    if not marker.exists() or force:
+    if force or not marker.exists() or marker.read_bytes() != RESTORING_WORDS:
         kept = [path for path in data.iterdir() if _occupies(path)]
         outside = not Path(os.path.realpath(storage)).is_relative_to(os.path.realpath(data))
         stored = outside and storage.exists() and _holds_files(storage)
@@ -196,14 +206,18 @@ def _make_room(settings: Settings, force: bool) -> None:
             raise UpkeepFailed(
                 "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
             )
-        name = f"{ASIDE}{now():%Y%m%dT%H%M%S}"
+        for path in (*kept, *([storage] if stored else [])):
+            if os.path.ismount(path):
+                raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
+        write(marker, MOVING_WORDS)
+        name = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
         if kept:
             (data / name).mkdir(mode=0o700)
             for path in kept:
                 path.rename(data / name / path.name)
         if stored:
             storage.rename(storage.with_name(f"{storage.name}.{name}"))
-    write(marker, b"A restore into this folder was begun and is not finished.\n")
+    write(marker, RESTORING_WORDS)
 
 
 def _occupies(path: Path) -> bool:
