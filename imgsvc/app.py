@@ -23,6 +23,7 @@ from .access.signing import Signatures
 from .access.tokens import Tokens
 from .allowance import Allowance
 from .data_folder import DataFolder, open_data_folder
+from .hosts import allowed_hosts
 from .http import (
     about,
     authorization,
@@ -41,7 +42,7 @@ from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
 from .http.middleware import CaughtErrors, CrossOrigin, Tracing
-from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders, allowed_hosts
+from .http.network import AbsoluteTargets, AllowedHosts, ForwardedHeaders
 from .http.problems import Problem, as_problem
 from .http.routes import Encoded, Literal
 from .http.unread import UnreadBodies

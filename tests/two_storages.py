@@ -30,10 +30,10 @@ def both(settings: Settings) -> AbstractAsyncContextManager[Configured]:
 
 def main() -> None:
     from imgsvc import cli, server
-    from imgsvc.commands import storage
+    from imgsvc.commands import upkeep_alone
 
     setattr(server, "create_app", with_other)  # noqa: B010
-    setattr(storage, "configured", both)  # noqa: B010
+    setattr(upkeep_alone, "configured", both)  # noqa: B010
     cli.main()
 
 

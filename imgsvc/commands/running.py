@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 
 from ..access.operators import operator_token
-from ..http.network import LOOPBACK_NAMES, allowed_hosts
+from ..hosts import LOOPBACK_NAMES, allowed_hosts
 from ..jobs.lock import holder
 from ..settings import Settings
 from . import CommandFailed

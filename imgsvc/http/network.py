@@ -3,17 +3,16 @@
 import ipaddress
 import re
 from collections.abc import Sequence
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..settings import Settings
+from ..hosts import is_address, without_port
 from .problems import Problem
 
 ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -44,7 +43,7 @@ class ForwardedHeaders:
             hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",") if hop.strip()]
             # From the right: the first that is no proxy of ours is the client; what stands left of it anyone can write.
             client = next((hop for hop in reversed(hops) if not self._trusts(hop)), None)
-            if client and _is_address(client):
+            if client and is_address(client):
                 scope["client"] = (client, 0)
             if (scheme := headers.get("X-Forwarded-Proto", "").lower()) in ("http", "https"):
                 scope["scheme"] = scheme
@@ -62,14 +61,6 @@ class ForwardedHeaders:
         return any(parsed in network for network in self._networks)
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text  # an IPv6 scope id may be any text
-
-
 class AllowedHosts:
     """Refuses other names than ours, which a page elsewhere could point at this address (DNS rebinding)."""
 
@@ -79,29 +70,9 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._names:
-            host = _without_port(Headers(scope=scope).get("Host", ""))
+            host = without_port(Headers(scope=scope).get("Host", ""))
             if host.lower() not in self._names:
                 problem = Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
                 await problem.response(Request(scope))(scope, receive, send)
                 return
         await self.app(scope, receive, send)
-
-
-def allowed_hosts(settings: Settings) -> list[str]:
-    """The names that are answered for; none stands for all of them."""
-    configured = list(settings.server.allowed_hosts)
-    if "*" in configured:
-        return []
-    if configured:
-        return configured
-    host = settings.server.host
-    if host != "localhost" and not (_is_address(host) and ipaddress.ip_address(host).is_loopback):
-        return []
-    public = _without_port(urlsplit(settings.service.public_url).netloc)
-    return [*LOOPBACK_NAMES, host, *([public] if public else [])]
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]

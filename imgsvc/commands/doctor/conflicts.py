@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from ...http.network import LOOPBACK_NAMES, allowed_hosts
+from ...hosts import LOOPBACK_NAMES, allowed_hosts
 from ...settings import Settings
 from .finding import Finding, warning, well, wrong
 

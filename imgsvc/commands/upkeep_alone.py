@@ -1,0 +1,125 @@
+"""Upkeep on a data folder that nobody holds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from ..data_folder import open_data_folder
+from ..http.operator_storage import StorageTask
+from ..jobs.database import SchemaTooNew
+from ..jobs.hold import Hold
+from ..jobs.housekeeping import Housekeeping
+from ..jobs.lock import DataFolderInUse
+from ..jobs.quota import Quota
+from ..settings import Settings
+from ..storage.configured import configured
+from ..telemetry import logs
+from ..upkeep.house import House
+from ..upkeep.orders import Order
+from ..upkeep.progress import Progress, UpkeepFailed
+from ..upkeep.restore import restore as put_back
+from ..upkeep.tasks import State, Upkeep
+from . import CommandFailed
+from .storage import Show, pauses
+
+
+def carry_out(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+    """How the task has ended. Raises CommandFailed."""
+    return _alone(settings, partial(_by_itself, settings, order, show))
+
+
+async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+    async with _house(settings) as house, anyio.create_task_group() as group:
+        upkeep = Upkeep(house)
+        group.start_soon(upkeep.run)
+        task, waits = upkeep.start(order), pauses()
+        while task.state == "running":
+            show(StorageTask.of(task).model_dump())
+            await anyio.sleep(next(waits))
+        group.cancel_scope.cancel()
+    return StorageTask.of(task).model_dump()
+
+
+@asynccontextmanager
+async def _house(settings: Settings) -> AsyncIterator[House]:
+    async with open_data_folder(settings, lock_wait_seconds=0) as data, configured(settings) as stores:
+        hold = Hold()
+        housekeeping = Housekeeping(
+            data.table,
+            stores.storages,
+            data.staging,
+            set(),
+            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
+            source_kept=timedelta(hours=settings.jobs.failed_source_hours),
+            events_kept=timedelta(days=settings.jobs.events_days),
+            hold=hold,
+        )
+        yield House(
+            settings,
+            data.table,
+            data.inventory,
+            stores.storages,
+            data.staging,
+            data.scratch,
+            housekeeping,
+            hold,
+            data.instance,
+        )
+
+
+def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
+    """How it has ended. Raises CommandFailed."""
+    return _alone(settings, partial(_restored, settings, source, show, force, dry_run))
+
+
+async def _restored(settings: Settings, source: Path, show: Show, force: bool, dry_run: bool) -> dict[str, Any]:
+    progress, reason = Progress(), None
+    state: State = "running"
+
+    def stand() -> dict[str, Any]:
+        return StorageTask(
+            verb="restore",
+            state=state,
+            phase=progress.phase,
+            done=progress.done,
+            total=progress.total,
+            counts=dict(progress.counts),
+            findings=progress.findings,
+            found=progress.found,
+            well=state == "done",
+            error=reason,
+        ).model_dump()
+
+    async def look() -> None:
+        for pause in pauses():
+            show(stand())
+            await anyio.sleep(pause)
+
+    async with configured(settings) as stores, anyio.create_task_group() as group:
+        group.start_soon(look)
+        try:
+            await put_back(settings, stores.storages, progress, source=source, force=force, dry_run=dry_run)
+            state = "done"
+        except UpkeepFailed as error:
+            state, reason = "failed", str(error)
+        group.cancel_scope.cancel()
+    return stand()
+
+
+def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
+    logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself says what it did
+    try:
+        found: dict[str, Any] = asyncio.run(work())
+    except* (DataFolderInUse, SchemaTooNew, OSError) as group:
+        raise CommandFailed(str(_first(group))) from None
+    return found
+
+
+def _first(group: BaseException) -> BaseException:
+    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group

@@ -1,0 +1,108 @@
+"""Lines of the contract that no larger test is about."""
+
+import uuid
+
+from fixtures import make
+from imgsvc import Settings
+from tests.conftest import Starter
+from tests.issuer import by_hmac
+
+TINY = make.jpeg(64, 48)
+HEALTH = "/api/v1/health"
+COLUMNS = {
+    "processing_jobs": "job_id image_id status storage_bucket staging_path processed_paths processing_metadata "
+    "attempt_count max_retries last_error created_at started_at completed_at",
+    "image_upload_events": "event_type image_id job_id metadata created_at",
+    "upload_rate_limits": "user_id window_start upload_count",
+}
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert (settings.rate_limit.max_uploads, settings.rate_limit.window_minutes) == (50, 60)
+    assert settings.uploads.max_bytes == 10 * 1024 * 1024
+
+
+async def test_size_limit_in_words(start: Starter) -> None:
+    async with start() as s:
+        headers = {"Content-Type": "image/jpeg", "Content-Length": str(11 << 20), **s.bearer()}
+        refused = await s.http.post("/api/v1/images/upload", params={"bucket": "b"}, content=b"", headers=headers)
+        assert (refused.status_code, "Maximum allowed: 10MB" in refused.json()["detail"]) == (413, True)
+
+
+async def test_rate_limit_is_told_before_a_full_backlog_or_disk(start: Starter) -> None:
+    async with start(rate_limit={"max_uploads": 1}, jobs={"max_waiting": 1}) as s:
+        s.parts.queue.hold()
+        assert (await s.upload(TINY)).status_code == 202
+        s.parts.health.disk_full = True
+        assert (await s.upload(TINY)).status_code == 429
+        assert (await s.upload(TINY, user="bob")).status_code == 503
+
+
+async def test_token_with_nothing_but_a_subject(start: Starter) -> None:
+    async with start() as s:
+        secret = s.settings.data / "jwt_secret"
+        bearer = {"Authorization": f"Bearer {by_hmac(secret.read_bytes().strip(), 'HS256', {'sub': 'alice'})}"}
+        files = {"file": ("a.jpg", TINY)}
+        receipt = await s.http.post("/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=bearer)
+        image_id = (await s.ended(receipt))["image_id"]
+        assert uuid.UUID(image_id).version == 4
+        assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=bearer)).status_code == 200
+
+
+async def test_public_reading_opens_figures_and_no_deletion(start: Starter) -> None:
+    async with start(operator={"public": True}) as s:
+        assert (await s.http.get("/metrics")).status_code == 200
+        assert (await s.http.get(f"{HEALTH}/auth")).status_code == 200
+        assert (await s.http.delete("/api/v1/operator/permissions/default-org/alice")).status_code == 401
+
+
+async def test_stats_name_nobody(start: Starter) -> None:
+    async with start() as s:
+        job = await s.completed(TINY, user="a-user", bucket="a-bucket")
+        text = (await s.http.get(f"{HEALTH}/stats")).text
+        assert not [word for word in ("a-user", "a-bucket", job["job_id"], job["image_id"]) if word in text]
+
+
+async def test_failed_jobs_are_fifty_unless_said_otherwise(start: Starter) -> None:
+    async with start(jobs={"max_attempts": 1}) as s:
+        await s.completed(TINY)
+        columns = [row[1] for row in await s.sql("PRAGMA table_info(processing_jobs)")]
+        copied = ", ".join(
+            {"job_id": "printf('%032d', value)", "image_id": "printf('1%031d', value)", "status": "'failed'"}.get(c, c)
+            for c in columns
+        )
+        await s.sql(
+            "WITH RECURSIVE many(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM many WHERE value < 60) "
+            f"INSERT INTO processing_jobs ({', '.join(columns)}) SELECT {copied} FROM processing_jobs, many"
+        )
+        assert len((await s.http.get(f"{HEALTH}/failed")).json()["failed_jobs"]) == 50
+
+
+async def test_old_queue_degrades_only(start: Starter) -> None:
+    async with start() as s:
+        s.parts.queue.hold()
+        assert (await s.upload(TINY)).status_code == 202
+        await s.sql("UPDATE processing_jobs SET created_at = '2020-01-01T00:00:00.000000+00:00'")
+        await s.parts.health.measure()
+        answer = await s.http.get(HEALTH)
+        body = answer.json()
+        assert (answer.status_code, body["status"], body["checks"]["queue"]["status"]) == (200, "degraded", "degraded")
+
+
+async def test_database_that_takes_nothing_is_unhealthy(start: Starter) -> None:
+    async with start() as s:
+        await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
+        await s.parts.health.measure()
+        answer = await s.http.get(HEALTH)
+        body = answer.json()
+        assert (answer.status_code, body["checks"]["database"]["status"]) == (503, "unhealthy")
+        await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
+
+
+async def test_three_tables_with_the_columns_that_operators_query(start: Starter) -> None:
+    async with start() as s:
+        tables = await s.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        assert {name for (name,) in tables} == COLUMNS.keys()
+        for table, columns in COLUMNS.items():
+            assert set(columns.split()) <= {row[1] for row in await s.sql(f"PRAGMA table_info({table})")}
