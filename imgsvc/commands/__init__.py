@@ -1,5 +1,28 @@
 """What commands do beside serving: through the running service, or on the data folder when nobody holds it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CommandFailed(Exception):
     """It was understood and did not succeed (exit status 1); the message is one line."""
+
+
+@contextmanager
+def failing_for(*expected: type[Exception]) -> Iterator[None]:
+    """Raise CommandFailed for these errors, alone or in the groups that task groups make of them.
+
+    Not `except*`: what is raised in it comes out in a group of its own.
+    """
+    try:
+        yield
+    except expected as error:
+        raise CommandFailed(str(error)) from None
+    except BaseExceptionGroup as group:
+        if group.split(expected)[1] is not None:
+            raise
+        raise CommandFailed(str(_first(group))) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

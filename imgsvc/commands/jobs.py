@@ -16,7 +16,7 @@ from ..jobs.model import Job
 from ..jobs.quota import Quota
 from ..settings import Settings
 from ..storage.local import LocalStorage
-from . import CommandFailed
+from . import CommandFailed, failing_for
 from .running import Running, running
 
 T = TypeVar("T")
@@ -98,10 +98,8 @@ class OfDataFolder:
             async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
                 return await work(data)
 
-        try:
+        with failing_for(CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew):
             return asyncio.run(opened())
-        except* (CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew) as group:
-            raise CommandFailed(str(_first(group))) from None
 
 
 async def _job(data: DataFolder, job_id: str) -> Job:
@@ -109,10 +107,6 @@ async def _job(data: DataFolder, job_id: str) -> Job:
     if job is None:
         raise CommandFailed("Job not found")
     return job
-
-
-def _first(group: BaseException) -> BaseException:
-    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
 
 
 def jobs_of(settings: Settings) -> Jobs:

@@ -25,7 +25,7 @@ from ..upkeep.orders import Order
 from ..upkeep.progress import Progress, UpkeepFailed
 from ..upkeep.restore import restore as put_back
 from ..upkeep.tasks import State, Upkeep
-from . import CommandFailed
+from . import failing_for
 from .storage import Show, pauses
 
 
@@ -114,12 +114,6 @@ async def _restored(settings: Settings, source: Path, show: Show, force: bool, d
 
 def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself says what it did
-    try:
+    with failing_for(DataFolderInUse, SchemaTooNew, OSError):
         found: dict[str, Any] = asyncio.run(work())
-    except* (DataFolderInUse, SchemaTooNew, OSError) as group:
-        raise CommandFailed(str(_first(group))) from None
     return found
-
-
-def _first(group: BaseException) -> BaseException:
-    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
