@@ -1,4 +1,8 @@
-"""The real application in process: real files, real SQLite, real worker processes, an ASGI client."""
+"""The real application in process: real files, real SQLite, an ASGI client.
+
+It renders in threads, as the double that we give to others does; where workers matter, the mark `workers` (or
+`with_workers`) gives it real worker processes. They cost a test a tenth of a second of processor time.
+"""
 
 import asyncio
 import sqlite3
@@ -104,13 +108,21 @@ Starter = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @asynccontextmanager
-async def service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Service]:
-    """The test double that we give to others, with real worker processes, in a folder that can be opened again."""
+async def _service(folder: Path, sections: dict[str, dict[str, Any]], *, processes: bool) -> AsyncIterator[Service]:
     limits = {"max_uploads": 1_000_000, **sections.pop("rate_limit", {})}
     settings = testing.settings_in(folder, rate_limit=limits, **sections)
-    async with testing.serving(settings, processes=True) as (app, http):
+    async with testing.serving(settings, processes=processes) as (app, http):
         http.headers.pop("Authorization", None)
         yield Service(app, settings, http)
+
+
+def service(folder: Path, **sections: dict[str, Any]) -> AbstractAsyncContextManager[Service]:
+    """The test double that we give to others, in a folder that can be opened again."""
+    return _service(folder, sections, processes=False)
+
+
+def with_workers(folder: Path, **sections: dict[str, Any]) -> AbstractAsyncContextManager[Service]:
+    return _service(folder, sections, processes=True)
 
 
 async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[Service]:
@@ -132,11 +144,12 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Starter:
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Starter:
     """Start a service in this test's own folder: `async with start(uploads={"max_size_mb": 1}) as service:`."""
+    serving = service if request.node.get_closest_marker("workers") is None else with_workers
 
     def starter(**sections: dict[str, Any]) -> AbstractAsyncContextManager[Service]:
-        return service(tmp_path / "data", **sections)
+        return serving(tmp_path / "data", **sections)
 
     return starter
 

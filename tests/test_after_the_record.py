@@ -14,7 +14,9 @@ from imgsvc.http import images
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
-from tests.conftest import ENDED, Starter, service
+from tests.conftest import ENDED, Starter, with_workers
+
+pytestmark = pytest.mark.workers
 
 REFUSE_SOURCE_REMOVED = """
 CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO nowhere VALUES (1); END
@@ -22,7 +24,7 @@ CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INS
 
 
 async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tmp_path: Path) -> None:
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
         with anyio.fail_after(10):
@@ -31,7 +33,7 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
         assert len(await s.variant(job["image_id"], "large")) > 100
         assert len(s.stored()) == 4
         await s.sql("DROP TRIGGER refuse")
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         await s.parts.housekeeping.sweep()
         assert s.staged() == []
         assert len(await s.variant(job["image_id"], "large")) > 100

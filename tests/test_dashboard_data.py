@@ -21,6 +21,8 @@ from imgsvc.telemetry.system import uptime_words
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.many_jobs import fill
 
+pytestmark = pytest.mark.workers
+
 TINY = make.jpeg(64, 48)
 TREE: dict[str, Any] = {
     "system": {

@@ -14,6 +14,8 @@ import pytest
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
 
+pytestmark = pytest.mark.workers
+
 TINY = make.jpeg(64, 48)
 LARGE = make.jpeg(4000, 3000, quality=60)
 IMAGES = "/api/v1/images"

@@ -14,8 +14,10 @@ from PIL import Image
 
 from fixtures import make
 from imgsvc.jobs.retry import Decision, Failure
-from tests.conftest import Starter, service
+from tests.conftest import Starter, with_workers
 from tests.server_process import ServerProcess, until
+
+pytestmark = pytest.mark.workers
 
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload"
@@ -152,11 +154,11 @@ async def test_grey_with_alpha_failing(start: Starter) -> None:
 
 
 async def test_result_not_persisted(tmp_path: Path) -> None:
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         job = await s.completed(make.jpeg(), metadata='{"album": "summer"}')
         url = f"{IMAGES}/jobs/{job['job_id']}/result"
         result, direct = (await s.http.get(url)).json(), await s.variant(job["image_id"], "large")
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         assert (await s.http.get(url)).json() == result
         assert result["metadata"]["album"] == "summer"
         assert await s.job(job["job_id"]) == job
@@ -183,7 +185,7 @@ def test_job_stuck_after_a_killed_worker(server: ServerProcess) -> None:
 
 
 async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> None:
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         job = await s.completed(TINY)
         before = await s.variant(job["image_id"], "medium")
         row = await s.parts.table.job(job["job_id"])
@@ -196,7 +198,7 @@ async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> 
             assert not await s.parts.table.give_back(late)
         assert await s.job(job["job_id"]) == job
         assert (await s.http.get("/api/v1/health/stats")).json()["status_breakdown"]["completed"] == 1
-    async with service(tmp_path) as s:
+    async with with_workers(tmp_path) as s:
         assert await s.job(job["job_id"]) == job
         assert await s.variant(job["image_id"], "medium") == before
 

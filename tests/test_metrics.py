@@ -21,6 +21,8 @@ from imgsvc.jobs.workers import Outcome, Rendered, Task, VariantMade
 from tests.conftest import Service, Starter
 from tests.traffic import IDS, TINY, Told, broken_off, moments, moved, told, value
 
+pytestmark = pytest.mark.workers
+
 CONTRACT = {
     "service_info": {"name", "version", "environment"},
     "http_requests_total": {"method", "endpoint", "status"},

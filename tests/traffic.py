@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
 from fixtures import make
-from tests.conftest import WAIT_SECONDS, Service, service
+from tests.conftest import WAIT_SECONDS, Service, with_workers
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 Told = dict[Sample, float]
@@ -156,7 +156,7 @@ async def _spoilt(s: Service) -> None:
 
 
 async def _everything(folder: Path) -> list[Told]:
-    async with service(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
+    async with with_workers(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
         before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
         moments = [before]
         await _requests_with_ids(s)
