@@ -1,12 +1,22 @@
 """Lines of the contract that no larger test is about."""
 
+import re
 import uuid
+from pathlib import Path
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc import Settings
-from tests.conftest import Starter
+from imgsvc.jobs.sql import QUERIES
+from imgsvc.telemetry.health import EVERY_SECONDS
+from tests.conftest import WAIT_SECONDS, Starter
 from tests.issuer import by_hmac
+from tests.traffic import go_on
 
+README = Path(__file__).parent.parent / "README.md"
 TINY = make.jpeg(64, 48)
 HEALTH = "/api/v1/health"
 COLUMNS = {
@@ -98,6 +108,56 @@ async def test_database_that_takes_nothing_is_unhealthy(start: Starter) -> None:
         body = answer.json()
         assert (answer.status_code, body["checks"]["database"]["status"]) == (503, "unhealthy")
         await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
+
+
+async def test_health_is_found_out_in_the_background_and_told_for_nothing(start: Starter) -> None:
+    assert EVERY_SECONDS == 5
+    async with start() as s:
+        await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
+        answers = [await s.http.get(HEALTH) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200] * 3  # nobody has tried the database since
+        with anyio.fail_after(WAIT_SECONDS):
+            while (answer := await s.http.get(HEALTH)).status_code == 200:
+                await anyio.sleep(0.1)
+        assert answer.json()["checks"]["database"]["age_seconds"] < EVERY_SECONDS
+        await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
+
+
+async def test_dashboard_lists_ten_at_most(start: Starter) -> None:
+    async with start(jobs={"max_attempts": 1}, rate_limit={"max_uploads": 1}) as s:
+        users = [f"user-{number}" for number in range(12)]
+        jobs = [await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user=user)) for user in users]
+        assert {job["status"] for job in jobs} == {"failed"}
+        body = (await s.http.get("/dashboard/data", headers=s.operator)).json()
+        assert len(body["processing"]["recent_jobs"]) == 10
+        assert len(body["errors"]["recent_failures"]) == 10
+        assert len(body["rate_limits"]["users_near_limit"]) == 10
+
+
+@pytest.mark.workers
+async def test_line_that_a_worker_had_written_carries_the_id_of_the_upload(start: Starter) -> None:
+    async with start(jobs={"max_attempts": 1}) as s:
+        s.parts.queue.hold()
+        headers = s.bearer() | {"X-Trace-ID": "from-the-client", "Content-Type": "image/jpeg"}
+        accepted = await s.http.post("/api/v1/images/upload", params={"bucket": "b"}, content=TINY, headers=headers)
+        staged = s.settings.data / "staging" / accepted.json()["job_id"]
+        staged.unlink()
+        staged.mkdir()
+        with capture_logs() as logs:
+            go_on(s)
+            assert (await s.ended(accepted))["error_code"] == "io_error"
+        said = [entry for entry in logs if entry["event"] == "worker_error"]
+        assert said and {entry["trace_id"] for entry in said} == {"from-the-client"}
+
+
+def test_audit_is_only_added_to() -> None:
+    """Until an event's time is over; the health check takes back what it wrote to see that it can."""
+    changing = [name for name, text in QUERIES.items() if re.search(r"(UPDATE|DELETE FROM|REPLACE INTO) image_u", text)]
+    assert sorted(changing) == ["drop_events", "untouch"]
+
+
+def test_edge_of_a_fixed_window_is_said() -> None:
+    assert "up to twice the limit can pass around the edge of two windows" in README.read_text()
 
 
 async def test_three_tables_with_the_columns_that_operators_query(start: Starter) -> None:

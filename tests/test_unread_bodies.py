@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_proxy_that_sends_as_long_as_it_can_gets_the_whole_answer(server: Server
         client.settimeout(WAIT_SECONDS)
         answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_body_that_comes_slowly_is_waited_for_two_seconds(server: ServerProcess) -> None:
+    with socket.create_connection(address(server), timeout=0.1) as client:
+        client.sendall(b"POST /api/v1/images/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        began, answer = time.monotonic(), b""
+        while not answer:
+            assert time.monotonic() - began < WAIT_SECONDS
+            client.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert 2 <= time.monotonic() - began < WAIT_SECONDS / 3
 
 
 @pytest.mark.parametrize("path", ["/info", "/api/v1/images/upload"])
