@@ -29,6 +29,10 @@ def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
     return value
 
 
+def bearer(user: str = "alice") -> dict[str, str]:
+    return {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
+
+
 class ServerProcess:
     command: Sequence[str] = (sys.executable,)
     module = "imgsvc"
@@ -100,9 +104,8 @@ class ServerProcess:
         return next(pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > 0)
 
     def upload(self, data: bytes, user: str = "alice") -> httpx.Response:
-        headers = {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
-        files = {"file": ("photo.jpg", data)}
-        return self.http.post(f"{self.url}/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=headers)
+        form, files = {"bucket": "b"}, {"file": ("photo.jpg", data)}
+        return self.http.post(f"{self.url}/api/v1/images/upload", data=form, files=files, headers=bearer(user))
 
     def login_code(self, token: str) -> str:
         """A one-use code for the operator's page."""

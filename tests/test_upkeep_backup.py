@@ -434,7 +434,8 @@ async def test_backup_of_an_earlier_version_is_put_back(tmp_path: Path) -> None:
             "DROP INDEX jobs_recent; CREATE INDEX jobs_by_created ON processing_jobs (created_at);"
             "DROP INDEX jobs_recent_of_status; CREATE INDEX jobs_by_status ON processing_jobs (status);"
             "DROP INDEX jobs_recent_failed; DROP INDEX windows_by_start; DROP INDEX windows_by_count;"
-            "ALTER TABLE processing_jobs DROP COLUMN retried_at; PRAGMA user_version = 1;"
+            "ALTER TABLE processing_jobs DROP COLUMN retried_at;"
+            "ALTER TABLE processing_jobs DROP COLUMN also_in; PRAGMA user_version = 1;"
         )
     trusted_again(backup, older)
     await put_back(older, tmp_path / "two")

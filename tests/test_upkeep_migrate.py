@@ -176,12 +176,16 @@ async def test_old_copies_that_could_not_be_removed_in_time_are_told(
 
 async def test_database_that_does_not_answer_in_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "LAST_STEP_SECONDS", 0.5)
-    async with keeping(tmp_path) as s:
+    slow = Slow(tmp_path / "other")
+    async with keeping(tmp_path, others=[slow]) as s:
         ((image_id, before),) = (await several(s, 1)).items()
         other = sqlite3.connect(s.settings.database.path, isolation_level=None, check_same_thread=False)
         with closing(other):
+            await begin(s, "migrate", to="other")
+            await slow.reached.wait()
             await anyio.to_thread.run_sync(other.execute, "BEGIN IMMEDIATE")
-            report = await carried_out(s, "migrate", to="other")
+            slow.go.set()
+            report = await ended(s)
         assert (report["state"], report["well"]) == ("failed", None) and "does not answer" in report["error"]
         assert await variants(s, image_id) == before
 
@@ -312,6 +316,51 @@ async def test_deleted_image_of_the_other_backend_leaves_nothing(tmp_path: Path)
         await carried_out(s, "migrate", to="other")
         assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).json()["files_removed"] == 4
         assert files(tmp_path / "other") == set()
+
+
+async def test_copies_of_a_move_that_was_cut_short_go_with_the_image(tmp_path: Path) -> None:
+    """Their row names both backends until one of them is known to be free of them."""
+    async with keeping(tmp_path) as s:
+        deleted, moved = await several(s, 2)
+        for image_id in (deleted, moved):
+            await s.sql("UPDATE processing_jobs SET also_in = 'other' WHERE image_id = ?", image_id)
+            for size in SIZES:
+                copy = tmp_path / "other" / key(image_id, size, "a/b")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(await s.variant(image_id, size))
+        answer = await s.http.delete(f"/api/v1/images/{deleted}", headers=s.bearer())
+        assert answer.json()["files_removed"] == 4
+        assert files(tmp_path / "other") == {key(moved, size, "a/b") for size in SIZES}
+        assert (await carried_out(s, "migrate", to="other"))["well"] is True
+        assert await s.sql("SELECT also_in FROM processing_jobs") == [(None,), (None,)]
+
+
+async def test_deletion_is_not_over_while_a_copy_may_be_left(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as s:
+        (image_id,) = await several(s, 1)
+        await s.sql("UPDATE processing_jobs SET also_in = 's9'")  # which is not configured any more
+        assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
+        assert await s.sql("SELECT processed_paths <> '{}', also_in FROM processing_jobs") == [(1, "s9")]
+        await s.sql("UPDATE processing_jobs SET also_in = 'other'")
+        await s.parts.housekeeping.sweep()
+        assert await s.sql("SELECT processed_paths, also_in FROM processing_jobs") == [("{}", None)]
+
+
+async def test_old_copies_that_were_left_go_with_the_next_run(tmp_path: Path) -> None:
+    async with keeping(tmp_path) as s:
+        images = await several(s, 2)
+        before = {path: (s.settings.storage.path / path).read_bytes() for path in s.stored()}
+        assert (await carried_out(s, "migrate", to="other"))["well"] is True
+        for path, data in before.items():  # as if it had been killed right after its rows were changed
+            (s.settings.storage.path / path).write_bytes(data)
+        await s.sql("UPDATE processing_jobs SET also_in = 'local'")
+        assert (await carried_out(s, "migrate", to="other", dry_run=True))["counts"] == {}
+        assert set(s.stored()) == before.keys()
+        report = await carried_out(s, "migrate", to="other")
+        assert (report["well"], report["counts"]) == (True, {"old_copies_removed": 8})
+        assert s.stored() == [] and await s.sql("SELECT DISTINCT also_in FROM processing_jobs") == [(None,)]
+        for image_id, was in images.items():
+            assert await variants(s, image_id) == was
 
 
 async def test_row_of_a_backend_that_is_not_configured(tmp_path: Path) -> None:

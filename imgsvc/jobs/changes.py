@@ -189,6 +189,11 @@ async def retry(db: aiosqlite.Connection, job_id: str) -> Job | None:
     return job
 
 
+async def copying(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
+    values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
+    return (await db.execute(QUERIES["copying"], values)).rowcount > 0
+
+
 async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
     values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
     if (await db.execute(QUERIES["move"], values)).rowcount == 0:

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from .sql import QUERIES, Timed, script, untimed
 
-MIGRATIONS = ("schema.sql", "schema_2.sql")  # user_version n means that the first n have run
+MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql")  # user_version n means that the first n have run
 BUSY_SECONDS = 10.0
 READERS = 4
 

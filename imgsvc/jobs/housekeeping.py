@@ -133,6 +133,8 @@ class Housekeeping:
         if job.deleted_at or job.status == "failed":
             found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
             removed += found
+            if job.also_in:  # a move was cut short; its copies are not files of their own
+                confirmed &= (await withdraw(self._storages[job.also_in], job, job.paths.values()))[1]
             if confirmed:
                 await self._table.variants_removed(job)
         return removed

@@ -13,7 +13,10 @@ from ..imaging.recipe import Recipe
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 QueueName = Literal["previews", "renders"]
-LATER: dict[str, Any] = {"retried_at": None}  # what the first schema lacks: a backup is read as it was made
+LATER: dict[str, Any] = {
+    "retried_at": None,
+    "also_in": None,
+}  # what the first schema lacks: a backup is read as it was made
 
 
 def now() -> datetime:
@@ -90,6 +93,7 @@ class Job:
     preview_bytes: int | None
     render_bytes: int
     storage_backend: str
+    also_in: str | None
     queue: QueueName | None
     turn: int
     run: int

@@ -138,17 +138,27 @@ UPDATE processing_jobs SET staging_path = NULL
 WHERE job_id = :job_id AND (status = 'completed' OR (status = 'failed' AND retryable = 0) OR deleted_at IS NOT NULL)
 
 -- name: variants_removed
-UPDATE processing_jobs SET processed_paths = '{}'
+UPDATE processing_jobs SET processed_paths = '{}', also_in = NULL
 WHERE job_id = :job_id AND (status = 'failed' OR deleted_at IS NOT NULL)
 
 -- name: list_again
 -- Files that were put after those of a deleted job had been removed.
-UPDATE processing_jobs SET processed_paths = :processed_paths WHERE job_id = :job_id AND deleted_at IS NOT NULL
+UPDATE processing_jobs SET processed_paths = :processed_paths, also_in = coalesce(:also_in, also_in)
+WHERE job_id = :job_id AND deleted_at IS NOT NULL
+
+-- name: copying
+-- From now on copies of its variants may lie in a second backend.
+UPDATE processing_jobs SET also_in = :backend
+WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
 
 -- name: move
--- The variants of a completed job now live in another backend.
-UPDATE processing_jobs SET storage_backend = :backend
+-- The variants of a completed job now live in another backend; the old copies still are where they were.
+UPDATE processing_jobs SET storage_backend = :backend, also_in = :before
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
+
+-- name: settled
+-- Nothing lies in the second backend any more.
+UPDATE processing_jobs SET also_in = NULL WHERE job_id = :job_id AND also_in = :backend AND storage_backend <> :backend
 
 -- name: jobs_between
 -- A page of all jobs in the order of their coming: a bounded piece of work, whatever is in it.

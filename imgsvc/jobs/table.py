@@ -216,13 +216,24 @@ class Table:
     async def variants_removed(self, job: Job) -> None:
         await self._write(changes.execute("variants_removed", job_id=job.job_id))
 
-    async def list_again(self, job: Job, paths: Mapping[str, str]) -> None:
+    async def list_again(self, job: Job, paths: Mapping[str, str], also_in: str | None = None) -> None:
         """A deleted job's row lists these {variant: key} once more: they were put after its files had been removed."""
-        values = {"job_id": job.job_id, "processed_paths": json.dumps(dict(paths))}
+        values = {"job_id": job.job_id, "processed_paths": json.dumps(dict(paths)), "also_in": also_in}
         await self._write(changes.execute("list_again", **values))
 
+    async def copying(self, job: Job, backend: str) -> bool:
+        """From now on copies may lie in `backend` too, and a deletion removes them; False when the row has changed."""
+        return await self._write(lambda db: changes.copying(db, job, backend))
+
+    async def settled(self, job: Job, backend: str) -> None:
+        """Nothing lies in `backend` any more, the second one."""
+        await self._write(changes.execute("settled", job_id=job.job_id, backend=backend))
+
     async def move(self, job: Job, backend: str) -> bool:
-        """From now on its variants are those in `backend`; False when the row has changed since `job` was read."""
+        """From now on its variants are those in `backend`; False when the row has changed since `job` was read.
+
+        Old copies may lie where it was, until it is `settled`.
+        """
         return await self._write(lambda db: changes.move(db, job, backend))
 
     async def expire_source(self, job: Job, before: datetime) -> None:

@@ -1,11 +1,13 @@
 """Moving images from one backend to another while they are being served.
 
-Of each image: copy, read back, compare with the digest in its row; then one fenced UPDATE says where it lives; only
-then the old copy goes. Whatever interrupts this leaves the image whole in the backend that its row names, and at worst
-a copy that nobody names, which the next run overwrites or `gc` removes.
+Of each image: say in its row that copies may lie there too; copy, read back, compare with the digest in its row; then
+one fenced UPDATE says where it lives; only then the old copy goes. Whatever interrupts this leaves the image whole in
+the backend that its row names, and at worst copies in the other, which its row names as well: the next run or `gc`
+removes them, and so does a deletion of the image.
 """
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -57,6 +59,7 @@ class Moving:
 
     async def look(self, job: Job) -> None:
         if job.storage_backend == self.to:
+            await self._finish(job)
             return
         if unfinished(job):
             self.progress.counts["unfinished"] += 1
@@ -74,6 +77,8 @@ class Moving:
         target, variants = self.house.storages[self.to], variants_of(job)
         if self.to == "local":
             await self._room(sum(variant.size_bytes for variant in variants))
+        if not await self._noted(job):
+            return
         try:
             for variant in variants:
                 await self._copy(variant, source, target)
@@ -90,12 +95,37 @@ class Moving:
                 raise UpkeepFailed("The database does not take changes; the log says why.") from error
             if moved:
                 self._count(variants)
-                await self._remove(source, left)
+                await self._remove(job, source, left)
             else:
                 await self._overtaken(job, target)
         if moved is None:
             raise UpkeepFailed("The database does not answer in time.")
-        if moved and left:
+        if moved:
+            self._leave(source, left)
+
+    async def _noted(self, job: Job) -> bool:
+        """Whether the row is as it was and says now that copies may lie in the other backend too."""
+        try:
+            return await self.house.table.copying(job, self.to)
+        except DatabaseUnavailable as error:
+            raise UpkeepFailed("The database does not take changes; the log says why.") from error
+
+    async def _settled(self, job: Job, storage: Storage) -> None:
+        with suppress(DatabaseUnavailable):  # a row that names too much costs a deletion a look, and no more
+            await self.house.table.settled(job, storage.name)
+
+    async def _finish(self, job: Job) -> None:
+        """Remove what an earlier run had left where the image was before."""
+        source = self.house.storages.get(job.also_in) if job.also_in else None
+        if self.dry_run or source is None or job.status != "completed":
+            return
+        left = variants_of(job)
+        await self._remove(job, source, left)
+        self.progress.counts["old_copies_removed"] += len(variants_of(job)) - len(left)
+        self._leave(source, left)
+
+    def _leave(self, source: Storage, left: list[Variant]) -> None:
+        if left:
             self.progress.counts["old_copies_left"] += len(left)
             log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
 
@@ -145,10 +175,15 @@ class Moving:
     async def _overtaken(self, job: Job, target: Storage) -> None:
         """Remove the copies, unless the row says that they are its own by now."""
         latest = await self.house.table.job(job.job_id)
-        if latest is None or latest.storage_backend != self.to:
-            await withdraw(target, job, job.paths.values())
+        if latest is not None and latest.storage_backend == self.to:
+            return
+        _, gone = await withdraw(target, job, job.paths.values())
+        if gone:
+            await self._settled(job, target)
+        elif latest is None:  # its own removal may be over already
+            await self.house.table.list_again(job, job.paths, also_in=self.to)
 
-    async def _remove(self, source: Storage, left: list[Variant]) -> None:
+    async def _remove(self, job: Job, source: Storage, left: list[Variant]) -> None:
         """What is known to be gone is not in `left` any more."""
         for variant in list(left):
             try:
@@ -157,3 +192,5 @@ class Moving:
                 log.warning("old_copy_not_removed", backend=source.name, path=variant.path, reason=str(error))
             else:
                 left.remove(variant)
+        if not left:
+            await self._settled(job, source)

@@ -36,11 +36,13 @@ class Place:
 
 def fate(place: Place, backend: str, job: Job | None) -> Fate:
     """`kept`: its job needs it or is making it. `leaving`: its row lists it for removal. `orphaned`: nobody's."""
-    if job is None or (job.storage_backend, job.storage_bucket) != (backend, place.bucket):
+    if job is None or job.storage_bucket != place.bucket or backend not in (job.storage_backend, job.also_in):
         return "orphaned"
     listed = place.variant in job.paths
     if job.deleted_at or job.status == "failed":
         return "leaving" if listed else "orphaned"
+    if backend != job.storage_backend:
+        return "orphaned"
     if job.status == "completed":
         return "kept" if listed and not place.partial else "orphaned"
     return "kept" if place.variant in {variant.name for variant in job.recipe.variants} else "orphaned"
