@@ -103,7 +103,9 @@ def migrate(
         if counts.get("unfinished"):
             words += f"; {counts['unfinished']} are still being processed: run it again"
         if counts.get("old_copies_left"):
-            words += f"; {counts['old_copies_left']} old copies could not be removed: gc will"
+            words += f"; {counts['old_copies_left']} old copies could not be removed: the next run or gc will"
+        if counts.get("old_copies_removed"):
+            words += f"; {counts['old_copies_removed']} copies that an earlier run had left were removed"
         return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
@@ -169,7 +171,10 @@ def restore(
     def summary(task: dict[str, Any]) -> str:
         counts = task["counts"]
         if dry_run:
-            return f"restore: the backup is whole: {counts.get('files', 0)} files. Nothing was written."
+            occupied = (
+                " There is data here already, which only --force moves aside." if counts.get("in_the_way") else ""
+            )
+            return f"restore: the backup is whole: {counts.get('files', 0)} files. Nothing was written.{occupied}"
         return (
             f"restore: {counts.get('files', 0)} variants ({megabytes(counts.get('bytes', 0))}) and "
             f"{counts.get('sources', 0)} waiting uploads are back. Start the service, then: imgsvc storage verify"

@@ -107,6 +107,7 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
         assert (refused.returncode, refused.stdout) == (1, "") and "apart from" in refused.stderr
         checked = storage(server, "restore", "kept", "--dry-run")
         assert checked.returncode == 0 and "the backup is whole: 12 files" in checked.stdout
+        assert "There is data here already" in checked.stdout
         if running:
             refused = storage(server, "restore", "kept", "--force")
             assert refused.returncode == 1 and "stop it first" in refused.stderr

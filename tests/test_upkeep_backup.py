@@ -383,7 +383,7 @@ async def test_damaged_backup_is_refused_before_anything_is_written(tmp_path: Pa
                     with pytest.raises(UpkeepFailed, match=r"damaged|no manifest"):
                         await put_back(backup, tmp_path / "two", dry_run=dry_run)
             assert not files(tmp_path / "two") - {"data/lock"}
-    assert (await put_back(backup, tmp_path / "two", dry_run=True)).counts["files"] == 5
+    assert (await put_back(backup, tmp_path / "two", dry_run=True)).counts == {"files": 5}
     assert not files(tmp_path / "two") - {"data/lock"}
     with pytest.raises(UpkeepFailed, match="no backup of imgsvc"):
         await put_back(tmp_path / "nowhere", tmp_path / "two")

@@ -47,6 +47,9 @@ async def restore(
         restoring = Restore(settings, storages, progress, BackupFolder(source))
         if dry_run:
             await restoring.check()
+            found = await anyio.to_thread.run_sync(_in_the_way, settings)
+            if found:  # no failure: a backup is checked beside the service that it was made of
+                progress.counts["in_the_way"] = len(found)
             return
         await anyio.to_thread.run_sync(lambda: settings.data.mkdir(mode=0o700, parents=True, exist_ok=True))
         async with data_folder_lock(settings.data, 0):
@@ -196,28 +199,35 @@ def _make_room(settings: Settings, force: bool) -> None:
     It is marked before anything is moved: a service that started on a part of it (a database without its log) would
     make the rest worthless.
     """
-    data, storage = settings.data, settings.storage.path
+    data = settings.data
     marker = data / RESTORING
     if force or not marker.exists() or marker.read_bytes() != RESTORING_WORDS:
-        kept = [path for path in data.iterdir() if _occupies(path)]
-        outside = not Path(os.path.realpath(storage)).is_relative_to(os.path.realpath(data))
-        stored = outside and storage.exists() and _holds_files(storage)
-        if (kept or stored) and not force:
+        found = _in_the_way(settings)
+        if found and not force:
             raise UpkeepFailed(
                 "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
             )
-        for path in (*kept, *([storage] if stored else [])):
+        for path in found:
             if os.path.ismount(path):
                 raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
         write(marker, MOVING_WORDS)
-        name = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
-        if kept:
-            (data / name).mkdir(mode=0o700)
-            for path in kept:
-                path.rename(data / name / path.name)
-        if stored:
-            storage.rename(storage.with_name(f"{storage.name}.{name}"))
+        aside = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
+        for path in found:
+            if path.parent == data:
+                (data / aside).mkdir(mode=0o700, exist_ok=True)
+                path.rename(data / aside / path.name)
+            else:
+                path.rename(path.with_name(f"{path.name}.{aside}"))
     write(marker, RESTORING_WORDS)
+
+
+def _in_the_way(settings: Settings) -> list[Path]:
+    """What lies in the data folder, and the storage folder if it lies elsewhere and holds files."""
+    data, storage = settings.data, settings.storage.path
+    kept = [path for path in data.iterdir() if _occupies(path)] if data.is_dir() else []
+    outside = not Path(os.path.realpath(storage)).is_relative_to(os.path.realpath(data))
+    stored = outside and storage.exists() and _holds_files(storage)
+    return [*kept, storage] if stored and storage not in kept else kept
 
 
 def _occupies(path: Path) -> bool:
