@@ -81,10 +81,10 @@ async def test_size_and_a_fetched_copy(either: Storage, tmp_path: Path) -> None:
     await either.put("a/b", KEY, source(tmp_path, data))
     assert await either.size("a/b", KEY) == len(data)
     assert await either.size("a", KEY) is None
-    await either.fetch("a/b", KEY, tmp_path / "copy")
+    await either.fetch("a/b", KEY, tmp_path / "copy", 0)
     assert (tmp_path / "copy").read_bytes() == data
     with pytest.raises(NotStored):
-        await either.fetch("a", KEY, tmp_path / "other")
+        await either.fetch("a", KEY, tmp_path / "other", 0)
     assert not (tmp_path / "other").exists()
 
 
@@ -121,7 +121,7 @@ async def test_fetch_that_fails_leaves_no_file(storage: LocalStorage, tmp_path: 
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(StorageError, match="File too large"):
-            await storage.fetch("a", KEY, tmp_path / "copy")
+            await storage.fetch("a", KEY, tmp_path / "copy", 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "copy").exists()
@@ -142,7 +142,7 @@ async def test_event_loop_does_not_look_at_folders(tmp_path: Path, monkeypatch: 
         patched.setattr(os, "lstat", seen)
         await storage.put("a/b", "key", source)
         assert await storage.size("a/b", "key") == 5
-        await storage.fetch("a/b", "key", tmp_path / "copy")
+        await storage.fetch("a/b", "key", tmp_path / "copy", 0)
         assert (await storage.read("a/b", "key", 0, 5)).first == b"bytes"
         assert await storage.remove("a/b", "key")
     assert looked and threading.get_ident() not in looked

@@ -77,12 +77,12 @@ async def test_what_is_put_can_be_read_in_parts_and_removed(
     assert await read(storage, 7, 0) == await read(storage, len(data), 5) == b""
     assert await read(storage, len(data) - 2, 100) == data[-2:]
     copy = tmp_path / "copy"
-    await storage.fetch("a/b", KEY, copy)
+    await storage.fetch("a/b", KEY, copy, 0)
     assert copy.read_bytes() == data
     assert await storage.remove("a/b", KEY)
     assert not await storage.remove("a/b", KEY)
     assert await storage.size("a/b", KEY) is None
-    for missing in (read(storage, 0, 1), storage.fetch("a/b", KEY, tmp_path / "other")):
+    for missing in (read(storage, 0, 1), storage.fetch("a/b", KEY, tmp_path / "other", 0)):
         with pytest.raises(NotStored):
             await missing
     assert not (tmp_path / "other").exists()
@@ -186,7 +186,7 @@ async def test_what_passes_is_tried_again(
     faulty.fail(fault, times)
     assert await read(behind, 0, len(data)) == data
     faulty.fail("cut", times)
-    await behind.fetch("a/b", KEY, tmp_path / "copy")
+    await behind.fetch("a/b", KEY, tmp_path / "copy", 0)
     assert (tmp_path / "copy").read_bytes() == data
     faulty.fail(fault, times)
     assert await behind.remove("a/b", KEY)
@@ -208,7 +208,7 @@ async def test_what_does_not_pass_ends_in_time(
     faulty.fail("stall", 1000)
     began = time.monotonic()
     with pytest.raises(StorageError) as raised:
-        await behind.fetch("a/b", KEY, tmp_path / "copy")
+        await behind.fetch("a/b", KEY, tmp_path / "copy", 0)
     assert raised.value.plain == "The object storage does not answer in time."
     assert time.monotonic() - began < 10
     assert not (tmp_path / "copy").exists()
@@ -292,7 +292,7 @@ async def test_large_file_passes_in_small_parts(storage: S3Storage, tmp_path: Pa
     tracemalloc.start()
     try:
         await storage.put("a/b", KEY, path)
-        await storage.fetch("a/b", KEY, copy)
+        await storage.fetch("a/b", KEY, copy, 0)
         blob = await storage.read("a/b", KEY, 0, 16_000_000)
         assert len(blob.first) + sum([len(chunk) async for chunk in blob.rest]) == 16_000_000
         assert tracemalloc.get_traced_memory()[1] < 4_000_000

@@ -118,10 +118,10 @@ class Waiting(LocalStorage):
         super().__init__(root)
         self.asked, self.go = anyio.Event(), anyio.Event()
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
         self.asked.set()
         await self.go.wait()
-        await super().fetch(bucket, key, target)
+        await super().fetch(bucket, key, target, size)
 
 
 async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Path) -> None:

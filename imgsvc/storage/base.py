@@ -66,8 +66,11 @@ class Storage(Protocol):
     async def size(self, bucket: str, key: str) -> int | None:
         """How many bytes are stored there; None: there is nothing. Raises StorageError."""
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
-        """Copy it into `target`, a new local file that only a success leaves. Raises NotStored or StorageError."""
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
+        """Copy it into `target`, a new local file that only a success leaves. Raises NotStored or StorageError.
+
+        `size` is what is expected, in bytes: a large file may take longer.
+        """
 
     def everything(self) -> AsyncIterator[Stored]:
         """All that is stored but what `.health` holds, in no order and never all in memory.

@@ -32,7 +32,7 @@ class NotConfigured:
     async def size(self, bucket: str, key: str) -> int | None:  # noqa: ARG002
         raise StorageNotConfigured(self.name)
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:  # noqa: ARG002
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
         raise StorageNotConfigured(self.name)
 
     async def everything(self) -> AsyncIterator[Stored]:

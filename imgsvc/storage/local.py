@@ -70,7 +70,7 @@ class LocalStorage:
         except OSError as error:
             raise StorageError(f"looking failed: {error.strerror}") from error
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
         try:
             await anyio.to_thread.run_sync(_fetch, self._root, bucket, key, target, limiter=self._threads)
         except OSError as error:

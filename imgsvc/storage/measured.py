@@ -58,8 +58,8 @@ class MeasuredStorage:
     async def size(self, bucket: str, key: str) -> int | None:
         return await self._storage.size(bucket, key)
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
-        await self._storage.fetch(bucket, key, target)
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
+        await self._storage.fetch(bucket, key, target, size)
 
     def everything(self) -> AsyncIterator[Stored]:
         return self._storage.everything()

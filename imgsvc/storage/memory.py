@@ -33,7 +33,7 @@ class MemoryStorage:
         data = self._stored.get((bucket, key))
         return None if data is None else len(data)
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
         if (bucket, key) not in self._stored:
             raise NotStored(key)
         await anyio.to_thread.run_sync(target.write_bytes, self._stored[bucket, key])

@@ -128,8 +128,8 @@ class S3Storage:
         except NotStored:
             raise StorageError(f"size {bucket}: no such bucket", "The bucket does not exist.") from None
 
-    async def fetch(self, bucket: str, key: str, target: Path) -> None:
-        """Copy it into a new local file. Raises NotStored or StorageError."""
+    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
+        """Copy it into a new local file; `size` in bytes allows more time. Raises NotStored or StorageError."""
 
         async def fetch(client: Client) -> None:
             body = (await client.get_object(**self._object(bucket, key)))["Body"]
@@ -140,13 +140,12 @@ class S3Storage:
             finally:
                 body.close()
 
-        size = await self.size(bucket, key)
-        if size is None:
-            raise NotStored(key)
         try:
             await self._do(f"fetch {bucket}", fetch, size)
-        except StorageError:
+        except StorageError as error:
             await asyncio.to_thread(target.unlink, missing_ok=True)
+            if isinstance(error, NotStored):
+                await self.size(bucket, key)  # raises when it is the whole bucket that is missing
             raise
 
     async def everything(self) -> AsyncIterator[Stored]:

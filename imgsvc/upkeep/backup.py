@@ -168,7 +168,7 @@ class Backup:
         await anyio.to_thread.run_sync(make_folders, path.parent, self.folder.root)
         await anyio.to_thread.run_sync(partial(partial_path.unlink, missing_ok=True))
         try:
-            await storage.fetch(variant.bucket, variant.key, partial_path)
+            await storage.fetch(variant.bucket, variant.key, partial_path, variant.size_bytes)
         except NotStored:
             return "missing"
         except StorageError as error:

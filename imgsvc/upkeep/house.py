@@ -81,10 +81,10 @@ async def scratch_file(scratch: Path) -> AsyncIterator[Path]:
             await anyio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
 
 
-async def fetched_digest(scratch: Path, storage: Storage, bucket: str, key: str) -> str:
+async def fetched_digest(scratch: Path, storage: Storage, variant: Variant) -> str:
     """The SHA-256 of what is stored, in hex. Raises NotStored or StorageError."""
     async with scratch_file(scratch) as path:
-        await storage.fetch(bucket, key, path)
+        await storage.fetch(variant.bucket, variant.key, path, variant.size_bytes)
         return await digest_of(path)
 
 

@@ -147,13 +147,13 @@ class Moving:
     async def _copy(self, variant: Variant, source: Storage, target: Storage) -> None:
         async with scratch_file(self.house.scratch) as path:
             try:
-                await source.fetch(variant.bucket, variant.key, path)
+                await source.fetch(variant.bucket, variant.key, path, variant.size_bytes)
             except NotStored:
                 raise _Damaged("missing", variant) from None
             if await digest_of(path) != variant.digest:
                 raise _Damaged("wrong_digest", variant)
             await target.put(variant.bucket, variant.key, path)
-        if await fetched_digest(self.house.scratch, target, variant.bucket, variant.key) != variant.digest:
+        if await fetched_digest(self.house.scratch, target, variant) != variant.digest:
             raise StorageError("what was read back is not what was written")
 
     async def _not_moved(self, job: Job, error: _Damaged | StorageError, target: Storage) -> None:

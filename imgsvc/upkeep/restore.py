@@ -153,14 +153,13 @@ class Restore:
     async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
         """Store it and read it back, unless a former try has stored it already."""
         path = self.folder.variant(variant.bucket, variant.key)
-        place = (storage, variant.bucket, variant.key)
         self.progress.counts["files"] += 1
         self.progress.counts["bytes"] += variant.size_bytes
         there = await storage.size(variant.bucket, variant.key) == variant.size_bytes
-        if there and await fetched_digest(scratch, *place) == variant.digest:
+        if there and await fetched_digest(scratch, storage, variant) == variant.digest:
             return
         await storage.put(variant.bucket, variant.key, path)
-        if await fetched_digest(scratch, *place) != variant.digest:
+        if await fetched_digest(scratch, storage, variant) != variant.digest:
             raise UpkeepFailed(f"{variant.path} was written and reads differently: check the disk.")
 
     async def _put_database(self, manifest: Manifest) -> None:

@@ -59,7 +59,7 @@ async def _wrong(house: House, storage: Storage, job: Job, variant: Variant, dig
         size = await storage.size(variant.bucket, variant.key)
         kind: Kind | None = "missing" if size is None else "wrong_size" if size != variant.size_bytes else None
         if kind is None and digests:
-            digest = await fetched_digest(house.scratch, storage, variant.bucket, variant.key)
+            digest = await fetched_digest(house.scratch, storage, variant)
             kind = None if digest == variant.digest else "wrong_digest"
     except NotStored:
         size, kind = None, "missing"
