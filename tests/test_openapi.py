@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from imgsvc import Settings
 from imgsvc.app import ROUTES
@@ -186,6 +187,12 @@ def test_what_is_different_where_reading_is_private() -> None:
         assert "`signature_expired`" in private[name]["responses"]["403"]["description"]
     for description in ("signature", "signature_expired", "private"):
         assert description not in json.dumps(built(private=False)["paths"])
+
+
+def test_examples_of_errors_are_none_in_the_log() -> None:
+    with capture_logs() as logs:
+        build(Settings(), ROUTES)
+    assert logs == []
 
 
 async def test_it_is_served(start: Starter) -> None:

@@ -205,8 +205,7 @@ def overloaded(detail: str, retry_after: int = 5, **more: int) -> Problem:
     return Problem(503, "overloaded", detail, headers={"Retry-After": str(retry_after)}, **more)
 
 
-def storage_not_configured(error: StorageNotConfigured) -> Problem:
-    log.error("storage_not_configured", reason=str(error))
+def storage_not_configured() -> Problem:
     detail = "The image is kept in a storage that this service is not set up for any more."
     return Problem(503, "storage_not_configured", detail, headers={"Retry-After": "3600"})
 
@@ -262,12 +261,14 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NotStored: lambda _: image_not_found(),
-    StorageNotConfigured: storage_not_configured,
+    StorageNotConfigured: lambda _: storage_not_configured(),
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
 }
 
 
 async def as_problem(request: Request, error: Exception) -> Response:
+    if isinstance(error, StorageNotConfigured):
+        log.error("storage_not_configured", reason=str(error))
     for kind, make in MAPPING.items():
         if isinstance(error, kind):
             return make(error).response(request)
