@@ -57,6 +57,7 @@ from .jobs.quota import Quota
 from .jobs.run import Limits
 from .jobs.workers import Lane, ProcessLane
 from .parts import Parts
+from .refusals import Refusals
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
 from .storage.configured import Configured, configured
@@ -247,9 +248,11 @@ async def _serving(
     probe = StorageProbe(stores.active, data.scratch / "health", data.instance)
     checks = Health(table, probe, lanes, settings.data, reserve, breaker, line)
     unrecorded: set[str] = set()
+    refusals = Refusals(table)
     intake = Intake(
         table,
         places,
+        refusals,
         staging=data.staging,
         uploads=unrecorded,
         allowance=Allowance(
@@ -298,6 +301,7 @@ async def _serving(
         mirror=mirror,
         queue=queue,
         intake=intake,
+        refusals=refusals,
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
         operators=Operators.of(settings, data.lock.run),
         attempts=Attempts(),

@@ -4,11 +4,9 @@ When `accept` has returned, the bytes and the row are on disk: the receipt may b
 """
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,17 +18,16 @@ from .allowance import Allowance
 from .imaging.errors import TooLarge
 from .imaging.limits import preview_bytes, render_bytes
 from .jobs.changes import IdempotencyConflict
-from .jobs.model import NewJob, now
+from .jobs.model import NewJob
 from .jobs.quota import RateLimited, Standing
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
+from .refusals import Refusals
 from .staged import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
 
-MAX_NOTED = 10_000  # users whose event of this window or hour is remembered
 MEGABYTE = 1 << 20
-HOUR = timedelta(hours=1)
 
 
 class Overloaded(Rejected):
@@ -86,6 +83,7 @@ class Intake:
         self,
         table: Table,
         places: Places,
+        refusals: Refusals,
         *,
         staging: Path,
         uploads: set[str],
@@ -101,6 +99,7 @@ class Intake:
         self.allowance = allowance
         self._table = table
         self._places = places
+        self._refusals = refusals
         self._staging = staging
         self._uploads = uploads
         self._preview_memory = preview_memory
@@ -111,7 +110,6 @@ class Intake:
         self._space = space
         self._accepted = accepted
         self._receiving: set[tuple[str, str, str]] = set()
-        self._noted: OrderedDict[tuple[str, str, str], datetime] = OrderedDict()
 
     async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
         """What can be refused before any of the body is read; whether an upload with this key was accepted before.
@@ -158,24 +156,9 @@ class Intake:
             self._receiving.discard(held)
 
     async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
-        """One audit event for each user and window, however often they ask."""
-        limit = limited.standing.limit
-        await self._note_once("rate_limited", org_id, user_id, limited.standing.reset, limit=limit)
-
-    async def note_denied(self, org_id: str, user_id: str, permission: str) -> None:
-        """One audit event for each user and hour."""
-        end = now().replace(minute=0, second=0, microsecond=0) + HOUR
-        await self._note_once("upload_denied", org_id, user_id, end, permission=permission)
-
-    async def _note_once(self, kind: str, org_id: str, user_id: str, end: datetime, **facts: Any) -> None:
-        """Not again until `end`. Who may upload nothing has no window: each refusal would begin and end a new one."""
-        who = (kind, org_id, user_id)
-        if (noted := self._noted.get(who)) and now() < noted:
-            return
-        self._noted[who] = end
-        if len(self._noted) > MAX_NOTED:
-            self._noted.popitem(last=False)
-        await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts})
+        """Once a window. Who may upload nothing has none: each refusal would begin and end a new one."""
+        end, limit = limited.standing.reset, limited.standing.limit
+        await self._refusals.note("rate_limited", org_id, user_id, until=end, limit=limit)
 
     def stage(self, allowance: Allowance) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes

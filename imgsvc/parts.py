@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .jobs.queue import Queue
     from .jobs.quota import Quota
     from .jobs.table import Table
+    from .refusals import Refusals
     from .settings import Settings
     from .storage.base import Storage
     from .telemetry.figures import Figures
@@ -42,6 +43,7 @@ class Parts:
     mirror: "RedisMirror | None"
     queue: "Queue"
     intake: "Intake"
+    refusals: "Refusals"
     tokens: "Tokens"
     operators: "Operators"
     attempts: "Attempts"

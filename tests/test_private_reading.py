@@ -125,6 +125,10 @@ async def test_permission_to_read_is_asked_for(start: Starter) -> None:
             assert (await s.http.get(path, headers=reader)).status_code in (200, 404, 422), path
         info = (await s.http.get(f"{IMAGES}/{job['image_id']}", headers=reader)).json()
         assert (await s.http.get(info["url"])).status_code == 200
+        denials = await s.sql(
+            "SELECT metadata ->> 'permission' FROM image_upload_events WHERE event_type = 'read_denied'"
+        )
+        assert denials == [("image:read",)]  # once an hour
 
 
 async def test_keys_are_rotated_by_a_restart(start: Starter) -> None:

@@ -248,8 +248,13 @@ async def test_order_of_the_checks(s: Service) -> None:
 @module
 async def test_the_file_may_come_before_its_bucket(s: Service) -> None:
     files = [("file", ("x", TINY)), ("bucket", (None, b"photos"))]
-    answer = await s.http.post(UPLOAD, files=files, headers=bearer("first", {"buckets": ["work"]}))
-    refused(s, answer, 403, "bucket_not_allowed")
+    for _ in range(2):
+        answer = await s.http.post(UPLOAD, files=files, headers=bearer("first", {"buckets": ["work"]}))
+        refused(s, answer, 403, "bucket_not_allowed")
+    denied = (
+        "SELECT metadata FROM image_upload_events WHERE event_type = 'bucket_denied' AND metadata ->> 'user_id' = ?"
+    )
+    assert await s.sql(denied, "first") == [('{"org_id": "default-org", "user_id": "first", "bucket": "photos"}',)]
 
 
 @module

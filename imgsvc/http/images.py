@@ -219,7 +219,7 @@ async def delete(request: Request) -> Response:
     try:
         await parts.permissions.require_to_delete(who, own=job.user_id == who.user_id)
     except PermissionDenied:
-        await parts.table.note("delete_denied", {"org_id": who.org_id, "user_id": who.user_id}, job)
+        await parts.refusals.note("delete_denied", who.org_id, who.user_id, job=job)
         raise
     deleted = await parts.table.delete(job)
     if deleted is None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 from starlette.requests import Request
 
-from ..access.permissions import READ
+from ..access.permissions import READ, PermissionDenied
 from ..access.signing import EXPIRES, SignatureExpired, SignatureInvalid
 from ..access.tokens import Identity
 from ..jobs.model import Job
@@ -38,7 +38,11 @@ async def reader_of(request: Request) -> Identity | None:
     if parts.urls.signatures is None:
         return None
     who = await authenticated(request)
-    await parts.permissions.require(who, READ)
+    try:
+        await parts.permissions.require(who, READ)
+    except PermissionDenied as denied:
+        await parts.refusals.note("read_denied", who.org_id, who.user_id, permission=denied.permission)
+        raise
     return who
 
 

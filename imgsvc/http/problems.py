@@ -110,8 +110,17 @@ def not_authenticated(code: str) -> Problem:
 
 def validation(*details: tuple[tuple[str, ...], str, str]) -> Problem:
     """Each detail is (where, message, type)."""
-    listed = [{"loc": list(where), "msg": message, "type": kind} for where, message, kind in details]
-    return Problem(422, "validation_error", "Validation error", details=listed)
+    return Problem(422, "validation_error", "Validation error", details=_listed(*details))
+
+
+def _listed(*details: tuple[tuple[str, ...], str, str]) -> list[dict[str, Any]]:
+    return [{"loc": list(where), "msg": message, "type": kind} for where, message, kind in details]
+
+
+def idempotency_conflict() -> Problem:
+    detail = "This Idempotency-Key was used with other bytes, another bucket or other metadata."
+    listed = _listed((("header", "idempotency-key"), detail, "idempotency_conflict"))
+    return Problem(422, "idempotency_conflict", detail, details=listed)
 
 
 def upload_too_large(limit: int, measured: int) -> Problem:
@@ -252,10 +261,10 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotOurs: lambda _: Problem(409, "tokens_not_ours", "Tokens are made by another issuer, whose secret is not here."),
     Rejected: _from_intake,
     RateLimited: rate_limited,
-    IdempotencyConflict: lambda _: Problem(
-        422, "idempotency_conflict", "This Idempotency-Key was used with other bytes, another bucket or other metadata."
+    IdempotencyConflict: lambda _: idempotency_conflict(),
+    ImageError: lambda error: Problem(
+        422, error.code, str(error), details=_listed((("body", "file"), str(error), error.code))
     ),
-    ImageError: lambda error: Problem(422, error.code, str(error)),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),

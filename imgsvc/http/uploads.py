@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ..access.permissions import UPLOAD, PermissionDenied
 from ..access.tokens import Identity, TokenExpired, TokenInvalid
-from ..allowance import Allowance
+from ..allowance import Allowance, BucketNotAllowed
 from ..intake import Origin, Receipt
 from ..jobs.quota import RateLimited
 from ..parts import parts_of
@@ -127,7 +127,11 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     with intake.receiving(identity.org_id, identity.user_id, None if known else key):  # any number may repeat it
         async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
-            form = await _read(request, pace, staged, allowance, raw)
+            try:
+                form = await _read(request, pace, staged, allowance, raw)
+            except BucketNotAllowed as error:
+                await parts.refusals.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
+                raise
             origin = _origin(form, identity, request.scope["trace_id"], key)
             receipt = await intake.accept(staged, origin, allowance)
     return receipt, wait_seconds(headers.prefer)
@@ -171,7 +175,7 @@ async def _permitted(request: Request, identity: Identity) -> None:
     try:
         await parts.permissions.require(identity, UPLOAD)
     except PermissionDenied as denied:
-        await parts.intake.note_denied(identity.org_id, identity.user_id, denied.permission)
+        await parts.refusals.note("upload_denied", identity.org_id, identity.user_id, permission=denied.permission)
         raise
 
 

@@ -1,0 +1,39 @@
+"""Refusals in the audit trail: each is told once an hour or window, so that whoever keeps asking fills no disk."""
+
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from typing import Any
+
+from .jobs.model import Job, now
+from .jobs.table import Table
+
+HOUR = timedelta(hours=1)
+MAX_NOTED = 10_000  # refusals of this window or hour that are remembered
+
+
+class Refusals:
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._noted: OrderedDict[tuple[str, ...], datetime] = OrderedDict()
+
+    async def note(
+        self,
+        kind: str,
+        org_id: str,
+        user_id: str,
+        *,
+        until: datetime | None = None,
+        job: Job | None = None,
+        **facts: Any,
+    ) -> None:
+        """Write the event, and not again for this user (and job) before `until`, without which it is the hour's end.
+
+        Raises DatabaseUnavailable.
+        """
+        what = (kind, org_id, user_id, job.job_id if job else "")
+        if (noted := self._noted.get(what)) and now() < noted:
+            return
+        self._noted[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
+        if len(self._noted) > MAX_NOTED:
+            self._noted.popitem(last=False)
+        await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts}, job)
