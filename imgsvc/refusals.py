@@ -4,8 +4,13 @@ from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from .jobs.model import Job, now
 from .jobs.table import Table
+from .jobs.writer import DatabaseUnavailable
+
+log = structlog.get_logger()
 
 HOUR = timedelta(hours=1)
 MAX_NOTED = 10_000  # refusals of this window or hour that are remembered
@@ -28,7 +33,7 @@ class Refusals:
     ) -> None:
         """Write the event, and not again for this user (and job) before `until`, without which it is the hour's end.
 
-        Raises DatabaseUnavailable.
+        A refusal stays what it is where nothing can be written: then the log alone says so.
         """
         what = (kind, org_id, user_id, job.job_id if job else "")
         if (noted := self._noted.get(what)) and now() < noted:
@@ -36,4 +41,9 @@ class Refusals:
         self._noted[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
-        await self._table.note(kind, {"org_id": org_id, "user_id": user_id, **facts}, job)
+        facts = {"org_id": org_id, "user_id": user_id, **facts}
+        try:
+            await self._table.note(kind, facts, job)
+        except DatabaseUnavailable:
+            self._noted.pop(what, None)
+            log.warning("refusal_not_in_audit", kind=kind, **facts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc.access.permissions import AuthorizationUnavailable, Mode, PermissionDenied, Permissions
@@ -80,6 +81,18 @@ async def test_who_may_upload(start: Starter) -> None:
         headers = {**RAW, "Authorization": f"Bearer {token}"}
         answer = await s.http.post(UPLOAD, params={"bucket": "b"}, content=TINY, headers=headers)
         assert answer.status_code == 202  # from the dashboard
+
+
+async def test_refusal_stays_one_where_it_can_not_be_noted(start: Starter) -> None:
+    async with start(auth={"permissions": "claims"}) as s:
+        await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
+        with capture_logs() as logs:
+            denied(await upload(s, permissions=[]), "image:upload")
+        (said,) = [entry for entry in logs if entry["event"] == "refusal_not_in_audit"]
+        assert (said["kind"], said["user_id"]) == ("upload_denied", "alice")
+        await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
+        denied(await upload(s, permissions=[]), "image:upload")
+        assert await s.sql("SELECT event_type FROM image_upload_events") == [("upload_denied",)]
 
 
 async def test_permission_comes_before_everything_but_the_token(start: Starter) -> None:

@@ -13,10 +13,8 @@ from ..imaging.recipe import Recipe
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 QueueName = Literal["previews", "renders"]
-LATER: dict[str, Any] = {
-    "retried_at": None,
-    "also_in": None,
-}  # what the first schema lacks: a backup is read as it was made
+# What the first schema lacks: a backup is read as it was made.
+LATER: dict[str, Any] = {"retried_at": None, "also_in": None}
 
 
 def now() -> datetime:
