@@ -5,6 +5,7 @@ It renders in threads, as the double that we give to others does; where workers 
 """
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -141,6 +142,12 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
     yield await first
     over.set()
     await holder
+
+
+def pytest_collection_finish() -> None:
+    """Nothing that was imported or collected goes away again: no collection has to look at it from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from imgsvc.upkeep.backup_folder import BackupFolder, Manifest
 from imgsvc.upkeep.progress import Progress, UpkeepFailed
 from imgsvc.upkeep.restore import restore
 from tests.conftest import WAIT_SECONDS, Service
-from tests.upkeep import SIZES, Other, begin, carried_out, ended, files, keeping, key, variants
+from tests.other_storage import Other
+from tests.upkeep import SIZES, begin, carried_out, ended, files, keeping, key, variants
 
 TINY = make.jpeg(64, 48)
 

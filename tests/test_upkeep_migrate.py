@@ -14,7 +14,8 @@ from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
 from imgsvc.upkeep import migrate
 from tests.conftest import WAIT_SECONDS, Service
-from tests.upkeep import SIZES, Other, begin, carried_out, ended, files, found, keeping, key, task, variants
+from tests.other_storage import Other
+from tests.upkeep import SIZES, begin, carried_out, ended, files, found, keeping, key, task, variants
 
 TINY = make.jpeg(64, 48)
 

@@ -3,22 +3,23 @@
 python -m tests.two_storages serve
 """
 
+import sys
 from contextlib import AbstractAsyncContextManager
-
-from starlette.applications import Starlette
+from typing import TYPE_CHECKING
 
 from imgsvc.settings import Settings
-from imgsvc.storage.base import Storage
 from imgsvc.storage.configured import Configured, configured
+from tests.other_storage import Other
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 
-def other(settings: Settings) -> Storage:
-    from tests.upkeep import Other
-
+def other(settings: Settings) -> Other:
     return Other(settings.storage.path.parent / "other")
 
 
-def with_other(settings: Settings) -> Starlette:
+def with_other(settings: Settings) -> "Starlette":
     from imgsvc.app import Doubles, create_app
 
     return create_app(settings, Doubles(others=(other(settings),)))
@@ -29,11 +30,17 @@ def both(settings: Settings) -> AbstractAsyncContextManager[Configured]:
 
 
 def main() -> None:
-    from imgsvc import cli, server
-    from imgsvc.commands import upkeep_alone
+    """Each command loads its own parts and no more, as it does without a second backend."""
+    from imgsvc import cli
 
-    setattr(server, "create_app", with_other)  # noqa: B010
-    setattr(upkeep_alone, "configured", both)  # noqa: B010
+    if sys.argv[1] == "serve":
+        from imgsvc import server
+
+        setattr(server, "create_app", with_other)  # noqa: B010
+    else:
+        from imgsvc.commands import upkeep_alone
+
+        setattr(upkeep_alone, "configured", both)  # noqa: B010
     cli.main()
 
 

@@ -10,17 +10,11 @@ import httpx
 
 from imgsvc import testing
 from imgsvc.storage.base import Storage
-from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS, Service
+from tests.other_storage import Other
 
 API = "/api/v1/operator/storage"
 SIZES = ("thumbnail", "medium", "large", "original")
-
-
-class Other(LocalStorage):
-    """Another folder, as another backend."""
-
-    name = "other"
 
 
 @asynccontextmanager
