@@ -17,7 +17,7 @@ from tests.server_process import ServerProcess
 
 TOKEN = "0123456789abcdef0123456789abcdef-operator"
 JSON = {"Content-Type": "application/json"}
-SHOWN = "body:not(.loading)"
+SHOWN = "body:not(.loading, .login)"  # a link with a code leads over the login page
 Change = Callable[[DashboardData], DashboardData]
 
 

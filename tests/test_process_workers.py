@@ -28,21 +28,13 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 def rendering(server: ServerProcess, slow_photo: bytes) -> tuple[str, int]:
     """A job that is being rendered, and the worker that does it."""
     job_id = server.upload(slow_photo).json()["job_id"]
-    wait_for_render(server, job_id)
+    until(lambda: being_encoded(server, job_id))
     return job_id, server.render_worker()
 
 
-def wait_for_render(server: ServerProcess, job_id: str, attempts: int = 0) -> None:
-    def begun() -> bool:
-        job = server.job(job_id)
-        return (job["ready"], job["status"], job["attempts"]) == (["thumbnail"], "processing", attempts)
-
-    until(begun)
-    until(lambda: any(server.files("data/scratch")[1:]) or _is_busy(server.render_worker()))
-
-
-def _is_busy(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "R"
+def being_encoded(server: ServerProcess, job_id: str) -> set[Path]:
+    """The largest variants that a worker has begun to write: its task is really under way then, one for each run."""
+    return set((server.folder / "data" / "scratch").glob(f"{job_id}.*/original.webp"))
 
 
 def test_killed_worker_costs_an_attempt_and_nothing_else(server: ServerProcess, slow_photo: bytes) -> None:
@@ -56,8 +48,9 @@ def test_killed_worker_costs_an_attempt_and_nothing_else(server: ServerProcess, 
 
 def test_second_death_fails_the_job_and_removes_what_it_put(server: ServerProcess, slow_photo: bytes) -> None:
     job_id, worker = rendering(server, slow_photo)
+    first = being_encoded(server, job_id)
     os.kill(worker, signal.SIGKILL)
-    wait_for_render(server, job_id, attempts=1)
+    until(lambda: being_encoded(server, job_id) - first)
     os.kill(server.render_worker(), signal.SIGKILL)
     job = server.job_ended(job_id)
     assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "worker_crashed", False)

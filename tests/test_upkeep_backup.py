@@ -193,6 +193,9 @@ async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: P
         blocked.parent.mkdir(exist_ok=True)
         blocked.write_bytes(b"")
         job = await s.ended(await s.upload(TINY))
+        with anyio.fail_after(WAIT_SECONDS):  # until the run has removed what it had put
+            while await s.sql("SELECT processed_paths FROM processing_jobs") != [("{}",)]:
+                await anyio.sleep(0.01)
         await s.sql('UPDATE processing_jobs SET processed_paths = \'{"large": "x"}\'')
         blocked.unlink()
         address = f"/api/v1/operator/jobs/{job['job_id']}/retry"
