@@ -228,19 +228,3 @@ async def test_storage_that_can_not_be_asked(tmp_path: Path, verb: str) -> None:
         (tmp_path / "other").write_bytes(b"a file in the folder's place")
         report = await carried_out(s, verb)
         assert report["state"] == "failed" and "listing failed" in report["error"]
-
-
-async def test_folder_of_two_services_is_tidied_by_neither(tmp_path: Path) -> None:
-    """Two data folders with one storage folder, by mistake: the images of one have no rows in the other."""
-    shared, first, second = tmp_path / "shared", tmp_path / "one", tmp_path / "two"
-    async with keeping(first, storage=LocalStorage(shared)) as one:
-        image_id = (await one.completed(TINY))["image_id"]
-        assert (await carried_out(one, "gc", dry_run=False, older_than_seconds=0))["well"] is True
-    async with keeping(second, storage=LocalStorage(shared)) as two:
-        refused = await carried_out(two, "gc", dry_run=False, older_than_seconds=0)
-        assert refused["state"] == "failed" and "Another service keeps its images in local" in refused["error"]
-        assert files(shared) == {key(image_id, size) for size in SIZES}
-        (other,) = (path for path in (shared / ".health").iterdir() if path.name in refused["error"])
-        other.rmdir()
-        assert (await carried_out(two, "gc", dry_run=False, older_than_seconds=0))["state"] == "done"
-        assert files(shared) == set()

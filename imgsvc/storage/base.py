@@ -79,7 +79,7 @@ class Storage(Protocol):
         """
 
     async def services(self) -> list[str]:
-        """The ids of all services whose health check has ever put something here: two may share a storage by mistake.
+        """The ids of all services whose health check has ever put something here, where many may share a storage.
 
         Raises StorageError.
         """

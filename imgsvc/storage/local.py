@@ -85,11 +85,8 @@ class LocalStorage:
                 yield one
 
     async def services(self) -> list[str]:
-        """Each has a folder `.health/{id}`, which stays. Raises StorageError."""
-        try:
-            return await anyio.to_thread.run_sync(_folders, self._root / HEALTH, limiter=self._threads)
-        except OSError as error:
-            raise StorageError(f"listing failed: {error.strerror}") from error
+        """A folder is one service's."""
+        return []
 
     def _page(self, files: Iterator[tuple[str, os.stat_result]]) -> list[Stored]:
         try:
@@ -201,10 +198,6 @@ def _fetch(root: Path, bucket: str, key: str, target: Path) -> None:
             with suppress(OSError):
                 writer.close()  # what a full disk left in the buffer
             raise
-
-
-def _folders(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:

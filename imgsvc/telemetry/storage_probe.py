@@ -20,7 +20,7 @@ class StorageProbe:
         self._storage = storage
         self._file = file
         self._every = PROVE_EVERY_SECONDS.get(storage.name, 0.0)
-        self._bucket = f".health/{instance}"
+        self._bucket = f".health/{instance}" if self._every else ".health"
         self._proved = -inf
 
     async def check(self) -> str:

@@ -41,7 +41,7 @@ async def _alone(house: House) -> None:
         for other in set(await storage.services()) - {house.instance}:
             raise UpkeepFailed(
                 f"Another service keeps its images in {storage.name} too, and they would be removed. "
-                f"If it is gone for good, remove .health/{other} there first (in S3 the object probe in it)."
+                f"If it is gone for good, remove the object .health/{other}/probe first."
             )
 
 
