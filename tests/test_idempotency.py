@@ -146,20 +146,22 @@ def test_after_a_kill(tmp_path: Path) -> None:
         assert db.execute("SELECT job_id FROM processing_jobs").fetchall() == [(first["job_id"],)]
 
 
+async def slow(reached: anyio.Event, go: anyio.Event) -> AsyncIterator[bytes]:
+    """A body that stops in its middle until it may go on."""
+    yield TINY[:600]
+    reached.set()
+    await go.wait()
+    yield TINY[600:]
+
+
 async def test_while_the_first_is_still_being_received(start: Starter) -> None:
     reached, go = anyio.Event(), anyio.Event()
     answers: list[httpx.Response] = []
 
-    async def slow() -> AsyncIterator[bytes]:
-        yield TINY[:600]
-        reached.set()
-        await go.wait()
-        yield TINY[600:]
-
     async with start() as s, anyio.create_task_group() as group:
 
         async def first() -> None:
-            answers.append(await send(s, slow()))
+            answers.append(await send(s, slow(reached, go)))
 
         group.start_soon(first)
         await reached.wait()
@@ -182,18 +184,12 @@ async def test_repeated_many_times_at_once(start: Starter) -> None:
     reached, go = anyio.Event(), anyio.Event()
     answers: list[httpx.Response] = []
 
-    async def slow() -> AsyncIterator[bytes]:
-        yield TINY[:600]
-        reached.set()
-        await go.wait()
-        yield TINY[600:]
-
     async with start(rate_limit=ONE) as s:
         first = new(await send(s))
         async with anyio.create_task_group() as group:
 
             async def repeat() -> None:
-                answers.append(await send(s, slow()))
+                answers.append(await send(s, slow(reached, go)))
 
             group.start_soon(repeat)
             await reached.wait()

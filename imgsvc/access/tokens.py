@@ -57,8 +57,8 @@ class Expected:
     def check(self, claims: dict[str, Any]) -> None:
         """exp, nbf, iss and aud. Raises JoseError. iat is left out: an issuer's clock may be a little ahead."""
         wanted = {name: {"essential": True, "value": text} for name, text in self.claims.items()}
-        registry = jwt.JWTClaimsRegistry(leeway=self.leeway_seconds, sub={"essential": True}, **wanted)  # type: ignore[arg-type]
-        registry.validate({name: value for name, value in claims.items() if name != "iat"})
+        rules = jwt.JWTClaimsRegistry(leeway=self.leeway_seconds, sub={"essential": True}, **wanted)  # type: ignore[arg-type]
+        rules.validate({name: value for name, value in claims.items() if name != "iat"})
 
     @property
     def claims(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class Tokens:
         own = secrets(keys, previous) if isinstance(keys, str) else []
         self._signing = own[0] if own else None
         self._keys: Keys = FixedKeys(own) if isinstance(keys, str) else keys
-        self._algorithm, self._registry = algorithm, _OneAlgorithm(algorithm)
+        self._algorithm, self._algorithms = algorithm, _OneAlgorithm(algorithm)
         self._expected = expected or Expected()
 
     @classmethod
@@ -122,7 +122,7 @@ class Tokens:
         claims |= self._expected.claims
         if permissions:
             claims["permissions"] = list(permissions)
-        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._signing, registry=self._registry)
+        return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._signing, registry=self._algorithms)
 
     async def verify(self, token: str) -> Identity:
         """Raises TokenExpired, TokenInvalid, or KeysUnavailable when there is nothing to check it with."""
@@ -153,7 +153,7 @@ class Tokens:
     def _claims(self, token: str, key: Key) -> dict[str, Any] | None:
         """None if another key signed it. Raises TokenExpired or TokenInvalid."""
         try:
-            claims = jwt.decode(token, key, registry=self._registry).claims
+            claims = jwt.decode(token, key, registry=self._algorithms).claims
             self._expected.check(claims)
         except BadSignatureError:
             return None

@@ -49,19 +49,19 @@ class Metrics:
     """One registry for each application, since several may run in a process. All times are in seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        self._registry = registry = _Registry(auto_describe=False)
-        ProcessCollector(registry=registry)
+        self._collectors = collectors = _Registry(auto_describe=False)
+        ProcessCollector(registry=collectors)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+            return Counter(name, text, labels, registry=collectors)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
+            return Gauge(name, text, labels, registry=collectors)
 
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
+            return Histogram(name, text, labels, registry=collectors, buckets=buckets)
 
-        service = Info("service", "What runs here.", registry=registry)
+        service = Info("service", "What runs here.", registry=collectors)
         service.info(
             {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
         )
@@ -184,4 +184,4 @@ class Metrics:
         """
         # Only the type's name: the client library stumbles over versions that are no numbers, and repeats the others.
         encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
-        return encode(self._registry), media_type
+        return encode(self._collectors), media_type
