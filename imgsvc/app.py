@@ -279,19 +279,7 @@ async def _serving(
         events_kept=timedelta(days=settings.jobs.events_days),
         hold=hold,
     )
-    upkeep = Upkeep(
-        House(
-            settings,
-            table,
-            data.inventory,
-            stores.storages,
-            data.staging,
-            data.scratch,
-            housekeeping,
-            hold,
-            data.instance,
-        )
-    )
+    upkeep = Upkeep(House.of(settings, data, stores.storages, housekeeping, hold))
     parts = Parts(
         settings=settings,
         lock=data.lock,

@@ -60,17 +60,7 @@ async def _house(settings: Settings) -> AsyncIterator[House]:
             events_kept=timedelta(days=settings.jobs.events_days),
             hold=hold,
         )
-        yield House(
-            settings,
-            data.table,
-            data.inventory,
-            stores.storages,
-            data.staging,
-            data.scratch,
-            housekeeping,
-            hold,
-            data.instance,
-        )
+        yield House.of(settings, data, stores.storages, housekeeping, hold)
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:

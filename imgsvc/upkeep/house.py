@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 from uuid import uuid4
 
 import anyio
@@ -19,6 +19,9 @@ from ..jobs.model import Job
 from ..jobs.table import Table
 from ..settings import Settings
 from ..storage.base import Storage
+
+if TYPE_CHECKING:
+    from ..data_folder import DataFolder
 
 T = TypeVar("T")
 
@@ -34,6 +37,27 @@ class House:
     housekeeping: Housekeeping
     hold: Hold
     instance: str  # the id by which this service is known in a storage that many may share
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        data: "DataFolder",
+        storages: Mapping[str, Storage],
+        housekeeping: Housekeeping,
+        hold: Hold,
+    ) -> Self:
+        return cls(
+            settings,
+            data.table,
+            data.inventory,
+            storages,
+            data.staging,
+            data.scratch,
+            housekeeping,
+            hold,
+            data.instance,
+        )
 
 
 @dataclass(frozen=True, slots=True)
