@@ -269,16 +269,7 @@ async def _serving(
         space=checks,
         accepted=queue.wake,
     )
-    housekeeping = Housekeeping(
-        table,
-        stores.storages,
-        data.staging,
-        unrecorded,
-        quota=quota,
-        source_kept=timedelta(hours=settings.jobs.failed_source_hours),
-        events_kept=timedelta(days=settings.jobs.events_days),
-        hold=hold,
-    )
+    housekeeping = Housekeeping.of(settings, data, stores.storages, hold, unrecorded)
     upkeep = Upkeep(House.of(settings, data, stores.storages, housekeeping, hold))
     parts = Parts(
         settings=settings,

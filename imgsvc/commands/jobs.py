@@ -1,8 +1,8 @@
 """Jobs for the command line, from the running service or out of the data folder."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -10,16 +10,18 @@ from ..data_folder import DataFolder, open_data_folder
 from ..http.ids import UUID
 from ..http.operator_jobs import ListedJob, listed, shown
 from ..jobs.database import SchemaTooNew
+from ..jobs.hold import Hold
 from ..jobs.housekeeping import Housekeeping, NotRetryable
 from ..jobs.lock import DataFolderInUse
 from ..jobs.model import Job
-from ..jobs.quota import Quota
+from ..jobs.writer import DatabaseUnavailable
 from ..settings import Settings
-from ..storage.local import LocalStorage
+from ..storage.configured import configured
 from . import CommandFailed, failing_for
 from .running import Running, running
 
 T = TypeVar("T")
+EXPECTED = (CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew, DatabaseUnavailable, sqlite3.Error, OSError)
 LOCK_WAIT_SECONDS = 3.0  # for another command that looks into the same folder
 
 
@@ -74,21 +76,11 @@ class OfDataFolder:
 
     def retry(self, job_id: str) -> None:
         async def work(data: DataFolder) -> None:
-            await self._housekeeping(data).retry((await _job(data, job_id)).job_id)
+            async with configured(self._settings) as stores:
+                housekeeping = Housekeeping.of(self._settings, data, stores.storages, Hold())
+                await housekeeping.retry((await _job(data, job_id)).job_id)
 
         self._with_data(work)
-
-    def _housekeeping(self, data: DataFolder) -> Housekeeping:
-        settings, storage = self._settings, LocalStorage(self._settings.storage.path)
-        return Housekeeping(
-            data.table,
-            {storage.name: storage},
-            data.staging,
-            set(),
-            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
-            source_kept=timedelta(hours=settings.jobs.failed_source_hours),
-            events_kept=timedelta(days=settings.jobs.events_days),
-        )
 
     def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
         if not self._settings.database.path.is_file():
@@ -98,7 +90,7 @@ class OfDataFolder:
             async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
                 return await work(data)
 
-        with failing_for(CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew):
+        with failing_for(*EXPECTED):
             return asyncio.run(opened())
 
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from ..jobs.database import SchemaTooNew
 from ..jobs.hold import Hold
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lock import DataFolderInUse
-from ..jobs.quota import Quota
 from ..settings import Settings
 from ..storage.configured import configured
 from ..telemetry import logs
@@ -50,16 +48,7 @@ async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, 
 async def _house(settings: Settings) -> AsyncIterator[House]:
     async with open_data_folder(settings, lock_wait_seconds=0) as data, configured(settings) as stores:
         hold = Hold()
-        housekeeping = Housekeeping(
-            data.table,
-            stores.storages,
-            data.staging,
-            set(),
-            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
-            source_kept=timedelta(hours=settings.jobs.failed_source_hours),
-            events_kept=timedelta(days=settings.jobs.events_days),
-            hold=hold,
-        )
+        housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
         yield House.of(settings, data, stores.storages, housekeeping, hold)
 
 

@@ -5,17 +5,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.to_thread
 import structlog
 
+from ..settings import Settings
 from ..storage.base import Storage, StorageError
 from .hold import Hold
 from .model import Job, as_text, now
 from .publish import WITHDRAW_SECONDS, withdraw
 from .quota import Quota
 from .table import Table
+
+if TYPE_CHECKING:
+    from ..data_folder import DataFolder
 
 log = structlog.get_logger()
 
@@ -54,6 +59,30 @@ class Housekeeping:
         self._events_kept = events_kept
         self._hold = hold or Hold()
         self.removing = anyio.Lock()
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        data: "DataFolder",
+        storages: Mapping[str, Storage],
+        hold: Hold,
+        uploads: set[str] | None = None,
+    ) -> Self:
+        """As the settings say, in the service and in a command alike; without `uploads` none is on its way.
+
+        `storages` are all that rows may name: a job's files are removed from the backend that its row names.
+        """
+        return cls(
+            data.table,
+            storages,
+            data.staging,
+            set() if uploads is None else uploads,
+            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
+            source_kept=timedelta(hours=settings.jobs.failed_source_hours),
+            events_kept=timedelta(days=settings.jobs.events_days),
+            hold=hold,
+        )
 
     async def run(self) -> None:
         while True:
