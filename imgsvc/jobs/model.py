@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
+from operator import itemgetter
 from typing import Any, Literal, Self
 
 import aiosqlite
@@ -13,8 +15,14 @@ from ..imaging.recipe import Recipe
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 QueueName = Literal["previews", "renders"]
-# What the first schema lacks: a backup is read as it was made.
-LATER: dict[str, Any] = {"retried_at": None, "also_in": None}
+# Columns that the first schema lacks, and what they hold there: a backup is read as it was made.
+LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
+TEXTS = {  # fields that hold JSON as it stands in the column
+    "paths_text": "processed_paths",
+    "measured_text": "processing_metadata",
+    "client_text": "client_metadata",
+    "recipe_text": "recipe",
+}
 
 
 def now() -> datetime:
@@ -105,15 +113,13 @@ class Job:
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
-        values = LATER | {name: row[name] for name in cls.__dataclass_fields__ if name in row.keys()}  # noqa: SIM118
-        values["retryable"] = bool(row["retryable"])
-        return cls(
-            **values,
-            paths_text=row["processed_paths"],
-            measured_text=row["processing_metadata"],
-            client_text=row["client_metadata"],
-            recipe_text=row["recipe"],
-        )
+        """A row of `SELECT *`, of this schema or of one before it."""
+        take = _taken(tuple(row.keys()))
+        job = cls.__new__(cls)
+        # Straight into the instance: a frozen dataclass sets each of its forty fields by a call, for each of 100 rows.
+        vars(job).update(zip(FIELDS, take(tuple(row) + LATER), strict=True))
+        vars(job)["retryable"] = bool(job.retryable)
+        return job
 
     @cached_property
     def paths(self) -> dict[str, str]:
@@ -151,3 +157,16 @@ class Job:
     def key(self, variant: str) -> str:
         """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""
         return f"processed/{variant}/{self.image_id}_{variant}.webp"
+
+
+FIELDS = tuple(field.name for field in fields(Job))
+
+
+@lru_cache(maxsize=32)
+def _taken(columns: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """What takes a job's fields, in their order, out of a row of these columns with LATER behind it.
+
+    By position: a row looks for each name through all of its columns.
+    """
+    there = columns + LATER_COLUMNS
+    return itemgetter(*(there.index(TEXTS.get(name, name)) for name in FIELDS))
