@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,6 @@ from urllib.parse import SplitResult, urlsplit
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from .imaging.recipe import MAX_SIDE, Recipe, Variant
 
@@ -382,10 +382,10 @@ class Log(Section):
         return flags.get(text, text)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, checked. Frozen: a changed setting takes effect at the next start."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     service: Service = Service()
     server: Server = Server()
@@ -407,17 +407,6 @@ class Settings(BaseSettings):
         if self.storage.backend == "s3" and not self.s3.bucket:
             raise ValueError("[s3] bucket (AWS_S3_BUCKET_NAME) = '': is needed where [storage] backend is s3")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # load() says which files there are; constructing Settings() reads none
 
     @classmethod
     def load(cls, config: Path | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -467,7 +456,7 @@ def _environment_name(section: str, field: str, info: FieldInfo) -> str:
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        return dict(TomlConfigSettingsSource(Settings, file)()) if file.is_file() else {}
+        return tomllib.loads(file.read_bytes().decode()) if file.is_file() else {}
     except (OSError, ValueError) as error:
         raise SettingsError(f"{file} can't be read: {error}") from None
 
