@@ -8,14 +8,15 @@
 for one's own pictures in a test, and never for anybody else's.
 """
 
+import asyncio
 import io
 import json
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -33,6 +34,7 @@ from .storage.memory import MemoryStorage
 USER = "tester"
 READY_SECONDS = 60
 UPLOAD = "/api/v1/images/upload"
+T = TypeVar("T")
 
 
 class Client(httpx.AsyncClient):
@@ -108,8 +110,37 @@ async def client(
     with tempfile.TemporaryDirectory(prefix="imgsvc-", ignore_cleanup_errors=True) as name:
         settings = settings_in(Path(name), storage={"signed_urls": signed_urls}, **sections)
         kept = MemoryStorage() if storage == "memory" else None
-        async with serving(settings, storage=kept, processes=processes) as (_, ready):
+        async with _in_one_task(serving(settings, storage=kept, processes=processes)) as (_, ready):
             yield ready
+
+
+@asynccontextmanager
+async def _in_one_task(context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave `context` in a task of its own.
+
+    pytest-asyncio runs what stands before and after the `yield` of a fixture in two tasks, and the application's task
+    groups must be left by the task that entered them.
+    """
+    opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def hold() -> None:
+        async with context as value:
+            opened.set_result(value)
+            await leave.wait()
+
+    holder = asyncio.create_task(hold())
+    either: tuple[asyncio.Future[Any], ...] = (holder, opened)
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            await holder  # raises what kept it from opening
+        yield opened.result()
+    finally:
+        if not opened.done():
+            holder.cancel()
+        leave.set()
+        await holder
 
 
 @asynccontextmanager

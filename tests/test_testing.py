@@ -25,8 +25,10 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("storage", ["local", "memory"])
 @pytest.mark.parametrize("processes", [False, True])
-async def test_client(storage: Literal["local", "memory"], processes: bool) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("imgsvc-*"))
+async def test_client(
+    storage: Literal["local", "memory"], processes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with imgsvc.testing.client(storage=storage, processes=processes) as client:
         answer = await client.upload(imgsvc.testing.picture(colour="#2040c0"), album="summer")
         job = await client.ready(answer.json()["job_id"])
@@ -36,7 +38,7 @@ async def test_client(storage: Literal["local", "memory"], processes: bool) -> N
         direct = await client.get(f"/api/v1/images/{job['image_id']}/direct?size=thumbnail")
         assert direct.content[8:12] == b"WEBP"
         assert (await client.delete(f"/api/v1/images/{job['image_id']}")).json()["files_removed"] >= 4
-    assert set(Path(tempfile.gettempdir()).glob("imgsvc-*")) <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_failed_job_is_an_assertion() -> None:
@@ -48,11 +50,21 @@ async def test_failed_job_is_an_assertion() -> None:
 
 OPTIONS = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
 SOMEBODYS_TEST = """
+import pytest_asyncio
+
 import imgsvc.testing
 
 async def test_upload(imgsvc_client):
     receipt = (await imgsvc_client.upload(imgsvc.testing.picture())).json()
     assert (await imgsvc_client.ready(receipt["job_id"]))["status"] == "completed"
+
+@pytest_asyncio.fixture
+async def tiny():
+    async with imgsvc.testing.client(images={"sizes": {"tiny": 32}}) as client:
+        yield client
+
+async def test_fixture_of_ones_own(tiny):
+    assert (await tiny.get("/info")).json()["processing"]["image_sizes"] == {"tiny": 32}
 """
 
 
@@ -62,7 +74,7 @@ def test_fixture_in_somebodys_own_suite(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *OPTIONS, "-p", "no:cacheprovider"]
     environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
-    assert "1 passed" in ran.stdout, ran.stdout
+    assert ran.returncode == 0 and "2 passed" in ran.stdout, ran.stdout
 
 
 @pytest.mark.parametrize("how", ["stdin", "unguarded script"])
