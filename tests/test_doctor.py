@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -113,23 +114,23 @@ class TestPixels:
         assert worst(pixels.codecs, Settings()) == "well"
         assert "pillow-simd" in found(pixels.pillow, Settings())[0].said
 
-    def test_processor_without_the_instructions(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pixels, "_built_for_avx2", lambda: True)
-        monkeypatch.setattr(pixels, "_processor_has", lambda _feature: False)
-        assert worst(pixels.pillow, Settings()).startswith("wrong: pillow-simd is compiled for AVX2, which this proc")
-
-    def test_instructions_left_unused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pixels, "_built_for_avx2", lambda: False)
-        monkeypatch.setattr(pixels, "_processor_has", lambda _feature: True)
-        assert "without AVX2, which this processor has" in worst(pixels.pillow, Settings())
+    @pytest.mark.parametrize(
+        ("script", "said"),
+        [
+            ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "wrong: .* another processor .*every worker"),
+            ("raise OSError('no memory')", "wrong: .* can't resize: OSError: no memory"),
+            ("print(0.015, 0.006)", "warning: .* is no faster than plain code: resizing in 15.0 ms, 6.0 where"),
+            ("print(0.002, 0.006)", "well"),
+        ],
+    )
+    def test_resizing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str) -> None:
+        (tmp_path / "resizing.py").write_text(script)
+        monkeypatch.setattr(pixels, "RESIZING", tmp_path / "resizing.py")
+        assert re.match(said, worst(pixels.pillow, Settings()))
 
     def test_plain_pillow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("PIL.__version__", "12.1.1")
         assert worst(pixels.pillow, Settings()).startswith("warning: this is Pillow 12.1.1 and not pillow-simd")
-
-    def test_no_faster_than_plain_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pixels, "_resize_times", lambda: (0.015, 0.006))
-        assert "is no faster than plain code" in worst(pixels.pillow, Settings())
 
     def test_codec_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_animation(form: str, **_options: object) -> Any:
