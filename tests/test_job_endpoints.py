@@ -129,6 +129,8 @@ async def test_client_metadata_never_shadows_the_services_own(start: Starter) ->
         honest, job = await s.completed(TINY), await s.completed(TINY, metadata=json.dumps(lies))
         expected = await metadata(s, honest["job_id"]) | {"Uploader_ID": "a key of its own"}
         assert await metadata(s, job["job_id"]) == expected
+        for path in (f"jobs/{job['job_id']}/result", f"{job['image_id']}/all"):  # nothing that was sent is lost
+            assert (await s.http.get(f"/api/v1/images/{path}")).json()["client_metadata"] == lies
         own = await metadata(s, job["job_id"], s.bearer())
         personal = {"uploader_id": "alice", "org_id": "default-org", "original_filename": "photo.jpg"}
         assert own == expected | personal

@@ -18,7 +18,7 @@ from .answers import IMAGE_ID, answer, shown
 from .files import ByteHeaders, Served, refer, serve
 from .ids import UUID, path_id
 from .jobs import dimensions, public_metadata
-from .metadata import DIMENSIONS, EXAMPLE, Brief, PublicMetadata
+from .metadata import CLIENT_EXAMPLE, DIMENSIONS, EXAMPLE, Brief, ClientMetadata, PublicMetadata
 from .operations import IMAGE, Answer, Private, by_method, operation
 from .parameters import Query, parsed
 from .private import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, hidden, opened, reader_of
@@ -85,11 +85,12 @@ async def info(request: Request) -> Response:
 class AllUrls(BaseModel):
     """Every variant of an image."""
 
-    model_config = shown(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE)
+    model_config = shown(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE)
 
     image_id: str
     urls: dict[str, str]
     metadata: PublicMetadata
+    client_metadata: ClientMetadata
 
 
 class BatchImage(BaseModel):
@@ -141,7 +142,8 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = await parts_of(request).urls.of(job)
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=cast(PublicMetadata, public_metadata(job))))
+    metadata = cast(PublicMetadata, public_metadata(job))
+    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=metadata, client_metadata=job.client_metadata))
 
 
 def _split(text: object) -> object:

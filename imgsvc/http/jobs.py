@@ -14,7 +14,7 @@ from ..parts import parts_of
 from .answers import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer, shown
 from .codes import JOB_CODES
 from .ids import path_id
-from .metadata import EXAMPLE, Dimensions, Metadata
+from .metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
 from .operations import Answer, operation
 from .parameters import parsed
 from .prefer import WaitHeaders, settled, wait_seconds
@@ -65,6 +65,7 @@ class JobResult(BaseModel):
         status="completed",
         urls={"medium": f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"},
         metadata=EXAMPLE,
+        client_metadata=CLIENT_EXAMPLE,
         completed_at=COMPLETED,
     )
 
@@ -73,6 +74,7 @@ class JobResult(BaseModel):
     status: Status
     urls: dict[str, str]
     metadata: Metadata
+    client_metadata: ClientMetadata
     completed_at: str | None
 
 
@@ -136,6 +138,7 @@ async def result(request: Request) -> Response:
             status=job.status,
             urls=await parts_of(request).urls.of(job),
             metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
+            client_metadata=job.client_metadata,
             completed_at=job.completed_at,
         )
     )

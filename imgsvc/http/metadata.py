@@ -1,8 +1,8 @@
 """What an answer says of an image besides its URLs: dictionaries, since a client's own keys stand among ours."""
 
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 
@@ -48,6 +48,11 @@ class Metadata(PublicMetadata):
     original_filename: NotRequired[str | None]
 
 
+ClientMetadata = Annotated[
+    dict[str, Any],
+    Field(description="The client's own object, whole: `metadata` lacks its keys that are also names of this service."),
+]
+
 DIMENSIONS: dict[str, Any] = {
     "width": 600,
     "height": 400,
@@ -55,8 +60,9 @@ DIMENSIONS: dict[str, Any] = {
     "format": "webp",
     "size_bytes": 45_120,
 }
+CLIENT_EXAMPLE: dict[str, Any] = {"title": "A day at the sea"}
 EXAMPLE: dict[str, Any] = {
-    "title": "A day at the sea",
+    **CLIENT_EXAMPLE,
     "detected_mime_type": "image/jpeg",
     "content_length": 2_411_724,
     "dominant_color": "#4a7fa5",
