@@ -1,6 +1,9 @@
 """Many at once: all of one image, a batch of images, and the figures of the whole service."""
 
+import base64
+import hashlib
 import json
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -235,6 +238,43 @@ async def test_failed(start: Starter) -> None:
         for wrong in ("0", "201", "-1", "x", "", "1.5", "1e2", "٣", "9" * 5000, " 5"):
             problem = refused(await s.http.get(path, params={"limit": wrong}), 422, "validation_error")
             assert [detail["loc"] for detail in problem["details"]] == [["query", "limit"]]
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    ("accept", "page"),
+    [
+        (BROWSER, True),
+        ("text/html", True),
+        ("text/html, */*", True),
+        ("*/*", False),
+        ("", False),
+        ("application/json", False),
+        ("application/json, text/html", False),
+        ("text/html;q=0.3, application/json;q=0.8", False),
+        ("text/html;q=0.1, */*", False),
+        ("text/html;q=0", False),
+        ("text/html;q=much", False),
+        ("text/html; q=0.9, application/json;q=0.5", True),
+    ],
+)
+async def test_root_is_a_page_for_browsers(start: Starter, accept: str, page: bool) -> None:
+    async with start(service={"name": "<mine>"}) as s:
+        found = await s.http.get("/", headers={"Accept": accept})
+        assert (found.status_code, found.headers["Vary"]) == (200, "Accept")
+        if not page:
+            assert found.json()["service"] == "<mine>" and "no-store" in found.headers["Cache-Control"]
+            return
+        assert found.headers["Content-Type"].startswith("text/html") and "<h1>&lt;mine&gt;</h1>" in found.text
+        policy = found.headers["Content-Security-Policy"]
+        style = re.search(r"<style>(.*?)</style>", found.text)
+        assert style and base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() in policy
+        links = re.findall(r'href="([^"]+)"', found.text)
+        assert links == ["/docs", "/dashboard", "/api/v1/health", "/info"]
+        for link in links:
+            assert (await s.http.get(link, follow_redirects=True)).status_code in (200, 401), link
 
 
 async def test_root_and_info(start: Starter) -> None:

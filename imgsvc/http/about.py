@@ -10,10 +10,11 @@ from starlette.responses import HTMLResponse, Response
 
 from .. import __version__
 from ..parts import parts_of
+from .accept import prefers_page
 from .answers import answer, shown
 from .codes import CODES, limit_of
 from .operations import PAGE, Answer, operation
-from .problems import Problem
+from .problems import NO_STORE, Problem
 
 STYLE = (
     ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto}"
@@ -90,18 +91,47 @@ class Info(BaseModel):
     limits: LimitsInfo
 
 
-@operation("about", "Name, version, and where things are", answers={200: Root})
+@operation(
+    "about",
+    "Name, version, and where things are",
+    answers={200: Answer("What this service is.", Root, ("Vary",), ("Content-Security-Policy",), page=PAGE)},
+)
 async def root(request: Request) -> Response:
+    """JSON, or a small page for a browser (`Accept: text/html`)."""
     settings, base = parts_of(request).settings, request.app.state.public_url
-    return answer(
-        Root(
-            service=settings.service.name,
-            version=__version__,
-            documentation=f"{base}/docs",
-            health_check=f"{base}/api/v1/health",
-            dashboard=f"{base}/dashboard",
-            storage_backend=settings.storage.backend,
-        )
+    root = Root(
+        service=settings.service.name,
+        version=__version__,
+        documentation=f"{base}/docs",
+        health_check=f"{base}/api/v1/health",
+        dashboard=f"{base}/dashboard",
+        storage_backend=settings.storage.backend,
+    )
+    if prefers_page(request):
+        return HTMLResponse(_start_page(root, base), headers={**PAGE_HEADERS, "Vary": "Accept"})
+    return answer(root, headers={**NO_STORE, "Vary": "Accept"})
+
+
+def _start_page(root: Root, base: str) -> str:
+    links = {
+        root.documentation: "API documentation",
+        root.dashboard: "Dashboard",
+        root.health_check: "Health",
+        f"{base}/info": "Sizes, types and limits",
+    }
+    listed = "".join(f'<li><a href="{escape(address)}">{escape(text)}</a>' for address, text in links.items())
+    return _page(
+        root.service,
+        f"<h1>{escape(root.service)}</h1><p>{escape(root.description)}"
+        f"<ul>{listed}</ul><p>imgsvc {escape(root.version)}. Programs get JSON at this address.",
+    )
+
+
+def _page(title: str, content: str) -> str:
+    """A small page for people; `content` is HTML."""
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style><main>{content}</main></html>"
     )
 
 
@@ -142,10 +172,9 @@ async def error_page(request: Request) -> Response:
     known = CODES[code]
     limit = limit_of(code, parts_of(request).settings)
     limit_line = f"<dt>The limit<dd>{escape(limit)}" if limit else ""
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(code)}</title><style>{STYLE}</style><h1><code>{escape(code)}</code></h1>"
+    content = (
+        f"<h1><code>{escape(code)}</code></h1>"
         f"<dl><dt>What happened<dd>{escape(known.meaning)}{limit_line}<dt>What to do<dd>{escape(known.advice)}"
-        f"<dt>Status<dd>{known.status}</dl></html>"
+        f"<dt>Status<dd>{known.status}</dl>"
     )
-    return HTMLResponse(page, headers=PAGE_HEADERS)
+    return HTMLResponse(_page(code, content), headers=PAGE_HEADERS)

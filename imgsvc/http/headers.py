@@ -35,6 +35,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "Cache-Control": ("How long caches may keep it.", TEXT, "public, max-age=31536000, immutable"),
     "Accept-Ranges": ("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
     "Content-Range": ("Which bytes of how many these are.", TEXT, "bytes 0-1023/45120"),
+    "Vary": ("The request headers that decide between answers.", TEXT, "Accept"),
     "Set-Cookie": ("The session, HttpOnly and SameSite=Strict.", TEXT, "imgsvc_session=…; HttpOnly; SameSite=strict"),
     "Content-Security-Policy": ("What the page may load and run.", TEXT, "default-src 'none'"),
 }

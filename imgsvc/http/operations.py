@@ -51,6 +51,7 @@ class Answer:
     headers: tuple[str, ...] = ()  # on every such answer
     sometimes: tuple[str, ...] = ()  # headers that depend on the request
     links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {operation: {parameter: where it is found}}
+    page: Content | None = None  # instead of `body`, for clients that prefer it
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,9 @@ def _answered(schemas: Schemas, answer: Answer, head: bool) -> Json:
     shown = answer.body.example if isinstance(answer.body, Content) else _first_example(schemas, schema)
     media_type = answer.body.media_type if isinstance(answer.body, Content) else "application/json"
     medium = {"schema": schema, **({} if shown is None else {"example": shown})}
-    return {**answered, "content": {media_type: medium}}
+    page = answer.page
+    other = {page.media_type: {"schema": dict(page.schema), "example": page.example}} if page else {}
+    return {**answered, "content": {media_type: medium, **other}}
 
 
 def _first_example(schemas: Schemas, reference: Json) -> Any:

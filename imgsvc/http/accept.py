@@ -1,0 +1,26 @@
+"""Which of two forms of an answer a client prefers, by its Accept header (RFC 9110 section 12.5.1)."""
+
+from starlette.requests import Request
+
+
+def prefers_page(request: Request) -> bool:
+    """Whether the client names HTML and ranks it before JSON, as browsers do. `*/*` alone is a program's."""
+    ranks = _ranks(request.headers.get("Accept", ""))
+    html = ranks.get("text/html", 0.0)
+    wildcard = ranks.get("*/*", 0.0)
+    if "application/json" in ranks:
+        return html > ranks["application/json"]
+    return html > 0 and html >= wildcard
+
+
+def _ranks(accept: str) -> dict[str, float]:
+    """{media type: weight}; a malformed weight counts as 0."""
+    ranks: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in item.split(";"))
+        weights = [part[2:] for part in parameters if part.startswith("q=")]
+        try:
+            ranks[media_type] = float(weights[0]) if weights else 1.0
+        except ValueError:
+            ranks[media_type] = 0.0
+    return ranks
