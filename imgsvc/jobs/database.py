@@ -16,6 +16,7 @@ from .sql import QUERIES, Timed, script, untimed
 MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql")  # user_version n means that the first n have run
 BUSY_SECONDS = 10.0
 READERS = 4
+LOG_BYTES = 64 << 20  # a log that grew beside a snapshot is cut back to this once all of it is in the database
 
 
 class SchemaTooNew(Exception):
@@ -30,6 +31,7 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
         db.row_factory = aiosqlite.Row
         await db.execute("PRAGMA journal_mode = WAL")
         await db.execute("PRAGMA synchronous = FULL")
+        await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         await _migrate(db)
     except BaseException:
         await db.close()
