@@ -16,6 +16,16 @@ PROCESSORS = 32
 @pytest.fixture(autouse=True)
 def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(PROCESSORS)))
+    monkeypatch.setattr(of_this_machine, "processor_limit", lambda: None)
+
+
+@pytest.mark.parametrize(("quota", "lanes"), [(None, PROCESSORS), (2.0, 2), (1.5, 2), (0.5, 1), (100.0, PROCESSORS)])
+def test_no_more_lanes_than_a_quota_keeps_busy(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, lanes: int
+) -> None:
+    monkeypatch.setattr(of_this_machine, "processor_limit", lambda: quota)
+    assert render_lanes(Workers(memory_mb=100_000)) == lanes
+    assert render_lanes(Workers(count=7, memory_mb=100_000)) == 7
 
 
 @pytest.mark.parametrize(("memory", "lanes"), [(100_000, PROCESSORS), (512, 3), (352, 1), (160, 1)])

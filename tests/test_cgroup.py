@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.jobs.cgroup import memory_limit
+from imgsvc.jobs.cgroup import memory_limit, processor_limit
 
 MB = 1 << 20
 NONE_V1 = 9_223_372_036_854_771_712
@@ -27,9 +27,38 @@ NONE_V1 = 9_223_372_036_854_771_712
     ],
 )
 def test_lowest_limit(tmp_path: Path, own: str, files: dict[str, str], limit: int | None) -> None:
-    (tmp_path / "own").write_text(own)
+    assert memory_limit(*written(tmp_path, own, files)) == limit
+
+
+def written(folder: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    (folder / "own").write_text(own)
     for name, text in files.items():
-        file = tmp_path / "root" / name
+        file = folder / "root" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    assert memory_limit(tmp_path / "own", tmp_path / "root") == limit
+    return folder / "own", folder / "root"
+
+
+def v1(quota: str, period: str, folder: str = "cpu") -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": quota, f"{folder}/cpu.cfs_period_us": period}
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "processors"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, None),
+        ("0::/\n", {"cpu.max": "100000 0\n"}, None),
+        ("0::/\n", {}, None),
+        ("0::/a.slice/b\n", {"a.slice/b/cpu.max": "max 100000", "a.slice/cpu.max": "50000 100000"}, 0.5),
+        ("0::/a.slice/b\n", {"a.slice/b/cpu.max": "150000 100000", "a.slice/cpu.max": "300000 100000"}, 1.5),
+        ("3:cpu,cpuacct:/box\n", v1("250000\n", "100000\n", "cpu/box"), 2.5),
+        ("3:cpu,cpuacct:/box\n", v1("300000\n", "100000\n", "cpu,cpuacct/box"), 3),
+        ("3:cpu,cpuacct:/not-there\n", v1("100000\n", "50000\n"), 2),
+        ("3:cpu:/\n", v1("-1\n", "100000\n"), None),
+        ("3:cpuset:/\n", v1("100000\n", "100000\n"), None),
+    ],
+)
+def test_lowest_quota(tmp_path: Path, own: str, files: dict[str, str], processors: float | None) -> None:
+    assert processor_limit(*written(tmp_path, own, files)) == processors

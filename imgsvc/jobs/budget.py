@@ -2,9 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from math import ceil
 
 from ..settings import MEGABYTE, Workers
-from .cgroup import memory_limit
+from .cgroup import memory_limit, processor_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
 SERVICE_BYTES = 160 * MEGABYTE  # the service's own process, while many upload at once
@@ -27,12 +28,18 @@ class MemoryTooSmall(Exception):
 
 
 def render_lanes(workers: Workers) -> int:
-    """As configured, or one for each processor that this process may use, as long as memory is left for their jobs."""
+    """As configured, or one for each processor that may be kept busy, as long as memory is left for their jobs."""
     if workers.count:
         return workers.count
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # the preview lane is one more
-    return max(1, min(processors, room))
+    return max(1, min(usable_processors(), room))
+
+
+def usable_processors() -> int:
+    """How many this process may keep busy: those it may run on, or fewer where a quota grants less time than theirs."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = processor_limit()
+    return min(there, ceil(quota)) if quota else there
 
 
 def budget(workers: Workers) -> Budget:

@@ -25,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     folders.folders,
     folders.space,
     limits.open_files,
+    limits.processors,
     limits.memory,
     secret_files.secrets,
     conflicts.settings,

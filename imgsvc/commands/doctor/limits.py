@@ -1,11 +1,20 @@
-"""What the system grants: open files and memory."""
+"""What the system grants: open files, processors and memory."""
 
 import resource
 from collections.abc import Iterator
 
 from ...imaging.header import Header
 from ...imaging.limits import render_bytes
-from ...jobs.budget import SERVICE_BYTES, MemoryTooSmall, budget, granted, machine_memory, render_lanes
+from ...jobs.budget import (
+    SERVICE_BYTES,
+    MemoryTooSmall,
+    budget,
+    granted,
+    machine_memory,
+    render_lanes,
+    usable_processors,
+)
+from ...jobs.cgroup import processor_limit
 from ...settings import MEGABYTE, Settings
 from .finding import Finding, warning, well, wrong
 
@@ -20,6 +29,16 @@ def open_files(_settings: Settings) -> Iterator[Finding]:
         yield warning(said, f"each connection is one: grant {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
     else:
         yield well(said)
+
+
+def processors(settings: Settings) -> Iterator[Finding]:
+    """More render workers than a quota grants take turns, and each picture of all of them comes late."""
+    quota, lanes = processor_limit(), render_lanes(settings.workers)
+    said = f"{usable_processors()} processors may be kept busy" + (f" (a quota of {quota:g})" if quota else "")
+    if lanes > usable_processors():
+        yield warning(f"{said}, by {lanes} render workers", "lower [workers] count: more of them only wait")
+    else:
+        yield well(f"{said}; {lanes} render workers")
 
 
 def memory(settings: Settings) -> Iterator[Finding]:
