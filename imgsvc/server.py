@@ -146,7 +146,8 @@ async def _serve(settings: Settings) -> None:
 
             async def until_stopped() -> None:
                 await stopped.wait()
-                app.state.parts.lock.announce("")
+                with contextlib.suppress(OSError):  # a disk that fails must not keep the jobs from being given back
+                    app.state.parts.lock.announce("")
                 app.state.parts.wind_down()
 
             served = cast(Any, _WithoutLifespan(app))  # Hypercorn's types of ASGI are narrower than Starlette's

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,15 @@ class DataFolderLock:
     _descriptor: int
 
     def announce(self, address: str) -> None:
-        """Note the URL that this process listens on; an empty one before it ceases to, since another may then."""
+        """Note the URL that this process listens on; an empty one before it ceases to, since another may then.
+
+        On a full disk the note is left empty: commands then find that a service runs, and not where. Raises OSError
+        when what was noted before can't be removed.
+        """
         text = f"{os.getpid()}\n{address}\n{self.run}\n"
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0)
+        with suppress(OSError):
+            os.pwrite(self._descriptor, text.encode(), 0)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from ..jobs.model import Job, now
 from ..settings import Settings
 from ..storage.base import Storage, StorageError
 from ..storage.local import sync_folder
-from .backup_folder import BackupFolder, Manifest, copy, write
+from .backup_folder import BackupFolder, Manifest, copy, partial_of, write
 from .house import Variant, digest_of, fetched_digest, side_by_side, source_needed, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
 
@@ -230,7 +230,8 @@ def _in_the_way(settings: Settings) -> list[Path]:
 
 
 def _occupies(path: Path) -> bool:
-    if path.name in (LOCK, RESTORING, "scratch") or path.name.startswith(ASIDE):
+    ours = (LOCK, RESTORING, partial_of(Path(RESTORING)).name, "scratch")
+    if path.name in ours or path.name.startswith(ASIDE):
         return False
     return not path.is_dir() or _holds_files(path)
 
