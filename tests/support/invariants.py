@@ -1,0 +1,264 @@
+"""What must hold of a data folder and of a running service, whatever happened before: `assert_sound`.
+
+Every fault is reported, each as a plain sentence. How much must hold depends on the moment:
+
+- `killed`   any instant. What was accepted is there, what is completed is whole; leftovers may lie about that the next
+             start removes.
+- `stopped`  after a graceful stop: nothing runs any more, and the scratch folder is empty.
+- `settled`  all jobs have ended and housekeeping has been through: no file is left that no row needs.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from imgsvc.jobs.database import MIGRATIONS
+from imgsvc.jobs.retry import MAX_STARTS
+
+State = Literal["killed", "stopped", "settled"]
+UNFINISHED = ("pending", "processing", "retrying")
+PERSONAL = ("user_id", "org_id", "original_filename", "idempotency_key", "idempotency_digest")
+PARTIAL = ".partial"
+UPLOADING = ".part"
+HEALTH = "health"  # the probe's file in the scratch folder
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a service keeps what it has: `storages` is {backend: folder}; files of other backends are not looked at."""
+
+    database: Path
+    storages: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.database.parent
+
+
+def assert_sound(places: Places, state: State) -> None:
+    """Raises AssertionError with all that does not hold."""
+    found = faults(places, state)
+    assert not found, "\n".join([f"{len(found)} invariants do not hold ({state}):", *found])
+
+
+def faults(places: Places, state: State) -> list[str]:
+    """All that does not hold, as sentences. The service may be running; then it may be amid a change."""
+    if not places.database.exists():
+        return []  # nothing was ever accepted here
+    with closing(sqlite3.connect(f"{places.database.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        db.row_factory = sqlite3.Row
+        db.execute("BEGIN")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            return []  # it was killed before it had a schema
+        found = [
+            f"The database is damaged: {row[0]}." for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"
+        ]
+        if version > len(MIGRATIONS) or (version < len(MIGRATIONS) and state != "killed"):
+            found.append(f"The schema's version is {version}, not {len(MIGRATIONS)}.")
+        rows = [Row(row) for row in db.execute("SELECT * FROM processing_jobs")]
+        return [*found, *_faults(places, state, rows), *_faults_of_events(rows, db), *_faults_of_sums(db)]
+
+
+class Row:
+    """A row of processing_jobs."""
+
+    def __init__(self, row: sqlite3.Row) -> None:
+        values = dict(row)
+        self.values = values
+        self.job_id: str = values["job_id"]
+        self.image_id: str = values["image_id"]
+        self.status: str = values["status"]
+        self.bucket: str = values["storage_bucket"]
+        self.queue: str | None = values["queue"]
+        self.staged: str | None = values["staging_path"]
+        self.paths: dict[str, str] = json.loads(values["processed_paths"])
+        self.measured: dict[str, dict[str, Any]] = json.loads(values["processing_metadata"]).get("variants", {})
+        self.names = {one["name"] for one in json.loads(values["recipe"])["variants"]}
+        self.deleted = values["deleted_at"] is not None
+        self.backends = [values["storage_backend"], *([values["also_in"]] if values.get("also_in") else [])]
+
+    def __str__(self) -> str:
+        return f"Job {self.job_id} ({'deleted' if self.deleted else self.status})"
+
+    def has(self, *columns: str) -> bool:
+        return all(self.values[column] is not None for column in columns)
+
+    def lacks(self, *columns: str) -> bool:
+        return all(self.values[column] is None for column in columns)
+
+
+def _faults(places: Places, state: State, rows: list[Row]) -> Iterator[str]:
+    for row in rows:
+        yield from (f"{row} {fault}." for fault in _faults_of_row(row, state))
+        yield from (f"{row} {fault}." for fault in _faults_of_source(row, places.data / "staging"))
+        if places.storages.get(row.backends[0]) is not None:
+            yield from (f"{row} {fault}." for fault in _faults_of_variants(row, places.storages[row.backends[0]]))
+    yield from _faults_of_staging(places.data / "staging", state, {row.staged for row in rows})
+    yield from _faults_of_scratch(places.data / "scratch", state)
+    by_image = {row.image_id: row for row in rows}
+    for backend, folder in places.storages.items():
+        yield from _faults_of_storage(backend, folder, state, by_image)
+
+
+def _faults_of_row(row: Row, state: State) -> Iterator[str]:
+    values = row.values
+    if row.deleted:
+        if row.queue or values["next_attempt_at"]:
+            yield "still waits for something"
+        if not row.lacks(*PERSONAL) or values["client_metadata"] != "{}":
+            yield "still holds what its user said"
+        if state == "settled" and (row.staged or row.paths or values.get("also_in")):
+            yield "still names files"
+        return
+    if values["attempt_count"] > values["max_retries"]:
+        yield f"has had {values['attempt_count']} attempts of {values['max_retries']}"
+    if values["starts"] > MAX_STARTS:
+        yield f"was started {values['starts']} times; {MAX_STARTS} are the limit"
+    if row.status in UNFINISHED:
+        yield from _faults_of_unfinished(row, state)
+    elif row.queue or values["next_attempt_at"]:
+        yield "waits for something"
+    if row.status == "completed":
+        if not row.has("completed_at") or not row.lacks("error_code", "last_error", "retryable"):
+            yield "has no time of its end, or an error"
+        if state == "settled" and row.staged:
+            yield "still names its source"
+    if row.status == "failed":
+        if not row.has("failed_at", "error_code", "retryable") or not values["last_error"]:
+            yield "does not say when and why, or whether it can be tried again"
+        if state == "settled" and (row.paths or (row.staged and not values["retryable"])):
+            yield "still names files that it does not need"
+        if values["retryable"] and not row.staged:
+            yield "is to be tried again and names no source"
+
+
+def _faults_of_unfinished(row: Row, state: State) -> Iterator[str]:
+    if state == "settled":
+        yield "has not ended"
+    if row.status == "pending" and (row.queue is None or not row.lacks("next_attempt_at")):
+        yield "is in no queue, or waits for a time: nothing will move it"
+    if row.status == "retrying" and (not row.has("next_attempt_at", "error_code") or row.queue is not None):
+        yield "has no time for its next attempt: nothing will move it"
+    if row.status == "processing" and state == "stopped" and row.queue is None:
+        yield "runs though the service was stopped"
+    if not row.staged:
+        yield "names no source"
+
+
+def _faults_of_source(row: Row, staging: Path) -> Iterator[str]:
+    """The source of whatever may still be rendered is there, whole."""
+    needed = not row.deleted and (row.status in UNFINISHED or (row.status == "failed" and row.values["retryable"]))
+    if not needed or not row.staged or row.values["error_code"] == "source_missing":
+        return
+    source = staging / row.staged
+    if not source.is_file():
+        yield "has lost its source"
+    elif source.stat().st_size != row.values["content_length"]:
+        yield f"has a source of {source.stat().st_size} bytes instead of {row.values['content_length']}"
+    elif _digest(source) != row.values["sha256"]:
+        yield "has a source of other bytes than were accepted"
+
+
+def _faults_of_variants(row: Row, storage: Path) -> Iterator[str]:
+    """Each variant that the row says is stored has the bytes that it says; a completed one has all of its recipe."""
+    if row.deleted or row.status == "failed":
+        return
+    if row.status == "completed" and set(row.paths) != row.names:
+        yield f"has the variants {sorted(row.paths)} of {sorted(row.names)}"
+    for name, key in row.paths.items():
+        path, made = storage / row.bucket / key, row.measured.get(name)
+        if made is None:
+            yield f"says nothing of the size of its variant {name}"
+        elif path.is_symlink() or not path.is_file():
+            yield f"has lost its variant {name}"
+        elif path.stat().st_size != made["size_bytes"]:
+            yield f"has a variant {name} of {path.stat().st_size} bytes instead of {made['size_bytes']}"
+        elif _digest(path) != made["sha256"]:
+            yield f"has a variant {name} of other bytes than were recorded"
+
+
+def _faults_of_staging(staging: Path, state: State, named: set[str | None]) -> Iterator[str]:
+    for path in _files(staging):
+        name = path.name.removesuffix(UPLOADING)
+        if name not in named and state != "killed":
+            yield f"Staged file {path.name}: no row names it."
+        elif path.name.endswith(UPLOADING) and state == "settled":
+            yield f"Staged file {path.name}: its upload is over."
+
+
+def _faults_of_scratch(scratch: Path, state: State) -> Iterator[str]:
+    if state == "killed" or not scratch.is_dir():
+        return
+    for path in scratch.iterdir():
+        if path.name != HEALTH:
+            yield f"Scratch folder: {path.name} is left over."
+
+
+def _faults_of_storage(backend: str, folder: Path, state: State, by_image: Mapping[str, Row]) -> Iterator[str]:
+    for path in _files(folder):
+        place = path.relative_to(folder)
+        if place.parts[0].startswith("."):
+            continue  # the health probe's, and what says whose folder it is
+        partial = path.name.endswith(PARTIAL)
+        name = path.name.removeprefix(".").removesuffix(PARTIAL) if partial else path.name
+        row = by_image.get(name.split("_")[0])
+        if row is None:
+            yield f"{backend}: {place}: no row names it."
+        elif partial:
+            if state == "settled" or (state == "stopped" and not _may_put(row)):
+                yield f"{backend}: {place}: a half-written file of {row} is left over."
+        elif backend not in row.backends:
+            yield f"{backend}: {place}: {row} is stored in {' and '.join(row.backends)}."
+        elif str(place) not in {f"{row.bucket}/{key}" for key in row.paths.values()} and not _may_put(row):
+            yield f"{backend}: {place}: {row} does not name it."
+
+
+def _may_put(row: Row) -> bool:
+    """Whether a run is to come that puts all variants of the row, over what an earlier one has put."""
+    return not row.deleted and row.status in UNFINISHED
+
+
+def _faults_of_events(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
+    """The audit trail has each change of each job once; nothing is asked of it once its first events were dropped."""
+    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for job_id, kind in db.execute("SELECT job_id, event_type FROM image_upload_events WHERE job_id IS NOT NULL"):
+        kinds[job_id][kind] += 1
+    first = db.execute("SELECT min(id) FROM image_upload_events").fetchone()[0]
+    for job_id in kinds.keys() - {row.job_id for row in rows}:
+        yield f"Events: {sorted(kinds[job_id])} of a job {job_id} that has no row."
+    if first != 1:
+        return
+    for row in rows:
+        seen = kinds[row.job_id]
+        once = {"accepted": 1, "deleted": int(row.deleted)}
+        if not row.deleted:
+            once |= {"completed": int(row.status == "completed")}
+        for kind, expected in once.items():
+            if seen[kind] != expected:
+                yield f"{row} has {seen[kind]} events '{kind}' instead of {expected}."
+        if row.status == "failed" and not seen["failed"]:
+            yield f"{row} has no event 'failed'."
+        raised = seen["processing"] + seen["deleted"] + seen["retried"]
+        if row.values["run"] != raised:
+            yield f"{row} is at run {row.values['run']}, and its events tell of {raised}."
+
+
+def _faults_of_sums(db: sqlite3.Connection) -> Iterator[str]:
+    return iter(())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below; what vanishes meanwhile is not there."""
+    return sorted(path for path in folder.rglob("*") if not path.is_dir()) if folder.is_dir() else []
