@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -158,7 +158,7 @@ def hang(server: RedisServer) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (refuse_password, "Authentication required"),
+        (refuse_password, "Authentication required|Connection lost"),
         (refuse_memory, "OOM|maxmemory"),
         (refuse_writes, "read only replica"),
         (vanish, "Connection|refused|closed"),
@@ -197,14 +197,12 @@ async def test_cancelled_reservation_takes_no_place() -> None:
     with RedisServer() as server:
         async with running(server.url) as mirror:
             server.pause()
-            sent = asyncio.create_task(reserved(mirror))
-            await until(lambda: mirror.line._sent)
-            waiting = asyncio.create_task(reserved(mirror))
-            await until(lambda: mirror.line._queue)
-            for task in (sent, waiting):
+            several = [asyncio.create_task(reserved(mirror)) for _ in range(3 * redis_line.CONNECTIONS)]  # some wait
+            await until(lambda: len(mirror.line._under_way) == redis_line.CONNECTIONS)
+            for task in several:
                 task.cancel()
-            await asyncio.wait({sent, waiting})
-            assert sent.cancelled() and waiting.cancelled()
+            await asyncio.wait(several)
+            assert all(task.cancelled() for task in several)
             server.resume()
             await mirror.line.drain(LIMIT_SECONDS)
             assert used(server) == 0
@@ -239,16 +237,23 @@ async def test_clock_that_is_set_back_begins_a_new_window() -> None:
 
 @asynccontextmanager
 async def stranger(answer: bytes) -> AsyncIterator[str]:
-    """Something else on the port: it gives one answer to everything."""
+    """Something else on the port: it gives one answer to everything. Every connection to it must have been closed."""
+    talking: set[asyncio.Task[Any]] = set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1 << 16):
-            writer.write(answer)
+        task = asyncio.current_task()
+        assert task is not None
+        talking.add(task)
+        with suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                writer.write(answer)
         writer.close()
+        talking.discard(task)
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     yield f"redis://:{PASSWORD}@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
     server.close()
+    await until(lambda: not talking)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +273,20 @@ async def test_nonsense_is_an_outage_that_tells_no_password(answer: bytes) -> No
             if mirror.line.up:  # it talked like a Redis as far as it was asked
                 assert await reserved(mirror) is None
             assert not mirror.line.up
+    assert [line["event"] for line in logs] == ["redis_away"]
+    assert PASSWORD not in repr(logs)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_tls_that_never_answers_is_an_outage() -> None:
+    """A connection is accepted, and nobody shakes hands."""
+    with capture_logs() as logs:
+        async with stranger(b"") as url, running(url.replace("redis:", "rediss:"), PATIENCE) as mirror:
+            assert not mirror.line.up
+            with pytest.raises(StopIteration):
+                mirror.reserve("o", "u", QUOTA).send(None)
+            tried = mirror.line.attempts
+            await until(lambda: mirror.line.attempts > tried + 1)
     assert [line["event"] for line in logs] == ["redis_away"]
     assert PASSWORD not in repr(logs)
 

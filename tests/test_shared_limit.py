@@ -204,7 +204,7 @@ async def test_what_waits_to_be_given_back_at_a_stop_goes_out(redis: RedisServer
         for place in places:
             assert place is not None
             mirror(s).release(place)
-            await when(lambda: mirror(s).line._sent)  # the second one waits until Redis has answered the first
+            await when(lambda: mirror(s).line._under_way)
         threading.Timer(0.3, redis.resume).start()
     assert redis.ask("EXISTS", KEY) == 0
 
@@ -255,7 +255,7 @@ async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_pat
         await admitted.wait()
         redis.pause()
         go_on.set()
-        await when(lambda: line._sent)
+        await when(lambda: line._under_way)
         upload.cancel()
         await asyncio.wait({upload})
         redis.resume()

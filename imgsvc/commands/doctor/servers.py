@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -17,6 +18,9 @@ from ...access.keys import key_of_file
 from ...settings import S3, Settings, SettingsError, without_credentials
 from ...storage.base import NotStored, StorageError
 from .finding import Finding, warning, well, wrong
+
+if TYPE_CHECKING:
+    from ...access.redis_line import RedisLine
 
 TIMEOUT_SECONDS = 5.0
 PROBE = b"doctor"
@@ -39,6 +43,14 @@ def object_storage(settings: Settings) -> Iterator[Finding]:
         yield well(f"{name}: written, read and removed")
 
 
+async def _seen(line: "RedisLine") -> dict[str, Any]:
+    """Raises RedisAway."""
+    try:
+        return await line.look()
+    finally:
+        await line.close()
+
+
 def redis(settings: Settings) -> Iterator[Finding]:
     if not settings.redis.url:
         yield well("none is set: the rate limit is this instance's own")
@@ -48,7 +60,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
 
     name = without_credentials(settings.redis.url.get_secret_value())
     try:
-        info = asyncio.run(RedisMirror.of(settings).line.look())
+        info = asyncio.run(_seen(RedisMirror.of(settings).line))
     except SettingsError as error:
         yield wrong(str(error), "correct REDIS_URL")
         return
