@@ -54,4 +54,4 @@ def test_a_decode_is_reduced_as_far_as_it_may(tmp_path: Path, make_file: Any, si
     source.write_bytes(make_file())
     with source.open("rb") as stream:
         header = read_header(stream, "image/jpeg")
-    assert open_image(source, header, side).width == width
+    assert open_image(source, header, side).image.width == width

@@ -1,7 +1,6 @@
 """Long attacks, by `./run torture` only."""
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 from PIL import Image
 
 from fixtures import make, profiles
+from tests.support.damaged import damage, verdicts
+from tests.test_damaged_pictures import SAID
 from tests.test_process_kills import kill_and_replay
 
 pytestmark = [pytest.mark.torture, pytest.mark.process]
@@ -89,36 +90,8 @@ def test_hundred_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     kill_and_replay(tmp_path, rounds=100, seed=100)
 
 
-FUZZ = """
-import sys
-from pathlib import Path
-from imgsvc.imaging import pipeline
-from imgsvc.imaging.errors import ImageError
-from imgsvc.settings import Images
-recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
-for line in sys.stdin:
-    mime, name = line.split()
-    for run in (pipeline.preview, pipeline.render):
-        try:
-            run(folder / name, mime, recipe, folder)
-        except (ImageError, MemoryError):
-            pass
-"""
-
-
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_damaged_files_end_as_image_errors(tmp_path: Path, form: str) -> None:
-    """Thousands of damaged files in one process, which neither dies nor raises anything else."""
-    chance = random.Random(form)
-    originals = [make.oriented(6, form), make.encoded(make.photo(200, 150), form), make.encoded(make.quadrants(), form)]
-    names = []
-    for number in range(2000):
-        data = bytearray(chance.choice(originals))
-        for _ in range(chance.randint(1, 12)):
-            data[chance.randrange(len(data))] = chance.randrange(256)
-        (tmp_path / str(number)).write_bytes(data[: chance.choice((len(data), chance.randrange(1, len(data))))])
-        names.append(f"image/{form.lower()} {number}\n")
-    command = [sys.executable, "-c", FUZZ, str(tmp_path)]
-    root = Path(__file__).parent.parent
-    ran = subprocess.run(command, input="".join(names), capture_output=True, text=True, cwd=root)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    """Thousands of damaged files in one process, which neither dies nor says anything but what they are."""
+    said = verdicts(tmp_path, form, damage(form, 2000))
+    assert {verdict.partition(": ")[2] for verdict in said} <= SAID, said

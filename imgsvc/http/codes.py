@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..imaging.limits import SAMPLES_PER_PIXEL
 from ..settings import Settings
 
 
@@ -21,7 +22,8 @@ def limit_of(code: str, settings: Settings) -> str | None:
         f"or {uploads.min_bytes_per_second} bytes per second",
         "upload_too_large": f"{uploads.max_size_mb:g} MB for the file",
         "unsupported_type": ", ".join(uploads.allowed_mime_types),
-        "image_too_large": f"{images.max_pixels / 1e6:g} megapixels, {images.max_frames} frames",
+        "image_too_large": f"{images.max_pixels / 1e6:g} megapixels, {images.max_frames} frames; "
+        f"{images.max_pixels * SAMPLES_PER_PIXEL / 1e6:g} million samples in all scans of a JPEG",
         "rate_limited": f"{settings.rate_limit.max_uploads} uploads in {settings.rate_limit.window_minutes:g} minutes",
         "timeout": f"{settings.workers.time_limit_seconds:g} seconds, and "
         f"{settings.workers.time_limit_seconds_per_megapixel:g} for each megapixel",
@@ -173,7 +175,7 @@ CODES = {
     ),
     "image_too_large": Code(
         422,
-        "The image has more pixels or frames, or needs more memory, than the limit; the answer says both.",
+        "The image has more pixels, frames or scans, or needs more memory, than the limit; the answer says both.",
         "Send a smaller image, or ask the operator to raise [images] max_pixels or [workers] memory_mb.",
     ),
     "image_unreadable": Code(

@@ -11,6 +11,13 @@ class Unreadable(ImageError):
     """The file is damaged, truncated, or not what its first bytes claim."""
 
 
+class Unforeseen(Unreadable):
+    """A step raised what nobody thought of, over this picture. Its cause goes into the log: it may be a bug of ours."""
+
+    def __init__(self) -> None:
+        super().__init__("The image can't be processed: its data is damaged.")
+
+
 class TooLarge(ImageError):
     """A limit is exceeded; the message names the limit and the measured value."""
 

@@ -30,9 +30,14 @@ class Header:
     bits: int = 8  # per sample
     frames: int = 1
     whole: bool = False  # JPEG in several scans: held as coefficients until the last one
+    arithmetic: bool = False  # JPEG: coded arithmetically
     coefficients: float = 0  # JPEG: samples of all components together, per pixel
     profile: bool = False  # an ICC profile is embedded
     indirect: bool = False  # samples stand for colours by a palette or a colour key: decoding needs a second copy
+    # Known once the whole file is there (`limits.probe`):
+    scans: int = 1  # JPEG
+    coded: int = 0  # JPEG: samples that all scans go through together, however few bytes they have
+    length: int = 0  # bytes of the file
 
     @property
     def alpha(self) -> bool:
@@ -76,7 +81,7 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
     frame: Header | None = None
     profile = False
     for _ in range(MAX_SEGMENTS):
-        marker = _jpeg_marker(stream)
+        marker = next_marker(stream)
         if marker == 0xDA:  # start of scan: pixels from here on
             if frame is None:
                 raise Unreadable("The JPEG has no frame header before its first scan.")
@@ -99,17 +104,8 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments before its pixels.")
 
 
-def count_scans(stream: BinaryIO) -> int:
-    """How many scans a JPEG has: in coded data a zero follows each 0xFF, so the marker is never there by chance."""
-    stream.seek(0)
-    scans, tail = 0, b""
-    while chunk := stream.read(1 << 20):
-        scans += (tail + chunk).count(b"\xff\xda")
-        tail = chunk[-1:]
-    return scans
-
-
-def _jpeg_marker(stream: BinaryIO) -> int:
+def next_marker(stream: BinaryIO) -> int:
+    """The marker at a JPEG's present position, fill bytes before it or not. Raises Truncated or Unreadable."""
     if _take(stream, 1) != b"\xff":
         raise Unreadable("The JPEG has stray bytes between its segments.")
     for _ in range(64):  # fill bytes are allowed, an endless run of them is not
@@ -137,6 +133,7 @@ def _jpeg_frame(marker: int, body: bytes) -> Header:
         height,
         channels=components,
         whole=marker in (0xC2, 0xCA),
+        arithmetic=marker in (0xC9, 0xCA),
         coefficients=sum(h * v for h, v in factors) / largest,
     )
 

@@ -4,18 +4,29 @@ Admission reserves the estimate before a job starts, so it must not be too low: 
 over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measures them again.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import TooLarge, Unreadable
 from .geometry import fit
-from .header import Header, count_scans, read_header
+from .header import Header, read_header
+from .jpeg_segments import read_scans
+from .pieces import length_of
 from .recipe import Recipe
 
 CHEAP_PIXELS = 2_000_000  # up to here a full decode is as quick as a reduced one of a photo
 OVERSAMPLE = 2  # a reduced decode keeps this many times the preview's side, so that a real Lanczos resize is left
 
+# A JPEG goes through all its coefficients once for each scan, however few bytes that scan has. Encoders write about ten
+# scans, up to 24 samples a pixel in all (CMYK); more than this, at the size of the largest picture, is no picture.
+SAMPLES_PER_PIXEL = 30
+# Measured: a million samples of an empty scan take about a millisecond, and so do those of a photo in several scans;
+# of one in a single scan half, coded arithmetically twice as much.
+CHEAP_SAMPLES = 100_000_000
+CHEAP_BYTES = 4 << 20  # of a file that isn't a JPEG: empty blocks of deflate take 60 ms a megabyte
+
 MAX_LENGTH = 500_000  # pixels of one side; no picture, but a resize would need tables of that length
-MAX_SCANS = 200  # of a JPEG; encoders write about ten, and each costs a walk over all coefficients
+MAX_SCANS = 200  # of a JPEG, however small
 
 MEGABYTE = 1 << 20
 BASE_BYTES = 16 * MEGABYTE  # codec tables, I/O buffers, one small picture
@@ -28,11 +39,24 @@ ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alph
 def probe(path: Path, mime: str, *, max_pixels: int, max_frames: int) -> Header:
     """The header of a file that is within the limits. Raises ImageError."""
     with path.open("rb") as stream:
-        header = read_header(stream, mime)
-        if header.whole and (scans := count_scans(stream)) > MAX_SCANS:
-            raise Unreadable(f"The JPEG has {scans} scans; at most {MAX_SCANS} are read.")
-    check_limits(header, max_pixels=max_pixels, max_frames=max_frames)
+        header = replace(read_header(stream, mime), length=length_of(stream))
+        check_limits(header, max_pixels=max_pixels, max_frames=max_frames)
+        if header.format == "JPEG":
+            scans = read_scans(stream)
+            header = replace(header, scans=scans.count, coded=scans.samples)
+    _check_scans(header, max_pixels)
     return header
+
+
+def _check_scans(header: Header, max_pixels: int) -> None:
+    if header.scans > MAX_SCANS:
+        raise Unreadable(f"The JPEG has {header.scans} scans; at most {MAX_SCANS} are read.")
+    most = max_pixels * SAMPLES_PER_PIXEL
+    if header.coded > most:
+        raise TooLarge(
+            f"The JPEG has {header.scans} scans of {header.width} x {header.height} pixels, which is "
+            f"{header.coded / 1e6:.1f} million samples to decode; at most {most / 1e6:g} million are allowed."
+        )
 
 
 def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
@@ -49,8 +73,14 @@ def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
 
 
 def has_cheap_preview(header: Header) -> bool:
-    """Whether a thumbnail can be had for much less than a full decode."""
-    return header.format == "JPEG" or header.pixels <= CHEAP_PIXELS
+    """Whether a thumbnail can be had for much less than a full decode, in about a tenth of a second at worst.
+
+    Everybody's thumbnails wait for each other, so that none may be dear, whatever its file was made for.
+    """
+    if header.format != "JPEG":
+        return header.pixels <= CHEAP_PIXELS and header.length <= CHEAP_BYTES
+    weight = (1 if header.whole else 0.5) * (2 if header.arithmetic else 1)
+    return header.coded * weight <= CHEAP_SAMPLES
 
 
 def render_bytes(header: Header, recipe: Recipe) -> int:

@@ -11,12 +11,12 @@ from PIL import Image
 from . import colour
 from .dominant import dominant_colour
 from .encode import Encoded, encode
-from .errors import OutOfTime
+from .errors import ImageError, OutOfTime, Unforeseen
 from .geometry import fit
 from .header import Header
 from .limits import OVERSAMPLE, has_cheap_preview, probe
 from .open import open_image
-from .orient import orientation, swaps_sides, upright
+from .orient import swaps_sides, upright
 from .recipe import Recipe, Variant
 from .resize import resized, shrink
 
@@ -42,6 +42,7 @@ class Picture:
     variants: Sequence[Variant]
     folder: Path  # where the variants are written
     wants_colour: bool
+    deadline: float = inf  # time.monotonic
     image: Image.Image = field(init=False)
     profile: bytes | None = field(init=False)
     turn: int = field(init=False)
@@ -51,9 +52,8 @@ class Picture:
 
 
 def decode(picture: Picture) -> None:
-    picture.image = open_image(picture.source, picture.header, picture.side)
-    picture.profile = picture.image.info.get("icc_profile")
-    picture.turn = orientation(picture.image)
+    opened = open_image(picture.source, picture.header, picture.side, picture.deadline)
+    picture.image, picture.profile, picture.turn = opened.image, opened.profile, opened.orientation
 
 
 def as_samples(picture: Picture) -> None:
@@ -100,13 +100,28 @@ STEPS: tuple[Callable[[Picture], None], ...] = (
 )
 
 
-def run(picture: Picture, deadline: float) -> Picture:
-    """Take the picture through all steps. Raises OutOfTime when `deadline` (time.monotonic) has passed."""
+def run(picture: Picture) -> Picture:
+    """Take the picture through all steps. Raises OutOfTime when its deadline has passed, and what `taken` raises."""
     for step in STEPS:
-        step(picture)
-        if time.monotonic() > deadline:
+        taken(step, picture)
+        if time.monotonic() > picture.deadline:
             raise OutOfTime(f"Processing took too long (stopped after {step.__name__}).")
     return picture
+
+
+def taken(step: Callable[[Picture], None], picture: Picture) -> None:
+    """Take one step. Whatever a library raises over a picture is a verdict on the picture: Unforeseen.
+
+    MemoryError and the disk's own errors (OSError with a number) stay what they are.
+    """
+    try:
+        step(picture)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise Unforeseen from error
 
 
 def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: float = inf) -> Rendering | None:
@@ -117,7 +132,7 @@ def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: 
     header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
     if not has_cheap_preview(header):
         return None
-    return _rendering(run(_preview_picture(source, header, recipe, folder), deadline))
+    return _rendering(run(_preview_picture(source, header, recipe, folder, deadline)))
 
 
 def render(
@@ -133,17 +148,17 @@ def render(
     wanted = [variant for variant in recipe.variants if variant.name not in done]
     pictures = []
     if recipe.preview in wanted and has_cheap_preview(header):
-        pictures.append(run(_preview_picture(source, header, recipe, folder), deadline))
+        pictures.append(run(_preview_picture(source, header, recipe, folder, deadline)))
         wanted.remove(recipe.preview)
     if wanted:
-        whole = Picture(source, header, recipe.largest.side, wanted, folder, wants_colour=recipe.preview in wanted)
-        pictures.append(run(whole, deadline))
+        wants_colour = recipe.preview in wanted
+        pictures.append(run(Picture(source, header, recipe.largest.side, wanted, folder, wants_colour, deadline)))
     return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
 
 
-def _preview_picture(source: Path, header: Header, recipe: Recipe, folder: Path) -> Picture:
+def _preview_picture(source: Path, header: Header, recipe: Recipe, folder: Path, deadline: float) -> Picture:
     variant = recipe.preview
-    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), folder, wants_colour=True)
+    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), folder, True, deadline)
 
 
 def _rendering(*pictures: Picture) -> Rendering:

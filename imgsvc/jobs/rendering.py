@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..imaging import pipeline
-from ..imaging.errors import ImageError
+from ..imaging.errors import ImageError, Unforeseen
 from ..imaging.recipe import Recipe
 
 
@@ -28,6 +28,8 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         raise
     except ImageError as error:
         answer = {"error": {"code": error.code, "message": str(error)}}
+        if isinstance(error, Unforeseen):  # final for the picture, and for us to look at
+            answer["log"] = "".join(traceback.format_exception(error, limit=-6))
     except FileNotFoundError:
         answer = {"error": {"code": "source_missing", "message": "The uploaded bytes are no longer there."}}
     except OSError as error:

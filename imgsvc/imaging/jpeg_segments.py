@@ -1,0 +1,164 @@
+"""The segments of a JPEG that make its picture, and what its scans will cost (ITU-T T.81, annex B)."""
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .errors import Unreadable
+from .header import MAX_SEGMENTS, next_marker
+from .pieces import Piece, Span, content, length_of
+
+SOS, EOI, COMMENT = 0xDA, 0xD9, 0xFE
+APP0, EXIF_SEGMENT, ICC_SEGMENT, ADOBE_SEGMENT, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# In coded data 0xFF is followed by 0 or by a restart marker; whatever else follows it ends the scan, for libjpeg too.
+ENDS_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+WINDOW = 1 << 14  # bytes searched at once
+BLOCK = 8  # samples on a side
+
+MAX_PROFILE = 4 * 1024 * 1024  # bytes
+PROFILE_HEAD = 14  # bytes before a segment's part of the profile: name, number, how many
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A marker, where it stands, and where its body lies."""
+
+    marker: int
+    at: int
+    body: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Scans:
+    """How many there are and how many samples they go through together; where the first picture ends, in bytes."""
+
+    count: int
+    samples: int
+    end: int
+
+
+def segments(stream: BinaryIO) -> Iterator[Segment]:
+    """Those up to the first scan's header, which is the last. Raises Unreadable where there is none."""
+    stream.seek(2)
+    for _ in range(MAX_SEGMENTS):
+        marker = next_marker(stream)
+        at = stream.tell() - 2
+        if marker == EOI:
+            break
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        body = _body(stream)
+        if body is None:
+            break
+        yield Segment(marker, at, body)
+        if marker == SOS:
+            return
+        stream.seek(body.at + body.length)
+    raise Unreadable("The JPEG has no scan.")
+
+
+def read_scans(stream: BinaryIO) -> Scans:
+    """All scans of the first picture; what comes after its end (a video, a depth map) is not looked at.
+
+    Raises Unreadable.
+    """
+    stop = length_of(stream)
+    frame, count, samples = b"", 0, 0
+    for segment in segments(stream):
+        if segment.marker in FRAMES:
+            frame = content(stream, segment.body, 1 << 12)
+    blocks = _samples_by_component(frame)
+    marker: int | None = SOS
+    stream.seek(segment.at + 2)
+    for _ in range(MAX_SEGMENTS):
+        if marker is None or marker == EOI:
+            return Scans(count, samples, stop if marker is None else stream.tell())
+        if marker == 0xD8 or marker == 0x01:
+            marker = _next_in_scan(stream)
+            continue
+        if marker < 0xC4 or marker in FRAMES or marker == 0xC8 or 0xF0 <= marker < COMMENT:
+            return Scans(count, samples, stop)  # libjpeg gives up here
+        body = _body(stream)
+        if body is None:
+            return Scans(count, samples, stop)
+        if marker == SOS:
+            scan = content(stream, body, 1 << 9)
+            count += 1
+            samples += sum(blocks.get(component, 0) for component in scan[1 : 1 + 2 * scan[0] : 2]) if scan else 0
+        stream.seek(body.at + body.length)
+        marker = _next_in_scan(stream)
+    raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments among its scans.")
+
+
+def essentials(stream: BinaryIO) -> tuple[list[Piece], list[Span], Span | None]:
+    """What a decoder gets, the parts of the ICC profile as they stand, and the EXIF block. Raises Unreadable."""
+    pieces: list[Piece] = [b"\xff\xd8"]
+    profile: list[Span] = []
+    exif: Span | None = None
+    for segment in segments(stream):
+        marker, body = segment.marker, segment.body
+        if marker == SOS:
+            pieces.append(Span(segment.at, read_scans(stream).end - segment.at))
+            break
+        if not (APP0 <= marker <= APP15 or marker == COMMENT):
+            pieces.append(Span(segment.at, body.at + body.length - segment.at))
+            continue
+        head = content(stream, body, PROFILE_HEAD)
+        if marker == APP0 and head.startswith(b"JFIF\0") and len(head) >= 14:
+            pieces.append(_segment(marker, head[:12] + b"\0\0"))  # without its thumbnail
+        elif marker == ADOBE_SEGMENT and head.startswith(b"Adobe") and len(head) >= 12:
+            pieces.append(_segment(marker, head[:12]))
+        elif marker == ICC_SEGMENT and head.startswith(b"ICC_PROFILE\0") and len(head) == PROFILE_HEAD:
+            profile.append(body)
+        elif marker == EXIF_SEGMENT and head.startswith(b"Exif\0\0") and exif is None:
+            exif = body
+        stream.seek(body.at + body.length)
+    return pieces, profile, exif
+
+
+def profile_of(stream: BinaryIO, parts: list[Span]) -> bytes | None:
+    """The ICC profile, if all its parts are there (ICC.1:2022, B.4) and it is not larger than profiles are."""
+    if not parts or sum(part.length for part in parts) > MAX_PROFILE:
+        return None
+    bodies = sorted(content(stream, part, part.length) for part in parts)  # each begins with its number
+    whole = bodies[0][PROFILE_HEAD - 1] == len(bodies)
+    return b"".join(body[PROFILE_HEAD:] for body in bodies) if whole else None
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def _body(stream: BinaryIO) -> Span | None:
+    """Of the segment whose marker was just read; None where its length is missing or impossible."""
+    length = stream.read(2)
+    if len(length) < 2 or (bytes_of := struct.unpack(">H", length)[0]) < 2:
+        return None
+    return Span(stream.tell(), bytes_of - 2)
+
+
+def _next_in_scan(stream: BinaryIO) -> int | None:
+    """The next marker in coded data; the stream stands behind it. None at the end of the file."""
+    while len(window := stream.read(WINDOW)) > 1:
+        found = ENDS_SCAN.search(window)
+        if found:
+            stream.seek(found.end() - len(window), os.SEEK_CUR)
+            return window[found.end() - 1]
+        if window.count(b"\xff") == WINDOW:  # libjpeg would begin such a run anew with every block that it is given
+            raise Unreadable("The JPEG has thousands of fill bytes among its pixels.")
+        if window.endswith(b"\xff"):
+            stream.seek(-1, os.SEEK_CUR)
+    return None
+
+
+def _samples_by_component(frame: bytes) -> dict[int, int]:
+    """By component's id: the samples of its whole blocks, which is what a scan goes through even where it is empty."""
+    _, height, width, count = struct.unpack_from(">BHHB", frame)
+    components = [(frame[at], frame[at + 1] >> 4, frame[at + 1] & 15) for at in range(6, 6 + 3 * count, 3)]
+    most_across, most_down = (max(component[axis] for component in components) for axis in (1, 2))
+    across, down = -(-width // (BLOCK * most_across)), -(-height // (BLOCK * most_down))
+    return {name: across * h * down * v * BLOCK * BLOCK for name, h, v in components}

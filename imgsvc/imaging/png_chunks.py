@@ -1,0 +1,115 @@
+"""The chunks of a PNG that make its picture (PNG, third edition, W3C).
+
+Text, time stamps and private chunks never reach a decoder. Nor does what says how an animation goes on: its frames are
+counted by `header`, and the first picture is in IDAT.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from .errors import Unreadable
+from .header import MAX_SEGMENTS
+from .pieces import Piece, Span, content, length_of, span_within
+
+SIGNATURE = 8
+FRAMING = 12  # bytes of a chunk beside its body: length, kind, CRC
+# How many bytes the chunks that say something of colour have. One of another length is damaged, and left out.
+COLOUR = {b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,)}
+TRANSPARENCY = {0: (2,), 2: (6,), 3: range(1, 257)}  # tRNS, by colour type
+MAX_PALETTE = 3 * 256
+MAX_PROFILE = 1 << 20  # bytes, compressed and not
+BYTES_PER_CHUNK = 256  # the pixels of a long file may be in as many chunks as that makes, and a few thousand
+
+
+@dataclass(slots=True)
+class Found:
+    """What was met on the way: spans are bodies of chunks."""
+
+    header: Span
+    palette: Span | None = None
+    small: dict[bytes, Span] = field(default_factory=dict)
+    pixels: list[Span] = field(default_factory=list)
+    profile: Span | None = None
+    exif: Span | None = None
+
+
+def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
+    """What a decoder gets, the chunk of the ICC profile, and that of EXIF. Raises Unreadable."""
+    end = length_of(stream)
+    found = _walk(stream, end)
+    pieces: list[Piece] = [Span(0, SIGNATURE), _whole(found.header, end)]
+    pieces += [_chunk(kind, content(stream, body, 32)) for kind, body in found.small.items() if kind != b"tRNS"]
+    if found.palette:
+        pieces.append(_whole(found.palette, end))
+    if b"tRNS" in found.small:
+        pieces.append(_chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
+    # All pixels as one chunk: a million empty ones cost a decoder seconds. Their checksums are not looked at.
+    pieces.append(struct.pack(">I4s", sum(span.length for span in found.pixels), b"IDAT"))
+    return [*pieces, *found.pixels, bytes(4), _chunk(b"IEND", b"")], found.profile, found.exif
+
+
+def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
+    """The ICC profile of an iCCP chunk; None where it is damaged or larger than profiles are."""
+    if chunk.length > MAX_PROFILE:
+        return None
+    _, _, packed = content(stream, chunk, chunk.length).partition(b"\0")
+    if packed[:1] != b"\0":  # the only method there is
+        return None
+    inflate = zlib.decompressobj()
+    try:
+        profile = inflate.decompress(packed[1:], MAX_PROFILE)
+    except zlib.error:
+        return None
+    return None if inflate.unconsumed_tail else profile
+
+
+def _walk(stream: BinaryIO, end: int) -> Found:
+    found = Found(Span(SIGNATURE + 8, 13))
+    stream.seek(SIGNATURE + 8)
+    colour_type = stream.read(13)[9]
+    at, over, behind = SIGNATURE + FRAMING + 13, False, 0
+    for _ in range(MAX_SEGMENTS + end // BYTES_PER_CHUNK):
+        stream.seek(at)
+        head = stream.read(8)
+        if len(head) < 8:
+            return found
+        length, kind = struct.unpack(">I4s", head)
+        body = span_within(at + 8, length, end)
+        at += FRAMING + length
+        if kind == b"IDAT" and not over:
+            found.pixels.append(body)
+            continue
+        over, whole = bool(found.pixels), body.length == length
+        behind += over
+        if kind == b"IEND" or behind > MAX_SEGMENTS:
+            return found
+        if kind == b"eXIf" and whole:
+            found.exif = found.exif or body
+        elif not over and whole:
+            _note(found, kind, body, colour_type)
+    if over:
+        return found
+    raise Unreadable("The PNG's pixels are in more chunks than are read.")
+
+
+def _note(found: Found, kind: bytes, body: Span, colour_type: int) -> None:
+    """A chunk that stands before the pixels. Of several of one kind the last counts, as decoders have it."""
+    if kind == b"PLTE":
+        if body.length > MAX_PALETTE:
+            raise Unreadable(f"The PNG's palette has {body.length // 3} colours; at most 256 are possible.")
+        found.palette = body
+    elif kind == b"iCCP":
+        found.profile = found.profile or body
+    elif body.length in (TRANSPARENCY.get(colour_type, ()) if kind == b"tRNS" else COLOUR.get(kind, ())):
+        found.small[kind] = body
+
+
+def _whole(body: Span, end: int) -> Span:
+    """A chunk as it stands: a critical one's checksum is the decoder's to check."""
+    return span_within(body.at - 8, body.length + FRAMING, end)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -1,0 +1,64 @@
+"""The chunks of a WebP that make its first frame (RFC 9649)."""
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from .header import MAX_SEGMENTS
+from .pieces import Piece, Span, content, length_of, span_within
+
+RIFF = 12  # bytes of the file's header
+EXTENDED = 10  # bytes of VP8X that mean something
+ANIMATED_OR_CLEAR = 0x12  # flags of VP8X; the others announce chunks that are left out
+MAX_PROFILE = 4 * 1024 * 1024  # bytes
+# One of each is enough: the first frame of an animation is the only one that is decoded.
+PICTURE = (b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is there of a chunk's body, and how long the chunk says that it is."""
+
+    body: Span
+    claimed: int
+
+    @property
+    def whole(self) -> bool:
+        return self.body.length == self.claimed
+
+
+def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
+    """What a decoder gets, the ICC profile, and the EXIF block."""
+    found = _walk(stream)
+    chunks: list[Piece] = []
+    if b"VP8X" in found:
+        body = content(stream, found[b"VP8X"].body, EXTENDED)
+        chunks.append(struct.pack("<4sI", b"VP8X", EXTENDED) + bytes((body[0] & ANIMATED_OR_CLEAR,)) + body[1:])
+    size = 4 + sum(len(chunk) for chunk in chunks if isinstance(chunk, bytes))
+    for kind, chunk in found.items():
+        if kind in PICTURE:
+            chunks += [struct.pack("<4sI", kind, chunk.claimed), chunk.body, bytes(chunk.whole and chunk.claimed & 1)]
+            size += 8 + chunk.claimed + (chunk.claimed & 1)
+    riff = struct.pack("<4sI4s", b"RIFF", min(size, 0xFFFFFFFE), b"WEBP")
+    profile, exif = (found[kind].body if kind in found else None for kind in (b"ICCP", b"EXIF"))
+    return [riff, *chunks], profile, exif
+
+
+def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
+    """The ICC profile; None where it is larger than profiles are."""
+    return content(stream, chunk, chunk.length) if chunk.length <= MAX_PROFILE else None
+
+
+def _walk(stream: BinaryIO) -> dict[bytes, Chunk]:
+    """The first chunk of each kind, in the order of the file."""
+    found: dict[bytes, Chunk] = {}
+    at, end = RIFF, length_of(stream)
+    for _ in range(MAX_SEGMENTS):
+        stream.seek(at)
+        head = stream.read(8)
+        if len(head) < 8:
+            break
+        kind, length = struct.unpack("<4sI", head)
+        found.setdefault(kind, Chunk(span_within(at + 8, length, end), length))
+        at += 8 + length + (length & 1)
+    return found

@@ -1,0 +1,73 @@
+"""Damaged pictures by the thousand, and what a worker says of each."""
+
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from fixtures import make
+
+ROOT = Path(__file__).parent.parent.parent
+# Each file under the ceiling that its job would get, in one process that must outlive them all.
+WORKER = """
+import hashlib, json, sys
+from pathlib import Path
+from imgsvc.imaging.errors import ImageError
+from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
+from imgsvc.jobs.worker_process import _within_ceiling
+from imgsvc.settings import Images
+
+recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
+for line in sys.stdin:
+    mime, name = line.split()
+    source = folder / name
+    try:
+        header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+    except ImageError as error:
+        print(json.dumps({"probe": error.code}))
+        continue
+    task = {"job_id": name, "source": str(source), "mime": mime, "recipe": recipe.to_json(), "folder": str(folder),
+            "done": [], "time_limit": 60, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    verdict = {}
+    for kind, estimate in (("preview", preview_bytes(header, recipe)), ("render", render_bytes(header, recipe))):
+        if estimate:
+            answer = _within_ceiling({**task, "kind": kind, "memory_ceiling": estimate})
+            verdict[kind] = answer.get("error", {}).get("code", "ok")
+            for member in ("log", "retire"):
+                if member in answer:
+                    verdict[member] = str(answer[member])
+    print(json.dumps(verdict))
+"""
+
+
+def damage(form: str, count: int) -> list[bytes]:
+    """`count` files of a format: bytes changed, and half of them cut somewhere; the same ones every time."""
+    chance = random.Random(form)
+    originals = [
+        make.oriented(6, form),
+        make.encoded(make.photo(200, 150), form, progressive=True),
+        make.encoded(make.quadrants(), form),
+        make.encoded(make.quadrants(mode="P" if form == "PNG" else "L"), form),
+    ]
+    files = []
+    for _ in range(count):
+        data = bytearray(chance.choice(originals))
+        for _ in range(chance.randint(1, 12)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        files.append(bytes(data[: chance.choice((len(data), chance.randrange(1, len(data))))]))
+    return files
+
+
+def verdicts(folder: Path, form: str, files: list[bytes]) -> Counter[str]:
+    """How often a worker's process said what: `probe: CODE`, `preview: CODE`, `render: CODE`, `log: …`, `retire: …`."""
+    for number, data in enumerate(files):
+        (folder / str(number)).write_bytes(data)
+    lines = "".join(f"image/{form.lower()} {number}\n" for number in range(len(files)))
+    command = [sys.executable, "-c", WORKER, str(folder)]
+    ran = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    said = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(said) == len(files)
+    return Counter(f"{name}: {value}" for one in said for name, value in one.items())
