@@ -187,7 +187,9 @@ async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
     wait = settings.jobs.lock_wait_seconds
     async with (
         open_data_folder(settings, wait, metrics) as data,
-        configured(settings, metrics.storage_operation, doubles.storage, doubles.others) as stores,
+        configured(
+            settings, metrics.storage_operation, doubles.storage, doubles.others, instance=data.instance
+        ) as stores,
         _authorization(settings) as remote,
         _serving(settings, doubles, metrics, data, stores, remote) as parts,
     ):
@@ -245,7 +247,7 @@ async def _serving(
     mirror = _mirror(settings)
     places = Places(table, mirror)
     line = mirror.line if mirror else None
-    probe = StorageProbe(stores.active, data.scratch / "health", data.instance)
+    probe = StorageProbe(stores.active, data.scratch / "health", data.instance, data.claim.claim)
     checks = Health(table, probe, lanes, settings.data, reserve, breaker, line)
     unrecorded: set[str] = set()
     refusals = Refusals(table)
@@ -268,6 +270,7 @@ async def _serving(
         max_waiting=settings.jobs.max_waiting,
         space=checks,
         accepted=queue.wake,
+        first_receipt=data.first_receipt,
     )
     housekeeping = Housekeeping.of(settings, data, stores.storages, hold, unrecorded)
     upkeep = Upkeep(House.of(settings, data, stores.storages, housekeeping, hold))

@@ -186,6 +186,25 @@ def restore(
     )
 
 
+@storage.command()
+def adopt(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it what was found is only shown.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Give data and storage folder to this database, while no service runs. Removes nothing.
+
+    For a new storage folder of an old database, and for going on where the database was lost.
+    """
+    import json
+    from dataclasses import asdict
+
+    from .commands.adopt import adopted, words
+
+    found = adopted(_loaded(config), dry_run=not yes)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else words(found))
+
+
 def _carried_out(config: Path | None, order: "Order", summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
     from .commands.storage import carry_out
 

@@ -1,31 +1,38 @@
 """The data folder, held by this process alone, with its database open: for the service, or a command without one."""
 
-import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import structlog
 
 from .jobs.database import Readers, open_for_writing
 from .jobs.housekeeping import empty_folder
+from .jobs.instance import NAME, FirstReceipt, Places, StorageClaim, identify, places_of, settle_id
 from .jobs.inventory import Inventory
 from .jobs.lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .jobs.overview import Overview
 from .jobs.table import Table
 from .jobs.writer import Writer
 from .settings import Settings
+from .storage.durable_files import make_root, partial_of
 from .telemetry.figures import Figures
 from .telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOCAL = "local"
+CLAIM_SECONDS = 10.0  # then the start goes on: the disk does not answer
 
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
     """`staging` holds uploads that are not yet processed, `scratch` what runs are making.
 
-    `instance` names this folder among all services that may share a storage.
+    `instance` is the id of this service: in the database, here, and in the local storage folder by `claim`.
     """
 
     lock: DataFolderLock
@@ -36,32 +43,49 @@ class DataFolder:
     staging: Path
     scratch: Path
     instance: str
+    claim: StorageClaim
+    first_receipt: FirstReceipt
 
 
 @asynccontextmanager
 async def open_data_folder(
     settings: Settings, lock_wait_seconds: float, metrics: Metrics | None = None
 ) -> AsyncIterator[DataFolder]:
-    """Lock it and bring the database up to date. Raises DataFolderInUse, SchemaTooNew or OSError."""
+    """Lock it and bring the database up to date. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
     metrics = metrics or Metrics(settings)  # nobody asks for those of a command
-    folder = settings.data
-    staging, scratch = folder / "staging", folder / "scratch"
+    folder, places = settings.data, places_of(settings)
+    if not await anyio.to_thread.run_sync(folder.exists):  # a mistyped path: nothing is to be made there
+        (await anyio.to_thread.run_sync(identify, places)).check()
     await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
         if await anyio.to_thread.run_sync((folder / RESTORING).exists):
             raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
-        await anyio.to_thread.run_sync(_prepare, staging, scratch)
-        instance = await anyio.to_thread.run_sync(_instance, folder / "instance")
+        found = await anyio.to_thread.run_sync(identify, places)
+        found.check()
+        await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
         db = await open_for_writing(settings.database.path)
         try:
+            instance = await settle_id(db, found)
             writer = Writer(db, metrics.query)
             async with Readers(settings.database.path, metrics.query) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
+                    claim = StorageClaim(places.storage, instance, readers, writer)
+                    if settings.storage.backend == LOCAL:
+                        await _claimed(claim)
                     figures = Figures(metrics.job_came_to)
-                    table = Table(readers, writer, figures)
-                    inventory = Inventory(readers)
-                    yield DataFolder(lock, table, Overview(readers), inventory, figures, staging, scratch, instance)
+                    yield DataFolder(
+                        lock,
+                        Table(readers, writer, figures),
+                        Overview(readers),
+                        Inventory(readers),
+                        figures,
+                        places.staging,
+                        folder / "scratch",
+                        instance,
+                        claim,
+                        FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
+                    )
                 finally:
                     writer.close()
         finally:
@@ -69,15 +93,16 @@ async def open_data_folder(
                 await db.close()
 
 
-def _prepare(staging: Path, scratch: Path) -> None:
-    staging.mkdir(mode=0o700, exist_ok=True)
+async def _claimed(claim: StorageClaim) -> None:
+    """A storage that can't be written is no reason not to start: the health check tries again, and says so."""
+    try:
+        with anyio.move_on_after(CLAIM_SECONDS):
+            await claim.claim()
+    except OSError as error:
+        log.error("storage_folder_not_claimed", path=str(error.filename), reason=error.strerror)
+
+
+def _prepare(places: Places, scratch: Path) -> None:
+    make_root(places.staging, 0o700)
+    partial_of(places.data / NAME).unlink(missing_ok=True)
     empty_folder(scratch)
-
-
-def _instance(path: Path) -> str:
-    """Made at the first start. Nothing is lost with it but a probe of a few bytes that stays in the storage."""
-    with suppress(FileNotFoundError, ValueError):
-        return str(uuid.UUID(path.read_text("ascii").strip()))
-    made = str(uuid.uuid4())
-    path.write_text(f"{made}\n", "ascii")
-    return made

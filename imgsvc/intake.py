@@ -18,6 +18,7 @@ from .allowance import Allowance
 from .imaging.errors import TooLarge
 from .imaging.limits import preview_bytes, render_bytes
 from .jobs.changes import IdempotencyConflict
+from .jobs.instance import FirstReceipt
 from .jobs.model import NewJob
 from .jobs.quota import RateLimited, Standing
 from .jobs.table import Table
@@ -95,6 +96,7 @@ class Intake:
         max_waiting: int,
         space: Space,
         accepted: Callable[[], None],
+        first_receipt: FirstReceipt,
     ) -> None:
         self.allowance = allowance
         self._table = table
@@ -109,6 +111,7 @@ class Intake:
         self._max_waiting = max_waiting
         self._space = space
         self._accepted = accepted
+        self._first_receipt = first_receipt
         self._receiving: set[tuple[str, str, str]] = set()
 
     async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
@@ -205,6 +208,7 @@ class Intake:
             staged.keep()
             with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
                 accepted = await self._places.accept(new, allowance.quota, place)
+                await self._first_receipt.note()
         except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
             staged.discard()  # a definite no
             if isinstance(error, RateLimited):

@@ -30,6 +30,7 @@ from .access.operators import login_code, operator_token
 from .app import create_app
 from .jobs.budget import MemoryTooSmall
 from .jobs.database import SchemaTooNew
+from .jobs.instance import InstanceMismatch
 from .jobs.lock import DataFolderInUse
 from .settings import Server, Settings, SettingsError
 from .telemetry import logs
@@ -103,7 +104,7 @@ def run(settings: Settings) -> int:
             runner.run(_serve(settings))
         except Exception as error:
             cause = _cause(error)
-            if isinstance(cause, (CantStart, DataFolderInUse, SchemaTooNew, MemoryTooSmall)):
+            if isinstance(cause, (CantStart, DataFolderInUse, InstanceMismatch, SchemaTooNew, MemoryTooSmall)):
                 raise CantStart(str(cause)) from None
             if isinstance(cause, SettingsError):
                 raise CantStart(str(cause)) from None

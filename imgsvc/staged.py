@@ -17,7 +17,7 @@ import filetype
 from .imaging.header import Header, Truncated, read_header
 from .imaging.limits import check_limits, probe
 from .imaging.recipe import Recipe
-from .storage.local import sync_folder
+from .storage.durable_files import sync_folder
 
 CHUNK = 96 * 1024  # bytes gathered before a thread writes them: few visits, little memory
 SNIFF = 512  # bytes that the type is decided on

@@ -102,7 +102,7 @@ class Service:
     def stored(self) -> list[str]:
         root = self.settings.storage.path
         found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-        return sorted(name for name in found if not name.startswith(".health/"))
+        return sorted(name for name in found if not name.startswith((".health/", ".instance")))
 
 
 Starter = Callable[..., AbstractAsyncContextManager[Service]]

@@ -127,7 +127,7 @@ class ServerProcess:
     def files(self, folder: str) -> list[str]:
         root = self.folder / folder
         found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-        return sorted(name for name in found if not name.startswith(".health/"))
+        return sorted(name for name in found if not name.startswith((".health/", ".instance")))
 
 
 def is_running(pid: int) -> bool:

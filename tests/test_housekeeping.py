@@ -31,9 +31,9 @@ async def failed_but_retryable(s: Service) -> dict[str, Any]:
 
 @pytest.fixture
 def no_storage(tmp_path: Path) -> Path:
-    """The storage folder can't be written to, even by root."""
-    path = tmp_path / "data" / "storage"
-    path.parent.mkdir()
+    """The folder of the bucket can't be made, even by root."""
+    path = tmp_path / "data" / "storage" / "photos"
+    path.parent.mkdir(parents=True)
     path.touch()
     return path
 

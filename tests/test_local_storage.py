@@ -1,14 +1,19 @@
 import os
 import resource
+import shutil
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 
-from imgsvc.storage import local
-from imgsvc.storage.base import NotStored, Storage, StorageError
+from imgsvc.storage import durable_files, local
+from imgsvc.storage.base import NotStored, Storage, StorageAway, StorageError
+from imgsvc.storage.instance_marker import MARKER, mark
 from imgsvc.storage.local import CHUNK, LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 
@@ -17,6 +22,11 @@ KEY = "processed/large/x_large.webp"
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
+    return local_storage(tmp_path)
+
+
+def local_storage(tmp_path: Path) -> LocalStorage:
+    (tmp_path / "storage").mkdir()
     return LocalStorage(tmp_path / "storage")
 
 
@@ -73,7 +83,7 @@ async def test_key_outside_the_folder_is_refused(storage: LocalStorage, tmp_path
 
 @pytest.fixture(params=["local", "memory"])
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return LocalStorage(tmp_path / "storage") if request.param == "local" else MemoryStorage()
+    return local_storage(tmp_path) if request.param == "local" else MemoryStorage()
 
 
 async def test_size_and_a_fetched_copy(either: Storage, tmp_path: Path) -> None:
@@ -129,7 +139,7 @@ async def test_fetch_that_fails_leaves_no_file(storage: LocalStorage, tmp_path: 
 
 async def test_event_loop_does_not_look_at_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One on a network disk that hangs would make every request wait."""
-    storage, looked = LocalStorage(tmp_path / "storage"), set[int]()
+    storage, looked = local_storage(tmp_path), set[int]()
     source = tmp_path / "source"
     source.write_bytes(b"bytes")
     lstat = os.lstat
@@ -146,3 +156,100 @@ async def test_event_loop_does_not_look_at_folders(tmp_path: Path, monkeypatch: 
         assert (await storage.read("a/b", "key", 0, 5)).first == b"bytes"
         assert await storage.remove("a/b", "key")
     assert looked and threading.get_ident() not in looked
+
+
+async def test_file_that_has_become_shorter_is_an_error_and_not_an_answer_without_its_bytes(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    await storage.put("a/b", KEY, source(tmp_path, b"0123456789"))
+    os.truncate(tmp_path / "storage/a/b" / KEY, 0)
+    with pytest.raises(StorageError, match="shorter"):
+        await storage.read("a/b", KEY, 0, 10)
+
+
+async def test_folder_that_another_put_is_making_is_synced_before_it_is_used(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first put is held in its sync of the entry of the bucket: the second may not trust that entry."""
+    root, held, go = tmp_path / "storage", threading.Event(), threading.Event()
+    synced = list[Path]()
+    sync_folder = durable_files.sync_folder
+
+    def slowly(folder: Path) -> None:
+        if folder == root and not held.is_set():
+            held.set()
+            assert go.wait(30)
+        sync_folder(folder)
+        synced.append(folder)
+
+    monkeypatch.setattr(durable_files, "sync_folder", slowly)
+    data = source(tmp_path, b"x")
+    async with anyio.create_task_group() as group:
+        group.start_soon(storage.put, "bucket", "first", data)
+        await anyio.to_thread.run_sync(held.wait, 30)
+        await storage.put("bucket", "second", data)
+        assert root in synced
+        go.set()
+
+
+async def test_folder_that_was_removed_is_made_again(storage: LocalStorage, tmp_path: Path) -> None:
+    data = source(tmp_path, b"x")
+    await storage.put("a/b", KEY, data)
+    shutil.rmtree(tmp_path / "storage/a")
+    await storage.put("a/b", KEY, data)
+    assert await read(storage, 0, 1) == b"x"
+
+
+async def test_storage_folder_is_never_made(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "mount" / "storage")
+    with pytest.raises(StorageAway):
+        await storage.put("a", KEY, source(tmp_path, b"x"))
+    assert not (tmp_path / "mount").exists()
+
+
+async def test_folder_of_another_service_takes_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    root, data = tmp_path / "storage", source(tmp_path, b"x")
+    mark(root, "ours")
+    ours, theirs = LocalStorage(root, "ours"), LocalStorage(root, "theirs")
+    await ours.put("a", KEY, data)
+    with pytest.raises(StorageAway):
+        await theirs.put("a", KEY, data)
+    with pytest.raises(StorageAway):
+        await theirs.remove("a", KEY)
+    with pytest.raises(StorageAway):
+        assert [one async for one in theirs.everything()]
+    assert [one.key async for one in ours.everything()] == [KEY]
+    (root / MARKER).unlink()
+    with pytest.raises(StorageAway):
+        await ours.size("a", "nothing")
+    assert await ours.size("a", KEY) == 1
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Syncing the file hangs until the test is over, as on a disk that does not answer; set once one does."""
+    begun, over, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def hang(descriptor: int) -> None:
+        begun.set()
+        assert over.wait(30)
+        fsync(descriptor)
+
+    monkeypatch.setattr(local, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(os, "fsync", hang)
+    yield begun
+    over.set()
+
+
+async def test_put_that_hangs_is_left_behind_and_its_file_gets_no_name(
+    storage: LocalStorage, tmp_path: Path, hung: threading.Event
+) -> None:
+    folder = tmp_path / "storage/a/processed/large"
+    folder.mkdir(parents=True)
+    storage._folders._synced.update(folder.parents, [folder])
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(storage.put, "a", KEY, source(tmp_path, b"x"))
+            await anyio.to_thread.run_sync(hung.wait, 10)
+            group.cancel_scope.cancel()
+    assert not (folder / "x_large.webp").exists()

@@ -90,6 +90,10 @@ async def test_under_load_and_put_back_it_is_the_same_service(tmp_path: Path) ->
 
     await put_back(backup, tmp_path / "two")
     data = tmp_path / "two" / "data"
+    ids = {(tmp_path / "two" / "data" / name).read_text().split()[0] for name in ("instance", "storage/.instance")}
+    with closing(sqlite3.connect(data / "imgsvc.db")) as db:
+        ids.update(row[0] for row in db.execute("SELECT id FROM service_instance WHERE storage_marked"))
+    assert len(ids) == 1 and ids != {(tmp_path / "one" / "data" / "instance").read_text().split()[0]}
     assert {path.stat().st_mode & 0o777 for path in data.iterdir() if path.is_file()} == {0o600}
     assert {(data / name).read_text() for name in ("jwt_secret", "operator_token")} == {
         (tmp_path / "one" / "data" / name).read_text() for name in ("jwt_secret", "operator_token")
@@ -439,7 +443,7 @@ async def test_backup_of_an_earlier_version_is_put_back(tmp_path: Path) -> None:
             "DROP INDEX jobs_recent_of_status; CREATE INDEX jobs_by_status ON processing_jobs (status);"
             "DROP INDEX jobs_recent_failed; DROP INDEX windows_by_start; DROP INDEX windows_by_count;"
             "ALTER TABLE processing_jobs DROP COLUMN retried_at;"
-            "ALTER TABLE processing_jobs DROP COLUMN also_in; PRAGMA user_version = 1;"
+            "ALTER TABLE processing_jobs DROP COLUMN also_in; DROP TABLE service_instance; PRAGMA user_version = 1;"
         )
     trusted_again(backup, older)
     await put_back(older, tmp_path / "two")
@@ -577,3 +581,65 @@ async def test_files_of_a_backup_are_its_owner_s_alone(tmp_path: Path) -> None:
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "backup").rglob("*") if path.is_file()}
     assert modes == {0o600}
     assert now().isoformat()[:10] in (tmp_path / "backup" / "manifest.json").read_text()
+
+
+async def test_stray_files_in_a_backup_break_none_and_are_left_alone(tmp_path: Path) -> None:
+    """Of a file manager, or of a program that copies the backup on."""
+    backup = tmp_path / "backup"
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+        strays = [backup / "variants" / ".DS_Store", backup / "variants" / "a" / "Thumbs.db"]
+        for stray in strays:
+            stray.write_bytes(b"x")
+        for name in ("staged", "secrets"):
+            (backup / name / ".sync").mkdir()
+        (backup / "database-old").mkdir()
+        for _ in range(2):
+            assert (await backed_up(s, backup))["well"] is True
+        assert all(stray.exists() for stray in strays)
+
+
+class Stuck(LocalStorage):
+    """Removes nothing, and never answers."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked = 0
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        if not bucket.startswith(".health"):
+            self.asked += key.startswith("processed/large/")
+            await anyio.sleep_forever()
+        return False
+
+
+async def test_storage_that_hangs_is_left_alone_after_three_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgsvc.jobs.publish.WITHDRAW_SECONDS", 0.05)
+    storage = Stuck(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s:
+        images = await several(s, 8)
+        with s.parts.housekeeping._hold.holding():
+            for image_id in images:
+                await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
+        await s.parts.housekeeping.sweep()
+        assert storage.asked == 3
+
+
+async def test_backup_is_done_before_what_was_held_back_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage hangs: the next task need not wait for it."""
+    monkeypatch.setattr("imgsvc.jobs.publish.WITHDRAW_SECONDS", WAIT_SECONDS * 2)
+    storage = Stuck(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s:
+        first, _ = await several(s, 2)
+        with s.parts.housekeeping._hold.holding():
+            await s.http.delete(f"/api/v1/images/{first}", headers=s.bearer())
+        assert (await backed_up(s, tmp_path / "backup"))["well"] is True
+        with anyio.fail_after(WAIT_SECONDS):
+            while not storage.asked:
+                await anyio.sleep(0.01)
+        assert (await carried_out(s, "verify"))["state"] == "done"

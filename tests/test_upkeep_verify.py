@@ -225,6 +225,7 @@ async def test_task_ends_with_the_service(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["verify", "gc"])
 async def test_storage_that_can_not_be_asked(tmp_path: Path, verb: str) -> None:
     async with keeping(tmp_path) as s:
+        (tmp_path / "other").rmdir()
         (tmp_path / "other").write_bytes(b"a file in the folder's place")
         report = await carried_out(s, verb)
         assert report["state"] == "failed" and "listing failed" in report["error"]

@@ -25,8 +25,8 @@ def with_other(settings: Settings) -> "Starlette":
     return create_app(settings, Doubles(others=(other(settings),)))
 
 
-def both(settings: Settings) -> AbstractAsyncContextManager[Configured]:
-    return configured(settings, others=[other(settings)])
+def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[Configured]:
+    return configured(settings, others=[other(settings)], instance=instance)
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def key(image_id: str, size: str, bucket: str = "photos") -> str:
 
 def files(root: Path) -> set[str]:
     names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()} if root.is_dir() else set()
-    return {name for name in names if not name.startswith(".health/")}
+    return {name for name in names if not name.startswith((".health/", ".instance"))}
 
 
 async def variants(s: Service, image_id: str) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from ..http.operator_jobs import ListedJob, listed, shown
 from ..jobs.database import SchemaTooNew
 from ..jobs.hold import Hold
 from ..jobs.housekeeping import Housekeeping, NotRetryable
+from ..jobs.instance import InstanceMismatch
 from ..jobs.lock import DataFolderInUse
 from ..jobs.model import Job
 from ..jobs.writer import DatabaseUnavailable
@@ -21,7 +22,16 @@ from . import CommandFailed, failing_for
 from .running import Running, running
 
 T = TypeVar("T")
-EXPECTED = (CommandFailed, NotRetryable, DataFolderInUse, SchemaTooNew, DatabaseUnavailable, sqlite3.Error, OSError)
+EXPECTED = (
+    CommandFailed,
+    NotRetryable,
+    DataFolderInUse,
+    InstanceMismatch,
+    SchemaTooNew,
+    DatabaseUnavailable,
+    sqlite3.Error,
+    OSError,
+)
 LOCK_WAIT_SECONDS = 3.0  # for another command that looks into the same folder
 
 
@@ -76,7 +86,7 @@ class OfDataFolder:
 
     def retry(self, job_id: str) -> None:
         async def work(data: DataFolder) -> None:
-            async with configured(self._settings) as stores:
+            async with configured(self._settings, instance=data.instance) as stores:
                 housekeeping = Housekeeping.of(self._settings, data, stores.storages, Hold())
                 await housekeeping.retry((await _job(data, job_id)).job_id)
 

@@ -14,7 +14,8 @@ from ..http.operator_storage import StorageTask
 from ..jobs.database import SchemaTooNew
 from ..jobs.hold import Hold
 from ..jobs.housekeeping import Housekeeping
-from ..jobs.lock import DataFolderInUse
+from ..jobs.instance import InstanceMismatch
+from ..jobs.lock import BRIEF_SECONDS, DataFolderInUse
 from ..settings import Settings
 from ..storage.configured import configured
 from ..telemetry import logs
@@ -46,7 +47,10 @@ async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, 
 
 @asynccontextmanager
 async def _house(settings: Settings) -> AsyncIterator[House]:
-    async with open_data_folder(settings, lock_wait_seconds=0) as data, configured(settings) as stores:
+    async with (
+        open_data_folder(settings, lock_wait_seconds=BRIEF_SECONDS) as data,
+        configured(settings, instance=data.instance) as stores,
+    ):
         hold = Hold()
         housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
         yield House.of(settings, data, stores.storages, housekeeping, hold)
@@ -93,6 +97,6 @@ async def _restored(settings: Settings, source: Path, show: Show, force: bool, d
 
 def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself says what it did
-    with failing_for(DataFolderInUse, SchemaTooNew, OSError):
+    with failing_for(DataFolderInUse, InstanceMismatch, SchemaTooNew, OSError):
         found: dict[str, Any] = asyncio.run(work())
     return found

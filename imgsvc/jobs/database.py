@@ -13,7 +13,12 @@ import anyio.to_thread
 
 from .sql import QUERIES, Timed, script, untimed
 
-MIGRATIONS = ("schema.sql", "schema_2.sql", "schema_3.sql")  # user_version n means that the first n have run
+MIGRATIONS = (
+    "schema.sql",
+    "schema_2.sql",
+    "schema_3.sql",
+    "schema_4.sql",
+)  # user_version n means that the first n have run
 BUSY_SECONDS = 10.0
 READERS = 4
 LOG_BYTES = 64 << 20  # a log that grew beside a snapshot is cut back to this once all of it is in the database

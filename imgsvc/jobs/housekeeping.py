@@ -1,6 +1,7 @@
 """Removing what nobody needs any more: the second chance of everything that a crash or a full disk cut short."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
 PAGE = 100  # rows looked at in one query
+REFUSALS = 3  # a storage that has failed so often in a row is left alone until the next sweep: each may take 20 s
 
 
 class NotRetryable(Exception):
@@ -58,6 +60,7 @@ class Housekeeping:
         self._source_kept = source_kept
         self._events_kept = events_kept
         self._hold = hold or Hold()
+        self._wanted = anyio.Event()
         self.removing = anyio.Lock()
 
     @classmethod
@@ -86,8 +89,14 @@ class Housekeeping:
 
     async def run(self) -> None:
         while True:
+            self._wanted = anyio.Event()
             await self.sweep()
-            await anyio.sleep(EVERY_SECONDS)
+            with anyio.move_on_after(EVERY_SECONDS):
+                await self._wanted.wait()
+
+    def sweep_soon(self) -> None:
+        """Let `run` begin its next sweep as soon as the present one is over."""
+        self._wanted.set()
 
     async def sweep(self) -> None:
         """Finish what was cut short, and drop what was kept long enough. What fails keeps nothing else from it."""
@@ -111,15 +120,27 @@ class Housekeeping:
             pass
 
     async def _finish_removals(self) -> None:
-        if self._hold.active:
-            return
+        """`removing` is held for one row at a time, since deletions and retries wait for it."""
+        refusals: Counter[str] = Counter()
         after = ""
-        while jobs := await self._table.leftovers(after, PAGE):
+        while not self._hold.active and (jobs := await self._table.leftovers(after, PAGE)):
             for listed in jobs:
                 after = listed.job_id
                 async with self.removing:
                     for job in await self._table.leftover(listed.job_id):
-                        await self.remove_files(job)
+                        await self._finish_removal(job, refusals)
+
+    async def _finish_removal(self, job: Job, refusals: Counter[str]) -> None:
+        """`refusals` counts by backend how often in a row files could not be removed."""
+        if self._hold.active:
+            return
+        await self._remove_source(job)
+        if refusals[job.storage_backend] >= REFUSALS:
+            return
+        _, confirmed = await self._remove_variants(job)
+        refusals[job.storage_backend] = 0 if confirmed else refusals[job.storage_backend] + 1
+        if refusals[job.storage_backend] == REFUSALS:
+            log.warning("removals_put_off", backend=job.storage_backend, failures=REFUSALS)
 
     async def retry(self, job_id: str) -> Job:
         """Let a failed job begin anew, with all its attempts and a new turn. Call when its last run is over.
@@ -153,20 +174,26 @@ class Housekeeping:
         """
         if self._hold.active:
             return await self._count(job)
-        removed = 0
-        if job.staging_path and (job.deleted_at or job.status == "completed" or not job.retryable):
-            found, confirmed = await self._unlink(job.staging_path)
-            removed += found
-            if confirmed:
-                await self._table.source_removed(job)
-        if job.deleted_at or job.status == "failed":
-            found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
-            removed += found
-            if job.also_in:  # a move was cut short; its copies are not files of their own
-                confirmed &= (await withdraw(self._storages[job.also_in], job, job.paths.values()))[1]
-            if confirmed:
-                await self._table.variants_removed(job)
-        return removed
+        return await self._remove_source(job) + (await self._remove_variants(job))[0]
+
+    async def _remove_source(self, job: Job) -> int:
+        if not job.staging_path or not (job.deleted_at or job.status == "completed" or not job.retryable):
+            return 0
+        found, confirmed = await self._unlink(job.staging_path)
+        if confirmed:
+            await self._table.source_removed(job)
+        return found
+
+    async def _remove_variants(self, job: Job) -> tuple[int, bool]:
+        """How many there were, and whether none is left."""
+        if not (job.deleted_at or job.status == "failed"):
+            return 0, True
+        found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
+        if job.also_in:  # a move was cut short; its copies are not files of their own
+            confirmed &= (await withdraw(self._storages[job.also_in], job, job.paths.values()))[1]
+        if confirmed:
+            await self._table.variants_removed(job)
+        return found, confirmed
 
     async def _count(self, job: Job) -> int:
         staged = await anyio.to_thread.run_sync((self._staging / job.staging_path).is_file) if job.staging_path else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 
 POLL_SECONDS = 0.05
+BRIEF_SECONDS = 0.2  # for a command that won't wait for a service: `holder` of another one has the lock for a moment
 NAME = "lock"
 RESTORING = "restoring"  # a file: a backup is being put back here, and the database comes last
 

@@ -187,6 +187,25 @@ SELECT * FROM processing_jobs WHERE job_id = :job_id AND deleted_at IS NULL
 -- name: job_of_image
 SELECT * FROM processing_jobs WHERE image_id = :image_id AND deleted_at IS NULL
 
+-- name: instance
+SELECT id, storage_marked FROM service_instance
+
+-- name: set_instance
+INSERT INTO service_instance (one, id) VALUES (1, :id)
+ON CONFLICT (one) DO UPDATE SET id = excluded.id, storage_marked = 0
+
+-- name: mark_storage
+-- A local storage folder has got the id: from now on one without it is not ours.
+UPDATE service_instance SET storage_marked = 1
+
+-- name: any_job
+SELECT 1 FROM processing_jobs LIMIT 1
+
+-- name: any_local
+-- Before the storage folder has got the id, so once in the life of a database.
+SELECT 1 FROM processing_jobs
+WHERE storage_backend = 'local' AND status = 'completed' AND deleted_at IS NULL LIMIT 1
+
 -- name: touch
 -- A real write for the health check, which leaves nothing: see `untouch`.
 INSERT INTO image_upload_events (event_type, created_at) VALUES ('health', :now)

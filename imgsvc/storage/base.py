@@ -23,7 +23,21 @@ class NotStored(StorageError):
 
 
 class StorageBusy(StorageError):
-    """This process has run out of something for a moment (open files): nothing is wrong with the storage."""
+    """Not now: what is to be stored waits and is tried again, and no attempt of its job is counted.
+
+    This process has run out of open files, for one.
+    """
+
+
+class StorageAway(StorageBusy):
+    """The folder is not there, or is not the one that this service wrote to: its disk is not mounted, most likely."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            "The storage folder does not hold this service's id: is its disk mounted? "
+            "For a new folder: imgsvc storage adopt.",
+        )
 
 
 class StorageNotConfigured(StorageError):

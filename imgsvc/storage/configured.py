@@ -61,14 +61,19 @@ class Configured:
 
 @asynccontextmanager
 async def configured(
-    settings: Settings, told: Told | None = None, double: Storage | None = None, others: Sequence[Storage] = ()
+    settings: Settings,
+    told: Told | None = None,
+    double: Storage | None = None,
+    others: Sequence[Storage] = (),
+    *,
+    instance: str | None = None,
 ) -> AsyncIterator[Configured]:
-    """S3 only where it has a bucket. `told` hears of every operation.
+    """S3 only where it has a bucket. `told` hears of every operation. The local folder must hold the id `instance`.
 
     `double` takes the place of the active one, and `others` are there too.
     """
     async with AsyncExitStack() as stack:
-        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path)}
+        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance)}
         if settings.s3.bucket:
             module = await anyio.to_thread.run_sync(importlib.import_module, f"{__package__}.s3")
             found["s3"] = await stack.enter_async_context(module.s3_storage(settings.s3))

@@ -4,49 +4,84 @@ import errno
 import os
 import shutil
 import stat
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-import anyio
-import anyio.to_thread
-
-from .base import Blob, NotStored, StorageBusy, StorageError, Stored
+from .base import Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
+from .bounded_threads import BoundedThreads
+from .durable_files import DurableFolders, partial_of, sync_folder
+from .instance_marker import MARKER, marker_of
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
 THREADS = 16
 LISTED = 500  # files that one visit to a thread lists
 HEALTH = ".health"
+OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
+LINGER_SECONDS = 2.0  # a change that is cancelled is waited for, unless the disk does not answer
 
 
 class LocalStorage:
+    """Raises StorageAway, and changes nothing, where the folder does not hold `instance` (None: not looked at).
+
+    The folder itself is never made here: where a disk is not mounted, its place would be taken for the disk.
+    """
+
     name = "local"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, instance: str | None = None) -> None:
         self._root = root
-        self._threads = anyio.CapacityLimiter(THREADS)
+        self._instance = instance
+        self._folders = DurableFolders(root)
+        self._threads = BoundedThreads(THREADS)
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
+        left = threading.Event()  # set once nobody waits any more: then nothing gets its name
         try:
-            await anyio.to_thread.run_sync(_put, self._root, bucket, key, source, limiter=self._threads)
+            await self._threads.run(partial(self._put, bucket, key, source, left), linger_seconds=LINGER_SECONDS)
         except OSError as error:
             kind = StorageBusy if error.errno in (errno.EMFILE, errno.ENFILE) else StorageError
             raise kind(f"writing failed: {error.strerror}") from error
+        except BaseException:
+            left.set()
+            raise
+
+    def _put(self, bucket: str, key: str, source: Path, left: threading.Event) -> None:
+        self._require_marker()
+        target = _path(self._root, bucket, key)
+        try:
+            _put(target, self._folders, source, left)
+        except FileNotFoundError:
+            self._folders.forget()
+            if not source.exists():
+                raise
+            _put(target, self._folders, source, left)
 
     async def remove(self, bucket: str, key: str) -> bool:
+        def remove() -> bool:
+            self._require_marker()  # what is not found here may well be on the disk that is not mounted
+            return _remove(self._root, bucket, key)
+
         try:
-            return await anyio.to_thread.run_sync(_remove, self._root, bucket, key, limiter=self._threads)
+            return await self._threads.run(remove, linger_seconds=LINGER_SECONDS)
         except OSError as error:
             raise StorageError(f"removing failed: {error.strerror}") from error
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
+        def read() -> tuple[bytes, BinaryIO | None]:
+            try:
+                return _read_first(self._root, bucket, key, start, length)
+            except FileNotFoundError:
+                self._require_marker()
+                raise
+
         try:
-            first, stream = await anyio.to_thread.run_sync(
-                _read_first, self._root, bucket, key, start, length, limiter=self._threads
-            )
+            first, stream = await self._threads.run(read, dispose=_close)
         except FileNotFoundError:
             raise NotStored(key) from None
         except OSError as error:
@@ -58,38 +93,63 @@ class LocalStorage:
             return
         with stream:
             while left > 0:
-                chunk = await anyio.to_thread.run_sync(stream.read, min(CHUNK, left), limiter=self._threads)
+                chunk = await self._threads.run(partial(stream.read, min(CHUNK, left)))
                 if not chunk:
                     return
                 left -= len(chunk)
                 yield chunk
 
     async def size(self, bucket: str, key: str) -> int | None:
+        def size() -> int | None:
+            found = _size(self._root, bucket, key)
+            if found is None:
+                self._require_marker()
+            return found
+
         try:
-            return await anyio.to_thread.run_sync(_size, self._root, bucket, key, limiter=self._threads)
+            return await self._threads.run(size)
         except OSError as error:
             raise StorageError(f"looking failed: {error.strerror}") from error
 
     async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
+        def fetch() -> None:
+            try:
+                _fetch(self._root, bucket, key, target)
+            except FileNotFoundError:
+                self._require_marker()
+                raise
+
         try:
-            await anyio.to_thread.run_sync(_fetch, self._root, bucket, key, target, limiter=self._threads)
+            await self._threads.run(fetch, linger_seconds=LINGER_SECONDS)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and error.filename == str(self._root / bucket / key):
                 raise NotStored(key) from None
             raise StorageError(f"copying failed: {error.strerror}") from error
 
     async def everything(self) -> AsyncIterator[Stored]:
-        files = _files(self._root)
-        while page := await anyio.to_thread.run_sync(self._page, files, limiter=self._threads):
+        files = files_below(self._root)
+        while page := await self._threads.run(partial(self._page, files)):
             for one in page:
                 yield one
 
     async def services(self) -> list[str]:
-        """A folder is one service's."""
+        """A folder is one service's, by its marker."""
         return []
+
+    def _require_marker(self) -> None:
+        if self._instance is None:
+            if not self._root.is_dir():
+                raise StorageAway(f"{self._root} is not there")
+            return
+        found = marker_of(self._root)
+        if found != self._instance:
+            words = f"has the id {found}" if found else "has no id"
+            raise StorageAway(f"{self._root} {words} instead of this service's, {self._instance}")
 
     def _page(self, files: Iterator[tuple[str, os.stat_result]]) -> list[Stored]:
         try:
+            if self._instance is not None:
+                self._require_marker()
             return [self._stored(path, found) for path, found in islice(files, LISTED)]
         except OSError as error:
             raise StorageError(f"listing failed: {error.strerror}") from error
@@ -111,49 +171,27 @@ def _path(root: Path, bucket: str, key: str) -> Path:
     return path
 
 
-def _put(root: Path, bucket: str, key: str, source: Path) -> None:
+def _put(target: Path, folders: DurableFolders, source: Path, left: threading.Event) -> None:
     """Temporary name, write, fsync, rename, fsync the folder; after a failed fsync nothing of the file is kept."""
-    target = _path(root, bucket, key)
-    _make_folders(target.parent, root)
-    partial = _partial(target)
+    folders.make(target.parent)
+    unnamed = partial_of(target)
     try:
-        with source.open("rb") as reader, partial.open("wb") as writer:
+        with source.open("rb") as reader, unnamed.open("wb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK)
             writer.flush()
             os.fsync(writer.fileno())
-        partial.replace(target)
+        if left.is_set():
+            raise TimeoutError(errno.ETIMEDOUT, "the storage answered too late")
+        unnamed.replace(target)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        unnamed.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
 
 
-def _make_folders(folder: Path, root: Path) -> None:
-    """Create `folder` and its parents, each durable in its own parent before it is used."""
-    if folder.is_dir():
-        return
-    if folder != root:
-        _make_folders(folder.parent, root)
-    folder.mkdir(exist_ok=True, parents=folder == root)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _partial(target: Path) -> Path:
-    """Named after the target, so that a replay of an interrupted put overwrites it and nothing stays behind."""
-    return target.with_name(f".{target.name}.partial")
-
-
 def _remove(root: Path, bucket: str, key: str) -> bool:
     target, found = _path(root, bucket, key), False
-    for path in (_partial(target), target):
+    for path in (partial_of(target), target):
         try:
             path.unlink()
             found = True
@@ -169,6 +207,8 @@ def _remove(root: Path, bucket: str, key: str) -> bool:
 def _read_first(root: Path, bucket: str, key: str, start: int, length: int) -> tuple[bytes, BinaryIO | None]:
     stream = _path(root, bucket, key).open("rb")
     try:
+        if os.fstat(stream.fileno()).st_size < start + length:
+            raise StorageError("the file is shorter than it was")  # an answer with its length could not be kept
         stream.seek(start)
         first = stream.read(min(CHUNK, length))
     except BaseException:
@@ -178,6 +218,11 @@ def _read_first(root: Path, bucket: str, key: str, start: int, length: int) -> t
         stream.close()
         return first, None
     return first, stream
+
+
+def _close(found: tuple[bytes, BinaryIO | None]) -> None:
+    if found[1]:
+        found[1].close()
 
 
 def _size(root: Path, bucket: str, key: str) -> int | None:
@@ -200,7 +245,7 @@ def _fetch(root: Path, bucket: str, key: str, target: Path) -> None:
             raise
 
 
-def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+def files_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every file below `root`, whatever comes and goes meanwhile; no folder is held in memory."""
     folders = [str(root)]
     while folders:
@@ -210,6 +255,8 @@ def _files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 if entry.is_dir(follow_symlinks=False):
                     if folder != str(root) or entry.name != HEALTH:
                         folders.append(entry.path)
+                    continue
+                if folder == str(root) and entry.name in OWN_FILES:
                     continue
                 with suppress(FileNotFoundError):
                     yield entry.path, entry.stat(follow_symlinks=False)

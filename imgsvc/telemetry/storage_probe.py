@@ -1,35 +1,52 @@
 """Does the storage still take, give and remove? Under `.health`, which holds nobody's picture."""
 
 import time
+from collections.abc import Awaitable, Callable
 from math import inf
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from ..storage.base import NotStored, Storage, StorageError
+from ..storage.base import NotStored, Storage, StorageAway, StorageError
 
 PROVE_EVERY_SECONDS = {"s3": 300.0}  # where each request is paid for, a read has to do between two proofs
 PROBE = b"ok"
+REMOVAL_SECONDS = 2.0  # that the removal may still take when the check is over or the service stops
 
 
 class StorageProbe:
-    """`file` is written here and put there. `instance` tells the services apart that share a storage."""
+    """`file` is written here and put there. `instance` tells the services apart that share a storage.
 
-    def __init__(self, storage: Storage, file: Path, instance: str) -> None:
+    `claim` is tried where the folder does not hold this service's id: it may never have got one.
+    """
+
+    def __init__(
+        self, storage: Storage, file: Path, instance: str, claim: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._storage = storage
         self._file = file
+        self._claim = claim
         self._every = PROVE_EVERY_SECONDS.get(storage.name, 0.0)
         self._bucket = f".health/{instance}" if self._every else ".health"
         self._proved = -inf
 
     async def check(self) -> str:
         """What was done, in words. Raises StorageError or OSError; then the next check does it all again."""
+        try:
+            return await self._check()
+        except StorageAway:
+            if self._claim is None:
+                raise
+            await self._claim()
+            return await self._check()
+
+    async def _check(self) -> str:
         if not self._every:
             try:
                 await self._put_and_read()
             finally:
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(REMOVAL_SECONDS, shield=True):
                     await self._remove()
             return "written, read and removed"
         proved, self._proved = self._proved, -inf
@@ -50,7 +67,7 @@ class StorageProbe:
         return True
 
     async def _put_and_read(self) -> None:
-        await anyio.to_thread.run_sync(self._file.write_bytes, PROBE)
+        await anyio.to_thread.run_sync(self._file.write_bytes, PROBE, abandon_on_cancel=True)
         await self._storage.put(self._bucket, "probe", self._file)
         await self._read()
 

@@ -24,7 +24,8 @@ from ..jobs.inventory import Inventory
 from ..jobs.model import Job, as_text, now
 from ..settings import MEGABYTE
 from ..storage.base import NotStored, StorageError
-from .backup_folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, partial_of, settle, write
+from ..storage.durable_files import partial_of, write_file
+from .backup_folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, settle
 from .house import House, Variant, digest_of, side_by_side, source_needed, unfinished, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
 from .prune import prune
@@ -54,7 +55,7 @@ async def backup(
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UpkeepFailed(f"The backup could not be written: {reason}. A former one is as it was.") from error
-    await house.housekeeping.sweep()  # what was held back
+    house.housekeeping.sweep_soon()  # what was held back; not waited for: the backup is complete
     return progress.found == 0
 
 
@@ -207,7 +208,7 @@ class Backup:
             with suppress(FileNotFoundError):
                 data = (self.house.settings.data / name).read_bytes()
                 found[name] = hashlib.sha256(data).hexdigest()
-                write(self.folder.secret(found[name]), data)
+                write_file(self.folder.secret(found[name]), data)
         return found
 
     async def _manifest(self, taken_at: str, database: Path, secrets: dict[str, str]) -> Manifest:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..storage.local import sync_folder
+from ..storage.durable_files import partial_of, sync_folder, write_file
 from .progress import UpkeepFailed
 
 FORMAT = 1
@@ -92,7 +92,7 @@ class BackupFolder:
             if any(self.root.iterdir()):
                 raise UpkeepFailed(f"{self.root} is neither empty nor a backup of imgsvc: name another folder.")
             self.root.chmod(0o700)
-            write(self.root / MARKER, WORDS.encode())
+            write_file(self.root / MARKER, WORDS.encode())
         for name in (VARIANTS, STAGED, SECRETS):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         self.drop_databases(self.manifest().database if (self.root / MANIFEST).is_file() else "")
@@ -100,7 +100,7 @@ class BackupFolder:
     def drop_databases(self, current: str) -> None:
         """All but one: a backup that fails every night must not fill its disk with copies."""
         for path in self.root.glob("database-*"):
-            if path.name != current:
+            if path.name != current and not path.is_dir():
                 path.unlink(missing_ok=True)
 
     def manifest(self) -> Manifest:
@@ -119,19 +119,7 @@ class BackupFolder:
         return found
 
     def complete(self, manifest: Manifest) -> None:
-        write(self.root / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replace the file in one step, durably, readable for its owner only."""
-    partial = partial_of(path)
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+        write_file(self.root / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
 
 
 def settle(partial: Path, path: Path, mode: int = 0o600) -> None:
@@ -160,7 +148,3 @@ def make_folders(folder: Path, root: Path) -> None:
         make_folders(folder.parent, root)
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(folder.parent)
-
-
-def partial_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")

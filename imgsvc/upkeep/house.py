@@ -14,6 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ..jobs.hold import Hold
 from ..jobs.housekeeping import Housekeeping
+from ..jobs.instance import StorageClaim
 from ..jobs.inventory import Inventory
 from ..jobs.model import Job
 from ..jobs.table import Table
@@ -37,6 +38,7 @@ class House:
     housekeeping: Housekeeping
     hold: Hold
     instance: str  # the id by which this service is known in a storage that many may share
+    claim: StorageClaim
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class House:
             housekeeping,
             hold,
             data.instance,
+            data.claim,
         )
 
 

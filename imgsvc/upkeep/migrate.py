@@ -132,8 +132,11 @@ class Moving:
     async def _room(self, size: int) -> None:
         """A full disk would stop the service, uploads first. Raises UpkeepFailed."""
         storage = self.house.settings.storage
-        await anyio.to_thread.run_sync(lambda: storage.path.mkdir(parents=True, exist_ok=True))
-        free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
+        try:
+            await self.house.claim.claim()  # where no local image was ever, the folder may not have been made yet
+            free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
+        except OSError as error:
+            raise UpkeepFailed(f"The storage folder can't be used: {error.strerror}.") from error
         if free - size < storage.reserve_mb * MEGABYTE:
             raise UpkeepFailed(
                 f"The disk is full: {free // MEGABYTE} MB are free, and {storage.reserve_mb} MB kept in reserve."

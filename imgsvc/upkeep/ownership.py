@@ -1,17 +1,12 @@
 """Whose a stored file is. The one rule that checking, removing and backing up go by."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 from ..jobs.model import Job
 from ..storage.base import Stored
+from ..storage.keys import OURS
 
-UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-OURS = re.compile(
-    rf"(?P<bucket>.+)/(?P<key>processed/(?P<variant>[^/]+)/(?P<partial>\.)?(?P<image>{UUID})_(?P=variant)\.webp"
-    r"(?(partial)\.partial))"
-)
 Fate = Literal["kept", "leaving", "orphaned"]
 
 

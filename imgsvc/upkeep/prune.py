@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +27,7 @@ async def prune(folder: BackupFolder, inventory: Inventory, manifest: Manifest) 
 
 def _old_secrets(root: Path, current: set[str]) -> None:
     for path in (root / SECRETS).iterdir():
-        if path.name not in current:
+        if path.name not in current and not path.is_dir():
             path.unlink()
 
 
@@ -45,11 +46,13 @@ async def _variants(folder: BackupFolder, inventory: Inventory) -> None:
 async def _prune_variants(folder: BackupFolder, inventory: Inventory, batch: list[Stored]) -> None:
     placed = [(stored, Place.of(stored)) for stored in batch]
     owners = await inventory.owners(place.image_id for _, place in placed if place)
-    for stored, place in placed:
+    for _, place in placed:
         job = owners.get(place.image_id) if place and not place.partial else None
-        if place is None or job is None or place.variant not in job.ready or job.storage_bucket != place.bucket:
-            path = folder.variant(stored.bucket, stored.key)
-            await anyio.to_thread.run_sync(path.unlink)
+        if place is None:  # of a file manager, or of a program that copies backups on: not ours to judge or remove
+            continue
+        if job is None or place.variant not in job.ready or job.storage_bucket != place.bucket:
+            path = folder.variant(place.bucket, place.key)
+            await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
 
 
 async def _sources(folder: BackupFolder, inventory: Inventory) -> None:
@@ -57,7 +60,7 @@ async def _sources(folder: BackupFolder, inventory: Inventory) -> None:
 
     def remove() -> None:
         for path in (folder.root / STAGED).iterdir():
-            if path.name not in needed:
+            if path.name not in needed and not path.is_dir():
                 path.unlink()
 
     await anyio.to_thread.run_sync(remove)

@@ -10,24 +10,30 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import anyio.to_thread
 
 from ..jobs.database import MIGRATIONS, Readers
+from ..jobs.instance import write_id
 from ..jobs.inventory import Inventory
+from ..jobs.lock import BRIEF_SECONDS, RESTORING, data_folder_lock
 from ..jobs.lock import NAME as LOCK
-from ..jobs.lock import RESTORING, data_folder_lock
 from ..jobs.model import Job, now
+from ..jobs.sql import QUERIES
 from ..settings import Settings
 from ..storage.base import Storage, StorageError
-from ..storage.local import sync_folder
-from .backup_folder import BackupFolder, Manifest, copy, partial_of, write
+from ..storage.durable_files import partial_of, sync_folder, write_file
+from ..storage.instance_marker import mark
+from ..storage.local import OWN_FILES
+from .backup_folder import BackupFolder, Manifest, copy
 from .house import Variant, digest_of, fetched_digest, side_by_side, source_needed, variants_of
 from .progress import Finding, Kind, Progress, UpkeepFailed
 
 AT_ONCE = 4  # jobs
 LOCAL = "local"
+FIRST_WITH_ID = MIGRATIONS.index("schema_4.sql") + 1
 ASIDE = "replaced-"
 MOVING_WORDS = b"What was in this folder is being moved aside for a restore.\n"
 RESTORING_WORDS = b"A restore into this folder was begun and is not finished.\n"
@@ -52,7 +58,7 @@ async def restore(
                 progress.counts["in_the_way"] = len(found)
             return
         await anyio.to_thread.run_sync(lambda: settings.data.mkdir(mode=0o700, parents=True, exist_ok=True))
-        async with data_folder_lock(settings.data, 0):
+        async with data_folder_lock(settings.data, BRIEF_SECONDS):
             manifest = await restoring.check()
             await anyio.to_thread.run_sync(_make_room, settings, force)
             await restoring.put_back(manifest)
@@ -126,8 +132,9 @@ class Restore:
         return held
 
     async def put_back(self, manifest: Manifest) -> None:
-        data = self.settings.data
+        data, instance = self.settings.data, str(uuid4())
         staging, scratch = data / "staging", data / "scratch"
+        await anyio.to_thread.run_sync(mark, self.settings.storage.path, instance)
         for folder in (staging, scratch):
             await anyio.to_thread.run_sync(partial(folder.mkdir, mode=0o700, exist_ok=True))
         absent = set(manifest.absent)
@@ -148,7 +155,8 @@ class Restore:
             await side_by_side(Inventory(readers).jobs(self.progress.looked), one, AT_ONCE)
         for name, digest in manifest.secrets.items():
             await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
-        await self._put_database(manifest)
+        await anyio.to_thread.run_sync(write_id, data, instance, False)
+        await self._put_database(manifest, instance)
 
     async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
         """Store it and read it back, unless a former try has stored it already."""
@@ -162,12 +170,13 @@ class Restore:
         if await fetched_digest(scratch, storage, variant) != variant.digest:
             raise UpkeepFailed(f"{variant.path} was written and reads differently: check the disk.")
 
-    async def _put_database(self, manifest: Manifest) -> None:
+    async def _put_database(self, manifest: Manifest, instance: str) -> None:
         path = self.settings.database.path
         await anyio.to_thread.run_sync(copy, self.folder.database(manifest.database), path)
         if await digest_of(path) != manifest.database_sha256:
             await anyio.to_thread.run_sync(path.unlink)
             raise UpkeepFailed("The database was written and reads differently: check the disk.")
+        await anyio.to_thread.run_sync(_name_anew, path, instance)
         await anyio.to_thread.run_sync((self.settings.data / RESTORING).unlink)
         await anyio.to_thread.run_sync(sync_folder, self.settings.data)
 
@@ -192,6 +201,15 @@ def _check_schema(database: Path) -> None:
             raise UpkeepFailed("The backup is damaged: SQLite finds faults in its database.")
 
 
+def _name_anew(database: Path, instance: str) -> None:
+    """What was backed up may still run elsewhere: this is another service. An older schema gets the id at its start."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = FULL")
+        if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_ID:
+            db.execute(QUERIES["set_instance"], {"id": instance})
+            db.execute(QUERIES["mark_storage"])
+
+
 def _make_room(settings: Settings, force: bool) -> None:
     """An empty data folder, marked. Raises UpkeepFailed when there is something that was not to be moved aside.
 
@@ -209,7 +227,7 @@ def _make_room(settings: Settings, force: bool) -> None:
         for path in found:
             if os.path.ismount(path):
                 raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
-        write(marker, MOVING_WORDS)
+        write_file(marker, MOVING_WORDS)
         aside = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
         for path in found:
             if path.parent == data:
@@ -217,7 +235,7 @@ def _make_room(settings: Settings, force: bool) -> None:
                 path.rename(data / aside / path.name)
             else:
                 path.rename(path.with_name(f"{path.name}.{aside}"))
-    write(marker, RESTORING_WORDS)
+    write_file(marker, RESTORING_WORDS)
 
 
 def _in_the_way(settings: Settings) -> list[Path]:
@@ -237,4 +255,6 @@ def _occupies(path: Path) -> bool:
 
 
 def _holds_files(folder: Path) -> bool:
-    return any(not path.is_dir() for path in folder.rglob("*"))
+    """An empty storage folder has its marker all the same."""
+    own = {Path(name) for name in OWN_FILES}
+    return any(not path.is_dir() and path.relative_to(folder) not in own for path in folder.rglob("*"))

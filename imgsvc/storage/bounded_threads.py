@@ -1,0 +1,118 @@
+"""File work in threads that may hang: on a disk that does not answer a thread can't be ended, only left behind."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+T = TypeVar("T")
+
+
+class BoundedThreads:
+    """At most `most` threads at a time; one that was left behind counts until it ends."""
+
+    def __init__(self, most: int) -> None:
+        self._limiter = anyio.CapacityLimiter(most)
+        self._unlimited = anyio.CapacityLimiter(math.inf)
+
+    async def run(
+        self, work: Callable[[], T], *, linger_seconds: float = 0, dispose: Callable[[T], None] | None = None
+    ) -> T:
+        """The result of `work`. A cancellation waits up to `linger_seconds` for it, then leaves the thread behind.
+
+        `dispose` gets a result that has come too late. Raises what `work` raises.
+        """
+        borrower = object()
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except anyio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(borrower)
+        loop = asyncio.get_running_loop()
+
+        def release() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, borrower)
+
+        visit = _Visit(work, release, dispose)
+        try:
+            found = await (self._lingering(visit, linger_seconds) if linger_seconds else self._begun(visit))
+        except BaseException:
+            if not visit.leave():
+                self._limiter.release_on_behalf_of(borrower)
+            raise
+        self._limiter.release_on_behalf_of(borrower)
+        return found
+
+    async def _begun(self, visit: "_Visit[T]") -> T:
+        return await anyio.to_thread.run_sync(visit, abandon_on_cancel=True, limiter=self._unlimited)
+
+    async def _lingering(self, visit: "_Visit[T]", seconds: float) -> T:
+        shield, found, failures = anyio.CancelScope(shield=True), list[T](), list[Exception]()
+
+        async def watch() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                shield.deadline = anyio.current_time() + seconds
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            with shield:
+                try:
+                    found.append(await self._begun(visit))
+                except Exception as error:  # raised here it would come out in a group
+                    failures.append(error)
+            group.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        if not found:  # left behind: the cancellation that led to it is raised here
+            await anyio.lowlevel.checkpoint()
+        return found[0]
+
+
+class _Visit(Generic[T]):
+    """One piece of work in a thread, which its caller may leave behind at any moment."""
+
+    def __init__(self, work: Callable[[], T], release: Callable[[], None], dispose: Callable[[T], None] | None) -> None:
+        self._work = work
+        self._release = release
+        self._dispose = dispose
+        self._lock = threading.Lock()
+        self._running = self._left = False
+        self._found: list[T] = []
+
+    def __call__(self) -> T:
+        with self._lock:
+            if self._left:
+                raise RuntimeError("left behind before it began")
+            self._running = True
+        found: list[T] = []
+        try:
+            found.append(self._work())
+        finally:
+            with self._lock:
+                self._running, left = False, self._left
+                if not left:
+                    self._found = found
+            if left:
+                self._drop(found)
+                self._release()
+        return found[0]
+
+    def leave(self) -> bool:
+        """Whether the thread still works, and so will release its place by itself."""
+        with self._lock:
+            self._left, found = True, self._found
+            self._found = []
+        self._drop(found)
+        return self._running
+
+    def _drop(self, found: list[T]) -> None:
+        if found and self._dispose:
+            self._dispose(found[0])
