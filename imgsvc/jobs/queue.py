@@ -25,6 +25,9 @@ PUBLISHING = 8  # runs that may be on their way into storage while their lanes g
 LOOK_AGAIN_SECONDS = 1.0  # after the database refused a claim
 LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set meanwhile
 RECORDING_SECONDS = 5.0
+# Beyond the estimate, which is what honest files of each kind were measured to need: for other builds of the codecs.
+RESERVE_FACTOR = 1.1
+RESERVE_EXTRA = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,10 @@ class LaneState:
 
 @dataclass(slots=True)
 class Memory:
-    """Bytes that the lanes of one kind may use together, beyond their idle size."""
+    """Bytes that the lanes of one kind may use together, beyond their idle size.
+
+    What is reserved for a job is also the ceiling that its worker gets: all ceilings together stay within `total`.
+    """
 
     total: int
     used: int = 0
@@ -52,9 +58,15 @@ class Memory:
     def free(self) -> int:
         return self.total - self.used
 
+    @property
+    def largest(self) -> int:
+        """The largest estimate whose reserve is free; all of it can be had by one job that runs alone."""
+        return int((self.free - RESERVE_EXTRA) / RESERVE_FACTOR) if self.used else self.total
+
     def reserve(self, job: Job, queue: QueueName) -> int:
-        """Take what the job is estimated to need, or everything if nothing may run beside it; returns the bytes."""
-        needs = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
+        """Take what the job may use at most, or everything if nothing may run beside it; returns the bytes."""
+        estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
+        needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
         if queue == "renders" and runs_alone(deaths=job.deaths, starts=job.starts - 1):
             needs = max(needs, self.free)
         self.used += needs
@@ -211,7 +223,7 @@ class Queue:
                 self._open_runs += 1  # the claim may succeed while `stop` counts
                 try:
                     claimed = await self._table.claim(
-                        side.queue, side.memory.free, nothing_running=not side.memory.running
+                        side.queue, side.memory.largest, nothing_running=not side.memory.running
                     )
                     if isinstance(claimed, Job):
                         return self._begin(side, claimed)

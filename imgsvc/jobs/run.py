@@ -21,11 +21,10 @@ from .writer import DatabaseUnavailable
 
 log = structlog.get_logger()
 
-CEILING_FACTOR = 1.5  # of the estimate: the ceiling is for what runs away, admission for what is normal
-CEILING_EXTRA = 64 * 1024 * 1024
 RECORD_AGAIN_SECONDS = 1.0
-PREVIEW_SECONDS = 4.0  # measured: 10 ms for 6 MP, 0.8 s for a progressive 50 MP, here
-PREVIEW_SECONDS_PER_MEGAPIXEL = 0.1
+# Ten and more times what the dearest file on the preview lane takes here (`imaging.limits.has_cheap_preview`): 0.1 s.
+PREVIEW_SECONDS = 2.0
+PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 
 Made = Callable[[str, float], None]  # told the name of a variant, and the seconds that making it took
 
@@ -88,7 +87,6 @@ class Run:
 
     def _task(self) -> Task:
         job = self.job
-        estimate = (job.preview_bytes or 0) if self.is_preview else job.render_bytes
         return Task(
             kind="preview" if self.is_preview else "render",
             job_id=job.job_id,
@@ -100,7 +98,7 @@ class Run:
             done=tuple(job.paths) if job.preview == "done" else (),
             time_limit=self._time_limit(),
             sha256=job.sha256,
-            memory_ceiling=int(estimate * CEILING_FACTOR) + CEILING_EXTRA,
+            memory_ceiling=self.reserved_bytes,
         )
 
     def _time_limit(self) -> float:

@@ -26,7 +26,9 @@ log = structlog.get_logger()
 EndReason = Literal["died", "died_idle", "killed", "retired", "time_limit", "unusable_answer"]
 
 START_SECONDS = 60  # for a worker to come up on a box that is busy
-KILL_AFTER_SECONDS = 2  # past the deadline that the worker checks between two steps
+# Past the deadline that the worker checks between two steps and with every 64 KB that it decodes; everybody's
+# thumbnails wait for a preview.
+KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
 MAX_LINE = 1 << 20  # bytes of one answer
 LONGEST_SECONDS = 86_400  # that a worker may say one variant took
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
@@ -191,7 +193,7 @@ class ProcessLane:
                 log.error("worker_start_failed", lane=self.name, reason=str(error))
                 return Failure("internal_error", "No worker process could be started.")
             try:
-                with anyio.fail_after(task.time_limit + KILL_AFTER_SECONDS):
+                with anyio.fail_after(task.time_limit + KILL_AFTER_SECONDS[task.kind]):
                     answer = await self._ask(task)
             except TimeoutError:
                 await self._end("time_limit")
