@@ -25,6 +25,7 @@ AT_ONCE, LATER = Decision("retry"), Decision("retry", 60)
         ("storage_error", False, 9, 0, GIVE_UP),
         ("storage_error", False, 0, MAX_DEATHS, LATER),
         ("timeout", False, 0, 0, LATER),
+        ("timeout", False, 1, 0, GIVE_UP),
         ("timeout", False, 2, 0, GIVE_UP),
         ("unheard_of", False, 0, 0, LATER),
     ],
@@ -47,6 +48,14 @@ def test_runs_as_often_as_configured(max_attempts: int) -> None:
     while decide(failure, attempts=runs - 1, deaths=0, max_attempts=max_attempts, delay_seconds=0).outcome == "retry":
         runs += 1
     assert runs == max_attempts
+
+
+@pytest.mark.parametrize(("max_attempts", "runs"), [(1, 1), (2, 2), (5, 2)])
+def test_what_takes_too_long_runs_twice_at_most(max_attempts: int, runs: int) -> None:
+    failure, done = Failure("timeout", "A sentence."), 1
+    while decide(failure, attempts=done - 1, deaths=0, max_attempts=max_attempts, delay_seconds=0).outcome == "retry":
+        done += 1
+    assert done == runs
 
 
 def test_one_file_takes_no_more_workers_than_allowed() -> None:

@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import aiosqlite
 import anyio
 
 from imgsvc import Settings
 from imgsvc.jobs.changes import Blocked
 from imgsvc.jobs.database import Readers, open_for_writing
-from imgsvc.jobs.model import Job, NewJob, QueueName
+from imgsvc.jobs.model import Job, NewJob, QueueName, as_text, now
 from imgsvc.jobs.quota import Quota
 from imgsvc.jobs.retry import Decision, Failure
 from imgsvc.jobs.table import Table
@@ -145,6 +146,57 @@ async def test_after_a_death_the_job_runs_alone(tmp_path: Path) -> None:
         job = await t.claim("renders", GIGABYTE, nothing_running=True)
         assert isinstance(job, Job)
         assert (job.deaths, job.attempt_count) == (1, 1)
+
+
+async def test_what_took_too_long_goes_to_the_end_of_the_line(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for user in ("slow", "a", "a", "slow", "b"):
+            await accept(t, new_job(user))
+        slow = await claim(t)
+        assert slow.user_id == "slow"
+        assert await t.unsuccessful(slow, Failure("timeout", "It took too long."), Decision("retry"))
+        await accept(t, new_job("c"))
+        assert await t.release_due() == 1
+        order = [await claim(t) for _ in range(6)]
+        assert order[-1].job_id == slow.job_id
+        assert sorted(job.user_id or "" for job in order[:-1]) == ["a", "a", "b", "c", "slow"]
+        assert (order[-1].attempt_count, order[-1].preview) == (1, "none")
+
+
+async def test_another_failure_keeps_its_turn(tmp_path: Path) -> None:
+    async with table(tmp_path) as t:
+        for user in ("first", "a", "b"):
+            await accept(t, new_job(user))
+        first = await claim(t)
+        assert await t.unsuccessful(first, Failure("storage_error", "It was full."), Decision("retry"))
+        assert await t.release_due() == 1
+        assert (await claim(t)).job_id == first.job_id
+
+
+async def test_cheap_previews_go_before_dear_ones_that_came_just_before(tmp_path: Path) -> None:
+    megabyte = 1 << 20
+    async with table(tmp_path) as t:
+        dear = [new_job(f"user {number}", preview_bytes=60 * megabyte) for number in range(20)]
+        for new in dear:
+            await accept(t, new)
+        await accept(t, new_job("stranger", preview_bytes=17 * megabyte))
+        assert (await claim(t, "previews")).user_id == "stranger"
+        assert [(await claim(t, "previews")).job_id for _ in dear] == [new.job_id for new in dear]
+
+
+async def test_dear_previews_wait_a_bounded_time(tmp_path: Path) -> None:
+    megabyte = 1 << 20
+    async with table(tmp_path) as t:
+        dear, cheap = new_job("a", preview_bytes=60 * megabyte), new_job("b", preview_bytes=17 * megabyte)
+        await accept(t, dear)
+        await accept(t, cheap)
+
+        async def begin_earlier(db: aiosqlite.Connection) -> None:
+            earlier = as_text(now() - timedelta(seconds=2 * (60 - 17) + 5))
+            await db.execute("UPDATE processing_jobs SET created_at = ? WHERE job_id = ?", [earlier, dear.job_id])
+
+        await t._write(begin_earlier)
+        assert (await claim(t, "previews")).job_id == dear.job_id
 
 
 async def test_give_back_costs_neither_start_nor_attempt(tmp_path: Path) -> None:

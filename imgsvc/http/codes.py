@@ -193,7 +193,7 @@ CODES = {
     "timeout": Code(
         500,
         "Processing took longer than the time limit.",
-        "Further attempts follow by themselves. If the job failed after all of them, send a smaller image.",
+        "One further attempt follows, behind all that waits by then. If that fails too, send a smaller image.",
     ),
     "worker_crashed": Code(
         500, "The worker process died of this image, twice.", "The file is probably damaged on purpose. Save it anew."

@@ -128,7 +128,8 @@ async def drop_events(db: aiosqlite.Connection, before: datetime, limit: int) ->
 async def claim(
     db: aiosqlite.Connection, queue: QueueName, free_bytes: int, nothing_running: bool
 ) -> Claimed | Blocked | None:
-    row = await (await db.execute(QUERIES["next_waiting"], {"queue": queue})).fetchone()
+    query = "next_preview" if queue == "previews" else "next_waiting"
+    row = await (await db.execute(QUERIES[query], {"queue": queue})).fetchone()
     if row is None:
         return None
     waiting = Job.of(row)

@@ -28,6 +28,15 @@ VALUES (:event_type, :image_id, :job_id, :metadata, :created_at)
 -- name: next_waiting
 SELECT * FROM processing_jobs WHERE queue = :queue ORDER BY turn, created_at LIMIT 1
 
+-- name: next_preview
+-- Among the first of those whose turn it is, a dear preview lets cheap ones go first that come soon after it: within two
+-- seconds for each megabyte of its estimate, so that a stream of them can't hold it up for ever.
+SELECT * FROM processing_jobs WHERE job_id = (
+  SELECT job_id FROM (
+    SELECT job_id, turn, created_at, preview_bytes FROM processing_jobs
+    WHERE queue = 'previews' ORDER BY turn, created_at LIMIT 50)
+  ORDER BY turn, julianday(created_at) * 86400 + 2.0 * preview_bytes / 1048576, created_at LIMIT 1)
+
 -- name: claim
 UPDATE processing_jobs
 SET status = 'processing', queue = NULL, run = run + 1, starts = starts + 1, started_at = coalesce(started_at, :now)
@@ -91,8 +100,15 @@ WHERE job_id = :job_id AND status = 'failed' AND retryable = 1 AND deleted_at IS
 RETURNING *
 
 -- name: release_due
+-- What took too long before goes behind all that wait now, and behind its user's others.
 UPDATE processing_jobs
-SET status = 'pending', next_attempt_at = NULL, queue = iif(preview = 'wanted', 'previews', 'renders')
+SET status = 'pending', next_attempt_at = NULL, queue = iif(preview = 'wanted', 'previews', 'renders'),
+    turn = iif(error_code IS NOT 'timeout', turn, 1 + max(
+      coalesce((SELECT max(turn) FROM processing_jobs WHERE queue = 'previews'), 0),
+      coalesce((SELECT max(turn) FROM processing_jobs WHERE queue = 'renders'), 0),
+      coalesce(
+        (SELECT max(turn) FROM processing_jobs AS other
+         WHERE other.org_id = processing_jobs.org_id AND other.user_id = processing_jobs.user_id), turn)))
 WHERE status = 'retrying' AND next_attempt_at <= :now
 RETURNING job_id
 
