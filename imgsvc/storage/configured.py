@@ -4,12 +4,12 @@ import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NoReturn, cast
 
 import anyio.to_thread
 
 from ..settings import Settings
-from .base import Blob, Presigning, Storage, StorageNotConfigured, Stored
+from .base import Presigning, Storage, StorageNotConfigured
 from .local import LocalStorage
 from .measured import MeasuredStorage, Told
 
@@ -20,26 +20,7 @@ class NotConfigured:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def put(self, bucket: str, key: str, source: Path) -> None:  # noqa: ARG002
-        raise StorageNotConfigured(self.name)
-
-    async def remove(self, bucket: str, key: str) -> bool:  # noqa: ARG002
-        raise StorageNotConfigured(self.name)
-
-    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:  # noqa: ARG002
-        raise StorageNotConfigured(self.name)
-
-    async def size(self, bucket: str, key: str) -> int | None:  # noqa: ARG002
-        raise StorageNotConfigured(self.name)
-
-    async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
-        raise StorageNotConfigured(self.name)
-
-    async def everything(self) -> AsyncIterator[Stored]:
-        raise StorageNotConfigured(self.name)
-        yield
-
-    async def services(self) -> list[str]:
+    def __getattr__(self, method: str) -> NoReturn:
         raise StorageNotConfigured(self.name)
 
 
@@ -47,7 +28,7 @@ class Storages(dict[str, Storage]):
     """{name: storage} of all that are configured. One that is not is there too, and fails."""
 
     def __missing__(self, name: str) -> Storage:
-        return NotConfigured(name)
+        return cast(Storage, NotConfigured(name))
 
 
 @dataclass(frozen=True, slots=True)

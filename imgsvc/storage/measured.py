@@ -1,7 +1,9 @@
 """Any storage, with somebody told how each operation went."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +12,13 @@ from .base import Blob, NotStored, Storage, Stored
 Operation = Literal["put", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
 Told = Callable[[str, Operation, OperationStatus, float], None]
+
+
+@dataclass(slots=True)
+class _Timed:
+    """How an operation went that raised nothing."""
+
+    status: OperationStatus = "ok"
 
 
 class MeasuredStorage:
@@ -24,36 +33,18 @@ class MeasuredStorage:
         self._told = told
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
-        began = time.perf_counter()
-        try:
+        with self._timed("put"):
             await self._storage.put(bucket, key, source)
-        except Exception:
-            self._tell("put", "error", began)
-            raise
-        self._tell("put", "ok", began)
 
     async def remove(self, bucket: str, key: str) -> bool:
-        began = time.perf_counter()
-        try:
+        with self._timed("remove") as timed:
             found = await self._storage.remove(bucket, key)
-        except Exception:
-            self._tell("remove", "error", began)
-            raise
-        self._tell("remove", "ok" if found else "missing", began)
+            timed.status = "ok" if found else "missing"
         return found
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
-        began = time.perf_counter()
-        try:
-            blob = await self._storage.read(bucket, key, start, length)
-        except NotStored:
-            self._tell("read", "missing", began)
-            raise
-        except Exception:
-            self._tell("read", "error", began)
-            raise
-        self._tell("read", "ok", began)
-        return blob
+        with self._timed("read"):
+            return await self._storage.read(bucket, key, start, length)
 
     async def size(self, bucket: str, key: str) -> int | None:
         return await self._storage.size(bucket, key)
@@ -67,5 +58,14 @@ class MeasuredStorage:
     async def services(self) -> list[str]:
         return await self._storage.services()
 
-    def _tell(self, operation: Operation, status: OperationStatus, began: float) -> None:
-        self._told(self.name, operation, status, time.perf_counter() - began)
+    @contextmanager
+    def _timed(self, operation: Operation) -> Iterator[_Timed]:
+        """Tell how the body of the `with` statement went; one that was cancelled is not told."""
+        timed, began = _Timed(), time.perf_counter()
+        try:
+            yield timed
+        except Exception as error:
+            status: OperationStatus = "missing" if isinstance(error, NotStored) else "error"
+            self._told(self.name, operation, status, time.perf_counter() - began)
+            raise
+        self._told(self.name, operation, timed.status, time.perf_counter() - began)
