@@ -36,23 +36,16 @@ class Running:
         as_operator: bool = True,
     ) -> dict[str, Any]:
         """The JSON answer; `timeout` in seconds. Raises CommandFailed."""
-        answer = self.ask(method, path, query, timeout, body, as_operator=as_operator)
+        answer = self.ask(method, path, timeout, as_operator=as_operator, params=query, json=body)
         found = answer.json()
         if answer.is_error:
             raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
         return dict(found)
 
     def ask(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str | int] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        body: Mapping[str, Any] | None = None,
-        *,
-        as_operator: bool = True,
+        self, method: str, path: str, timeout: float = TIMEOUT_SECONDS, *, as_operator: bool = True, **request: Any
     ) -> httpx.Response:
-        """The answer, whatever its status, which is JSON. Raises CommandFailed."""
+        """The answer, whatever its status, which is JSON; `request` as httpx takes it. Raises CommandFailed."""
         headers = {"Host": self.host} if self.host else {}
         if as_operator:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -60,7 +53,7 @@ class Running:
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
-                answer = client.request(method, url, params=query, headers=headers, json=body)
+                answer = client.request(method, url, headers=headers, **request)
             answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
