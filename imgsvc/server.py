@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import re
@@ -43,7 +42,6 @@ KEPT_ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
-M_ARENA_MAX = -8  # of mallopt(3)
 BACKLOG = 1024  # connections that wait to be accepted
 
 
@@ -93,7 +91,6 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
     logs.configure(settings.log)
     _raise_file_limit()
-    _few_arenas()
     setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, these are Hypercorn's own methods
     setattr(H11Protocol, "_create_stream", _no_websocket)  # noqa: B010
     setattr(H2Protocol, "_handle_events", _no_lost_streams)  # noqa: B010
@@ -114,12 +111,6 @@ def run(settings: Settings) -> int:
                 raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
             raise
     return 0
-
-
-def _few_arenas() -> None:
-    """glibc gives each of our threads a heap of its own, which then keeps what an upload left there: share two."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _raise_file_limit() -> None:

@@ -44,6 +44,7 @@ class ServerProcess:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "default",
+            "MALLOC_ARENA_MAX": "2",  # as ./run, the container and the systemd unit set it
             "JWT_SECRET_KEY": SECRET,
             "DATABASE_PATH": str(folder / "data" / "imgsvc.db"),
             "STORAGE_PATH": str(folder / "storage"),

@@ -69,6 +69,12 @@ def test_object_storage_without_keys_does_not_start(compose: dict[str, Any]) -> 
         assert done.stdout == ("/entrypoint.sh mini -dir=/data\n" if secret else "")
 
 
+def test_heaps_are_few_however_the_service_is_started() -> None:
+    assert "MALLOC_ARENA_MAX=2" in " ".join(instructions("ENV")).split()
+    assert "Environment=MALLOC_ARENA_MAX=2" in (ROOT / "README.md").read_text().splitlines()
+    assert "export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}" in (ROOT / "run").read_text().splitlines()
+
+
 def test_compose_and_containerfile_agree(compose: dict[str, Any]) -> None:
     service = compose["services"]["imgsvc"]
     (check,) = re.findall(r"CMD (\[.*\])", instructions("HEALTHCHECK")[0])
