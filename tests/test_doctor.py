@@ -18,7 +18,18 @@ from typing import Any
 import pytest
 
 from imgsvc import Settings
-from imgsvc.commands.doctor import CHECKS, Check, conflicts, database, examine, folders, limits, pixels, secret_files
+from imgsvc.commands.doctor import (
+    CHECKS,
+    Check,
+    conflicts,
+    database,
+    examine,
+    folders,
+    libraries,
+    limits,
+    pixels,
+    secret_files,
+)
 from imgsvc.commands.doctor.finding import Finding, well, wrong
 from imgsvc.jobs.database import MIGRATIONS
 from imgsvc.testing import settings_in
@@ -138,6 +149,37 @@ class TestPixels:
 
         monkeypatch.setattr(pixels, "_round_trip", no_animation)
         assert worst(pixels.codecs, Settings()).startswith("wrong: JPEG: encoder JPEG not available")
+
+
+class TestLibraries:
+    def test_each_is_named_with_its_version(self) -> None:
+        (finding,) = found(libraries.libraries, Settings())
+        for name in ("libjpeg-turbo", "zlib", "libwebp", "lcms2"):
+            assert re.search(rf"{name} \d+\.\d+", finding.said), finding.said
+
+    @pytest.mark.parametrize(
+        ("version", "package", "expected"),
+        [
+            ("2.14", "2.14-2", "warning: .*update liblcms2-2"),
+            ("2.14", "2.14-2+deb12u1", "well$"),
+            ("2.14", "2.14-2+deb12u2", "well$"),
+            ("2.19", None, "well$"),
+            ("2.19.1", "2.19.1-1", "well$"),
+        ],
+    )
+    def test_lcms_that_was_not_mended(
+        self, monkeypatch: pytest.MonkeyPatch, version: str, package: str | None, expected: str
+    ) -> None:
+        monkeypatch.setattr("PIL.features.version", lambda _name: version)
+        monkeypatch.setattr(libraries, "_package", lambda _names: package)
+        assert re.match(expected, worst(libraries.libraries, Settings()))
+
+    @pytest.mark.parametrize("package", [None, "2.16-2"])
+    def test_what_can_not_be_told_is_said(self, monkeypatch: pytest.MonkeyPatch, package: str | None) -> None:
+        monkeypatch.setattr("PIL.features.version", lambda _name: "2.16")
+        monkeypatch.setattr(libraries, "_package", lambda _names: package)
+        (finding,) = found(libraries.libraries, Settings())
+        assert finding.status == "well" and "unless the distribution mended it" in finding.said
 
 
 MOUNTS = """22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...settings import Settings
 from .. import CommandFailed
-from . import conflicts, database, folders, limits, pixels, reach, secret_files, servers, versions
+from . import conflicts, database, folders, libraries, limits, pixels, reach, secret_files, servers, versions
 from .finding import Finding, wrong
 
 LIMIT_SECONDS = 20.0  # for one check: a dead mount hangs whoever touches it
@@ -22,6 +22,7 @@ CHECKS: tuple[Check, ...] = (
     versions.versions,
     pixels.pillow,
     pixels.codecs,
+    libraries.libraries,
     folders.folders,
     folders.space,
     limits.open_files,
