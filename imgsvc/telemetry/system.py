@@ -67,7 +67,7 @@ class Machine:
         self._database, self._storage = database, storage
         self._process = psutil.Process()
         self._looking = False
-        psutil.cpu_percent()  # the next one compares with this
+        self._times = psutil.cpu_times()._asdict()
         self._last = self._measured(())
 
     @property
@@ -103,7 +103,7 @@ class Machine:
             use = self._process.memory_info()
             threads = self._process.num_threads()
         return Resources(
-            cpu=Cpu(percent=psutil.cpu_percent(), count=psutil.cpu_count() or 1),
+            cpu=Cpu(percent=self._cpu_percent(), count=psutil.cpu_count() or 1),
             memory=Memory(
                 total_gb=_gigabytes(memory.total),
                 available_gb=_gigabytes(memory.available),
@@ -113,6 +113,20 @@ class Machine:
             disk_root=_disk(Path("/")),
             process=ProcessUse(memory_rss_mb=_megabytes(use.rss), memory_vms_mb=_megabytes(use.vms), threads=threads),
         )
+
+    def _cpu_percent(self) -> float:
+        """Since the last look. psutil's own function remembers its last call for each thread."""
+        before, self._times = self._times, psutil.cpu_times()._asdict()
+        return busy_percent(before, self._times)
+
+
+def busy_percent(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """How much of the time between two readings of all processors was spent on work, 0 to 100."""
+    spent = {name: max(0.0, seconds - before[name]) for name, seconds in after.items()}
+    # Linux counts the time of guests in `user` and `nice` too.
+    total = sum(spent.values()) - spent.get("guest", 0.0) - spent.get("guest_nice", 0.0)
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    return round(100 * (total - idle) / total, 1) if total > 0 else 0.0
 
 
 def _disk_or_none(folder: Path) -> Disk | None:
