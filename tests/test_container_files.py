@@ -40,6 +40,16 @@ def test_service_is_confined_and_published_on_loopback_only(compose: dict[str, A
         assert {"mem_limit", "pids_limit", "logging"} <= set(other) and "privileged" not in other
 
 
+def test_old_podman_compose_understands_it(compose: dict[str, Any]) -> None:
+    """1.0.3, of Debian 12: it takes names of files only, and of health checks lists and texts."""
+    for service in compose["services"].values():
+        assert all(isinstance(name, str) for name in [service.get("env_file", "")])
+        assert isinstance(service.get("build", {}), dict) and isinstance(service.get("ports", []), list)
+    assert compose["services"]["imgsvc"]["env_file"] == ".env"
+    for paper in ("README.md", "compose.yaml"):
+        assert "touch .env" in (ROOT / paper).read_text()
+
+
 def test_further_servers_are_started_only_when_asked_for(compose: dict[str, Any]) -> None:
     others = {name: service for name, service in compose["services"].items() if name != "imgsvc"}
     assert {name: service["profiles"] for name, service in others.items()} == {"redis": ["redis"], "s3": ["s3"]}
