@@ -55,6 +55,7 @@ from .jobs.housekeeping import Housekeeping
 from .jobs.queue import Queue
 from .jobs.quota import Quota
 from .jobs.run import Limits
+from .jobs.worker import Launcher
 from .jobs.workers import Lane, ProcessLane
 from .parts import Parts
 from .refusals import Refusals
@@ -191,7 +192,8 @@ async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
             settings, metrics.storage_operation, doubles.storage, doubles.others, instance=data.instance
         ) as stores,
         _authorization(settings) as remote,
-        _serving(settings, doubles, metrics, data, stores, remote) as parts,
+        _lanes(settings, metrics, doubles.lanes) as lanes,
+        _serving(settings, lanes, metrics, data, stores, remote) as parts,
     ):
         yield parts
 
@@ -208,7 +210,7 @@ async def _authorization(settings: Settings) -> AsyncIterator[RemoteAuthorizatio
 @asynccontextmanager
 async def _serving(
     settings: Settings,
-    doubles: Doubles,
+    lanes: Sequence[Lane],
     metrics: Metrics,
     data: DataFolder,
     stores: Configured,
@@ -220,7 +222,7 @@ async def _serving(
     await table.seed()
     for name in stores.storages:
         metrics.uses_storage(name)
-    lanes, memory = doubles.lanes or _lanes(settings, metrics), budget(settings.workers)
+    memory = budget(settings.workers)
     endings, hold = Endings(), Hold()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
@@ -307,7 +309,7 @@ async def _serving(
     )
     async with anyio.create_task_group() as starting:
         for lane in lanes:
-            starting.start_soon(lane.start)
+            starting.start_soon(_warm, lane)
     async with anyio.create_task_group() as group:
         await group.start(table.seed_stored)
         group.start_soon(queue.run)
@@ -331,6 +333,14 @@ async def _serving(
     log.info("stopped")
 
 
+async def _warm(lane: Lane) -> None:
+    """Start its worker. Without one the service is degraded, and the queue goes on trying."""
+    try:
+        await lane.start()
+    except Exception as error:
+        log.error("worker_start_failed", lane=lane.name, reason=str(error))
+
+
 def _mirror(settings: Settings) -> "RedisMirror | None":
     """Who configures no Redis does not load its client either. Raises SettingsError."""
     if not settings.redis.url:
@@ -340,11 +350,24 @@ def _mirror(settings: Settings) -> "RedisMirror | None":
     return RedisMirror.of(settings)
 
 
-def _lanes(settings: Settings, metrics: Metrics) -> list[ProcessLane]:
-    """The preview lane, then the render lanes."""
-    share, ended = settings.workers.jobs_per_process, metrics.worker_ended
-    renders = [
-        ProcessLane(f"render-{n}", nice=RENDER_NICENESS, jobs_per_process=share, ended=ended)
-        for n in range(render_lanes(settings.workers))
-    ]
-    return [ProcessLane("preview", nice=0, jobs_per_process=share * 10, ended=ended), *renders]
+@asynccontextmanager
+async def _lanes(settings: Settings, metrics: Metrics, given: Sequence[Lane] | None) -> AsyncIterator[Sequence[Lane]]:
+    """The preview lane, then the render lanes: those `given`, or ours, of whose processes none is left afterwards."""
+    if given:
+        yield given
+        return
+    launcher = Launcher()
+
+    def lane(name: str, nice: int, share: int) -> ProcessLane:
+        return ProcessLane(name, nice=nice, jobs_per_process=share, ended=metrics.worker_ended, launcher=launcher)
+
+    share = settings.workers.jobs_per_process
+    renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(settings.workers))]
+    lanes = [lane("preview", 0, share * 10), *renders]
+    try:
+        yield lanes
+    finally:
+        with anyio.CancelScope(shield=True):
+            for one in lanes:
+                await one.close()
+        launcher.close()

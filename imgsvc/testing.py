@@ -82,7 +82,7 @@ class InlineLane:
     async def run(self, task: Task) -> Outcome:
         message = await anyio.to_thread.run_sync(perform, asdict(task))
         self.jobs_done += 1
-        return Answer.model_validate(json.loads(json.dumps(message))).outcome
+        return Answer.model_validate_json(json.dumps(message)).result
 
     def kill(self) -> None:
         """A thread can't be killed: its task ends by itself, and what it made is dropped."""

@@ -98,8 +98,7 @@ class ServerProcess:
         return self.ended()
 
     def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        return children(self.process.pid)
 
     def render_worker(self) -> int:
         return next(pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > 0)
@@ -129,6 +128,12 @@ class ServerProcess:
         root = self.folder / folder
         found = (str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
         return sorted(name for name in found if not name.startswith((".health/", ".instance")))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of this one started."""
+    found = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for of_thread in found for child in of_thread]
 
 
 def is_running(pid: int) -> bool:

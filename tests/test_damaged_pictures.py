@@ -31,6 +31,7 @@ def task(folder: Path, data: bytes) -> Task:
     source.write_bytes(data)
     return Task(
         kind="render",
+        id="job.1",
         job_id="job",
         trace_id="trace",
         source=str(source),

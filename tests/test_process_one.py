@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import make
-from tests.server_process import ServerProcess, is_running, until
+from tests.server_process import ServerProcess, children, is_running, until
 
 pytestmark = pytest.mark.process
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -29,8 +29,7 @@ class ProcessOne(ServerProcess):
         return super().workers()[0]
 
     def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.one}/task/{self.one}/children").read_text()
-        return [int(pid) for pid in children.split()]
+        return children(self.one)
 
 
 @pytest.mark.skipif(not can_unshare(), reason="no PID namespace can be made here (unshare, and the right to)")

@@ -7,7 +7,7 @@ import anyio
 import structlog
 
 from ..imaging.recipe import scratch_file
-from ..storage.base import Storage, StorageBusy, StorageError
+from ..storage.base import Storage, StorageBusy
 from .model import Job
 
 log = structlog.get_logger()
@@ -16,14 +16,17 @@ WITHDRAW_SECONDS = 20.0  # a storage that hangs must not hold up whoever deletes
 
 
 async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: Path) -> dict[str, str]:
-    """Put the named variants, side by side; returns {variant: key}. Raises StorageError if any could not be put."""
+    """Put the named variants, side by side; returns {variant: key}.
+
+    Raises StorageBusy if one met it, else the first failure: a StorageError, or whatever the storage raised.
+    """
     keys = {name: job.key(name) for name in variants}
-    failures: list[StorageError] = []
+    failures: list[Exception] = []
 
     async def put(name: str, key: str) -> None:
         try:
             await storage.put(job.storage_bucket, key, scratch_file(folder, name))
-        except StorageError as error:
+        except Exception as error:  # all are ended before the first failure is told
             failures.append(error)
 
     async with anyio.create_task_group() as group:
@@ -42,7 +45,7 @@ async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int
     async def remove(key: str) -> None:
         try:
             found.append(await storage.remove(job.storage_bucket, key))
-        except StorageError as error:
+        except Exception as error:  # a storage may be somebody's own, and raise anything
             log.warning("withdraw_failed", job_id=job.job_id, trace_id=job.trace_id, key=key, reason=str(error))
 
     with anyio.move_on_after(WITHDRAW_SECONDS):

@@ -14,8 +14,8 @@ from ..storage.base import Storage
 from .endings import Endings
 from .hold import Hold
 from .model import Job, QueueName, now
-from .retry import Failure, runs_alone
-from .run import Limits, Made, Run
+from .retry import runs_alone
+from .run import UNEXPECTED, Limits, Made, Run
 from .table import Table
 from .workers import Lane, Outcome
 
@@ -257,7 +257,7 @@ class Queue:
         while True:
             try:
                 return await lane.start()
-            except (OSError, TimeoutError) as error:
+            except Exception as error:
                 if not self._stopping:
                     log.error("worker_start_failed", lane=lane.name, reason=str(error))
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
@@ -270,7 +270,7 @@ class Queue:
             return await run.render(lane)
         except Exception:
             log.exception("run_broke", job_id=run.job.job_id, trace_id=run.job.trace_id)
-            return Failure("internal_error", "Processing failed unexpectedly.")
+            return UNEXPECTED
         finally:
             del self._running[run]
             side.memory.release(run.reserved_bytes)

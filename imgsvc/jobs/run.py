@@ -1,6 +1,7 @@
 """One run of one job, from its claim to the row that says how it ended."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from .writer import DatabaseUnavailable
 log = structlog.get_logger()
 
 RECORD_AGAIN_SECONDS = 1.0
+REMOVE_AGAIN = 5  # times that what a deleted job has put is tried to be removed, or listed for housekeeping
 # Ten and more times what the dearest file on the preview lane takes here (`imaging.limits.has_cheap_preview`): 0.1 s.
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
@@ -29,6 +31,9 @@ PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 Made = Callable[[str, float], None]  # told the name of a variant, and the seconds that making it took
 
 CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fence has moved on
+CRASHED = Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
+UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
+NOT_STORED = Failure("storage_error", "The image could not be stored.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,10 @@ class Run:
         if self.cancelled:
             return CANCELLED
         outcome = await lane.run(self._task())
+        if outcome is None and not self.is_preview:
+            self._log.error("worker_answer_unusable", lane=lane.name, reason="only a preview may be left out")
+            lane.kill()
+            return CRASHED
         if isinstance(outcome, Rendered):
             self._tell_made(outcome)
         return outcome
@@ -89,6 +98,7 @@ class Run:
         job = self.job
         return Task(
             kind="preview" if self.is_preview else "render",
+            id=f"{job.job_id}.{job.run}",
             job_id=job.job_id,
             trace_id=job.trace_id,
             source=str(self._source.absolute()),
@@ -108,14 +118,21 @@ class Run:
         return min(limit, PREVIEW_SECONDS + PREVIEW_SECONDS_PER_MEGAPIXEL * megapixels) if self.is_preview else limit
 
     async def settle(self, outcome: Outcome) -> None:
-        """Publish and record, then remove the scratch folder. A row that can't be written is tried until it can."""
+        """Publish and record, then remove the scratch folder.
+
+        Whatever goes wrong, the row is tried until it says how the run ended: what has to do with the database or
+        with open files is done again as it was, anything unforeseen is recorded as a failure that is tried again.
+        """
         try:
             while True:
                 try:
                     return await self._settle(outcome)
-                except (DatabaseUnavailable, StorageBusy) as error:
+                except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
-                    await anyio.sleep(RECORD_AGAIN_SECONDS)
+                except Exception:
+                    self._log.exception("run_broke", again_in_seconds=RECORD_AGAIN_SECONDS)
+                    outcome = UNEXPECTED
+                await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._scratch, ignore_errors=True))
@@ -144,13 +161,13 @@ class Run:
             keys = await publish(self._storage, job, names, self._scratch)
         except StorageBusy:
             raise
-        except StorageError as error:
-            self._log.error("publish_failed", reason=str(error))
+        except Exception as error:  # a storage may be somebody's own, and raise anything
+            self._log.error("publish_failed", reason=str(error), exc_info=not isinstance(error, StorageError))
             await self._overtaken({name: job.key(name) for name in names})
             if self.is_preview:
                 await self._end_preview("failed")
                 return
-            await self._unsuccessful(Failure("storage_error", "The image could not be stored."))
+            await self._unsuccessful(NOT_STORED)
             return
         paths, measured = {**job.paths, **keys}, _measured(job, rendered)
         if self.is_preview:
@@ -165,11 +182,23 @@ class Run:
             await self._remove_source()
 
     async def _overtaken(self, keys: dict[str, str]) -> None:
-        """The row has moved on: by a deletion, whose files go, or by this very record, if its first answer was lost."""
-        if await self._table.job(self.job.job_id) is not None:
-            return
-        if self._hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
-            await self._table.list_again(self.job, keys)
+        """Remove what this run put if its row was deleted meanwhile, or list it for housekeeping.
+
+        A row that is still there has moved on by this very record, whose first answer was lost, or is yet to be
+        recorded. Tried for as long as the database refuses, and REMOVE_AGAIN times after anything unforeseen.
+        """
+        left = REMOVE_AGAIN
+        while left:
+            try:
+                if await self._table.job(self.job.job_id) is not None:
+                    return
+                if self._hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
+                    await self._table.list_again(self.job, keys)
+                return
+            except Exception as error:
+                left -= not isinstance(error, (DatabaseUnavailable, sqlite3.Error))
+                self._log.error("files_not_removed", reason=str(error), keys=list(keys.values()), given_up=not left)
+            await anyio.sleep(RECORD_AGAIN_SECONDS)
 
     async def _end_preview(self, preview: str, *, death: bool = False) -> None:
         await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
@@ -181,7 +210,7 @@ class Run:
         try:
             await anyio.to_thread.run_sync(lambda: self._source.unlink(missing_ok=True))
             await self._table.source_removed(self.job)
-        except (OSError, DatabaseUnavailable) as error:
+        except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
 
     async def _unsuccessful(self, failure: Failure) -> None:
@@ -205,12 +234,11 @@ class Run:
         """All that this job may have put; like the source, left to housekeeping if it can't be done now."""
         if self._hold.active:
             return
-        _, confirmed = await withdraw(self._storage, self.job, _every_key(self.job))
-        if confirmed:
-            try:
+        try:
+            if (await withdraw(self._storage, self.job, _every_key(self.job)))[1]:
                 await self._table.variants_removed(self.job)
-            except DatabaseUnavailable as error:
-                self._log.warning("variants_not_removed", reason=str(error))
+        except Exception as error:
+            self._log.warning("variants_not_removed", reason=str(error))
 
 
 def _event(decision: Decision) -> str:

@@ -1,7 +1,8 @@
 """What runs inside a worker: one task at a time from standard input, one line of JSON back for each.
 
-`python -m imgsvc.jobs.worker_process PARENT NICE`. The lines are plain JSON, never pickles: a worker that a decoder's
-bug has taken over can lie about its own picture and nothing else.
+`python -m imgsvc.jobs.worker_process PARENT NICE`. The lines are plain JSON, never pickles, and the service believes
+none of them: see `worker_messages` and `rendered_files`. A decoder's bug still gives a file this process's own rights,
+which are those of the service's user.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from typing import Any
 
 from ..imaging.errors import OutOfMemory
 from ..imaging.open import decoder_version
-from .rendering import perform
+from .rendering import UNSAID, failed, perform
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -36,10 +37,10 @@ def main() -> None:
     _say(answers, ready=os.getpid(), decoder=decoder_version())
     for line in sys.stdin:
         task = json.loads(line)
-        _say(answers, started=task["job_id"])
+        _say(answers, started=task["id"])
         answer = _within_ceiling(task)
         _say(answers, **answer)
-        if answer.get("retire"):
+        if answer["retire"]:
             return
 
 
@@ -79,7 +80,7 @@ def _within_ceiling(task: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         limit = task["memory_ceiling"] // MEGABYTE
         error = OutOfMemory(f"Decoding needed more than the {limit} MB that this image may use.")
-        return {"error": {"code": error.code, "message": str(error)}, "retire": True}
+        return UNSAID | {"task": task["id"], "seconds": 0.0} | failed(error.code, str(error), retire=True)
     finally:
         _set_ceiling(None)
         _give_back_memory()

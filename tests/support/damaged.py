@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 WORKER = """
 import hashlib, json, sys
 from pathlib import Path
+from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
 from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
 from imgsvc.jobs.worker_process import _within_ceiling
@@ -28,15 +29,18 @@ for line in sys.stdin:
     except ImageError as error:
         print(json.dumps({"probe": error.code}))
         continue
-    task = {"job_id": name, "source": str(source), "mime": mime, "recipe": recipe.to_json(), "folder": str(folder),
-            "done": [], "time_limit": 60, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    task = {"id": name, "job_id": name, "source": str(source), "mime": mime, "recipe": recipe.to_json(),
+            "folder": str(folder), "done": [], "time_limit": 60,
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     verdict = {}
     for kind, estimate in (("preview", preview_bytes(header, recipe)), ("render", render_bytes(header, recipe))):
         if estimate:
             answer = _within_ceiling({**task, "kind": kind, "memory_ceiling": estimate})
-            verdict[kind] = answer.get("error", {}).get("code", "ok")
+            verdict[kind] = answer["error"]["code"] if answer["error"] else "ok"
+            if answer["error"] and not is_ours(answer["error"]["code"], answer["error"]["message"]):
+                verdict["not ours"] = answer["error"]["message"]
             for member in ("log", "retire"):
-                if member in answer:
+                if answer[member]:
                     verdict[member] = str(answer[member])
     print(json.dumps(verdict))
 """

@@ -1,0 +1,102 @@
+"""The closed list of what may be said of a picture that failed: sentences of ours whose blanks take numbers only.
+
+Pictures are decoded in worker processes that a hostile file may take over. What such a process says reaches clients
+and the log only if it is one of these sentences, word for word; anything else becomes the general one of its code.
+"""
+
+import re
+from collections.abc import Mapping
+
+NUMBER = r"\d{1,15}(?:\.\d{1,9})?(?:e[+-]\d{2})?"
+DIGITS_AT_MOST = 40  # of all numbers in a sentence together
+
+GENERAL: Mapping[str, str] = {
+    "image_unreadable": "The image can't be decoded: its data is damaged.",
+    "image_too_large": "The image exceeds a limit of this service.",
+    "image_unsupported": "This kind of image is not supported.",
+    "memory_limit": "Decoding needed more memory than this image may use.",
+    "timeout": "Processing took too long.",
+    "source_missing": "The uploaded bytes are no longer there.",
+    "source_damaged": "The uploaded bytes were changed or lost on this disk.",
+    "io_error": "A file could not be read or written.",
+    "internal_error": "Processing failed unexpectedly.",
+}
+
+# A `#` is a number; the alternatives of a {word|word} are the only words that may stand there.
+SENTENCES: Mapping[str, tuple[str, ...]] = {
+    "image_unreadable": (
+        "A JPEG segment has an impossible length.",
+        "A PNG chunk has an impossible length.",
+        "The JPEG ends before its first scan.",
+        "The JPEG frame header is too short.",
+        "The JPEG has # colour components.",
+        "The JPEG has # scans; at most # are read.",
+        "The JPEG has impossible sampling factors.",
+        "The JPEG has more than # segments among its scans.",
+        "The JPEG has more than # segments before its pixels.",
+        "The JPEG has no frame header before its first scan.",
+        "The JPEG has no scan.",
+        "The JPEG has stray bytes between its segments.",
+        "The JPEG has thousands of fill bytes among its pixels.",
+        "The PNG does not begin with its IHDR chunk.",
+        "The PNG has more than # chunks before its pixels.",
+        "The PNG has no pixels.",
+        "The PNG has the unknown colour type #.",
+        "The PNG's palette has # colours; at most 256 are possible.",
+        "The PNG's pixels are in more chunks than are read.",
+        "The WebP begins with an unknown chunk.",
+        "The WebP has a damaged lossless header.",
+        "The WebP has more than # chunks.",
+        "The WebP has no key frame.",
+        "The file does not begin like a {JPEG|PNG|WebP}.",
+        "The file ends before its image header does.",
+        "The image can't be decoded: {it is truncated|its data is broken|it is damaged|its data is damaged}.",
+        "The image can't be processed: its data is damaged.",
+        "The image header says # x # pixels.",
+        "The image's header and its pixels disagree about its size.",
+    ),
+    "image_too_large": (
+        "The JPEG has # scans of # x # pixels, which is # million samples to decode; at most # million are allowed.",
+        "The image has # x # = # megapixels; at most # megapixels are allowed.",
+        "The image is # pixels long; at most # are allowed.",
+        "The image has # frames; at most # are allowed.",
+    ),
+    "image_unsupported": ("This kind of JPEG is not supported (frame type #, # bits).",),
+    "memory_limit": ("Decoding needed more than the # MB that this image may use.",),
+    "timeout": (
+        "Processing took longer than the limit of # seconds.",
+        "Processing took too long (stopped after "
+        "{decode began|decode|as_samples|fit_largest|to_srgb|turn_upright|name_colour|write_variants}).",
+    ),
+}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"(#|\{[^}]*\})", template)
+    return re.compile("".join(_part(part) for part in parts), re.ASCII)
+
+
+def _part(part: str) -> str:
+    if part == "#":
+        return NUMBER
+    if part.startswith("{"):
+        return f"(?:{'|'.join(map(re.escape, part[1:-1].split('|')))})"
+    return re.escape(part)
+
+
+_PATTERNS = {code: tuple(map(_pattern, templates)) for code, templates in SENTENCES.items()}
+
+
+def is_ours(code: str, message: str) -> bool:
+    """Whether `message` is one of the sentences of this code, with numbers of a plain length."""
+    if message == GENERAL.get(code):
+        return True
+    if sum(map(str.isdigit, message)) > DIGITS_AT_MOST:
+        return False
+    return any(pattern.fullmatch(message) for pattern in _PATTERNS.get(code, ()))
+
+
+def sentence(code: str, message: str) -> str:
+    """`message` if it is one of ours for this code, else the general sentence. Raises KeyError for a foreign code."""
+    general = GENERAL[code]
+    return message if is_ours(code, message) else general
