@@ -236,6 +236,15 @@ def test_a_multi_part_profile_is_put_together() -> None:
     assert decoders_view(data[:at] + data[at + 2 + length :], "JPEG")[1] is None
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_profile_of_ten_thousand_steps_costs_nothing(studio: Studio, form: str) -> None:
+    data = make.encoded(make.quadrants(), form, icc_profile=profiles.srgb_in_steps(10_000))
+    with quick():
+        assert studio.preview(data, form)
+        assert studio.render(data, form)
+    assert_upright(studio.variant())
+
+
 # EXIF
 
 
