@@ -38,6 +38,7 @@ from .http import (
     operator_storage,
     uploads,
 )
+from .http.answer_memory import AnswerMemory, BoundedAnswers
 from .http.dashboard_answer import Dashboard
 from .http.measured import Measured
 from .http.metrics import exposition
@@ -138,7 +139,7 @@ class Doubles:
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
     """The whole service as an ASGI application; its lifespan opens and closes everything."""
     settings = settings or Settings.load()
-    metrics = Metrics(settings)
+    metrics, memory = Metrics(settings), AnswerMemory(int(settings.server.answers_mb * MEGABYTE))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -149,18 +150,19 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=_middleware(settings, metrics),
+        middleware=_middleware(settings, metrics, memory),
         exception_handlers={Problem: as_problem, HTTPException: as_problem},
     )
     app.router.redirect_slashes = False  # a redirect would be a second form of every address
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
+    app.state.answer_memory = memory
     app.state.document = openapi.Document(settings, ROUTES)
     app.state.assets = docs.Assets(settings.service.name)
     return app
 
 
-def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
+def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> list[Middleware]:
     """Outermost first. CORS stands outside the hosts check and the errors, so that a browser can read these too."""
     server = settings.server
     cross_origin = Middleware(
@@ -179,6 +181,7 @@ def _middleware(settings: Settings, metrics: Metrics) -> list[Middleware]:
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),
         Middleware(AllowedHosts, names=allowed_hosts(settings)),
+        Middleware(BoundedAnswers, memory=memory),
     ]
 
 
@@ -320,13 +323,15 @@ async def _serving(
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
         group.start_soon(upkeep.run)
+        ended = anyio.Event()
+        group.start_soon(_end_queue, parts, ended)
         log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
         try:
             yield parts
         finally:
             parts.wind_down()
             with anyio.CancelScope(shield=True):
-                await queue.stop(settings.workers.grace_seconds)
+                await ended.wait()
                 await parts.tokens.close()
                 await places.close()
             group.cancel_scope.cancel()
@@ -339,6 +344,21 @@ async def _warm(lane: Lane) -> None:
         await lane.start()
     except Exception as error:
         log.error("worker_start_failed", lane=lane.name, reason=str(error))
+
+
+async def _end_queue(parts: Parts, ended: anyio.Event) -> None:
+    """End the queue from the moment that a stop begins.
+
+    The lanes' grace time runs beside that of the requests, so what that leaves is for recording: a stop takes at most
+    both, and 2 seconds for Redis and the database.
+    """
+    await parts.winding_down.wait()
+    with anyio.CancelScope(shield=True):
+        try:
+            settings = parts.settings
+            await parts.queue.stop(settings.workers.grace_seconds, settings.server.graceful_seconds)
+        finally:
+            ended.set()
 
 
 def _mirror(settings: Settings) -> "RedisMirror | None":

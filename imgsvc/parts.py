@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import anyio
 from starlette.requests import Request
 
 if TYPE_CHECKING:
@@ -59,11 +60,16 @@ class Parts:
     housekeeping: "Housekeeping"
     upkeep: "Upkeep"
     metrics: "Metrics"
-    stopping: bool = field(default=False)
+    winding_down: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has begun."""
+        return self.winding_down.is_set()
 
     def wind_down(self) -> None:
         """Take no new upload and start no new job: what is under way may still finish."""
-        self.stopping = True
+        self.winding_down.set()
         self.queue.hold()
         self.upkeep.cancel()
         self.endings.wake_all()

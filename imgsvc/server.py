@@ -11,22 +11,15 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn, cast
+from typing import NoReturn
 
-import h11
 import structlog
 import uvloop
-from h2.events import DataReceived
-from h2.exceptions import ProtocolError
-from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
-from hypercorn.events import Updated
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .access.operators import login_code, operator_token
 from .app import create_app
+from .hypercorn_fixes import HttpServer, Patience
 from .jobs.budget import MemoryTooSmall
 from .jobs.database import SchemaTooNew
 from .jobs.instance import InstanceMismatch
@@ -43,44 +36,7 @@ KEPT_ENVIRONMENT = re.compile(
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
 BACKLOG = 1024  # connections that wait to be accepted
-
-
-async def _no_h2c(protocol: H11Protocol, event: h11.Request) -> None:
-    """Ignore `Upgrade: h2c`: a proxy that checks paths would see one request and pass on a tunnel for any."""
-    if event.method == b"PRI":  # HTTP/2 from the first byte is no upgrade
-        await protocol.send(
-            Updated(idle=True)
-        )  # Hypercorn forgets it, and a client that then says nothing stays for ever
-        await _check_protocol(protocol, event)
-
-
-async def _no_websocket(protocol: H11Protocol, request: h11.Request) -> None:
-    """Answer as if no upgrade had been asked for: there is no WebSocket here, and Hypercorn's refusal says nothing."""
-    kept = [(name, value) for name, value in request.headers if name.lower() != b"upgrade"]
-    plain = h11.Request(method=request.method, headers=kept, target=request.target, http_version=request.http_version)
-    await _create_stream(protocol, plain)
-
-
-_check_protocol, _create_stream = H11Protocol._check_protocol, H11Protocol._create_stream
-
-
-async def _no_lost_streams(protocol: H2Protocol, events: list[Any]) -> None:
-    """Let the rest of a body pass whose request was answered before its end.
-
-    Hypercorn has forgotten the stream by then, and would end the whole connection with a KeyError. The stream is not
-    reset: what is still on its way would be missing in the connection's flow control.
-    """
-    for event in events:
-        if not isinstance(event, DataReceived) or event.stream_id in protocol.streams:
-            await _handle_events(protocol, [event])
-            continue
-        connection = protocol.connection
-        with contextlib.suppress(ProtocolError):
-            connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        await protocol._flush()
-
-
-_handle_events = H2Protocol._handle_events
+UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond what is on its way
 
 
 class CantStart(Exception):
@@ -90,10 +46,9 @@ class CantStart(Exception):
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
     logs.configure(settings.log)
+    if settings.server.http2:
+        log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
     _raise_file_limit()
-    setattr(H11Protocol, "_check_protocol", _no_h2c)  # noqa: B010, these are Hypercorn's own methods
-    setattr(H11Protocol, "_create_stream", _no_websocket)  # noqa: B010
-    setattr(H2Protocol, "_handle_events", _no_lost_streams)  # noqa: B010
     for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
         del os.environ[name]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -142,10 +97,11 @@ async def _serve(settings: Settings) -> None:
                     app.state.parts.lock.announce("")
                 app.state.parts.wind_down()
 
-            served = cast(Any, _WithoutLifespan(app))  # Hypercorn's types of ASGI are narrower than Starlette's
-            config = _hypercorn(settings.server, listener)
-            serving = hypercorn_serve(served, config, shutdown_trigger=until_stopped, mode="asgi")
-            await asyncio.create_task(serving)  # its own task: it leaves one with a cancellation still counted
+            server = settings.server
+            patience = Patience(server.answer_idle_seconds, server.answer_min_bytes_per_second)
+            http = HttpServer(app, _hypercorn(server), patience)
+            app.state.answer_memory.relieve = http.abort_slowest
+            await http.run(listener, until_stopped)
 
 
 @contextlib.contextmanager
@@ -172,21 +128,6 @@ def _end_at_once() -> NoReturn:
     os._exit(1)
 
 
-class _WithoutLifespan:
-    """The lifespan is entered here and not by Hypercorn, so that a failed start is told in one line."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
-        while (await receive())["type"] != "lifespan.shutdown":
-            await send({"type": "lifespan.startup.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
-
-
 def _listen(server: Server) -> socket.socket:
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     for name in ("certfile", "keyfile"):
@@ -197,6 +138,8 @@ def _listen(server: Server) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(AttributeError, OSError):  # else megabytes of each answer wait in the kernel
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((server.host, server.port))
         listener.listen(BACKLOG)
     except OSError as error:
@@ -205,19 +148,17 @@ def _listen(server: Server) -> socket.socket:
     return listener
 
 
-def _hypercorn(server: Server, listener: socket.socket) -> Config:
+def _hypercorn(server: Server) -> Config:
     config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
     config.backlog = BACKLOG
     config.errorlog = logging.getLogger("hypercorn.error")  # its warnings and tracebacks, as lines like ours
     config.accesslog = None
     config.include_server_header = False
     config.keep_alive_timeout = server.keep_alive_seconds
     config.h11_max_incomplete_size = server.max_header_kb * 1024
-    config.h2_max_header_list_size = server.max_header_kb * 1024
     config.graceful_timeout = server.graceful_seconds
     config.max_app_queue_size = 2  # reads of 64 KiB that wait for us: an upload must not hold more memory than it needs
-    config.alpn_protocols = ["h2", "http/1.1"] if server.http2 else ["http/1.1"]
+    config.alpn_protocols = ["http/1.1"]
     if server.certfile:
         config.certfile, config.keyfile = server.certfile, server.keyfile
     return config

@@ -63,6 +63,10 @@ class Env:
     name: str
 
 
+class Retired:
+    """Marks a setting that is still understood, has no effect any more, and is not documented."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,9 +89,12 @@ class Server(Section):
     port: Port = 8000
     certfile: str = ""
     keyfile: str = ""
-    http2: bool = True
+    http2: Annotated[bool, Retired(), Field(exclude=True)] = False
     keep_alive_seconds: Seconds = 30
     max_header_kb: Annotated[int, Field(ge=1, le=1024)] = 16
+    answers_mb: Annotated[float, Field(ge=1, le=65_536)] = 8
+    answer_idle_seconds: Seconds = 30
+    answer_min_bytes_per_second: Annotated[int, Field(ge=0)] = 1024
     graceful_seconds: Seconds = 4
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -421,7 +428,7 @@ class Settings(BaseModel):
             raise SettingsError(f"--config {config}: there is no such file")
         values = _toml(file)
         for names in (_dotenv(file.parent / ".env"), os.environ if environ is None else environ):
-            for section, field, name in environment_names():
+            for section, field, name in environment_names(retired=True):
                 text = _given(names, name, f"[{section}] {field}")
                 if text is not None and isinstance(values.setdefault(section, {}), dict):
                     values[section][field] = text
@@ -436,11 +443,12 @@ class Settings(BaseModel):
         return self.database.path.parent
 
 
-def environment_names() -> Iterator[tuple[str, str, str]]:
-    """(section, field, environment name) of every setting."""
+def environment_names(*, retired: bool = False) -> Iterator[tuple[str, str, str]]:
+    """(section, field, environment name) of every setting; with `retired` of those without an effect too."""
     for section, info in Settings.model_fields.items():
         for field, inner in _section_fields(info):
-            yield section, field, _environment_name(section, field, inner)
+            if retired or not any(isinstance(mark, Retired) for mark in inner.metadata):
+                yield section, field, _environment_name(section, field, inner)
 
 
 def _section_fields(info: FieldInfo) -> Iterator[tuple[str, FieldInfo]]:
@@ -500,7 +508,7 @@ def _first_problem(error: ValidationError) -> str:
         return f"[{section}] {'.'.join(rest)}: there is no such setting" if rest else f"[{section}]: no such section"
     if not rest:
         return f"[{section}]: {message}"
-    names = {(one, field): name for one, field, name in environment_names()}
+    names = {(one, field): name for one, field, name in environment_names(retired=True)}
     name = names.get((section, rest[0]), "")
     shown = repr(first["input"])
     if (section, rest[0]) in SECRETS or ((section, rest[0]) in MAY_HOLD_A_PASSWORD and PASSWORD.search(shown)):

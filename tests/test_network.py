@@ -242,21 +242,6 @@ def test_h2c_upgrade_is_ignored(server: ServerProcess, method: str) -> None:
 
 
 @pytest.mark.process
-def test_http2_from_the_first_byte(server: ServerProcess) -> None:
-    with httpx.Client(http1=False, http2=True, timeout=10) as http:
-        response = http.get(f"{server.url}{LIVE}")
-        assert (response.http_version, response.status_code) == ("HTTP/2", 200)
-        refusal = http.get(f"{server.url}/nothing", headers={"Host": "evil.example"})
-        assert (refusal.status_code, refusal.json()["code"]) == (400, "host_not_allowed")
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-    empty_settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    for broken in (preface, preface + empty_settings, preface + b"\xff" * 100, preface[:-8] + b"XX\r\n\r\n", bytes(64)):
-        with connected(server) as connection:
-            connection.sendall(broken)
-            everything(connection)  # ends: none is held for ever
-
-
-@pytest.mark.process
 def test_headers_that_are_too_large(server: ServerProcess) -> None:
     assert asked(server, f"GET {LIVE} HTTP/1.1", f"X-Large: {'x' * 7000}").startswith(b"HTTP/1.1 200")
     for start in (f"GET {LIVE} HTTP/1.1\r\nX-Large: ", "GET /", f"GET {LIVE} HTTP/1.1\r\n" + "X-Many: x\r\n" * 1000):

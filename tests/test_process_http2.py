@@ -1,137 +1,118 @@
-"""HTTP/2 on a real server, from the first byte (RFC 9113 section 3.3): what befalls one stream befalls no other."""
+"""HTTP/2 is refused on a real server, in every way it could begin (RFC 9113 section 3): proxies speak it for us."""
 
 import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import hpack
 import pytest
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
-from h2.exceptions import ProtocolError
+from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
-from fixtures import make
-from imgsvc.access.tokens import Tokens
-from tests.server_process import SECRET, ServerProcess
+from tests.server_process import ServerProcess
+from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
-UPLOAD = "/api/v1/images/upload?bucket=b"
-PHOTO = make.jpeg(1200, 900)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+BUNDLE = b"/docs/swagger-ui-bundle.js"  # 1.4 MB, for anybody
+INITIAL_WINDOW_SIZE, CANCEL = 4, 8
+REQUESTS = 100
 
 
-class Client:
-    """One connection; answers are collected as they come."""
-
-    def __init__(self, url: str) -> None:
-        self.host = urlsplit(url).netloc
-        host, port = self.host.split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=15)
-        self.connection = H2Connection(H2Configuration(client_side=True, header_encoding=False))
-        self.connection.initiate_connection()
-        self.statuses: dict[int, int] = {}
-        self.bodies: dict[int, bytes] = {}
-        self.ended: set[int] = set()
-        self.reset: dict[int, int] = {}
-        self._send()
-
-    def ask(self, method: str, path: str, *, body: bool = False, **headers: str) -> int:
-        stream = self.connection.get_next_available_stream_id()
-        fields = [(":method", method), (":path", path), (":scheme", "http"), (":authority", self.host)]
-        fields += [(name.replace("_", "-"), value) for name, value in headers.items()]
-        self.connection.send_headers(stream, fields, end_stream=not body)
-        self._send()
-        return stream
-
-    def send(self, stream: int, data: bytes, *, end: bool = True) -> None:
-        """As flow control allows; a reset by the server ends the sending."""
-        sent = 0
-        while sent < len(data) and stream not in self.reset:
-            room = min(self.connection.local_flow_control_window(stream), self.connection.max_outbound_frame_size)
-            if not room:
-                self.read()
-                continue
-            self.connection.send_data(stream, data[sent : sent + room])
-            sent += room
-            self._send()
-        if end and stream not in self.reset:
-            with suppress(ProtocolError):  # reset meanwhile
-                self.connection.end_stream(stream)
-            self._send()
-
-    def read(self) -> None:
-        data = self.socket.recv(65_536)
-        assert data, "the server closed the connection"
-        for event in self.connection.receive_data(data):
-            if isinstance(event, ResponseReceived):
-                self.statuses[event.stream_id] = int(dict(event.headers)[b":status"])
-            elif isinstance(event, DataReceived):
-                self.bodies[event.stream_id] = self.bodies.get(event.stream_id, b"") + event.data
-                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            elif isinstance(event, StreamEnded):
-                self.ended.add(event.stream_id)
-            elif isinstance(event, StreamReset):
-                self.reset[event.stream_id] = int(event.error_code)
-        self._send()
-
-    def status(self, stream: int) -> int:
-        """Of the whole answer."""
-        while stream not in self.ended:
-            self.read()
-        return self.statuses[stream]
-
-    def _send(self) -> None:
-        self.socket.sendall(self.connection.data_to_send())
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path) as one:
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder, tls = tmp_path_factory.mktemp("server"), {}
+    if request.param == "tls":
+        cert, key = certificate(folder)
+        tls = {"IMGSVC_SERVER_CERTFILE": str(cert), "IMGSVC_SERVER_KEYFILE": str(key)}
+    with ServerProcess(folder, IMGSVC_SERVER_HTTP2="true", **tls) as one:
         yield one
+        assert "Traceback" not in one.log.read_text()
 
 
-@pytest.fixture
-def client(server: ServerProcess) -> Iterator[Client]:
-    one = Client(server.url)
-    yield one
-    one.socket.close()
+def connected(server: ServerProcess) -> socket.socket:
+    """With HTTP/2 offered by ALPN, where there is TLS."""
+    host, port = server.url.partition("//")[2].split(":")
+    plain = socket.create_connection((host, int(port)), timeout=10)
+    if not server.url.startswith("https"):
+        return plain
+    context = ssl.create_default_context(cafile=str(server.folder / "cert.pem"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    wrapped = context.wrap_socket(plain, server_hostname=host)
+    assert wrapped.selected_alpn_protocol() == "http/1.1"
+    return wrapped
 
 
-def bearer(token: str | None = None) -> dict[str, str]:
-    return {"authorization": f"Bearer {token or Tokens(SECRET, 'HS256').issue('alice')}", "content_type": "image/jpeg"}
+def attack(mode: str) -> bytes:
+    """What is sent on one connection: 100 streams that may send nothing, or that are reset at once."""
+    encoder, settings = hpack.Encoder(), SettingsFrame(0)
+    settings.settings = {INITIAL_WINDOW_SIZE: 0} if mode == "window" else {}
+    sent = PREFACE + settings.serialize()
+    for n in range(REQUESTS):
+        asked = HeadersFrame(2 * n + 1)
+        asked.flags.add("END_HEADERS")
+        asked.flags.add("END_STREAM")
+        asked.data = encoder.encode(
+            [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"127.0.0.1"), (b":path", BUNDLE)]
+        )
+        sent += asked.serialize()
+        if mode != "window":
+            reset = RstStreamFrame(2 * n + 1)
+            reset.error_code = CANCEL
+            sent += reset.serialize()
+    return sent
 
 
-def broken(server: ServerProcess) -> list[str]:
-    return [line for line in server.log.read_text().splitlines() if "Traceback" in line or "KeyError" in line]
+def answered(connection: socket.socket) -> bytes:
+    """All that comes until the server closes; it does at once."""
+    received = b""
+    while True:
+        try:
+            chunk = connection.recv(65_536)
+        except (ConnectionError, ssl.SSLError):
+            return received
+        if not chunk:
+            return received
+        received += chunk
 
 
-@pytest.mark.parametrize("size", [500_000, 1_500_000, 6_000_000])
-def test_refused_upload_ends_no_other_stream(server: ServerProcess, client: Client, size: int) -> None:
-    good = client.ask("POST", UPLOAD, body=True, **bearer())
-    client.send(good, PHOTO[:1000], end=False)
-    bad = client.ask("POST", UPLOAD, body=True, **bearer("x"))
-    client.send(bad, b"x" * size)
-    assert client.status(bad) == 401
-    assert b"token_invalid" in client.bodies[bad]
-    client.send(good, PHOTO[1000:])
-    assert client.status(good) == 202
-    assert client.status(client.ask("GET", "/info")) == 200
-    assert client.reset.get(bad, 0) == 0  # NO_ERROR
-    assert broken(server) == []
+def requests(server: ServerProcess) -> str:
+    return server.log.read_text()
 
 
-def test_too_large_upload_is_told_so(server: ServerProcess, client: Client) -> None:
-    stream = client.ask("POST", UPLOAD, body=True, **bearer())
-    client.send(stream, PHOTO + bytes(14_000_000))
-    assert client.status(stream) == 413
-    assert client.status(client.ask("GET", "/info")) == 200
-    assert broken(server) == []
+@pytest.mark.parametrize("mode", ["window", "reset"])
+def test_prior_knowledge_is_refused_before_any_frame_is_handled(server: ServerProcess, mode: str) -> None:
+    with connected(server) as connection:
+        connection.sendall(attack(mode))
+        answer = answered(connection)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+    assert "swagger-ui" not in requests(server)
 
 
-def test_body_that_nobody_wants_ends_nothing(server: ServerProcess, client: Client) -> None:
-    stream = client.ask("GET", "/api/v1/health/live", body=True)
-    client.send(stream, bytes(3_000_000))
-    assert client.status(stream) == 200
-    assert client.status(client.ask("GET", "/info")) == 200
-    assert broken(server) == []
+@pytest.mark.parametrize("rest", [b"", b"\xff" * 100, bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])])
+def test_preface_is_never_waited_on(server: ServerProcess, rest: bytes) -> None:
+    for sent in (PREFACE + rest, PREFACE[:-8] + b"XX\r\n\r\n" + rest, PREFACE[:16] + rest):
+        with connected(server) as connection:
+            connection.sendall(sent)
+            assert b"200" not in answered(connection)
+
+
+def test_upgrade_to_h2c_is_answered_as_plain_http(server: ServerProcess) -> None:
+    with connected(server) as connection:
+        connection.sendall(
+            b"GET /api/v1/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\n"
+            b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+        )
+        assert answered(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_setting_has_no_effect_and_says_where_http2_belongs(server: ServerProcess) -> None:
+    (line,) = [line for line in server.log.read_text().splitlines() if "http2_ignored" in line]
+    assert "proxy" in line
+
+
+@pytest.mark.parametrize("given", [{}, {"IMGSVC_SERVER_HTTP2": "false"}])
+def test_setting_that_is_off_is_no_news(tmp_path: Path, given: dict[str, str]) -> None:
+    with ServerProcess(tmp_path, **given) as one:
+        assert one.stop() == 0
+        assert "http2" not in one.log.read_text()

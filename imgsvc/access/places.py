@@ -17,7 +17,7 @@ from ..jobs.table import Table
 if TYPE_CHECKING:
     from .redis_mirror import RedisMirror, Reservation
 
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 0.5  # for each of two steps of a stop, which has 2 seconds for all of Redis and the database
 
 
 class Places:

@@ -22,6 +22,7 @@ from ..settings import SettingsError
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 1.0  # for new connections and their first answers; no upload waits for them
+CLOSE_SECONDS = 0.5  # to take leave
 LOOK_SECONDS = 5.0  # between two looks at a Redis that answers
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two looks while it does not
 STEADY_SECONDS = 10.0  # a Redis that answered for less is looked at more seldom each time
@@ -136,7 +137,7 @@ class RedisLine:
         return self.info
 
     async def close(self) -> None:
-        with anyio.move_on_after(CONNECT_SECONDS, shield=True), suppress(Exception):
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(Exception):
             await self._redis.aclose()
 
     async def _try(self) -> Any:

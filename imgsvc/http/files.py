@@ -1,20 +1,28 @@
 """Bytes of a variant: conditional requests and single ranges (RFC 9110), cacheable as long as its URL is good."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
+import structlog
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from ..storage.base import Blob, Storage
+from ..storage.base import Storage, StorageError
+from .answer_memory import COUNTED, AnswerMemory, NoRoom, no_room
 from .parameters import Headers, parsed
 from .problems import precondition_failed, range_not_satisfiable
 
+log = structlog.get_logger()
+
+FIRST_PIECE_BYTES = 256 * 1024  # most variants are one, and so cost one visit to a thread
+PIECE_BYTES = 128 * 1024  # what the kernel has room for once it takes more
+CLIENT = "imgsvc.client"  # in the scope's state: the Client, where there is a connection
 IMMUTABLE = "public, max-age=31536000, immutable"
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
 
@@ -81,10 +89,112 @@ async def serve(request: Request, storage: Storage, served: Served, left: int | 
     headers["Content-Length"] = str(length)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
+    memory: AnswerMemory = request.app.state.answer_memory
+    stored = StoredRange(storage, served, start, length, memory)
+    try:
+        await stored.load()
+    except NoRoom:
+        raise no_room(memory) from None
+    return PiecewiseResponse(stored, status, headers)
+
+
+class Client(Protocol):
+    """The connection that an answer goes out on."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+    async def takes_more(self) -> None:
+        """Return as soon as more can be sent, or the client is gone."""
+
+
+class StoredRange:
+    """Bytes of a variant, read piece by piece: a file is open, and its bytes are held, for no longer than needed."""
+
+    def __init__(self, storage: Storage, served: Served, start: int, length: int, memory: AnswerMemory) -> None:
+        self._storage = storage
+        self._served = served
+        self._start = start
+        self._left = length
+        self._memory = memory
+        self._taken = 0
+        self._wanted = FIRST_PIECE_BYTES
+        self.piece = b""
+
+    async def load(self) -> bool:
+        """Make the next bytes the `piece`; whether there are any. Raises NoRoom, NotStored or StorageError."""
+        self.drop()
+        if not self._left:
+            return False
+        async with self._memory.room(min(self._left, self._wanted)) as self._taken:
+            try:
+                self.piece = await _whole(self._storage, self._served, self._start, self._taken)
+            except BaseException:
+                self.drop()
+                raise
+        self._wanted = PIECE_BYTES
+        self._start += len(self.piece)
+        self._left -= len(self.piece)
+        if not self.piece:
+            self._left = 0  # shorter than it is said to be: the answer breaks off
+        return bool(self.piece)
+
+    def drop(self) -> None:
+        """Hold nothing any more."""
+        self.piece = b""
+        self._memory.release(self._taken)
+        self._taken = 0
+
+    @property
+    def is_last(self) -> bool:
+        return not self._left
+
+
+async def _whole(storage: Storage, served: Served, start: int, length: int) -> bytes:
     blob = await storage.read(served.bucket, served.key, start, length)
     if len(blob.first) == length:
-        return Response(blob.first, status, headers)
-    return StreamingResponse(_all(blob), status, headers)
+        return blob.first
+    return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
+
+
+class PiecewiseResponse(Response):
+    """Sends a range whose first piece has been loaded, and ends as soon as its client has gone."""
+
+    def __init__(self, stored: StoredRange, status: int, headers: Mapping[str, str]) -> None:
+        self._stored = stored
+        super().__init__(None, status, dict(headers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        scope[COUNTED] = True
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if self._stored.is_last:
+                await send({"type": "http.response.body", "body": self._stored.piece})
+                return
+            await self._send_pieces(send, scope.get("state", {}).get(CLIENT))
+        finally:
+            self._stored.drop()
+
+    async def _send_pieces(self, send: Send, client: Client | None) -> None:
+        """Half an answer ends with its connection."""
+        while True:
+            last = self._stored.is_last
+            await send({"type": "http.response.body", "body": self._stored.piece, "more_body": not last})
+            if last:
+                return
+            self._stored.drop()
+            if client is not None:
+                await client.takes_more()
+                if client.gone:
+                    return
+            try:
+                if not await self._stored.load():
+                    log.error("answer_broken_off", reason="the stored file is shorter than its row says")
+                    return
+            except (NoRoom, StorageError) as error:
+                log.warning("answer_broken_off", reason=str(error) or type(error).__name__)
+                return
 
 
 def _headers(served: Served, left: int | None) -> dict[str, str]:
@@ -101,12 +211,6 @@ def _unchanged(wanted: ByteHeaders, served: Served, left: int | None) -> Respons
     if _outdated(wanted, served):
         raise precondition_failed()
     return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
-
-
-async def _all(blob: Blob) -> AsyncIterator[bytes]:
-    yield blob.first
-    async for chunk in blob.rest:
-        yield chunk
 
 
 def _outdated(wanted: ByteHeaders, served: Served) -> bool:

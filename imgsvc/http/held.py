@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .answer_memory import COUNTED
+
 
 @dataclass(frozen=True)
 class Held:
@@ -20,6 +22,7 @@ class Held:
 
     def answer(self, request: Request, cache: str = "no-cache") -> Response:
         """200, or 304 when the request already has these bytes (RFC 9110 section 13.1.2)."""
+        request.scope[COUNTED] = True  # one copy is shared by all answers
         headers = {"ETag": f'"{self.digest}"', "Cache-Control": cache, **self.headers}
         tags = request.headers.get("If-None-Match", "")
         if tags.strip() == "*" or any(tag.strip().removeprefix("W/") == headers["ETag"] for tag in tags.split(",")):

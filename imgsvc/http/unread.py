@@ -38,7 +38,7 @@ class UnreadBodies:
             nonlocal closing
             if message["type"] == "http.response.start":
                 unread = scope.get(HOPELESS) or not await body.drain()
-                if unread and scope["http_version"].startswith("1"):  # HTTP/2 has no such header (RFC 9113, 8.2.2)
+                if unread:
                     MutableHeaders(scope=message)["Connection"] = "close"
                     closing = not scope.get(HOPELESS)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -55,8 +55,7 @@ class UnreadBodies:
 
 def _has_body(scope: Scope) -> bool:
     headers = Headers(scope=scope)
-    without_length = "Transfer-Encoding" in headers or scope["http_version"].startswith("2")
-    return headers.get("Content-Length", "0" if not without_length else "") != "0"
+    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
 
 class _Watched:

@@ -181,7 +181,7 @@ class Queue:
         self._stopping = True
         self.wake()
 
-    async def stop(self, grace_seconds: float) -> None:
+    async def stop(self, grace_seconds: float, recording_seconds: float = RECORDING_SECONDS) -> None:
         """Claim nothing more; let what runs finish within the grace time; give the rest back."""
         self.hold()
         with anyio.move_on_after(grace_seconds):
@@ -192,7 +192,7 @@ class Queue:
                 lane.shut()
         for run in self._running:
             run.given_back = True
-        with anyio.move_on_after(RECORDING_SECONDS):  # a database that refuses: the next start replays
+        with anyio.move_on_after(recording_seconds):  # a database that refuses: the next start replays
             await self._settled()
         self._scope.cancel()
         for side in self._sides.values():

@@ -1,7 +1,7 @@
 """One line per event on standard error: JSON for machines, coloured text for a person at a terminal.
 
 `level` is for our own events. Libraries tell of warnings and errors only, whatever it is: what they say for debugging
-holds tokens (the header tables of HTTP/2), signatures (of S3) and credentials.
+holds signatures (of S3), tokens and credentials.
 """
 
 import logging
