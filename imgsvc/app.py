@@ -314,7 +314,7 @@ async def _serving(
         for lane in lanes:
             starting.start_soon(_warm, lane)
     async with anyio.create_task_group() as group:
-        await group.start(table.seed_stored)
+        group.start_soon(table.count)
         group.start_soon(queue.run)
         if mirror is not None:
             group.start_soon(mirror.line.run)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from imgsvc.jobs import stored
 from imgsvc.jobs.database import open_for_writing
 from imgsvc.jobs.model import as_text, now
 from imgsvc.settings import Images
@@ -29,6 +30,10 @@ COLUMNS = (
     "deleted_at, user_id, org_id, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes, "
     "render_bytes, storage_backend, recipe, queue, turn, preview"
 )
+SUMS = (
+    "UPDATE job_sums SET total = (SELECT count(*) FROM processing_jobs WHERE status = name AND deleted_at IS NULL) "
+    "WHERE kind = 'jobs'"
+)
 VARIANTS = {"thumbnail": (150, 4_000), "medium": (600, 40_000), "large": (1200, 140_000), "original": (4096, 900_000)}
 
 
@@ -37,9 +42,9 @@ def fill(path: Path, jobs: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     asyncio.run(_schema(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        # Nothing of it is dear: what was cut short is made anew. Indexes are built once, over all rows.
+        # Nothing of it is dear: what was cut short is made anew. Indexes are built, and sums made, once for all rows.
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;")
-        indexes = _drop_indexes(db)
+        dropped = _drop("index", db) + _drop("trigger", db)
         marks = ", ".join("?" * (COLUMNS.count(",") + 1))
         db.execute("BEGIN")
         db.executemany(f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})", _jobs(jobs))
@@ -52,9 +57,21 @@ def fill(path: Path, jobs: int) -> None:
             )
         db.executemany("INSERT INTO upload_rate_limits VALUES (?, ?, ?, ?)", _windows())
         db.execute("COMMIT")
-        for statement in indexes:
+        for statement in dropped:
             db.execute(statement)
+        db.execute(SUMS)
+        db.execute("UPDATE job_counting SET bytes_upto = 0, minutes_from = ?", [as_text(now())])
         db.execute("PRAGMA journal_mode = WAL")
+    asyncio.run(_count(path))
+
+
+async def _count(path: Path) -> None:
+    db = await open_for_writing(path)
+    while (await stored.count_minutes(db))[1]:
+        pass
+    while await stored.count_bytes(db):
+        pass
+    await db.close()
 
 
 async def _schema(path: Path) -> None:
@@ -62,11 +79,11 @@ async def _schema(path: Path) -> None:
     await db.close()
 
 
-def _drop_indexes(db: sqlite3.Connection) -> list[str]:
-    """Drop all that can be dropped; returns the statements that make them again."""
-    found = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+def _drop(kind: str, db: sqlite3.Connection) -> list[str]:
+    """Drop all of a kind that can be dropped; returns the statements that make them again."""
+    found = db.execute("SELECT name, sql FROM sqlite_master WHERE type = ? AND sql IS NOT NULL", [kind]).fetchall()
     for name, _ in found:
-        db.execute(f"DROP INDEX {name}")
+        db.execute(f"DROP {kind} {name}")
     return [statement for _, statement in found]
 
 

@@ -21,6 +21,7 @@ from imgsvc.jobs.instance import InstanceMismatch, identify, places_of
 from imgsvc.upkeep.adopt import adopt
 from tests.conftest import WAIT_SECONDS, Service, service
 from tests.server_process import ROOT
+from tests.support.older_database import back_to_schema
 from tests.upkeep import begin, ended
 
 TINY = make.jpeg(64, 48)
@@ -201,7 +202,7 @@ def as_of_0_1_0(settings: Settings) -> None:
     """Nothing but the data folder had an id, and schema 3 knew none."""
     (settings.storage.path / ".instance").unlink()
     with closing(sqlite3.connect(settings.database.path)) as db:
-        db.executescript("DROP TABLE service_instance; PRAGMA user_version = 3;")
+        back_to_schema(db, 3)
 
 
 async def test_first_start_after_0_1_0_gives_the_id_to_all_three(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """image_storage_bytes is what lies in the storage: over restarts, deletions, and while the first sum is still made."""
 
+import sqlite3
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
-import aiosqlite
 import anyio
 import pytest
 
 from fixtures import make
+from imgsvc import Settings
 from imgsvc.jobs import stored, table
-from imgsvc.jobs.database import READERS
-from tests.conftest import Service, Starter
+from imgsvc.jobs.model import now
+from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.older_database import back_to_schema
 from tests.traffic import Told, told, told_when
 
 PICTURES = [make.jpeg(640, 480), make.jpeg(1300, 900, seed=2), make.jpeg(200, 300, seed=3)]
@@ -46,9 +51,20 @@ async def delete(s: Service, image_id: str) -> None:
     assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
 
 
-@pytest.mark.parametrize("page", [1, 2, 5000])
-async def test_exact_over_restarts_and_deletions(start: Starter, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
-    monkeypatch.setattr(stored, "PAGE", page)
+async def sums_of(s: Service) -> dict[str, Any]:
+    """What the table of sums says, and what counting all rows says."""
+    kept = await s.sql("SELECT name, total FROM job_sums WHERE kind = 'jobs' AND total <> 0 ORDER BY name")
+    scan = "SELECT status, count(*) FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status ORDER BY status"
+    return {"kept": kept, "scanned": await s.sql(scan)}
+
+
+def age(settings: Settings) -> None:
+    """Make the database one of the version before, which knew no sums."""
+    with closing(sqlite3.connect(settings.database.path)) as db, db:
+        back_to_schema(db, 4)
+
+
+async def test_exact_over_restarts_and_deletions(start: Starter) -> None:
     async with start() as s:
         first, second, _ = await upload_all(s)
         assert await told_to_be_lying(s) == lying(s) != {}
@@ -56,61 +72,94 @@ async def test_exact_over_restarts_and_deletions(start: Starter, monkeypatch: py
         assert await told_to_be_lying(s) == lying(s)
         before = lying(s)
     async with start() as s:
-        assert counted(await told_when(s, known)) == lying(s) == before
+        assert counted(await told(s)) == lying(s) == before
         await delete(s, second)
         await s.completed(PICTURES[0])
         assert await told_to_be_lying(s) == lying(s) != before
+        found = await sums_of(s)
+        assert found["kept"] == found["scanned"] == [("completed", 2)]
 
 
-class Held:
-    """The real sum, made only when it is let."""
-
-    def __init__(self) -> None:
-        self.begun, self.go = anyio.Event(), anyio.Event()
-
-    async def sum(self, db: aiosqlite.Connection) -> Counter[str]:
-        self.begun.set()
-        await self.go.wait()
-        return await stored.sum_stored(db)
+@pytest.mark.parametrize("page", [1, 2, 5000])
+async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    async with start() as s:
+        await upload_all(s)
+        broken = await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user="bob"))
+        assert broken["status"] == "failed"
+        with anyio.fail_after(WAIT_SECONDS):  # the commit is seen a moment before it is counted
+            while (hour := s.parts.figures.performance(now() - timedelta(hours=1))).failed == 0:
+                await anyio.sleep(0.01)
+    age(s.settings)
+    monkeypatch.setattr(stored, "PAGE", page)
+    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 0)
+    for _ in range(2):
+        async with start() as s:
+            assert counted(await told_when(s, known)) == lying(s)
+            assert s.parts.figures.by_status() | {"completed": 3, "failed": 1} == s.parts.figures.by_status()
+            again = s.parts.figures.performance(now() - timedelta(hours=1))
+            assert (again.completed, again.failed) == (hour.completed, hour.failed) == (3, 1)
+            assert again.avg_ready_seconds == pytest.approx(hour.avg_ready_seconds, abs=0.5)
+            assert again.avg_processing_seconds == pytest.approx(hour.avg_processing_seconds, abs=0.5)
 
 
 async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And although the first count was cut short by a stop."""
     async with start() as s:
-        first, *_ = await upload_all(s)
-    held = Held()
-    monkeypatch.setattr(table, "sum_stored", held.sum)
+        first, second, _ = await upload_all(s)
+    age(s.settings)
+    monkeypatch.setattr(stored, "PAGE", 1)
+    monkeypatch.setattr(stored, "KEPT", timedelta(0))  # of the minutes there is one piece
+    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 3600)
     async with start() as s:
-        await held.begun.wait()
+        with anyio.fail_after(WAIT_SECONDS):
+            while await s.sql("SELECT bytes_upto FROM job_counting") != [(1,)]:
+                await anyio.sleep(0.01)
         assert not known(await told(s)), "half a sum was told"
-        with anyio.fail_after(5):  # every reader can be had at once: the sum has none of them
-            async with AsyncExitStack() as borrowed:
-                for _ in range(READERS):
-                    await borrowed.enter_async_context(s.parts.table._readers.lend())
         await s.completed(make.jpeg(500, 400, seed=7))
         await delete(s, first)
         passing = await s.completed(make.jpeg(400, 400, seed=8))
         await delete(s, passing["image_id"])
-        held.go.set()
-        assert await told_to_be_lying(s)
-        assert (await s.sql("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0] == 0, "the snapshot is still open"
+        assert (await s.sql("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0] == 0, "a snapshot is open"
+    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 0)
+    async with start() as s:
+        assert counted(await told_when(s, known)) == lying(s)
+        await delete(s, second)
+        assert await told_to_be_lying(s) == lying(s)
 
 
-async def test_service_stops_although_the_sum_is_not_made(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Held()
-    monkeypatch.setattr(table, "sum_stored", held.sum)
-    with anyio.fail_after(20):
-        async with start() as s:
-            await held.begun.wait()
-            assert (await s.http.get("/info")).status_code == 200
-
-
-async def test_sum_that_fails_stops_nothing(start: Starter) -> None:
+async def test_damaged_row_stops_nothing(start: Starter) -> None:
     async with start() as s:
         image_id = (await upload_all(s))[0]
-        await s.sql("UPDATE processing_jobs SET processing_metadata = 'nonsense' WHERE image_id = ?", image_id)
-    async with start() as s:
+        for damaged in ("nonsense", '{"variants": 5}', '{"variants": {"a": 5, "b": {"size_bytes": 1e40}}}', "[]"):
+            await s.sql("UPDATE processing_jobs SET processing_metadata = ? WHERE image_id = ?", damaged, image_id)
         await s.completed(PICTURES[0])
-        assert not known(await told(s))
+        assert {"original", "large"} <= counted(await told(s)).keys()
+    age(s.settings)
+    async with start() as s:
+        assert {"original", "large"} <= counted(await told_when(s, known)).keys()
+
+
+async def test_start_reads_the_sums_alone(start: Starter) -> None:
+    """Whatever lies in the rows: no statement of a start looks at the completed ones."""
+    async with start() as s:
+        await upload_all(s)
+    with closing(sqlite3.connect(s.settings.database.path)) as db, db:
+        db.execute("UPDATE job_sums SET total = 1000 WHERE kind = 'jobs' AND name = 'completed'")
+    async with start() as s:
+        assert s.parts.figures.by_status()["completed"] == 1000
+
+
+async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter) -> None:
+    async with start(jobs={"max_attempts": 1}) as s:
+        receipt = await s.completed(PICTURES[0])
+        job = await s.parts.table.job(receipt["job_id"])
+        assert job is not None
+        events = await s.sql("SELECT count(*) FROM image_upload_events WHERE job_id = ?", job.job_id)
+        assert await s.parts.table.complete(job, job.paths, job.measured)
+        assert await s.sql("SELECT count(*) FROM image_upload_events WHERE job_id = ?", job.job_id) == events
+        assert not await s.parts.table.complete(replace(job, run=job.run - 1), job.paths, job.measured)
+        await delete(s, job.image_id)
+        assert not await s.parts.table.complete(job, job.paths, job.measured)
 
 
 async def test_variant_that_is_made_no_more_still_counts(start: Starter) -> None:

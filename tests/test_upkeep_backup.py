@@ -24,6 +24,7 @@ from imgsvc.upkeep.progress import Progress, UpkeepFailed
 from imgsvc.upkeep.restore import restore
 from tests.conftest import WAIT_SECONDS, Service
 from tests.other_storage import Other
+from tests.support.older_database import back_to_schema
 from tests.upkeep import SIZES, begin, carried_out, ended, files, keeping, key, variants
 
 TINY = make.jpeg(64, 48)
@@ -437,14 +438,7 @@ async def test_backup_of_an_earlier_version_is_put_back(tmp_path: Path) -> None:
     shutil.copytree(backup, older)
     (database,) = older.glob("database-*")
     with closing(sqlite3.connect(database)) as db:
-        db.executescript(
-            "DROP INDEX jobs_waiting; CREATE INDEX jobs_waiting ON processing_jobs (queue, turn);"
-            "DROP INDEX jobs_recent; CREATE INDEX jobs_by_created ON processing_jobs (created_at);"
-            "DROP INDEX jobs_recent_of_status; CREATE INDEX jobs_by_status ON processing_jobs (status);"
-            "DROP INDEX jobs_recent_failed; DROP INDEX windows_by_start; DROP INDEX windows_by_count;"
-            "ALTER TABLE processing_jobs DROP COLUMN retried_at;"
-            "ALTER TABLE processing_jobs DROP COLUMN also_in; DROP TABLE service_instance; PRAGMA user_version = 1;"
-        )
+        back_to_schema(db, 1)
     trusted_again(backup, older)
     await put_back(older, tmp_path / "two")
     async with keeping(tmp_path / "two") as s:

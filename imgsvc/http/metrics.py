@@ -1,6 +1,8 @@
 """GET /metrics: what Prometheus comes for."""
 
 import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -8,14 +10,14 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..jobs.overview import Overview, Waiting
 from ..parts import parts_of
 from .gate import reader
 from .operations import Answer, Content, operation
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
-QUEUE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheus itself gives up after 10
+DATABASE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheus itself gives up after 10
 EXAMPLE = 'image_uploads_total{status="accepted"} 3.0\n'
 HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"}
 
@@ -30,17 +32,17 @@ async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics for who accepts that."""
     await reader(request)
     parts = parts_of(request)
-    waiting = await _waiting(parts.overview)
-    parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=parts.figures.stored_bytes())
+    waiting, stored = await _measured(parts.overview.waiting), await _measured(parts.table.stored_bytes)
+    parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=stored)
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(parts.metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})
 
 
-async def _waiting(overview: Overview) -> Waiting | None:
+async def _measured(ask: Callable[[], Awaitable[T]]) -> T | None:
     try:
-        with anyio.move_on_after(QUEUE_SECONDS):
-            return await overview.waiting()
+        with anyio.move_on_after(DATABASE_SECONDS):
+            return await ask()
     except sqlite3.Error as error:
-        log.warning("queue_not_measured", reason=str(error))
+        log.warning("not_measured", reason=str(error))
     return None

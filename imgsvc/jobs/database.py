@@ -18,6 +18,7 @@ MIGRATIONS = (
     "schema_2.sql",
     "schema_3.sql",
     "schema_4.sql",
+    "schema_5.sql",
 )  # user_version n means that the first n have run
 BUSY_SECONDS = 10.0
 READERS = 4

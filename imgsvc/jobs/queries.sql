@@ -63,6 +63,10 @@ SET status = 'completed', completed_at = :now, starts = 0, last_error = NULL, er
     processed_paths = :processed_paths, processing_metadata = :processing_metadata
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
+-- name: ended_by
+-- Whether this very run has brought the row to :status, though nobody heard of it.
+SELECT 1 FROM processing_jobs WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = :status
+
 -- name: again_later
 UPDATE processing_jobs
 SET status = 'retrying', starts = 0, attempt_count = attempt_count + 1, deaths = deaths + :death,
@@ -261,13 +265,15 @@ SELECT * FROM processing_jobs
 WHERE image_id IN (SELECT value FROM json_each(:image_ids)) AND deleted_at IS NULL
 
 -- name: count_by_status
+-- Of a database of any version, which has perhaps no sums: for `adopt`, which only looks.
 SELECT status, count(*) AS jobs FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status
 
--- name: ended_since
--- Read once, at start; afterwards the figures are kept in memory.
-SELECT status, coalesce(retried_at, created_at) AS began_at, started_at, coalesce(completed_at, failed_at) AS ended_at
-FROM processing_jobs
-WHERE (status = 'completed' AND completed_at >= :since) OR (status = 'failed' AND failed_at >= :since)
+-- name: sums
+SELECT name, total FROM job_sums WHERE kind = :kind
+
+-- name: minutes
+SELECT minute, completed, failed, processing_seconds, ready_seconds FROM job_minutes
+WHERE minute >= :since ORDER BY minute
 
 -- name: latest_failed
 -- SQLite would rather gather all failed jobs of another index and sort them.
@@ -291,12 +297,38 @@ FROM (SELECT 1 FROM processing_jobs WHERE status = 'retrying' AND next_attempt_a
 -- name: last_row
 SELECT coalesce(max(rowid), 0) FROM processing_jobs
 
--- name: stored_bytes
--- At start, page by page in one snapshot; afterwards the figures are kept in memory.
-SELECT variant.key AS size, sum(json_extract(variant.value, '$.size_bytes')) AS bytes
-FROM processing_jobs AS job, json_each(job.processing_metadata, '$.variants') AS variant
-WHERE job.rowid > :after AND job.rowid <= :upto AND job.status = 'completed' AND job.deleted_at IS NULL
-GROUP BY variant.key
+-- name: counting
+SELECT bytes_upto, minutes_from FROM job_counting
+
+-- name: count_bytes
+INSERT INTO job_sums (kind, name, total)
+SELECT 'bytes', name, sum(bytes) FROM job_bytes WHERE row > :after AND row <= :upto GROUP BY name
+ON CONFLICT DO UPDATE SET total = total + excluded.total
+
+-- name: bytes_counted
+UPDATE job_counting SET bytes_upto = :upto
+
+-- name: ended_between
+SELECT substr(ended_at, 1, 16) AS minute, sum(ok) AS completed, sum(1 - ok) AS failed,
+  total(iif(ok, julianday(ended_at) - julianday(coalesce(started_at, began_at)), 0)) * 86400 AS processing_seconds,
+  total(iif(ok, julianday(ended_at) - julianday(began_at), 0)) * 86400 AS ready_seconds
+FROM (
+  SELECT 1 AS ok, completed_at AS ended_at, started_at, coalesce(retried_at, created_at) AS began_at FROM processing_jobs
+  WHERE status = 'completed' AND completed_at >= :since AND completed_at < :before
+  UNION ALL
+  SELECT 0, failed_at, NULL, NULL FROM processing_jobs
+  WHERE status = 'failed' AND failed_at >= :since AND failed_at < :before)
+GROUP BY 1
+
+-- name: add_minute
+INSERT INTO job_minutes (minute, completed, failed, processing_seconds, ready_seconds)
+VALUES (:minute, :completed, :failed, :processing_seconds, :ready_seconds)
+ON CONFLICT DO UPDATE SET completed = completed + excluded.completed, failed = failed + excluded.failed,
+  processing_seconds = processing_seconds + excluded.processing_seconds,
+  ready_seconds = ready_seconds + excluded.ready_seconds
+
+-- name: minutes_counted
+UPDATE job_counting SET minutes_from = :since
 
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (

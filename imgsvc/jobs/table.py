@@ -3,37 +3,34 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 
+import anyio
 import structlog
-from anyio import TASK_STATUS_IGNORED
-from anyio.abc import TaskStatus
 
-from . import changes
+from . import changes, stored
 from .changes import Accepted, Blocked, Claimed
 from .database import Readers
 from .model import Job, NewJob, QueueName, as_text, now
 from .quota import Quota, Standing, standing
 from .retry import Decision, Failure
-from .stored import bytes_by_variant, sum_stored
-from .writer import Writer
+from .stored import KEPT, MINUTE, Minute
+from .writer import DatabaseUnavailable, Writer
 
 log = structlog.get_logger()
 
+COUNTING_PAUSE_SECONDS = 0.02  # between two pieces: others write meanwhile
+COUNT_AGAIN_SECONDS = 60.0  # after the database refused
+
 
 class Observer(Protocol):
-    """Told of every committed change of status, and of the bytes of what is stored and removed ({variant: bytes}).
+    """Told of every committed change of status, so that nobody has to ask for it."""
 
-    So nobody has to count rows.
-    """
-
-    def seed(self, statuses: dict[str, int]) -> None: ...
+    def seed(self, statuses: Mapping[str, int]) -> None: ...
+    def seed_minutes(self, minutes: Sequence[Minute]) -> None: ...
     def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
-    def seed_stored(self, taken: Mapping[str, int]) -> None: ...
-    def stored(self, taken: Mapping[str, int]) -> None: ...
-    def removed(self, freed: Mapping[str, int]) -> None: ...
 
 
 class Table:
@@ -102,23 +99,39 @@ class Table:
         return bool(rows) and not changes.key_expired(Job.of(rows[0]))
 
     async def seed(self) -> None:
-        """Count once what the observer will be told of from now on. Before any other change."""
-        rows = await self._readers.fetch("count_by_status", {})
-        self._observer.seed({row["status"]: row["jobs"] for row in rows})
-        for row in await self._readers.fetch("ended_since", {"since": as_text(now() - timedelta(days=1))}):
-            self._observer.ended(row["status"], row["began_at"], row["started_at"], row["ended_at"])
+        """Read the sums of which the observer will be told the changes. Before any other change."""
+        self._observer.seed(await self._sums("jobs"))
+        rows = await self._readers.fetch("minutes", {"since": as_text(now() - KEPT)[:MINUTE]})
+        self._observer.seed_minutes([Minute.of(row) for row in rows])
 
-    async def seed_stored(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
-        """Sum up what was stored when this said `started`, while what is stored and removed goes on.
+    async def _sums(self, kind: str) -> dict[str, int]:
+        return {row["name"]: row["total"] for row in await self._readers.fetch("sums", {"kind": kind})}
 
-        Before any change of a job, since the observer is told of all that come after.
-        """
-        async with self._readers.snapshot() as db:
-            task_status.started()
-            try:
-                self._observer.seed_stored(await sum_stored(db))
-            except sqlite3.Error as error:
-                log.error("stored_bytes_unknown", reason=str(error))
+    async def stored_bytes(self) -> dict[str, int] | None:
+        """{variant: bytes} of the completed images; None until those of an older version have been counted."""
+        counted = (await self._readers.fetch("counting", {}))[0]["bytes_upto"] is None
+        return await self._sums("bytes") if counted else None
+
+    async def count(self) -> None:
+        """Count what an older version left uncounted, in the background and in small pieces. Call once."""
+        for piece in (self._count_minutes, self._count_bytes):
+            while True:
+                try:
+                    if not await piece():
+                        break
+                    pause = COUNTING_PAUSE_SECONDS
+                except (DatabaseUnavailable, sqlite3.Error) as error:
+                    log.error("counting_stopped", reason=str(error), again_in_seconds=COUNT_AGAIN_SECONDS)
+                    pause = COUNT_AGAIN_SECONDS
+                await anyio.sleep(pause)
+
+    async def _count_bytes(self) -> bool:
+        return await self._write(stored.count_bytes)
+
+    async def _count_minutes(self) -> bool:
+        minutes, more = await self._write(stored.count_minutes)
+        self._observer.seed_minutes(minutes)
+        return more
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Take a place and insert the job, or find the one that the same idempotency key made before.
@@ -140,8 +153,6 @@ class Table:
         deleted = await self._write(lambda db: changes.delete(db, job.job_id))
         if deleted is not None:
             self._observer.moved(deleted.status, None)
-            if deleted.status == "completed":
-                self._observer.removed(bytes_by_variant(deleted.measured))
         return deleted
 
     async def drop_rate_windows(self, quota: Quota) -> None:
@@ -174,7 +185,6 @@ class Table:
         recorded = await self._write(lambda db: changes.ended(db, "complete", job, "completed", values))
         if recorded:
             self._observer.ended("completed", job.began_at, job.started_at, as_text(now()))
-            self._observer.stored(bytes_by_variant(measured))
         return self._told(recorded, "completed")
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:

@@ -1,23 +1,14 @@
-"""Counts and speeds, kept in memory: seeded once at start, moved by every committed change, never scanned for."""
+"""Counts and speeds, kept in memory: read once at start, moved by every committed change, never scanned for."""
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..jobs.stored import Minute
+
 KEPT_MINUTES = 24 * 60
 STATUSES = ("pending", "processing", "retrying", "completed", "failed")
-
-
-@dataclass(slots=True)
-class Minute:
-    """What ended in one minute. Seconds are sums over the completed jobs."""
-
-    start: datetime
-    completed: int = 0
-    failed: int = 0
-    processing_seconds: float = 0  # from the first claim to the end
-    ready_seconds: float = 0  # from the receipt to the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +27,19 @@ class Figures:
     def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
         self._came_to = came_to
         self._statuses: Counter[str] = Counter()
-        self._stored: Counter[str] = Counter()
-        self._stored_known = False
-        self._minutes: deque[Minute] = deque(maxlen=KEPT_MINUTES)
+        self._minutes: dict[datetime, Minute] = {}  # by their start, in any order
 
-    def seed(self, statuses: dict[str, int]) -> None:
+    def seed(self, statuses: Mapping[str, int]) -> None:
         self._statuses = Counter(statuses)
+
+    def seed_minutes(self, minutes: Sequence[Minute]) -> None:
+        """Add what ended before any of it was told of here."""
+        for more in minutes:
+            minute = self._minute(more.start)
+            minute.completed += more.completed
+            minute.failed += more.failed
+            minute.processing_seconds += more.processing_seconds
+            minute.ready_seconds += more.ready_seconds
 
     def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None:
         """`jobs` went from one status to another; None stands for not being there."""
@@ -52,7 +50,7 @@ class Figures:
             self._came_to(after, jobs)
 
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
-        """A job has ended; times are RFC 3339. In any order within the minutes that are kept."""
+        """A job has ended; times are RFC 3339. In any order."""
         end = datetime.fromisoformat(ended_at)
         minute = self._minute(end.replace(second=0, microsecond=0))
         if status != "completed":
@@ -61,21 +59,6 @@ class Figures:
         minute.completed += 1
         minute.processing_seconds += (end - datetime.fromisoformat(started_at or began_at)).total_seconds()
         minute.ready_seconds += (end - datetime.fromisoformat(began_at)).total_seconds()
-
-    def seed_stored(self, taken: Mapping[str, int]) -> None:
-        """{variant: bytes} of what had been stored before any of it was told of here."""
-        self._stored.update(taken)
-        self._stored_known = True
-
-    def stored(self, taken: Mapping[str, int]) -> None:
-        self._stored.update(taken)
-
-    def removed(self, freed: Mapping[str, int]) -> None:
-        self._stored.subtract(freed)
-
-    def stored_bytes(self) -> dict[str, int] | None:
-        """{variant: bytes} of the completed images; None until they have been summed up once."""
-        return dict(self._stored) if self._stored_known else None
 
     def by_status(self) -> dict[str, int]:
         return {status: max(0, self._statuses[status]) for status in STATUSES}
@@ -92,18 +75,15 @@ class Figures:
 
     def minutes(self, since: datetime) -> list[Minute]:
         """The minutes in which something ended, oldest first."""
-        return [minute for minute in self._minutes if minute.start + timedelta(minutes=1) > since]
+        found = [minute for minute in self._minutes.values() if minute.start + timedelta(minutes=1) > since]
+        return sorted(found, key=lambda minute: minute.start)
 
     def _minute(self, start: datetime) -> Minute:
-        for minute in reversed(self._minutes):
-            if minute.start == start:
-                return minute
-            if minute.start < start:
-                break
-        minute = Minute(start)
-        self._minutes.append(minute)
-        if len(self._minutes) > 1 and self._minutes[-2].start > start:  # the clock was set back
-            self._minutes = deque(sorted(self._minutes, key=lambda one: one.start), maxlen=KEPT_MINUTES)
+        minute = self._minutes.get(start)
+        if minute is None:
+            minute = self._minutes[start] = Minute(start)
+            if len(self._minutes) > KEPT_MINUTES:
+                del self._minutes[min(self._minutes)]
         return minute
 
 
