@@ -127,10 +127,10 @@ def test_a_dear_preview_is_left_to_the_render(studio: Studio, data: Callable[[],
 
 
 def test_a_long_file_of_few_pixels_is_left_to_the_render(studio: Studio) -> None:
-    data = hostile.empty_deflate_blocks(limits.CHEAP_BYTES + 200)
+    data = hostile.empty_deflate_blocks(limits.SPARE_BYTES + 64 * 48 * 3)
     with quick():
         assert studio.preview(data) is None
-    assert studio.preview(hostile.empty_deflate_blocks(1 << 16))
+    assert studio.preview(hostile.empty_deflate_blocks(limits.SPARE_BYTES))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,9 @@ def test_a_long_file_of_few_pixels_is_left_to_the_render(studio: Studio) -> None
         (Header("JPEG", 8160, 6120, 3, whole=True, scans=10, coded=400_000_000), False),
         (Header("JPEG", 8160, 6120, 3, arithmetic=True, coded=150_000_000), False),
         (Header("PNG", 1600, 1200, 4, length=4_000_000), True),
+        (Header("PNG", 1600, 1200, 4, length=5_000_000), False),
+        (Header("PNG", 800, 600, 3, length=2_000_000), False),
+        (Header("WEBP", 800, 600, 3, length=1_400_000), True),
     ],
 )
 def test_what_is_cheap(header: Header, cheap: bool) -> None:
@@ -164,7 +167,7 @@ def test_exif_of_many_entries_costs_nothing(studio: Studio, index: int) -> None:
     mime, data = list(hostile.exif_bombs(20_000, 3_000_000))[index]
     form = mime.removeprefix("image/").upper()
     with quick():
-        assert studio.preview(data, form)
+        studio.preview(data, form)  # or None: so long a file of few pixels is left to the render
         assert studio.render(data, form)
 
 

@@ -24,6 +24,7 @@ SAMPLES_PER_PIXEL = 30
 # of one in a single scan half, coded arithmetically twice as much.
 CHEAP_SAMPLES = 100_000_000
 CHEAP_BYTES = 4 << 20  # of a file that isn't a JPEG: empty blocks of deflate take 60 ms a megabyte
+SPARE_BYTES = 1 << 18  # beyond the pixels: a profile, EXIF with a thumbnail
 
 MAX_LENGTH = 500_000  # pixels of one side; no picture, but a resize would need tables of that length
 MAX_SCANS = 200  # of a JPEG, however small
@@ -78,7 +79,8 @@ def has_cheap_preview(header: Header) -> bool:
     Everybody's thumbnails wait for each other, so that none may be dear, whatever its file was made for.
     """
     if header.format != "JPEG":
-        return header.pixels <= CHEAP_PIXELS and header.length <= CHEAP_BYTES
+        whole = header.pixels * header.channels * header.bits // 8  # no honest file is much longer than its pixels
+        return header.pixels <= CHEAP_PIXELS and header.length <= min(CHEAP_BYTES, whole + SPARE_BYTES)
     weight = (1 if header.whole else 0.5) * (2 if header.arithmetic else 1)
     return header.coded * weight <= CHEAP_SAMPLES
 
