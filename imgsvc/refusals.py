@@ -39,6 +39,7 @@ class Refusals:
         if (noted := self._noted.get(what)) and now() < noted:
             return
         self._noted[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
+        self._noted.move_to_end(what)  # what is refused again and again must not be the first to be forgotten
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
         facts = {"org_id": org_id, "user_id": user_id, **facts}

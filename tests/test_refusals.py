@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import pytest_asyncio
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+import imgsvc.refusals as of_audit
 from fixtures import make
+from imgsvc.jobs.model import now
 from tests.conftest import Service, Starter, held_service
 from tests.refusals import (
     ALLOWED,
@@ -282,3 +285,21 @@ async def test_stopping(start: Starter) -> None:
         response = await send(s, BUCKET, FILE)
         refused(s, response, 503, "overloaded")
         assert int(response.headers["Retry-After"]) > 0
+
+
+async def test_refusal_that_goes_on_is_not_the_first_to_be_forgotten(
+    s: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_audit, "MAX_NOTED", 2)
+    refusals, over = of_audit.Refusals(s.parts.table), now() - timedelta(seconds=1)
+    await refusals.note("upload_denied", "org", "goes-on", until=over)
+    await refusals.note("upload_denied", "org", "second")
+    await refusals.note("upload_denied", "org", "goes-on")  # its time is over: it is noted anew
+    await refusals.note("upload_denied", "org", "third")
+    for user in ("goes-on", "goes-on", "third"):
+        await refusals.note("upload_denied", "org", user)
+    rows = await s.sql(
+        "SELECT json_extract(metadata, '$.user_id') FROM image_upload_events "
+        "WHERE event_type = 'upload_denied' ORDER BY id"
+    )
+    assert [row[0] for row in rows[-4:]] == ["goes-on", "second", "goes-on", "third"]

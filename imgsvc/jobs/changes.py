@@ -211,8 +211,9 @@ async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
     return True
 
 
-async def release_due(db: aiosqlite.Connection) -> int:
-    return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(now())})))
+async def release_due(db: aiosqlite.Connection, upto: datetime | None) -> int:
+    moment = max(now(), upto) if upto else now()
+    return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(moment)})))
 
 
 async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import inf
 from pathlib import Path
 
@@ -129,6 +130,7 @@ class Queue:
         self._publishing = anyio.Semaphore(PUBLISHING)
         self._stopping = self._grace_over = False
         self._retry_set = anyio.Event()
+        self._next_retry: tuple[datetime, float] | None = None  # the next one's time, and the monotonic one
         self._scope = anyio.CancelScope()
 
     def wake(self) -> None:
@@ -299,15 +301,27 @@ class Queue:
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _release_next(self) -> None:
-        """Wait for the next retry's time, or for news of an earlier one, and put what is due back into its queue."""
+        """Wait for the next retry's time, or for news of an earlier one, and put what is due back into its queue.
+
+        The time that was waited counts, not only the wall clock: one that is set back postpones nothing.
+        """
         self._retry_set = anyio.Event()
         due = await self._table.next_due()
-        pause = (due - now()).total_seconds() if due else LONGEST_SLEEP_SECONDS
+        pause = self._until(due) if due else LONGEST_SLEEP_SECONDS
         with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
             await self._retry_set.wait()
             return
-        if await self._table.release_due():
+        if await self._table.release_due(due if pause <= LONGEST_SLEEP_SECONDS else None):
             self.wake()
+
+    def _until(self, due: datetime) -> float:
+        """Seconds until then, by the clock that lets less pass; no retry is ever set further ahead than its delay."""
+        moment = time.monotonic()
+        at = moment + min((due - now()).total_seconds(), self._limits.retry_delay_seconds)
+        if self._next_retry is not None and self._next_retry[0] == due:
+            at = min(at, self._next_retry[1])
+        self._next_retry = (due, at)
+        return max(0.0, at - moment)
 
 
 def _state(lane: Lane, run: Run | None) -> LaneState:

@@ -208,9 +208,12 @@ class Table:
             self._observer.moved("failed", "pending")
         return retried
 
-    async def release_due(self) -> int:
-        """Put the jobs whose time has come back into their queues; returns how many."""
-        released = await self._write(changes.release_due)
+    async def release_due(self, upto: datetime | None = None) -> int:
+        """Put the jobs whose time has come back into their queues; returns how many.
+
+        Those up to a time that is known to have come too, whatever the wall clock says now.
+        """
+        released = await self._write(lambda db: changes.release_due(db, upto))
         self._observer.moved("retrying", "pending", released)
         return released
 
