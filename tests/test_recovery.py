@@ -186,7 +186,7 @@ async def test_accepted_job_whose_source_is_gone_says_so(folder: Path) -> None:
     (folder / "staging" / job_id).unlink()
     async with with_workers(folder) as s:
         job = await ended(s, job_id)
-        assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_missing", False)
+        assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_missing", True)
         assert str(folder) not in job["error"]
 
 

@@ -1,6 +1,5 @@
 """Removing what nobody needs any more: the second chance of everything that a crash or a full disk cut short."""
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from .model import Job, as_text, now
 from .publish import WITHDRAW_SECONDS, withdraw
 from .quota import Quota
 from .table import Table
+from .trees import empty_tree
 
 if TYPE_CHECKING:
     from ..data_folder import DataFolder
@@ -253,6 +253,10 @@ def _names(folder: Path) -> list[str]:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make `folder` exist and hold nothing (mode 0700): scratch of a process that is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Make `folder` exist and hold nothing (mode 0700): scratch of a process that is gone. Raises OSError.
+
+    What can't be removed stays and is logged: it is in nobody's way, since every run has a folder of its own.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not empty_tree(folder):
+        log.warning("folder_not_emptied", folder=folder.name)

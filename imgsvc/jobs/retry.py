@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # The file's own doing: another attempt would end the same way.
-FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_missing", "source_damaged"}
+FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged"}
 MAX_DEATHS = 2  # workers that one file may take with it
 MAX_TIMEOUTS = 2  # attempts of a file that takes too long
 MAX_STARTS = 10  # ends of the whole service during runs of one file
@@ -36,6 +36,8 @@ def decide(failure: Failure, *, attempts: int, deaths: int, max_attempts: int, d
     """
     if failure.code in FINAL:
         return Decision("fail")
+    if failure.code == "source_missing":  # for us to look after: bytes that turn up again may be tried again
+        return Decision("fail", retryable=True)
     if failure.death:
         return Decision("fail") if deaths + 1 >= MAX_DEATHS else Decision("retry")
     if attempts + 1 >= (min(max_attempts, MAX_TIMEOUTS) if failure.code == "timeout" else max_attempts):

@@ -1,7 +1,10 @@
 """One run of one job, from its claim to the row that says how it ended."""
 
-import shutil
+import errno
+import hashlib
+import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +14,15 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..imaging.error_messages import GENERAL
 from ..storage.base import Storage, StorageBusy, StorageError
 from .hold import Hold
 from .model import Job
 from .publish import publish, withdraw
+from .rendered_files import Untrue, check_answer, copy_checked
 from .retry import Decision, Failure, decide
 from .table import Table
+from .trees import remove_tree
 from .workers import Lane, Outcome, Rendered, Task
 from .writer import DatabaseUnavailable
 
@@ -34,6 +40,9 @@ CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: th
 CRASHED = Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
 UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
 NOT_STORED = Failure("storage_error", "The image could not be stored.")
+IO_ERROR = Failure("io_error", GENERAL["io_error"])
+SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
+SOURCE_DAMAGED = Failure("source_damaged", GENERAL["source_damaged"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +79,73 @@ class Run:
         self._storage = storage
         self._source = staging / (job.staging_path or job.job_id)
         self._scratch = scratch / f"{job.job_id}.{job.run}"
+        self._checked = scratch / f"checked-{job.job_id}.{job.run}"  # copies, which no worker is told of
         self._limits = limits
         self._made = made
         self._hold = hold
         self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     async def render(self, lane: Lane) -> Outcome:
-        await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
-        if self.cancelled:
-            return CANCELLED
-        outcome = await lane.run(self._task())
-        if outcome is None and not self.is_preview:
-            self._log.error("worker_answer_unusable", lane=lane.name, reason="only a preview may be left out")
+        """Have the lane render it, and hold what comes back against what was asked for and what is on disk."""
+        try:
+            await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
+            if self.cancelled:
+                return CANCELLED
+            outcome = await lane.run(self._task())
+            if isinstance(outcome, Failure):
+                return await self._explained(outcome)
+            await self._check(outcome)
+        except Untrue as lie:
+            self._log.error("worker_answer_untrue", lane=lane.name, reason=str(lie))
             lane.kill()
             return CRASHED
+        except OSError as error:
+            self._log.error("io_error", reason=error.strerror)
+            return IO_ERROR
         if isinstance(outcome, Rendered):
             self._tell_made(outcome)
         return outcome
 
+    async def _explained(self, failure: Failure) -> Failure:
+        """What a worker says of the source is final for its bytes, so it is not believed before they were looked at."""
+        if failure.code not in ("source_missing", "source_damaged"):
+            return failure
+        found = await anyio.to_thread.run_sync(_look_at, self._source, self.job.sha256)
+        if found.code != failure.code:
+            self._log.warning("source_looked_at", reported=failure.code, found=found.code)
+        return found
+
+    async def _check(self, outcome: Rendered | None) -> None:
+        """Raises Untrue, or OSError when a file is gone or can't be copied."""
+        if outcome is None:
+            if not self.is_preview:
+                raise Untrue("only a preview may be left out")
+            return
+        check_answer(outcome, self.job.recipe, self._expected(), self.job.pixels)
+        while True:
+            try:
+                await anyio.to_thread.run_sync(copy_checked, self._scratch, outcome.variants, self._checked)
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._log.error("run_waits_for_files", reason=error.strerror, again_in_seconds=RECORD_AGAIN_SECONDS)
+            await anyio.to_thread.run_sync(remove_tree, self._checked)
+            await anyio.sleep(RECORD_AGAIN_SECONDS)
+
+    def _expected(self) -> set[str]:
+        """The variants that this run is to make."""
+        recipe = self.job.recipe
+        if self.is_preview:
+            return {recipe.preview.name}
+        return {variant.name for variant in recipe.variants} - set(self._done())
+
+    def _done(self) -> tuple[str, ...]:
+        return tuple(self.job.paths) if self.job.preview == "done" else ()
+
     def _tell_made(self, rendered: Rendered) -> None:
-        known = {variant.name for variant in self.job.recipe.variants}
         for made in rendered.variants:
-            if made.name in known:
-                self._made(made.name, made.seconds)
+            self._made(made.name, made.seconds)
 
     def _task(self) -> Task:
         job = self.job
@@ -105,7 +158,7 @@ class Run:
             mime=job.mime_type,
             recipe=job.recipe_text,
             folder=str(self._scratch.absolute()),
-            done=tuple(job.paths) if job.preview == "done" else (),
+            done=self._done(),
             time_limit=self._time_limit(),
             sha256=job.sha256,
             memory_ceiling=self.reserved_bytes,
@@ -135,7 +188,12 @@ class Run:
                 await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._scratch, ignore_errors=True))
+                await anyio.to_thread.run_sync(self._remove_scratch)
+
+    def _remove_scratch(self) -> None:
+        for folder in (self._scratch, self._checked):
+            if not remove_tree(folder):
+                self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
 
     async def _settle(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
@@ -154,11 +212,8 @@ class Run:
     async def _publish(self, rendered: Rendered) -> None:
         job = self.job
         names = [made.name for made in rendered.variants]
-        if not set(names) <= {variant.name for variant in job.recipe.variants}:
-            await self._unsuccessful(Failure("worker_crashed", "The worker answered with variants nobody asked for."))
-            return
         try:
-            keys = await publish(self._storage, job, names, self._scratch)
+            keys = await publish(self._storage, job, names, self._checked)
         except StorageBusy:
             raise
         except Exception as error:  # a storage may be somebody's own, and raise anything
@@ -239,6 +294,20 @@ class Run:
                 await self._table.variants_removed(self.job)
         except Exception as error:
             self._log.warning("variants_not_removed", reason=str(error))
+
+
+def _look_at(source: Path, sha256: str) -> Failure:
+    """What is wrong with a staged file, by its bytes; IO_ERROR when nothing is, or it can't be read now."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as stream:  # noqa: PTH123
+            sound = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            sound = sound and hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return SOURCE_MISSING
+    except OSError:
+        return IO_ERROR
+    return IO_ERROR if sound else SOURCE_DAMAGED
 
 
 def _event(decision: Decision) -> str:

@@ -1,0 +1,118 @@
+"""What a worker says it made and what it left, taken for what they are: the word and the files of a stranger.
+
+The files are opened beside each other in the run's scratch folder without following links or waiting for a FIFO, and
+copied into a folder of the service's own while they are measured; only that copy is published. A link or a rename
+would not do: the worker may still hold its file open for writing.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..imaging.errors import ImageError
+from ..imaging.geometry import fit
+from ..imaging.header import read_header
+from ..imaging.recipe import Recipe, Variant, scratch_file
+from .worker_messages import Rendered, VariantMade
+
+CHUNK = 1 << 20  # bytes
+SMALLEST_CAP = 1 << 16  # bytes that a variant may have, however few pixels it has
+BYTES_PER_PIXEL = 8  # more than WebP ever needs
+# What opening something that is no regular file of this user ends with.
+STRANGE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENODEV}
+
+
+class Untrue(Exception):
+    """What a worker said or left is not what it was asked for. The message is ours and may be logged."""
+
+
+def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], pixels: int) -> None:
+    """Hold what a worker says against its task: `expected` are the variants' names, `pixels` those of the source.
+
+    Raises Untrue.
+    """
+    names = [made.name for made in rendered.variants]
+    if len(names) != len(set(names)) or set(names) != set(expected):
+        raise Untrue("other variants than were asked for")
+    if not expected:
+        return
+    if rendered.width * rendered.height != pixels:
+        raise Untrue("another size than the source's")
+    if rendered.frames > recipe.max_frames:
+        raise Untrue("more frames than are allowed")
+    wanted: dict[str, Variant] = {variant.name: variant for variant in recipe.variants}
+    for made in rendered.variants:
+        if (made.width, made.height) != fit((rendered.width, rendered.height), wanted[made.name].side):
+            raise Untrue("a variant of another size than was asked for")
+
+
+def copy_checked(folder: Path, made: Collection[VariantMade], target: Path) -> None:
+    """Copy each variant from `folder` into `target`, a new folder (0700) that the worker was not told of.
+
+    Raises Untrue for a file that is not what was said of it, and OSError when one is gone or the copy can't be written.
+    """
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _opened(folder) as opened:
+        for variant in made:
+            _copy(opened, variant, scratch_file(target, variant.name))
+    for variant in made:
+        _check_picture(variant, scratch_file(target, variant.name))
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = _open(str(folder), os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open(name: str, flags: int = 0, folder: int | None = None) -> int:
+    """Open something for reading. Raises Untrue for what no honest worker leaves, else OSError."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno in STRANGE:
+            raise Untrue("something else than a file of its own") from None
+        raise
+
+
+def _copy(folder: int, made: VariantMade, target: Path) -> None:
+    source = _open(scratch_file(Path(), made.name).name, folder=folder)
+    try:
+        found = os.fstat(source)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise Untrue("something else than a file of its own")
+        if found.st_size != made.size_bytes:
+            raise Untrue("a file of another size than was said")
+        if found.st_size > SMALLEST_CAP + BYTES_PER_PIXEL * made.width * made.height:
+            raise Untrue("a file too large for its pixels")
+        digest, left = hashlib.sha256(), made.size_bytes
+        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:  # noqa: PTH123
+            while left and (chunk := os.read(source, min(CHUNK, left))):
+                digest.update(chunk)
+                copy.write(chunk)
+                left -= len(chunk)
+        if left or digest.hexdigest() != made.sha256:
+            raise Untrue("other bytes than were said")
+    finally:
+        os.close(source)
+
+
+def _check_picture(made: VariantMade, copy: Path) -> None:
+    """The copy is a WebP of one frame, as long as its RIFF header says, of the size that was said."""
+    with copy.open("rb") as stream:
+        riff = stream.read(8)
+        try:
+            header = read_header(stream, "image/webp")
+        except ImageError:
+            raise Untrue("something else than a WebP") from None
+    if int.from_bytes(riff[4:8], "little") + 8 != made.size_bytes:
+        raise Untrue("bytes behind the picture")
+    if (header.width, header.height, header.frames, header.profile) != (made.width, made.height, 1, False):
+        raise Untrue("another picture than was said")
