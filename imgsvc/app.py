@@ -22,7 +22,7 @@ from .access.remote import RemoteAuthorization
 from .access.signing import Signatures
 from .access.tokens import Tokens
 from .allowance import Allowance
-from .data_folder import DataFolder, open_data_folder
+from .data_folder import LOCAL, DataFolder, open_data_folder
 from .hosts import allowed_hosts
 from .http import (
     about,
@@ -63,6 +63,7 @@ from .refusals import Refusals
 from .settings import MEGABYTE, Settings
 from .storage.base import Storage
 from .storage.configured import Configured, configured
+from .telemetry.folder_checks import folder_checks
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
 from .telemetry.storage_probe import StorageProbe
@@ -253,15 +254,15 @@ async def _serving(
     places = Places(table, mirror)
     line = mirror.line if mirror else None
     probe = StorageProbe(stores.active, data.scratch / "health", data.instance, data.claim.claim)
-    checks = Health(table, probe, lanes, settings.data, reserve, breaker, line)
-    unrecorded: set[str] = set()
+    local = settings.storage.path if stores.active.name == settings.storage.backend == LOCAL else None
+    of_folders = folder_checks(data.staging_area, settings.data, local, data.instance)
+    checks = Health(table, probe, lanes, settings.data, reserve, breaker, line, of_folders)
     refusals = Refusals(table)
     intake = Intake(
         table,
         places,
         refusals,
-        staging=data.staging,
-        uploads=unrecorded,
+        staging_area=data.staging_area,
         allowance=Allowance(
             max_bytes=settings.uploads.max_bytes,
             recipe=settings.images.recipe,
@@ -277,7 +278,7 @@ async def _serving(
         accepted=queue.wake,
         first_receipt=data.first_receipt,
     )
-    housekeeping = Housekeeping.of(settings, data, stores.storages, hold, unrecorded)
+    housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
     upkeep = Upkeep(House.of(settings, data, stores.storages, housekeeping, hold))
     parts = Parts(
         settings=settings,
@@ -307,6 +308,7 @@ async def _serving(
         figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
+        staging_area=data.staging_area,
         upkeep=upkeep,
         metrics=metrics,
     )

@@ -44,7 +44,8 @@ def verify(
         checked = (
             f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
         )
-        return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}"
+        aside = f"; {counts['set_aside']} uploads without a row are set aside" if counts.get("set_aside") else ""
+        return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}{aside}"
 
     _carried_out(config, VerifyOrder(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
 

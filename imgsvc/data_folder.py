@@ -15,6 +15,7 @@ from .jobs.instance import NAME, FirstReceipt, Places, StorageClaim, identify, p
 from .jobs.inventory import Inventory
 from .jobs.lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .jobs.overview import Overview
+from .jobs.staging_area import StagingArea
 from .jobs.table import Table
 from .jobs.writer import Writer
 from .settings import Settings
@@ -41,6 +42,7 @@ class DataFolder:
     inventory: Inventory
     figures: Figures
     staging: Path
+    staging_area: StagingArea
     scratch: Path
     instance: str
     claim: StorageClaim
@@ -81,6 +83,7 @@ async def open_data_folder(
                         Inventory(readers),
                         figures,
                         places.staging,
+                        StagingArea(places.staging, places.orphaned),
                         folder / "scratch",
                         instance,
                         claim,

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
@@ -21,6 +20,7 @@ from .jobs.changes import IdempotencyConflict
 from .jobs.instance import FirstReceipt
 from .jobs.model import NewJob
 from .jobs.quota import RateLimited, Standing
+from .jobs.staging_area import StagingArea
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
 from .refusals import Refusals
@@ -75,7 +75,7 @@ class Space(Protocol):
 
 
 class Intake:
-    """`uploads` is shared with housekeeping: the staged files that no row may name yet.
+    """`staging_area` is shared with housekeeping, which leaves alone what is being received.
 
     `allowance` is what everybody may; each upload comes with its own, which is that or narrower.
     """
@@ -86,8 +86,7 @@ class Intake:
         places: Places,
         refusals: Refusals,
         *,
-        staging: Path,
-        uploads: set[str],
+        staging_area: StagingArea,
         allowance: Allowance,
         preview_memory: int,
         render_memory: int,
@@ -102,8 +101,7 @@ class Intake:
         self._table = table
         self._places = places
         self._refusals = refusals
-        self._staging = staging
-        self._uploads = uploads
+        self._staging_area = staging_area
         self._preview_memory = preview_memory
         self._render_memory = render_memory
         self._max_attempts = max_attempts
@@ -165,7 +163,7 @@ class Intake:
 
     def stage(self, allowance: Allowance) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes
-        return StagedFile(job_id, self._staging, self._uploads, allowance.recipe, allowance.types, most)
+        return StagedFile(job_id, self._staging_area, allowance.recipe, allowance.types, most)
 
     async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance) -> Receipt:
         """Probe, sync and record a complete upload.

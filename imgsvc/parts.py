@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .jobs.overview import Overview
     from .jobs.queue import Queue
     from .jobs.quota import Quota
+    from .jobs.staging_area import StagingArea
     from .jobs.table import Table
     from .refusals import Refusals
     from .settings import Settings
@@ -58,6 +59,7 @@ class Parts:
     figures: "Figures"
     endings: "Endings"
     housekeeping: "Housekeeping"
+    staging_area: "StagingArea"
     upkeep: "Upkeep"
     metrics: "Metrics"
     winding_down: anyio.Event = field(default_factory=anyio.Event)

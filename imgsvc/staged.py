@@ -6,18 +6,21 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 import anyio
 import anyio.to_thread
 import filetype
+import structlog
 
 from .imaging.header import Header, Truncated, read_header
 from .imaging.limits import check_limits, probe
 from .imaging.recipe import Recipe
+from .jobs.staging_area import StagingArea
 from .storage.durable_files import sync_folder
+
+log = structlog.get_logger()
 
 CHUNK = 96 * 1024  # bytes gathered before a thread writes them: few visits, little memory
 SNIFF = 512  # bytes that the type is decided on
@@ -48,17 +51,20 @@ class NoSpace(Rejected):
         self.reserve, self.free = reserve, free
 
 
+class StagingGone(Rejected):
+    """What had come in was removed together with its folder."""
+
+
 class StagedFile:
     """An upload on its way to disk. Leaving the context removes it unless `keep` was called."""
 
-    def __init__(
-        self, job_id: str, staging: Path, uploads: set[str], recipe: Recipe, allowed: Sequence[str], max_bytes: int
-    ) -> None:
+    def __init__(self, job_id: str, area: StagingArea, recipe: Recipe, allowed: Sequence[str], max_bytes: int) -> None:
         self.job_id = job_id
         self.mime = ""
         self.size = 0
-        self._path = staging / job_id
-        self._uploads = uploads
+        self._area = area
+        self._path = area.part(job_id)
+        self._receiving = area.receiving(job_id)
         self._recipe = recipe
         self._allowed = allowed
         self._max_bytes = max_bytes
@@ -72,15 +78,17 @@ class StagedFile:
         return self._digest.hexdigest()
 
     async def __aenter__(self) -> Self:
-        self._uploads.add(self.job_id)
+        self._receiving.__enter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._close)
-        self._uploads.discard(self.job_id)
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._close)
+        finally:
+            self._receiving.__exit__(kind, error, trace)
 
     def keep(self) -> None:
         """From here on the file belongs to the table."""
@@ -104,7 +112,10 @@ class StagedFile:
             await self._flush()
 
     async def finish(self) -> Header:
-        """The header of the whole file, which is now on disk and synced. Raises what `feed` raises, and ImageError."""
+        """The header of the whole file, which now has its name, durably.
+
+        Raises what `feed` raises, StagingGone and ImageError.
+        """
         if not self.mime:
             self._sniff()
         if self._buffer:
@@ -129,10 +140,18 @@ class StagedFile:
     def _write(self, chunk: bytearray) -> None:
         if self._stream is None:
             self._look_ahead(chunk)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._stream = os.fdopen(descriptor, "wb")
+            self._stream = self._opened()
         self._stream.write(chunk)
         self._digest.update(chunk)
+
+    def _opened(self) -> BinaryIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.fdopen(os.open(self._path, flags, 0o600), "wb")
+        except FileNotFoundError:
+            self._area.make()  # somebody has removed the folder: the next upload needs it all the same
+            log.error("staging_made_anew", path=str(self._area.folder))
+            return os.fdopen(os.open(self._path, flags, 0o600), "wb")
 
     def _look_ahead(self, start: bytearray) -> None:
         """A bomb says so in its first bytes: no need to wait for the rest."""
@@ -152,7 +171,10 @@ class StagedFile:
             recipe = self._recipe
             header = probe(self._path, self.mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
             os.fsync(self._stream.fileno())
-            sync_folder(self._path.parent)
+            self._path = self._path.rename(self._area.whole(self.job_id))
+            sync_folder(self._area.folder)
+        except FileNotFoundError as error:
+            raise StagingGone("the staging folder was removed while the upload came in") from error
         except OSError as error:
             raise _no_space(error) from error
         return header

@@ -243,7 +243,7 @@ async def test_source_that_can_not_be_removed_is_asked_for_again(start: Starter)
         source.unlink()
         source.mkdir()
         assert await removed(s, image_id) == 0
-        orphan = s.settings.data / "staging" / "orphan"
+        orphan = s.settings.data / "staging" / f"{uuid.uuid4()}.part"
         orphan.write_bytes(TINY)
         await s.parts.housekeeping.sweep()
         assert not orphan.exists(), "one file that stays must not keep the rest"

@@ -1,7 +1,10 @@
 """What is removed and when, what is never touched, and when nothing new is taken."""
 
 import asyncio
+import os
 import shutil
+import time
+import uuid
 from collections import namedtuple
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,10 +15,13 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from fixtures import make
+from imgsvc.jobs.database import Readers
 from imgsvc.jobs.model import as_text, now
 from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.upkeep import carried_out
 
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload?bucket=b"
@@ -71,15 +77,121 @@ async def test_source_of_a_hopeless_job_goes_at_once(start: Starter) -> None:
                 await anyio.sleep(0.01)
 
 
-async def test_orphans_go_and_the_rest_stays(start: Starter) -> None:
+def ids(many: int) -> list[str]:
+    return [str(uuid.UUID(int=number + (4 << 76) + (8 << 60))) for number in range(many)]
+
+
+async def test_half_an_upload_goes_and_a_whole_one_without_a_row_is_set_aside(start: Starter) -> None:
     async with start() as s:
         s.parts.queue.hold()
         waiting = (await s.upload(TINY)).json()["job_id"]
-        staging = s.settings.data / "staging"
-        (staging / "no-such-job").write_bytes(TINY)
-        (staging / ".hidden").write_bytes(b"")
+        staging, orphaned = s.settings.data / "staging", s.settings.data / "orphaned"
+        half, whole = ids(2)
+        (staging / f"{half}.part").write_bytes(TINY[:9])
+        (staging / whole).write_bytes(TINY)
+        os.utime(staging / whole, (0, 0))
+        (staging / "of somebody else").write_bytes(b"")
+        with capture_logs() as lines:
+            for _ in range(2):
+                await s.parts.housekeeping.sweep()
+        assert s.staged() == sorted([waiting, "of somebody else"])
+        assert [line["name"] for line in lines if line["event"] == "foreign_file_in_staging"] == ["of somebody else"]
+        assert {path.name: path.read_bytes() for path in orphaned.iterdir()} == {whole: TINY}
+
+        await s.parts.health.measure()
+        assert "1 uploads are set aside" in (await s.http.get("/api/v1/health")).json()["checks"]["staging"]["detail"]
+        page = (await s.http.get("/dashboard/data", headers=s.operator)).json()
+        assert page["storage"]["set_aside"] == {"files": 1, "bytes": len(TINY)}
+        assert "image_uploads_set_aside 1.0" in (await s.http.get("/metrics", headers=s.operator)).text
+        assert (await carried_out(s, "verify"))["counts"]["set_aside"] == 1
+
+        week = timedelta(days=7).total_seconds()
+        for age, left in ((week - 60, [whole]), (week + 60, [])):
+            os.utime(orphaned / whole, (time.time() - age,) * 2)
+            await s.parts.housekeeping.sweep()
+            assert [path.name for path in orphaned.iterdir()] == left
+
+
+async def test_source_whose_removal_was_recorded_and_lost_is_removed_again(start: Starter) -> None:
+    """Its bytes were to go once the job was done: they are not set aside."""
+    async with start() as s:
+        job_id = (await s.completed(TINY))["job_id"]
+        with anyio.fail_after(WAIT_SECONDS):
+            while s.staged():
+                await anyio.sleep(0.01)
+        (s.settings.data / "staging" / job_id).write_bytes(TINY)
         await s.parts.housekeeping.sweep()
-        assert s.staged() == [waiting]
+        assert s.staged() == [] and not (s.settings.data / "orphaned").exists()
+
+
+async def test_half_file_of_a_row_is_kept(start: Starter) -> None:
+    async with start() as s:
+        s.parts.queue.hold()
+        job_id = (await s.upload(TINY)).json()["job_id"]
+        staging = s.settings.data / "staging"
+        (staging / job_id).rename(staging / f"{job_id}.part")
+        await s.parts.housekeeping.sweep()
+        assert s.staged() == [f"{job_id}.part"]
+
+
+async def test_one_query_for_many_staged_files(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with start() as s:
+        for job_id in ids(700):
+            (s.settings.data / "staging" / f"{job_id}.part").write_bytes(b"")
+        asked, fetch = list[str](), Readers.fetch
+
+        async def counted(readers: Readers, query: str, parameters: dict[str, Any]) -> list[Any]:
+            asked.append(query)
+            return await fetch(readers, query, parameters)
+
+        monkeypatch.setattr(Readers, "fetch", counted)
+        await s.parts.housekeeping.sweep()
+        assert s.staged() == []
+        assert asked.count("wanting_source") <= 6  # that of the start may be at it too
+
+
+async def test_staging_folder_that_was_removed_is_made_anew(start: Starter) -> None:
+    async with start() as s:
+        (s.settings.data / "staging").rmdir()
+        assert (await s.completed(TINY))["status"] == "completed"
+        (s.settings.data / "staging").rmdir()
+        await s.parts.health.measure()
+        found = (await s.http.get("/api/v1/health")).json()
+        assert found["checks"]["staging"]["status"] == found["status"] == "degraded"
+        await s.parts.health.measure()
+        assert (await s.http.get("/api/v1/health")).json()["status"] == "healthy"
+
+
+async def test_health_sees_whose_the_folders_are(start: Starter) -> None:
+    async with start() as s:
+        (s.settings.data / "instance").write_text(ids(1)[0])
+        await s.parts.health.measure()
+        assert (await s.http.get("/api/v1/health")).json()["checks"]["instance"]["status"] == "unhealthy"
+
+
+async def test_upload_whose_folder_is_removed_meanwhile_is_asked_for_again(start: Starter) -> None:
+    half_sent, go_on = asyncio.Event(), asyncio.Event()
+    photo = make.jpeg(400, 300)
+    photo += bytes(400_000 - len(photo))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield photo[:-10]
+        half_sent.set()
+        await go_on.wait()
+        yield photo[-10:]
+
+    async with start() as s:
+        headers = {**s.bearer(), "Content-Type": "image/jpeg"}
+        sending = asyncio.create_task(s.http.post(UPLOAD, content=body(), headers=headers))
+        await half_sent.wait()
+        with anyio.fail_after(WAIT_SECONDS):
+            while not s.staged():
+                await anyio.sleep(0.01)
+        assert [name.endswith(".part") for name in s.staged()] == [True]
+        shutil.rmtree(s.settings.data / "staging")
+        go_on.set()
+        refused(await sending, 503, "overloaded")
+        assert (await s.completed(TINY))["status"] == "completed"
 
 
 async def test_what_cannot_be_removed_keeps_nothing_else(start: Starter) -> None:

@@ -28,6 +28,7 @@ CONTRACT = {
     "http_requests_total": {"method", "endpoint", "status"},
     "http_request_duration_seconds": {"method", "endpoint"},
     "http_requests_in_progress": set(),
+    "image_uploads_set_aside": set(),  # beside the contract's
     "errors_total": {"error_type", "endpoint"},
     "image_uploads_total": {"status"},
     "image_processing_jobs_total": {"status"},

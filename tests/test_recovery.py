@@ -78,16 +78,17 @@ async def until(reached: Callable[[], bool]) -> None:
             await anyio.sleep(0.02)
 
 
-async def test_staged_file_without_a_row_is_removed(folder: Path) -> None:
-    job_id = await waiting(folder)
-    stage(folder, str(uuid.uuid4()))
-    stage(folder, "not-an-id", b"")
+async def test_staged_file_without_a_row_is_not_left_in_staging(folder: Path) -> None:
+    job_id, orphan = await waiting(folder), str(uuid.uuid4())
+    stage(folder, orphan)
+    stage(folder, f"{uuid.uuid4()}.part", b"")
     async with with_workers(folder) as s:
         s.parts.queue.hold()
         await until(lambda: s.staged() == [job_id])
     async with with_workers(folder) as s:
         assert (await ended(s, job_id))["status"] == "completed"
         await until(lambda: s.staged() == [])
+    assert [path.name for path in (folder / "orphaned").iterdir()] == [orphan]
 
 
 async def test_source_left_behind_by_a_completed_job_is_removed(folder: Path) -> None:
@@ -151,7 +152,7 @@ async def test_replay_does_not_use_up_attempts_until_the_tenth_start(folder: Pat
 async def test_tenth_interrupted_start_gives_up_and_keeps_the_source(folder: Path) -> None:
     job_id = await waiting(folder)
     change(folder, job_id, status="processing", queue=None, starts=10)
-    stage(folder, "orphan")
+    stage(folder, f"{uuid.uuid4()}.part")
     async with with_workers(folder) as s:
         job = await s.job(job_id)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "interrupted", True)

@@ -155,6 +155,13 @@ async def _spoilt(s: Service) -> None:
     assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
 
 
+async def _row_lost(s: Service) -> None:
+    """A whole upload of which the database knows nothing."""
+    (s.settings.data / "staging" / IDS["job"]).write_bytes(TINY)
+    await s.parts.housekeeping.sweep()
+    await s.parts.health.measure()
+
+
 async def _everything(folder: Path) -> list[Told]:
     async with with_workers(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
         before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
@@ -170,6 +177,7 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _worker_killed(s)
         moments += await _storage_broken(s)
         await _spoilt(s)
+        await _row_lost(s)
         return [*moments, await told(s)]
 
 

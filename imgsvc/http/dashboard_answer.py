@@ -204,11 +204,13 @@ def _storage(parts: Parts, look: Look) -> shown.Storage:
     """Of the backend that new uploads go to."""
     settings, s3 = parts.settings.storage, parts.settings.s3
     images = parts.figures.by_status()["completed"]
+    found = parts.staging_area.set_aside
+    aside = shown.SetAside(files=found.files, bytes=found.bytes)
     if settings.backend == "s3":
         remote = shown.S3Storage(bucket=s3.bucket, region=s3.region, endpoint=s3.endpoint_url or None)
-        return shown.Storage(backend="s3", s3=remote, total_images=images)
+        return shown.Storage(backend="s3", set_aside=aside, s3=remote, total_images=images)
     local = shown.LocalStorage(path=str(settings.path), disk=look.storage, reserve_mb=settings.reserve_mb)
-    return shown.Storage(backend=settings.backend, local=local, total_images=images)
+    return shown.Storage(backend=settings.backend, set_aside=aside, local=local, total_images=images)
 
 
 def _rate_limits(parts: Parts, rows: Rows, near: list[Window]) -> shown.RateLimits:

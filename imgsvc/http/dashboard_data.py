@@ -170,8 +170,16 @@ class S3Storage(BaseModel):
     endpoint: str | None
 
 
+class SetAside(BaseModel):
+    """Whole uploads that no row names, which are kept for 7 days."""
+
+    files: int
+    bytes: int
+
+
 class Storage(BaseModel):
     backend: str
+    set_aside: SetAside
     local: LocalStorage | None = None
     s3: S3Storage | None = None
     total_images: int

@@ -99,6 +99,7 @@ EXAMPLE: dict[str, Any] = {
             "reserve_mb": 256,
         },
         "s3": None,
+        "set_aside": {"files": 0, "bytes": 0},
         "total_images": 1200,
     },
     "rate_limits": {

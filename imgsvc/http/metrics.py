@@ -34,6 +34,7 @@ async def exposition(request: Request) -> Response:
     parts = parts_of(request)
     waiting, stored = await _measured(parts.overview.waiting), await _measured(parts.table.stored_bytes)
     parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=stored)
+    parts.metrics.uploads_set_aside(parts.staging_area.set_aside.files)
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(parts.metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})

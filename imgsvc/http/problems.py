@@ -22,7 +22,7 @@ from ..jobs.housekeeping import NotRetryable
 from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
 from ..jobs.writer import DatabaseUnavailable
-from ..staged import NoSpace, Rejected, UnsupportedType, UploadTooLarge
+from ..staged import NoSpace, Rejected, StagingGone, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError, StorageNotConfigured
 from ..upkeep.tasks import TaskRunning
 
@@ -239,6 +239,8 @@ def _from_intake(error: Rejected) -> Problem:
         return storage_full(error)
     if isinstance(error, Overloaded):
         return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
+    if isinstance(error, StagingGone):
+        return overloaded("What had come in of the upload was lost. Send it again.")
     if isinstance(error, IdempotencyInProgress):
         detail = "An upload with the same Idempotency-Key is still being received."
         return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})

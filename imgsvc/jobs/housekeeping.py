@@ -17,6 +17,7 @@ from .hold import Hold
 from .model import Job, as_text, now
 from .publish import WITHDRAW_SECONDS, withdraw
 from .quota import Quota
+from .staging_area import KEPT, Staged, StagingArea
 from .table import Table
 from .trees import empty_tree
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
+TOGETHER = 500  # staged files whose rows are asked for in one query
 PAGE = 100  # rows looked at in one query
 REFUSALS = 3  # a storage that has failed so often in a row is left alone until the next sweep: each may take 20 s
 
@@ -35,7 +37,7 @@ class NotRetryable(Exception):
 
 
 class Housekeeping:
-    """`uploads` holds the names of staged files whose upload is still on its way to the table.
+    """`staging_area` knows which staged files belong to an upload that is still on its way to the table.
 
     Who removes files by a look at their row holds `removing` meanwhile: a job that begins anew must not lose its own.
     """
@@ -44,8 +46,7 @@ class Housekeeping:
         self,
         table: Table,
         storages: Mapping[str, Storage],
-        staging: Path,
-        uploads: set[str],
+        staging_area: StagingArea,
         *,
         quota: Quota,
         source_kept: timedelta,
@@ -54,8 +55,7 @@ class Housekeeping:
     ) -> None:
         self._table = table
         self._storages = storages
-        self._staging = staging
-        self._uploads = uploads
+        self._staging_area = staging_area
         self._quota = quota
         self._source_kept = source_kept
         self._events_kept = events_kept
@@ -70,17 +70,15 @@ class Housekeeping:
         data: "DataFolder",
         storages: Mapping[str, Storage],
         hold: Hold,
-        uploads: set[str] | None = None,
     ) -> Self:
-        """As the settings say, in the service and in a command alike; without `uploads` none is on its way.
+        """As the settings say, in the service and in a command alike.
 
         `storages` are all that rows may name: a job's files are removed from the backend that its row names.
         """
         return cls(
             data.table,
             storages,
-            data.staging,
-            set() if uploads is None else uploads,
+            data.staging_area,
             quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
             source_kept=timedelta(hours=settings.jobs.failed_source_hours),
             events_kept=timedelta(days=settings.jobs.events_days),
@@ -104,6 +102,7 @@ class Housekeeping:
             self._finish_removals,
             self._expire_sources,
             self._remove_orphans,
+            self._drop_orphans,
             self._drop_rate_windows,
             self._drop_events,
         ):
@@ -153,7 +152,7 @@ class Housekeeping:
                 raise NotRetryable(
                     f"Only a failed job can be tried again; its status is {job.status if job else 'gone'}."
                 )
-            source = self._staging / (job.staging_path or "")
+            source = self._staging_area.folder / (job.staging_path or "")
             if not job.can_retry or not await anyio.to_thread.run_sync(source.is_file):
                 raise NotRetryable("The uploaded bytes of this job are not kept any more.")
             if self._hold.active and job.paths:
@@ -196,7 +195,11 @@ class Housekeeping:
         return found, confirmed
 
     async def _count(self, job: Job) -> int:
-        staged = await anyio.to_thread.run_sync((self._staging / job.staging_path).is_file) if job.staging_path else 0
+        staged = (
+            await anyio.to_thread.run_sync(self._staging_area.whole(job.staging_path).is_file)
+            if job.staging_path
+            else 0
+        )
         sizes = []
         with anyio.move_on_after(WITHDRAW_SECONDS):
             for key in job.paths.values() if job.deleted_at or job.status == "failed" else ():
@@ -224,17 +227,39 @@ class Housekeeping:
             await self._table.expire_source(job, before)
 
     async def _remove_orphans(self) -> None:
-        for name in await anyio.to_thread.run_sync(_names, self._staging):
-            # The order matters: an upload leaves `uploads` only once its row can be read.
-            if name in self._uploads or await self._table.is_staged(name):
-                continue
-            if (await self._unlink(name))[0]:
-                log.info("orphan_removed", name=name)
+        """What is not whole has no receipt and goes; what is whole may be all that is left of a lost row."""
+        area = self._staging_area
+        staged = await anyio.to_thread.run_sync(area.files)
+        for start in range(0, len(staged), TOGETHER):
+            # The order matters: an upload ceases to be in use only once its row can be read.
+            batch = [one for one in staged[start : start + TOGETHER] if not area.is_in_use(one.job_id)]
+            known = await self._table.wanting_source({one.job_id for one in batch})
+            for one in batch:
+                if not known.get(one.job_id):
+                    await self._remove_orphan(one, known)
+
+    async def _remove_orphan(self, one: Staged, known: Mapping[str, bool]) -> None:
+        if one.part or one.job_id in known:  # the row is done with the file: only its removal was lost
+            if (await self._unlink(one.name))[0]:
+                log.info("orphan_removed", name=one.name)
+            return
+        try:
+            await anyio.to_thread.run_sync(self._staging_area.put_aside, one.name)
+        except FileNotFoundError:
+            return
+        except OSError as error:  # one that stays must not keep the others
+            log.warning("upload_not_set_aside", name=one.name, reason=error.strerror)
+            return
+        log.warning("upload_set_aside", name=one.name, days=KEPT.days)
+
+    async def _drop_orphans(self) -> None:
+        for name in await anyio.to_thread.run_sync(self._staging_area.drop_expired):
+            log.warning("set_aside_upload_removed", name=name, days=KEPT.days)
 
     async def _unlink(self, name: str) -> tuple[int, bool]:
         """How many staged files there were, and whether none is left; one that stays must not keep the others."""
         try:
-            return await anyio.to_thread.run_sync(_unlink, self._staging / name), True
+            return await anyio.to_thread.run_sync(_unlink, self._staging_area.folder / name), True
         except OSError as error:
             log.warning("unlink_failed", name=name, reason=error.strerror)
             return 0, False
@@ -246,10 +271,6 @@ def _unlink(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return 1
-
-
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if not path.is_dir()]  # lost+found of a mounted disk, for one
 
 
 def empty_folder(folder: Path) -> None:

@@ -198,8 +198,10 @@ ORDER BY job_id LIMIT :limit
 UPDATE processing_jobs SET staging_path = NULL, retryable = 0
 WHERE job_id = :job_id AND status = 'failed' AND failed_at < :before
 
--- name: staged
-SELECT 1 FROM processing_jobs WHERE job_id = :job_id AND staging_path IS NOT NULL
+-- name: wanting_source
+-- Which of these jobs are there, and whether each still names its staged file.
+SELECT job_id, staging_path IS NOT NULL AS wanted FROM processing_jobs
+WHERE job_id IN (SELECT value FROM json_each(:job_ids))
 
 -- name: job
 SELECT * FROM processing_jobs WHERE job_id = :job_id AND deleted_at IS NULL

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -47,8 +47,10 @@ class Table:
     async def job_of_image(self, image_id: str) -> Job | None:
         return await self._one("job_of_image", image_id=image_id)
 
-    async def is_staged(self, job_id: str) -> bool:
-        return bool(await self._readers.fetch("staged", {"job_id": job_id}))
+    async def wanting_source(self, job_ids: Iterable[str]) -> dict[str, bool]:
+        """{job id: whether the row still names its staged file} of those that have a row, deleted ones too."""
+        rows = await self._readers.fetch("wanting_source", {"job_ids": json.dumps(sorted(job_ids))})
+        return {row["job_id"]: bool(row["wanted"]) for row in rows}
 
     async def leftovers(self, after: str, limit: int) -> list[Job]:
         rows = await self._readers.fetch("leftovers", {"after": after, "limit": limit})

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -52,8 +52,9 @@ class Health:
         reserve_bytes: int,
         breaker: Breaker | None = None,
         redis: Redis | None = None,
+        more: Mapping[str, Callable[[], Awaitable[Check]]] | None = None,
     ) -> None:
-        """`breaker` is that of the authorization server, where one is asked."""
+        """`breaker` is that of the authorization server, where one is asked; `more` are further checks by name."""
         self.disk_full = False
         self.free_bytes = 0
         self._table = table
@@ -68,6 +69,7 @@ class Health:
             "workers": self._workers,
             "disk": self._disk,
             "queue": self._queue,
+            **(more or {}),
         }
         self._breaker = breaker
         if breaker is not None:

@@ -110,6 +110,7 @@ class Metrics:
             "job_queue_length", "Jobs that wait for a preview, for a render, or for their next attempt.", "lane"
         )
         self._oldest = gauge("job_queue_oldest_seconds", "How long ago the oldest job that waits for a lane came in.")
+        self._set_aside = gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
         self._restarts = counter("worker_restarts_total", "Worker processes that were replaced.", "reason")
         self._sizes = tuple(settings.images.sizes)
         self._begin_at_zero()
@@ -161,6 +162,9 @@ class Metrics:
     def storage_operation(self, backend: str, operation: Operation, status: OperationStatus, seconds: float) -> None:
         self._storage[backend, operation, status].inc()
         self._storage_seconds[backend, operation].observe(seconds)
+
+    def uploads_set_aside(self, files: int) -> None:
+        self._set_aside.set(files)
 
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()

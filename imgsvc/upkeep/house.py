@@ -17,6 +17,7 @@ from ..jobs.housekeeping import Housekeeping
 from ..jobs.instance import StorageClaim
 from ..jobs.inventory import Inventory
 from ..jobs.model import Job
+from ..jobs.staging_area import StagingArea
 from ..jobs.table import Table
 from ..settings import Settings
 from ..storage.base import Storage
@@ -34,6 +35,7 @@ class House:
     inventory: Inventory
     storages: Mapping[str, Storage]
     staging: Path
+    staging_area: StagingArea
     scratch: Path
     housekeeping: Housekeeping
     hold: Hold
@@ -55,6 +57,7 @@ class House:
             data.inventory,
             storages,
             data.staging,
+            data.staging_area,
             data.scratch,
             housekeeping,
             hold,

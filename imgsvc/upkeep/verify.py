@@ -29,6 +29,9 @@ async def verify(house: House, progress: Progress, *, digests: bool, grace: time
             kind: Kind = "orphaned" if orphan.place else "foreign"
             image_id = orphan.place.image_id if orphan.place else None
             progress.find(Finding(kind, orphan.storage.name, orphan.path, image_id, orphan.stored.size_bytes))
+    set_aside = await anyio.to_thread.run_sync(house.staging_area.measure)
+    if set_aside.files:
+        progress.counts.update(set_aside=set_aside.files, set_aside_bytes=set_aside.bytes)
     return progress.found == 0
 
 

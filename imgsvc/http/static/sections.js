@@ -58,6 +58,7 @@ export function storage({ storage: one }) {
     facts(
       ['Backend', { local: 'local folder', s3: 'S3' }[one.backend] ?? foreign(one.backend)],
       ['Images', number(one.total_images)],
+      one.set_aside.files && ['Uploads set aside', number(one.set_aside.files)],
       local && ['Folder', path(local.path)],
       local && ['Kept free', megabytes(local.reserve_mb)],
       s3 && ['Bucket', foreign(s3.bucket)],

@@ -18,6 +18,14 @@ const TROUBLE = {
       ? `Jobs wait and are tried again. See that ${data.storage.local.path} is there, mounted and writable for the service's user.`
       : 'Jobs wait and are tried again. See that the object storage answers and that its keys are still good.',
   ],
+  staging: () => [
+    'the folder for uploads was removed',
+    'It is made anew by itself; jobs whose uploads were in it can not go on. See who removed it: the folder staging beside the database.',
+  ],
+  instance: () => [
+    'the folders are not those of this service',
+    'See that DATABASE_PATH and STORAGE_PATH are right and their disks mounted. For a new folder: imgsvc storage adopt, while the service is stopped.',
+  ],
   workers: (data) => [
     data.health.checks.workers.status === 'unhealthy' ? 'no worker is alive' : 'a worker is missing',
     'Uploads are accepted and kept. Workers are restarted by themselves; if this stays, the log says why they end (often too little memory).',

@@ -1,0 +1,128 @@
+"""The folder of uploads that are not yet processed.
+
+`{id}.part` is an upload on its way, `{id}` a whole one whose bytes and name are durable; then its row is inserted. A
+whole one without a row may be what a lost database owned: it is set aside, and removed after `KEPT`.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from ..storage.durable_files import make_root, sync_folder
+from ..storage.keys import UUID
+
+log = structlog.get_logger()
+
+KEPT = timedelta(days=7)  # by the file's mtime, which is set by the wall clock as it is set aside
+OURS = re.compile(rf"(?P<job_id>{UUID})(?P<part>\.part)?")
+TOLD = 1000  # foreign names that are remembered, so that each is told once
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file of ours in the folder; `part`: it is not whole."""
+
+    name: str
+    job_id: str
+    part: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What lies in `orphaned`."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class StagingArea:
+    """`orphaned` is the folder for what is set aside, on the same disk.
+
+    The methods that touch files are for threads, and raise OSError.
+    """
+
+    def __init__(self, folder: Path, orphaned: Path) -> None:
+        self.folder = folder
+        self.orphaned = orphaned
+        self.set_aside = SetAside()  # as last measured
+        self._receiving: set[str] = set()
+        self._told: set[str] = set()
+
+    @contextmanager
+    def receiving(self, job_id: str) -> Iterator[None]:
+        """Keep the files of this upload from being taken for leftovers, until its row can be read or it has failed."""
+        self._receiving.add(job_id)
+        try:
+            yield
+        finally:
+            self._receiving.discard(job_id)
+
+    def is_in_use(self, job_id: str) -> bool:
+        return job_id in self._receiving
+
+    def whole(self, job_id: str) -> Path:
+        return self.folder / job_id
+
+    def part(self, job_id: str) -> Path:
+        return self.folder / f"{job_id}.part"
+
+    def make(self) -> bool:
+        """Make the folder, durably, where it is not there; whether it was made."""
+        if self.folder.is_dir():
+            return False
+        make_root(self.folder, 0o700)
+        return True
+
+    def files(self) -> list[Staged]:
+        """All of ours. What else lies there is left alone, and told once."""
+        found = []
+        for path in self.folder.iterdir():
+            if path.is_dir():  # lost+found of a mounted disk, for one
+                continue
+            if ours := OURS.fullmatch(path.name):
+                found.append(Staged(path.name, ours["job_id"], ours["part"] is not None))
+            elif path.name not in self._told and len(self._told) < TOLD:
+                self._told.add(path.name)
+                log.warning("foreign_file_in_staging", name=path.name)
+        return found
+
+    def put_aside(self, name: str) -> None:
+        """Move a whole upload to `orphaned`, durably."""
+        make_root(self.orphaned, 0o700)
+        path = self.folder / name
+        with path.open("rb") as stream:
+            os.utime(stream.fileno())
+            os.fsync(stream.fileno())
+        path.rename(self.orphaned / name)
+        sync_folder(self.orphaned)
+        sync_folder(self.folder)
+
+    def drop_expired(self) -> list[str]:
+        """Remove what was set aside long enough ago; returns the names."""
+        before, gone = time.time() - KEPT.total_seconds(), []
+        for path in self._orphans():
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+                gone.append(path.name)
+        return gone
+
+    def measure(self) -> SetAside:
+        """Count what is set aside now."""
+        sizes = []
+        for path in self._orphans():
+            with suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        self.set_aside = SetAside(len(sizes), sum(sizes))
+        return self.set_aside
+
+    def _orphans(self) -> list[Path]:
+        with suppress(FileNotFoundError):
+            return [path for path in self.orphaned.iterdir() if OURS.fullmatch(path.name)]
+        return []
