@@ -24,6 +24,7 @@ from .jobs.budget import MemoryTooSmall
 from .jobs.database import SchemaTooNew
 from .jobs.instance import InstanceMismatch
 from .jobs.lock import DataFolderInUse
+from .jobs.writer import DatabaseUnavailable
 from .settings import Server, Settings, SettingsError
 from .telemetry import logs
 
@@ -60,7 +61,7 @@ def run(settings: Settings) -> int:
                 raise CantStart(str(cause)) from None
             if isinstance(cause, SettingsError):
                 raise CantStart(str(cause)) from None
-            if isinstance(cause, sqlite3.Error):
+            if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
                 raise CantStart(f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}") from None
             if isinstance(cause, OSError):
                 raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
@@ -76,7 +77,7 @@ def _raise_file_limit() -> None:
 
 def _cause(error: BaseException) -> BaseException:
     """What really happened: task groups wrap it, one around the other."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 

@@ -21,6 +21,7 @@ from ..jobs.changes import IdempotencyConflict
 from ..jobs.housekeeping import NotRetryable
 from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
+from ..jobs.sql import is_damage
 from ..jobs.writer import DatabaseUnavailable
 from ..staged import NoSpace, Rejected, StagingGone, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError, StorageNotConfigured
@@ -225,6 +226,10 @@ def storage_full(error: NoSpace) -> Problem:
     return Problem(507, "storage_full", detail, headers={"Retry-After": "60"}, **more)
 
 
+def unanswered() -> Problem:
+    return overloaded("The request could not be answered now. Try again shortly.")
+
+
 def internal_error() -> Problem:
     return Problem(500, "internal_error", "Something went wrong here. The trace id leads to the log entry.")
 
@@ -268,7 +273,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
         422, error.code, str(error), details=_listed((("body", "file"), str(error), error.code))
     ),
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
-    sqlite3.OperationalError: lambda _: overloaded("The request could not be answered now. Try again shortly."),
+    sqlite3.OperationalError: lambda _: unanswered(),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NotStored: lambda _: image_not_found(),
@@ -280,6 +285,9 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
 async def as_problem(request: Request, error: Exception) -> Response:
     if isinstance(error, StorageNotConfigured):
         log.error("storage_not_configured", reason=str(error))
+    if is_damage(error):
+        log.error("database_damaged", reason=str(error))
+        return unanswered().response(request)
     for kind, make in MAPPING.items():
         if isinstance(error, kind):
             return make(error).response(request)

@@ -1,5 +1,6 @@
 """Opening the database: migrations, the pragmas that durability rests on, and connections for reading."""
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
-from .sql import QUERIES, Timed, script, untimed
+from .sql import QUERIES, Timed, is_damage, script, untimed
 
 MIGRATIONS = (
     "schema.sql",
@@ -66,6 +67,7 @@ class Readers:
     def __init__(self, path: Path, timed: Timed = untimed) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._timed = timed
+        self.damage = ""  # what SQLite said when it met a damaged page
         self._all: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
         self._places = anyio.Semaphore(READERS)
@@ -119,5 +121,9 @@ class Readers:
             began = time.perf_counter()
             try:
                 return list(await db.execute_fetchall(QUERIES[query], parameters))
+            except sqlite3.Error as error:
+                if is_damage(error):
+                    self.damage = str(error)
+                raise
             finally:
                 self._timed(query, time.perf_counter() - began)

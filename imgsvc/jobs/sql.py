@@ -1,6 +1,7 @@
 """Named statements out of a .sql file, so that the durability logic is reviewed in one place."""
 
 import re
+import sqlite3
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -16,6 +17,12 @@ def statements(name: str) -> dict[str, str]:
     """The statements of a file by their names."""
     parts = HEADING.split(script(name))[1:]
     return {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite has met a page that can't be right, or a file that is no database."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return isinstance(error, sqlite3.Error) and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def untimed(_operation: str, _seconds: float) -> None:

@@ -38,6 +38,7 @@ class Table:
 
     def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
         self._readers = readers
+        self._writer = writer
         self._write = writer.write
         self._observer = observer
 
@@ -73,6 +74,11 @@ class Table:
         """When the waiting job with the lowest turn came in, or was retried; None when nothing waits."""
         rows = [await self._readers.fetch("next_waiting", {"queue": queue}) for queue in ("previews", "renders")]
         return min((Job.of(found[0]).began_at for found in rows if found), default=None)
+
+    @property
+    def damage(self) -> str:
+        """What SQLite said when it met a damaged page, by whatever statement; empty: it has met none."""
+        return self._writer.damage or self._readers.damage
 
     async def touch(self) -> None:
         """Commit a real write that leaves nothing. Raises DatabaseUnavailable."""

@@ -15,7 +15,7 @@ import aiosqlite
 import anyio
 import structlog
 
-from .sql import Timed, untimed
+from .sql import Timed, is_damage, untimed
 
 T = TypeVar("T")
 Change = Callable[[aiosqlite.Connection], Awaitable[T]]
@@ -40,6 +40,7 @@ class Writer:
     def __init__(self, db: aiosqlite.Connection, timed: Timed = untimed) -> None:
         self._db = db
         self._timed = timed
+        self.damage = ""  # what SQLite said when it met a damaged page
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
     async def write(self, change: Change[T]) -> T:
@@ -85,6 +86,7 @@ class Writer:
                 await self._apply(waiting)
             await self._db.execute("COMMIT")
         except Exception as error:
+            self._note(error)
             log.error("database_write_failed", reason=str(error), changes=len(batch))
             for waiting in batch:
                 waiting.error = DatabaseUnavailable(str(error))
@@ -102,10 +104,15 @@ class Writer:
         except Exception as error:
             if not self._db.in_transaction:
                 raise  # a full disk or an I/O error: the changes before this one are gone too
-            operational = isinstance(error, sqlite3.OperationalError)
+            self._note(error)
+            operational = isinstance(error, sqlite3.OperationalError) or is_damage(error)
             waiting.error = DatabaseUnavailable(str(error)) if operational else error
             await self._db.execute("ROLLBACK TO change")
         await self._db.execute("RELEASE change")
+
+    def _note(self, error: Exception) -> None:
+        if is_damage(error):
+            self.damage = str(error)
 
     async def _roll_back(self) -> None:
         try:

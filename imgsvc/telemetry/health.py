@@ -115,6 +115,10 @@ class Health:
 
     async def _database(self) -> Check:
         await self._table.touch()
+        await self._table.latest_failed(1)
+        if self._table.damage:
+            log.error("database_damaged", reason=self._table.damage)
+            return Check(status="unhealthy", detail="a page of it is damaged: restore a backup")
         return Check(status="healthy", detail="a write was committed")
 
     async def _storage_check(self) -> Check:
