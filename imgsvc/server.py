@@ -25,6 +25,7 @@ from .jobs.database import SchemaTooNew
 from .jobs.instance import InstanceMismatch
 from .jobs.lock import DataFolderInUse
 from .jobs.writer import DatabaseUnavailable
+from .process_privacy import deny_tracing, keep_only
 from .settings import Server, Settings, SettingsError
 from .telemetry import logs
 
@@ -50,8 +51,8 @@ def run(settings: Settings) -> int:
     if settings.server.http2:
         log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
     _raise_file_limit()
-    for name in [name for name in os.environ if not KEPT_ENVIRONMENT.fullmatch(name)]:
-        del os.environ[name]
+    keep_only(KEPT_ENVIRONMENT)
+    deny_tracing()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(settings))
