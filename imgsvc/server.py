@@ -10,6 +10,8 @@ import signal
 import socket
 import sqlite3
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -37,6 +39,7 @@ KEPT_ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
+HUNG_SECONDS = 0.5  # for threads that are about to end
 BACKLOG = 1024  # connections that wait to be accepted
 UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond what is on its way
 
@@ -67,7 +70,24 @@ def run(settings: Settings) -> int:
             if isinstance(cause, OSError):
                 raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
             raise
+    _end_beside_hung_threads()
     return 0
+
+
+def _end_beside_hung_threads() -> None:
+    """End the process at once if a thread still waits for a disk that does not answer.
+
+    The interpreter would wait for it at its own end, and all that matters is closed by now.
+    """
+    deadline = time.monotonic() + HUNG_SECONDS
+    hung = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    for thread in hung:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in hung):
+        log.warning("ended_beside_hung_threads", threads=sum(thread.is_alive() for thread in hung))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _raise_file_limit() -> None:

@@ -170,7 +170,8 @@ async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:
         assert (await s.http.get("/")).json()["storage_backend"] == "s3"
         shown = await s.http.get("/dashboard/data", headers=s.operator)
         place = {"bucket": bucket, "region": "us-east-1", "endpoint": s3.url}
-        assert shown.json()["storage"] == {"backend": "s3", "local": None, "s3": place, "total_images": 0}
+        none = {"set_aside": {"files": 0, "bytes": 0}, "total_images": 0}
+        assert shown.json()["storage"] == {"backend": "s3", "local": None, "s3": place, **none}
         assert shown.json()["configuration"]["s3"]["secret_access_key"] == "configured"
         assert shown.json()["configuration"]["s3"]["session_token"] == "(empty)"
         assert s3.settings(bucket)["secret_access_key"] not in shown.text

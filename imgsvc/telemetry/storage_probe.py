@@ -6,13 +6,14 @@ from math import inf
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from ..storage.base import NotStored, Storage, StorageAway, StorageError
 
 PROVE_EVERY_SECONDS = {"s3": 300.0}  # where each request is paid for, a read has to do between two proofs
 PROBE = b"ok"
-REMOVAL_SECONDS = 2.0  # that the removal may still take when the check is over or the service stops
+REMOVAL_SECONDS = 1.0  # that the removal may take, also when the check is over or the service stops
 
 
 class StorageProbe:
@@ -43,19 +44,25 @@ class StorageProbe:
 
     async def _check(self) -> str:
         if not self._every:
+            await self._put()
             try:
-                await self._put_and_read()
-            finally:
-                with anyio.move_on_after(REMOVAL_SECONDS, shield=True):
+                await self._read()
+            finally:  # bounded: on a disk that does not answer it would keep the service from ending
+                with anyio.move_on_after(REMOVAL_SECONDS, shield=True) as removal:
                     await self._remove()
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            if removal.cancelled_caught:
+                raise StorageError("removing took too long", "What was written could not be removed in time.")
             return "written, read and removed"
         proved, self._proved = self._proved, -inf
         if time.monotonic() - proved < self._every and await self._still_there():
             self._proved = proved
             return "read"
-        await self._put_and_read()
+        await self._put()
+        await self._read()
         await self._remove()
-        await self._put_and_read()  # it stays, for the reads until the next proof
+        await self._put()  # it stays, for the reads until the next proof
+        await self._read()
         self._proved = time.monotonic()
         return "written, read and removed"
 
@@ -66,10 +73,9 @@ class StorageProbe:
             return False
         return True
 
-    async def _put_and_read(self) -> None:
+    async def _put(self) -> None:
         await anyio.to_thread.run_sync(self._file.write_bytes, PROBE, abandon_on_cancel=True)
         await self._storage.put(self._bucket, "probe", self._file)
-        await self._read()
 
     async def _read(self) -> None:
         blob = await self._storage.read(self._bucket, "probe", 0, len(PROBE))
