@@ -18,7 +18,6 @@ from .access.attempts import Attempts
 from .access.operators import Operators
 from .access.permissions import Permissions
 from .access.places import Places
-from .access.remote import RemoteAuthorization
 from .access.signing import Signatures
 from .access.tokens import Tokens
 from .allowance import Allowance
@@ -73,6 +72,7 @@ from .upkeep.tasks import Upkeep
 
 if TYPE_CHECKING:
     from .access.redis_mirror import RedisMirror
+    from .access.remote import RemoteAuthorization
 
 log = structlog.get_logger()
 
@@ -203,10 +203,12 @@ async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
 
 
 @asynccontextmanager
-async def _authorization(settings: Settings) -> AsyncIterator[RemoteAuthorization | None]:
+async def _authorization(settings: Settings) -> AsyncIterator["RemoteAuthorization | None"]:
     if settings.auth.permissions != "remote":
         yield None
         return
+    from .access.remote import RemoteAuthorization  # with an HTTP client that is not needed otherwise
+
     async with RemoteAuthorization.opened(settings.auth) as remote:
         yield remote
 
@@ -218,7 +220,7 @@ async def _serving(
     metrics: Metrics,
     data: DataFolder,
     stores: Configured,
-    remote: RemoteAuthorization | None,
+    remote: "RemoteAuthorization | None",
 ) -> AsyncIterator[Parts]:
     """Everything that runs while the database and the storages are open."""
     table = data.table

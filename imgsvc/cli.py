@@ -66,6 +66,7 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Run the service."""
+    _load_structlog()
     from . import server
 
     settings = _loaded(config)
@@ -76,6 +77,18 @@ def serve(
     except server.CantStart as error:
         _stop(str(error), WRONG)
     raise typer.Exit(status)
+
+
+def _load_structlog() -> None:
+    """Without rich and pygments, which it loads for tracebacks that show local variables: ours never do."""
+    hidden = "rich" not in sys.modules
+    if hidden:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["rich"]
 
 
 @app.command()

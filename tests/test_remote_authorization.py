@@ -21,7 +21,8 @@ from structlog.testing import capture_logs
 
 from imgsvc.access.authorization_api import MAX_ANSWER_BYTES
 from imgsvc.access.breaker import Breaker
-from imgsvc.access.remote import RETRY_SECONDS, RemoteAuthorization, Unavailable
+from imgsvc.access.permissions import Unavailable
+from imgsvc.access.remote import RETRY_SECONDS, RemoteAuthorization
 from imgsvc.settings import Auth
 from tests import authorization_server as says
 from tests.authorization_server import Act, AuthorizationServer, answering, authorization_server

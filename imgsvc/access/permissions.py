@@ -3,7 +3,6 @@
 import math
 from typing import Literal, Protocol
 
-from .remote import Unavailable
 from .tokens import Identity
 
 UPLOAD, DELETE, READ, ADMIN = "image:upload", "image:delete", "image:read", "image:admin"
@@ -26,11 +25,19 @@ class AuthorizationUnavailable(Exception):
         self.retry_after = max(1, math.ceil(retry_after))
 
 
+class Unavailable(Exception):
+    """Nobody can say whether it is allowed; trying again makes sense after `retry_after` seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("the authorization server is away")
+        self.retry_after = retry_after
+
+
 class Authorization(Protocol):
     """Whoever decides in the mode `remote`."""
 
     async def allowed(self, org_id: str, user_id: str, permission: str) -> bool:
-        """Raises remote.Unavailable."""
+        """Raises Unavailable."""
         ...
 
 

@@ -17,18 +17,11 @@ from ..settings import Auth
 from .authorization_api import AuthorizationApi, NoAnswer, authorization_client
 from .breaker import Breaker, BreakerOpen
 from .cache import Answers, Lifetimes, Question
+from .permissions import Unavailable
 
 log = structlog.get_logger()
 
 RETRY_SECONDS = 5  # after a failed call that has not opened the breaker, or while a probe is on its way
-
-
-class Unavailable(Exception):
-    """Nobody can say whether it is allowed; trying again makes sense after `retry_after` seconds."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("the authorization server is away")
-        self.retry_after = retry_after
 
 
 @dataclass(slots=True, eq=False)
