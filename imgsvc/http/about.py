@@ -4,7 +4,6 @@ import base64
 import hashlib
 from html import escape
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -13,6 +12,7 @@ from ..parts import parts_of
 from .accept import prefers_page
 from .answers import answer, shown
 from .codes import CODES, limit_of
+from .models import AnswerModel
 from .operations import PAGE, Answer, operation
 from .problems import NO_STORE, Problem
 
@@ -27,7 +27,7 @@ PAGE_HEADERS = {
 }
 
 
-class Root(BaseModel):
+class Root(AnswerModel):
     """What this service is."""
 
     model_config = shown(
@@ -49,29 +49,29 @@ class Root(BaseModel):
     storage_backend: str
 
 
-class ServiceInfo(BaseModel):
+class ServiceInfo(AnswerModel):
     name: str
     version: str
 
 
-class StorageInfo(BaseModel):
+class StorageInfo(AnswerModel):
     backend: str
     region: str | None
 
 
-class ProcessingInfo(BaseModel):
+class ProcessingInfo(AnswerModel):
     image_sizes: dict[str, int]
     webp_quality: int
     allowed_mime_types: list[str]
 
 
-class LimitsInfo(BaseModel):
+class LimitsInfo(AnswerModel):
     max_upload_size_mb: float
     rate_limit_per_hour: float
     max_pixels: int
 
 
-class Info(BaseModel):
+class Info(AnswerModel):
     """What it is set to."""
 
     model_config = shown(

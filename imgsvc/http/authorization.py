@@ -3,7 +3,6 @@
 from typing import Literal
 
 import structlog
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,12 +12,13 @@ from ..parts import parts_of
 from ..settings import without_credentials
 from . import gate
 from .answers import answer, shown
+from .models import AnswerModel
 from .operations import operation
 
 log = structlog.get_logger()
 
 
-class CircuitBreaker(BaseModel):
+class CircuitBreaker(AnswerModel):
     """`failures` in a row; open after `threshold` of them, for `timeout_seconds` from `opened_at` on."""
 
     state: State
@@ -28,7 +28,7 @@ class CircuitBreaker(BaseModel):
     opened_at: str | None
 
 
-class AuthApi(BaseModel):
+class AuthApi(AnswerModel):
     """`url` is null where no server is asked."""
 
     url: str | None
@@ -36,25 +36,25 @@ class AuthApi(BaseModel):
     circuit_breaker: CircuitBreaker
 
 
-class TtlConfig(BaseModel):
+class TtlConfig(AnswerModel):
     read_seconds: int
     write_seconds: int
     admin_seconds: int
     denied_seconds: int
 
 
-class AuthCache(BaseModel):
+class AuthCache(AnswerModel):
     enabled: bool
     entries: int
     ttl_config: TtlConfig
 
 
-class AuthConfig(BaseModel):
+class AuthConfig(AnswerModel):
     permissions: Literal["none", "claims", "remote"]
     fail_open: bool
 
 
-class AuthHealth(BaseModel):
+class AuthHealth(AnswerModel):
     """`degraded` while the last call failed or calls are held back."""
 
     model_config = shown(
@@ -86,7 +86,7 @@ class AuthHealth(BaseModel):
     timestamp: str
 
 
-class Dropped(BaseModel):
+class Dropped(AnswerModel):
     """`dropped` is how many answers were remembered."""
 
     model_config = shown(org_id="default-org", user_id="alice", dropped=2)

@@ -1,15 +1,14 @@
 """GET /dashboard/data: the models of the contract's key tree. Sizes and times carry their unit in the name."""
 
-from pydantic import BaseModel
-
 from ..jobs.model import Status as JobState
 from ..telemetry.health import Check, Status
 from ..telemetry.system import Disk, Resources
 from .answers import shown
 from .dashboard_example import EXAMPLE
+from .models import AnswerModel
 
 
-class System(BaseModel):
+class System(AnswerModel):
     service_name: str
     version: str
     uptime_seconds: float
@@ -18,14 +17,14 @@ class System(BaseModel):
     resources: Resources
 
 
-class Health(BaseModel):
+class Health(AnswerModel):
     """The same as /api/v1/health."""
 
     status: Status
     checks: dict[str, Check]
 
 
-class Operator(BaseModel):
+class Operator(AnswerModel):
     """What the one who asks may do here."""
 
     signed_in: bool
@@ -34,7 +33,7 @@ class Operator(BaseModel):
     refused_attempts_last_hour: int
 
 
-class Tables(BaseModel):
+class Tables(AnswerModel):
     """Rows; of the events by their ids, which are handed out in order."""
 
     processing_jobs: int
@@ -42,12 +41,12 @@ class Tables(BaseModel):
     upload_rate_limits: int
 
 
-class RecentActivity(BaseModel):
+class RecentActivity(AnswerModel):
     last_job_created: str | None
     last_event_logged: str | None
 
 
-class Database(BaseModel):
+class Database(AnswerModel):
     status: Status
     path: str
     size_mb: float
@@ -56,7 +55,7 @@ class Database(BaseModel):
     recent_activity: RecentActivity
 
 
-class Redis(BaseModel):
+class Redis(AnswerModel):
     """`queue_lengths` is {"celery": waiting jobs}, for scripts written for the older API."""
 
     status: str
@@ -65,11 +64,11 @@ class Redis(BaseModel):
     queue_lengths: dict[str, int]
 
 
-class Active(BaseModel):
+class Active(AnswerModel):
     active: int
 
 
-class Celery(BaseModel):
+class Celery(AnswerModel):
     """`workers` and their tasks, under the name that scripts for the older API look for."""
 
     status: Status
@@ -77,14 +76,14 @@ class Celery(BaseModel):
     tasks: Active
 
 
-class Queue(BaseModel):
+class Queue(AnswerModel):
     previews: int
     renders: int
     retrying: int
     oldest_waiting_seconds: float | None
 
 
-class WorkerProcess(BaseModel):
+class WorkerProcess(AnswerModel):
     """One lane. `state` is idle, busy or starting; `restarts` counts its processes that ended before their time."""
 
     name: str
@@ -97,14 +96,14 @@ class WorkerProcess(BaseModel):
     restarts: int
 
 
-class Workers(BaseModel):
+class Workers(AnswerModel):
     status: Status
     active: int
     tasks: Active
     processes: list[WorkerProcess]
 
 
-class Span(BaseModel):
+class Span(AnswerModel):
     """What ended within some time; the averages are null where nothing was completed."""
 
     total: int
@@ -114,12 +113,12 @@ class Span(BaseModel):
     avg_ready_seconds: float | None
 
 
-class Performance(BaseModel):
+class Performance(AnswerModel):
     last_hour: Span
     last_24h: Span
 
 
-class ChartMinute(BaseModel):
+class ChartMinute(AnswerModel):
     """One minute of the last hour. `avg_ready_seconds` is the time from the receipt to the end."""
 
     start: str
@@ -128,7 +127,7 @@ class ChartMinute(BaseModel):
     avg_ready_seconds: float | None
 
 
-class RecentJob(BaseModel):
+class RecentJob(AnswerModel):
     """`began_at` is when it was accepted, or when the operator had it tried again.
 
     The addresses, of the smallest and the largest variant that is ready, begin at the service's own root. They are null
@@ -149,20 +148,20 @@ class RecentJob(BaseModel):
     picture_url: str | None = None
 
 
-class Processing(BaseModel):
+class Processing(AnswerModel):
     jobs_by_status: dict[str, int]
     performance: Performance
     minutes: list[ChartMinute]
     recent_jobs: list[RecentJob]
 
 
-class LocalStorage(BaseModel):
+class LocalStorage(AnswerModel):
     path: str
     disk: Disk | None
     reserve_mb: int
 
 
-class S3Storage(BaseModel):
+class S3Storage(AnswerModel):
     """`endpoint` is null at AWS."""
 
     bucket: str
@@ -170,14 +169,14 @@ class S3Storage(BaseModel):
     endpoint: str | None
 
 
-class SetAside(BaseModel):
+class SetAside(AnswerModel):
     """Whole uploads that no row names, which are kept for 7 days."""
 
     files: int
     bytes: int
 
 
-class Storage(BaseModel):
+class Storage(AnswerModel):
     backend: str
     set_aside: SetAside
     local: LocalStorage | None = None
@@ -185,7 +184,7 @@ class Storage(BaseModel):
     total_images: int
 
 
-class NearLimit(BaseModel):
+class NearLimit(AnswerModel):
     user_id: str
     org_id: str
     count: int
@@ -194,13 +193,13 @@ class NearLimit(BaseModel):
     percent_used: float
 
 
-class RateLimits(BaseModel):
+class RateLimits(AnswerModel):
     users_near_limit: list[NearLimit]
     total_active_windows: int
     max_uploads_per_hour: float
 
 
-class Failure(BaseModel):
+class Failure(AnswerModel):
     """A failed job, or one that will be tried again at `next_attempt_at`.
 
     `why` and `advice` explain the code in plain words; `can_retry` says whether its source is still kept.
@@ -220,19 +219,19 @@ class Failure(BaseModel):
     can_retry: bool
 
 
-class ErrorSummary(BaseModel):
+class ErrorSummary(AnswerModel):
     last_hour: int
     last_24h: int
     total: int
 
 
-class Errors(BaseModel):
+class Errors(AnswerModel):
     recent_failures: list[Failure]
     retrying: list[Failure]
     error_summary: ErrorSummary
 
 
-class Everybody(BaseModel):
+class Everybody(AnswerModel):
     """What is the same for everybody who may see it."""
 
     system: System

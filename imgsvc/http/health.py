@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,13 +13,14 @@ from ..parts import parts_of
 from ..telemetry.health import Check, Status
 from .answers import JOB_ID, answer, shown
 from .gate import is_operator
+from .models import AnswerModel
 from .operations import Answer, operation
 from .parameters import WHOLE_NUMBER, Query, parsed
 
 DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 
 
-class HealthReport(BaseModel):
+class HealthReport(AnswerModel):
     """The last result of each check, which are made every few seconds in the background."""
 
     model_config = shown(
@@ -37,7 +38,7 @@ class HealthReport(BaseModel):
     checks: dict[str, Check]
 
 
-class Live(BaseModel):
+class Live(AnswerModel):
     """The event loop turns."""
 
     model_config = shown(status="alive")
@@ -68,22 +69,22 @@ async def live(_request: Request) -> Response:
     return answer(Live())
 
 
-class Performance24h(BaseModel):
+class Performance24h(AnswerModel):
     completed_24h: int
     avg_processing_time_seconds: float | None
 
 
-class StorageCounts(BaseModel):
+class StorageCounts(AnswerModel):
     total_images: int
     total_jobs: int
 
 
-class WorkerCounts(BaseModel):
+class WorkerCounts(AnswerModel):
     active_workers: int
     active_tasks: int
 
 
-class Stats(BaseModel):
+class Stats(AnswerModel):
     """`celery` is `workers` under the name that scripts for the older API look for."""
 
     model_config = shown(
@@ -103,7 +104,7 @@ class Stats(BaseModel):
     timestamp: str
 
 
-class FailedJob(BaseModel):
+class FailedJob(AnswerModel):
     job_id: str
     error: str | None
     error_code: str | None
@@ -118,7 +119,7 @@ class FailedJobOfOperator(FailedJob):
     image_id: str
 
 
-class FailedJobs(BaseModel):
+class FailedJobs(AnswerModel):
     """The latest failed jobs, the newest first; `total` counts all."""
 
     model_config = shown(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, cast
 
 import anyio
 import structlog
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +19,7 @@ from .files import ByteHeaders, Served, refer, serve
 from .ids import UUID, path_id
 from .jobs import dimensions, public_metadata
 from .metadata import CLIENT_EXAMPLE, DIMENSIONS, EXAMPLE, Brief, ClientMetadata, PublicMetadata
+from .models import AnswerModel
 from .operations import IMAGE, Answer, Private, by_method, operation
 from .parameters import Query, parsed
 from .private import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, hidden, opened, reader_of
@@ -50,7 +51,7 @@ class SizeQuery(Query):
     ] = DEFAULT_SIZE
 
 
-class ImageInfo(BaseModel):
+class ImageInfo(AnswerModel):
     """One variant of an image."""
 
     model_config = shown(
@@ -82,7 +83,7 @@ async def info(request: Request) -> Response:
     return answer(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
 
-class AllUrls(BaseModel):
+class AllUrls(AnswerModel):
     """Every variant of an image."""
 
     model_config = shown(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE)
@@ -93,14 +94,14 @@ class AllUrls(BaseModel):
     client_metadata: ClientMetadata
 
 
-class BatchImage(BaseModel):
+class BatchImage(AnswerModel):
     image_id: str
     url: str
     size: str
     dominant_color: str | None
 
 
-class Batch(BaseModel):
+class Batch(AnswerModel):
     """In the order asked for; `missing` is unknown, deleted, malformed, or lacks the size."""
 
     model_config = shown(
@@ -116,7 +117,7 @@ class Batch(BaseModel):
     missing: list[str]
 
 
-class Deleted(BaseModel):
+class Deleted(AnswerModel):
     """Gone; `files_removed` counts the variants that were in storage."""
 
     model_config = shown(image_id=IMAGE_ID, deleted=True, files_removed=4)

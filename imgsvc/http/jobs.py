@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +15,7 @@ from .answers import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer, show
 from .codes import JOB_CODES
 from .ids import path_id
 from .metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
+from .models import AnswerModel
 from .operations import Answer, operation
 from .parameters import parsed
 from .prefer import WaitHeaders, settled, wait_seconds
@@ -24,7 +25,7 @@ from .problems import NO_STORE, job_not_found, not_completed
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 
 
-class JobStatus(BaseModel):
+class JobStatus(AnswerModel):
     """Where a job stands. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
 
     model_config = shown(
@@ -56,7 +57,7 @@ class JobStatus(BaseModel):
     ready: list[str]
 
 
-class JobResult(BaseModel):
+class JobResult(AnswerModel):
     """A completed job: the URL of every variant, and what was found out."""
 
     model_config = shown(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +14,7 @@ from .answers import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer
 from .answers import shown as example
 from .ids import path_id
 from .jobs import JobStatus, status_of
+from .models import AnswerModel
 from .operations import operation
 from .parameters import WHOLE_NUMBER, StrictQuery, parsed
 from .problems import job_not_found
@@ -63,7 +64,7 @@ class ListedJob(JobStatus):
     can_retry: bool
 
 
-class ListedJobs(BaseModel):
+class ListedJobs(AnswerModel):
     """The newest first."""
 
     model_config = example(jobs=[LISTED])
@@ -71,7 +72,7 @@ class ListedJobs(BaseModel):
     jobs: list[ListedJob]
 
 
-class AuditEvent(BaseModel):
+class AuditEvent(AnswerModel):
     event: str
     created_at: str
     facts: dict[str, Any]

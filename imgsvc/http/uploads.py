@@ -3,7 +3,6 @@
 import sqlite3
 from contextlib import suppress
 
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -17,6 +16,7 @@ from ..staged import StagedFile
 from .answers import IMAGE_ID, JOB_ID, answer, shown
 from .fields import UploadForm, UploadHeaders, UploadQuery
 from .form import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
+from .models import AnswerModel
 from .operations import Answer, Body, Content, operation
 from .pace import Pace, Stalled
 from .parameters import parsed
@@ -32,7 +32,7 @@ from .problems import (
 from .unread import HOPELESS
 
 
-class Accepted(BaseModel):
+class Accepted(AnswerModel):
     """The receipt."""
 
     model_config = shown(
