@@ -370,6 +370,7 @@ class Jobs(Section):
     max_waiting: Annotated[int, Field(ge=1)] = 10_000
     failed_source_hours: Annotated[float, Field(ge=0, le=87_600)] = 24
     events_days: Annotated[float, Field(ge=1, le=36_500)] = 90
+    deleted_rows_days: Annotated[float, Field(ge=0, le=36_500)] = 365
 
 
 class Log(Section):

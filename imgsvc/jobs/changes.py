@@ -121,6 +121,10 @@ async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
     return replace(job, paths_text=json.dumps(keys), deleted_at=as_text(now()))
 
 
+async def drop_deleted(db: aiosqlite.Connection, before: datetime, limit: int) -> int:
+    return (await db.execute(QUERIES["drop_deleted"], {"before": as_text(before), "limit": limit})).rowcount
+
+
 async def drop_events(db: aiosqlite.Connection, before: datetime, limit: int) -> int:
     return (await db.execute(QUERIES["drop_events"], {"before": as_text(before), "limit": limit})).rowcount
 

@@ -51,6 +51,7 @@ class Housekeeping:
         quota: Quota,
         source_kept: timedelta,
         events_kept: timedelta,
+        deleted_kept: timedelta = timedelta(0),
         hold: Hold | None = None,
     ) -> None:
         self._table = table
@@ -59,6 +60,7 @@ class Housekeeping:
         self._quota = quota
         self._source_kept = source_kept
         self._events_kept = events_kept
+        self._deleted_kept = deleted_kept  # 0: for ever
         self._hold = hold or Hold()
         self._wanted = anyio.Event()
         self.removing = anyio.Lock()
@@ -82,6 +84,7 @@ class Housekeeping:
             quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
             source_kept=timedelta(hours=settings.jobs.failed_source_hours),
             events_kept=timedelta(days=settings.jobs.events_days),
+            deleted_kept=timedelta(days=settings.jobs.deleted_rows_days),
             hold=hold,
         )
 
@@ -105,6 +108,7 @@ class Housekeeping:
             self._drop_orphans,
             self._drop_rate_windows,
             self._drop_events,
+            self._drop_deleted,
         ):
             try:
                 await step()
@@ -116,6 +120,11 @@ class Housekeeping:
 
     async def _drop_events(self) -> None:
         while await self._table.drop_events(now() - self._events_kept, PAGE):
+            pass
+
+    async def _drop_deleted(self) -> None:
+        kept = self._deleted_kept
+        while kept and await self._table.drop_deleted(now() - kept, PAGE):
             pass
 
     async def _finish_removals(self) -> None:

@@ -332,6 +332,13 @@ ON CONFLICT DO UPDATE SET completed = completed + excluded.completed, failed = f
 -- name: minutes_counted
 UPDATE job_counting SET minutes_from = :since
 
+-- name: drop_deleted
+-- A deletion whose files are confirmed gone. A failed job keeps its row: who holds its receipt may still ask for it.
+DELETE FROM processing_jobs WHERE rowid IN (
+  SELECT rowid FROM processing_jobs
+  WHERE deleted_at < :before AND deleted_at IS NOT NULL AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
+  ORDER BY deleted_at LIMIT :limit)
+
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (
   SELECT id FROM image_upload_events WHERE created_at < :before ORDER BY created_at LIMIT :limit)
