@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from fixtures import make
 from imgsvc import Settings
 from imgsvc.commands.doctor import (
     CHECKS,
@@ -25,6 +26,7 @@ from imgsvc.commands.doctor import (
     database,
     examine,
     folders,
+    instances,
     libraries,
     limits,
     pixels,
@@ -33,6 +35,7 @@ from imgsvc.commands.doctor import (
 from imgsvc.commands.doctor.finding import Finding, well, wrong
 from imgsvc.jobs.database import MIGRATIONS
 from imgsvc.testing import settings_in
+from tests.conftest import service
 from tests.server_process import ServerProcess
 from tests.test_process_commands import imgsvc
 
@@ -349,3 +352,21 @@ class TestDatabase:
         monkeypatch.setattr(database, "CHECK_SECONDS", 0.0)
         monkeypatch.setattr(database, "STEPS", 10)
         assert "not looked through within 0 seconds" in worst(database.database, settings)
+
+
+async def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
+    async with service(tmp_path / "data") as s:
+        await s.completed(make.jpeg(64, 48))
+        assert worst(instances.instance, s.settings) == "well"
+    assert worst(instances.instance, s.settings) == "well"
+    marker = s.settings.storage.path / ".instance"
+    own = marker.read_text()
+    marker.unlink()
+    assert "mount its disk" in found(instances.instance, s.settings)[0].advice
+    marker.write_text("00000000-0000-4000-8000-000000000000\n")
+    assert "another service" in found(instances.instance, s.settings)[0].said
+    marker.write_text(own)
+    for path in s.settings.data.glob("imgsvc.db*"):
+        path.unlink()
+    assert "storage adopt" in found(instances.instance, s.settings)[0].said
+    assert worst(instances.instance, settings_in(tmp_path / "new")) == "well"

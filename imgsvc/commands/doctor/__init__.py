@@ -11,7 +11,7 @@ from typing import Any
 
 from ...settings import Settings
 from .. import CommandFailed
-from . import conflicts, database, folders, libraries, limits, pixels, reach, secret_files, servers, versions
+from . import conflicts, database, folders, instances, libraries, limits, pixels, reach, secret_files, servers, versions
 from .finding import Finding, wrong
 
 LIMIT_SECONDS = 20.0  # for one check: a dead mount hangs whoever touches it
@@ -25,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     libraries.libraries,
     folders.folders,
     folders.space,
+    instances.instance,
     limits.open_files,
     limits.processors,
     limits.memory,
