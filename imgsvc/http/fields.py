@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from .ids import UUID
 from .parameters import Headers, Query, invalid
 from .prefer import Prefer
 
@@ -15,6 +16,9 @@ METADATA_BYTES = 16 * 1024
 MAX_NESTING = 64  # levels of metadata; the answer that shows it again stops at 255
 BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_BUCKET_SEGMENTS = 5
+# A bucket that goes through the place of an image's file: one of the two could not be stored. Any other may hold these
+# words; images that are in such a bucket already stay reachable.
+THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID.pattern}_\1\.webp(/|$)", re.IGNORECASE)
 MAX_KEY = 255  # characters of an Idempotency-Key
 MORE_SEGMENTS = f"(/{BUCKET_SEGMENT.pattern}){{0,{MAX_BUCKET_SEGMENTS - 1}}}"
 T = TypeVar("T")
@@ -29,6 +33,10 @@ def _bucket(text: str) -> str:
             "letters, digits, '.', '_' and '-', beginning with a letter or digit, without '..'"
         )
         raise _wrong("bucket_invalid", message)
+    if THROUGH_A_FILE.search(text):
+        raise _wrong(
+            "bucket_invalid", "must not lead through the file of an image: …/processed/VARIANT/ID_VARIANT.webp"
+        )
     return text
 
 
