@@ -57,6 +57,7 @@ from .jobs.quota import Quota
 from .jobs.run import Limits
 from .jobs.worker import Launcher
 from .jobs.workers import Lane, ProcessLane
+from .open_uploads import OpenUploads
 from .parts import Parts
 from .refusals import Refusals
 from .settings import MEGABYTE, Settings
@@ -265,6 +266,7 @@ async def _serving(
         places,
         refusals,
         staging_area=data.staging_area,
+        open_uploads=OpenUploads(settings.uploads.max_open_per_user, settings.uploads.max_open),
         allowance=Allowance(
             max_bytes=settings.uploads.max_bytes,
             recipe=settings.images.recipe,

@@ -4,9 +4,9 @@ When `accept` has returned, the bytes and the row are on disk: the receipt may b
 """
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import anyio
@@ -23,6 +23,7 @@ from .jobs.quota import RateLimited, Standing
 from .jobs.staging_area import StagingArea
 from .jobs.table import Table
 from .jobs.writer import DatabaseUnavailable
+from .open_uploads import OpenUpload, OpenUploads
 from .refusals import Refusals
 from .staged import NoSpace, Rejected, StagedFile
 
@@ -87,6 +88,7 @@ class Intake:
         refusals: Refusals,
         *,
         staging_area: StagingArea,
+        open_uploads: OpenUploads,
         allowance: Allowance,
         preview_memory: int,
         render_memory: int,
@@ -102,6 +104,7 @@ class Intake:
         self._places = places
         self._refusals = refusals
         self._staging_area = staging_area
+        self._open = open_uploads
         self._preview_memory = preview_memory
         self._render_memory = render_memory
         self._max_attempts = max_attempts
@@ -112,26 +115,56 @@ class Intake:
         self._first_receipt = first_receipt
         self._receiving: set[tuple[str, str, str]] = set()
 
-    async def admit(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
-        """What can be refused before any of the body is read; whether an upload with this key was accepted before.
+    @asynccontextmanager
+    async def admitted(
+        self, org_id: str, user_id: str, key: str | None, allowance: Allowance, announced_bytes: int
+    ) -> AsyncIterator[OpenUpload]:
+        """Refuse what can be refused before any of the body is read; hold the upload's place and bytes until it ends.
 
-        That one is never refused. Raises RateLimited, Overloaded, NoSpace or IdempotencyInProgress.
+        `announced_bytes` is the most that the file can have. An upload whose key was accepted before takes no place,
+        and is refused for one reason only: that it would, with others on their way, fill the disk. Raises RateLimited,
+        TooManyOpenUploads, Overloaded, TooManyUploads, NoSpace or IdempotencyInProgress.
         """
-        if await self._is_known(org_id, user_id, key):
-            return True
+        user = (org_id, user_id)
+        known = await self._is_known(org_id, user_id, key)
+        if not known:
+            known = await self._is_refused(org_id, user_id, key, allowance)
+        # From here to the end of what is held nothing else runs: no two uploads see the same room.
+        if not known:
+            self._open.require_place(user)
+            self._open.require_any_place()
+        self._require_space(announced_bytes, known=known)
+        with (
+            self._open.held(user, announced_bytes, takes_place=not known) as one,
+            self._receiving_first(org_id, user_id, None if known else key),  # any number may repeat it
+        ):
+            yield one
+
+    async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
+        """True for an upload that came to be known meanwhile. Raises RateLimited or Overloaded."""
+        waiting = await self._table.waiting()
         standing = await self._places.standing(org_id, user_id, allowance.quota)
-        if not standing.remaining:
+        on_their_way = self._open.places((org_id, user_id))
+        if standing.remaining <= on_their_way:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
                 return True
-            limited = RateLimited(standing, allowance.quota)
+            limited = RateLimited(
+                replace(standing, used=min(standing.limit, standing.used + on_their_way)), allowance.quota
+            )
             await self._note_limited(org_id, user_id, limited)
             raise limited
-        waiting = await self._table.waiting()
         if waiting >= self._max_waiting:
             raise Overloaded(self._max_waiting, waiting)
-        if self._space.disk_full:
-            raise NoSpace(self._space.reserve_bytes, self._space.free_bytes)
         return False
+
+    def _require_space(self, announced_bytes: int, *, known: bool) -> None:
+        """Raises NoSpace."""
+        space, others = self._space, self._open.announced_bytes
+        left = space.free_bytes - others - announced_bytes
+        if known and not others:
+            return
+        if space.disk_full or (space.reserve_bytes and left < space.reserve_bytes):
+            raise NoSpace(space.reserve_bytes, max(0, left))
 
     async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
         """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
@@ -142,7 +175,7 @@ class Intake:
         return await self._table.has_key(org_id, user_id, key)
 
     @contextmanager
-    def receiving(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
+    def _receiving_first(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
         """Hold the idempotency key while its first upload comes in. Raises IdempotencyInProgress."""
         if key is None:
             yield
@@ -165,7 +198,7 @@ class Intake:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes
         return StagedFile(job_id, self._staging_area, allowance.recipe, allowance.types, most)
 
-    async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance) -> Receipt:
+    async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance, one: OpenUpload) -> Receipt:
         """Probe, sync and record a complete upload.
 
         Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
@@ -201,6 +234,7 @@ class Intake:
             max_attempts=self._max_attempts,
             idempotency_key=origin.idempotency_key,
         )
+        one.release_place()
         try:
             place = await self._places.reserve(new, allowance.quota)
             staged.keep()

@@ -277,6 +277,8 @@ class Uploads(Section):
     )
     idle_timeout_seconds: Seconds = 15
     min_bytes_per_second: Annotated[int, Field(ge=0)] = 1024
+    max_open_per_user: Annotated[int, Field(ge=1)] = 64
+    max_open: Annotated[int, Field(ge=1)] = 512
 
     @field_validator("allowed_mime_types", mode="before")
     @classmethod

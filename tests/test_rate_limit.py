@@ -94,7 +94,7 @@ async def test_rejected_uploads_cost_nothing(start: Starter) -> None:
 
 
 async def test_120_at_once_at_a_limit_of_50(start: Starter) -> None:
-    async with start(rate_limit={"max_uploads": 50}) as s:
+    async with start(rate_limit={"max_uploads": 50}, uploads={"max_open_per_user": 1000}) as s:
         s.parts.queue.hold()
         answers: list[httpx.Response] = []
 

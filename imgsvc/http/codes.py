@@ -25,9 +25,10 @@ def limit_of(code: str, settings: Settings) -> str | None:
         "image_too_large": f"{images.max_pixels / 1e6:g} megapixels, {images.max_frames} frames; "
         f"{images.max_pixels * SAMPLES_PER_PIXEL / 1e6:g} million samples in all scans of a JPEG",
         "rate_limited": f"{settings.rate_limit.max_uploads} uploads in {settings.rate_limit.window_minutes:g} minutes",
+        "too_many_open_uploads": f"{uploads.max_open_per_user} uploads at the same time",
         "timeout": f"{settings.workers.time_limit_seconds:g} seconds, and "
         f"{settings.workers.time_limit_seconds_per_megapixel:g} for each megapixel",
-        "overloaded": f"{jobs.max_waiting} waiting jobs",
+        "overloaded": f"{jobs.max_waiting} waiting jobs, {uploads.max_open} uploads on their way",
         "signature_expired": f"{settings.storage.signed_url_seconds} seconds, and up to a minute more",
         "storage_full": f"{settings.storage.reserve_mb} MB are kept free",
     }
@@ -189,6 +190,11 @@ CODES = {
         "The user has made all uploads that one window allows.",
         "Wait for Retry-After seconds; X-RateLimit-Reset is the end of the window.",
     ),
+    "too_many_open_uploads": Code(
+        429,
+        "The user has as many uploads on their way at the same time as one may.",
+        "Let one end first; send a few at a time.",
+    ),
     "memory_limit": Code(422, "Decoding needed more memory than this image may use.", "Send a smaller image."),
     "timeout": Code(
         500,
@@ -218,7 +224,8 @@ CODES = {
     "internal_error": Code(500, "Something went wrong inside.", "The trace id leads the operator to the log entry."),
     "overloaded": Code(
         503,
-        "The service can't take or answer this now: it is stopping, too many jobs wait, or a write failed.",
+        "The service can't take or answer this now: it is stopping, too many jobs wait or uploads are on their way, "
+        "answers fill the memory that is kept for them, or a write failed.",
         "Send it again after Retry-After seconds.",
     ),
     "authorization_unavailable": Code(

@@ -12,6 +12,7 @@ from ..imaging.errors import TooLarge, Unsupported
 from ..intake import IdempotencyInProgress, Overloaded
 from ..jobs.changes import IdempotencyConflict
 from ..jobs.quota import Quota, RateLimited, Standing
+from ..open_uploads import TooManyOpenUploads
 from ..settings import MEGABYTE, Settings
 from ..staged import NoSpace, UnsupportedType
 from ..storage.base import StorageNotConfigured
@@ -68,6 +69,7 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
         ),
         "image_unsupported": lambda: Unsupported("A JPEG with 12 bits per sample is not supported."),
         "rate_limited": lambda: _rate_limited(settings),
+        "too_many_open_uploads": lambda: TooManyOpenUploads(uploads.max_open_per_user, uploads.max_open_per_user),
         "internal_error": problems.internal_error,
         "task_running": lambda: TaskRunning("verify"),
         "overloaded": lambda: Overloaded(waiting, waiting),

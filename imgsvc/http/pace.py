@@ -14,12 +14,15 @@ class Stalled(Rejected):
 
 
 class Pace:
-    """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over all the waiting."""
+    """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over each such time of it.
+
+    Not over all of the waiting: what came fast at first must not pay for hours of single bytes.
+    """
 
     def __init__(self, idle_seconds: float, min_bytes_per_second: int) -> None:
         self._idle_seconds = idle_seconds
         self._min_rate = min_bytes_per_second
-        self._waited = 0.0
+        self._waited = 0.0  # seconds, of the current window
         self._received = 0
 
     async def next(self, receive: Callable[[], Any]) -> Any:
@@ -32,6 +35,8 @@ class Pace:
             raise Stalled(f"No data arrived for {self._idle_seconds:g} seconds.") from None
         self._waited += time.monotonic() - began
         self._received += len(message.get("body", b""))
-        if self._waited > self._idle_seconds and self._received < self._min_rate * self._waited:
-            raise Stalled(f"The upload is slower than {self._min_rate} bytes per second.")
+        if self._waited > self._idle_seconds:
+            if self._received < self._min_rate * self._waited:
+                raise Stalled(f"The upload is slower than {self._min_rate} bytes per second.")
+            self._waited, self._received = 0.0, 0
         return message

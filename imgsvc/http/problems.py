@@ -23,6 +23,7 @@ from ..jobs.model import as_text
 from ..jobs.quota import RateLimited, Standing
 from ..jobs.sql import is_damage
 from ..jobs.writer import DatabaseUnavailable
+from ..open_uploads import TooManyOpenUploads, TooManyUploads
 from ..staged import NoSpace, Rejected, StagingGone, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError, StorageNotConfigured
 from ..upkeep.tasks import TaskRunning
@@ -246,6 +247,11 @@ def _from_intake(error: Rejected) -> Problem:
         return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
     if isinstance(error, StagingGone):
         return overloaded("What had come in of the upload was lost. Send it again.")
+    if isinstance(error, TooManyUploads):
+        return overloaded(str(error), limit=error.limit, measured=error.open_now)
+    if isinstance(error, TooManyOpenUploads):
+        more = {"limit": error.limit, "measured": error.open_now}
+        return Problem(429, "too_many_open_uploads", str(error), headers={"Retry-After": "5"}, **more)
     if isinstance(error, IdempotencyInProgress):
         detail = "An upload with the same Idempotency-Key is still being received."
         return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})

@@ -86,6 +86,7 @@ class Accepted(AnswerModel):
         "image_unreadable",
         "image_unsupported",
         "rate_limited",
+        "too_many_open_uploads",
         "permission_denied",
         "authorization_unavailable",
         "overloaded",
@@ -120,11 +121,10 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
         raise overloaded("The service is stopping. Try again shortly.")
     intake, key = parts.intake, request.headers.get("Idempotency-Key")
     allowance = intake.allowance.tightened(identity.tightening)
-    _check_length(request, allowance.max_bytes)
-    known = await intake.admit(identity.org_id, identity.user_id, key, allowance)
-    headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
-    pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
-    with intake.receiving(identity.org_id, identity.user_id, None if known else key):  # any number may repeat it
+    announced = _announced_bytes(request, allowance.max_bytes)
+    async with intake.admitted(identity.org_id, identity.user_id, key, allowance, announced) as one:
+        headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
+        pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
         async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
             try:
@@ -133,7 +133,7 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
                 await parts.refusals.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
                 raise
             origin = _origin(form, identity, request.scope["trace_id"], key)
-            receipt = await intake.accept(staged, origin, allowance)
+            receipt = await intake.accept(staged, origin, allowance, one)
     return receipt, wait_seconds(headers.prefer)
 
 
@@ -179,10 +179,14 @@ async def _permitted(request: Request, identity: Identity) -> None:
         raise
 
 
-def _check_length(request: Request, max_bytes: int) -> None:
+def _announced_bytes(request: Request, max_bytes: int) -> int:
+    """The most that the file can have: by Content-Length, or as large as the user may send. Raises Problem (413)."""
     length = request.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length) > max_bytes + ENVELOPE_BYTES:
+    if not (length.isascii() and length.isdigit()):
+        return max_bytes
+    if int(length) > max_bytes + ENVELOPE_BYTES:
         raise upload_too_large(max_bytes, int(length))
+    return min(int(length), max_bytes)
 
 
 def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> Origin:
