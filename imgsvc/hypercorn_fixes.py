@@ -147,8 +147,10 @@ class Connection(TCPServer):
         self._left = False
         self._room: asyncio.Future[None] | None = None
         self._raw: socket.socket = self.writer.get_extra_info("socket")
-        self._piece_bytes = TLS_PIECE_BYTES if self.writer.get_extra_info("ssl_object") else PIECE_BYTES
-        self.writer.transport.set_write_buffer_limits(high=0)  # a handler goes on once the kernel has all
+        tls = self.writer.get_extra_info("ssl_object") is not None
+        self._piece_bytes = TLS_PIECE_BYTES if tls else PIECE_BYTES
+        # A handler goes on once the kernel has all. At 0 uvloop's TLS pauses it with nothing waiting, and for ever.
+        self.writer.transport.set_write_buffer_limits(high=1 if tls else 0, low=0)
 
     async def run(self) -> None:
         try:

@@ -106,6 +106,13 @@ def test_upgrade_to_h2c_is_answered_as_plain_http(server: ServerProcess) -> None
         assert answered(connection).startswith(b"HTTP/1.1 200 ")
 
 
+def test_large_answer_arrives_whole(server: ServerProcess) -> None:
+    with connected(server) as client:
+        client.sendall(b"GET " + BUNDLE + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: client.recv(1 << 20), b"")).partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}\r\n".encode() in head.lower() and len(body) > 1 << 20
+
+
 def test_setting_has_no_effect_and_says_where_http2_belongs(server: ServerProcess) -> None:
     (line,) = [line for line in server.log.read_text().splitlines() if "http2_ignored" in line]
     assert "proxy" in line
