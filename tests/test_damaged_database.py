@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import make
 from imgsvc import Settings
 from tests.conftest import Starter
 from tests.many_jobs import fill
@@ -85,3 +86,17 @@ async def test_page_that_is_damaged_later_is_a_503_and_no_good_health(start: Sta
         await s.parts.health.measure()
         health = await s.http.get("/api/v1/health")
         assert (health.status_code, health.json()["checks"]["database"]["status"]) == (503, "unhealthy")
+
+
+async def test_damaged_recipe_fails_its_job_once_and_its_page_answers(start: Starter) -> None:
+    async with start(jobs={"retry_delay_seconds": 0}) as s:
+        done = await s.completed(make.jpeg(640, 480))
+        await s.sql("UPDATE processing_jobs SET recipe = '{\"variants\": 5}'")
+        page = await s.job(done["job_id"])
+        assert (page["status"], sorted(page["ready"])) == ("completed", ["large", "medium", "original", "thumbnail"])
+        assert len(await s.variant(done["image_id"], "large")) > 50
+        harm = "AFTER INSERT ON processing_jobs BEGIN UPDATE processing_jobs SET recipe = 'x'; END"
+        await s.sql(f"CREATE TRIGGER harm {harm}")
+        job = await s.ended(await s.upload(make.jpeg(64, 48)))
+        assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "row_damaged", False)
+        assert job["attempts"] == 1

@@ -43,6 +43,7 @@ JOB_CODES = (
     "interrupted",
     "source_missing",
     "source_damaged",
+    "row_damaged",
     "io_error",
     "storage_error",
 )
@@ -210,6 +211,11 @@ CODES = {
     "source_missing": Code(500, "The uploaded bytes are no longer there.", "Upload the image again."),
     "source_damaged": Code(
         500, "The uploaded bytes were changed or lost on the service's disk.", "Upload the image again."
+    ),
+    "row_damaged": Code(
+        500,
+        "What the service had noted about this image was changed or lost on its disk.",
+        "Upload the image again. The operator should look at the disk and the database.",
     ),
     "io_error": Code(
         500,

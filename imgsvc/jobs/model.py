@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import aiosqlite
 
-from ..imaging.recipe import Recipe
+from ..imaging.recipe import Recipe, Variant
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 QueueName = Literal["previews", "renders"]
@@ -137,7 +137,20 @@ class Job:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return Recipe.from_json(self.recipe_text)
+        """As it was accepted. Where its text is damaged, that of what is stored, so that this stays reachable."""
+        return self._whole_recipe or Recipe(tuple(Variant(name, 0, 0, 0) for name in self.paths), 0, 0)
+
+    @property
+    def recipe_damaged(self) -> bool:
+        """Nothing can be made by it any more."""
+        return self._whole_recipe is None
+
+    @cached_property
+    def _whole_recipe(self) -> Recipe | None:
+        try:
+            return Recipe.from_json(self.recipe_text)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
 
     @property
     def ready(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # The file's own doing: another attempt would end the same way.
-FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged"}
+FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
 MAX_DEATHS = 2  # workers that one file may take with it
 MAX_TIMEOUTS = 2  # attempts of a file that takes too long
 MAX_STARTS = 10  # ends of the whole service during runs of one file

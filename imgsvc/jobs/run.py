@@ -42,6 +42,7 @@ UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
 NOT_STORED = Failure("storage_error", "The image could not be stored.")
 IO_ERROR = Failure("io_error", GENERAL["io_error"])
 SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
+ROW_DAMAGED = Failure("row_damaged", "What was to be made of this image can't be read any more.")
 SOURCE_DAMAGED = Failure("source_damaged", GENERAL["source_damaged"])
 
 
@@ -91,6 +92,8 @@ class Run:
             await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
             if self.cancelled:
                 return CANCELLED
+            if self.job.recipe_damaged:
+                return ROW_DAMAGED
             outcome = await lane.run(self._task())
             if isinstance(outcome, Failure):
                 return await self._explained(outcome)
