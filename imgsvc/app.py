@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -55,6 +56,7 @@ from .jobs.housekeeping import Housekeeping
 from .jobs.queue import Queue
 from .jobs.quota import Quota
 from .jobs.run import Limits
+from .jobs.watchdog import Watchdog
 from .jobs.worker import Launcher
 from .jobs.workers import Lane, ProcessLane
 from .open_uploads import OpenUploads
@@ -66,6 +68,7 @@ from .storage.configured import Configured, configured
 from .telemetry.folder_checks import folder_checks
 from .telemetry.health import Health
 from .telemetry.metrics import Metrics
+from .telemetry.publishing_check import publishing_check
 from .telemetry.storage_probe import StorageProbe
 from .telemetry.system import Machine
 from .upkeep.house import House
@@ -258,8 +261,9 @@ async def _serving(
     line = mirror.line if mirror else None
     probe = StorageProbe(stores.active, data.scratch / "health", data.instance, data.claim.claim)
     local = settings.storage.path if stores.active.name == settings.storage.backend == LOCAL else None
-    of_folders = folder_checks(data.staging_area, settings.data, local, data.instance)
-    checks = Health(table, probe, lanes, settings.data, reserve, breaker, line, of_folders)
+    more_checks = folder_checks(data.staging_area, settings.data, local, data.instance)
+    more_checks["publishing"] = partial(publishing_check, queue)
+    checks = Health(table, probe, lanes, settings.data, reserve, breaker, line, more_checks)
     refusals = Refusals(table)
     intake = Intake(
         table,
@@ -314,6 +318,7 @@ async def _serving(
         housekeeping=housekeeping,
         staging_area=data.staging_area,
         upkeep=upkeep,
+        watchdog=Watchdog(table, queue, metrics.job_stuck),
         metrics=metrics,
     )
     async with anyio.create_task_group() as starting:
@@ -329,6 +334,7 @@ async def _serving(
         group.start_soon(checks.run)
         group.start_soon(housekeeping.run)
         group.start_soon(upkeep.run)
+        group.start_soon(parts.watchdog.run)
         ended = anyio.Event()
         group.start_soon(_end_queue, parts, ended)
         log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)

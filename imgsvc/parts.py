@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .jobs.quota import Quota
     from .jobs.staging_area import StagingArea
     from .jobs.table import Table
+    from .jobs.watchdog import Watchdog
     from .refusals import Refusals
     from .settings import Settings
     from .storage.base import Storage
@@ -61,6 +62,7 @@ class Parts:
     housekeeping: "Housekeeping"
     staging_area: "StagingArea"
     upkeep: "Upkeep"
+    watchdog: "Watchdog"
     metrics: "Metrics"
     winding_down: anyio.Event = field(default_factory=anyio.Event)
 

@@ -42,6 +42,7 @@ CONTRACT = {
     "job_queue_length": {"lane"},
     "job_queue_oldest_seconds": set(),
     "worker_restarts_total": {"reason"},
+    "jobs_stuck_total": {"fault"},  # beside the contract's
 }
 SIZES = ("thumbnail", "medium", "large", "original")
 UPLOAD = "/api/v1/images/upload"
@@ -52,6 +53,7 @@ BEGINNING = {
     **{("job_queue_length", "lane", one): 0 for one in ("previews", "renders", "retrying")},
     **{("image_storage_bytes", "size", one): 0 for one in SIZES},
     **{("image_processing_duration_seconds_count", "size", one): 0 for one in SIZES},
+    **{("jobs_stuck_total", "fault", one): 0 for one in ("no_run", "not_claimed", "publishing")},
     **{
         ("worker_restarts_total", "reason", one): 0
         for one in ("died", "died_idle", "killed", "retired", "time_limit", "unusable_answer")

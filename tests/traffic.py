@@ -162,6 +162,15 @@ async def _row_lost(s: Service) -> None:
     await s.parts.health.measure()
 
 
+async def _lost(s: Service) -> None:
+    """A job that is `processing` in the table, and that nothing works on."""
+    job_id = (await s.completed(TINY))["job_id"]
+    await s.sql("UPDATE processing_jobs SET status = 'processing', completed_at = NULL WHERE job_id = ?", job_id)
+    await s.parts.queue.settled(job_id)
+    for _ in range(2):
+        await s.parts.watchdog.look()
+
+
 async def _everything(folder: Path) -> list[Told]:
     async with with_workers(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
         before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
@@ -178,6 +187,7 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _storage_broken(s)
         await _spoilt(s)
         await _row_lost(s)
+        await _lost(s)
         return [*moments, await told(s)]
 
 

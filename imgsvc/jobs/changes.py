@@ -6,7 +6,7 @@ Each also writes its event; one that finds its run overtaken changes nothing and
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import aiosqlite
 
@@ -228,13 +228,28 @@ async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[
         job = Job.of(row)
         if job.queue is not None:
             continue
-        if job.starts >= MAX_STARTS:
-            failure = Failure("interrupted", f"The service ended {job.starts} times while it worked on this image.")
-            given_up += await fail(db, job, failure, retryable=True)
-        else:
-            replayed += await ended(db, "replay", job, "replayed")
+        went = await _begin_anew(db, job)
+        replayed += went == "pending"
+        given_up += went == "failed"
     await db.execute(QUERIES["replay_waiting"])
     return replayed, given_up
+
+
+async def recover(db: aiosqlite.Connection, job_id: str, run: int) -> Job | None:
+    """Let a job that no run works on begin anew, as at a start; the row as it was, None when it has moved on."""
+    row = await (await db.execute(QUERIES["lost"], {"job_id": job_id, "run": run})).fetchone()
+    if row is None:
+        return None
+    job = Job.of(row)
+    return job if await _begin_anew(db, job) else None
+
+
+async def _begin_anew(db: aiosqlite.Connection, job: Job) -> Literal["pending", "failed"] | None:
+    """The new status of a job whose run was cut short; None when its row has moved on."""
+    if job.starts < MAX_STARTS:
+        return "pending" if await ended(db, "replay", job, "replayed") else None
+    failure = Failure("interrupted", f"The service ended {job.starts} times while it worked on this image.")
+    return "failed" if await fail(db, job, failure, retryable=True) else None
 
 
 def found(paths: dict[str, str], measured: dict[str, Any]) -> dict[str, str]:

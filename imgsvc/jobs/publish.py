@@ -1,27 +1,35 @@
 """From a scratch folder into storage: every variant durable before the table may say so."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anyio
 import structlog
 
 from ..imaging.recipe import scratch_file
-from ..storage.base import Storage, StorageBusy
+from ..storage.base import Storage, StorageBusy, StorageError
 from .model import Job
+from .time_limit import TimeLimit
+from .worker_messages import VariantMade
 
 log = structlog.get_logger()
 
 WITHDRAW_SECONDS = 20.0  # a storage that hangs must not hold up whoever deletes: a later sweep goes on
+PUT_SECONDS = 60.0
+PUT_BYTES_PER_SECOND = 200_000
+_LATE: set["asyncio.Future[None]"] = set()  # puts that were given up and have not ended: asyncio holds no task itself
 
 
-async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: Path) -> dict[str, str]:
-    """Put the named variants, side by side; returns {variant: key}.
+async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], folder: Path) -> dict[str, str]:
+    """Put the variants, whose files are in `folder`, side by side; returns {variant: key}.
 
-    Raises StorageBusy if one met it, else the first failure: a StorageError, or whatever the storage raised.
+    Raises StorageBusy if one met it, else the first failure: a StorageError, or whatever the storage raised. What is
+    not done within PUT_SECONDS and a second for each PUT_BYTES_PER_SECOND is a StorageError too.
     """
-    keys = {name: job.key(name) for name in variants}
+    keys = {made.name: job.key(made.name) for made in variants}
     failures: list[Exception] = []
+    scope = anyio.CancelScope()
 
     async def put(name: str, key: str) -> None:
         try:
@@ -29,9 +37,26 @@ async def publish(storage: Storage, job: Job, variants: Iterable[str], folder: P
         except Exception as error:  # all are ended before the first failure is told
             failures.append(error)
 
-    async with anyio.create_task_group() as group:
-        for name, key in keys.items():
-            group.start_soon(put, name, key)
+    async def put_all() -> None:
+        with scope:
+            async with anyio.create_task_group() as group:
+                for name, key in keys.items():
+                    group.start_soon(put, name, key)
+
+    seconds = PUT_SECONDS + sum(made.size_bytes for made in variants) / PUT_BYTES_PER_SECOND
+    # A task of its own: a thread that hangs in a system call can't be cancelled, and must not keep the job.
+    putting = asyncio.ensure_future(put_all())
+    try:
+        with TimeLimit(seconds):
+            await asyncio.wait({putting})
+    except TimeoutError:
+        raise StorageError(f"not stored within {seconds:.0f} seconds") from None
+    finally:
+        if not putting.done():
+            scope.cancel()
+            _LATE.add(putting)
+            putting.add_done_callback(_LATE.discard)
+    putting.result()
     if failures:
         raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
     return keys

@@ -123,6 +123,15 @@ SELECT min(next_attempt_at) FROM processing_jobs WHERE status = 'retrying'
 -- At start: what was running when the service ended.
 SELECT * FROM processing_jobs WHERE status = 'processing' AND deleted_at IS NULL
 
+-- name: under_way
+-- A page of what is processing, in a run or waiting for its render.
+SELECT job_id, run, queue FROM processing_jobs
+WHERE status = 'processing' AND job_id > :after ORDER BY job_id LIMIT :limit
+
+-- name: lost
+SELECT * FROM processing_jobs
+WHERE job_id = :job_id AND run = :run AND status = 'processing' AND queue IS NULL AND deleted_at IS NULL
+
 -- name: replay
 UPDATE processing_jobs
 SET status = 'pending', queue = iif(preview = 'wanted', 'previews', 'renders')

@@ -146,6 +146,23 @@ class Queue:
     def running_tasks(self) -> int:
         return len(self._running)
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def works_on(self, job_id: str, run: int) -> bool:
+        """Whether this run of a job is going on here."""
+        return any(one.job.job_id == job_id and one.job.run == run for one in self._begun)
+
+    def is_idle(self, queue: QueueName) -> bool:
+        """Whether a lane of this queue could take a job at once, whatever that needs."""
+        side = self._sides[queue]
+        return not self._stopping and not side.memory.running and any(lane.alive for lane in side.lanes)
+
+    def publishing(self) -> list[Run]:
+        """The runs whose lanes have gone on, and whose row does not say yet how they ended."""
+        return [run for run in self._begun if run.publishing_since]
+
     def lanes(self) -> list[LaneState]:
         """The preview lane first."""
         runs = {id(lane): run for run, lane in self._running.items()}

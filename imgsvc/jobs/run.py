@@ -5,6 +5,7 @@ import hashlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ class Run:
         self.over = anyio.Event()  # nothing of this run is going on any more
         self.reserved_bytes = 0
         self.began = 0.0  # on its lane, in monotonic seconds
+        self.publishing_since = 0.0  # this attempt to publish and record, in monotonic seconds; 0: not yet
+        self._attempt = anyio.CancelScope()
         self._table = table
         self._storage = storage
         self._source = staging / (job.staging_path or job.job_id)
@@ -181,8 +184,11 @@ class Run:
         """
         try:
             while True:
+                self.publishing_since, self._attempt = time.monotonic(), anyio.CancelScope()
                 try:
-                    return await self._settle(outcome)
+                    with self._attempt:
+                        return await self._settle(outcome)
+                    outcome = NOT_STORED if isinstance(outcome, Rendered) else outcome  # it was abandoned
                 except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
                 except Exception:
@@ -192,6 +198,10 @@ class Run:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._remove_scratch)
+
+    def abandon(self) -> None:
+        """Give up this attempt to publish and record; the next one records that the image could not be stored."""
+        self._attempt.cancel()
 
     def _remove_scratch(self) -> None:
         for folder in (self._scratch, self._checked):
@@ -216,7 +226,7 @@ class Run:
         job = self.job
         names = [made.name for made in rendered.variants]
         try:
-            keys = await publish(self._storage, job, names, self._checked)
+            keys = await publish(self._storage, job, rendered.variants, self._checked)
         except StorageBusy:
             raise
         except Exception as error:  # a storage may be somebody's own, and raise anything

@@ -14,7 +14,7 @@ from .changes import Accepted, Blocked, Claimed
 from .database import Readers
 from .model import Job, NewJob, QueueName, as_text, now
 from .quota import Quota, Standing, standing
-from .retry import Decision, Failure
+from .retry import MAX_STARTS, Decision, Failure
 from .stored import KEPT, MINUTE, Minute
 from .writer import DatabaseUnavailable, Writer
 
@@ -234,6 +234,23 @@ class Table:
         replayed, given_up = await self._write(lambda db: changes.replay(db, retry_delay_seconds))
         self._observer.moved("processing", "failed", given_up)
         return replayed, given_up
+
+    async def under_way(self, after: str, limit: int) -> list[tuple[str, int, bool]]:
+        """A page of the jobs that are `processing`, by id: (id, run, whether it waits for its render)."""
+        rows = await self._readers.fetch("under_way", {"after": after, "limit": limit})
+        return [(row["job_id"], row["run"], row["queue"] is not None) for row in rows]
+
+    async def next_in(self, queue: QueueName) -> str | None:
+        """The id of the job that this queue hands out next."""
+        rows = await self._readers.fetch("next_waiting", {"queue": queue})
+        return rows[0]["job_id"] if rows else None
+
+    async def recover(self, job_id: str, run: int) -> bool:
+        """Hand a job out again that is `processing` in this run without anything working on it."""
+        job = await self._write(lambda db: changes.recover(db, job_id, run))
+        if job is not None:
+            self._observer.moved("processing", "failed" if job.starts >= MAX_STARTS else "pending")
+        return job is not None
 
     async def source_removed(self, job: Job) -> None:
         await self._write(changes.execute("source_removed", job_id=job.job_id))

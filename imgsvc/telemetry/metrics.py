@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from .. import __version__
 from ..jobs.overview import Waiting
+from ..jobs.watchdog import JobFault
 from ..jobs.workers import EndReason
 from ..settings import Settings
 from ..storage.measured import Operation, OperationStatus
@@ -112,6 +113,7 @@ class Metrics:
         self._oldest = gauge("job_queue_oldest_seconds", "How long ago the oldest job that waits for a lane came in.")
         self._set_aside = gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
         self._restarts = counter("worker_restarts_total", "Worker processes that were replaced.", "reason")
+        self._stuck = counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
         self._sizes = tuple(settings.images.sizes)
         self._begin_at_zero()
 
@@ -123,6 +125,8 @@ class Metrics:
             self._jobs.labels(status)
         for reason in get_args(EndReason):
             self._restarts.labels(reason)
+        for fault in get_args(JobFault):
+            self._stuck.labels(fault)
         for size in self._sizes:
             self._made.labels(size)
         self._queries["commit",]
@@ -168,6 +172,9 @@ class Metrics:
 
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()
+
+    def job_stuck(self, fault: JobFault) -> None:
+        self._stuck.labels(fault).inc()
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
         """What is only asked for when somebody looks. None: not known now, which is not the same as 0."""

@@ -1,0 +1,19 @@
+"""Health of publishing: how long the oldest file has been on its way into storage."""
+
+import time
+
+from ..jobs.queue import PUBLISHING, Queue
+from .health import Check
+
+SLOW_SECONDS = 30.0
+STUCK_SECONDS = 120.0
+
+
+async def publishing_check(queue: Queue) -> Check:
+    """Degraded while one takes long; unhealthy once it is stuck, or when no place is left for others."""
+    ages = sorted((time.monotonic() - run.publishing_since for run in queue.publishing()), reverse=True)
+    if not ages or ages[0] <= SLOW_SECONDS:
+        return Check(status="healthy", detail=f"{len(ages)} on their way into storage")
+    stuck = len(ages) >= PUBLISHING and ages[-1] > SLOW_SECONDS
+    detail = f"{len(ages)} on their way into storage, the oldest for {ages[0]:.0f} seconds"
+    return Check(status="unhealthy" if stuck or ages[0] > STUCK_SECONDS else "degraded", detail=detail)
