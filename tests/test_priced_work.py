@@ -239,6 +239,12 @@ def test_a_multi_part_profile_is_put_together() -> None:
     assert decoders_view(data[:at] + data[at + 2 + length :], "JPEG")[1] is None
 
 
+def test_a_simple_webp_is_its_first_chunk() -> None:
+    plain = make.encoded(make.quadrants(), "WEBP", lossless=True)
+    more = b"VP8X\x0a\0\0\0" + bytes(10) + b"EXIF\x06\0\0\0" + bytes(6)
+    assert decoders_view(plain + more, "WEBP") == (plain, None, 1)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_a_profile_of_ten_thousand_steps_costs_nothing(studio: Studio, form: str) -> None:
     data = make.encoded(make.quadrants(), form, icc_profile=profiles.srgb_in_steps(10_000))

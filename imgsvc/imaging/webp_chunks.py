@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .errors import Unreadable
 from .header import MAX_SEGMENTS
 from .pieces import Piece, Span, content, length_of, span_within
 
@@ -28,10 +29,14 @@ class Chunk:
 
 
 def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
-    """What a decoder gets, the ICC profile, and the EXIF block."""
+    """What a decoder gets, the ICC profile, and the EXIF block. Raises Unreadable."""
     found = _walk(stream)
     chunks: list[Piece] = []
-    if b"VP8X" in found:
+    if next(iter(found), None) != b"VP8X":  # a simple file: its first chunk is all of it
+        found = dict(list(found.items())[:1])
+    else:
+        if found[b"VP8X"].body.length < EXTENDED:
+            raise Unreadable("The WebP's extended header is too short.")
         body = content(stream, found[b"VP8X"].body, EXTENDED)
         chunks.append(struct.pack("<4sI", b"VP8X", EXTENDED) + bytes((body[0] & ANIMATED_OR_CLEAR,)) + body[1:])
     size = 4 + sum(len(chunk) for chunk in chunks if isinstance(chunk, bytes))
