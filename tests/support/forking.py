@@ -18,9 +18,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -248,8 +248,11 @@ def _render_in_threads() -> None:
     from imgsvc import app
     from imgsvc.testing import InlineLane
 
-    lanes = (InlineLane("preview"), InlineLane("render"))
-    setattr(app, "_lanes", lambda *_: lanes)  # noqa: B010
+    @asynccontextmanager
+    async def lanes(*_: object) -> AsyncIterator[tuple[InlineLane, ...]]:
+        yield (InlineLane("preview"), InlineLane("render"))
+
+    setattr(app, "_lanes", lanes)  # noqa: B010
 
 
 if __name__ == "__main__":
