@@ -34,9 +34,9 @@ class Launcher:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
-    async def launch(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    async def launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """A new process with pipes as its standard input and output. Raises OSError."""
-        begun = self._thread.submit(_popen, command, environment)
+        begun = self._thread.submit(_popen, command)
         try:
             return await asyncio.wrap_future(begun)
         except asyncio.CancelledError:
@@ -48,9 +48,9 @@ class Launcher:
         self._thread.shutdown(wait=False)
 
 
-def _popen(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _popen(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603, our own interpreter and module
-        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
     )
 
 
@@ -80,7 +80,7 @@ class Worker:
     async def launch(cls, launcher: Launcher, niceness: int) -> Self:
         """Start a process; it has said nothing yet. Raises OSError."""
         command = (sys.executable, "-P", "-m", f"{__package__}.worker_process", str(os.getpid()), str(niceness))
-        worker = cls(await launcher.launch(command, _environment()))
+        worker = cls(await launcher.launch(command))
         try:
             await worker._connect()
         except BaseException:
