@@ -11,7 +11,7 @@ from .. import __version__
 from ..jobs.model import Job, as_text, now
 from ..parts import parts_of
 from ..telemetry.health import Check, Status
-from .answers import JOB_ID, answer, shown
+from .answers import answer, shown
 from .gate import is_operator
 from .models import AnswerModel
 from .operations import Answer, operation
@@ -105,7 +105,6 @@ class Stats(AnswerModel):
 
 
 class FailedJob(AnswerModel):
-    job_id: str
     error: str | None
     error_code: str | None
     attempts: int
@@ -114,8 +113,9 @@ class FailedJob(AnswerModel):
 
 
 class FailedJobOfOperator(FailedJob):
-    """The id of an image lets everybody see it."""
+    """The id of a job leads to that of its image once it is tried again, and an image id lets everybody see it."""
 
+    job_id: str
     image_id: str
 
 
@@ -125,7 +125,6 @@ class FailedJobs(AnswerModel):
     model_config = shown(
         failed_jobs=[
             {
-                "job_id": JOB_ID,
                 "error": "The JPEG ends before its image is complete.",
                 "error_code": "image_unreadable",
                 "attempts": 1,
@@ -176,11 +175,10 @@ async def failed(request: Request) -> Response:
 
 def _failed_job(job: Job, *, operator: bool) -> FailedJob | FailedJobOfOperator:
     known = FailedJob(
-        job_id=job.job_id,
         error=job.last_error,
         error_code=job.error_code,
         attempts=job.attempt_count,
         created_at=job.created_at,
         failed_at=job.failed_at,
     )
-    return FailedJobOfOperator(**known.model_dump(), image_id=job.image_id) if operator else known
+    return FailedJobOfOperator(**known.model_dump(), job_id=job.job_id, image_id=job.image_id) if operator else known
