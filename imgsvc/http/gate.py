@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import structlog
 from starlette.requests import Request
@@ -67,7 +67,7 @@ async def checked(request: Request, secret: str, *, code: bool = False) -> None:
         return
     address = request.client.host if request.client else ""
     attempts.refused(address)
-    log.warning("operator_refused", client=address, path=request.scope["path"], by="code" if code else "token")
+    log.warning("operator_refused", client=address, path=quote(request.scope["path"]), by="code" if code else "token")
     wait = attempts.wait(address)
     if wait:
         await attempts.slow_down()
@@ -82,6 +82,8 @@ def same_origin(request: Request) -> bool:
     The scheme is left to Sec-Fetch-Site: behind a proxy that ends TLS only the browser knows it.
     """
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        return False
+    if len(request.headers.getlist("Origin")) > 1:
         return False
     origin = ORIGIN.fullmatch(request.headers.get("Origin", "").lower())
     public = urlsplit(request.app.state.public_url).netloc.lower()
@@ -142,7 +144,7 @@ def _too_many(wait: float) -> Problem:
 
 def _cross_site(request: Request) -> Problem:
     client = request.client.host if request.client else ""
-    log.warning("cross_site_refused", client=client, path=request.scope["path"])
+    log.warning("cross_site_refused", client=client, path=quote(request.scope["path"]))
     detail = (
         "With a session or Basic credentials this needs an Origin of this service and the header X-Requested-With; "
         "a program sends the token as a bearer. Behind a proxy that changes Host, set PUBLIC_URL."

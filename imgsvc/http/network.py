@@ -13,6 +13,7 @@ from ..hosts import is_address, without_port
 from .problems import Problem
 
 ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/?#@\s]*)(:[0-9]{0,5})?")  # RFC 3986 section 3.2, without a user
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -69,10 +70,17 @@ class AllowedHosts:
         self._names = {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._names:
-            host = without_port(Headers(scope=scope).get("Host", ""))
-            if host.lower() not in self._names:
-                problem = Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
-                await problem.response(Request(scope))(scope, receive, send)
-                return
+        if scope["type"] == "http" and (problem := self._refused(scope)):
+            await problem.response(Request(scope))(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Problem | None:
+        host = Headers(scope=scope).get("Host", "")
+        if not HOST.fullmatch(host):
+            return Problem(400, "bad_request", "The header Host is malformed.")
+        if self._names and without_port(host).lower() not in self._names:
+            return Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
+        if scope["path"].endswith("\n"):  # which a route's `$` would pass over: a second address of everything
+            return Problem(404, "not_found", "Not Found")
+        return None

@@ -1,5 +1,6 @@
 """Errors as problem+json (RFC 9457): made by small constructors, mapped to the wire here and nowhere else."""
 
+import errno
 import http
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -297,5 +298,8 @@ async def as_problem(request: Request, error: Exception) -> Response:
     for kind, make in MAPPING.items():
         if isinstance(error, kind):
             return make(error).response(request)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        log.error("out_of_files", reason=str(error.strerror))
+        return overloaded("Too many files and connections are open.", retry_after=1).response(request)
     log.error("request_failed", exc_info=error)
     return internal_error().response(request)

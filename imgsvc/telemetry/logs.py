@@ -6,7 +6,8 @@ holds signatures (of S3), tokens and credentials.
 
 import logging
 import sys
-from typing import Any
+from io import StringIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -30,10 +31,8 @@ def configure(settings: Log) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: list[Any] = [
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the default shows local variables: tokens, for one
-        )
+        _printable,
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
     ]
     if json_lines:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -48,3 +47,21 @@ def configure(settings: Log) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     logging.getLogger(OURS).setLevel(level)
     logging.captureWarnings(True)
+
+
+def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Show what a terminal would act on: a client's path or file name may hold escape sequences."""
+    return {name: _escaped(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Without local variables, which the default shows: tokens, for one."""
+    buffer = StringIO()
+    structlog.dev.plain_traceback(buffer, error)
+    stream.write("\n".join(map(_escaped, buffer.getvalue().split("\n"))))
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
