@@ -82,7 +82,7 @@ def _without_float_tags(profile: bytes) -> bytes:
     """The profile with its floating-point transforms renamed, so that lcms takes the usual ones beside them.
 
     Those (ICC.1:2022, 9.2.40 on: D2B0 to B2D3) may be a chain of any length whose links share the same bytes: 87 KB
-    made lcms compute for 25 seconds over one pixel.
+    made lcms compute for 5 seconds over one pixel, and twice as long a chain for 10.
     """
     entries = int.from_bytes(profile[128:132], "big")
     ends = range(132, min(132 + 12 * entries, len(profile) - 12), 12)
