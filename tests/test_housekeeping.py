@@ -18,9 +18,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from fixtures import make
+from imgsvc.jobs import housekeeping
 from imgsvc.jobs.database import Readers
 from imgsvc.jobs.model import as_text, now
-from imgsvc.jobs.sql import QUERIES
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.upkeep import carried_out
 
@@ -304,7 +304,10 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
             assert (await s.ended(await s.upload(TINY)))["status"] == "completed"
 
 
-async def test_row_of_a_deletion_goes_once_its_files_are_gone_and_its_time_is_over(start: Starter) -> None:
+async def test_row_of_a_deletion_goes_once_its_files_are_gone_and_its_time_is_over(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "DELETED_PAGE", 2)
     old = as_text(now() - timedelta(days=400))
     async with start() as s:
         gone, named, fresh, kept = [(await s.completed(make.jpeg(64, 48, seed=n)))["image_id"] for n in range(4)]
@@ -312,12 +315,10 @@ async def test_row_of_a_deletion_goes_once_its_files_are_gone_and_its_time_is_ov
             assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
         await s.sql("UPDATE processing_jobs SET deleted_at = ? WHERE image_id IN (?, ?)", old, gone, named)
         await s.sql("UPDATE processing_jobs SET also_in = 'elsewhere' WHERE image_id = ?", named)
-        await s.parts.housekeeping._drop_deleted()
+        for _ in range(3):
+            await s.parts.housekeeping._drop_deleted()
         left = {row[0] for row in await s.sql("SELECT image_id FROM processing_jobs")}
         assert left == {named, fresh, kept}
-        statement = QUERIES["drop_deleted"].replace(":before", "?").replace(":limit", "1")
-        plan = await s.sql(f"EXPLAIN QUERY PLAN {statement}", old)
-        assert any("jobs_gone" in row[3] for row in plan), plan
     async with start(jobs={"deleted_rows_days": 0}) as s:
         await s.sql("UPDATE processing_jobs SET deleted_at = ? WHERE image_id = ?", old, fresh)
         await s.parts.housekeeping.sweep()

@@ -121,8 +121,11 @@ async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
     return replace(job, paths_text=json.dumps(keys), deleted_at=as_text(now()))
 
 
-async def drop_deleted(db: aiosqlite.Connection, before: datetime, limit: int) -> int:
-    return (await db.execute(QUERIES["drop_deleted"], {"before": as_text(before), "limit": limit})).rowcount
+async def drop_deleted(db: aiosqlite.Connection, before: datetime, after: int, rows: int) -> int:
+    values = {"before": as_text(before), "after": after, "upto": after + rows}
+    await db.execute(QUERIES["drop_deleted"], values)
+    (last,) = next(iter(await db.execute_fetchall(QUERIES["last_row"])))
+    return after + rows if after + rows < last else 0
 
 
 async def drop_events(db: aiosqlite.Connection, before: datetime, limit: int) -> int:

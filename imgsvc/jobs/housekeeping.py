@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
 TOGETHER = 500  # staged files whose rows are asked for in one query
+DELETED_PAGE = 5_000  # rows
 PAGE = 100  # rows looked at in one query
 REFUSALS = 3  # a storage that has failed so often in a row is left alone until the next sweep: each may take 20 s
 
@@ -61,6 +62,7 @@ class Housekeeping:
         self._source_kept = source_kept
         self._events_kept = events_kept
         self._deleted_kept = deleted_kept  # 0: for ever
+        self._deleted_upto = 0  # the row up to which deletions have been looked at
         self._hold = hold or Hold()
         self._wanted = anyio.Event()
         self.removing = anyio.Lock()
@@ -123,9 +125,10 @@ class Housekeeping:
             pass
 
     async def _drop_deleted(self) -> None:
-        kept = self._deleted_kept
-        while kept and await self._table.drop_deleted(now() - kept, PAGE):
-            pass
+        """A page at each sweep: ten million rows are looked through in a week, which is soon enough after a year."""
+        if self._deleted_kept:
+            before = now() - self._deleted_kept
+            self._deleted_upto = await self._table.drop_deleted(before, self._deleted_upto, DELETED_PAGE)
 
     async def _finish_removals(self) -> None:
         """`removing` is held for one row at a time, since deletions and retries wait for it."""

@@ -343,10 +343,10 @@ UPDATE job_counting SET minutes_from = :since
 
 -- name: drop_deleted
 -- A deletion whose files are confirmed gone. A failed job keeps its row: who holds its receipt may still ask for it.
-DELETE FROM processing_jobs WHERE rowid IN (
-  SELECT rowid FROM processing_jobs
-  WHERE deleted_at < :before AND deleted_at IS NOT NULL AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
-  ORDER BY deleted_at LIMIT :limit)
+-- A page by rowid: an index for what may wait for weeks would make an old database's first start read all rows.
+DELETE FROM processing_jobs
+WHERE rowid > :after AND rowid <= :upto AND deleted_at < :before
+  AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
 
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (

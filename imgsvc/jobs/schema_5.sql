@@ -34,9 +34,6 @@ UPDATE job_sums SET total = counted.jobs
 FROM (SELECT status, count(*) AS jobs FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status) AS counted
 WHERE kind = 'jobs' AND name = counted.status;
 
-CREATE INDEX jobs_gone ON processing_jobs (deleted_at)   -- deleted, and nothing of them is left anywhere
-  WHERE deleted_at IS NOT NULL AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL;
-
 CREATE TRIGGER job_inserted AFTER INSERT ON processing_jobs WHEN NEW.deleted_at IS NULL
 BEGIN
   UPDATE job_sums SET total = total + 1 WHERE kind = 'jobs' AND name = NEW.status;

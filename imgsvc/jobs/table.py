@@ -166,9 +166,12 @@ class Table:
     async def drop_rate_windows(self, quota: Quota) -> None:
         await self._write(changes.execute("drop_rate_windows", before=as_text(now() - quota.window)))
 
-    async def drop_deleted(self, before: datetime, limit: int) -> int:
-        """Drop rows of deletions from before a time whose files are known to be gone; returns how many went."""
-        return await self._write(lambda db: changes.drop_deleted(db, before, limit))
+    async def drop_deleted(self, before: datetime, after: int, rows: int) -> int:
+        """Of so many rows after one, drop deletions from before a time whose files are known to be gone.
+
+        Returns after which row to go on: 0 once all have been looked at.
+        """
+        return await self._write(lambda db: changes.drop_deleted(db, before, after, rows))
 
     async def drop_events(self, before: datetime, limit: int) -> int:
         """Forget the oldest events from before a time; returns how many went."""
