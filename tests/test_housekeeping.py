@@ -292,13 +292,16 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, (100 << 20) - 1))
             await s.parts.health.measure()
-            refused(await s.upload(TINY), 507, "storage_full", limit_bytes=100 << 20, measured_bytes=(100 << 20) - 1)
+            answer = await s.upload(TINY)
+            announced = int(answer.request.headers["Content-Length"])
+            left = (100 << 20) - 1 - announced
+            refused(answer, 507, "storage_full", limit_bytes=100 << 20, measured_bytes=left)
             report = await s.http.get("/api/v1/health")
             assert (report.status_code, report.json()["status"]) == (503, "unhealthy")
             assert report.json()["checks"]["disk"]["status"] == "unhealthy"
             assert s.staged() == []
             assert await s.sql("SELECT * FROM upload_rate_limits") == []
-            patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 39, 100 << 20))
+            patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 39, 101 << 20))
             await s.parts.health.measure()
             assert (await s.http.get("/api/v1/health")).status_code == 200
             assert (await s.ended(await s.upload(TINY)))["status"] == "completed"
