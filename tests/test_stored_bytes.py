@@ -21,6 +21,11 @@ from tests.traffic import Told, told, told_when
 PICTURES = [make.jpeg(640, 480), make.jpeg(1300, 900, seed=2), make.jpeg(200, 300, seed=3)]
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "COUNTING_DELAY_SECONDS", 0)
+
+
 def lying(s: Service) -> dict[str, int]:
     """{variant: bytes} of the files in the storage folder."""
     found: Counter[str] = Counter()

@@ -20,6 +20,7 @@ from .writer import DatabaseUnavailable, Writer
 
 log = structlog.get_logger()
 
+COUNTING_DELAY_SECONDS = 1.0  # a start has more urgent things to do
 COUNTING_PAUSE_SECONDS = 0.02  # between two pieces: others write meanwhile
 COUNT_AGAIN_SECONDS = 60.0  # after the database refused
 
@@ -122,6 +123,13 @@ class Table:
 
     async def count(self) -> None:
         """Count what an older version left uncounted, in the background and in small pieces. Call once."""
+        try:
+            if all(left is None for left in (await self._readers.fetch("counting", {}))[0]):
+                return
+        except sqlite3.Error as error:
+            log.error("counting_stopped", reason=str(error))
+            return
+        await anyio.sleep(COUNTING_DELAY_SECONDS)
         for piece in (self._count_minutes, self._count_bytes):
             while True:
                 try:
