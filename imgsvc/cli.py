@@ -14,6 +14,7 @@ import typer
 
 from . import __version__
 from .cli_storage import storage
+from .imports import without
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -66,8 +67,8 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Run the service."""
-    _load_structlog()
-    from . import server
+    with without("rich"):  # for tracebacks that show local variables: ours never do
+        from . import server
 
     settings = _loaded(config)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -77,18 +78,6 @@ def serve(
     except server.CantStart as error:
         _stop(str(error), WRONG)
     raise typer.Exit(status)
-
-
-def _load_structlog() -> None:
-    """Without rich and pygments, which it loads for tracebacks that show local variables: ours never do."""
-    hidden = "rich" not in sys.modules
-    if hidden:
-        sys.modules["rich"] = None  # type: ignore[assignment]
-    try:
-        import structlog  # noqa: F401
-    finally:
-        if hidden:
-            del sys.modules["rich"]
 
 
 @app.command()

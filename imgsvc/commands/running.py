@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from ..access.operators import operator_token
 from ..hosts import LOOPBACK_NAMES, allowed_hosts
+from ..imports import without
 from ..jobs.lock import holder
 from ..settings import Settings
 from . import CommandFailed
+
+with without("click", "pygments", "rich"):  # for a command line of its own
+    import httpx
 
 TIMEOUT_SECONDS = 30.0
 
