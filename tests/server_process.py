@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,6 +14,8 @@ import httpx
 
 from imgsvc.access.operators import login_code
 from imgsvc.access.tokens import Tokens
+from tests.support.invariants import Places, faults
+from tests.support.running_invariants import Watched, faults_of_running
 
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
@@ -53,16 +56,64 @@ class ServerProcess:
             **environment,
         }
         self.http = httpx.Client(timeout=WAIT_SECONDS)
+        self._unchecked = ""
+        self._idle_files = 0
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout
-        self.process.stdout.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End it, and look whether the invariants hold: of the service if it still runs, then of what it leaves."""
         self.http.close()
+        check = kind is None and not self._unchecked
+        found: list[str] = []
+        try:
+            if check and self.process.poll() is None:
+                found += self._faults_of_running()
+        finally:
+            self.process.kill()
+            status = self.process.wait()
+            assert self.process.stdout
+            self.process.stdout.close()
+        if check:
+            found += faults(self.places, "stopped" if status == 0 else "killed")
+        assert not found, "\n".join(["Invariants do not hold:", *found])
+
+    def _faults_of_running(self) -> list[str]:
+        try:
+            return faults_of_running(self.watched)
+        except OSError as error:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+                return []  # it was just ending
+            return [f"The service does not answer: {error}."]
+
+    def leave_unchecked(self, reason: str) -> None:
+        """The test breaks on purpose what the invariants are about, and says how."""
+        assert len(reason) > 10
+        self._unchecked = reason
+
+    @property
+    def places(self) -> Places:
+        """Where it keeps its files; those in S3 are not looked at."""
+        storages = {"local": Path(self.environ["STORAGE_PATH"]), "other": self.folder / "other"}
+        return Places(Path(self.environ["DATABASE_PATH"]), storages)
+
+    @property
+    def service_pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def watched(self) -> Watched:
+        return Watched(self.url, self.operator, self.service_pid, self.places.database, self._idle_files)
+
+    @property
+    def operator(self) -> dict[str, str] | None:
+        """Headers of the operator; None where the token is the test's own."""
+        token = Path(self.environ["DATABASE_PATH"]).with_name("operator_token")
+        hosts = self.environ.get("IMGSVC_SERVER_ALLOWED_HOSTS", "").split(",")
+        host = {"Host": hosts[0]} if hosts[0] else {}
+        return {"Authorization": f"Bearer {token.read_text().strip()}", **host} if token.exists() else None
 
     def start(self, port: int = 0) -> Self:
         """0: any free port."""
@@ -81,6 +132,7 @@ class ServerProcess:
         first = self.process.stdout.readline()
         assert "listens on" in first, self.log.read_text()[-2000:]
         self.url = first.split()[-1]
+        self._idle_files = self.watched.open_files
         return self
 
     def signal(self, number: int) -> None:
@@ -98,7 +150,7 @@ class ServerProcess:
         return self.ended()
 
     def workers(self) -> list[int]:
-        return children(self.process.pid)
+        return children(self.service_pid)
 
     def render_worker(self) -> int:
         own = os.getpriority(os.PRIO_PROCESS, self.process.pid)  # not 0 where the tests themselves are run by `nice`

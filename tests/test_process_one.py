@@ -26,10 +26,11 @@ class ProcessOne(ServerProcess):
     @property
     def one(self) -> int:
         """Its process id as seen from here."""
-        return super().workers()[0]
+        return children(self.process.pid)[0]
 
-    def workers(self) -> list[int]:
-        return children(self.one)
+    @property
+    def service_pid(self) -> int:
+        return self.one
 
 
 @pytest.mark.skipif(not can_unshare(), reason="no PID namespace can be made here (unshare, and the right to)")

@@ -4,6 +4,7 @@ python -m tests.two_storages serve
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from tests.other_storage import Other
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from imgsvc.jobs.workers import Lane
+
+lanes: "Sequence[Lane] | None" = None  # in the place of worker processes
+
 
 def other(settings: Settings) -> Other:
     return Other(settings.storage.path.parent / "other")
@@ -22,7 +27,7 @@ def other(settings: Settings) -> Other:
 def with_other(settings: Settings) -> "Starlette":
     from imgsvc.app import Doubles, create_app
 
-    return create_app(settings, Doubles(others=(other(settings),)))
+    return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
 
 
 def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[Configured]:

@@ -18,9 +18,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -245,14 +245,10 @@ def _redirect(path: str, flags: int, target: int) -> None:
 
 
 def _render_in_threads() -> None:
-    from imgsvc import app
     from imgsvc.testing import InlineLane
+    from tests import two_storages
 
-    @asynccontextmanager
-    async def lanes(*_: object) -> AsyncIterator[tuple[InlineLane, ...]]:
-        yield (InlineLane("preview"), InlineLane("render"))
-
-    setattr(app, "_lanes", lanes)  # noqa: B010
+    two_storages.lanes = (InlineLane("preview"), InlineLane("render"))
 
 
 if __name__ == "__main__":

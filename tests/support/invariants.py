@@ -57,13 +57,21 @@ def faults(places: Places, state: State) -> list[str]:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             return []  # it was killed before it had a schema
-        found = [
-            f"The database is damaged: {row[0]}." for row in db.execute("PRAGMA integrity_check") if row[0] != "ok"
-        ]
+        found = _faults_of_pages(db)
+        if found:
+            return found
         if version > len(MIGRATIONS) or (version < len(MIGRATIONS) and state != "killed"):
             found.append(f"The schema's version is {version}, not {len(MIGRATIONS)}.")
         rows = [Row(row) for row in db.execute("SELECT * FROM processing_jobs")]
         return [*found, *_faults(places, state, rows), *_faults_of_events(rows, db), *_faults_of_sums(db)]
+
+
+def _faults_of_pages(db: sqlite3.Connection) -> list[str]:
+    try:
+        said = [row[0] for row in db.execute("PRAGMA integrity_check")]
+    except sqlite3.DatabaseError as error:
+        said = [str(error)]
+    return [f"The database is damaged: {one}." for one in said if one != "ok"]
 
 
 class Row:
@@ -259,15 +267,26 @@ SCANS = {
 
 
 def _faults_of_sums(db: sqlite3.Connection) -> Iterator[str]:
-    """What the table of sums says is what a scan finds; of an older database only once it is counted."""
+    """The sums that the transactions keep are those of a scan, as far as an old database is counted already."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'job_sums'").fetchone():
-        return
-    counted = db.execute("SELECT bytes_upto IS NULL FROM job_counting").fetchone()[0]
-    for kind, scan in SCANS.items():
-        kept = dict(db.execute("SELECT name, total FROM job_sums WHERE kind = ? AND total <> 0", [kind]).fetchall())
-        found = {name: total for name, total in db.execute(scan).fetchall() if total}
-        if kept != found and (kind == "jobs" or counted):
-            yield f"The sums say {kept} {kind}, a scan finds {found}."
+        return  # an older schema
+    upto = db.execute("SELECT bytes_upto FROM job_counting").fetchone()[0]
+    scan: Counter[tuple[str, str]] = Counter()
+    for status, jobs in db.execute(
+        "SELECT status, count(*) FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status"
+    ):
+        scan["jobs", status] = jobs
+    for size, taken in db.execute(
+        "SELECT variant.key, sum(json_extract(variant.value, '$.size_bytes'))"
+        " FROM processing_jobs AS job, json_each(job.processing_metadata, '$.variants') AS variant"
+        " WHERE +job.status = 'completed' AND +job.deleted_at IS NULL AND job.rowid <= ? GROUP BY 1",
+        [1 << 62 if upto is None else upto],
+    ):
+        scan["bytes", size] = taken
+    sums = Counter({(kind, name): total for kind, name, total in db.execute("SELECT kind, name, total FROM job_sums")})
+    for kind, name in sorted(sums.keys() | scan.keys()):
+        if sums[kind, name] != scan[kind, name]:
+            yield f"The sum of {kind} of {name} is {sums[kind, name]}; a scan finds {scan[kind, name]}."
 
 
 def _digest(path: Path) -> str:
