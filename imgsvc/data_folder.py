@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -15,13 +16,16 @@ from .jobs.instance import NAME, FirstReceipt, Places, StorageClaim, identify, p
 from .jobs.inventory import Inventory
 from .jobs.lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .jobs.overview import Overview
+from .jobs.sql import untimed
 from .jobs.staging_area import StagingArea
 from .jobs.table import Table
 from .jobs.writer import Writer
 from .settings import Settings
 from .storage.durable_files import make_root, partial_of
 from .telemetry.figures import Figures
-from .telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from .telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -51,10 +55,10 @@ class DataFolder:
 
 @asynccontextmanager
 async def open_data_folder(
-    settings: Settings, lock_wait_seconds: float, metrics: Metrics | None = None
+    settings: Settings, lock_wait_seconds: float, metrics: "Metrics | None" = None
 ) -> AsyncIterator[DataFolder]:
     """Lock it and bring the database up to date. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
-    metrics = metrics or Metrics(settings)  # nobody asks for those of a command
+    timed = metrics.query if metrics else untimed
     folder, places = settings.data, places_of(settings)
     if not await anyio.to_thread.run_sync(folder.exists):  # a mistyped path: nothing is to be made there
         (await anyio.to_thread.run_sync(identify, places)).check()
@@ -68,14 +72,14 @@ async def open_data_folder(
         db = await open_for_writing(settings.database.path)
         try:
             instance = await settle_id(db, found)
-            writer = Writer(db, metrics.query)
-            async with Readers(settings.database.path, metrics.query) as readers, anyio.create_task_group() as writing:
+            writer = Writer(db, timed)
+            async with Readers(settings.database.path, timed) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
                     claim = StorageClaim(places.storage, instance, readers, writer)
                     if settings.storage.backend == LOCAL:
                         await _claimed(claim)
-                    figures = Figures(metrics.job_came_to)
+                    figures = Figures(metrics.job_came_to) if metrics else Figures()
                     yield DataFolder(
                         lock,
                         Table(readers, writer, figures),

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
     [
         ("import imgsvc.cli", "structlog httpx pydantic rich pygments starlette"),
         ("import imgsvc.commands.running", "rich pygments prometheus_client starlette psutil"),
+        ("import imgsvc.data_folder", "prometheus_client psutil httpx starlette"),
         ("import imgsvc.cli\nwith imgsvc.cli.without('rich'): import imgsvc.server", "rich pygments httpx redis PIL"),
         ("import imgsvc.jobs.worker_process", "structlog httpx starlette rich"),
     ],
