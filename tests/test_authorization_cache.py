@@ -67,6 +67,13 @@ def test_the_last_answer_counts(answers: Answers, clock: Clock) -> None:
     assert answers.get(UPLOAD) is False
 
 
+def test_an_answer_that_is_not_kept_replaces_an_older_one(clock: Clock) -> None:
+    answers = Answers(Lifetimes(read=300, write=60, admin=30, denied=0), clock=clock)
+    answers.keep(UPLOAD, True)
+    answers.keep(UPLOAD, False)
+    assert (answers.get(UPLOAD), len(answers)) == (None, 0)
+
+
 def test_it_is_bounded_and_keeps_what_was_used_last(answers: Answers) -> None:
     one, two, three, four = (Question("org", user, "image:upload") for user in "1234")
     for question in (one, two, three):

@@ -1,10 +1,11 @@
 """What an authorization server answered, kept for as long as the kind of permission allows."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from cachetools import TLRUCache
 
 MAX_ENTRIES = 10_000
 READING = frozenset(("read", "list", "view", "get"))
@@ -49,43 +50,23 @@ class Answers:
     ) -> None:
         self.lifetimes = lifetimes
         self.enabled = enabled
-        self._max_entries = max_entries
-        self._clock = clock
-        self._kept: OrderedDict[Question, tuple[bool, float]] = OrderedDict()
+        self._kept: TLRUCache[Question, bool] = TLRUCache(max_entries, self._end, clock)
 
     def get(self, question: Question) -> bool | None:
         """None: not known (any more)."""
-        if question not in self._kept:
-            return None
-        allowed, end = self._kept[question]
-        if self._clock() >= end:
-            del self._kept[question]
-            return None
-        self._kept.move_to_end(question)
-        return allowed
+        return self._kept.get(question)
 
     def keep(self, question: Question, allowed: bool) -> None:
-        lifetime = self.lifetimes.of(question.permission, allowed)
-        self._kept.pop(question, None)
-        if not self.enabled or lifetime <= 0:
-            return
-        self._kept[question] = (allowed, self._clock() + lifetime)
-        if len(self._kept) > self._max_entries:
-            self._kept.popitem(last=False)
+        if self.enabled:
+            self._kept[question] = allowed  # without a lifetime, an older answer goes and none is kept
 
     def drop(self, org_id: str, user_id: str) -> int:
         """Forget one user; how many answers that were."""
-        known = self._living()
-        gone = [question for question in known if question[:2] == (org_id, user_id)]
-        for question in gone:
-            del self._kept[question]
-        return len(gone)
+        gone = [question for question in self._kept if question[:2] == (org_id, user_id)]
+        return sum(self._kept.pop(question, None) is not None for question in gone)
 
     def __len__(self) -> int:
-        return len(self._living())
+        return len(self._kept)
 
-    def _living(self) -> list[Question]:
-        now = self._clock()
-        for question in [question for question, (_, end) in self._kept.items() if now >= end]:
-            del self._kept[question]
-        return list(self._kept)
+    def _end(self, question: Question, allowed: bool, now: float) -> float:
+        return now + self.lifetimes.of(question.permission, allowed)
