@@ -3,7 +3,6 @@
 import sqlite3
 from collections import Counter
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from fixtures import make
 from imgsvc import Settings
 from imgsvc.jobs import stored, table
 from imgsvc.jobs.model import now
+from imgsvc.jobs.writer import DatabaseUnavailable
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.older_database import back_to_schema
 from tests.traffic import Told, told, told_when
@@ -154,17 +154,32 @@ async def test_start_reads_the_sums_alone(start: Starter) -> None:
         assert s.parts.figures.by_status()["completed"] == 1000
 
 
-async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter) -> None:
+async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
+        table, lost = s.parts.table, iter([True])
+        write = table._write
+
+        async def losing(change: Any) -> Any:
+            answer = await write(change)
+            if (
+                answer is True
+                and (await s.sql("SELECT status FROM processing_jobs")) == [("completed",)]
+                and next(lost, False)
+            ):
+                raise DatabaseUnavailable("the answer is lost")
+            return answer
+
+        monkeypatch.setattr(table, "_write", losing)
         receipt = await s.completed(PICTURES[0])
-        job = await s.parts.table.job(receipt["job_id"])
+        assert next(lost, None) is None
+        events = "SELECT count(*) FROM image_upload_events WHERE job_id = ? AND event_type = 'completed'"
+        await s.parts.queue.settled(receipt["job_id"])
+        assert await s.sql(events, receipt["job_id"]) == [(1,)]
+        stats = (await s.http.get("/api/v1/health/stats")).json()
+        assert (stats["status_breakdown"]["completed"], stats["performance_24h"]["completed_24h"]) == (1, 1)
+        job = await table.job(receipt["job_id"])
         assert job is not None
-        events = await s.sql("SELECT count(*) FROM image_upload_events WHERE job_id = ?", job.job_id)
-        assert await s.parts.table.complete(job, job.paths, job.measured)
-        assert await s.sql("SELECT count(*) FROM image_upload_events WHERE job_id = ?", job.job_id) == events
-        assert not await s.parts.table.complete(replace(job, run=job.run - 1), job.paths, job.measured)
-        await delete(s, job.image_id)
-        assert not await s.parts.table.complete(job, job.paths, job.measured)
+        assert not await table.complete(job, {}, {})  # a second end of the same run changes nothing
 
 
 async def test_variant_that_is_made_no_more_still_counts(start: Starter) -> None:

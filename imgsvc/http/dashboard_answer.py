@@ -266,7 +266,11 @@ def configuration(settings: Settings) -> dict[str, dict[str, str]]:
     """{section: {field: value as text}}; of a secret only whose it is."""
     sections = {name: getattr(settings, name) for name in type(settings).model_fields}
     return {
-        name: {field: _as_shown((name, field), getattr(section, field)) for field in type(section).model_fields}
+        name: {
+            field: _as_shown((name, field), getattr(section, field))
+            for field, about in type(section).model_fields.items()
+            if not about.exclude
+        }
         for name, section in sections.items()
     }
 

@@ -152,21 +152,14 @@ async def claim(
     return Claimed(job, waiting.status)
 
 
-ENDS_AS = {"complete": "completed", "fail": "failed", "again_later": "retrying", "give_back": "pending"}
-
-
 async def ended(
     db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None
 ) -> bool:
-    """Run a fenced update; the event is written only if it took effect.
-
-    One that took effect before, and whose answer was lost, counts as recorded now.
-    """
+    """Run a fenced update; the event is written only if it took effect."""
     fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
     cursor = await db.execute(QUERIES[query], fence | (values or {}))
     if cursor.rowcount == 0:
-        by_this_run = {"job_id": job.job_id, "run": job.run, "status": ENDS_AS.get(query)}
-        return await (await db.execute(QUERIES["ended_by"], by_this_run)).fetchone() is not None
+        return False
     code = {"code": values["code"]} if values and "code" in values else {}
     await event(db, kind, job.image_id, job.job_id, facts(job, **code))
     return True

@@ -238,6 +238,11 @@ class StorageClaim:
         await self._write(_mark_storage)
         self._marked = True
 
+    async def is_used(self) -> bool:
+        """Whether images of this service may lie there: not where all of them went to S3 from the first on."""
+        marked = (await self._readers.fetch("instance", {}))[0]["storage_marked"]
+        return bool(marked or await self._readers.fetch("any_local", {}))
+
     async def _is_ours(self) -> bool:
         """An empty folder where there should be images is the place of a disk that is not mounted."""
         if await anyio.to_thread.run_sync(holds_images, self._root, abandon_on_cancel=True):

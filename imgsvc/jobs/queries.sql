@@ -64,7 +64,7 @@ SET status = 'completed', completed_at = :now, starts = 0, last_error = NULL, er
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: ended_by
--- Whether this very run has brought the row to :status, though nobody heard of it.
+-- Whether this very run has brought the row to :status; asked when the answer to its change was lost.
 SELECT 1 FROM processing_jobs WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = :status
 
 -- name: again_later

@@ -12,11 +12,11 @@ import structlog
 from . import changes, stored
 from .changes import Accepted, Blocked, Claimed
 from .database import Readers
-from .model import Job, NewJob, QueueName, as_text, now
+from .model import Job, NewJob, QueueName, Status, as_text, now
 from .quota import Quota, Standing, standing
 from .retry import MAX_STARTS, Decision, Failure
 from .stored import KEPT, MINUTE, Minute
-from .writer import DatabaseUnavailable, Writer
+from .writer import Change, DatabaseUnavailable, Writer
 
 log = structlog.get_logger()
 
@@ -42,6 +42,7 @@ class Table:
         self._writer = writer
         self._write = writer.write
         self._observer = observer
+        self._unanswered: set[tuple[str, int, Status]] = set()  # ends of runs that may be recorded already
 
     async def job(self, job_id: str) -> Job | None:
         return await self._one("job", job_id=job_id)
@@ -194,7 +195,7 @@ class Table:
         return claimed.job
 
     async def give_back(self, job: Job) -> bool:
-        return self._told(await self._write(lambda db: changes.ended(db, "give_back", job, "given_back")), "pending")
+        return await self._end_run(job, "pending", lambda db: changes.ended(db, "give_back", job, "given_back"))
 
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False
@@ -205,23 +206,33 @@ class Table:
 
     async def complete(self, job: Job, paths: dict[str, str], measured: dict[str, Any]) -> bool:
         values = changes.found(paths, measured)
-        recorded = await self._write(lambda db: changes.ended(db, "complete", job, "completed", values))
-        if recorded:
-            self._observer.ended("completed", job.began_at, job.started_at, as_text(now()))
-        return self._told(recorded, "completed")
+        return await self._end_run(job, "completed", lambda db: changes.ended(db, "complete", job, "completed", values))
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
         """Record a failed attempt: tried again later, or failed for good."""
         if decision.outcome == "retry":
-            return self._told(await self._write(lambda db: changes.again(db, job, failure, decision)), "retrying")
-        recorded = await self._write(lambda db: changes.fail(db, job, failure, decision.retryable))
-        if recorded:
-            self._observer.ended("failed", job.began_at, job.started_at, as_text(now()))
-        return self._told(recorded, "failed")
+            return await self._end_run(job, "retrying", lambda db: changes.again(db, job, failure, decision))
+        return await self._end_run(job, "failed", lambda db: changes.fail(db, job, failure, decision.retryable))
 
-    def _told(self, recorded: bool, after: str) -> bool:
+    async def _end_run(self, job: Job, status: Status, change: Change[bool]) -> bool:
+        """Record how a run ended; False when the row has moved on. Raises DatabaseUnavailable.
+
+        A change whose answer was lost may have taken effect: the second try counts as recorded then.
+        """
+        unanswered = (job.job_id, job.run, status)
+        try:
+            recorded = await self._write(change)
+        except DatabaseUnavailable:
+            self._unanswered.add(unanswered)
+            raise
+        if not recorded and unanswered in self._unanswered:
+            ended = {"job_id": job.job_id, "run": job.run, "status": status}
+            recorded = bool(await self._readers.fetch("ended_by", ended))
+        self._unanswered.discard(unanswered)
         if recorded:
-            self._observer.moved("processing", after)
+            self._observer.moved("processing", status)
+            if status in ("completed", "failed"):
+                self._observer.ended(status, job.began_at, job.started_at, as_text(now()))
         return recorded
 
     async def retry(self, job: Job) -> Job | None:

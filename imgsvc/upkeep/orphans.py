@@ -12,6 +12,7 @@ from .house import House
 from .ownership import Place, fate
 from .progress import Progress
 
+LOCAL = "local"
 TOGETHER = 100  # files whose rows are asked for in one query
 
 
@@ -35,6 +36,8 @@ async def orphans(house: House, older_than: timedelta, progress: Progress) -> As
     its row, since a deletion may have come between. Raises StorageError.
     """
     for storage in house.storages.values():
+        if storage.name == LOCAL and not await house.claim.is_used():
+            continue
         batch: list[Stored] = []
         everything = storage.everything()
         async with aclosing(cast(AsyncGenerator[Stored, None], everything)):
