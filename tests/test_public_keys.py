@@ -186,9 +186,9 @@ async def test_tokens_of_ours_carry_what_we_ask_for(tmp_path: Path) -> None:
 
 
 def imgsvc(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    environ = {"PATH": os.environ["PATH"], "DATABASE_PATH": str(tmp_path / "data" / "imgsvc.db"), **environ}
-    command, root = [sys.executable, "-m", "imgsvc", *arguments], Path(__file__).parent.parent
-    return subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, timeout=30)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent), **environ}
+    command = [sys.executable, "-m", "imgsvc", *arguments]
+    return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
 
 
 def test_commands_where_the_keys_are_not_ours(tmp_path: Path) -> None:
