@@ -149,7 +149,8 @@ class Intake:
             if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
                 return True
             limited = RateLimited(
-                replace(standing, used=min(standing.limit, standing.used + on_their_way)), allowance.quota
+                replace(standing, used=max(standing.used, min(standing.limit, standing.used + on_their_way))),
+                allowance.quota,
             )
             await self._note_limited(org_id, user_id, limited)
             raise limited

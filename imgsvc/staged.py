@@ -55,6 +55,10 @@ class StagingGone(Rejected):
     """What had come in was removed together with its folder."""
 
 
+class StagingFailed(Rejected):
+    """The disk of the staging folder failed; nothing of the upload is kept."""
+
+
 class StagedFile:
     """An upload on its way to disk. Leaving the context removes it unless `keep` was called."""
 
@@ -98,7 +102,7 @@ class StagedFile:
         self._kept = False
 
     async def feed(self, data: bytes | memoryview) -> None:
-        """Take the next bytes of the file. Raises UploadTooLarge, UnsupportedType, TooLarge or NoSpace."""
+        """Take the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
         self.size += len(data)
         self._buffer += data
         first_look = not self.mime and len(self._buffer) >= SNIFF
@@ -135,7 +139,7 @@ class StagedFile:
         try:
             await anyio.to_thread.run_sync(self._write, chunk)
         except OSError as error:
-            raise _no_space(error) from error
+            raise _refusal(error) from error
 
     def _write(self, chunk: bytearray) -> None:
         if self._stream is None:
@@ -176,17 +180,25 @@ class StagedFile:
         except FileNotFoundError as error:
             raise StagingGone("the staging folder was removed while the upload came in") from error
         except OSError as error:
-            raise _no_space(error) from error
+            raise _refusal(error) from error
         return header
 
     def _close(self) -> None:
         if self._stream is None:
             return
         if not self._kept:
-            self._path.unlink(missing_ok=True)
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as error:  # housekeeping removes it, or sets it aside
+                log.warning("staged_file_not_removed", name=self._path.name, reason=error.strerror)
         with suppress(OSError):  # what a full disk left in the buffer
             self._stream.close()
 
 
-def _no_space(error: OSError) -> Exception:
-    return NoSpace() if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else error
+def _refusal(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpace()
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return error
+    log.error("staging_failed", reason=error.strerror)
+    return StagingFailed(str(error.strerror))

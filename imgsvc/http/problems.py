@@ -25,7 +25,7 @@ from ..jobs.quota import RateLimited, Standing
 from ..jobs.sql import is_damage
 from ..jobs.writer import DatabaseUnavailable
 from ..open_uploads import TooManyOpenUploads, TooManyUploads
-from ..staged import NoSpace, Rejected, StagingGone, UnsupportedType, UploadTooLarge
+from ..staged import NoSpace, Rejected, StagingFailed, StagingGone, UnsupportedType, UploadTooLarge
 from ..storage.base import NotStored, StorageError, StorageNotConfigured
 from ..upkeep.tasks import TaskRunning
 
@@ -248,6 +248,8 @@ def _from_intake(error: Rejected) -> Problem:
         return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
     if isinstance(error, StagingGone):
         return overloaded("What had come in of the upload was lost. Send it again.")
+    if isinstance(error, StagingFailed):
+        return overloaded("The upload could not be written to disk now. Try again shortly.")
     if isinstance(error, TooManyUploads):
         return overloaded(str(error), limit=error.limit, measured=error.open_now)
     if isinstance(error, TooManyOpenUploads):

@@ -48,6 +48,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "The WebP has a damaged lossless header.",
         "The WebP has more than # chunks.",
         "The WebP has no key frame.",
+        "The WebP's extended header is too short.",
         "The file does not begin like a {JPEG|PNG|WebP}.",
         "The file ends before its image header does.",
         "The image can't be decoded: {it is truncated|its data is broken|it is damaged|its data is damaged}.",

@@ -15,7 +15,7 @@ from tests.support.preload import Call, Fault
 REST_SECONDS = 20
 TIDY_SECONDS = 3  # for what housekeeping and a run have left to do once all jobs have ended
 ENDED = "SELECT count(*) FROM processing_jobs WHERE deleted_at IS NULL AND status NOT IN ('completed', 'failed')"
-DEFINITE = {200, 202, 404, 409, 500, 503, 507}  # what may be answered while the disk fails
+DEFINITE = {200, 202, 404, 409, 503, 507}  # what may be answered while the disk fails
 
 
 @dataclass(slots=True)
