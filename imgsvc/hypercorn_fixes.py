@@ -40,7 +40,7 @@ from .http.files import CLIENT
 
 log = structlog.get_logger()
 
-PIECE_BYTES = 64 * 1024  # handed to the transport at a time
+PIECE_BYTES = 256 * 1024  # handed to the transport at a time, which holds no copy of it
 TLS_PIECE_BYTES = 16 * 1024  # as much as one record, whose encrypted copy waits beyond our sight
 COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both go out in one write
 LOOK_SECONDS = 1.0  # between two looks at the clients that are waited for

@@ -18,6 +18,7 @@ from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
 
+PIECE_BYTES = 1024 * 1024  # the most that one visit to a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
 THREADS = 16
 LISTED = 500  # files that one visit to a thread lists
@@ -210,7 +211,7 @@ def _read_first(root: Path, bucket: str, key: str, start: int, length: int) -> t
         if os.fstat(stream.fileno()).st_size < start + length:
             raise StorageError("the file is shorter than it was")  # an answer with its length could not be kept
         stream.seek(start)
-        first = stream.read(min(CHUNK, length))
+        first = stream.read(min(PIECE_BYTES, length))
     except BaseException:
         stream.close()
         raise
