@@ -26,12 +26,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-jobs = typer.Typer(help="Look at jobs, and let failed ones begin anew.", no_args_is_help=True)
+jobs = typer.Typer(help="List and show jobs, and retry failed ones.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
-permissions = typer.Typer(help="What the authorization server said of a user.", no_args_is_help=True)
+permissions = typer.Typer(help="Cached answers of the authorization server.", no_args_is_help=True)
 app.add_typer(permissions, name="permissions")
 app.add_typer(storage, name="storage")
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FAILED, WRONG = 1, 2
 
@@ -53,7 +55,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -82,7 +86,7 @@ def serve(
 
 @app.command()
 def token(
-    sub: Annotated[str, typer.Option(help="Whose token it is: the user's name.")],
+    sub: Annotated[str, typer.Option(help="The user's name.")],
     org: Annotated[str, typer.Option(help="The user's organisation.")] = "default-org",
     permission: Annotated[list[str] | None, typer.Option(help="A permission to grant; may be repeated.")] = None,
     ttl: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
@@ -110,7 +114,7 @@ def token(
 
 @app.command()
 def dashboard(config: ConfigFile = None) -> None:
-    """Print a link that signs a browser in: good once, for ten minutes."""
+    """Print a link to the dashboard that signs a browser in: valid once, for ten minutes."""
     from .access.operators import login_code
     from .commands.running import running
 
@@ -127,7 +131,7 @@ def health(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3,
     config: ConfigFile = None,
 ) -> None:
-    """Ask the running service whether it is alive; the exit status tells (0: yes). For a container's health check."""
+    """Check whether the running service is alive (exit status 0). For a container's health check."""
     from .commands.running import running
 
     settings = _loaded(config)
@@ -139,7 +143,7 @@ def health(
 
 @app.command()
 def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Look for what tends to be wrong with a machine and its settings. Changes nothing, needs no running service."""
+    """Check this machine and its settings for common faults. Changes nothing and needs no running service."""
     from .commands.doctor import examine
     from .commands.ticks import print_tick
     from .telemetry.logs import configure
@@ -160,14 +164,14 @@ def smoke(
     url: Annotated[str, typer.Argument(help="Address of any running instance, with its path prefix if it has one.")],
     token: Annotated[
         str | None,
-        typer.Option(envvar="IMGSVC_TOKEN", help="A token that may upload. For this machine one is made."),
+        typer.Option(envvar="IMGSVC_TOKEN", help="A token that may upload. For a service on this machine one is made."),
     ] = None,
-    bucket: Annotated[str, typer.Option(help="Where its photo goes.")] = "smoke",
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for everything together.")] = 30,
+    bucket: Annotated[str, typer.Option(help="Bucket for the photo.")] = "smoke",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for all steps together.")] = 30,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Send a photo through a running instance, look at what comes back, and delete it: for after an upgrade."""
+    """Send a photo through a running instance, check what comes back, and delete it. Useful after an upgrade."""
     from .commands.smoke import Smoke
     from .commands.smoke.own_token import NoToken, own_token
     from .commands.ticks import print_tick
@@ -192,13 +196,13 @@ def smoke(
 @jobs.command("list")
 def list_jobs(
     status: Annotated[
-        str | None, typer.Option(help="Only pending, processing, retrying, completed or failed ones.")
+        str | None, typer.Option(help="Only jobs that are pending, processing, retrying, completed or failed.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many jobs to list.")] = 20,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """The newest jobs."""
+    """List the newest jobs."""
     from .commands.jobs import jobs_of
     from .commands.tables import print_jobs
     from .http.operator_jobs import STATUSES
@@ -214,7 +218,7 @@ def list_jobs(
 
 @jobs.command()
 def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """All about one job, with its audit trail."""
+    """Show one job with its audit trail."""
     from .commands.jobs import jobs_of
     from .commands.tables import print_job
 
@@ -227,7 +231,7 @@ def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> Non
 
 @jobs.command()
 def retry(job_ids: list[str], config: ConfigFile = None) -> None:
-    """Let failed jobs begin anew, with all their attempts; their uploaded bytes must still be kept."""
+    """Retry failed jobs, with all their attempts; their uploaded bytes must still be kept."""
     from .commands import CommandFailed
     from .commands.jobs import jobs_of
 
@@ -249,7 +253,7 @@ def drop(
     user: Annotated[str, typer.Argument(metavar="USER", help="The user: sub of the tokens.")],
     config: ConfigFile = None,
 ) -> None:
-    """Let the running service forget what it remembers of a user, who is then asked about anew."""
+    """Drop the running service's cached permissions of a user."""
     from .commands.running import running, segment
 
     if not org or not user:

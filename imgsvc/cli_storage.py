@@ -16,26 +16,28 @@ if TYPE_CHECKING:
     from .settings import Settings
     from .upkeep.orders import Order
 
-storage = typer.Typer(help="Check, tidy, move, back up and restore what is stored.", no_args_is_help=True)
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file; ./config.toml if there is one.")]
+storage = typer.Typer(help="Check, clean up, move, back up and restore the stored files.", no_args_is_help=True)
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Listed = Annotated[int, typer.Option("--list", min=0, max=1000, help="How many findings to list; all are counted.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 LISTED = 100
 
 
 @storage.command()
 def verify(
-    digests: Annotated[bool, typer.Option("--digests", help="Read every file and compare its SHA-256 too.")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="Also read every file and compare its SHA-256.")] = False,
     grace: Annotated[
-        float, typer.Option(min=0, max=366 * 24, help="Hours: a younger file without a row is no finding.")
+        float, typer.Option(min=0, max=366 * 24, help="Hours: files without a row that are younger are not reported.")
     ] = 1,
     listed: Listed = LISTED,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Compare the table with what is stored, both ways. Exit status 1: something is wrong."""
+    """Compare the table with the stored files, both ways. Exit status 1: something is wrong."""
     from .commands.upkeep_shown import megabytes
     from .upkeep.orders import VerifyOrder
 
@@ -55,16 +57,16 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it they are only listed.")] = False,
     dry_run: DryRun = False,
     older_than: Annotated[
-        float, typer.Option(min=0, max=366 * 24, help="Hours: only what has not changed for so long.")
+        float, typer.Option(min=0, max=366 * 24, help="Hours: only files that have not changed for this long.")
     ] = 24,
     foreign: Annotated[
-        bool, typer.Option("--foreign", help="Files too whose names are none of this program's.")
+        bool, typer.Option("--foreign", help="Also files whose names this program does not use.")
     ] = False,
     listed: Listed = LISTED,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Remove files that no row names. Nothing brings them back, so it is a dry run unless you say --yes."""
+    """Remove files without a row. They can't be recovered, so this is a dry run without --yes."""
     from .commands.upkeep_shown import megabytes
     from .upkeep.orders import GcOrder
 
@@ -91,7 +93,7 @@ def migrate(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Move all images to another backend while they are being served. Exit status 1: some are not there yet."""
+    """Move all images to another backend while they are served. Exit status 1: some have not been moved yet."""
     from pydantic import ValidationError
 
     from .commands.upkeep_shown import megabytes
@@ -119,16 +121,16 @@ def migrate(
 @storage.command()
 def backup(
     destination: Annotated[
-        Path, typer.Argument(help="A folder as the service's machine names it: new, empty, or a backup of before.")
+        Path, typer.Argument(help="A folder on the service's machine: new, empty, or an earlier backup.")
     ],
-    with_s3: Annotated[bool, typer.Option("--with-s3", help="Copy what lies in other backends too.")] = False,
-    digests: Annotated[bool, typer.Option("--digests", help="Read what a backup of before holds, too.")] = False,
+    with_s3: Annotated[bool, typer.Option("--with-s3", help="Also copy the files of other backends.")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="Also read the files of the earlier backup.")] = False,
     dry_run: DryRun = False,
     listed: Listed = LISTED,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Copy everything, of one moment, while the service goes on. Exit status 1: it is not complete."""
+    """Copy everything, of one moment, while the service runs. Exit status 1: the backup is not complete."""
     from pydantic import ValidationError
 
     from .commands.upkeep_shown import megabytes
@@ -160,12 +162,12 @@ def backup(
 @storage.command()
 def restore(
     source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
-    force: Annotated[bool, typer.Option("--force", help="Move aside what is there already.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the backup, all of it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Move existing data aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the whole backup.")] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Put a backup back, while no service runs. All of it is checked before anything is written."""
+    """Restore a backup while no service runs. The whole backup is checked before anything is written."""
     from .commands import storage as command
     from .commands.upkeep_shown import megabytes
 

@@ -1,6 +1,6 @@
 """Who may do what, as an authorization server says: remembered, asked once at a time, and left alone while it is away.
 
-The contract of the call is in README, "Remote authorization".
+The contract of the call is in docs/guides/permissions.md, "Remote authorization".
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What this service is, what it is set to, and what its errors mean."""
+"""The service itself: version, limits, documentation, and the meaning of its errors."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ PAGE_HEADERS = {
 
 
 class Root(AnswerModel):
-    """What this service is."""
+    """Name and version of the service, and where things are."""
 
     model_config = shown(
         service="imgsvc",
@@ -72,7 +72,7 @@ class LimitsInfo(AnswerModel):
 
 
 class Info(AnswerModel):
-    """What it is set to."""
+    """The effective sizes, types and limits."""
 
     model_config = shown(
         service={"name": "imgsvc", "version": "0.1.0"},
@@ -161,11 +161,11 @@ async def info(request: Request) -> Response:
 @operation(
     "about",
     "What an error code means",
-    answers={200: Answer("A page for people.", PAGE, ("Content-Security-Policy",))},
+    answers={200: Answer("A page that explains the code.", PAGE, ("Content-Security-Policy",))},
     errors=("not_found",),
 )
 async def error_page(request: Request) -> Response:
-    """What an error code means: the place that the `type` of every problem leads to."""
+    """The page that the `type` of every error links to."""
     code = str(request.path_params["code"])
     if code not in CODES:
         raise Problem(404, "not_found", "There is no such error code.")

@@ -29,7 +29,7 @@ class CircuitBreaker(AnswerModel):
 
 
 class AuthApi(AnswerModel):
-    """`url` is null where no server is asked."""
+    """`url` is null without an authorization server."""
 
     url: str | None
     timeout_seconds: float
@@ -87,7 +87,7 @@ class AuthHealth(AnswerModel):
 
 
 class Dropped(AnswerModel):
-    """`dropped` is how many answers were remembered."""
+    """`dropped` is the number of cached answers that were dropped."""
 
     model_config = shown(org_id="default-org", user_id="alice", dropped=2)
 
@@ -98,7 +98,7 @@ class Dropped(AnswerModel):
 
 @operation("health", "Whether the authorization server answers", access="operator", answers={200: AuthHealth})
 async def health(request: Request) -> Response:
-    """By the calls that uploads needed: asking here makes none. Where none is asked, nothing can be wrong with it."""
+    """The state after the latest calls; this endpoint makes none. Healthy without an authorization server."""
     await gate.reader(request)
     parts = parts_of(request)
     auth, remote = parts.settings.auth, parts.authorization
@@ -129,7 +129,7 @@ async def health(request: Request) -> Response:
 
 @operation("operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped})
 async def drop(request: Request) -> Response:
-    """What the authorization server said of this user is asked anew, and no call that is on its way is remembered."""
+    """Drop the cached answers of the authorization server for this user; calls in progress are not cached either."""
     await gate.operator(request)
     org_id, user_id = str(request.path_params["org"]), str(request.path_params["user"])
     remote = parts_of(request).authorization

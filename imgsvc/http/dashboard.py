@@ -35,7 +35,7 @@ FILES = _read()  # at the import, before there is a loop that would have to wait
 
 @operation("operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN})
 async def page(request: Request) -> Response:
-    """A person who is not signed in gets the page to do so, with the status 401."""
+    """Without a session the answer is the sign-in page, with status 401."""
     try:
         await gate.reader(request)
     except Problem as refusal:
@@ -45,22 +45,22 @@ async def page(request: Request) -> Response:
     return _page(request, "dashboard.html", images_from=await parts_of(request).urls.foreign_origin())
 
 
-@operation("operator", "The page to sign in", answers={200: SHOWN})
+@operation("operator", "The sign-in page", answers={200: SHOWN})
 async def login_page(request: Request) -> Response:
     return _page(request, "login.html")
 
 
 @operation(
     "operator",
-    "What the pages are made of",
+    "A part of the dashboard",
     answers={
         200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
-        304: Answer("You have it already.", headers=("ETag", "Cache-Control")),
+        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
     },
     errors=("not_found",),
 )
 async def static(request: Request) -> Response:
-    """Nothing secret, and checked anew each time, so that an upgrade shows at once."""
+    """Revalidated each time, so that an upgrade shows at once."""
     name = str(request.path_params["name"])
     if name in PAGES or name not in FILES:
         raise Problem(404, "not_found", "There is no such file.")
@@ -71,7 +71,7 @@ async def static(request: Request) -> Response:
     "operator", "All that the dashboard shows", access="operator", answers={200: DashboardData}, errors=("overloaded",)
 )
 async def data(request: Request) -> Response:
-    """Made at most once a second, and at the same cost with ten jobs or a million."""
+    """Refreshed at most once a second; the cost does not depend on the number of jobs."""
     way = await gate.reader(request)
     parts = parts_of(request)
     shown = await parts.dashboard.data(parts)

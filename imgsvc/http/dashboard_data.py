@@ -25,7 +25,7 @@ class Health(AnswerModel):
 
 
 class Operator(AnswerModel):
-    """What the one who asks may do here."""
+    """What this client may do here."""
 
     signed_in: bool
     may_act: bool
@@ -34,7 +34,7 @@ class Operator(AnswerModel):
 
 
 class Tables(AnswerModel):
-    """Rows; of the events by their ids, which are handed out in order."""
+    """Row counts. That of the events is their highest id."""
 
     processing_jobs: int
     image_upload_events: int
@@ -84,7 +84,7 @@ class Queue(AnswerModel):
 
 
 class WorkerProcess(AnswerModel):
-    """One lane. `state` is idle, busy or starting; `restarts` counts its processes that ended before their time."""
+    """One lane. `state` is idle, busy or starting; `restarts` counts its processes that were replaced early."""
 
     name: str
     pid: int | None
@@ -131,7 +131,7 @@ class RecentJob(AnswerModel):
     """`began_at` is when it was accepted, or when the operator had it tried again.
 
     The addresses, of the smallest and the largest variant that is ready, begin at the service's own root. They are null
-    where nothing is ready, and for whoever is not signed in where reading is private.
+    where nothing is ready, and, where reading is private, for clients that are not signed in.
     """
 
     job_id: str
@@ -200,7 +200,7 @@ class RateLimits(AnswerModel):
 
 
 class Failure(AnswerModel):
-    """A failed job, or one that will be tried again at `next_attempt_at`.
+    """A failed job, or one whose next attempt is at `next_attempt_at`.
 
     `why` and `advice` explain the code in plain words; `can_retry` says whether its source is still kept.
     """

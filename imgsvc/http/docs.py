@@ -73,10 +73,10 @@ async def docs(request: Request) -> Response:
 
 @operation(
     "about",
-    "What the page is made of",
+    "A part of the documentation page",
     answers={
         200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
-        304: Answer("You have it already.", headers=("ETag", "Cache-Control")),
+        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
     },
 )
 async def asset(request: Request) -> Response:

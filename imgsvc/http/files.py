@@ -37,12 +37,18 @@ def _named(name: str, words: str) -> Any:
 class ByteHeaders(Headers):
     """What does not have the form that it should is ignored, as RFC 9110 wants it."""
 
-    match: Annotated[str | None, _named("If-Match", "Only if it is one of these (412).")] = None
-    none_match: Annotated[str | None, _named("If-None-Match", "Not if it is one of these (304).")] = None
-    modified_since: Annotated[str | None, _named("If-Modified-Since", "Only if it is newer (304).")] = None
-    unmodified_since: Annotated[str | None, _named("If-Unmodified-Since", "Not if it is newer (412).")] = None
+    match: Annotated[str | None, _named("If-Match", "Send it only if its ETag is one of these (else 412).")] = None
+    none_match: Annotated[str | None, _named("If-None-Match", "Do not send it if its ETag is one of these (304).")] = (
+        None
+    )
+    modified_since: Annotated[str | None, _named("If-Modified-Since", "Send it only if it is newer (else 304).")] = None
+    unmodified_since: Annotated[str | None, _named("If-Unmodified-Since", "Do not send it if it is newer (412).")] = (
+        None
+    )
     range: Annotated[str | None, _named("Range", "One range of bytes.")] = None
-    if_range: Annotated[str | None, _named("If-Range", "The range only if it is still this.")] = None
+    if_range: Annotated[str | None, _named("If-Range", "Send the range only if this ETag or date still matches.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True)

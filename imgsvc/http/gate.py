@@ -25,7 +25,7 @@ Way = Literal["bearer", "basic", "cookie", "public"]
 
 
 async def reader(request: Request) -> Way:
-    """How the one who asks may read here. Raises Problem (401, 429)."""
+    """Authenticate a read-only operator request; returns how. Raises Problem (401, 429)."""
     way = await _presented(request)
     if way is None and parts_of(request).settings.operator.public:
         return "public"

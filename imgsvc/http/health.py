@@ -21,7 +21,7 @@ DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 
 
 class HealthReport(AnswerModel):
-    """The last result of each check, which are made every few seconds in the background."""
+    """The last result of each check. Checks run every few seconds in the background."""
 
     model_config = shown(
         status="healthy",
@@ -39,7 +39,7 @@ class HealthReport(AnswerModel):
 
 
 class Live(AnswerModel):
-    """The event loop turns."""
+    """The process is alive."""
 
     model_config = shown(status="alive")
 
@@ -48,7 +48,7 @@ class Live(AnswerModel):
 
 @operation(
     "health",
-    "Whether all that the service stands on works",
+    "Whether everything that the service needs works",
     answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
 )
 async def health(request: Request) -> Response:
@@ -85,7 +85,7 @@ class WorkerCounts(AnswerModel):
 
 
 class Stats(AnswerModel):
-    """`celery` is `workers` under the name that scripts for the older API look for."""
+    """`celery` repeats `workers` under the name that scripts for the older API expect."""
 
     model_config = shown(
         status_breakdown={"pending": 1, "processing": 2, "retrying": 0, "completed": 1200, "failed": 3},
@@ -120,7 +120,7 @@ class FailedJobOfOperator(FailedJob):
 
 
 class FailedJobs(AnswerModel):
-    """The latest failed jobs, the newest first; `total` counts all."""
+    """The latest failed jobs, newest first; `total` counts all."""
 
     model_config = shown(
         failed_jobs=[
@@ -140,7 +140,9 @@ class FailedJobs(AnswerModel):
 
 
 class FailedQuery(Query):
-    limit: Annotated[int, Field(ge=1, le=MAX_FAILED, description="How many at most."), WHOLE_NUMBER] = DEFAULT_FAILED
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_FAILED, description="The largest number of jobs to list."), WHOLE_NUMBER
+    ] = DEFAULT_FAILED
 
 
 @operation("health", "Counts by status, and the last 24 hours", answers={200: Stats})

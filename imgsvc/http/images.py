@@ -102,7 +102,7 @@ class BatchImage(AnswerModel):
 
 
 class Batch(AnswerModel):
-    """In the order asked for; `missing` is unknown, deleted, malformed, or lacks the size."""
+    """In the requested order; `missing` lists IDs that are unknown, deleted, malformed or without this size."""
 
     model_config = shown(
         images=[{"image_id": IMAGE_ID, "url": KEY, "size": "medium", "dominant_color": "#4a7fa5"}],
@@ -118,7 +118,7 @@ class Batch(AnswerModel):
 
 
 class Deleted(AnswerModel):
-    """Gone; `files_removed` counts the variants that were in storage."""
+    """The image is gone; `files_removed` counts the variants that were in storage."""
 
     model_config = shown(image_id=IMAGE_ID, deleted=True, files_removed=4)
 
@@ -156,7 +156,7 @@ class BatchQuery(SizeQuery):
         list[str],
         Field(
             min_length=1,
-            description=f"Ids joined by commas, at most {MAX_BATCH}.",
+            description=f"IDs separated by commas, at most {MAX_BATCH}.",
             examples=[[IMAGE_ID]],
             json_schema_extra={
                 "contains": {"type": "string", "pattern": r"[^,\s]"},  # blank ones are skipped
@@ -178,7 +178,7 @@ class BatchQuery(SizeQuery):
     private=TOKEN_OF_ORG,
 )
 async def batch(request: Request) -> Response:
-    """What is unknown, deleted, malformed or lacks the size is `missing`."""
+    """`missing` lists IDs that are unknown, deleted, malformed or without this size."""
     who, query = await reader_of(request), parsed(request, BatchQuery)
     asked, size = query.image_ids, query.size
     if len(asked) > MAX_BATCH:
@@ -209,9 +209,9 @@ async def batch(request: Request) -> Response:
     errors=("permission_denied", "image_not_found", "method_not_allowed", "overloaded"),
 )
 async def delete(request: Request) -> Response:
-    """For its uploader, or an `image:admin` of the org where permissions are given out.
+    """Allowed for its uploader and, where permissions are checked, for an `image:admin` of the organisation.
 
-    Gone for everybody at once; a running job is ended, and the files are removed.
+    Every later request for the image is a 404. A running job is cancelled, and the files are removed.
     """
     who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
@@ -240,11 +240,11 @@ image = by_method(GET=info, DELETE=delete)
 
 BYTES = {
     200: Answer("The whole variant.", IMAGE, ("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")),
-    206: Answer("The range that was asked for.", IMAGE, ("ETag", "Last-Modified", "Accept-Ranges", "Content-Range")),
-    304: Answer("You have it already.", headers=("ETag", "Last-Modified", "Cache-Control")),
+    206: Answer("The requested range.", IMAGE, ("ETag", "Last-Modified", "Accept-Ranges", "Content-Range")),
+    304: Answer("Not modified.", headers=("ETag", "Last-Modified", "Cache-Control")),
 }
 REFERRED = Answer(
-    "The object storage has the bytes: they are there for as long as the address in Location is good.",
+    "The bytes are in the object storage, at the address in Location until it expires.",
     headers=("Location", "Cache-Control"),
 )
 BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", *OUT_OF_REACH)
@@ -265,7 +265,7 @@ class SignedSize(SizeQuery, SignedQuery):
     private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
-    """They never change while the image exists: conditional requests and single ranges save most of the traffic."""
+    """The bytes never change while the image exists. Conditional requests and single byte ranges are supported."""
     left = opened(request, DEFAULT_SIZE)
     job, size = await _image(request)
     return await _bytes(request, job, size, left)
@@ -273,7 +273,7 @@ async def direct(request: Request) -> Response:
 
 @operation(
     "images",
-    "The bytes behind a URL that was handed out",
+    "The bytes of a URL that the service returned",
     headers=ByteHeaders,
     answers={**BYTES, 307: REFERRED},
     errors=("image_not_found", *BYTE_ERRORS),
@@ -281,7 +281,7 @@ async def direct(request: Request) -> Response:
     private=SIGNED_URL,
 )
 async def stored(request: Request) -> Response:
-    """What the table lists under this very path, never a path by itself; 307 where it has moved to S3 since."""
+    """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3."""
     left = opened(request)
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")

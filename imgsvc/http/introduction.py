@@ -6,19 +6,19 @@ from ..settings import Settings
 from .operations import Access
 
 TAGS = {
-    "uploads": "Hand in a photo and get a receipt.",
-    "jobs": "What became of an upload.",
-    "images": "Finished images: where their variants are, and their bytes.",
-    "health": "Whether the service is well, and what it is doing.",
-    "operator": "For whoever runs the service.",
-    "about": "What this service is, what it is set to, and what its errors mean.",
+    "uploads": "Upload a photo and get a receipt.",
+    "jobs": "Status and result of an upload.",
+    "images": "Finished images: the addresses of their variants, and their bytes.",
+    "health": "Whether the service works, and what it is doing.",
+    "operator": "For the person who runs the service.",
+    "about": "The service itself: version, limits, documentation, and the meaning of its errors.",
 }
 
 PATH = {
     "job_id": "The `job_id` of a receipt.",
     "image_id": "The `image_id` of a receipt.",
     "code": "The `code` of an error.",
-    "path": "Bucket and key, as the URLs that are handed out name them.",
+    "path": "Bucket and key, as in the URLs that the service returns.",
     "asset": "A script, style or icon of the page.",
     "name": "A script, style or icon of the page.",
     "org": "The `org_id` of the user's tokens, percent-encoded (`/` as `%2F`).",
@@ -36,7 +36,7 @@ SECURITY_SCHEMES: dict[str, Any] = {
         "type": "apiKey",
         "in": "query",
         "name": "signature",
-        "description": "Comes with the URLs that are handed out, and fits its own URL only.",
+        "description": "Part of the URLs that the service returns; valid for its own URL only.",
     },
     "operator_bearer": {"type": "http", "scheme": "bearer", "description": "The operator's token."},
     "operator_basic": {"type": "http", "scheme": "basic", "description": "The operator's token as the password."},
@@ -67,21 +67,21 @@ def description(settings: Settings) -> str:
         f"{settings.images.max_pixels / 1e6:g} megapixels, "
         f"{limit.max_uploads} uploads per user in {limit.window_minutes:g} minutes"
     )
-    reading = "Who knows an image's id can see the image."
+    reading = "Anyone who has an image's ID can view the image."
     if settings.storage.signed_urls:
         reading = (
-            "Photos are private. URLs are handed out to tokens of the uploader's org; each carries an expiry and a "
-            "signature, and is to be used exactly as it is."
+            "Images are private. Only tokens of the uploader's organisation get URLs; each has an expiry and a "
+            "signature, and must be used exactly as it is."
         )
     return f"""\
-Takes photos, keeps its receipts, serves clean WebP variants ({variants}).
+Accepts photos, keeps its receipts, serves clean WebP variants ({variants}).
 
-- **Receipts.** A 202 means that the bytes and the job are on disk: whatever happens then, the job ends as `completed`,
-  or as `failed` with a code and a reason. Follow it at `status_url`; with `Prefer: wait=30` it answers at the end.
+- **Receipts.** A 202 means that the bytes and the job are on disk: the job will end as `completed`, or as `failed` with
+  a code and a reason, even if the service is killed. Follow it at `status_url`; `Prefer: wait=30` waits for its end.
 - **Sending again.** With an `Idempotency-Key` a repeated upload gets the first receipt again.
 - **Reading.** {reading}
-- **Errors** are `application/problem+json` (RFC 9457): `code` is stable, `detail` is for people, `type` leads to a page
-  that explains the code, and `trace_id` stands in every log line of the request and its job.
-- **Limits.** {limits}. An error of a limit says the limit and what was measured.
-- **HEAD** is answered wherever GET is; an address answers methods that it lacks with 405 and `Allow`.
+- **Errors** are `application/problem+json` (RFC 9457): `code` is stable, `detail` is for people, `type` links to a page
+  that explains the code, and `trace_id` is in every log line of the request and its job.
+- **Limits.** {limits}. An error about a limit states the limit and the measured value.
+- **HEAD** works wherever GET does; an unsupported method is answered with 405 and `Allow`.
 """

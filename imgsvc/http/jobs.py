@@ -1,4 +1,4 @@
-"""What became of an upload."""
+"""Status and result of an upload."""
 
 from typing import Annotated, Any, cast
 
@@ -58,7 +58,7 @@ class JobStatus(AnswerModel):
 
 
 class JobResult(AnswerModel):
-    """A completed job: the URL of every variant, and what was found out."""
+    """A completed job: the URL of every variant, and the metadata."""
 
     model_config = shown(
         job_id=JOB_ID,
@@ -81,9 +81,9 @@ class JobResult(AnswerModel):
 
 @operation(
     "jobs",
-    "Where a job stands",
+    "The status of a job",
     headers=WaitHeaders,
-    answers={200: Answer("As it stands.", JobStatus, sometimes=("Preference-Applied",))},
+    answers={200: Answer("The status at this moment.", JobStatus, sometimes=("Preference-Applied",))},
     errors=("job_not_found", "overloaded"),
 )
 async def status(request: Request) -> Response:

@@ -28,7 +28,7 @@ class Brief(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class PublicMetadata(TypedDict):
-    """What was found out, beside the keys that the client sent. `content_length` is that of the upload, in bytes."""
+    """What the service found out, beside the client's own keys. `content_length` is that of the upload, in bytes."""
 
     detected_mime_type: str
     content_length: int

@@ -24,12 +24,12 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
 
 @operation(
     "operator",
-    "What Prometheus comes for",
+    "Metrics for Prometheus",
     access="operator",
-    answers={200: Answer("The exposition.", Content("text/plain", example=EXAMPLE))},
+    answers={200: Answer("The metrics.", Content("text/plain", example=EXAMPLE))},
 )
 async def exposition(request: Request) -> Response:
-    """In Prometheus' text format, or as OpenMetrics for who accepts that."""
+    """In Prometheus' text format, or as OpenMetrics where the client accepts it."""
     await reader(request)
     parts = parts_of(request)
     waiting, stored = await _measured(parts.overview.waiting), await _measured(parts.table.stored_bytes)

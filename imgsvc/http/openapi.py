@@ -29,11 +29,11 @@ HELD_HEADERS = ("ETag", "Cache-Control")
         200: Answer(
             "OpenAPI 3.1.", Content("application/json", {"type": "object"}, {"openapi": "3.1.0"}), HELD_HEADERS
         ),
-        304: Answer("You have it already.", headers=HELD_HEADERS),
+        304: Answer("Not modified.", headers=HELD_HEADERS),
     },
 )
 async def document(request: Request) -> Response:
-    """What `/docs` shows; client generators take it too."""
+    """The document that `/docs` shows; client generators read it too."""
     kept: Document = request.app.state.document
     return (await kept.held()).answer(request)
 

@@ -75,7 +75,7 @@ class UploadToken(BaseModel):
     errors=("operator_refused", "operator_attempts", "cross_site", "upload_stalled"),
 )
 async def login(request: Request) -> Response:
-    """With the operator's token, or with the one-use code of the link that `imgsvc dashboard` prints."""
+    """With the operator token, or with the one-use code of the link that `imgsvc dashboard` prints."""
     gate.refuse_elsewhere(request)
     given = (await json_body(request, Login)).root
     if isinstance(given, CodeLogin):
@@ -93,7 +93,7 @@ async def login(request: Request) -> Response:
 @operation(
     "operator",
     "Sign out",
-    answers={204: Answer("The session is over.", None, ("Set-Cookie",))},
+    answers={204: Answer("The session has ended.", None, ("Set-Cookie",))},
     errors=("cross_site",),
 )
 async def logout(request: Request) -> Response:
@@ -112,7 +112,7 @@ async def logout(request: Request) -> Response:
     errors=("tokens_not_ours",),
 )
 async def upload_token(request: Request) -> Response:
-    """With it the dashboard uploads as any client does."""
+    """The dashboard uses it to upload like any other client."""
     await gate.operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
     tokens = parts_of(request).tokens
@@ -124,13 +124,13 @@ async def upload_token(request: Request) -> Response:
 
 @operation(
     "operator",
-    "Let a failed job begin anew",
+    "Retry a failed job",
     access="operator_acting",
-    answers={202: Answer("It waits for its turn.", JobStatus)},
+    answers={202: Answer("The job is waiting again.", JobStatus)},
     errors=("job_not_found", "not_retryable", "overloaded"),
 )
 async def retry(request: Request) -> Response:
-    """With all its attempts and a new turn, from the uploaded bytes, which must still be kept."""
+    """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
     await gate.operator(request)
     parts = parts_of(request)
     job_id = path_id(request, "job_id", job_not_found)

@@ -26,7 +26,9 @@ MAX_EVENTS = 200
 
 class Listing(StrictQuery):
     status: Annotated[Status | None, Field(description="Only jobs of this status.")] = None
-    limit: Annotated[int, Field(ge=1, le=MAX_LISTED, description="How many at most."), WHOLE_NUMBER] = DEFAULT_LISTED
+    limit: Annotated[
+        int, Field(ge=1, le=MAX_LISTED, description="The largest number of jobs to list."), WHOLE_NUMBER
+    ] = DEFAULT_LISTED
 
 
 LISTED: dict[str, Any] = {
@@ -79,10 +81,10 @@ class AuditEvent(AnswerModel):
 
 
 class ShownJob(ListedJob):
-    """With its audit trail, the latest first.
+    """With its audit trail, newest first.
 
     `thumbnail_url` leads to the smallest variant that is ready, from the service's own root; it is null where nothing
-    is, and for whoever is not signed in where reading is private.
+    is and, where reading is private, for clients that are not signed in.
     """
 
     model_config = example(
@@ -107,7 +109,7 @@ class ShownJob(ListedJob):
     "operator", "The newest jobs", access="operator", query=Listing, answers={200: ListedJobs}, errors=("overloaded",)
 )
 async def jobs(request: Request) -> Response:
-    """Of all or of one status, with whose they are."""
+    """With their users and organisations; all, or those of one status."""
     await gate.reader(request)
     listing = parsed(request, Listing)
     found = await parts_of(request).overview.recent(listing.limit, listing.status)

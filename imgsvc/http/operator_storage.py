@@ -22,10 +22,10 @@ log = structlog.get_logger()
 
 
 class StorageTask(BaseModel):
-    """The piece of upkeep that runs, or the last one. `done` of `total` is of what `phase` names.
+    """The running maintenance task, or the last one. `done` and `total` count the items of this `phase`.
 
-    `well`: all was found well, or was done to its end. `findings` are the first ones; `counts` has all by kind, and the
-    other figures of this kind of upkeep (bytes where the name says so).
+    `well`: nothing wrong was found, or everything was done. `findings` are the first ones; `counts` has all by kind,
+    and the other figures of this kind of task (bytes where the name says so).
     """
 
     model_config = shown(
@@ -89,26 +89,28 @@ class StorageTask(BaseModel):
         )
 
 
-BEGUN = {202: Answer("It has begun; GET /api/v1/operator/storage/task follows it.", StorageTask)}
+BEGUN = {202: Answer("The task has started; GET /api/v1/operator/storage/task shows its progress.", StorageTask)}
 ERRORS = ("task_running",)
 
 
 @operation(
     "operator",
-    "Compare the table with what is stored",
+    "Compare the table with the stored files",
     access="operator_acting",
     body=VerifyOrder,
     answers=BEGUN,
     errors=ERRORS,
 )
 async def verify(request: Request) -> Response:
-    """Every row's files with their sizes, and every file with its row. Changes nothing."""
+    """Checks that every file of a row exists with its size, and that every file has a row. Changes nothing."""
     return await _begin(request, VerifyOrder)
 
 
-@operation("operator", "Remove what no row names", access="operator_acting", body=GcOrder, answers=BEGUN, errors=ERRORS)
+@operation(
+    "operator", "Remove files without a row", access="operator_acting", body=GcOrder, answers=BEGUN, errors=ERRORS
+)
 async def gc(request: Request) -> Response:
-    """Only listed, unless `dry_run` is false."""
+    """They are only listed, unless `dry_run` is false."""
     return await _begin(request, GcOrder)
 
 
@@ -121,17 +123,17 @@ async def gc(request: Request) -> Response:
     errors=ERRORS,
 )
 async def migrate(request: Request) -> Response:
-    """While they are served: each is copied, read back and compared before its old copy goes."""
+    """Images stay available: each is copied, read back and compared before its old copy is removed."""
     return await _begin(request, MigrateOrder)
 
 
 @operation("operator", "Make a backup", access="operator_acting", body=BackupOrder, answers=BEGUN, errors=ERRORS)
 async def backup(request: Request) -> Response:
-    """Into a folder on the service's machine. It holds the service's secrets."""
+    """In a folder on the service's machine. A backup contains the service's secrets."""
     return await _begin(request, BackupOrder)
 
 
-@operation("operator", "The upkeep that runs, or the last one", access="operator", answers={200: StorageTask})
+@operation("operator", "The running maintenance task, or the last one", access="operator", answers={200: StorageTask})
 async def task(request: Request) -> Response:
     """Since the service started; `state` is `none` when there was none."""
     await gate.reader(request)
@@ -139,10 +141,13 @@ async def task(request: Request) -> Response:
 
 
 @operation(
-    "operator", "End the upkeep that runs", access="operator_acting", answers={202: Answer("It ends.", StorageTask)}
+    "operator",
+    "Cancel the running maintenance task",
+    access="operator_acting",
+    answers={202: Answer("The task is ending.", StorageTask)},
 )
 async def cancel(request: Request) -> Response:
-    """What it did is kept; starting it again goes on from there."""
+    """What it has done is kept; starting it again continues from there."""
     await gate.operator(request)
     upkeep = parts_of(request).upkeep
     upkeep.cancel()

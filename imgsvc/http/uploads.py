@@ -50,7 +50,7 @@ class Accepted(AnswerModel):
 
 @operation(
     "uploads",
-    "Hand in a photo",
+    "Upload a photo",
     access="bearer",
     query=UploadQuery,
     headers=UploadHeaders,
@@ -94,7 +94,7 @@ class Accepted(AnswerModel):
     ),
 )
 async def upload(request: Request) -> Response:
-    """As a form, or just the bytes with `?bucket=`; the type is told by the content. A refused upload costs nothing."""
+    """A form, or just the bytes with `?bucket=`. The type is detected from the content. A rejected upload is free."""
     metrics = parts_of(request).metrics
     try:
         receipt, seconds = await _upload(request)

@@ -62,57 +62,86 @@ class Metrics:
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(name, text, labels, registry=collectors, buckets=buckets)
 
-        service = Info("service", "What runs here.", registry=collectors)
+        service = Info("service", "Always 1; the labels describe the service.", registry=collectors)
         service.info(
             {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
         )
         self.in_progress = 0
-        self._in_progress = gauge("http_requests_in_progress", "Requests being answered.")
+        self._in_progress = gauge("http_requests_in_progress", "Requests in progress, including this one.")
         self._requests = _ByLabels(
             counter(
-                "http_requests_total", "Requests; endpoint is the route's template.", "method", "endpoint", "status"
+                "http_requests_total",
+                "Requests; endpoint is the route's template, unmatched without one; 499: the client disconnected.",
+                "method",
+                "endpoint",
+                "status",
             )
         )
         self._request_seconds = _ByLabels(
-            histogram("http_request_duration_seconds", "Until the last byte was handed over.", "method", "endpoint")
+            histogram(
+                "http_request_duration_seconds",
+                "Time until the last byte was handed over; uploads last as long as their client sends.",
+                "method",
+                "endpoint",
+            )
         )
         self._errors = counter(
-            "errors_total", "Answers that are errors; error_type is the problem's code.", "error_type", "endpoint"
+            "errors_total", "Error responses; error_type is the error code.", "error_type", "endpoint"
         )
-        self._uploads = counter("image_uploads_total", "Uploads, by what became of the request.", "status")
-        self._limited = counter("rate_limit_rejections_total", "Uploads refused since the user's quota was used up.")
-        self._jobs = counter("image_processing_jobs_total", "Times a job came into this status.", "status")
-        self._active = gauge("image_processing_jobs_active", "Jobs that a worker process works on.")
+        self._uploads = counter(
+            "image_uploads_total",
+            "Uploads by outcome; replayed: a repeated Idempotency-Key, aborted: the client disconnected.",
+            "status",
+        )
+        self._limited = counter("rate_limit_rejections_total", "Uploads refused with 429.")
+        self._jobs = counter("image_processing_jobs_total", "Times that a job reached this status.", "status")
+        self._active = gauge("image_processing_jobs_active", "Jobs that worker processes are working on.")
         self._made = histogram(
-            "image_processing_duration_seconds", "Resizing, encoding and writing one variant.", "size"
+            "image_processing_duration_seconds", "Time to resize, encode and write one variant.", "size"
         )
-        self._stored = gauge("image_storage_bytes", "Bytes of the variants of completed images.", "size")
+        self._stored = gauge(
+            "image_storage_bytes",
+            "Bytes of the variants of completed images; absent while a database of 0.1.0 is counted, once.",
+            "size",
+        )
         self._queries = _ByLabels(
             histogram(
                 "database_query_duration_seconds",
-                "One statement of queries.sql, or `commit`: all that the writer commits together.",
+                "Time of a statement of queries.sql, or of commit: everything that the writer commits together.",
                 "operation",
                 buckets=FINE_SECONDS,
             )
         )
         self._storage = _ByLabels(
-            counter("storage_operations_total", "Requests to the storage.", "backend", "operation", "status")
+            counter(
+                "storage_operations_total",
+                "Storage requests, including those of the health check.",
+                "backend",
+                "operation",
+                "status",
+            )
         )
         self._storage_seconds = _ByLabels(
             histogram(
                 "storage_operation_duration_seconds",
-                "A request to the storage; a read is over when its first bytes are here.",
+                "Time of a storage request; a read ends with its first 256 KiB.",
                 "backend",
                 "operation",
                 buckets=FINE_SECONDS,
             )
         )
         self._waiting = gauge(
-            "job_queue_length", "Jobs that wait for a preview, for a render, or for their next attempt.", "lane"
+            "job_queue_length",
+            "Jobs waiting for a preview, for a render, or for their next attempt; counted up to 100,000.",
+            "lane",
         )
-        self._oldest = gauge("job_queue_oldest_seconds", "How long ago the oldest job that waits for a lane came in.")
+        self._oldest = gauge("job_queue_oldest_seconds", "Age of the oldest job that is waiting for a lane.")
         self._set_aside = gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
-        self._restarts = counter("worker_restarts_total", "Worker processes that were replaced.", "reason")
+        self._restarts = counter(
+            "worker_restarts_total",
+            "Worker processes replaced; killed (its image was deleted) and retired (its share was done) are normal.",
+            "reason",
+        )
         self._stuck = counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
         self._sizes = tuple(settings.images.sizes)
         self._begin_at_zero()

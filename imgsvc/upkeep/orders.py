@@ -30,30 +30,34 @@ class Order(BaseModel):
     verb: ClassVar[Verb]
     listed: Annotated[
         int,
-        Field(ge=0, le=1000, description="How many findings are listed; all are counted."),
+        Field(ge=0, le=1000, description="How many findings to list; all are counted."),
         BeforeValidator(_whole),
     ] = LISTED
 
 
 class VerifyOrder(Order):
-    """What to compare."""
+    """The extent of a verification."""
 
     verb = "verify"
-    digests: Annotated[bool, Field(description="Read every file and compare its SHA-256 too.")] = False
-    grace_seconds: Annotated[Seconds, Field(description="A younger file without a row is no finding.")] = 3600
+    digests: Annotated[bool, Field(description="Also read every file and compare its SHA-256.")] = False
+    grace_seconds: Annotated[
+        Seconds, Field(description="Files without a row that are younger than this are not reported.")
+    ] = 3600
 
 
 class GcOrder(Order):
-    """What to remove. Without `dry_run: false` it is only listed."""
+    """The files to remove. Without `dry_run: false` they are only listed."""
 
     verb = "gc"
-    older_than_seconds: Annotated[Seconds, Field(description="Only what has not changed for so long.")] = 86_400
-    foreign: Annotated[bool, Field(description="Files too whose names are none of ours.")] = False
+    older_than_seconds: Annotated[Seconds, Field(description="Only files that have not changed for this long.")] = (
+        86_400
+    )
+    foreign: Annotated[bool, Field(description="Also files whose names this program does not use.")] = False
     dry_run: Annotated[bool, Field(description="Remove nothing.")] = True
 
 
 class MigrateOrder(Order):
-    """Where to."""
+    """The target of a migration."""
 
     verb = "migrate"
     to: Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$", description="The name of a backend.")]
@@ -61,17 +65,17 @@ class MigrateOrder(Order):
 
 
 class BackupOrder(Order):
-    """Where to, and what of."""
+    """Destination and extent of a backup."""
 
     verb = "backup"
     destination: Annotated[
         str,
         Field(
-            pattern=r"^/[^\x00]{1,1000}$", description="An absolute path: a new or empty folder, or a backup of before."
+            pattern=r"^/[^\x00]{1,1000}$", description="An absolute path: a new or empty folder, or an earlier backup."
         ),
     ]
-    with_s3: Annotated[bool, Field(description="Copy the files of other backends too.")] = False
-    digests: Annotated[bool, Field(description="Read what a backup of before holds, too.")] = False
+    with_s3: Annotated[bool, Field(description="Also copy the files of other backends.")] = False
+    digests: Annotated[bool, Field(description="Also read the files of the earlier backup.")] = False
     dry_run: Annotated[bool, Field(description="Write nothing.")] = False
 
 
