@@ -15,9 +15,9 @@ def test_config_file_holds_every_setting_with_its_default() -> None:
     assert shown == defaults
 
 
-def test_config_file_and_readme_name_every_environment_variable() -> None:
+def test_config_file_and_reference_name_every_environment_variable() -> None:
     text = (ROOT / "config.toml").read_text()
-    readme = (ROOT / "README.md").read_text()
+    reference = (ROOT / "docs" / "reference" / "settings.md").read_text()
     for _, _, name in environment_names():
         assert f"[{name}]" in text
-        assert f"`{name}`" in readme
+        assert f"`{name}`" in reference

@@ -46,7 +46,7 @@ def test_old_podman_compose_understands_it(compose: dict[str, Any]) -> None:
         assert all(isinstance(name, str) for name in [service.get("env_file", "")])
         assert isinstance(service.get("build", {}), dict) and isinstance(service.get("ports", []), list)
     assert compose["services"]["imgsvc"]["env_file"] == ".env"
-    for paper in ("README.md", "compose.yaml"):
+    for paper in ("README.md", "docs/start/container.md", "compose.yaml"):
         assert "touch .env" in (ROOT / paper).read_text()
 
 
@@ -81,7 +81,7 @@ def test_object_storage_without_keys_does_not_start(compose: dict[str, Any]) -> 
 
 def test_heaps_are_few_however_the_service_is_started() -> None:
     assert "MALLOC_ARENA_MAX=2" in " ".join(instructions("ENV")).split()
-    assert "Environment=MALLOC_ARENA_MAX=2" in (ROOT / "README.md").read_text().splitlines()
+    assert "Environment=MALLOC_ARENA_MAX=2" in (ROOT / "docs" / "guides" / "installing.md").read_text().splitlines()
     assert "export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}" in (ROOT / "run").read_text().splitlines()
 
 

@@ -16,7 +16,7 @@ from tests.conftest import WAIT_SECONDS, Starter
 from tests.issuer import by_hmac
 from tests.traffic import go_on
 
-README = Path(__file__).parent.parent / "README.md"
+PROMISES = Path(__file__).parent.parent / "docs" / "background" / "promises.md"
 TINY = make.jpeg(64, 48)
 HEALTH = "/api/v1/health"
 COLUMNS = {
@@ -157,7 +157,7 @@ def test_audit_is_only_added_to() -> None:
 
 
 def test_edge_of_a_fixed_window_is_said() -> None:
-    assert "up to twice the limit can pass around the edge of two windows" in README.read_text()
+    assert "up to twice the limit can pass around the edge of two windows" in PROMISES.read_text()
 
 
 async def test_three_tables_with_the_columns_that_operators_query(start: Starter) -> None:

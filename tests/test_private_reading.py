@@ -180,8 +180,10 @@ async def test_behind_a_path_prefix(start: Starter, strips: bool) -> None:
 
 
 async def test_application_that_shares_the_key_signs_for_itself(start: Starter) -> None:
-    """With the lines that README gives it."""
-    (lines,) = re.findall(r"```python\n(import base64.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """With the lines that the guide gives it."""
+    (lines,) = re.findall(
+        r"```python\n(import base64.*?)```", (ROOT / "docs/guides/private-images.md").read_text(), re.DOTALL
+    )
     own: dict[str, Any] = {}
     exec(lines, own)
     key = "the key of these tests, which is long enough"
