@@ -26,6 +26,7 @@ from imgsvc.access.tokens import Tokens
 from imgsvc.parts import Parts
 from tests.s3 import s3 as s3  # a fixture
 from tests.studio import Studio
+from tests.support import forking
 
 ENDED = ("completed", "failed")
 WAIT_SECONDS = 30
@@ -142,6 +143,10 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
     yield await first
     over.set()
     await holder
+
+
+def pytest_sessionfinish() -> None:
+    forking.close_shared()
 
 
 def pytest_collection_finish() -> None:

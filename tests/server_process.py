@@ -1,4 +1,4 @@
-"""A real `imgsvc serve`, in a process group of its own, that gets real signals."""
+"""`imgsvc serve` as a process, in a process group of its own, that gets real signals."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ import httpx
 from imgsvc.access.operators import login_code
 from imgsvc.access.tokens import Tokens
 from tests.support.invariants import Places, faults
+from tests.support.processes import Process, begin, run
 from tests.support.running_invariants import Watched, faults_of_running
 
 T = TypeVar("T")
@@ -37,11 +38,15 @@ def bearer(user: str = "alice") -> dict[str, str]:
 
 
 class ServerProcess:
+    """`real`: why a process that is forked from one that has loaded everything would not do."""
+
     command: Sequence[str] = (sys.executable,)
     module = "imgsvc"
+    process: Process
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(self, folder: Path, *, real: str = "", **environment: str) -> None:
         self.folder = folder
+        self.real = real
         self.log = folder / "log.txt"
         self.environ: Mapping[str, str] = {
             "PATH": os.environ["PATH"],
@@ -117,23 +122,26 @@ class ServerProcess:
 
     def start(self, port: int = 0) -> Self:
         """0: any free port."""
-        command = [*self.command, "-m", self.module, "serve", "--port", str(port)]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self.environ,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+        self.process = begin(
+            ["serve", "--port", str(port)],
+            folder=self.folder,
+            environ=self.environ,
+            module=self.module,
+            log=self.log,
+            real=self.real,
+            interpreter=self.command,
+        )
         assert self.process.stdout
         first = self.process.stdout.readline()
         assert "listens on" in first, self.log.read_text()[-2000:]
         self.url = first.split()[-1]
         self._idle_files = self.watched.open_files
         return self
+
+    def run(self, *arguments: str, real: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command with the server's own settings, and these."""
+        environ = {**self.environ, **environment}
+        return run(arguments, folder=self.folder, environ=environ, module=self.module, real=real)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -37,6 +35,7 @@ from imgsvc.jobs.database import MIGRATIONS
 from imgsvc.testing import settings_in
 from tests.conftest import service
 from tests.server_process import ServerProcess
+from tests.support.processes import run
 from tests.test_process_commands import imgsvc
 
 RANDOM = "kJ8s-Qz71mVb0Xw3tRf6YpLhDn2eUcGa"
@@ -62,8 +61,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_all_is_well_where_all_is_well(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent)}
-    line = [sys.executable, "-m", "imgsvc", "doctor"]
-    answer = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+    answer = run(["doctor"], folder=tmp_path, environ=environ, real="what a fresh process has loaded is examined")
     assert (answer.returncode, answer.stderr) == (0, "")
     lines = answer.stdout.splitlines()
     assert {line[0] for line in lines} == {"✓", "!"} and len(lines) > len(CHECKS)

@@ -1,8 +1,6 @@
 """`imgsvc doctor` and the servers that settings name: each real, and wrong in the ways that people get it wrong."""
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from imgsvc.testing import settings_in
 from tests.issuer import KeyServer, http, jwk, key, key_server, pem
 from tests.redis_server import RedisServer
 from tests.s3 import SECRET, S3Server
+from tests.support.processes import run
 from tests.test_doctor import found, worst
 
 PASSWORD = "a-password-of-redis"
@@ -152,10 +151,7 @@ class TestTokenKeys:
                 "JWT_ALGORITHM": "ES256",
                 "AUTH_API_JWKS_URL": server.url,
             }
-            line = [sys.executable, "-m", "imgsvc", "doctor"]
-            done = await asyncio.to_thread(
-                subprocess.run, line, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60
-            )
+            done = await asyncio.to_thread(run, ["doctor"], folder=tmp_path, environ=environ)
         assert done.returncode == 1 and "key_passed_over" in done.stderr
         assert all(line[0] in "✓!✗" for line in done.stdout.splitlines())
 

@@ -2,8 +2,6 @@
 
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -21,6 +19,7 @@ from imgsvc.jobs.instance import InstanceMismatch, identify, places_of
 from imgsvc.upkeep.adopt import adopt
 from tests.conftest import WAIT_SECONDS, Service, service
 from tests.server_process import ROOT
+from tests.support import processes
 from tests.support.older_database import back_to_schema
 from tests.upkeep import begin, ended
 
@@ -111,18 +110,12 @@ async def test_kill_amid_the_very_first_upload_is_no_lost_database(tmp_path: Pat
 def test_command_says_it_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
     folder = anyio.run(killed, tmp_path / "data")
     before = contents(folder)
-    found = subprocess.run(
-        [sys.executable, "-m", "imgsvc", "serve", "--port", "0"],
-        env={
-            "PYTHONPATH": str(ROOT),
-            "DATABASE_PATH": str(folder / "typo.db"),
-            "STORAGE_PATH": str(folder / "storage"),
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environ = {
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_PATH": str(folder / "typo.db"),
+        "STORAGE_PATH": str(folder / "storage"),
+    }
+    found = processes.run(["serve", "--port", "0"], folder=tmp_path, environ=environ)
     assert found.returncode == 2 and found.stdout == ""
     (line,) = found.stderr.splitlines()
     assert str(folder / "staging") in line and "imgsvc storage adopt" in line

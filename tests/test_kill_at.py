@@ -30,7 +30,7 @@ MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anyt
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[ForkServer]:
-    with ForkServer() as server:
+    with ForkServer(preload=True) as server:
         yield server
 
 

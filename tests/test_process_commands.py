@@ -16,6 +16,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.operators import TOKEN_FILE
 from tests.server_process import ROOT, ServerProcess
+from tests.support.processes import run
 
 pytestmark = pytest.mark.process
 TINY = make.jpeg(64, 48)
@@ -24,9 +25,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 def imgsvc(server: ServerProcess, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command with the server's own settings."""
-    line = [sys.executable, "-m", "imgsvc", *arguments]
-    environ = {**server.environ, **environment}
-    return subprocess.run(line, cwd=server.folder, env=environ, capture_output=True, text=True, timeout=30)
+    return server.run(*arguments, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def failed_job(server: ServerProcess) -> str:
 
 
 def test_health_and_link_and_jobs_of_a_running_service(server: ServerProcess) -> None:
-    assert imgsvc(server, "health").stdout == "alive\n"
+    assert server.run("health", real="one command as it is started everywhere").stdout == "alive\n"
     link = imgsvc(server, "dashboard").stdout.strip()
     address, _, code = link.partition("/dashboard#code=")
     assert address == server.url
@@ -113,8 +112,7 @@ def test_without_a_service_the_data_folder_itself_is_asked(tmp_path: Path) -> No
 )
 def test_what_goes_wrong_is_one_line(tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    line = [sys.executable, "-m", "imgsvc", *arguments]
-    answer = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+    answer = run(arguments, folder=tmp_path, environ=environ)
     assert (answer.returncode, answer.stdout) == (status, "")
     assert words in re.sub(r"\s+", " ", answer.stderr)
     assert "Traceback" not in answer.stderr

@@ -15,18 +15,20 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.server_process import ROOT, SECRET, ServerProcess, until
+from tests.support.processes import run
 
 pytestmark = pytest.mark.process
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
-    line = [sys.executable, "-m", "imgsvc", *arguments]
-    return subprocess.run(line, cwd=folder, env=environ, capture_output=True, text=True, timeout=30)
+    return run(arguments, folder=folder, environ=environ)
 
 
 def test_version_and_help(tmp_path: Path) -> None:
-    assert command(tmp_path, "--version").stdout.startswith("imgsvc 0.")
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    version = run(["--version"], folder=tmp_path, environ=environ, real="the program as it is installed")
+    assert version.stdout.startswith("imgsvc 0.")
     assert "serve" in command(tmp_path).stdout
 
 
@@ -80,6 +82,12 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield running
 
 
+@pytest.fixture
+def real_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, real="its end, its memory and its process group are what is tested") as running:
+        yield running
+
+
 def test_data_folder_is_for_one_process(server: ServerProcess) -> None:
     second = command(
         server.folder,
@@ -93,39 +101,39 @@ def test_data_folder_is_for_one_process(server: ServerProcess) -> None:
     assert f"in use by process {server.process.pid}" in second.stderr
 
 
-def test_stop_gives_back_what_waits_and_the_next_start_does_it(server: ServerProcess) -> None:
+def test_stop_gives_back_what_waits_and_the_next_start_does_it(real_server: ServerProcess) -> None:
     photo = make.jpeg(2000, 1500)
-    jobs = [server.upload(photo).json()["job_id"] for _ in range(8)]
+    jobs = [real_server.upload(photo).json()["job_id"] for _ in range(8)]
     began = time.monotonic()
-    assert server.stop() == 0
+    assert real_server.stop() == 0
     assert time.monotonic() - began < 10
-    server.start()
-    assert {(job["status"], job["attempts"]) for job in map(server.job_ended, jobs)} == {("completed", 0)}
+    real_server.start()
+    assert {(job["status"], job["attempts"]) for job in map(real_server.job_ended, jobs)} == {("completed", 0)}
 
 
-def test_second_signal_ends_at_once(server: ServerProcess) -> None:
-    jobs = [server.upload(make.jpeg(3000, 2000)).json()["job_id"] for _ in range(6)]
-    server.signal(signal.SIGTERM)
-    until(lambda: "stopping" in server.log.read_text())
-    server.signal(signal.SIGTERM)
-    assert server.ended() == 1
-    server.start()
-    assert {server.job_ended(job)["status"] for job in jobs} == {"completed"}
+def test_second_signal_ends_at_once(real_server: ServerProcess) -> None:
+    jobs = [real_server.upload(make.jpeg(3000, 2000)).json()["job_id"] for _ in range(6)]
+    real_server.signal(signal.SIGTERM)
+    until(lambda: "stopping" in real_server.log.read_text())
+    real_server.signal(signal.SIGTERM)
+    assert real_server.ended() == 1
+    real_server.start()
+    assert {real_server.job_ended(job)["status"] for job in jobs} == {"completed"}
 
 
-def test_ctrl_c_for_the_whole_group_is_a_graceful_stop(server: ServerProcess) -> None:
-    job = server.upload(make.jpeg()).json()["job_id"]
-    os.killpg(server.process.pid, signal.SIGINT)
-    assert server.ended() == 0
-    server.start()
-    assert (server.job_ended(job)["status"], server.job(job)["attempts"]) == ("completed", 0)
+def test_ctrl_c_for_the_whole_group_is_a_graceful_stop(real_server: ServerProcess) -> None:
+    job = real_server.upload(make.jpeg()).json()["job_id"]
+    os.killpg(real_server.process.pid, signal.SIGINT)
+    assert real_server.ended() == 0
+    real_server.start()
+    assert (real_server.job_ended(job)["status"], real_server.job(job)["attempts"]) == ("completed", 0)
 
 
 def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
-def test_memory_per_upload_stays_under_one_mebibyte(server: ServerProcess) -> None:
+def test_memory_per_upload_stays_under_one_mebibyte(real_server: ServerProcess) -> None:
     """Twenty uploads of 9 MB at once, all but their last bytes sent."""
     photo = make.jpeg(400, 300)
     photo += bytes(9_000_000 - len(photo))
@@ -141,19 +149,19 @@ def test_memory_per_upload_stays_under_one_mebibyte(server: ServerProcess) -> No
     answers: list[int] = []
 
     def upload() -> None:
-        url = f"{server.url}/api/v1/images/upload?bucket=b"
+        url = f"{real_server.url}/api/v1/images/upload?bucket=b"
         answers.append(httpx.post(url, content=body(), headers=headers, timeout=30).status_code)
 
-    assert server.upload(make.jpeg()).status_code == 202
-    idle = rss_bytes(server.process.pid)
+    assert real_server.upload(make.jpeg()).status_code == 202
+    idle = rss_bytes(real_server.process.pid)
     threads = [threading.Thread(target=upload) for _ in range(20)]
     for thread in threads:
         thread.start()
     for _ in threads:
         assert sent.acquire(timeout=20)
-    staging = server.folder / "data" / "staging"
+    staging = real_server.folder / "data" / "staging"
     until(lambda: sum(path.stat().st_size for path in staging.iterdir()) > 20 * 8_500_000)
-    grown = (rss_bytes(server.process.pid) - idle) / 20
+    grown = (rss_bytes(real_server.process.pid) - idle) / 20
     hold.set()
     for thread in threads:
         thread.join()

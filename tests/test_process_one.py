@@ -23,6 +23,9 @@ def can_unshare() -> bool:
 class ProcessOne(ServerProcess):
     command = (*NAMESPACE, sys.executable)
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, real="a namespace is entered by the program that starts")
+
     @property
     def one(self) -> int:
         """Its process id as seen from here."""

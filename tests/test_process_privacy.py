@@ -33,9 +33,9 @@ def block(pid: int) -> bytes:
 
 
 def test_environment_block_holds_no_secret_and_the_service_works(tmp_path: Path) -> None:
-    with ServerProcess(
-        tmp_path, AWS_SECRET_ACCESS_KEY="aws-secret", AWS_ACCESS_KEY_ID="id", TZ="Europe/Berlin"
-    ) as server:
+    hidden = {"AWS_SECRET_ACCESS_KEY": "aws-secret", "AWS_ACCESS_KEY_ID": "id"}
+    real = "a fork has the block of the process that it is forked from"
+    with ServerProcess(tmp_path, real=real, **hidden, TZ="Europe/Berlin") as server:
         shown = block(server.process.pid)
         assert SECRET.encode() not in shown
         assert b"aws-secret" not in shown

@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from fixtures import make
 from tests.server_process import ServerProcess, bearer, until
+from tests.support.processes import Process, begin
 from tests.upkeep import SIZES, files
 
 pytestmark = pytest.mark.process
@@ -30,20 +30,13 @@ class TwoStorages(ServerProcess):
     module = "tests.two_storages"
 
 
-def command(server: ServerProcess, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", server.module, "storage", *arguments]
+def storage(server: ServerProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return server.run("storage", *arguments)
 
 
-def storage(server: ServerProcess, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(server, *arguments),
-        cwd=server.folder,
-        env=server.environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **more,
-    )
+def moving_to_other(server: ServerProcess) -> Process:
+    arguments = ["storage", "migrate", "--to", "other"]
+    return begin(arguments, folder=server.folder, environ=server.environ, module=server.module)
 
 
 def completed(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> dict[str, dict[str, bytes]]:
@@ -213,14 +206,7 @@ def begin_and_kill(server: ServerProcess, to: str, seconds: float) -> None:
 def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
         completed(server, 40)
-        moving = subprocess.Popen(
-            command(server, "migrate", "--to", "other"),
-            cwd=tmp_path,
-            env=server.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
         _, said = moving.communicate(timeout=30)
@@ -234,14 +220,7 @@ def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
         images = completed(server, 40)
         server.stop()
-        moving = subprocess.Popen(
-            command(server, "migrate", "--to", "other"),
-            cwd=tmp_path,
-            env=server.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
         _, said = moving.communicate(timeout=30)
@@ -265,7 +244,10 @@ def test_full_disk_fails_cleanly_and_leaves_the_former_backup(tmp_path: Path) ->
         large = completed(server, 1, size=(2000, 1500))
         assert max(len(data) for data in next(iter(large.values())).values()) > 300_000
         assert server.stop() == 0
-        full = storage(server, "backup", "kept", preexec_fn=small_files)
+        command = [sys.executable, "-m", server.module, "storage", "backup", "kept"]
+        full = subprocess.run(
+            command, cwd=tmp_path, env=server.environ, capture_output=True, text=True, preexec_fn=small_files
+        )
         assert (full.returncode, full.stdout) == (1, "")
         assert "could not be written: File too large" in full.stderr and "Traceback" not in full.stderr
         assert (tmp_path / "kept/manifest.json").read_text() == manifest

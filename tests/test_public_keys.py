@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from imgsvc.access.tokens import NotOurs, TokenInvalid, Tokens
 from imgsvc.settings import SettingsError
 from tests import issuer
 from tests.issuer import ALGORITHMS, key, pem
+from tests.support.processes import run
 
 OLD, NEW, OTHER = ("an-old-secret-" * 3, "a-new-secret-" * 3, "another-secret-" * 3)
 
@@ -187,8 +187,7 @@ async def test_tokens_of_ours_carry_what_we_ask_for(tmp_path: Path) -> None:
 
 def imgsvc(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parent.parent), **environ}
-    command = [sys.executable, "-m", "imgsvc", *arguments]
-    return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+    return run(arguments, folder=tmp_path, environ=environ)
 
 
 def test_commands_where_the_keys_are_not_ours(tmp_path: Path) -> None:

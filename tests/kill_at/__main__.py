@@ -22,7 +22,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="kill-at-", dir=options.folder))
     done = Done(options.resume)
     failed: list[case.Result] = []
-    with ForkServer() as forks:
+    with ForkServer(preload=True) as forks:
         for name in options.scenarios or SCENARIOS:
             failed += attack(name, root, forks, options, done)
     for result in failed:

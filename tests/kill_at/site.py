@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 from imgsvc.access.tokens import Tokens
-from tests.support.forking import ROOT, ForkServer
+from tests.support.forking import ROOT, Forked, ForkServer
 from tests.support.invariants import Places
 from tests.support.preload import Call, Fault, calls, library
 
@@ -31,18 +31,10 @@ class Gone(Exception):
     """The process has ended, by the fault or by itself; its log says more."""
 
 
-class Running(Protocol):
-    pid: int
+class Running:
+    """A process whose ending is waited for."""
 
-    def poll(self) -> int | None: ...
-    def wait(self, seconds: float) -> int: ...
-    def signal(self, number: int) -> None: ...
-
-
-class Fresh:
-    """A process of its own, with the library preloaded and real workers."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked") -> None:
         self._process = process
         self.pid = process.pid
 
@@ -50,6 +42,7 @@ class Fresh:
         return self._process.poll()
 
     def wait(self, seconds: float) -> int:
+        """Raises TimeoutError."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired as error:
@@ -125,9 +118,16 @@ class Site:
             excepted = [self.folder / "storage/.health", self.folder / "other/.health", self.data / "scratch/health"]
             settings = fault.settings(counted, excepted, self.trace)
         if self.way == "forked":
-            return self.forks.start(
-                arguments, folder=self.folder, environ=self.environ, output=output, log=self.log, settings=settings
+            forked = self.forks.start(
+                arguments,
+                folder=self.folder,
+                environ=self.environ,
+                output=output,
+                log=self.log,
+                settings=settings,
+                inline=True,
             )
+            return Running(forked)
         environ = self.environ | ({"LD_PRELOAD": str(library()), "KILL_AT": settings} if settings else {})
         with output.open("wb") as out, self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -139,7 +139,7 @@ class Site:
                 stderr=log,
                 start_new_session=True,
             )
-        return Fresh(process)
+        return Running(process)
 
     def command(self, *arguments: str, fault: Fault | None = None) -> int:
         """The exit status of `imgsvc ARGUMENTS`; negative: the signal that ended it."""

@@ -1,72 +1,121 @@
-"""Processes of `imgsvc` that start in 40 ms: forked from one that has loaded everything, with `kill_at.c` in it.
+"""Processes of `imgsvc` that start in 40 ms: forked from one that has loaded everything.
 
-The forked process runs the program's own command line and closes no corner of it but one: unless it is asked for
-worker processes, it renders in threads, as `imgsvc.testing` does.
+A forked process runs the program's own `__main__`, with descriptors, a folder, an environment and a session of its
+own. What only a start of the interpreter shows needs a real one: the block of the environment in /proc, what is
+imported, variables that the interpreter or the C library reads, memory that is measured, a terminal.
 
-`python -m tests.support.forking` reads one JSON object a line from standard input, and writes {"pid"} for each and
-{"ended", "status"} for each process that has ended.
+`python -m tests.support.forking SOCKET` reads an order from each message at this socket, with the descriptors for
+standard output and standard error, and answers {"pid"} to each, and {"ended", "status"} for each process that ended.
 """
 
 import asyncio
 import ctypes
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import queue
+import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 from tests.support.preload import library
 
 ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
+MESSAGE_BYTES = 1 << 17
+ALONE = {"__main__", "worker_process"}  # modules that run something as they are imported
 
 
 class Forked:
-    """A process that was forked. Its exit status is known once it has ended; negative: the signal that ended it."""
+    """A process that was forked, with the names that subprocess.Popen gives to a text process."""
 
-    def __init__(self, pid: int, status: "Future[int]") -> None:
+    def __init__(self, pid: int, status: "Future[int]", stdout: IO[str] | None, stderr: IO[str] | None) -> None:
         self.pid = pid
+        self.stdout = stdout
+        self.stderr = stderr
         self._status = status
 
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
     def poll(self) -> int | None:
+        """The exit status once it has ended; negative: the signal that ended it."""
         return self._status.result() if self._status.done() else None
 
-    def wait(self, seconds: float = WAIT_SECONDS) -> int:
-        """Raises TimeoutError."""
-        return self._status.result(seconds)
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutExpired."""
+        try:
+            return self._status.result(timeout)
+        except NotYet:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0) from None
 
-    def signal(self, number: int) -> None:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """All that it writes to its pipes until it ends. Raises TimeoutExpired."""
+        said: dict[IO[str], str] = {}
+
+        def read(pipe: IO[str]) -> None:
+            with pipe:
+                said[pipe] = pipe.read()
+
+        pipes = [pipe for pipe in (self.stdout, self.stderr) if pipe]
+        readers = [threading.Thread(target=read, args=(pipe,), daemon=True) for pipe in pipes]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+        return tuple(said[pipe] if pipe else "" for pipe in (self.stdout, self.stderr))  # type: ignore[return-value]
+
+    def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it may have ended a moment ago
             if self.poll() is None:
                 os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
 
 class ForkServer:
-    """The process that forks. One for each process of the tests; it may be asked from several threads."""
+    """The process that forks. One for each process of the tests; it may be asked from several threads.
 
-    def __init__(self) -> None:
+    `preload`: with kill_at.c in it.
+    """
+
+    def __init__(self, *, preload: bool = False) -> None:
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
-            "LD_PRELOAD": str(library()),
+            "MALLOC_ARENA_MAX": "2",
+            **({"LD_PRELOAD": str(library())} if preload else {}),
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.forking", str(theirs.fileno())],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
         self._asking = threading.Lock()
         self._started: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._endings: dict[int, Future[int]] = {}
@@ -77,11 +126,15 @@ class ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
+        self.close()
+
+    def close(self) -> None:
+        """End it; what it forked goes on."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
         self._process.wait(WAIT_SECONDS)
         self._listener.join(WAIT_SECONDS)
-        self._process.stdout.close()
+        self._socket.close()
 
     def start(
         self,
@@ -89,32 +142,38 @@ class ForkServer:
         *,
         folder: Path,
         environ: Mapping[str, str],
-        output: Path,
-        log: Path,
+        output: Path | None = None,
+        log: Path | None = None,
+        module: str = "imgsvc",
         settings: str = "",
-        processes: bool = False,
+        inline: bool = False,
     ) -> Forked:
-        """`imgsvc ARGUMENTS` in `folder`; `settings` are those of kill_at.c."""
+        """`python -m MODULE ARGUMENTS` in `folder`, its output in files (`log` is added to) or, without one, in pipes.
+
+        `settings` are those of kill_at.c; `inline` renders in threads, as `imgsvc.testing` does.
+        """
         order = {
+            "module": module,
             "arguments": list(arguments),
             "folder": str(folder),
             "environ": dict(environ),
-            "output": str(output),
-            "log": str(log),
             "settings": settings,
-            "processes": processes,
+            "inline": inline,
         }
-        assert self._process.stdin
-        with self._asking:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            pid = self._started.get(timeout=WAIT_SECONDS)
-            return Forked(pid, self._endings[pid])
+        stdout, to_stdout = _target(output, os.O_TRUNC)
+        stderr, to_stderr = _target(log, os.O_APPEND)
+        try:
+            with self._asking:
+                socket.send_fds(self._socket, [json.dumps(order).encode()], [to_stdout, to_stderr])
+                pid = self._started.get(timeout=WAIT_SECONDS)
+                return Forked(pid, self._endings[pid], stdout, stderr)
+        finally:
+            os.close(to_stdout)
+            os.close(to_stderr)
 
     def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            said = json.loads(line)
+        while data := self._socket.recv(MESSAGE_BYTES):
+            said = json.loads(data)
             if "pid" in said:
                 self._endings[said["pid"]] = Future()
                 self._started.put(said["pid"])
@@ -122,42 +181,54 @@ class ForkServer:
                 self._endings[said["ended"]].set_result(said["status"])
 
 
-def main() -> None:
+def _target(path: Path | None, flag: int) -> tuple[IO[str] | None, int]:
+    """A pipe's two ends, or a file to write to."""
+    if path is not None:
+        return None, os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
+    read, write = os.pipe()
+    return os.fdopen(read), write
+
+
+@cache
+def shared() -> ForkServer:
+    """The one of this process of the tests, which `conftest.py` closes."""
+    return ForkServer()
+
+
+def close_shared() -> None:
+    if shared.cache_info().currsize:
+        shared().close()
+        shared.cache_clear()
+
+
+def main(descriptor: int) -> None:
     _load()
+    orders = socket.socket(fileno=descriptor)
     read, write = os.pipe()
     os.set_blocking(write, False)
     signal.set_wakeup_fd(write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this process
-    poller, waiting = select_poll(0, read), b""
+    poller = select.poll()
+    for waited in (orders.fileno(), read):
+        poller.register(waited, select.POLLIN)
     while True:
-        ready = {descriptor for descriptor, _ in poller.poll()}
+        ready = {found for found, _ in poller.poll()}
         if read in ready:
             os.read(read, 4096)
-            _tell_ended()
-        if 0 in ready:
-            data = os.read(0, 1 << 16)
+            _tell_ended(orders)
+        if orders.fileno() in ready:
+            data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, 2)
             if not data:
                 return
-            *lines, waiting = (waiting + data).split(b"\n")
-            for line in lines:
-                _fork(json.loads(line))
+            _fork(orders, json.loads(data), descriptors)
 
 
-def select_poll(*descriptors: int) -> Any:
-    import select
-
-    poller = select.poll()
-    for descriptor in descriptors:
-        poller.register(descriptor, select.POLLIN)
-    return poller
+def _say(to: socket.socket, **message: Any) -> None:
+    to.send(json.dumps(message).encode())
 
 
-def _say(**message: Any) -> None:
-    os.write(1, json.dumps(message).encode() + b"\n")
-
-
-def _tell_ended() -> None:
+def _tell_ended(to: socket.socket) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -165,24 +236,24 @@ def _tell_ended() -> None:
             return
         if pid == 0:
             return
-        _say(ended=pid, status=os.waitstatus_to_exitcode(status))
+        _say(to, ended=pid, status=os.waitstatus_to_exitcode(status))
 
 
 def _load() -> None:
     """All that is loaded or built when it is first used, so that no forked process has to."""
-    import typer.main
-
-    from imgsvc import cli, server  # noqa: F401
-    from imgsvc.commands import storage, upkeep_alone  # noqa: F401
-    from imgsvc.upkeep import restore  # noqa: F401
+    import imgsvc
     from tests import two_storages  # noqa: F401
 
-    setattr(cli, "app", typer.main.get_command(cli.app))  # noqa: B010
+    for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
+        if module.name.rpartition(".")[2] not in ALONE:
+            importlib.import_module(module.name)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         asyncio.run(_warm_up())
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(WAIT_SECONDS)  # those of the loop that is over: a fork takes none of them along
+    threads = os.listdir("/proc/self/task")  # noqa: PTH208
+    assert len(threads) == 1, f"a fork would leave threads behind: {threading.enumerate()}, {threads}"
     gc.collect()
     gc.freeze()
 
@@ -195,14 +266,18 @@ async def _warm_up() -> None:
         await client.ready(accepted.json()["job_id"])
 
 
-def _fork(order: dict[str, Any]) -> None:
+def _fork(orders: socket.socket, order: dict[str, Any], descriptors: Sequence[int]) -> None:
     pid = os.fork()
     if pid:
-        _say(pid=pid)
+        _say(orders, pid=pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
         return
     try:
-        _become(order)
+        _become(order, descriptors)
     except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
         _end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
     except BaseException:
         traceback.print_exc()
@@ -217,31 +292,27 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _become(order: dict[str, Any]) -> None:
+def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
-    _redirect("/dev/null", os.O_RDONLY, 0)
-    _redirect(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 1)
-    _redirect(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)
+    for target, descriptor in enumerate(descriptors, 1):
+        os.dup2(descriptor, target)
+    os.closerange(3, max(int(name) for name in os.listdir("/proc/self/fd")) + 1)  # noqa: PTH208
     os.environ.clear()
     os.environ.update(order["environ"])
     os.chdir(order["folder"])
-    sys.argv = ["imgsvc", *order["arguments"]]
-    from tests import two_storages
-
-    if not order["processes"]:
-        _render_in_threads()
+    if os.environ.get("PYTHONWARNINGS") == "default":
+        warnings.simplefilter("default")
     if order["settings"]:
         ctypes.CDLL(str(library())).kill_at_arm(order["settings"].encode())
-    two_storages.main()
-
-
-def _redirect(path: str, flags: int, target: int) -> None:
-    descriptor = os.open(path, flags, 0o600)
-    os.dup2(descriptor, target)
-    os.close(descriptor)
+    sys.argv = [order["module"], *order["arguments"]]
+    if order["inline"]:
+        _render_in_threads()
+    else:
+        sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs anew
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 
 def _render_in_threads() -> None:
@@ -249,7 +320,8 @@ def _render_in_threads() -> None:
     from tests import two_storages
 
     two_storages.lanes = (InlineLane("preview"), InlineLane("render"))
+    two_storages.main()
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))
