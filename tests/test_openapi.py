@@ -205,3 +205,19 @@ async def test_it_is_served(start: Starter) -> None:
             again = await s.http.get("/openapi.json", headers={"If-None-Match": tags})
             assert (again.status_code, again.content) == (304, b"")
         assert (await s.http.get("/openapi.json", headers={"If-None-Match": '"x"'})).status_code == 200
+
+
+# Client generators make method names of them: a moved or renamed handler must not change one.
+OPERATION_IDS = """
+about_error_page about_info about_root authorization_drop authorization_health dashboard_data
+dashboard_login_page dashboard_page dashboard_static docs_asset docs_docs health_failed health_health
+health_live health_stats images_batch images_delete images_direct images_direct_head images_every_size
+images_info images_stored images_stored_head jobs_result jobs_status metrics_exposition openapi_document
+operator_jobs_job operator_jobs_jobs operator_login operator_logout operator_retry operator_storage_backup
+operator_storage_cancel operator_storage_gc operator_storage_migrate operator_storage_task
+operator_storage_verify operator_upload_token uploads_upload
+"""
+
+
+def test_operation_ids_stay(document: dict[str, Any]) -> None:
+    assert sorted(operation["operationId"] for _, operation in operations(document)) == OPERATION_IDS.split()

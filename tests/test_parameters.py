@@ -79,7 +79,7 @@ class Note(BaseModel):
     text: Annotated[str, Field(max_length=5)]
 
 
-@operation("about", "Takes a note", body=Note, answers={200: Content("text/plain")})
+@operation("note", "about", "Takes a note", body=Note, answers={200: Content("text/plain")})
 async def noted(request: Request) -> Response:
     return Response((await json_body(request, Note)).text)
 
@@ -111,7 +111,7 @@ class Other(Query):
     two: int = 0
 
 
-@operation("about", "Parses what it does not declare", query=Declared, answers={200: Content("text/plain")})
+@operation("drifted", "about", "Parses what it does not declare", query=Declared, answers={200: Content("text/plain")})
 async def drifted(request: Request) -> Response:
     return Response(str(parsed(request, Other).two))
 

@@ -92,6 +92,7 @@ class Info(AnswerModel):
 
 
 @operation(
+    "about_root",
     "about",
     "Name, version, and where things are",
     answers={200: Answer("What this service is.", Root, ("Vary",), ("Content-Security-Policy",), page=PAGE)},
@@ -135,7 +136,7 @@ def _page(title: str, content: str) -> str:
     )
 
 
-@operation("about", "Sizes, types and limits", answers={200: Info})
+@operation("about_info", "about", "Sizes, types and limits", answers={200: Info})
 async def info(request: Request) -> Response:
     settings = parts_of(request).settings
     limit = settings.rate_limit
@@ -159,6 +160,7 @@ async def info(request: Request) -> Response:
 
 
 @operation(
+    "about_error_page",
     "about",
     "What an error code means",
     answers={200: Answer("A page that explains the code.", PAGE, ("Content-Security-Policy",))},

@@ -96,7 +96,13 @@ class Dropped(AnswerModel):
     dropped: int
 
 
-@operation("health", "Whether the authorization server answers", access="operator", answers={200: AuthHealth})
+@operation(
+    "authorization_health",
+    "health",
+    "Whether the authorization server answers",
+    access="operator",
+    answers={200: AuthHealth},
+)
 async def health(request: Request) -> Response:
     """The state after the latest calls; this endpoint makes none. Healthy without an authorization server."""
     await gate.reader(request)
@@ -127,7 +133,9 @@ async def health(request: Request) -> Response:
     )
 
 
-@operation("operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped})
+@operation(
+    "authorization_drop", "operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped}
+)
 async def drop(request: Request) -> Response:
     """Drop the cached answers of the authorization server for this user; calls in progress are not cached either."""
     await gate.operator(request)

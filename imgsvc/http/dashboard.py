@@ -33,7 +33,9 @@ def _read() -> dict[str, Held]:
 FILES = _read()  # at the import, before there is a loop that would have to wait
 
 
-@operation("operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN})
+@operation(
+    "dashboard_page", "operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN}
+)
 async def page(request: Request) -> Response:
     """Without a session the answer is the sign-in page, with status 401."""
     try:
@@ -45,12 +47,13 @@ async def page(request: Request) -> Response:
     return _page(request, "dashboard.html", images_from=await parts_of(request).urls.foreign_origin())
 
 
-@operation("operator", "The sign-in page", answers={200: SHOWN})
+@operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
 async def login_page(request: Request) -> Response:
     return _page(request, "login.html")
 
 
 @operation(
+    "dashboard_static",
     "operator",
     "A part of the dashboard",
     answers={
@@ -68,7 +71,12 @@ async def static(request: Request) -> Response:
 
 
 @operation(
-    "operator", "All that the dashboard shows", access="operator", answers={200: DashboardData}, errors=("overloaded",)
+    "dashboard_data",
+    "operator",
+    "All that the dashboard shows",
+    access="operator",
+    answers={200: DashboardData},
+    errors=("overloaded",),
 )
 async def data(request: Request) -> Response:
     """Refreshed at most once a second; the cost does not depend on the number of jobs."""

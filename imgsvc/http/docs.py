@@ -52,7 +52,9 @@ def _read() -> dict[str, Held]:
     return {name: Held(path.read_bytes(), kind) for name, (path, kind) in found.items()}
 
 
-@operation("about", "The API as a page", answers={200: Answer("Swagger UI.", PAGE, ("Content-Security-Policy",))})
+@operation(
+    "docs_docs", "about", "The API as a page", answers={200: Answer("Swagger UI.", PAGE, ("Content-Security-Policy",))}
+)
 async def docs(request: Request) -> Response:
     """Shows `/openapi.json` and tries every call from the browser; it needs no internet."""
     kept: Assets = request.app.state.assets
@@ -72,6 +74,7 @@ async def docs(request: Request) -> Response:
 
 
 @operation(
+    "docs_asset",
     "about",
     "A part of the documentation page",
     answers={

@@ -47,6 +47,7 @@ class Live(AnswerModel):
 
 
 @operation(
+    "health_health",
     "health",
     "Whether everything that the service needs works",
     answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
@@ -64,7 +65,7 @@ async def health(request: Request) -> Response:
     return answer(report, 503 if status == "unhealthy" else 200)
 
 
-@operation("health", "Whether the process answers at all", answers={200: Live})
+@operation("health_live", "health", "Whether the process answers at all", answers={200: Live})
 async def live(_request: Request) -> Response:
     return answer(Live())
 
@@ -145,7 +146,7 @@ class FailedQuery(Query):
     ] = DEFAULT_FAILED
 
 
-@operation("health", "Counts by status, and the last 24 hours", answers={200: Stats})
+@operation("health_stats", "health", "Counts by status, and the last 24 hours", answers={200: Stats})
 async def stats(request: Request) -> Response:
     parts = parts_of(request)
     figures = parts.figures
@@ -166,7 +167,12 @@ async def stats(request: Request) -> Response:
 
 
 @operation(
-    "health", "The latest failed jobs and why", query=FailedQuery, answers={200: FailedJobs}, errors=("overloaded",)
+    "health_failed",
+    "health",
+    "The latest failed jobs and why",
+    query=FailedQuery,
+    answers={200: FailedJobs},
+    errors=("overloaded",),
 )
 async def failed(request: Request) -> Response:
     parts = parts_of(request)

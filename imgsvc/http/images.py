@@ -68,6 +68,7 @@ class ImageInfo(AnswerModel):
 
 
 @operation(
+    "images_info",
     "images",
     "One variant of an image",
     query=SizeQuery,
@@ -128,6 +129,7 @@ class Deleted(AnswerModel):
 
 
 @operation(
+    "images_every_size",
     "images",
     "All variants of an image, and its metadata",
     answers={200: AllUrls},
@@ -170,6 +172,7 @@ class BatchQuery(SizeQuery):
 
 
 @operation(
+    "images_batch",
     "images",
     "Several images at once",
     query=BatchQuery,
@@ -202,6 +205,7 @@ async def batch(request: Request) -> Response:
 
 
 @operation(
+    "images_delete",
     "images",
     "Delete an image",
     access="bearer",
@@ -255,6 +259,7 @@ class SignedSize(SizeQuery, SignedQuery):
 
 
 @operation(
+    "images_direct",
     "images",
     "The bytes of one variant",
     query=SizeQuery,
@@ -272,6 +277,7 @@ async def direct(request: Request) -> Response:
 
 
 @operation(
+    "images_stored",
     "images",
     "The bytes of a URL that the service returned",
     headers=ByteHeaders,

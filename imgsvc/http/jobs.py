@@ -80,6 +80,7 @@ class JobResult(AnswerModel):
 
 
 @operation(
+    "jobs_status",
     "jobs",
     "The status of a job",
     headers=WaitHeaders,
@@ -117,6 +118,7 @@ def status_of(job: Job) -> JobStatus:
 
 
 @operation(
+    "jobs_result",
     "jobs",
     "The URLs and metadata of a completed job",
     access="optional",

@@ -23,6 +23,7 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
 
 
 @operation(
+    "metrics_exposition",
     "operator",
     "Metrics for Prometheus",
     access="operator",

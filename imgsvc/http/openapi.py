@@ -23,6 +23,7 @@ HELD_HEADERS = ("ETag", "Cache-Control")
 
 
 @operation(
+    "openapi_document",
     "about",
     "This document",
     answers={

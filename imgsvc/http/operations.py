@@ -96,6 +96,7 @@ class Operation:
 
 
 def operation(
+    id: str,
     tag: str,
     summary: str,
     *,
@@ -118,7 +119,7 @@ def operation(
 
     def declare(handler: Handler) -> Handler:
         declared = Operation(
-            name=f"{handler.__module__.rpartition('.')[2]}_{handler.__name__}",
+            name=id,
             tag=tag,
             summary=summary,
             description=" ".join((handler.__doc__ or "").split()),

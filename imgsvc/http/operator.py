@@ -68,6 +68,7 @@ class UploadToken(BaseModel):
 
 
 @operation(
+    "operator_login",
     "operator",
     "Sign in",
     body=Login,
@@ -91,6 +92,7 @@ async def login(request: Request) -> Response:
 
 
 @operation(
+    "operator_logout",
     "operator",
     "Sign out",
     answers={204: Answer("The session has ended.", None, ("Set-Cookie",))},
@@ -105,6 +107,7 @@ async def logout(request: Request) -> Response:
 
 
 @operation(
+    "operator_upload_token",
     "operator",
     "A short-lived token for uploads",
     access="operator_acting",
@@ -123,6 +126,7 @@ async def upload_token(request: Request) -> Response:
 
 
 @operation(
+    "operator_retry",
     "operator",
     "Retry a failed job",
     access="operator_acting",

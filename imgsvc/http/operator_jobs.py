@@ -106,7 +106,13 @@ class ShownJob(ListedJob):
 
 
 @operation(
-    "operator", "The newest jobs", access="operator", query=Listing, answers={200: ListedJobs}, errors=("overloaded",)
+    "operator_jobs_jobs",
+    "operator",
+    "The newest jobs",
+    access="operator",
+    query=Listing,
+    answers={200: ListedJobs},
+    errors=("overloaded",),
 )
 async def jobs(request: Request) -> Response:
     """With their users and organisations; all, or those of one status."""
@@ -117,6 +123,7 @@ async def jobs(request: Request) -> Response:
 
 
 @operation(
+    "operator_jobs_job",
     "operator",
     "All about one job",
     access="operator",

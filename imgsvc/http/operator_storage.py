@@ -94,6 +94,7 @@ ERRORS = ("task_running",)
 
 
 @operation(
+    "operator_storage_verify",
     "operator",
     "Compare the table with the stored files",
     access="operator_acting",
@@ -107,7 +108,13 @@ async def verify(request: Request) -> Response:
 
 
 @operation(
-    "operator", "Remove files without a row", access="operator_acting", body=GcOrder, answers=BEGUN, errors=ERRORS
+    "operator_storage_gc",
+    "operator",
+    "Remove files without a row",
+    access="operator_acting",
+    body=GcOrder,
+    answers=BEGUN,
+    errors=ERRORS,
 )
 async def gc(request: Request) -> Response:
     """They are only listed, unless `dry_run` is false."""
@@ -115,6 +122,7 @@ async def gc(request: Request) -> Response:
 
 
 @operation(
+    "operator_storage_migrate",
     "operator",
     "Move images to another backend",
     access="operator_acting",
@@ -127,13 +135,27 @@ async def migrate(request: Request) -> Response:
     return await _begin(request, MigrateOrder)
 
 
-@operation("operator", "Make a backup", access="operator_acting", body=BackupOrder, answers=BEGUN, errors=ERRORS)
+@operation(
+    "operator_storage_backup",
+    "operator",
+    "Make a backup",
+    access="operator_acting",
+    body=BackupOrder,
+    answers=BEGUN,
+    errors=ERRORS,
+)
 async def backup(request: Request) -> Response:
     """In a folder on the service's machine. A backup contains the service's secrets."""
     return await _begin(request, BackupOrder)
 
 
-@operation("operator", "The running maintenance task, or the last one", access="operator", answers={200: StorageTask})
+@operation(
+    "operator_storage_task",
+    "operator",
+    "The running maintenance task, or the last one",
+    access="operator",
+    answers={200: StorageTask},
+)
 async def task(request: Request) -> Response:
     """Since the service started; `state` is `none` when there was none."""
     await gate.reader(request)
@@ -141,6 +163,7 @@ async def task(request: Request) -> Response:
 
 
 @operation(
+    "operator_storage_cancel",
     "operator",
     "Cancel the running maintenance task",
     access="operator_acting",

@@ -49,6 +49,7 @@ class Accepted(AnswerModel):
 
 
 @operation(
+    "uploads_upload",
     "uploads",
     "Upload a photo",
     access="bearer",
