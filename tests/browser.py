@@ -1,13 +1,13 @@
 """A real Chromium for the tests of our pages: what it complains about and whom it asks are noted."""
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from playwright.async_api import BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 ARGUMENTS = (
@@ -20,6 +20,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 LIMIT_SECONDS = 20
+Test = TypeVar("Test", bound=Callable[..., object])
 
 
 @dataclass
@@ -53,19 +54,52 @@ class Visit:
         assert self.requested
 
 
+class Chromium:
+    """One browser for all tests of this process, on the loop that lasts as long; started when it is first used."""
+
+    def __init__(self) -> None:
+        self._playwright: Playwright | None = None
+        self._browser: Browser | None = None
+
+    async def browser(self) -> Browser:
+        executable = next(filter(None, map(shutil.which, NAMES)), None)
+        if executable is None:
+            pytest.skip("no browser is installed: ./run test installs chromium")
+        if self._playwright is None:
+            self._playwright = await async_playwright().start()
+        if self._browser is None or not self._browser.is_connected():
+            self._browser = await self._playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        return self._browser
+
+    async def close(self) -> None:
+        if self._browser:
+            await self._browser.close()
+        if self._playwright:
+            await self._playwright.stop()
+        self._browser = self._playwright = None
+
+
+chromium = Chromium()
+IN_BROWSER = (pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("browser_until_the_end"))
+
+
+def in_browser(test: Test) -> Test:
+    for mark in IN_BROWSER:
+        test = mark(test)
+    return test
+
+
 @asynccontextmanager
 async def browsing(origin: str, width: int = 1280, height: int = 900, **context: Any) -> AsyncIterator[Visit]:
-    """A page in a browser of its own. `origin` is what may be asked; keywords go to Playwright's `new_context`."""
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        pytest.skip("no browser is installed: ./run test installs chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        try:
-            fresh = await browser.new_context(viewport={"width": width, "height": height}, **context)
-            fresh.set_default_timeout(LIMIT_SECONDS * 1000)
-            visit = Visit(await fresh.new_page(), origin)
-            visit.watch(fresh)
-            yield visit
-        finally:
-            await browser.close()
+    """A page of a fresh profile, for tests with the marks IN_BROWSER.
+
+    `origin` is what may be asked; keywords go to Playwright's `new_context`.
+    """
+    fresh = await (await chromium.browser()).new_context(viewport={"width": width, "height": height}, **context)
+    try:
+        fresh.set_default_timeout(LIMIT_SECONDS * 1000)
+        visit = Visit(await fresh.new_page(), origin)
+        visit.watch(fresh)
+        yield visit
+    finally:
+        await fresh.close()

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+import pytest_asyncio
 from starlette.applications import Starlette
 
 from fixtures import make
@@ -153,6 +154,14 @@ def pytest_collection_finish() -> None:
     """Nothing that was imported or collected goes away again: no collection has to look at it from now on."""
     gc.collect()
     gc.freeze()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser_until_the_end() -> AsyncIterator[None]:
+    yield
+    from tests.browser import chromium  # here, since every test imports this file
+
+    await chromium.close()
 
 
 @pytest.fixture

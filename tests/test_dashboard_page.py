@@ -11,12 +11,12 @@ import pytest
 from playwright.async_api import Route, expect
 
 from fixtures import make
-from tests.browser import browsing
+from tests.browser import IN_BROWSER, browsing
 from tests.dashboard import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed_until, signed_in
 from tests.s3 import S3Server
 from tests.server_process import ServerProcess
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, *IN_BROWSER]
 # As where the page came over plain HTTP.
 NO_CLIPBOARD = "Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })"
 LOADED = "image => image.complete && image.naturalWidth > 0"

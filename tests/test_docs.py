@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.access.tokens import Tokens
-from tests.browser import browsing
+from tests.browser import browsing, in_browser
 from tests.conftest import Starter
 from tests.server_process import SECRET, ServerProcess
 
@@ -57,6 +57,7 @@ async def test_assets(start: Starter) -> None:
 
 
 @pytest.mark.process
+@in_browser
 async def test_an_upload_from_the_page(server: ServerProcess) -> None:
     async with browsing(server.url) as visit:
         page = visit.page
@@ -100,6 +101,7 @@ async def behind_prefix(server: ServerProcess) -> AsyncIterator[str]:
 
 
 @pytest.mark.process
+@in_browser
 async def test_behind_a_path_prefix(server: ServerProcess) -> None:
     async with behind_prefix(server) as origin, browsing(origin) as visit:
         await visit.page.goto(f"{origin}/pics/docs")

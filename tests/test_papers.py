@@ -16,7 +16,7 @@ from docs import check, generate, mentions
 from docs.pages import Block, Page, pages, slug
 from fixtures import make
 from imgsvc import testing
-from tests.browser import browsing
+from tests.browser import browsing, in_browser
 from tests.dashboard import TOKEN
 from tests.server_process import WAIT_SECONDS, ServerProcess, bearer
 
@@ -189,6 +189,7 @@ def test_guide_to_private_images_runs_as_it_is_written(clone: Path, tmp_path: Pa
 
 
 @pytest.mark.process
+@in_browser
 async def test_example_for_browsers_uploads_from_another_origin(tmp_path: Path) -> None:
     """The page is one of the same server under its other name, which is another origin to a browser."""
     (example,) = marked("docs/guides/uploading.md", kind="browser")
