@@ -31,6 +31,21 @@ from tests.support import forking
 
 ENDED = ("completed", "failed")
 WAIT_SECONDS = 30
+LONGEST = (
+    "test_schemathesis",
+    "test_process_upkeep_s3",
+    "test_process_kills",
+    "test_process_workers",
+    "test_dashboard_states",
+    "test_process_upkeep",
+    "test_process_life",
+    "test_process_s3",
+    "test_process_slow_clients",
+    "test_dashboard_page",
+    "test_kill_at",
+    "test_metrics",
+    "test_storage_probe",
+)
 
 
 @dataclass
@@ -148,6 +163,12 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
 
 def pytest_sessionfinish() -> None:
     forking.close_shared()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The files that take longest come first: one of them at the end would be waited for by idle processors."""
+    if not config.pluginmanager.hasplugin("randomly"):
+        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_collection_finish() -> None:

@@ -1,4 +1,4 @@
-"""Promise 1, at a dozen durable calls of each scenario: `./run torture kill-at` tries all of them.
+"""Promise 1, at some durable calls of each scenario: `./run torture kill-at` tries all of them.
 
 KILL_AT_SEED chooses others.
 """
@@ -22,7 +22,7 @@ from tests.support.forking import ForkServer
 from tests.support.preload import Action, Call, Fault
 
 pytestmark = pytest.mark.process
-CASES = 12
+CASES = 8  # each call, a few of which are taken here, has its turn in ./run torture kill-at
 AT_ONCE = 4
 SEED = os.environ.get("KILL_AT_SEED", "1")
 MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anything
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_dozen_durable_calls(forks: ForkServer, folder: Path, name: str) -> None:
+def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -> None:
     print(f"KILL_AT_SEED={SEED}")
     scenario = SCENARIOS[name]
     ready = case.prepared(scenario, Site(folder / "ready", forks))

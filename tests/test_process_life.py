@@ -103,7 +103,7 @@ def test_data_folder_is_for_one_process(server: ServerProcess) -> None:
 
 def test_stop_gives_back_what_waits_and_the_next_start_does_it(real_server: ServerProcess) -> None:
     photo = make.jpeg(2000, 1500)
-    jobs = [real_server.upload(photo).json()["job_id"] for _ in range(8)]
+    jobs = [real_server.upload(photo).json()["job_id"] for _ in range(4)]
     began = time.monotonic()
     assert real_server.stop() == 0
     assert time.monotonic() - began < 10
@@ -112,7 +112,7 @@ def test_stop_gives_back_what_waits_and_the_next_start_does_it(real_server: Serv
 
 
 def test_second_signal_ends_at_once(real_server: ServerProcess) -> None:
-    jobs = [real_server.upload(make.jpeg(3000, 2000)).json()["job_id"] for _ in range(6)]
+    jobs = [real_server.upload(make.jpeg(3000, 2000)).json()["job_id"] for _ in range(3)]
     real_server.signal(signal.SIGTERM)
     until(lambda: "stopping" in real_server.log.read_text())
     real_server.signal(signal.SIGTERM)
