@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,10 @@ ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
 MESSAGE_BYTES = 1 << 17
 ALONE = {"__main__", "worker_process"}  # modules that run something as they are imported
+
+
+class ForkServerEnded(Exception):
+    """The process that forks is gone; its standard error says why."""
 
 
 class Forked:
@@ -84,7 +89,7 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it may have ended a moment ago
-            if self.poll() is None:
+            if not self._status.done() or self._status.exception():  # of a server that is gone nothing is known
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
@@ -117,7 +122,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
             )
         self._asking = threading.Lock()
-        self._started: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._endings: dict[int, Future[int]] = {}
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -166,19 +171,26 @@ class ForkServer:
             with self._asking:
                 socket.send_fds(self._socket, [json.dumps(order).encode()], [to_stdout, to_stderr])
                 pid = self._started.get(timeout=WAIT_SECONDS)
+                if pid is None:
+                    raise ForkServerEnded
                 return Forked(pid, self._endings[pid], stdout, stderr)
         finally:
             os.close(to_stdout)
             os.close(to_stderr)
 
     def _listen(self) -> None:
-        while data := self._socket.recv(MESSAGE_BYTES):
-            said = json.loads(data)
-            if "pid" in said:
-                self._endings[said["pid"]] = Future()
-                self._started.put(said["pid"])
-            else:
-                self._endings[said["ended"]].set_result(said["status"])
+        with suppress(ConnectionResetError):
+            while data := self._socket.recv(MESSAGE_BYTES):
+                said = json.loads(data)
+                if "pid" in said:
+                    self._endings[said["pid"]] = Future()
+                    self._started.put(said["pid"])
+                else:
+                    self._endings[said["ended"]].set_result(said["status"])
+        for status in self._endings.values():  # or they would be waited for without an end
+            if not status.done():
+                status.set_exception(ForkServerEnded())
+        self._started.put(None)
 
 
 def _target(path: Path | None, flag: int) -> tuple[IO[str] | None, int]:
@@ -252,8 +264,10 @@ def _load() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(WAIT_SECONDS)  # those of the loop that is over: a fork takes none of them along
-    threads = os.listdir("/proc/self/task")  # noqa: PTH208
-    assert len(threads) == 1, f"a fork would leave threads behind: {threading.enumerate()}, {threads}"
+    deadline = time.monotonic() + WAIT_SECONDS
+    while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208, a thread that was joined is still leaving
+        assert time.monotonic() < deadline, f"a fork would leave threads behind: {threading.enumerate()}"
+        time.sleep(0.001)
     gc.collect()
     gc.freeze()
 
