@@ -15,6 +15,7 @@ from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
 from tests.conftest import ENDED, Starter, with_workers
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.workers
 
@@ -27,7 +28,7 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
     async with with_workers(tmp_path) as s:
         await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while s.parts.queue._begun:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
@@ -44,7 +45,7 @@ async def test_retry_after_a_storage_error_is_released_in_time(start: Starter) -
         in_the_way = s.settings.storage.path / "photos"
         in_the_way.write_bytes(b"")
         accepted = await s.upload(make.jpeg())
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):
                 await anyio.sleep(0.01)
         assert (job["status"], job["error_code"]) == ("retrying", "storage_error")
@@ -60,14 +61,14 @@ async def test_check_that_hangs_is_unhealthy_and_the_others_go_on(
     async with start() as s:
         folder = s.settings.storage.path / ".health"
         fifo = folder / ".probe.partial"
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while not fifo.exists():
                 try:
                     os.mkfifo(fifo)
                 except FileExistsError:
                     await anyio.lowlevel.checkpoint()
         try:
-            with anyio.fail_after(10):
+            with anyio.fail_after(seconds(10)):
                 while (answer := await s.http.get("/api/v1/health")).status_code != 503:
                     await anyio.sleep(0.05)
             checks = answer.json()["checks"]
@@ -130,7 +131,7 @@ async def test_publish_that_fails_after_a_deletion_leaves_no_file(
         await storage.publishing.wait()
         assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
         storage.go.set()
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while app.state.parts.queue._begun:
                 await anyio.sleep(0.01)
         assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

@@ -16,6 +16,7 @@ from imgsvc.settings import SettingsError, without_credentials
 from tests import authorization_server as says
 from tests.authorization_server import Act, AuthorizationServer, answering, authorization_server
 from tests.conftest import Service, Starter
+from tests.support.speed import seconds
 from tests.test_every_error import whole
 
 TINY = make.jpeg(64, 48)
@@ -241,7 +242,7 @@ async def test_client_that_goes_away_leaves_an_answer(start: Starter) -> None:
         upload.cancel()
         await asyncio.wait({upload})
         server.gate.set()
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             assert (await s.upload(TINY)).status_code == 202
         assert len(server.asked) == 1
 

@@ -7,6 +7,7 @@ import pytest
 from imgsvc.jobs import database
 from imgsvc.jobs.changes import execute
 from tests.conftest import Starter
+from tests.support.speed import seconds
 
 LIMIT = 256 << 10
 
@@ -28,6 +29,6 @@ async def test_log_shrinks_once_a_snapshot_is_over(start: Starter, monkeypatch: 
             await table._write(note_much)
             grown = log.stat().st_size
             assert grown > 4_000_000
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while log.stat().st_size > LIMIT:
                 await table._write(execute("touch", now="2020"))

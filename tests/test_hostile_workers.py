@@ -21,6 +21,7 @@ from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.trees import empty_tree, remove_tree
 from imgsvc.jobs.workers import Outcome, Rendered, Task
 from tests.conftest import service
+from tests.support.speed import seconds
 
 Tamper = Callable[[Path, Rendered], Rendered | None]
 FAILED = ("completed", "failed")
@@ -55,7 +56,7 @@ async def tampering(folder: Path, lane: testing.InlineLane, **sections: Any) -> 
 
 
 async def ended(client: testing.Client, job_id: str) -> dict[str, Any]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(seconds(20)):
         while (job := (await client.get(f"/api/v1/images/jobs/{job_id}")).json())["status"] not in FAILED:
             await anyio.sleep(0.01)
     return dict(job)

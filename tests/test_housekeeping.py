@@ -22,6 +22,7 @@ from imgsvc.jobs import housekeeping
 from imgsvc.jobs.database import Readers
 from imgsvc.jobs.model import as_text, now
 from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.speed import seconds
 from tests.upkeep import carried_out
 
 TINY = make.jpeg(64, 48)
@@ -280,7 +281,7 @@ async def test_backlog_counts_what_waits_for_its_render(start: Starter) -> None:
             answers.append(accepted.status_code)
             if accepted.status_code == 202:
                 job_id = accepted.json()["job_id"]
-                with anyio.fail_after(30):
+                with anyio.fail_after(seconds(30)):
                     while "thumbnail" not in (await s.job(job_id))["ready"]:
                         await anyio.sleep(0.01)
             else:

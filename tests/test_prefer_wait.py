@@ -11,6 +11,7 @@ import pytest
 
 from fixtures import make
 from tests.conftest import Service, Starter
+from tests.support.speed import seconds
 
 TINY = make.jpeg(64, 48)
 BROKEN = TINY[: len(TINY) // 2]
@@ -115,7 +116,7 @@ async def test_what_a_preference_means(start: Starter, on: str) -> None:
         s.parts.queue.hold()
         job_id = (await s.upload(TINY)).json()["job_id"]
         for prefer in ("", "wait", "wait=", "wait=x", "wait=-1", "wait=1.5", "await=5", "wait=5s", "wait=0x10", "=5"):
-            with anyio.fail_after(3):
+            with anyio.fail_after(seconds(3)):
                 answer = await (job(s, job_id, prefer) if on == "job" else upload(s, prefer))
             assert answer.status_code == (200 if on == "job" else 202)
             assert "Preference-Applied" not in answer.headers, prefer
@@ -161,7 +162,7 @@ async def test_stopping_ends_it(start: Starter) -> None:
         async with waiting(s, accepted["job_id"]) as waiter:
             s.parts.wind_down()
         assert waiter.response().json()["status"] == "pending"
-        with anyio.fail_after(2):
+        with anyio.fail_after(seconds(2)):
             assert (await job(s, accepted["job_id"], "wait=20")).json()["status"] == "pending"
 
 

@@ -15,6 +15,7 @@ from imgsvc.jobs import run as runs
 from imgsvc.jobs.table import Table
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
+from tests.support.speed import seconds
 
 QUICK = {"retry_delay_seconds": 0.05}
 
@@ -126,7 +127,7 @@ async def test_removal_after_a_deletion_is_tried_again(
         with queue._hold.holding() if name == "list_again" else nullcontext():
             assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
             storage.go.set()
-            with anyio.fail_after(10):
+            with anyio.fail_after(seconds(10)):
                 while queue._begun:
                     await anyio.sleep(0.01)
         if name == "job":

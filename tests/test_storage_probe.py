@@ -13,6 +13,7 @@ from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import storage_probe
 from imgsvc.telemetry.storage_probe import StorageProbe
 from tests.server_process import ServerProcess, until
+from tests.support.speed import seconds
 
 
 class Silent(MemoryStorage):
@@ -33,7 +34,7 @@ async def test_removal_that_hangs_is_a_failed_check(tmp_path: Path, monkeypatch:
 async def test_check_that_is_cancelled_amid_its_removal_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_probe, "REMOVAL_SECONDS", 0.5)
     probe = StorageProbe(Silent(), tmp_path / "health", "id")
-    with anyio.fail_after(10):
+    with anyio.fail_after(seconds(10)):
         with anyio.move_on_after(0.05) as scope:
             await probe.check()
     assert scope.cancelled_caught
@@ -58,4 +59,4 @@ def test_sigterm_ends_a_service_whose_disk_does_not_answer(tmp_path: Path) -> No
         began = time.monotonic()
         server.signal(signal.SIGTERM)
         assert server.ended() == 0
-        assert time.monotonic() - began < 11
+        assert time.monotonic() - began < seconds(11)

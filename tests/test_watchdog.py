@@ -15,6 +15,7 @@ from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import publishing_check
 from tests.conftest import Service, service
+from tests.support.speed import seconds
 
 QUICK = {"retry_delay_seconds": 0.05}
 
@@ -127,7 +128,7 @@ async def test_thread_that_hangs_keeps_no_job(tmp_path: Path, monkeypatch: pytes
             assert job["attempts"] == 1
         finally:
             go_on.set()
-        with anyio.fail_after(10):
+        with anyio.fail_after(seconds(10)):
             while publish._LATE:
                 await anyio.sleep(0.01)
 
@@ -138,7 +139,7 @@ async def test_stuck_publishing_is_seen_by_health_and_ended(tmp_path: Path, monk
     async with testing.serving(settings, storage=storage) as (app, client):
         parts = app.state.parts
         accepted = [(await client.upload(testing.picture(seed, 30))).json()["job_id"] for seed in range(40, 48)]
-        with anyio.fail_after(20):
+        with anyio.fail_after(seconds(20)):
             while storage.hanging < 8:
                 await anyio.sleep(0.01)
         await parts.health.measure()

@@ -26,6 +26,7 @@ from imgsvc.jobs.worker_messages import Answer
 from imgsvc.jobs.workers import EndReason, Outcome, ProcessLane, Rendered, Task
 from tests.conftest import with_workers
 from tests.server_process import is_running
+from tests.support.speed import seconds
 
 RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
 
@@ -180,7 +181,7 @@ async def test_render_that_made_nothing_is_a_crash_and_not_begun_for_ever(tmp_pa
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), testing.Client(transport, Tokens.of(settings)) as client:
         job_id = (await client.upload(testing.picture())).json()["job_id"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(seconds(20)):
             while (job := (await client.get(f"/api/v1/images/jobs/{job_id}")).json())["status"] != "failed":
                 await anyio.sleep(0.01)
     assert (job["error_code"], job["attempts"], render.tasks, render.kills) == ("worker_crashed", 2, 2, 2)

@@ -1,0 +1,22 @@
+"""How slow this machine is beside a quiet one: the time limits of tests are stretched by it."""
+
+import hashlib
+import time
+
+QUIET_SECONDS = 0.005  # for `_work`, with a processor to itself
+_slowest = 1.0
+
+
+def seconds(limit: float) -> float:
+    """This limit on a quiet machine; more by what the machine has been slower at any look so far."""
+    global _slowest
+    _slowest = max(_slowest, _work() / QUIET_SECONDS)
+    return limit * _slowest
+
+
+def _work() -> float:
+    """Seconds of wall time for work that is always the same."""
+    began, digest = time.perf_counter(), b""
+    for number in range(8_000):
+        digest = hashlib.sha256(digest + number.to_bytes(2)).digest()
+    return time.perf_counter() - began
