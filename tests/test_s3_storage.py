@@ -50,7 +50,12 @@ async def faulty(s3: S3Server) -> AsyncIterator[Proxy]:
 @pytest.fixture
 async def behind(s3: S3Server, bucket: str, faulty: Proxy) -> AsyncIterator[S3Storage]:
     """The same storage through the proxy; time-outs are short."""
-    short = {"connect_timeout_seconds": 0.4, "read_timeout_seconds": 0.4, "total_timeout_seconds": 8, "attempts": 6}
+    short = {
+        "connect_timeout_seconds": seconds(0.4),
+        "read_timeout_seconds": seconds(0.4),
+        "total_timeout_seconds": 8,
+        "attempts": 6,
+    }
     async with s3_storage(S3(**{**s3.settings(bucket), **short, "endpoint_url": faulty.url})) as one:
         yield one
 
