@@ -12,13 +12,14 @@ from typing import Any
 import typer.main
 import yaml
 
-from imgsvc import app, cli
-from imgsvc.http.codes import CODES as CODES
-from imgsvc.http.codes import JOB_CODES as JOB_CODES
-from imgsvc.http.codes import limit_of as limit_under
-from imgsvc.http.introduction import TAGS as TAGS
-from imgsvc.http.openapi import build
-from imgsvc.http.operations import EVERYWHERE as EVERYWHERE
+from imgsvc.cli import main
+from imgsvc.http.openapi.description import TAGS as TAGS
+from imgsvc.http.openapi.document import build
+from imgsvc.http.openapi.operations import EVERYWHERE as EVERYWHERE
+from imgsvc.http.wire.error_codes import CODES as CODES
+from imgsvc.http.wire.error_codes import JOB_CODES as JOB_CODES
+from imgsvc.http.wire.error_codes import limit_of as limit_under
+from imgsvc.service import app
 from imgsvc.settings import Settings, Storage, environment_names
 from imgsvc.telemetry.metrics import Metrics
 
@@ -158,7 +159,7 @@ class Command:
 
 @cache
 def commands() -> tuple[Command, ...]:
-    return tuple(_commands("imgsvc", typer.main.get_command(cli.app)))
+    return tuple(_commands("imgsvc", typer.main.get_command(main.app)))
 
 
 def _commands(name: str, command: Any) -> Iterator[Command]:

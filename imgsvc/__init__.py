@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .app import create_app
+    from .service.app import create_app
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -13,7 +13,7 @@ __all__ = ["Settings", "__version__", "create_app"]
 def __getattr__(name: str) -> Any:
     """Public names on first use (PEP 562): worker processes import this package and must not pay for the web side."""
     if name == "create_app":
-        from .app import create_app
+        from .service.app import create_app
 
         return create_app
     if name == "Settings":

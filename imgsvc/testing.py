@@ -24,9 +24,9 @@ import httpx
 from starlette.applications import Starlette
 
 from .access.tokens import DEFAULT_ORG, Tokens
-from .app import Doubles, create_app
-from .jobs.rendering import perform
-from .jobs.workers import Answer, Outcome, Task
+from .jobs.lanes.process import Answer, Outcome, Task
+from .jobs.lanes.task import perform
+from .service.app import Doubles, create_app
 from .settings import Settings
 from .storage.base import Storage
 from .storage.memory import MemoryStorage

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from imgsvc.access.operators import TOKEN_FILE
+from imgsvc.access.operator_auth import TOKEN_FILE
 from tests.many_jobs import fill
 from tests.server_process import ServerProcess
 

@@ -22,9 +22,9 @@ from starlette.applications import Starlette
 
 from fixtures import make
 from imgsvc import Settings, testing
-from imgsvc.access.operators import login_code, operator_token
+from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
-from imgsvc.parts import Parts
+from imgsvc.http.state import Parts
 from tests.s3 import s3 as s3  # a fixture
 from tests.studio import Studio
 from tests.support import forking

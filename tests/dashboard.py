@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 from playwright.async_api import Locator, Page, Route
 
-from imgsvc.http.dashboard_data import DashboardData, Failure, NearLimit
+from imgsvc.http.dashboard.models import DashboardData, Failure, NearLimit
 from imgsvc.telemetry.health import Check
 from tests.browser import LIMIT_SECONDS, Visit, browsing
 from tests.server_process import ServerProcess

@@ -6,7 +6,7 @@ python -m tests.hung_storage serve
 import threading
 from pathlib import Path
 
-from imgsvc import cli
+from imgsvc.cli import main
 from imgsvc.storage import local
 
 remove = local._remove
@@ -21,4 +21,4 @@ def hanging(root: Path, bucket: str, key: str) -> bool:
 
 if __name__ == "__main__":
     setattr(local, "_remove", hanging)  # noqa: B010
-    cli.main()
+    main.main()

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from imgsvc.jobs import stored
-from imgsvc.jobs.database import open_for_writing
-from imgsvc.jobs.model import as_text, now
+from imgsvc.jobs.table import usage
+from imgsvc.jobs.table.database import open_for_writing
+from imgsvc.jobs.table.model import as_text, now
 from imgsvc.settings import Images
 
 USERS = 20_000
@@ -67,9 +67,9 @@ def fill(path: Path, jobs: int) -> None:
 
 async def _count(path: Path) -> None:
     db = await open_for_writing(path)
-    while (await stored.count_minutes(db))[1]:
+    while (await usage.count_minutes(db))[1]:
         pass
-    while await stored.count_bytes(db):
+    while await usage.count_bytes(db):
         pass
     await db.close()
 

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from imgsvc.access.operators import login_code
+from imgsvc.access.operator_auth import login_code
 from imgsvc.access.tokens import Tokens
 from tests.support.invariants import Places, faults
 from tests.support.processes import Process, begin, run

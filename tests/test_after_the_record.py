@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.http import images
+from imgsvc.http.api import images
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health

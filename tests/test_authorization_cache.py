@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.access.cache import Answers, Lifetimes, Question
+from imgsvc.access.decision_cache import Answers, Lifetimes, Question
 
 LIFETIMES = Lifetimes(read=300, write=60, admin=30, denied=120)
 UPLOAD = Question("org", "alice", "image:upload")

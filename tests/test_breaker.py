@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from imgsvc.access.breaker import Breaker, BreakerOpen, State
+from imgsvc.access.circuit_breaker import Breaker, BreakerOpen, State
 
 THRESHOLD, TIMEOUT = 3, 60.0
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-import imgsvc.jobs.budget as of_this_machine
+import imgsvc.jobs.lanes.memory_budget as of_this_machine
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
-from imgsvc.jobs.budget import MemoryTooSmall, budget, granted, render_lanes
+from imgsvc.jobs.lanes.memory_budget import MemoryTooSmall, budget, granted, render_lanes
 from imgsvc.settings import MEGABYTE, Images, Workers
 
 PROCESSORS = 32

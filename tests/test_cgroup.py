@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.jobs.cgroup import memory_limit, processor_limit
+from imgsvc.jobs.lanes.cgroup import memory_limit, processor_limit
 
 MB = 1 << 20
 NONE_V1 = 9_223_372_036_854_771_712

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc import Settings
-from imgsvc.jobs.sql import QUERIES
+from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.telemetry.health import EVERY_SECONDS
 from tests.conftest import WAIT_SECONDS, Starter
 from tests.issuer import by_hmac

@@ -14,7 +14,7 @@ from imgsvc import Settings
 from tests.conftest import Starter
 from tests.many_jobs import fill
 
-SERVE = "import imgsvc.jobs.database as d; d.BUSY_SECONDS = 0.2; from imgsvc.cli import main; main()"
+SERVE = "import imgsvc.jobs.table.database as d; d.BUSY_SECONDS = 0.2; from imgsvc.cli.main import main; main()"
 
 
 def started(path: Path) -> tuple[int, list[str]]:

@@ -9,8 +9,8 @@ import pytest
 from fixtures import hostile, make
 from imgsvc.imaging import pipeline
 from imgsvc.imaging.pipeline import Picture
-from imgsvc.jobs.rendering import perform
-from imgsvc.jobs.workers import Answer, Task
+from imgsvc.jobs.lanes.process import Answer, Task
+from imgsvc.jobs.lanes.task import perform
 from tests.conftest import with_workers
 from tests.studio import FORMS, RECIPE
 from tests.support.damaged import damage, verdicts

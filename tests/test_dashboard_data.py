@@ -13,11 +13,11 @@ import anyio.lowlevel
 import pytest
 
 from fixtures import make
-from imgsvc.http import dashboard_answer
-from imgsvc.jobs.model import as_text, now
-from imgsvc.jobs.sql import QUERIES
+from imgsvc.http.dashboard import snapshot
+from imgsvc.jobs.table.model import as_text, now
+from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.settings import environment_names
-from imgsvc.telemetry.system import uptime_words
+from imgsvc.telemetry.host import uptime_words
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.many_jobs import fill
 
@@ -201,14 +201,14 @@ async def test_everybody_who_asks_within_a_second_gets_one_answer(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
-    real = dashboard_answer._made
+    real = snapshot._made
 
     async def counted(parts: Any) -> Any:
         nonlocal made
         made += 1
         return await real(parts)
 
-    monkeypatch.setattr(dashboard_answer, "_made", counted)
+    monkeypatch.setattr(snapshot, "_made", counted)
     async with start() as s:
         answers = await asyncio.gather(*(s.http.get("/dashboard/data", headers=s.operator) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {200}

@@ -7,7 +7,7 @@ MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOM
 
 
 def test_no_script_makes_markup_from_text_and_no_page_holds_scripts_or_styles() -> None:
-    static = files("imgsvc.http").joinpath("static")
+    static = files("imgsvc.http.dashboard").joinpath("static")
     shown = {file.name: file.read_text() for file in static.iterdir()}
     assert [name for name, text in shown.items() if name.endswith(".js") and MARKUP.search(text)] == []
     pages = {name: text for name, text in shown.items() if name.endswith(".html")}

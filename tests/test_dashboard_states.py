@@ -11,7 +11,7 @@ from axe_playwright_python.base import AxeResults
 from playwright.async_api import Page, expect
 
 from fixtures import make
-from imgsvc.http.dashboard_data import DashboardData
+from imgsvc.http.dashboard.models import DashboardData
 from tests.browser import IN_BROWSER
 from tests.dashboard import TOKEN, changed, drop, emptied, failure, refreshed, refreshed_until, signed_in, troubled
 from tests.server_process import ServerProcess

@@ -4,8 +4,8 @@ import aiosqlite
 import anyio
 import pytest
 
-from imgsvc.jobs import database
-from imgsvc.jobs.changes import execute
+from imgsvc.jobs.table import database
+from imgsvc.jobs.table.transactions import execute
 from tests.conftest import Starter
 from tests.support.speed import seconds
 

@@ -17,7 +17,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings
-from imgsvc.commands.doctor import (
+from imgsvc.cli.doctor import (
     CHECKS,
     Check,
     conflicts,
@@ -27,11 +27,11 @@ from imgsvc.commands.doctor import (
     instances,
     libraries,
     limits,
-    pixels,
-    secret_files,
+    pillow,
+    secrets,
 )
-from imgsvc.commands.doctor.finding import Finding, well, wrong
-from imgsvc.jobs.database import MIGRATIONS
+from imgsvc.cli.doctor.finding import Finding, well, wrong
+from imgsvc.jobs.table.database import MIGRATIONS
 from imgsvc.testing import settings_in
 from tests.conftest import service
 from tests.server_process import ServerProcess
@@ -92,10 +92,10 @@ def test_running_service_is_asked_and_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_address_where_nobody_listens(tmp_path: Path) -> None:
-    from imgsvc.commands.doctor import reach
+    from imgsvc.cli.doctor import service
 
     settings = settings_in(tmp_path, service={"public_url": "http://127.0.0.1:1"})
-    assert worst(reach.public_url, settings).startswith("wrong: http://127.0.0.1:1 does not answer: ")
+    assert worst(service.public_url, settings).startswith("wrong: http://127.0.0.1:1 does not answer: ")
 
 
 def test_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
 
 class TestPixels:
     def test_built_for_this_processor(self) -> None:
-        assert worst(pixels.codecs, Settings()) == "well"
-        assert "pillow-simd" in found(pixels.pillow, Settings())[0].said
+        assert worst(pillow.codecs, Settings()) == "well"
+        assert "pillow-simd" in found(pillow.pillow, Settings())[0].said
 
     @pytest.mark.parametrize(
         ("script", "said"),
@@ -138,19 +138,19 @@ class TestPixels:
     )
     def test_resizing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str) -> None:
         (tmp_path / "resizing.py").write_text(script)
-        monkeypatch.setattr(pixels, "RESIZING", tmp_path / "resizing.py")
-        assert re.match(said, worst(pixels.pillow, Settings()))
+        monkeypatch.setattr(pillow, "RESIZING", tmp_path / "resizing.py")
+        assert re.match(said, worst(pillow.pillow, Settings()))
 
     def test_plain_pillow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("PIL.__version__", "12.1.1")
-        assert worst(pixels.pillow, Settings()).startswith("warning: this is Pillow 12.1.1 and not pillow-simd")
+        assert worst(pillow.pillow, Settings()).startswith("warning: this is Pillow 12.1.1 and not pillow-simd")
 
     def test_codec_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_animation(form: str, **_options: object) -> Any:
             raise OSError(f"encoder {form} not available")
 
-        monkeypatch.setattr(pixels, "_round_trip", no_animation)
-        assert worst(pixels.codecs, Settings()).startswith("wrong: JPEG: encoder JPEG not available")
+        monkeypatch.setattr(pillow, "_round_trip", no_animation)
+        assert worst(pillow.codecs, Settings()).startswith("wrong: JPEG: encoder JPEG not available")
 
 
 class TestLibraries:
@@ -260,12 +260,12 @@ class TestSecrets:
     @pytest.mark.parametrize("secret", ["x" * 40, "changeme" * 5, "ab12" * 9, "my-application-Secret-key-of-2026-!"])
     def test_made_up(self, data: Path, secret: str) -> None:
         settings = settings_in(data, auth={"jwt_secret_key": secret})
-        assert worst(secret_files.secrets, settings).startswith("wrong: JWT_SECRET_KEY looks made up")
-        assert secret not in worst(secret_files.secrets, settings)
+        assert worst(secrets.secrets, settings).startswith("wrong: JWT_SECRET_KEY looks made up")
+        assert secret not in worst(secrets.secrets, settings)
 
     def test_one_for_two(self, data: Path) -> None:
         settings = settings_in(data, auth={"jwt_secret_key": RANDOM}, operator={"token": RANDOM})
-        assert worst(secret_files.secrets, settings).startswith("wrong: OPERATOR_TOKEN is the same as JWT_SECRET_KEY")
+        assert worst(secrets.secrets, settings).startswith("wrong: OPERATOR_TOKEN is the same as JWT_SECRET_KEY")
 
     @pytest.mark.parametrize(
         ("name", "mode", "said"),
@@ -281,7 +281,7 @@ class TestSecrets:
         if name != ".":
             (data / name).write_text(RANDOM)
         (data / name).chmod(mode)
-        assert worst(secret_files.secrets, settings_in(data)).startswith(said)
+        assert worst(secrets.secrets, settings_in(data)).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imgsvc import Settings
-from imgsvc.commands.doctor import Check, conflicts, secret_files, servers
+from imgsvc.cli.doctor import Check, conflicts, dependencies, secrets
 from imgsvc.testing import settings_in
 from tests.issuer import KeyServer, http, jwk, key, key_server, pem
 from tests.redis_server import RedisServer
@@ -27,7 +27,7 @@ async def asked(check: Check, settings: Settings) -> str:
 
 class TestObjectStorage:
     def said(self, s3: S3Server, folder: Path, bucket: str, **more: Any) -> str:
-        said = worst(servers.object_storage, settings_in(folder, s3=s3.settings(bucket, **more)))
+        said = worst(dependencies.object_storage, settings_in(folder, s3=s3.settings(bucket, **more)))
         assert SECRET not in said
         return said
 
@@ -49,19 +49,19 @@ class TestObjectStorage:
         assert "can't be reached" in away and "→ see that AWS_ENDPOINT_URL leads to it" in away
 
     def test_none(self, tmp_path: Path) -> None:
-        assert worst(servers.object_storage, settings_in(tmp_path)) == "well"
+        assert worst(dependencies.object_storage, settings_in(tmp_path)) == "well"
 
 
 class TestRedis:
     def said(self, folder: Path, url: str) -> str:
-        said = worst(servers.redis, settings_in(folder, redis={"url": url}))
+        said = worst(dependencies.redis, settings_in(folder, redis={"url": url}))
         assert PASSWORD not in said
         return said
 
     def test_works_and_nothing_is_left_behind(self, tmp_path: Path) -> None:
         with RedisServer("--requirepass", PASSWORD) as server:
             url = server.url.replace("unix://", f"unix://:{PASSWORD}@")
-            (finding,) = found(servers.redis, settings_in(tmp_path, redis={"url": url}))
+            (finding,) = found(dependencies.redis, settings_in(tmp_path, redis={"url": url}))
             assert finding.status == "well" and finding.said.startswith(f"{server.url} counts; version ")
             with server.client(password=PASSWORD) as client:
                 assert client.dbsize() == 0
@@ -97,21 +97,21 @@ class TestAuthorization:
             server.answer = http(b"", status)
             port = address(server).rpartition(":")[2]
             url = f"http://someone:{PASSWORD}@127.0.0.1:{port}"
-            told = await asked(servers.authorization, self.settings(tmp_path, url))
+            told = await asked(dependencies.authorization, self.settings(tmp_path, url))
         assert told.startswith(said.replace("PORT", port)) and PASSWORD not in told
 
     async def test_away_or_silent(self, tmp_path: Path) -> None:
-        away = await asked(servers.authorization, self.settings(tmp_path, NOBODY))
+        away = await asked(dependencies.authorization, self.settings(tmp_path, NOBODY))
         assert away.startswith(f"wrong: {NOBODY} does not answer: ") and away.endswith("uploads are refused (503)")
         async with key_server() as server:
             server.holding = asyncio.Event()
             settings = self.settings(tmp_path, address(server), api_timeout=0.2, fail_open=True)
-            silent = await asked(servers.authorization, settings)
+            silent = await asked(dependencies.authorization, settings)
             server.holding.set()
         assert "does not answer within 0.2 seconds" in silent and silent.endswith("with a token may do everything")
 
     async def test_nobody_is_asked(self, tmp_path: Path) -> None:
-        assert await asked(servers.authorization, settings_in(tmp_path, auth={"api_url": NOBODY})) == "well"
+        assert await asked(dependencies.authorization, settings_in(tmp_path, auth={"api_url": NOBODY})) == "well"
 
 
 def address(server: KeyServer) -> str:
@@ -125,22 +125,22 @@ class TestTokenKeys:
     async def test_key_set(self, tmp_path: Path) -> None:
         async with key_server(FIRST, jwk(key("RS256"))) as server:
             settings = self.settings(tmp_path, jwks_url=server.url)
-            (finding,) = await asyncio.to_thread(found, servers.token_keys, settings)
+            (finding,) = await asyncio.to_thread(found, dependencies.token_keys, settings)
             assert finding.said == f"{server.url} holds 1 key for ES256"
             server.publish(key("RS256"))
-            told = await asked(servers.token_keys, settings)
+            told = await asked(dependencies.token_keys, settings)
             assert told.endswith("holds no key for ES256 → set JWT_ALGORITHM to what the issuer signs with")
             server.answer = http(b"<h1>Sign in</h1>")
-            assert "the answer is not a key set → see that" in await asked(servers.token_keys, settings)
+            assert "the answer is not a key set → see that" in await asked(dependencies.token_keys, settings)
             server.answer = http(b"", "404 Not Found")
-            assert "the issuer answered 404 → see that" in await asked(servers.token_keys, settings)
+            assert "the issuer answered 404 → see that" in await asked(dependencies.token_keys, settings)
 
     def test_file(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"
         settings = self.settings(tmp_path, jwt_public_key=str(file))
-        assert "can't be read: No such file" in worst(servers.token_keys, settings)
+        assert "can't be read: No such file" in worst(dependencies.token_keys, settings)
         file.write_bytes(pem(FIRST))
-        assert worst(servers.token_keys, settings) == "well"
+        assert worst(dependencies.token_keys, settings) == "well"
 
     async def test_what_is_logged_stays_out_of_the_report(self, tmp_path: Path) -> None:
         """A key that is passed over is worth a line, but not one that breaks the JSON."""
@@ -190,4 +190,4 @@ def test_key_of_signed_urls_that_others_can_read(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (tmp_path / "url_key").write_text("x" * 64)
     (tmp_path / "url_key").chmod(0o644)
-    assert "url_key can be read by others" in worst(secret_files.secrets, settings_in(tmp_path))
+    assert "url_key can be read by others" in worst(secrets.secrets, settings_in(tmp_path))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
-from imgsvc.app import ROUTES
-from imgsvc.http.codes import CODES
+from imgsvc.http.wire.error_codes import CODES
+from imgsvc.service.app import ROUTES
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 ENDPOINTS = (REFERENCE / "endpoints.md").read_text()

@@ -14,8 +14,8 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 import imgsvc
-from imgsvc.access.attempts import Attempts
-from imgsvc.http.codes import CODES
+from imgsvc.access.login_throttle import Attempts
+from imgsvc.http.wire.error_codes import CODES
 from tests.conftest import Service, Starter
 
 SOURCE = Path(imgsvc.__file__).parent
@@ -185,7 +185,7 @@ async def test_type_of_a_problem_leads_to_its_page(start: Starter) -> None:
 
 def test_every_code_of_the_source_is_explained_and_every_explained_one_is_used() -> None:
     raised: set[str] = set()
-    for file in (*SOURCE.glob("http/*.py"), *SOURCE.glob("jobs/*.py"), SOURCE / "imaging" / "errors.py"):
+    for file in (*SOURCE.glob("http/**/*.py"), *SOURCE.glob("jobs/**/*.py"), SOURCE / "imaging" / "errors.py"):
         for match in RAISED.finditer(file.read_text()):
             groups = {name: text for name, text in match.groupdict().items() if text}
             status = groups.pop("status", None)

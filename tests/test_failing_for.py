@@ -5,7 +5,7 @@ import asyncio
 import anyio
 import pytest
 
-from imgsvc.commands import CommandFailed, failing_for
+from imgsvc.cli.errors import CommandFailed, failing_for
 
 
 async def in_task_groups(depth: int, *errors: Exception) -> None:

@@ -15,11 +15,11 @@ import pytest
 
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
-from imgsvc.app import Doubles, create_app
 from imgsvc.jobs import trees
+from imgsvc.jobs.lanes.process import Outcome, Rendered, Task
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.trees import empty_tree, remove_tree
-from imgsvc.jobs.workers import Outcome, Rendered, Task
+from imgsvc.service.app import Doubles, create_app
 from tests.conftest import service
 from tests.support.speed import seconds
 

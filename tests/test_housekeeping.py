@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc.jobs import housekeeping
-from imgsvc.jobs.database import Readers
-from imgsvc.jobs.model import as_text, now
+from imgsvc.jobs.table.database import Readers
+from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import seconds
 from tests.upkeep import carried_out

@@ -13,11 +13,14 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("code", "spared"),
     [
-        ("import imgsvc.cli", "structlog httpx pydantic rich pygments starlette"),
-        ("import imgsvc.commands.running", "rich pygments prometheus_client starlette psutil"),
-        ("import imgsvc.data_folder", "prometheus_client psutil httpx starlette"),
-        ("import imgsvc.cli\nwith imgsvc.cli.without('rich'): import imgsvc.server", "rich pygments httpx redis PIL"),
-        ("import imgsvc.jobs.worker_process", "structlog httpx starlette rich"),
+        ("import imgsvc.cli.main", "structlog httpx pydantic rich pygments starlette"),
+        ("import imgsvc.cli.service_client", "rich pygments prometheus_client starlette psutil"),
+        ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
+        (
+            "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",
+            "rich pygments httpx redis PIL",
+        ),
+        ("import imgsvc.jobs.lanes.worker", "structlog httpx starlette rich"),
     ],
 )
 def test_spared(code: str, spared: str) -> None:
@@ -28,6 +31,6 @@ def test_spared(code: str, spared: str) -> None:
 
 
 def test_what_was_spared_can_still_be_imported() -> None:
-    script = "import imgsvc.commands.running, rich.console, pygments, click, httpx; httpx.Client"
+    script = "import imgsvc.cli.service_client, rich.console, pygments, click, httpx; httpx.Client"
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=environ, check=True, timeout=60)

@@ -13,10 +13,10 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings, testing
-from imgsvc.commands.adopt import words
+from imgsvc.cli.adopt import words
 from imgsvc.jobs import run
 from imgsvc.jobs.instance import InstanceMismatch, identify, places_of
-from imgsvc.upkeep.adopt import adopt
+from imgsvc.maintenance.adopt import adopt
 from tests.conftest import WAIT_SECONDS, Service, service
 from tests.server_process import ROOT
 from tests.support import processes

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from imgsvc.jobs.database import MIGRATIONS
-from imgsvc.jobs.model import Job
-from imgsvc.jobs.sql import script
+from imgsvc.jobs.table.database import MIGRATIONS
+from imgsvc.jobs.table.model import Job
+from imgsvc.jobs.table.sql import migration
 from tests.many_jobs import fill
 
 RENAMED = {
@@ -39,7 +39,7 @@ def test_row_of_the_first_schema(tmp_path: Path) -> None:
     (now,) = rows(tmp_path / "imgsvc.db")
     with closing(sqlite3.connect(":memory:")) as db:
         db.row_factory = sqlite3.Row
-        db.executescript(script(MIGRATIONS[0]))
+        db.executescript(migration(MIGRATIONS[0]))
         columns = [row["name"] for row in db.execute("PRAGMA table_info(processing_jobs)")]
         values = [now[name] for name in columns]
         db.execute(f"INSERT INTO processing_jobs VALUES ({', '.join('?' * len(values))})", values)

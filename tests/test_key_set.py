@@ -14,9 +14,9 @@ import pytest
 from joserfc.jwk import ECKey, OctKey
 from structlog.testing import capture_logs
 
-from imgsvc.access import key_set
-from imgsvc.access.key_set import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, KeySet
-from imgsvc.access.keys import KeysUnavailable
+from imgsvc.access import jwks
+from imgsvc.access.jwk import KeysUnavailable
+from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, KeySet
 from imgsvc.access.tokens import TokenInvalid, Tokens
 from tests import issuer
 from tests.issuer import ALGORITHMS, KeyServer, http, jwk, key, key_server
@@ -252,7 +252,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_a_slow_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_set, "FETCH_SECONDS", 1)
+    monkeypatch.setattr(jwks, "FETCH_SECONDS", 1)
     async with key_server(FIRST) as server, checked_by(server, Clock()) as tokens:
         server.holding = asyncio.Event()
         with anyio.fail_after(PATIENCE):

@@ -22,7 +22,7 @@ from tests.support.forking import ForkServer
 from tests.support.preload import Action, Call, Fault
 
 pytestmark = pytest.mark.process
-CASES = 8  # each call, a few of which are taken here, has its turn in ./run torture kill-at
+CASES = 12  # each call, a few of which are taken here, has its turn in ./run torture kill-at
 AT_ONCE = 4
 SEED = os.environ.get("KILL_AT_SEED", "1")
 MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anything

@@ -17,10 +17,10 @@ TIMES = 7
 SCRIPT = """
 import asyncio, json, os, statistics, subprocess, sys, time
 import uvloop
-from imgsvc.jobs.worker import Launcher, Worker
+from imgsvc.jobs.lanes.worker_handle import Launcher, Worker
 
 WINDOW = 0.05  # seconds after each start, so that all three are disturbed alike
-COMMAND = [sys.executable, "-P", "-m", "imgsvc.jobs.worker_process", str(os.getpid()), "0"]
+COMMAND = [sys.executable, "-P", "-m", "imgsvc.jobs.lanes.worker", str(os.getpid()), "0"]
 
 async def longest_stop(until):
     worst, before = 0.0, time.perf_counter()

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.app import ROUTES, Doubles, create_app
-from imgsvc.http.measured import METHODS
+from imgsvc.http.wire.metrics_middleware import METHODS
+from imgsvc.jobs.lanes.process import Outcome, Rendered, Task, VariantMade
 from imgsvc.jobs.retry import MAX_STARTS
-from imgsvc.jobs.sql import QUERIES
-from imgsvc.jobs.workers import Outcome, Rendered, Task, VariantMade
+from imgsvc.jobs.table.sql import QUERIES
+from imgsvc.service.app import ROUTES, Doubles, create_app
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 from tests.traffic import IDS, TINY, Told, broken_off, moments, moved, told, value

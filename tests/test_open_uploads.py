@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fixtures import make
-from imgsvc.http.pace import Pace, Stalled
+from imgsvc.http.wire.body_rate import Pace, Stalled
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 

@@ -11,9 +11,9 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from imgsvc import Settings
-from imgsvc.app import ROUTES
-from imgsvc.http.codes import CODES, JOB_CODES
-from imgsvc.http.openapi import build
+from imgsvc.http.openapi.document import build
+from imgsvc.http.wire.error_codes import CODES, JOB_CODES
+from imgsvc.service.app import ROUTES
 from tests.conftest import Starter
 
 Json = dict[str, Any]

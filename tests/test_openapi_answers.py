@@ -3,8 +3,8 @@
 import anyio
 
 from fixtures import make
-from imgsvc.app import ROUTES
-from imgsvc.http.openapi import build
+from imgsvc.http.openapi.document import build
+from imgsvc.service.app import ROUTES
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.test_openapi import Json, operations, validator
 

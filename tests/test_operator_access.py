@@ -13,9 +13,9 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from fixtures import make
-from imgsvc.access.attempts import BURST, SLOW_SECONDS, Attempts
-from imgsvc.access.operators import operator_token
-from imgsvc.http.gate import COOKIE
+from imgsvc.access.login_throttle import BURST, SLOW_SECONDS, Attempts
+from imgsvc.access.operator_auth import operator_token
+from imgsvc.http.operator.auth import COOKIE
 from tests.conftest import Service, Starter, held_service
 from tests.test_every_error import whole
 

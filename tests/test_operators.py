@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.access.attempts import BURST, EVERY_SECONDS, MAX_ADDRESSES, Attempts
-from imgsvc.access.operators import CODE_SECONDS, MAX_SESSIONS, Operators, login_code
+from imgsvc.access.login_throttle import BURST, EVERY_SECONDS, MAX_ADDRESSES, Attempts
+from imgsvc.access.operator_auth import CODE_SECONDS, MAX_SESSIONS, Operators, login_code
 
 TOKEN, RUN = "t" * 40, "r" * 32
 OTHER = "u" * 40

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fixtures import make
-from imgsvc.http.json_body import json_body
-from imgsvc.http.openapi import build
-from imgsvc.http.operations import Content, operation
-from imgsvc.http.parameters import Query, parsed
+from imgsvc.http.openapi.document import build
+from imgsvc.http.openapi.operations import Content, operation
+from imgsvc.http.wire.json_body import json_body
+from imgsvc.http.wire.validation import Query, parsed
 from tests.conftest import Service, Starter
 
 TINY = make.jpeg(64, 48)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from fixtures import make
-from imgsvc.access.operators import TOKEN_FILE
+from imgsvc.access.operator_auth import TOKEN_FILE
 from tests.server_process import ROOT, ServerProcess
 from tests.support.processes import run
 

@@ -49,7 +49,7 @@ def test_process_of_the_same_user_can_not_read_or_trace_the_service(tmp_path: Pa
     """Both as `nobody`; that user can't read the interpreter's folder here, so it is imported before."""
     tmp_path.chmod(0o777)
     service = (
-        "import re, sys, os; from imgsvc.process_privacy import deny_tracing, keep_only\n"
+        "import re, sys, os; from imgsvc.service.process_privacy import deny_tracing, keep_only\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "if sys.argv[1] == 'private': keep_only(re.compile('PATH')); deny_tracing()\n"
         "else: import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # setuid made it not dumpable

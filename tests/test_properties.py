@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fixtures import make
-from imgsvc.http.fields import BUCKET, BUCKET_SEGMENT, METADATA, METADATA_BYTES, field_value
-from imgsvc.http.problems import Problem
+from imgsvc.http.wire.problems import Problem
+from imgsvc.http.wire.upload_fields import BUCKET, BUCKET_SEGMENT, METADATA, METADATA_BYTES, field_value
 from tests.conftest import Service, held_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from fixtures import make
-from imgsvc.http.unread import DRAIN_BYTES, QUEUED
+from imgsvc.http.wire.drain import DRAIN_BYTES, QUEUED
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 

@@ -13,9 +13,9 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from imgsvc.access import redis_line
-from imgsvc.access.redis_mirror import RedisMirror, Reservation
-from imgsvc.jobs.quota import Quota, RateLimited
+from imgsvc.intake import redis_connection
+from imgsvc.intake.redis_limit import RedisMirror, Reservation
+from imgsvc.jobs.table.quota import Quota, RateLimited
 from imgsvc.settings import SettingsError
 from tests.redis_server import RedisServer
 from tests.support.speed import seconds
@@ -40,7 +40,7 @@ async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisMi
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who waits for many tries."""
     for name, value in (("FIRST_DELAY", 0.01), ("LONGEST_DELAY", 0.05), ("CONNECT_SECONDS", 0.2)):
-        monkeypatch.setattr(redis_line, name, value)
+        monkeypatch.setattr(redis_connection, name, value)
 
 
 async def until(true: Callable[[], Any]) -> None:
@@ -198,8 +198,10 @@ async def test_cancelled_reservation_takes_no_place() -> None:
     with RedisServer() as server:
         async with running(server.url) as mirror:
             server.pause()
-            several = [asyncio.create_task(reserved(mirror)) for _ in range(3 * redis_line.CONNECTIONS)]  # some wait
-            await until(lambda: len(mirror.line._under_way) == redis_line.CONNECTIONS)
+            several = [
+                asyncio.create_task(reserved(mirror)) for _ in range(3 * redis_connection.CONNECTIONS)
+            ]  # some wait
+            await until(lambda: len(mirror.line._under_way) == redis_connection.CONNECTIONS)
             for task in several:
                 task.cancel()
             await asyncio.wait(several)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from imgsvc.access.redis_mirror import EPOCH, GIVE_BACK, MICROSECOND, TAKE_PLACE, RedisMirror
+from imgsvc.intake.redis_limit import EPOCH, GIVE_BACK, MICROSECOND, TAKE_PLACE, RedisMirror
 from tests.redis_server import RedisServer
 
 WINDOW = timedelta(hours=1)

@@ -10,9 +10,9 @@ import pytest_asyncio
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-import imgsvc.refusals as of_audit
+import imgsvc.jobs.denials as of_audit
 from fixtures import make
-from imgsvc.jobs.model import now
+from imgsvc.jobs.table.model import now
 from tests.conftest import Service, Starter, held_service
 from tests.refusals import (
     ALLOWED,

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
-from imgsvc.access.authorization_api import MAX_ANSWER_BYTES
-from imgsvc.access.breaker import Breaker
+from imgsvc.access.authorization_client import MAX_ANSWER_BYTES
+from imgsvc.access.circuit_breaker import Breaker
 from imgsvc.access.permissions import Unavailable
-from imgsvc.access.remote import RETRY_SECONDS, RemoteAuthorization
+from imgsvc.access.remote_permissions import RETRY_SECONDS, RemoteAuthorization
 from imgsvc.settings import Auth
 from tests import authorization_server as says
 from tests.authorization_server import Act, AuthorizationServer, answering, authorization_server

@@ -14,13 +14,13 @@ import pytest
 from fixtures import hostile, make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
-from imgsvc.app import Doubles, create_app
 from imgsvc.imaging.limits import probe, render_bytes
 from imgsvc.imaging.recipe import Recipe
-from imgsvc.jobs.model import Job
+from imgsvc.jobs.lanes.process import Outcome, ProcessLane, Rendered, Task
 from imgsvc.jobs.queue import RESERVE_EXTRA, Memory
 from imgsvc.jobs.retry import Failure
-from imgsvc.jobs.workers import Outcome, ProcessLane, Rendered, Task
+from imgsvc.jobs.table.model import Job
+from imgsvc.service.app import Doubles, create_app
 from imgsvc.testing import InlineLane
 from tests.conftest import Starter
 from tests.support.speed import seconds

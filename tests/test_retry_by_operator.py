@@ -15,7 +15,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.jobs.model import as_text, now
+from imgsvc.jobs.table.model import as_text, now
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import WAIT_SECONDS, Service, service

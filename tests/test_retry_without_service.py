@@ -8,8 +8,8 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings, testing
-from imgsvc.commands import CommandFailed
-from imgsvc.commands.jobs import jobs_of
+from imgsvc.cli.errors import CommandFailed
+from imgsvc.cli.jobs import jobs_of
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import Service

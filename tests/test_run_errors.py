@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from imgsvc import testing
-from imgsvc.http import images
+from imgsvc.http.api import images
 from imgsvc.jobs import run as runs
-from imgsvc.jobs.table import Table
+from imgsvc.jobs.table.job_table import Table
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.support.speed import seconds

@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.access import redis_line
-from imgsvc.access.redis_mirror import RedisMirror
-from imgsvc.jobs.model import as_text, now
+from imgsvc.intake import redis_connection
+from imgsvc.intake.redis_limit import RedisMirror
+from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import Service, service
 from tests.redis_server import RedisServer
 from tests.server_process import ServerProcess, until
@@ -269,7 +269,7 @@ async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_pat
 async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_line, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(redis_connection, "FIRST_DELAY", 0.01)
     async with sharing(redis, tmp_path, 40) as s:
         with capture_logs() as logs:
             uploads = [asyncio.create_task(s.upload(TINY)) for _ in range(30)]
@@ -327,7 +327,7 @@ def test_client_is_loaded_only_where_it_is_needed(redis: RedisServer, tmp_path: 
         assert server.upload(TINY).status_code == 202
         assert server.stop() == 0
     loaded = {line.split("|")[-1].strip() for line in server.log.read_text().splitlines() if "import time:" in line}
-    assert "imgsvc.intake" in loaded
+    assert "imgsvc.intake.intake" in loaded
     assert ("redis" in loaded) == configured
     assert redis.url not in server.log.read_text()
 

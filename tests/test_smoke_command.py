@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from imgsvc.access.tokens import Tokens
-from imgsvc.commands.smoke import Smoke, Step
-from imgsvc.commands.smoke.own_token import NoToken, own_token
+from imgsvc.cli.smoke import Smoke, Step
+from imgsvc.cli.smoke.token import NoToken, own_token
 from imgsvc.testing import settings_in
 from tests.authorization_server import SAY_NO, authorization_server
 from tests.s3 import S3Server

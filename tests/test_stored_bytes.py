@@ -11,9 +11,9 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings
-from imgsvc.jobs import stored, table
-from imgsvc.jobs.model import now
-from imgsvc.jobs.writer import DatabaseUnavailable
+from imgsvc.jobs.table import job_table, usage
+from imgsvc.jobs.table.model import now
+from imgsvc.jobs.table.writer import DatabaseUnavailable
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.older_database import back_to_schema
 from tests.traffic import Told, told, told_when
@@ -23,7 +23,7 @@ PICTURES = [make.jpeg(640, 480), make.jpeg(1300, 900, seed=2), make.jpeg(200, 30
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "COUNTING_DELAY_SECONDS", 0)
+    monkeypatch.setattr(job_table, "COUNTING_DELAY_SECONDS", 0)
 
 
 def lying(s: Service) -> dict[str, int]:
@@ -95,8 +95,8 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
             while (hour := s.parts.figures.performance(now() - timedelta(hours=1))).failed == 0:
                 await anyio.sleep(0.01)
     age(s.settings)
-    monkeypatch.setattr(stored, "PAGE", page)
-    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(usage, "PAGE", page)
+    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 0)
     for _ in range(2):
         async with start() as s:
             assert counted(await told_when(s, known)) == lying(s)
@@ -112,9 +112,9 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
     async with start() as s:
         first, second, _ = await upload_all(s)
     age(s.settings)
-    monkeypatch.setattr(stored, "PAGE", 1)
-    monkeypatch.setattr(stored, "KEPT", timedelta(0))  # of the minutes there is one piece
-    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(usage, "PAGE", 1)
+    monkeypatch.setattr(usage, "KEPT", timedelta(0))  # of the minutes there is one piece
+    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 3600)
     async with start() as s:
         with anyio.fail_after(WAIT_SECONDS):
             while await s.sql("SELECT bytes_upto FROM job_counting") != [(1,)]:
@@ -125,7 +125,7 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
         passing = await s.completed(make.jpeg(400, 400, seed=8))
         await delete(s, passing["image_id"])
         assert (await s.sql("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0] == 0, "a snapshot is open"
-    monkeypatch.setattr(table, "COUNTING_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 0)
     async with start() as s:
         assert counted(await told_when(s, known)) == lying(s)
         await delete(s, second)
@@ -156,8 +156,8 @@ async def test_start_reads_the_sums_alone(start: Starter) -> None:
 
 async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
-        table, lost = s.parts.table, iter([True])
-        write = table._write
+        job_table, lost = s.parts.table, iter([True])
+        write = job_table._write
 
         async def losing(change: Any) -> Any:
             answer = await write(change)
@@ -169,7 +169,7 @@ async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, mon
                 raise DatabaseUnavailable("the answer is lost")
             return answer
 
-        monkeypatch.setattr(table, "_write", losing)
+        monkeypatch.setattr(job_table, "_write", losing)
         receipt = await s.completed(PICTURES[0])
         assert next(lost, None) is None
         events = "SELECT count(*) FROM image_upload_events WHERE job_id = ? AND event_type = 'completed'"
@@ -177,9 +177,9 @@ async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, mon
         assert await s.sql(events, receipt["job_id"]) == [(1,)]
         stats = (await s.http.get("/api/v1/health/stats")).json()
         assert (stats["status_breakdown"]["completed"], stats["performance_24h"]["completed_24h"]) == (1, 1)
-        job = await table.job(receipt["job_id"])
+        job = await job_table.job(receipt["job_id"])
         assert job is not None
-        assert not await table.complete(job, {}, {})  # a second end of the same run changes nothing
+        assert not await job_table.complete(job, {}, {})  # a second end of the same run changes nothing
 
 
 async def test_variant_that_is_made_no_more_still_counts(start: Starter) -> None:

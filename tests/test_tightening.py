@@ -14,10 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fixtures import make
-from imgsvc.access.tightening import Tightening
-from imgsvc.allowance import Allowance
+from imgsvc.access.token_limits import Tightening
 from imgsvc.imaging.recipe import Recipe, Variant
-from imgsvc.jobs.quota import Quota
+from imgsvc.intake.limits import Allowance
+from imgsvc.jobs.table.quota import Quota
 from tests.conftest import Service, Starter, held_service
 from tests.issuer import by_hmac
 from tests.refusals import RAW, UPLOAD, refused

@@ -9,14 +9,14 @@ import time
 import anyio
 import pytest
 
-from imgsvc.jobs import time_limit
-from imgsvc.jobs.time_limit import TimeLimit
+from imgsvc.jobs.lanes import time_limit
+from imgsvc.jobs.lanes.time_limit import TimeLimit
 from tests.server_process import ROOT, until
 from tests.support.speed import seconds
 
 STOPPED = """
 import anyio, asyncio, os, sys, time
-from imgsvc.jobs.time_limit import TimeLimit
+from imgsvc.jobs.lanes.time_limit import TimeLimit
 
 async def main():
     with TimeLimit(2) as limit:

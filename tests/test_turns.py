@@ -10,14 +10,14 @@ import aiosqlite
 import anyio
 
 from imgsvc import Settings
-from imgsvc.jobs.changes import Blocked
-from imgsvc.jobs.database import Readers, open_for_writing
-from imgsvc.jobs.model import Job, NewJob, QueueName, as_text, now
-from imgsvc.jobs.quota import Quota
+from imgsvc.jobs.counters import Figures
 from imgsvc.jobs.retry import Decision, Failure
-from imgsvc.jobs.table import Table
-from imgsvc.jobs.writer import Writer
-from imgsvc.telemetry.figures import Figures
+from imgsvc.jobs.table.database import Readers, open_for_writing
+from imgsvc.jobs.table.job_table import Table
+from imgsvc.jobs.table.model import Job, NewJob, QueueName, as_text, now
+from imgsvc.jobs.table.quota import Quota
+from imgsvc.jobs.table.transactions import Blocked
+from imgsvc.jobs.table.writer import Writer
 
 GIGABYTE = 1 << 30
 

@@ -16,12 +16,12 @@ from fixtures import make
 from imgsvc import Settings, testing
 from imgsvc.jobs import housekeeping
 from imgsvc.jobs.lock import DataFolderInUse
-from imgsvc.jobs.model import now
+from imgsvc.jobs.table.model import now
+from imgsvc.maintenance.backup.folder import BackupFolder, Manifest
+from imgsvc.maintenance.backup.restore import restore
+from imgsvc.maintenance.progress import Progress, UpkeepFailed
 from imgsvc.storage.base import Storage
 from imgsvc.storage.local import LocalStorage
-from imgsvc.upkeep.backup_folder import BackupFolder, Manifest
-from imgsvc.upkeep.progress import Progress, UpkeepFailed
-from imgsvc.upkeep.restore import restore
 from tests.conftest import WAIT_SECONDS, Service
 from tests.other_storage import Other
 from tests.support.older_database import back_to_schema

@@ -10,9 +10,9 @@ import anyio.to_thread
 import pytest
 
 from fixtures import make
+from imgsvc.maintenance import migrate
 from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
-from imgsvc.upkeep import migrate
 from tests.conftest import WAIT_SECONDS, Service
 from tests.other_storage import Other
 from tests.upkeep import SIZES, begin, carried_out, ended, files, found, keeping, key, task, variants

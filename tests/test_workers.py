@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
-from imgsvc.app import Doubles, create_app
 from imgsvc.imaging.recipe import Recipe, Variant
-from imgsvc.jobs import workers
+from imgsvc.jobs.lanes import process
+from imgsvc.jobs.lanes.messages import Answer
+from imgsvc.jobs.lanes.process import EndReason, Outcome, ProcessLane, Rendered, Task
 from imgsvc.jobs.retry import Failure
-from imgsvc.jobs.worker_messages import Answer
-from imgsvc.jobs.workers import EndReason, Outcome, ProcessLane, Rendered, Task
+from imgsvc.service.app import Doubles, create_app
 from tests.conftest import with_workers
 from tests.server_process import is_running
 from tests.support.speed import seconds
@@ -68,7 +68,7 @@ def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     folder.mkdir()
 
     def install(lines: str) -> None:
-        guard = "import sys\nif 'imgsvc.jobs.worker_process' in sys.orig_argv:\n"
+        guard = "import sys\nif 'imgsvc.jobs.lanes.worker' in sys.orig_argv:\n"
         (folder / "sitecustomize.py").write_text(guard + textwrap.indent(textwrap.dedent(lines), "    "))
         monkeypatch.syspath_prepend(str(folder))
 
@@ -94,11 +94,11 @@ def answering(line: str) -> str:
 async def test_worker_that_is_late_with_its_hello_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[EndReason] = []
     async with lane(ended) as one:
-        monkeypatch.setattr(workers, "START_SECONDS", 0.02)
+        monkeypatch.setattr(process, "START_SECONDS", 0.02)
         with pytest.raises(OSError, match="not ready within"):
             await one.start()
         assert (one.alive, one.pid, ended) == (False, None, ["time_limit"])
-        monkeypatch.setattr(workers, "START_SECONDS", 60)
+        monkeypatch.setattr(process, "START_SECONDS", 60)
         await one.start()
         outcomes = [await one.run(replace(task, id=f"job.{number}")) for number in range(3)]
         assert all(isinstance(outcome, Rendered) for outcome in outcomes), outcomes

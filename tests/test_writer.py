@@ -7,8 +7,8 @@ import aiosqlite
 import anyio
 import pytest
 
-from imgsvc.jobs.database import SchemaTooNew, open_for_writing
-from imgsvc.jobs.writer import Change, DatabaseUnavailable, Writer
+from imgsvc.jobs.table.database import SchemaTooNew, open_for_writing
+from imgsvc.jobs.table.writer import Change, DatabaseUnavailable, Writer
 
 
 @asynccontextmanager

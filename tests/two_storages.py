@@ -9,13 +9,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from imgsvc.settings import Settings
-from imgsvc.storage.configured import Configured, configured
+from imgsvc.storage.registry import Configured, configured
 from tests.other_storage import Other
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from imgsvc.jobs.workers import Lane
+    from imgsvc.jobs.lanes.process import Lane
 
 lanes: "Sequence[Lane] | None" = None  # in the place of worker processes
 
@@ -25,7 +25,7 @@ def other(settings: Settings) -> Other:
 
 
 def with_other(settings: Settings) -> "Starlette":
-    from imgsvc.app import Doubles, create_app
+    from imgsvc.service.app import Doubles, create_app
 
     return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
 
@@ -36,17 +36,17 @@ def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContex
 
 def main() -> None:
     """Each command loads its own parts and no more, as it does without a second backend."""
-    from imgsvc import cli
+    from imgsvc.cli import main
 
     if sys.argv[1] == "serve":
-        from imgsvc import server
+        from imgsvc.service import server
 
         setattr(server, "create_app", with_other)  # noqa: B010
     else:
-        from imgsvc.commands import upkeep_alone
+        from imgsvc.cli import maintenance_offline
 
-        setattr(upkeep_alone, "configured", both)  # noqa: B010
-    cli.main()
+        setattr(maintenance_offline, "configured", both)  # noqa: B010
+    main.main()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from joserfc.jws import JWSRegistry
 from joserfc.util import json_b64decode
 
 from ..settings import Auth, Settings
-from .keys import FixedKeys, Keys, key_of_file, secrets
+from .jwk import FixedKeys, Keys, key_of_file, secrets
 from .secrets import own_secret
-from .tightening import UNTIGHTENED, Tightening
+from .token_limits import UNTIGHTENED, Tightening
 
 DEFAULT_ORG = "default-org"
 MAX_TOKEN_CHARACTERS = 8192
@@ -169,7 +169,7 @@ class Tokens:
 
 def _public_keys(auth: Auth) -> Keys:
     if auth.jwks_url:
-        from .key_set import KeySet  # with an HTTP client that is not needed otherwise
+        from .jwks import KeySet  # with an HTTP client that is not needed otherwise
 
         return KeySet(auth.jwks_url, auth.jwt_algorithm)
     return FixedKeys([key_of_file(auth.jwt_public_key, auth.jwt_algorithm)])

@@ -13,16 +13,16 @@ import structlog
 
 from ..settings import Settings
 from ..storage.base import Storage, StorageError
-from .hold import Hold
-from .model import Job, as_text, now
+from .deletion_hold import Hold
 from .publish import WITHDRAW_SECONDS, withdraw
-from .quota import Quota
 from .staging_area import KEPT, Staged, StagingArea
-from .table import Table
+from .table.job_table import Table
+from .table.model import Job, as_text, now
+from .table.quota import Quota
 from .trees import empty_tree
 
 if TYPE_CHECKING:
-    from ..data_folder import DataFolder
+    from .data_folder import DataFolder
 
 log = structlog.get_logger()
 

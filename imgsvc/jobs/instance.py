@@ -23,9 +23,9 @@ from ..storage.durable_files import write_file
 from ..storage.instance_marker import mark, marker_of, read_id
 from ..storage.keys import OURS, UUID
 from ..storage.local import files_below
-from .database import Readers
-from .sql import QUERIES
-from .writer import Writer
+from .table.database import Readers
+from .table.sql import QUERIES
+from .table.writer import Writer
 
 log = structlog.get_logger()
 

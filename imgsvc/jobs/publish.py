@@ -9,9 +9,9 @@ import structlog
 
 from ..imaging.recipe import scratch_file
 from ..storage.base import Storage, StorageBusy, StorageError
-from .model import Job
-from .time_limit import TimeLimit
-from .worker_messages import VariantMade
+from .lanes.messages import VariantMade
+from .lanes.time_limit import TimeLimit
+from .table.model import Job
 
 log = structlog.get_logger()
 

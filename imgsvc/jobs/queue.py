@@ -12,13 +12,13 @@ import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from ..storage.base import Storage
-from .endings import Endings
-from .hold import Hold
-from .model import Job, QueueName, now
+from .completions import Endings
+from .deletion_hold import Hold
+from .lanes.process import Lane, Outcome
 from .retry import runs_alone
 from .run import UNEXPECTED, Limits, Made, Run
-from .table import Table
-from .workers import Lane, Outcome
+from .table.job_table import Table
+from .table.model import Job, QueueName, now
 
 log = structlog.get_logger()
 

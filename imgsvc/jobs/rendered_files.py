@@ -17,7 +17,7 @@ from ..imaging.errors import ImageError
 from ..imaging.geometry import fit
 from ..imaging.header import read_header
 from ..imaging.recipe import Recipe, Variant, scratch_file
-from .worker_messages import Rendered, VariantMade
+from .lanes.messages import Rendered, VariantMade
 
 CHUNK = 1 << 20  # bytes
 SMALLEST_CAP = 1 << 16  # bytes that a variant may have, however few pixels it has

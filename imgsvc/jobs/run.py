@@ -17,15 +17,15 @@ import structlog
 
 from ..imaging.error_messages import GENERAL
 from ..storage.base import Storage, StorageBusy, StorageError
-from .hold import Hold
-from .model import Job
+from .deletion_hold import Hold
+from .lanes.process import Lane, Outcome, Rendered, Task
 from .publish import publish, withdraw
 from .rendered_files import Untrue, check_answer, copy_checked
 from .retry import Decision, Failure, decide
-from .table import Table
+from .table.job_table import Table
+from .table.model import Job
+from .table.writer import DatabaseUnavailable
 from .trees import remove_tree
-from .workers import Lane, Outcome, Rendered, Task
-from .writer import DatabaseUnavailable
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from .queue import Queue
-from .table import Table
+from .table.job_table import Table
 
 log = structlog.get_logger()
 

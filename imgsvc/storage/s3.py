@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from ..settings import S3
 from .base import Blob, NotStored, StorageError, Stored
-from .own_loop import OwnLoop, own_loop
+from .loop_thread import OwnLoop, own_loop
 from .s3_errors import as_storage_error, is_missing, is_outside, may_pass
 
 T = TypeVar("T")

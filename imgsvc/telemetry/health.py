@@ -13,10 +13,10 @@ import anyio.to_thread
 import structlog
 from pydantic import BaseModel
 
-from ..access.breaker import Breaker
-from ..jobs.model import now
-from ..jobs.table import Table
-from ..jobs.workers import Lane
+from ..access.circuit_breaker import Breaker
+from ..jobs.lanes.process import Lane
+from ..jobs.table.job_table import Table
+from ..jobs.table.model import now
 from ..storage.base import StorageError
 from .storage_probe import StorageProbe
 

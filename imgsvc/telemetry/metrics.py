@@ -10,11 +10,11 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
-from ..jobs.overview import Waiting
+from ..jobs.lanes.process import EndReason
+from ..jobs.table.reports import Waiting
 from ..jobs.watchdog import JobFault
-from ..jobs.workers import EndReason
 from ..settings import Settings
-from ..storage.measured import Operation, OperationStatus
+from ..storage.instrumented import Operation, OperationStatus
 
 UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
 Child = TypeVar("Child", bound=MetricWrapperBase)

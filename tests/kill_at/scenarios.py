@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 
 from fixtures import make
-from imgsvc.jobs.sql import script
+from imgsvc.jobs.table.sql import migration
 from tests.kill_at.case import Attempt, Scenario, stopped
 from tests.kill_at.site import Service, until
 
 SIZES = ("thumbnail", "medium", "large", "original")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ORPHAN = f"b/processed/large/{UNKNOWN}_large.webp"
-FIRST_RELEASE = ("schema.sql", "schema_2.sql", "schema_3.sql")  # of version 0.1.0
+FIRST_RELEASE = ("001_tables.sql", "002_operator_reads.sql", "003_moving_backends.sql")  # of version 0.1.0
 
 
 @cache
@@ -172,7 +172,7 @@ def _downgrade(path: Path) -> None:
     old = path.with_name("old.db")
     with closing(sqlite3.connect(old, isolation_level=None)) as db:
         for name in FIRST_RELEASE:
-            db.executescript(script(name))
+            db.executescript(migration(name))
         db.execute(f"PRAGMA user_version = {len(FIRST_RELEASE)}")
         db.execute("ATTACH ? AS new", [str(path)])
         for table in ("processing_jobs", "image_upload_events", "upload_rate_limits"):

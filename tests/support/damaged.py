@@ -17,7 +17,7 @@ from pathlib import Path
 from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
 from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
-from imgsvc.jobs.worker_process import _within_ceiling
+from imgsvc.jobs.lanes.worker import _within_ceiling
 from imgsvc.settings import Images
 
 recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])

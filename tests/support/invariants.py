@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from imgsvc.jobs.database import MIGRATIONS
 from imgsvc.jobs.retry import MAX_STARTS
+from imgsvc.jobs.table.database import MIGRATIONS
 
 State = Literal["killed", "stopped", "settled"]
 UNFINISHED = ("pending", "processing", "retrying")

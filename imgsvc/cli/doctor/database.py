@@ -1,0 +1,69 @@
+"""Is the database sound, and of a version that this program knows?"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from ...jobs.lock import holder
+from ...jobs.table.database import MIGRATIONS
+from ...settings import MEGABYTE, Settings
+from .finding import Finding, warning, well, wrong
+
+CHECK_SECONDS = 10.0
+BUSY_SECONDS = 5.0
+STEPS = 10_000  # of SQLite's virtual machine between two looks at the clock
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    path = settings.database.path
+    if not path.is_file():
+        yield well(f"there is no database at {path} yet: it is made at the first start")
+        return
+    alone = holder(settings.data) is None
+    found = list(_examined(path, alone))
+    if alone and holder(settings.data) is not None:  # a service started meanwhile, and wrote
+        found = list(_examined(path, alone=False))
+    yield from found
+
+
+def _examined(path: Path, alone: bool) -> Iterator[Finding]:
+    # Opened as usual, even to be read, SQLite leaves a log and an index beside a database that was closed properly.
+    closed = alone and not path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?{'immutable=1' if closed else 'mode=ro'}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            said = _quick_check(db)
+    except sqlite3.DatabaseError as error:
+        yield wrong(f"{path} can't be read: {error}", "stop the service, and restore a backup")
+        return
+    size = f"{path.stat().st_size / MEGABYTE:,.1f} MB"
+    if version > len(MIGRATIONS):
+        advice = "run the newer program, or restore the backup from before the upgrade"
+        yield wrong(f"its schema has version {version}, and this program knows {len(MIGRATIONS)}", advice)
+    elif version < len(MIGRATIONS):
+        advice = "back it up: an older program can't read it afterwards"
+        yield warning(f"its schema goes from version {version} to {len(MIGRATIONS)} at the next start", advice)
+    if said is None:
+        advice = "stop the service and look in peace: sqlite3 FILE 'PRAGMA quick_check'"
+        yield warning(f"{size}: not looked through within {CHECK_SECONDS:g} seconds, and sound so far", advice)
+    elif said != "ok":
+        yield wrong(f"it is damaged: {said}", "stop the service, keep a copy, and restore a backup")
+    else:
+        yield well(f"sound, {size}, schema version {version}")
+
+
+def _quick_check(db: sqlite3.Connection) -> str | None:
+    """`ok` or the first thing that is wrong; None when the time was not enough."""
+    deadline = time.monotonic() + CHECK_SECONDS
+    db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+    try:
+        return " ".join(str(db.execute("PRAGMA quick_check(1)").fetchone()[0]).split())
+    except sqlite3.OperationalError as error:
+        if "interrupted" in str(error):
+            return None
+        raise
+    finally:
+        db.set_progress_handler(None, 0)

@@ -1,0 +1,199 @@
+"""The servers that the settings name: the object storage, Redis, the authorization server, the issuer of the tokens.
+
+Each is asked with the service's own code, so that it is known to work and not only to be there. What a library only
+one of them needs is imported when that one is set.
+"""
+
+import asyncio
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ...access.authorization_client import CHECK, authorization_client
+from ...access.jwk import key_of_file
+from ...settings import S3, Settings, SettingsError, without_credentials
+from ...storage.base import NotStored, StorageError
+from .finding import Finding, warning, well, wrong
+
+if TYPE_CHECKING:
+    from ...intake.redis_connection import RedisLine
+
+TIMEOUT_SECONDS = 5.0
+PROBE = b"doctor"
+KEEPS_ALL = "noeviction"
+
+
+def object_storage(settings: Settings) -> Iterator[Finding]:
+    """Written, read and removed under a name of its own in `.health`: the running service's probe lies beside it."""
+    s3 = settings.s3
+    if not s3.bucket:
+        yield well("no bucket is set: variants go into the storage folder")
+        return
+    name = f"the bucket {s3.bucket} at {s3.endpoint_url or f'S3 in {s3.region}'}"
+    try:
+        asyncio.run(_write_read_remove(s3))
+    except StorageError as error:
+        said = error.plain or str(error)
+        yield wrong(f"{name}: {said}", _storage_advice().get(said, "see the section [s3] of the settings"))
+    else:
+        yield well(f"{name}: written, read and removed")
+
+
+async def _seen(line: "RedisLine") -> dict[str, Any]:
+    """Raises RedisAway."""
+    try:
+        return await line.look()
+    finally:
+        await line.close()
+
+
+def redis(settings: Settings) -> Iterator[Finding]:
+    if not settings.redis.url:
+        yield well("none is set: the rate limit is this instance's own")
+        return
+    from ...intake.redis_connection import RedisAway
+    from ...intake.redis_limit import RedisMirror
+
+    name = without_credentials(settings.redis.url.get_secret_value())
+    try:
+        info = asyncio.run(_seen(RedisMirror.of(settings).line))
+    except SettingsError as error:
+        yield wrong(str(error), "correct REDIS_URL")
+        return
+    except RedisAway as error:
+        advice = "see that it runs, that REDIS_URL leads to it from here, and that the password is right"
+        yield wrong(f"{name} can't be used: {error}", f"{advice}; until then each instance counts for itself")
+        return
+    yield well(f"{name} counts; version {info.get('redis_version', 'unknown')}")
+    policy = info.get("maxmemory_policy", KEEPS_ALL)
+    if policy != KEEPS_ALL and info.get("maxmemory"):
+        yield warning(f"its maxmemory-policy is {policy}: full, it forgets who uploaded how much", f"set {KEEPS_ALL}")
+
+
+def authorization(settings: Settings) -> Iterator[Finding]:
+    """A GET, where the service sends a POST: it asks about nobody, and a server that is there refuses it in words."""
+    auth = settings.auth
+    if auth.permissions != "remote":
+        yield well(f"no server is asked: permissions = {auth.permissions}")
+        return
+    name = without_credentials(auth.api_url)
+    seconds = min(auth.api_timeout, TIMEOUT_SECONDS)
+    try:
+        status = asyncio.run(_status(f"{auth.api_url}{CHECK}", seconds))
+    except TimeoutError:
+        yield wrong(f"{name} does not answer within {seconds:g} seconds", _away(settings))
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        said = without_credentials(str(error)) or type(error).__name__
+        yield wrong(f"{name} does not answer: {said}", _away(settings))
+    else:
+        yield _answered(name, status)
+
+
+def token_keys(settings: Settings) -> Iterator[Finding]:
+    """With what tokens are checked."""
+    auth = settings.auth
+    if auth.own_keys:
+        yield well(f"tokens are signed with a secret of our own, by {auth.jwt_algorithm}")
+    elif auth.jwks_url:
+        yield from asyncio.run(_key_set(auth.jwks_url, auth.jwt_algorithm))
+    else:
+        try:
+            key_of_file(auth.jwt_public_key, auth.jwt_algorithm)
+        except SettingsError as error:
+            yield wrong(str(error), "the service does not start like this")
+        else:
+            yield well(f"{auth.jwt_public_key} holds a public key for {auth.jwt_algorithm}")
+
+
+async def _write_read_remove(settings: S3) -> None:
+    """Raises StorageError, also where what is gone is not said to be: that takes the right to list the bucket."""
+    from ...storage.s3 import HEALTH, s3_storage
+
+    soon = {
+        "connect_timeout_seconds": min(settings.connect_timeout_seconds, TIMEOUT_SECONDS),
+        "read_timeout_seconds": min(settings.read_timeout_seconds, TIMEOUT_SECONDS),
+    }
+    bucket = f"{HEALTH}/doctor-{secrets.token_hex(8)}"
+    with tempfile.NamedTemporaryFile(prefix="imgsvc-doctor-") as file:
+        file.write(PROBE)
+        file.flush()
+        async with s3_storage(settings.model_copy(update=soon)) as storage:
+            await storage.put(bucket, "probe", Path(file.name))
+            try:
+                blob = await storage.read(bucket, "probe", 0, len(PROBE))
+            finally:
+                await storage.remove(bucket, "probe")
+            if blob.first != PROBE:
+                raise StorageError("another content", "What was read is not what was written.")
+            try:
+                await storage.read(bucket, "probe", 0, len(PROBE))
+            except NotStored:
+                return
+            raise StorageError("still there", "What was removed can still be read.")
+
+
+def _storage_advice() -> Mapping[str, str]:
+    from ...storage.s3_errors import PLAIN
+
+    rights = "grant s3:PutObject, s3:GetObject and s3:DeleteObject on its objects, and s3:ListBucket on the bucket"
+    advice = {
+        "NoSuchBucket": "make it, or correct AWS_S3_BUCKET_NAME",
+        "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
+        "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY",
+        "AccessDenied": rights,
+        "ExpiredToken": "renew AWS_SESSION_TOKEN and its keys, or use a role that renews them",
+        "RequestTimeTooSkewed": "set the clock by NTP",
+        "PermanentRedirect": "correct AWS_REGION",
+    }
+    unreachable = "see that AWS_ENDPOINT_URL leads to it from here, and that no firewall is between"
+    return {
+        **{PLAIN[code]: text for code, text in advice.items()},
+        "The object storage does not answer in time.": unreachable,
+        "The object storage can't be reached, or broke the connection.": unreachable,
+        "The certificate of the object storage is not trusted.": "name your authority's certificate in AWS_CA_BUNDLE",
+        "No access key was found, neither in the settings nor where AWS tools look for one.": (
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ),
+        "The object storage answered with the status 501.": "if it can't encrypt, set IMGSVC_S3_ENCRYPTION=none",
+    }
+
+
+async def _status(url: str, seconds: float) -> int:
+    async with asyncio.timeout(seconds), authorization_client() as client, client.stream("GET", url) as answer:
+        return answer.status_code
+
+
+def _answered(name: str, status: int) -> Finding:
+    said = f"{name} answers {status} to a GET of {CHECK}"
+    if status >= 500:
+        return warning(said, "its log says why; such an answer to a question counts as none")
+    if 300 <= status < 400:
+        return wrong(said, "set AUTH_API_URL to where that leads: a redirect is not followed")
+    if status in (401, 407):
+        return warning(said, "if it wants a user name and password, they belong into AUTH_API_URL")
+    return well(said)
+
+
+def _away(settings: Settings) -> str:
+    meanwhile = "everybody with a token may do everything" if settings.auth.fail_open else "uploads are refused (503)"
+    return f"see that it runs, and that AUTH_API_URL leads to it from here; until then {meanwhile}"
+
+
+async def _key_set(url: str, algorithm: str) -> list[Finding]:
+    from ...access.jwks import KeySet, NoKeySet
+
+    key_set = KeySet(url, algorithm)
+    try:
+        keys = await key_set.download()
+    except NoKeySet as error:
+        advice = "see that AUTH_API_JWKS_URL is the issuer's jwks_uri, and can be reached from here"
+        return [wrong(f"{url}: {error}", advice)]
+    finally:
+        await key_set.close()
+    if not keys:
+        return [wrong(f"{url} holds no key for {algorithm}", "set JWT_ALGORITHM to what the issuer signs with")]
+    return [well(f"{url} holds {len(keys)} key{'s' if len(keys) > 1 else ''} for {algorithm}")]

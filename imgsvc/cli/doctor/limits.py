@@ -1,0 +1,75 @@
+"""What the system grants: open files, processors and memory."""
+
+import resource
+from collections.abc import Iterator
+
+from ...imaging.header import Header
+from ...imaging.limits import render_bytes
+from ...jobs.lanes.cgroup import processor_limit
+from ...jobs.lanes.memory_budget import (
+    SERVICE_BYTES,
+    MemoryTooSmall,
+    budget,
+    granted,
+    machine_memory,
+    render_lanes,
+    usable_processors,
+)
+from ...settings import MEGABYTE, Settings
+from .finding import Finding, warning, well, wrong
+
+FEW_FILES = 1024
+
+
+def open_files(_settings: Settings) -> Iterator[Finding]:
+    """The service takes all that the hard limit grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said = f"{'any number of' if hard == resource.RLIM_INFINITY else f'{hard:,}'} open files are allowed"
+    if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
+        yield warning(said, f"each connection is one: grant {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
+    else:
+        yield well(said)
+
+
+def processors(settings: Settings) -> Iterator[Finding]:
+    """More render workers than a quota grants take turns, and each picture of all of them comes late."""
+    quota, lanes = processor_limit(), render_lanes(settings.workers)
+    said = f"{usable_processors()} processors may be kept busy" + (f" (a quota of {quota:g})" if quota else "")
+    if lanes > usable_processors():
+        yield warning(f"{said}, by {lanes} render workers", "lower [workers] count: more of them only wait")
+    else:
+        yield well(f"{said}; {lanes} render workers")
+
+
+def memory(settings: Settings) -> Iterator[Finding]:
+    workers, there = settings.workers, machine_memory()
+    try:
+        share = budget(workers)
+    except MemoryTooSmall as error:
+        yield wrong(str(error), "grant more memory or use fewer workers: the service does not start like this")
+        return
+    taken = granted(workers)
+    said = f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {taken // MEGABYTE:,}"
+    if taken + SERVICE_BYTES > there:
+        advice = (
+            f"lower [workers] memory_mb to {max(0, (there - SERVICE_BYTES) // MEGABYTE)} or less, or the system kills"
+        )
+        yield wrong(said, advice)
+        return
+    most = _largest_photo(settings, share.render)
+    if most < settings.images.max_pixels:
+        advice = "grant more memory (workers.memory_mb), or lower images.max_pixels, so that the refusal names that"
+        yield warning(f"{said}: enough for a plain JPEG of up to {most / 1e6:.0f} megapixels", advice)
+    else:
+        yield well(said)
+
+
+def _largest_photo(settings: Settings, grant: int) -> int:
+    """Pixels of the largest baseline JPEG (4:3) whose render fits into `grant` bytes, up to `max_pixels`."""
+    low, high = 0, settings.images.max_pixels
+    while low < high:
+        middle = (low + high + 1) // 2
+        side = int((middle / 12) ** 0.5) or 1
+        header = Header("JPEG", 4 * side, 3 * side, channels=3, coefficients=1.5)
+        low, high = (middle, high) if render_bytes(header, settings.images.recipe) <= grant else (low, middle - 1)
+    return low

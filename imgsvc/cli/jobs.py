@@ -1,0 +1,117 @@
+"""Jobs for the command line, from the running service or out of the data folder."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from ..http.operator.jobs import ListedJob, listed, shown
+from ..http.wire.path_ids import UUID
+from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.deletion_hold import Hold
+from ..jobs.housekeeping import Housekeeping, NotRetryable
+from ..jobs.instance import InstanceMismatch
+from ..jobs.lock import DataFolderInUse
+from ..jobs.table.database import SchemaTooNew
+from ..jobs.table.model import Job
+from ..jobs.table.writer import DatabaseUnavailable
+from ..settings import Settings
+from ..storage.registry import configured
+from .errors import CommandFailed, failing_for
+from .service_client import Running, running
+
+T = TypeVar("T")
+EXPECTED = (
+    CommandFailed,
+    NotRetryable,
+    DataFolderInUse,
+    InstanceMismatch,
+    SchemaTooNew,
+    DatabaseUnavailable,
+    sqlite3.Error,
+    OSError,
+)
+LOCK_WAIT_SECONDS = 3.0  # for another command that looks into the same folder
+
+
+class Jobs(Protocol):
+    """Every method may raise CommandFailed."""
+
+    retried: str  # what happens to a job that was let begin anew
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]: ...
+    def shown(self, job_id: str) -> dict[str, Any]: ...
+    def retry(self, job_id: str) -> None: ...
+
+
+class OfService:
+    """Through the operator's API of the running service."""
+
+    retried = "waits for its turn"
+
+    def __init__(self, service: Running) -> None:
+        self._service = service
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
+        query: dict[str, str | int] = {"limit": limit} | ({"status": status} if status else {})
+        return list(self._service.call("GET", "/api/v1/operator/jobs", query)["jobs"])
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        return self._service.call("GET", f"/api/v1/operator/jobs/{quote(job_id, safe='')}")
+
+    def retry(self, job_id: str) -> None:
+        self._service.call("POST", f"/api/v1/operator/jobs/{quote(job_id, safe='')}/retry")
+
+
+class OfDataFolder:
+    """Out of the data folder, which is held meanwhile: a service that starts waits for it."""
+
+    retried = "waits for the next start of the service"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
+        async def work(data: DataFolder) -> list[dict[str, Any]]:
+            return [ListedJob(**listed(job)).model_dump() for job in await data.overview.recent(limit, status)]
+
+        return self._with_data(work)
+
+    def shown(self, job_id: str) -> dict[str, Any]:
+        async def work(data: DataFolder) -> dict[str, Any]:
+            return (await shown(await _job(data, job_id), data.overview)).model_dump()
+
+        return self._with_data(work)
+
+    def retry(self, job_id: str) -> None:
+        async def work(data: DataFolder) -> None:
+            async with configured(self._settings, instance=data.instance) as stores:
+                housekeeping = Housekeeping.of(self._settings, data, stores.storages, Hold())
+                await housekeeping.retry((await _job(data, job_id)).job_id)
+
+        self._with_data(work)
+
+    def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
+        if not self._settings.database.path.is_file():
+            raise CommandFailed(f"there is no database at {self._settings.database.path}")
+
+        async def opened() -> T:
+            async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
+                return await work(data)
+
+        with failing_for(*EXPECTED):
+            return asyncio.run(opened())
+
+
+async def _job(data: DataFolder, job_id: str) -> Job:
+    job = await data.table.job(job_id.lower()) if UUID.fullmatch(job_id) else None
+    if job is None:
+        raise CommandFailed("Job not found")
+    return job
+
+
+def jobs_of(settings: Settings) -> Jobs:
+    """Raises CommandFailed."""
+    service = running(settings)
+    return OfService(service) if service else OfDataFolder(settings)

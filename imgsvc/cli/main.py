@@ -1,0 +1,280 @@
+"""The command line. Nothing heavy is imported before a command needs it.
+
+Exit status: 0 done, 1 understood but without success, 2 wrong arguments or settings.
+"""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from .. import __version__
+from .imports import without
+from .maintenance import storage
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+app = typer.Typer(
+    name="imgsvc",
+    help="An image service that a self-hoster trusts like a mailbox.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+jobs = typer.Typer(help="List and show jobs, and retry failed ones.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
+permissions = typer.Typer(help="Cached answers of the authorization server.", no_args_is_help=True)
+app.add_typer(permissions, name="permissions")
+app.add_typer(storage, name="storage")
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FAILED, WRONG = 1, 2
+
+
+def main() -> None:
+    from .errors import CommandFailed
+
+    try:
+        app()
+    except CommandFailed as error:
+        _stop(str(error), FAILED)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgsvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; [server] host.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one; [server] port.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run the service."""
+    with without("rich"):  # for tracebacks that show local variables: ours never do
+        from ..service import server
+
+    settings = _loaded(config)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    merged = settings.server.model_copy(update=given)
+    try:
+        status = server.run(settings.model_copy(update={"server": merged}))
+    except server.CantStart as error:
+        _stop(str(error), WRONG)
+    raise typer.Exit(status)
+
+
+@app.command()
+def token(
+    sub: Annotated[str, typer.Option(help="The user's name.")],
+    org: Annotated[str, typer.Option(help="The user's organisation.")] = "default-org",
+    permission: Annotated[list[str] | None, typer.Option(help="A permission to grant; may be repeated.")] = None,
+    ttl: Annotated[int, typer.Option(min=1, help="Seconds until it expires.")] = 3600,
+    config: ConfigFile = None,
+) -> None:
+    """Print a token for the API."""
+    from asyncio import run
+
+    from ..access.tokens import NotOurs, TokenInvalid, Tokens
+    from ..settings import SettingsError
+
+    try:
+        tokens = Tokens.of(_loaded(config))
+        text = tokens.issue(sub, org, permission or [], ttl)
+    except (SettingsError, OSError) as error:
+        _stop(str(error), WRONG)
+    except NotOurs as error:
+        _stop(str(error), FAILED)
+    try:
+        run(tokens.verify(text))
+    except TokenInvalid:
+        _stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
+    typer.echo(text)
+
+
+@app.command()
+def dashboard(config: ConfigFile = None) -> None:
+    """Print a link to the dashboard that signs a browser in: valid once, for ten minutes."""
+    from ..access.operator_auth import login_code
+    from .service_client import running
+
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
+    code = login_code(service.token, service.run)
+    typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={code}")
+
+
+@app.command()
+def health(
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3,
+    config: ConfigFile = None,
+) -> None:
+    """Check whether the running service is alive (exit status 0). For a container's health check."""
+    from .service_client import running
+
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}", FAILED)
+    typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout, as_operator=False)["status"])
+
+
+@app.command()
+def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Check this machine and its settings for common faults. Changes nothing and needs no running service."""
+    from ..telemetry.logs import configure
+    from .doctor import examine
+    from .marks import print_tick
+
+    settings, examined = _loaded(config), []
+    configure(settings.log.model_copy(update={"level": "WARNING"}))  # to standard error, away from what is printed
+    for one in examine(settings):
+        examined.append(one)
+        if not as_json:
+            print_tick(one.finding.status, one.check, one.finding.said, one.finding.advice)
+    if as_json:
+        typer.echo(json.dumps([one.as_json for one in examined], indent=2))
+    raise typer.Exit(FAILED if any(one.finding.status == "wrong" for one in examined) else 0)
+
+
+@app.command()
+def smoke(
+    url: Annotated[str, typer.Argument(help="Address of any running instance, with its path prefix if it has one.")],
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="IMGSVC_TOKEN", help="A token that may upload. For a service on this machine one is made."),
+    ] = None,
+    bucket: Annotated[str, typer.Option(help="Bucket for the photo.")] = "smoke",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for all steps together.")] = 30,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Send a photo through a running instance, check what comes back, and delete it. Useful after an upgrade."""
+    from .marks import print_tick
+    from .smoke import Smoke
+    from .smoke.token import NoToken, own_token
+
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        _stop(f"{url}: must be an absolute http(s) URL without a query", WRONG)
+    try:
+        token = token or own_token(_loaded(config), url)
+    except NoToken as error:
+        _stop(f"give a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
+    steps = []
+    with Smoke(url, token, bucket, timeout) as tour:
+        for step in tour.steps():
+            steps.append(step)
+            if not as_json:
+                print_tick("well" if step.passed else "wrong", step.name, f"{step.milliseconds:>6} ms  {step.said}")
+    if as_json:
+        typer.echo(json.dumps([asdict(step) for step in steps], indent=2))
+    raise typer.Exit(0 if all(step.passed for step in steps) else FAILED)
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Annotated[
+        str | None, typer.Option(help="Only jobs that are pending, processing, retrying, completed or failed.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many jobs to list.")] = 20,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """List the newest jobs."""
+    from ..http.operator.jobs import STATUSES
+    from .jobs import jobs_of
+    from .tables import print_jobs
+
+    if status is not None and status not in STATUSES:
+        _stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
+    found = jobs_of(_loaded(config)).listed(status, limit)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_jobs(found)
+
+
+@jobs.command()
+def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Show one job with its audit trail."""
+    from .jobs import jobs_of
+    from .tables import print_job
+
+    found = jobs_of(_loaded(config)).shown(job_id)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_job(found)
+
+
+@jobs.command()
+def retry(job_ids: list[str], config: ConfigFile = None) -> None:
+    """Retry failed jobs, with all their attempts; their uploaded bytes must still be kept."""
+    from .errors import CommandFailed
+    from .jobs import jobs_of
+
+    known, refused = jobs_of(_loaded(config)), 0
+    for job_id in job_ids:
+        try:
+            known.retry(job_id)
+        except CommandFailed as error:
+            refused += 1
+            typer.echo(f"imgsvc: {job_id}: {error}", err=True)
+        else:
+            typer.echo(f"{job_id}: {known.retried}")
+    raise typer.Exit(FAILED if refused else 0)
+
+
+@permissions.command()
+def drop(
+    org: Annotated[str, typer.Argument(metavar="ORG", help="The user's organisation: org_id of the tokens.")],
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user: sub of the tokens.")],
+    config: ConfigFile = None,
+) -> None:
+    """Drop the running service's cached permissions of a user."""
+    from .service_client import running, segment
+
+    if not org or not user:
+        _stop("ORG and USER must not be empty", WRONG)
+    settings = _loaded(config)
+    service = running(settings)
+    if service is None:
+        _stop(f"nothing runs on the data folder {settings.data}, and nothing is remembered without a service", FAILED)
+    answer = service.call("DELETE", f"/api/v1/operator/permissions/{segment(org)}/{segment(user)}")
+    typer.echo(f"{answer['dropped']} remembered answers dropped")
+
+
+def _loaded(config: Path | None) -> "Settings":
+    from ..settings import Settings, SettingsError
+
+    try:
+        return Settings.load(config)
+    except SettingsError as error:
+        _stop(str(error), WRONG)
+
+
+def _stop(reason: str, status: int) -> NoReturn:
+    typer.echo(f"imgsvc: {reason}", err=True)
+    sys.exit(status)

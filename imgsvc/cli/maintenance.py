@@ -1,0 +1,258 @@
+"""`imgsvc storage …`. Nothing heavy is imported before a command needs it.
+
+Exit status: 0 all is well or was done, 1 something was found or could not be done, 2 wrong arguments or settings, 130
+after Ctrl-C: it has ended cleanly, and running it again goes on.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from ..maintenance.requests import Order
+    from ..settings import Settings
+    from .maintenance_online import Show
+
+storage = typer.Typer(help="Check, clean up, move, back up and restore the stored files.", no_args_is_help=True)
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Listed = Annotated[int, typer.Option("--list", min=0, max=1000, help="How many findings to list; all are counted.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+LISTED = 100
+
+
+@storage.command()
+def verify(
+    digests: Annotated[bool, typer.Option("--digests", help="Also read every file and compare its SHA-256.")] = False,
+    grace: Annotated[
+        float, typer.Option(min=0, max=366 * 24, help="Hours: files without a row that are younger are not reported.")
+    ] = 1,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Compare the table with the stored files, both ways. Exit status 1: something is wrong."""
+    from ..maintenance.requests import VerifyOrder
+    from .maintenance_output import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        checked = (
+            f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
+        )
+        aside = f"; {counts['set_aside']} uploads without a row are set aside" if counts.get("set_aside") else ""
+        return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}{aside}"
+
+    _carried_out(config, VerifyOrder(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
+
+
+@storage.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them. Without it they are only listed.")] = False,
+    dry_run: DryRun = False,
+    older_than: Annotated[
+        float, typer.Option(min=0, max=366 * 24, help="Hours: only files that have not changed for this long.")
+    ] = 24,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="Also files whose names this program does not use.")
+    ] = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Remove files without a row. They can't be recovered, so this is a dry run without --yes."""
+    from ..maintenance.requests import GcOrder
+    from .maintenance_output import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        left = f"; {counts['foreign']} foreign files left alone" if counts.get("foreign") and not foreign else ""
+        if not yes or dry_run:
+            size = counts.get("orphaned_bytes", 0) + counts.get("foreign_bytes", 0)
+            return f"gc: would remove {task['found']} files, {megabytes(size)}{left}. With --yes it does."
+        failed = f"; {counts['not_removed']} could not be removed" if counts.get("not_removed") else ""
+        return (
+            f"gc: removed {counts.get('removed', 0)} files, {megabytes(counts.get('removed_bytes', 0))}{failed}{left}"
+        )
+
+    order = GcOrder(older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def migrate(
+    to: Annotated[str, typer.Option(help="The backend to move to: s3 or local.")],
+    dry_run: DryRun = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Move all images to another backend while they are served. Exit status 1: some have not been moved yet."""
+    from pydantic import ValidationError
+
+    from ..maintenance.requests import MigrateOrder
+    from .maintenance_output import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        moved = f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
+        words = f"migrate: {'would move' if dry_run else 'moved'} {moved} to {to}"
+        if counts.get("unfinished"):
+            words += f"; {counts['unfinished']} are still being processed: run it again"
+        if counts.get("old_copies_left"):
+            words += f"; {counts['old_copies_left']} old copies could not be removed: the next run or gc will"
+        if counts.get("old_copies_removed"):
+            words += f"; {counts['old_copies_removed']} copies that an earlier run had left were removed"
+        return f"{words}; {_found(task)}" if task["found"] else words
+
+    try:
+        order = MigrateOrder(to=to, dry_run=dry_run, listed=listed)
+    except ValidationError:
+        _stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def backup(
+    destination: Annotated[
+        Path, typer.Argument(help="A folder on the service's machine: new, empty, or an earlier backup.")
+    ],
+    with_s3: Annotated[bool, typer.Option("--with-s3", help="Also copy the files of other backends.")] = False,
+    digests: Annotated[bool, typer.Option("--digests", help="Also read the files of the earlier backup.")] = False,
+    dry_run: DryRun = False,
+    listed: Listed = LISTED,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Copy everything, of one moment, while the service runs. Exit status 1: the backup is not complete."""
+    from pydantic import ValidationError
+
+    from ..maintenance.requests import BackupOrder
+    from .maintenance_output import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        if dry_run:
+            size, new = megabytes(counts.get("bytes", 0)), megabytes(counts.get("new_bytes", 0))
+            return f"backup: would hold {counts.get('files', 0)} files, {size}; {new} are to be copied"
+        words = (
+            f"backup: {counts.get('variants', 0)} variants ({megabytes(counts.get('variants_bytes', 0))}), "
+            f"{counts.get('sources', 0)} waiting uploads, the database and the secrets; "
+            f"{counts.get('copied', 0)} are new"
+        )
+        if counts.get("elsewhere"):
+            words += f"; {counts['elsewhere']} files stayed in their backend (--with-s3 takes them)"
+        return f"{words}; {_found(task)}" if task["found"] else words
+
+    try:
+        order = BackupOrder(
+            destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
+        )
+    except ValidationError:
+        _stop(f"{destination} is no name for a folder", WRONG)
+    _carried_out(config, order, summary, as_json)
+
+
+@storage.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="The folder of a backup.")],
+    force: Annotated[bool, typer.Option("--force", help="Move existing data aside.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the whole backup.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Restore a backup while no service runs. The whole backup is checked before anything is written."""
+    from . import maintenance_online as command
+    from .maintenance_output import megabytes
+
+    def summary(task: dict[str, Any]) -> str:
+        counts = task["counts"]
+        if dry_run:
+            occupied = (
+                " There is data here already, which only --force moves aside." if counts.get("in_the_way") else ""
+            )
+            return f"restore: the backup is whole: {counts.get('files', 0)} files. Nothing was written.{occupied}"
+        return (
+            f"restore: {counts.get('files', 0)} variants ({megabytes(counts.get('bytes', 0))}) and "
+            f"{counts.get('sources', 0)} waiting uploads are back. Start the service, then: imgsvc storage verify"
+        )
+
+    settings = _loaded(config)
+    _run(
+        "restore", lambda show: command.restore(settings, source, show, force=force, dry_run=dry_run), summary, as_json
+    )
+
+
+@storage.command()
+def adopt(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it what was found is only shown.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Give data and storage folder to this database, while no service runs. Removes nothing.
+
+    For a new storage folder of an old database, and for going on where the database was lost.
+    """
+    import json
+    from dataclasses import asdict
+
+    from .adopt import adopted, words
+
+    found = adopted(_loaded(config), dry_run=not yes)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else words(found))
+
+
+def _carried_out(config: Path | None, order: "Order", summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+    from .maintenance_online import carry_out
+
+    settings = _loaded(config)
+    _run(order.verb, lambda show: carry_out(settings, order, show), summary, as_json)
+
+
+def _run(
+    verb: str,
+    work: "Callable[[Show], dict[str, Any]]",
+    summary: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> NoReturn:
+    from .maintenance_output import print_ended, shown
+
+    try:
+        with shown(verb) as show:
+            task = work(show)
+    except KeyboardInterrupt:
+        _stop(f"{verb} was ended. Run it again, and it goes on.", INTERRUPTED)
+    words = {
+        "cancelled": f"{verb} was ended, by another command or because the service stops. Run it again: it goes on.",
+        "failed": task["error"],
+    }.get(task["state"])
+    print_ended(task, None if words else summary(task), as_json=as_json)
+    if words and not as_json:
+        _stop(words, FAILED)
+    raise typer.Exit(0 if task["state"] == "done" and task["well"] else FAILED)
+
+
+def _found(task: dict[str, Any]) -> str:
+    from .maintenance_output import WORDS
+
+    return ", ".join(f"{task['counts'][kind]} {words}" for kind, words in WORDS.items() if task["counts"].get(kind))
+
+
+def _loaded(config: Path | None) -> "Settings":
+    from ..settings import Settings, SettingsError
+
+    try:
+        return Settings.load(config)
+    except SettingsError as error:
+        _stop(str(error), WRONG)
+
+
+def _stop(reason: str, status: int) -> NoReturn:
+    typer.echo(f"imgsvc: {reason}", err=True)
+    sys.exit(status)

@@ -1,0 +1,102 @@
+"""Upkeep on a data folder that nobody holds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from ..http.operator.maintenance import StorageTask
+from ..jobs.data_folder import open_data_folder
+from ..jobs.deletion_hold import Hold
+from ..jobs.housekeeping import Housekeeping
+from ..jobs.instance import InstanceMismatch
+from ..jobs.lock import BRIEF_SECONDS, DataFolderInUse
+from ..jobs.table.database import SchemaTooNew
+from ..maintenance.backup.restore import restore as put_back
+from ..maintenance.context import House
+from ..maintenance.progress import Progress, UpkeepFailed
+from ..maintenance.requests import Order
+from ..maintenance.runner import State, Upkeep
+from ..settings import Settings
+from ..storage.registry import configured
+from ..telemetry import logs
+from .errors import failing_for
+from .maintenance_online import Show, pauses
+
+
+def carry_out(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+    """How the task has ended. Raises CommandFailed."""
+    return _alone(settings, partial(_by_itself, settings, order, show))
+
+
+async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+    async with _house(settings) as house, anyio.create_task_group() as group:
+        upkeep = Upkeep(house)
+        group.start_soon(upkeep.run)
+        task, waits = upkeep.start(order), pauses()
+        while task.state == "running":
+            show(StorageTask.of(task).model_dump())
+            await anyio.sleep(next(waits))
+        group.cancel_scope.cancel()
+    return StorageTask.of(task).model_dump()
+
+
+@asynccontextmanager
+async def _house(settings: Settings) -> AsyncIterator[House]:
+    async with (
+        open_data_folder(settings, lock_wait_seconds=BRIEF_SECONDS) as data,
+        configured(settings, instance=data.instance) as stores,
+    ):
+        hold = Hold()
+        housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
+        yield House.of(settings, data, stores.storages, housekeeping, hold)
+
+
+def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
+    """How it has ended. Raises CommandFailed."""
+    return _alone(settings, partial(_restored, settings, source, show, force, dry_run))
+
+
+async def _restored(settings: Settings, source: Path, show: Show, force: bool, dry_run: bool) -> dict[str, Any]:
+    progress, reason = Progress(), None
+    state: State = "running"
+
+    def stand() -> dict[str, Any]:
+        return StorageTask(
+            verb="restore",
+            state=state,
+            phase=progress.phase,
+            done=progress.done,
+            total=progress.total,
+            counts=dict(progress.counts),
+            findings=progress.findings,
+            found=progress.found,
+            well=state == "done",
+            error=reason,
+        ).model_dump()
+
+    async def look() -> None:
+        for pause in pauses():
+            show(stand())
+            await anyio.sleep(pause)
+
+    async with configured(settings) as stores, anyio.create_task_group() as group:
+        group.start_soon(look)
+        try:
+            await put_back(settings, stores.storages, progress, source=source, force=force, dry_run=dry_run)
+            state = "done"
+        except UpkeepFailed as error:
+            state, reason = "failed", str(error)
+        group.cancel_scope.cancel()
+    return stand()
+
+
+def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
+    logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself says what it did
+    with failing_for(DataFolderInUse, InstanceMismatch, SchemaTooNew, OSError):
+        found: dict[str, Any] = asyncio.run(work())
+    return found

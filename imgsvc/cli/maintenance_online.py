@@ -1,0 +1,73 @@
+"""Upkeep for the command line: in the running service, or on the data folder when nobody holds it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..settings import Settings
+from .errors import CommandFailed
+from .service_client import Running, running
+
+if TYPE_CHECKING:
+    from ..maintenance.requests import Order
+
+LOOK_SECONDS = (0.02, 0.05, 0.1, 0.25)  # between looks; the last one for the rest: much of it is over soon
+ENDING_SECONDS = 30.0  # for a task that was cancelled
+TASK = "/api/v1/operator/storage/task"
+Show = Callable[[dict[str, Any]], None]  # told how the task stands, as StorageTask says it
+
+
+def carry_out(settings: Settings, order: "Order", show: Show) -> dict[str, Any]:
+    """How the task has ended. Ctrl-C ends it too, and then goes on as KeyboardInterrupt. Raises CommandFailed."""
+    service = running(settings)
+    if service:
+        return _in_service(service, order, show)
+    if not settings.database.path.is_file():
+        raise CommandFailed(f"there is no database at {settings.database.path}")
+    from . import maintenance_offline  # half of the program, which a service has loaded already
+
+    return maintenance_offline.carry_out(settings, order, show)
+
+
+def _in_service(service: Running, order: "Order", show: Show) -> dict[str, Any]:
+    begun = service.call("POST", f"/api/v1/operator/storage/{order.verb}", body=order.model_dump())
+    waits = pauses()
+    try:
+        while (task := _same(begun, service.call("GET", TASK)))["state"] == "running":
+            show(task)
+            time.sleep(next(waits))
+    except KeyboardInterrupt:
+        with suppress(CommandFailed):
+            _end(service, begun)
+        raise
+    return task
+
+
+def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
+    """How it has ended. Raises CommandFailed: a service runs, for one."""
+    if running(settings) and not dry_run:
+        raise CommandFailed(f"a service runs on the data folder {settings.data}: stop it first")
+    from . import maintenance_offline
+
+    return maintenance_offline.restore(settings, source, show, force=force, dry_run=dry_run)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between looks, for ever."""
+    return chain(LOOK_SECONDS, repeat(LOOK_SECONDS[-1]))
+
+
+def _same(begun: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    if task["task_id"] != begun["task_id"]:
+        raise CommandFailed("the service was restarted meanwhile: run it again, and it goes on")
+    return task
+
+
+def _end(service: Running, begun: dict[str, Any]) -> None:
+    service.call("DELETE", TASK)
+    deadline = time.monotonic() + ENDING_SECONDS
+    while _same(begun, service.call("GET", TASK))["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS[-1])

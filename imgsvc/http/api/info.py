@@ -1,0 +1,182 @@
+"""The service itself: version, limits, documentation, and the meaning of its errors."""
+
+import base64
+import hashlib
+from html import escape
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from ... import __version__
+from ..openapi.operations import PAGE, Answer, operation
+from ..state import parts_of
+from ..wire.accept import prefers_page
+from ..wire.error_codes import CODES, limit_of
+from ..wire.json_response import answer, shown
+from ..wire.models import AnswerModel
+from ..wire.problems import NO_STORE, Problem
+
+STYLE = (
+    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto}"
+    "code{font-size:1.1em}dt{font-weight:600;margin-top:1rem}dd{margin:0}"
+)
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+PAGE_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+}
+
+
+class Root(AnswerModel):
+    """Name and version of the service, and where things are."""
+
+    model_config = shown(
+        service="imgsvc",
+        version="0.1.0",
+        description="Takes photos, keeps its receipts, serves clean WebP variants.",
+        documentation="/docs",
+        health_check="/api/v1/health",
+        dashboard="/dashboard",
+        storage_backend="local",
+    )
+
+    service: str
+    version: str
+    description: str = "Takes photos, keeps its receipts, serves clean WebP variants."
+    documentation: str
+    health_check: str
+    dashboard: str
+    storage_backend: str
+
+
+class ServiceInfo(AnswerModel):
+    name: str
+    version: str
+
+
+class StorageInfo(AnswerModel):
+    backend: str
+    region: str | None
+
+
+class ProcessingInfo(AnswerModel):
+    image_sizes: dict[str, int]
+    webp_quality: int
+    allowed_mime_types: list[str]
+
+
+class LimitsInfo(AnswerModel):
+    max_upload_size_mb: float
+    rate_limit_per_hour: float
+    max_pixels: int
+
+
+class Info(AnswerModel):
+    """The effective sizes, types and limits."""
+
+    model_config = shown(
+        service={"name": "imgsvc", "version": "0.1.0"},
+        storage={"backend": "local", "region": None},
+        processing={
+            "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
+            "webp_quality": 85,
+            "allowed_mime_types": ["image/jpeg", "image/png", "image/webp"],
+        },
+        limits={"max_upload_size_mb": 10, "rate_limit_per_hour": 50, "max_pixels": 50_000_000},
+    )
+
+    service: ServiceInfo
+    storage: StorageInfo
+    processing: ProcessingInfo
+    limits: LimitsInfo
+
+
+@operation(
+    "about_root",
+    "about",
+    "Name, version, and where things are",
+    answers={200: Answer("What this service is.", Root, ("Vary",), ("Content-Security-Policy",), page=PAGE)},
+)
+async def root(request: Request) -> Response:
+    """JSON, or a small page for a browser (`Accept: text/html`)."""
+    settings, base = parts_of(request).settings, request.app.state.public_url
+    root = Root(
+        service=settings.service.name,
+        version=__version__,
+        documentation=f"{base}/docs",
+        health_check=f"{base}/api/v1/health",
+        dashboard=f"{base}/dashboard",
+        storage_backend=settings.storage.backend,
+    )
+    if prefers_page(request):
+        return HTMLResponse(_start_page(root, base), headers={**PAGE_HEADERS, "Vary": "Accept"})
+    return answer(root, headers={**NO_STORE, "Vary": "Accept"})
+
+
+def _start_page(root: Root, base: str) -> str:
+    links = {
+        root.documentation: "API documentation",
+        root.dashboard: "Dashboard",
+        root.health_check: "Health",
+        f"{base}/info": "Sizes, types and limits",
+    }
+    listed = "".join(f'<li><a href="{escape(address)}">{escape(text)}</a>' for address, text in links.items())
+    return _page(
+        root.service,
+        f"<h1>{escape(root.service)}</h1><p>{escape(root.description)}"
+        f"<ul>{listed}</ul><p>imgsvc {escape(root.version)}. Programs get JSON at this address.",
+    )
+
+
+def _page(title: str, content: str) -> str:
+    """A small page for people; `content` is HTML."""
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style><main>{content}</main></html>"
+    )
+
+
+@operation("about_info", "about", "Sizes, types and limits", answers={200: Info})
+async def info(request: Request) -> Response:
+    settings = parts_of(request).settings
+    limit = settings.rate_limit
+    region = settings.s3.region if settings.storage.backend == "s3" else None
+    return answer(
+        Info(
+            service=ServiceInfo(name=settings.service.name, version=__version__),
+            storage=StorageInfo(backend=settings.storage.backend, region=region),
+            processing=ProcessingInfo(
+                image_sizes=settings.images.sizes,
+                webp_quality=settings.images.webp_quality,
+                allowed_mime_types=list(settings.uploads.allowed_mime_types),
+            ),
+            limits=LimitsInfo(
+                max_upload_size_mb=settings.uploads.max_size_mb,
+                rate_limit_per_hour=round(limit.max_uploads * 60 / limit.window_minutes, 2),
+                max_pixels=settings.images.max_pixels,
+            ),
+        )
+    )
+
+
+@operation(
+    "about_error_page",
+    "about",
+    "What an error code means",
+    answers={200: Answer("A page that explains the code.", PAGE, ("Content-Security-Policy",))},
+    errors=("not_found",),
+)
+async def error_page(request: Request) -> Response:
+    """The page that the `type` of every error links to."""
+    code = str(request.path_params["code"])
+    if code not in CODES:
+        raise Problem(404, "not_found", "There is no such error code.")
+    known = CODES[code]
+    limit = limit_of(code, parts_of(request).settings)
+    limit_line = f"<dt>The limit<dd>{escape(limit)}" if limit else ""
+    content = (
+        f"<h1><code>{escape(code)}</code></h1>"
+        f"<dl><dt>What happened<dd>{escape(known.meaning)}{limit_line}<dt>What to do<dd>{escape(known.advice)}"
+        f"<dt>Status<dd>{known.status}</dl>"
+    )
+    return HTMLResponse(_page(code, content), headers=PAGE_HEADERS)

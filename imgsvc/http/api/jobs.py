@@ -1,0 +1,199 @@
+"""Status and result of an upload."""
+
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...access.jwk import KeysUnavailable
+from ...access.permissions import ADMIN, AuthorizationUnavailable
+from ...access.tokens import TokenInvalid
+from ...jobs.table.model import Job, Status
+from ..openapi.operations import Answer, operation
+from ..state import parts_of
+from ..wire.error_codes import JOB_CODES
+from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
+from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer, shown
+from ..wire.models import AnswerModel
+from ..wire.path_ids import path_id
+from ..wire.prefer import WaitHeaders, settled, wait_seconds
+from ..wire.problems import NO_STORE, job_not_found, not_completed
+from ..wire.validation import parsed
+from .signed_access import TOKEN_OF_ORG, hidden, reader_of
+
+SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
+
+
+class JobStatus(AnswerModel):
+    """Where a job stands. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status="processing",
+        created_at=CREATED,
+        started_at=STARTED,
+        completed_at=None,
+        error=None,
+        error_code=None,
+        retryable=None,
+        attempts=0,
+        next_attempt_at=None,
+        ready=["thumbnail"],
+    )
+
+    job_id: str
+    image_id: str
+    status: Status
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error: str | None
+    error_code: Annotated[str | None, Field(examples=list(JOB_CODES))]
+    retryable: bool | None
+    attempts: int
+    next_attempt_at: str | None
+    ready: list[str]
+
+
+class JobResult(AnswerModel):
+    """A completed job: the URL of every variant, and the metadata."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status="completed",
+        urls={"medium": f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"},
+        metadata=EXAMPLE,
+        client_metadata=CLIENT_EXAMPLE,
+        completed_at=COMPLETED,
+    )
+
+    job_id: str
+    image_id: str
+    status: Status
+    urls: dict[str, str]
+    metadata: Metadata
+    client_metadata: ClientMetadata
+    completed_at: str | None
+
+
+@operation(
+    "jobs_status",
+    "jobs",
+    "The status of a job",
+    headers=WaitHeaders,
+    answers={200: Answer("The status at this moment.", JobStatus, sometimes=("Preference-Applied",))},
+    errors=("job_not_found", "overloaded"),
+)
+async def status(request: Request) -> Response:
+    """With `Prefer: wait=N` the answer comes once the job has ended, or after N seconds."""
+    job, headers = await _job(request), dict(NO_STORE)
+    seconds = wait_seconds(parsed(request, WaitHeaders).prefer)
+    if seconds is not None:
+        later = await settled(request, job.job_id, seconds)
+        if later is None:
+            raise job_not_found()
+        job, headers["Preference-Applied"] = later, f"wait={seconds}"
+    return answer(status_of(job), 200, headers)
+
+
+def status_of(job: Job) -> JobStatus:
+    over = job.status == "completed"
+    return JobStatus(
+        job_id=job.job_id,
+        image_id=job.image_id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        completed_at=job.completed_at,
+        error=None if over else job.last_error,
+        error_code=None if over else job.error_code,
+        retryable=job.retryable if job.last_error and not over else None,
+        attempts=job.attempt_count,
+        next_attempt_at=job.next_attempt_at,
+        ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
+    )
+
+
+@operation(
+    "jobs_result",
+    "jobs",
+    "The URLs and metadata of a completed job",
+    access="optional",
+    answers={200: JobResult},
+    errors=("job_not_found", "not_completed", "storage_not_configured", "overloaded"),
+    private=TOKEN_OF_ORG,
+)
+async def result(request: Request) -> Response:
+    """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
+    who = await reader_of(request)
+    job = await _job(request)
+    if hidden(job, who):
+        raise job_not_found()
+    if job.status != "completed":
+        raise not_completed(job.status)
+    return answer(
+        JobResult(
+            job_id=job.job_id,
+            image_id=job.image_id,
+            status=job.status,
+            urls=await parts_of(request).urls.of(job),
+            metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
+            client_metadata=job.client_metadata,
+            completed_at=job.completed_at,
+        )
+    )
+
+
+async def _job(request: Request) -> Job:
+    job = await parts_of(request).table.job(path_id(request, "job_id", job_not_found))
+    if job is None:
+        raise job_not_found()
+    return job
+
+
+def public_metadata(job: Job) -> dict[str, Any]:
+    """The client's keys, then the server's own, which win; what is personal is never taken from the client's."""
+    client = {name: value for name, value in job.client_metadata.items() if name not in SERVER_KEYS}
+    measured = job.measured
+    return {
+        **client,
+        "detected_mime_type": job.mime_type,
+        "content_length": job.content_length,
+        "dominant_color": measured["dominant_color"],
+        "original_dimensions": measured["original_dimensions"],
+        **({"animated": True, "frames": measured["frames"]} if measured.get("animated") else {}),
+        "variants": {name: dimensions(measured, name) for name in job.paths},
+    }
+
+
+def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
+    made = measured["variants"][variant]
+    return {
+        "width": made["width"],
+        "height": made["height"],
+        "aspect_ratio": round(made["width"] / made["height"], 3),
+        "format": made["format"],
+        "size_bytes": made["size_bytes"],
+    }
+
+
+async def _personal(request: Request, job: Job) -> dict[str, Any]:
+    """Who uploaded it, for the uploader and the org's admins only: these pages are public.
+
+    Where nobody can tell now whether somebody is one, the page stays what it is to everybody.
+    """
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return {}
+    try:
+        who = await parts_of(request).tokens.verify(token.strip())
+        own = who.org_id == job.org_id and who.user_id == job.user_id
+        shown = own or (who.org_id == job.org_id and await parts_of(request).permissions.holds(who, ADMIN))
+    except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):
+        return {}
+    if not shown:
+        return {}
+    return {"uploader_id": job.user_id, "org_id": job.org_id, "original_filename": job.original_filename}

@@ -1,0 +1,202 @@
+"""POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
+
+import sqlite3
+from contextlib import suppress
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ...access.permissions import UPLOAD, PermissionDenied
+from ...access.tokens import Identity, TokenExpired, TokenInvalid
+from ...intake.intake import Origin, Receipt
+from ...intake.limits import Allowance, BucketNotAllowed
+from ...intake.staging import StagedFile
+from ...jobs.table.quota import RateLimited
+from ..openapi.operations import Answer, Body, Content, operation
+from ..state import parts_of
+from ..wire.body_rate import Pace, Stalled
+from ..wire.drain import HOPELESS
+from ..wire.json_response import IMAGE_ID, JOB_ID, answer, shown
+from ..wire.models import AnswerModel
+from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
+from ..wire.prefer import settled, wait_seconds
+from ..wire.problems import NO_STORE, not_authenticated, overloaded, rate_headers, upload_too_large, validation
+from ..wire.upload_fields import UploadForm, UploadHeaders, UploadQuery
+from ..wire.validation import parsed
+
+
+class Accepted(AnswerModel):
+    """The receipt."""
+
+    model_config = shown(
+        job_id=JOB_ID,
+        image_id=IMAGE_ID,
+        status_url=f"/api/v1/images/jobs/{JOB_ID}",
+        message="Upload accepted. Processing initiated.",
+    )
+
+    job_id: str
+    image_id: str
+    status_url: str
+    message: str = "Upload accepted. Processing initiated."
+
+
+@operation(
+    "uploads_upload",
+    "uploads",
+    "Upload a photo",
+    access="bearer",
+    query=UploadQuery,
+    headers=UploadHeaders,
+    body=(
+        Body("multipart/form-data", UploadForm),
+        Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
+    ),
+    answers={
+        202: Answer(
+            "The receipt: bytes and job are on disk.",
+            Accepted,
+            ("Location", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+            ("Idempotency-Replayed", "Preference-Applied"),
+            {
+                "jobs_status": {"job_id": "$response.body#/job_id"},
+                "jobs_result": {"job_id": "$response.body#/job_id"},
+                "images_info": {"image_id": "$response.body#/image_id"},
+                "images_every_size": {"image_id": "$response.body#/image_id"},
+                "images_direct": {"image_id": "$response.body#/image_id"},
+                "images_delete": {"image_id": "$response.body#/image_id"},
+            },
+        )
+    },
+    errors=(
+        "permission_denied",
+        "bucket_not_allowed",
+        "upload_stalled",
+        "idempotency_in_progress",
+        "upload_too_large",
+        "unsupported_type",
+        "idempotency_conflict",
+        "image_too_large",
+        "image_unreadable",
+        "image_unsupported",
+        "rate_limited",
+        "too_many_open_uploads",
+        "permission_denied",
+        "authorization_unavailable",
+        "overloaded",
+        "storage_full",
+    ),
+)
+async def upload(request: Request) -> Response:
+    """A form, or just the bytes with `?bucket=`. The type is detected from the content. A rejected upload is free."""
+    metrics = parts_of(request).metrics
+    try:
+        receipt, seconds = await _upload(request)
+    except ClientDisconnect:
+        metrics.upload("aborted")
+        return Response(status_code=499)  # nobody reads it; the log line shows what happened
+    except Exception as error:
+        metrics.upload("rejected")
+        if isinstance(error, RateLimited):
+            metrics.rate_limited()
+        if isinstance(error, Stalled):
+            request.scope[HOPELESS] = True
+        raise
+    metrics.upload("replayed" if receipt.replayed else "accepted")
+    return await _accepted(request, receipt, seconds)
+
+
+async def _upload(request: Request) -> tuple[Receipt, int | None]:
+    """The receipt, and for how many seconds the client would wait for the job's end."""
+    parts = parts_of(request)
+    identity = await authenticated(request)
+    await _permitted(request, identity)
+    if parts.stopping:
+        raise overloaded("The service is stopping. Try again shortly.")
+    intake, key = parts.intake, request.headers.get("Idempotency-Key")
+    allowance = intake.allowance.tightened(identity.tightening)
+    announced = _announced_bytes(request, allowance.max_bytes)
+    async with intake.admitted(identity.org_id, identity.user_id, key, allowance, announced) as one:
+        headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
+        pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
+        async with intake.stage(allowance) as staged:
+            raw = Form(bucket, headers.metadata)
+            try:
+                form = await _read(request, pace, staged, allowance, raw)
+            except BucketNotAllowed as error:
+                await parts.refusals.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
+                raise
+            origin = _origin(form, identity, request.scope["trace_id"], key)
+            receipt = await intake.accept(staged, origin, allowance, one)
+    return receipt, wait_seconds(headers.prefer)
+
+
+async def _read(request: Request, pace: Pace, staged: StagedFile, allowance: Allowance, raw: Form) -> Form:
+    """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
+    content_type = request.headers.get("Content-Type", "")
+    kind = content_type.split(";")[0].strip().lower()
+    chunks = body_chunks(request.receive, pace)
+    if kind == "multipart/form-data":
+        return await read_multipart(chunks, content_type, staged, allowance)
+    if not kind.startswith("image/"):
+        raise validation(
+            (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
+            (("body", "file"), "Field required", "missing"),
+        )
+    if raw.bucket is None:
+        raise validation((("query", "bucket"), "Field required", "missing"))
+    allowance.check_bucket(raw.bucket)
+    await read_raw(chunks, staged)
+    return raw
+
+
+async def authenticated(request: Request) -> Identity:
+    """Whose request this is (RFC 6750 section 2.1). Raises Problem (401) or KeysUnavailable."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise not_authenticated("token_missing")
+    try:
+        return await parts_of(request).tokens.verify(token.strip())
+    except TokenExpired:
+        raise not_authenticated("token_expired") from None
+    except TokenInvalid:
+        raise not_authenticated("token_invalid") from None
+
+
+async def _permitted(request: Request, identity: Identity) -> None:
+    """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
+    parts = parts_of(request)
+    try:
+        await parts.permissions.require(identity, UPLOAD)
+    except PermissionDenied as denied:
+        await parts.refusals.note("upload_denied", identity.org_id, identity.user_id, permission=denied.permission)
+        raise
+
+
+def _announced_bytes(request: Request, max_bytes: int) -> int:
+    """The most that the file can have: by Content-Length, or as large as the user may send. Raises Problem (413)."""
+    length = request.headers.get("Content-Length", "")
+    if not (length.isascii() and length.isdigit()):
+        return max_bytes
+    if int(length) > max_bytes + ENVELOPE_BYTES:
+        raise upload_too_large(max_bytes, int(length))
+    return min(int(length), max_bytes)
+
+
+def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> Origin:
+    assert form.bucket is not None
+    assert form.metadata is not None
+    return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id, key)
+
+
+async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> Response:
+    status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
+    accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
+    headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}
+    if receipt.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if seconds is not None:
+        with suppress(sqlite3.Error):  # the receipt is given in any case
+            await settled(request, receipt.job_id, seconds)
+        headers["Preference-Applied"] = f"wait={seconds}"
+    return answer(accepted, 202, headers)

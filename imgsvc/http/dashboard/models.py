@@ -1,0 +1,256 @@
+"""GET /dashboard/data: the models of the contract's key tree. Sizes and times carry their unit in the name."""
+
+from ...jobs.table.model import Status as JobState
+from ...telemetry.health import Check, Status
+from ...telemetry.host import Disk, Resources
+from ..wire.json_response import shown
+from ..wire.models import AnswerModel
+from .example import EXAMPLE
+
+
+class System(AnswerModel):
+    service_name: str
+    version: str
+    uptime_seconds: float
+    uptime_human: str
+    timestamp: str
+    resources: Resources
+
+
+class Health(AnswerModel):
+    """The same as /api/v1/health."""
+
+    status: Status
+    checks: dict[str, Check]
+
+
+class Operator(AnswerModel):
+    """What this client may do here."""
+
+    signed_in: bool
+    may_act: bool
+    can_make_tokens: bool
+    refused_attempts_last_hour: int
+
+
+class Tables(AnswerModel):
+    """Row counts. That of the events is their highest id."""
+
+    processing_jobs: int
+    image_upload_events: int
+    upload_rate_limits: int
+
+
+class RecentActivity(AnswerModel):
+    last_job_created: str | None
+    last_event_logged: str | None
+
+
+class Database(AnswerModel):
+    status: Status
+    path: str
+    size_mb: float
+    connection_ok: bool
+    tables: Tables
+    recent_activity: RecentActivity
+
+
+class Redis(AnswerModel):
+    """`queue_lengths` is {"celery": waiting jobs}, for scripts written for the older API."""
+
+    status: str
+    connected: bool
+    info: dict[str, str]
+    queue_lengths: dict[str, int]
+
+
+class Active(AnswerModel):
+    active: int
+
+
+class Celery(AnswerModel):
+    """`workers` and their tasks, under the name that scripts for the older API look for."""
+
+    status: Status
+    workers: Active
+    tasks: Active
+
+
+class Queue(AnswerModel):
+    previews: int
+    renders: int
+    retrying: int
+    oldest_waiting_seconds: float | None
+
+
+class WorkerProcess(AnswerModel):
+    """One lane. `state` is idle, busy or starting; `restarts` counts its processes that were replaced early."""
+
+    name: str
+    pid: int | None
+    state: str
+    job_id: str | None
+    busy_seconds: float | None
+    rss_mb: float | None
+    jobs_done: int
+    restarts: int
+
+
+class Workers(AnswerModel):
+    status: Status
+    active: int
+    tasks: Active
+    processes: list[WorkerProcess]
+
+
+class Span(AnswerModel):
+    """What ended within some time; the averages are null where nothing was completed."""
+
+    total: int
+    completed: int
+    failed: int
+    avg_processing_time_seconds: float | None
+    avg_ready_seconds: float | None
+
+
+class Performance(AnswerModel):
+    last_hour: Span
+    last_24h: Span
+
+
+class ChartMinute(AnswerModel):
+    """One minute of the last hour. `avg_ready_seconds` is the time from the receipt to the end."""
+
+    start: str
+    completed: int
+    failed: int
+    avg_ready_seconds: float | None
+
+
+class RecentJob(AnswerModel):
+    """`began_at` is when it was accepted, or when the operator had it tried again.
+
+    The addresses, of the smallest and the largest variant that is ready, begin at the service's own root. They are null
+    where nothing is ready, and, where reading is private, for clients that are not signed in.
+    """
+
+    job_id: str
+    image_id: str
+    status: JobState
+    user_id: str | None
+    bucket: str
+    content_length: int
+    created_at: str
+    began_at: str
+    completed_at: str | None
+    ready: list[str]
+    thumbnail_url: str | None = None
+    picture_url: str | None = None
+
+
+class Processing(AnswerModel):
+    jobs_by_status: dict[str, int]
+    performance: Performance
+    minutes: list[ChartMinute]
+    recent_jobs: list[RecentJob]
+
+
+class LocalStorage(AnswerModel):
+    path: str
+    disk: Disk | None
+    reserve_mb: int
+
+
+class S3Storage(AnswerModel):
+    """`endpoint` is null at AWS."""
+
+    bucket: str
+    region: str
+    endpoint: str | None
+
+
+class SetAside(AnswerModel):
+    """Whole uploads that no row names, which are kept for 7 days."""
+
+    files: int
+    bytes: int
+
+
+class Storage(AnswerModel):
+    backend: str
+    set_aside: SetAside
+    local: LocalStorage | None = None
+    s3: S3Storage | None = None
+    total_images: int
+
+
+class NearLimit(AnswerModel):
+    user_id: str
+    org_id: str
+    count: int
+    limit: int
+    window_start: str
+    percent_used: float
+
+
+class RateLimits(AnswerModel):
+    users_near_limit: list[NearLimit]
+    total_active_windows: int
+    max_uploads_per_hour: float
+
+
+class Failure(AnswerModel):
+    """A failed job, or one whose next attempt is at `next_attempt_at`.
+
+    `why` and `advice` explain the code in plain words; `can_retry` says whether its source is still kept.
+    """
+
+    job_id: str
+    image_id: str
+    status: JobState
+    error: str | None
+    error_code: str | None
+    why: str
+    advice: str
+    attempts: int
+    created_at: str
+    failed_at: str | None
+    next_attempt_at: str | None
+    can_retry: bool
+
+
+class ErrorSummary(AnswerModel):
+    last_hour: int
+    last_24h: int
+    total: int
+
+
+class Errors(AnswerModel):
+    recent_failures: list[Failure]
+    retrying: list[Failure]
+    error_summary: ErrorSummary
+
+
+class Everybody(AnswerModel):
+    """What is the same for everybody who may see it."""
+
+    system: System
+    health: Health
+    database: Database
+    redis: Redis
+    celery: Celery
+    queue: Queue
+    workers: Workers
+    processing: Processing
+    storage: Storage
+    rate_limits: RateLimits
+    errors: Errors
+    configuration: dict[str, dict[str, str]]
+
+
+class DashboardData(Everybody):
+    """All that the dashboard shows."""
+
+    model_config = shown(**EXAMPLE)
+
+    operator: Operator

@@ -1,0 +1,132 @@
+"""The operator's page, its files, and the data that it shows."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..openapi.operations import PAGE, Answer, Content, operation
+from ..operator import auth
+from ..state import parts_of
+from ..wire.cached_response import Held
+from ..wire.json_response import answer
+from ..wire.problems import Problem
+from ..wire.urls import Urls
+from .models import DashboardData, Everybody, Operator
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{pictures}; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+PAGES = ("dashboard.html", "login.html")
+TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+SIGN_IN = Answer("To a person: the page to sign in.", PAGE)
+SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
+
+
+def _read() -> dict[str, Held]:
+    found = files(__package__).joinpath("static").iterdir()
+    return {file.name: Held(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
+
+
+FILES = _read()  # at the import, before there is a loop that would have to wait
+
+
+@operation(
+    "dashboard_page", "operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN}
+)
+async def page(request: Request) -> Response:
+    """Without a session the answer is the sign-in page, with status 401."""
+    try:
+        await auth.reader(request)
+    except Problem as refusal:
+        if not auth.wants_page(request):
+            raise
+        return _page(request, "login.html", refusal.status, refusal.headers)
+    return _page(request, "dashboard.html", images_from=await parts_of(request).urls.foreign_origin())
+
+
+@operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
+async def login_page(request: Request) -> Response:
+    return _page(request, "login.html")
+
+
+@operation(
+    "dashboard_static",
+    "operator",
+    "A part of the dashboard",
+    answers={
+        200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
+        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
+    },
+    errors=("not_found",),
+)
+async def static(request: Request) -> Response:
+    """Revalidated each time, so that an upgrade shows at once."""
+    name = str(request.path_params["name"])
+    if name in PAGES or name not in FILES:
+        raise Problem(404, "not_found", "There is no such file.")
+    return FILES[name].answer(request)
+
+
+@operation(
+    "dashboard_data",
+    "operator",
+    "All that the dashboard shows",
+    access="operator",
+    answers={200: DashboardData},
+    errors=("overloaded",),
+)
+async def data(request: Request) -> Response:
+    """Refreshed at most once a second; the cost does not depend on the number of jobs."""
+    way = await auth.reader(request)
+    parts = parts_of(request)
+    shown = await parts.dashboard.data(parts)
+    if way != "public" or parts.urls.signatures is None:
+        shown = _pictured(shown, parts.urls)
+    operator = Operator(
+        signed_in=way != "public",
+        may_act=way != "public",
+        can_make_tokens=parts.tokens.ours,
+        refused_attempts_last_hour=parts.attempts.last_hour(),
+    )
+    return answer(DashboardData(operator=operator, **dict(shown)))
+
+
+def _pictured(shown: Everybody, urls: Urls) -> Everybody:
+    """With the addresses of the recent jobs' pictures, the largest of which stands first in `ready`."""
+    jobs = [
+        job.model_copy(
+            update={
+                "thumbnail_url": urls.of_page(job.image_id, job.ready[-1]),
+                "picture_url": urls.of_page(job.image_id, job.ready[0]),
+            }
+            if job.ready
+            else {}
+        )
+        for job in shown.processing.recent_jobs
+    ]
+    return shown.model_copy(update={"processing": shown.processing.model_copy(update={"recent_jobs": jobs})})
+
+
+def _page(
+    request: Request,
+    name: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    images_from: str = "",
+) -> Response:
+    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
+    root = b".." if str(request.scope["path"]).count("/") > 1 else b"."
+    content = FILES[name].body.replace(b"{root}", root)
+    security = {
+        "Content-Security-Policy": _policy(images_from),
+        "Cache-Control": "no-store",
+    }
+    return Response(content, status, {**security, **(headers or {})}, media_type="text/html")
+
+
+def _policy(images_from: str) -> str:
+    """The service may refer a picture's request to the object storage at this origin."""
+    return POLICY.format(pictures=f" {images_from}" if images_from else "")

@@ -1,0 +1,284 @@
+"""The dashboard's data, put together from bounded reads and counters kept in memory, once a second at the most."""
+
+import json
+import time
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+from pydantic import SecretStr
+
+from ... import __version__
+from ...jobs.counters import Figures
+from ...jobs.queue import LaneState
+from ...jobs.table.model import Job, as_text, now
+from ...jobs.table.reports import Rows, Waiting, Window
+from ...settings import Settings, without_credentials
+from ...telemetry.health import Check
+from ...telemetry.host import Look, uptime_words
+from ..state import Parts
+from ..wire.error_codes import CODES
+from . import models as shown
+
+if TYPE_CHECKING:
+    from ...intake.redis_connection import RedisLine
+
+FRESH_SECONDS = 1.0
+LISTED = 10
+NEAR = 0.8  # of the limit
+CHART_MINUTES = 60
+# Made at the first start when not given.
+OWN_SECRETS = {("auth", "jwt_secret_key"), ("operator", "token"), ("storage", "url_signing_key")}
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Dashboard:
+    """The last answer, which everybody who asks within a second gets; one is made at a time."""
+
+    def __init__(self) -> None:
+        self._made = -FRESH_SECONDS
+        self._last: shown.Everybody | None = None
+        self._making = anyio.Lock()
+
+    async def data(self, parts: Parts) -> shown.Everybody:
+        async with self._making:
+            if self._last is None or time.monotonic() - self._made >= FRESH_SECONDS:
+                self._last = await _made(parts)
+                self._made = time.monotonic()
+            return self._last
+
+
+async def _made(parts: Parts) -> shown.Everybody:
+    overview, lanes, health = parts.overview, parts.queue.lanes(), parts.health.checks()
+    look = await parts.machine.look([lane.pid for lane in lanes if lane.pid is not None])
+    waiting, rows = await overview.waiting(), await overview.rows(parts.quota)
+    recent, failed = await overview.recent(LISTED), await parts.table.latest_failed(LISTED)
+    workers = _workers(lanes, look, health["workers"])
+    return shown.Everybody(
+        system=_system(parts, look),
+        health=shown.Health(status=parts.health.status(), checks=health),
+        database=_database(parts, look, health["database"], rows, recent),
+        redis=_redis(parts.mirror.line if parts.mirror else None, waiting),
+        celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
+        queue=_queue(waiting),
+        workers=workers,
+        processing=_processing(parts.figures, recent),
+        storage=_storage(parts, look),
+        rate_limits=_rate_limits(parts, rows, await overview.near_limit(parts.quota, NEAR, LISTED)),
+        errors=_errors(parts.figures, failed, await overview.next_retries(LISTED)),
+        configuration=configuration(parts.settings),
+    )
+
+
+def _system(parts: Parts, look: Look) -> shown.System:
+    uptime = parts.machine.uptime_seconds
+    return shown.System(
+        service_name=parts.settings.service.name,
+        version=__version__,
+        uptime_seconds=round(uptime, 1),
+        uptime_human=uptime_words(uptime),
+        timestamp=as_text(now()),
+        resources=look.resources,
+    )
+
+
+def _database(parts: Parts, look: Look, check: Check, rows: Rows, recent: list[Job]) -> shown.Database:
+    return shown.Database(
+        status=check.status,
+        path=str(parts.settings.database.path),
+        size_mb=look.database_mb,
+        connection_ok=check.status == "healthy",
+        tables=shown.Tables(
+            processing_jobs=sum(parts.figures.by_status().values()),
+            image_upload_events=rows.events,
+            upload_rate_limits=rows.windows,
+        ),
+        recent_activity=shown.RecentActivity(
+            last_job_created=recent[0].created_at if recent else None, last_event_logged=rows.last_event
+        ),
+    )
+
+
+def _redis(line: "RedisLine | None", waiting: Waiting) -> shown.Redis:
+    lengths, known = {"celery": waiting.previews + waiting.renders}, line.info if line else {}
+    info = {
+        "version": str(known.get("redis_version", "")),
+        "used_memory": str(known.get("used_memory_human", "")),
+        "clients": str(known.get("connected_clients", "")),
+        "uptime": uptime_words(known["uptime_in_seconds"]) if "uptime_in_seconds" in known else "",
+    }
+    return shown.Redis(
+        status="disabled" if line is None else "healthy" if line.up else "down",
+        connected=line is not None and line.up,
+        info={name: value for name, value in info.items() if value},
+        queue_lengths=lengths,
+    )
+
+
+def _queue(waiting: Waiting) -> shown.Queue:
+    oldest = None if waiting.oldest_seconds is None else round(waiting.oldest_seconds, 1)
+    return shown.Queue(
+        previews=waiting.previews,
+        renders=waiting.renders,
+        retrying=waiting.retrying,
+        oldest_waiting_seconds=oldest,
+    )
+
+
+def _workers(lanes: list[LaneState], look: Look, check: Check) -> shown.Workers:
+    return shown.Workers(
+        status=check.status,
+        active=sum(lane.alive for lane in lanes),
+        tasks=shown.Active(active=sum(lane.job_id is not None for lane in lanes)),
+        processes=[
+            shown.WorkerProcess(
+                name=lane.name,
+                pid=lane.pid,
+                state="busy" if lane.job_id else "idle" if lane.alive else "starting",
+                job_id=lane.job_id,
+                busy_seconds=None if lane.busy_seconds is None else round(lane.busy_seconds, 1),
+                rss_mb=look.rss.get(lane.pid or 0),
+                jobs_done=lane.jobs_done,
+                restarts=lane.restarts,
+            )
+            for lane in lanes
+        ],
+    )
+
+
+def _processing(figures: Figures, recent: list[Job]) -> shown.Processing:
+    return shown.Processing(
+        jobs_by_status=figures.by_status(),
+        performance=shown.Performance(last_hour=_span(figures, HOUR), last_24h=_span(figures, DAY)),
+        minutes=_chart(figures),
+        recent_jobs=[
+            shown.RecentJob(
+                job_id=job.job_id,
+                image_id=job.image_id,
+                status=job.status,
+                user_id=job.user_id,
+                bucket=job.storage_bucket,
+                content_length=job.content_length,
+                created_at=job.created_at,
+                began_at=job.began_at,
+                completed_at=job.completed_at,
+                ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
+            )
+            for job in recent
+        ],
+    )
+
+
+def _span(figures: Figures, length: timedelta) -> shown.Span:
+    found = figures.performance(now() - length)
+    return shown.Span(
+        total=found.completed + found.failed,
+        completed=found.completed,
+        failed=found.failed,
+        avg_processing_time_seconds=found.avg_processing_seconds,
+        avg_ready_seconds=found.avg_ready_seconds,
+    )
+
+
+def _chart(figures: Figures) -> list[shown.ChartMinute]:
+    """Every minute of the last hour, those too in which nothing ended."""
+    this = now().replace(second=0, microsecond=0)
+    starts = [this - timedelta(minutes=back) for back in reversed(range(CHART_MINUTES))]
+    found = {minute.start: minute for minute in figures.minutes(starts[0])}
+    chart = []
+    for start in starts:
+        minute = found.get(start)
+        ready = round(minute.ready_seconds / minute.completed, 3) if minute and minute.completed else None
+        chart.append(
+            shown.ChartMinute(
+                start=start.astimezone(UTC).isoformat(),
+                completed=minute.completed if minute else 0,
+                failed=minute.failed if minute else 0,
+                avg_ready_seconds=ready,
+            )
+        )
+    return chart
+
+
+def _storage(parts: Parts, look: Look) -> shown.Storage:
+    """Of the backend that new uploads go to."""
+    settings, s3 = parts.settings.storage, parts.settings.s3
+    images = parts.figures.by_status()["completed"]
+    found = parts.staging_area.set_aside
+    aside = shown.SetAside(files=found.files, bytes=found.bytes)
+    if settings.backend == "s3":
+        remote = shown.S3Storage(bucket=s3.bucket, region=s3.region, endpoint=s3.endpoint_url or None)
+        return shown.Storage(backend="s3", set_aside=aside, s3=remote, total_images=images)
+    local = shown.LocalStorage(path=str(settings.path), disk=look.storage, reserve_mb=settings.reserve_mb)
+    return shown.Storage(backend=settings.backend, set_aside=aside, local=local, total_images=images)
+
+
+def _rate_limits(parts: Parts, rows: Rows, near: list[Window]) -> shown.RateLimits:
+    limit, settings = parts.quota.max_uploads, parts.settings.rate_limit
+    return shown.RateLimits(
+        users_near_limit=[
+            shown.NearLimit(
+                user_id=window.user_id,
+                org_id=window.org_id,
+                count=window.used,
+                limit=limit,
+                window_start=window.start,
+                percent_used=round(100 * window.used / limit, 1),
+            )
+            for window in near
+        ],
+        total_active_windows=rows.active_windows,
+        max_uploads_per_hour=round(limit * 60 / settings.window_minutes, 2),
+    )
+
+
+def _errors(figures: Figures, failed: list[Job], retrying: list[Job]) -> shown.Errors:
+    return shown.Errors(
+        recent_failures=[_failure(job) for job in failed],
+        retrying=[_failure(job) for job in retrying],
+        error_summary=shown.ErrorSummary(
+            last_hour=figures.performance(now() - HOUR).failed,
+            last_24h=figures.performance(now() - DAY).failed,
+            total=figures.by_status()["failed"],
+        ),
+    )
+
+
+def _failure(job: Job) -> shown.Failure:
+    known = CODES.get(job.error_code or "", CODES["internal_error"])
+    return shown.Failure(
+        job_id=job.job_id,
+        image_id=job.image_id,
+        status=job.status,
+        error=job.last_error,
+        error_code=job.error_code,
+        why=known.meaning,
+        advice=known.advice,
+        attempts=job.attempt_count,
+        created_at=job.created_at,
+        failed_at=job.failed_at,
+        next_attempt_at=job.next_attempt_at,
+        can_retry=job.can_retry,
+    )
+
+
+def configuration(settings: Settings) -> dict[str, dict[str, str]]:
+    """{section: {field: value as text}}; of a secret only whose it is."""
+    sections = {name: getattr(settings, name) for name in type(settings).model_fields}
+    return {
+        name: {
+            field: _as_shown((name, field), getattr(section, field))
+            for field, about in type(section).model_fields.items()
+            if not about.exclude
+        }
+        for name, section in sections.items()
+    }
+
+
+def _as_shown(setting: tuple[str, str], value: object) -> str:
+    if isinstance(value, SecretStr):
+        absent = "made by the service" if setting in OWN_SECRETS else "(empty)"
+        return "configured" if value.get_secret_value() else absent
+    if isinstance(value, (dict, tuple)):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else without_credentials(str(value))

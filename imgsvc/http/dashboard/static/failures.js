@@ -1,0 +1,81 @@
+// What failed, why, what becomes of it, and the operator's retry.
+
+import { at, pathOf, post } from './api.js';
+import { el, foreign } from './dom.js';
+import { ago, count, number } from './format.js';
+import { empty, facts, jobLink, state } from './components.js';
+
+const asked = new Map(); // job id -> what became of the retry that was asked for here
+const failedAt = new Map(); // job id -> when it failed, as listed now
+
+export function failures({ errors, operator }) {
+  const { error_summary: sum, retrying, recent_failures: failed } = errors;
+  forget([...retrying, ...failed]);
+  return [
+    facts(
+      ['Last hour', number(sum.last_hour)],
+      ['Last 24 hours', number(sum.last_24h)],
+      ['In all', number(sum.total)],
+    ),
+    retrying.length || failed.length
+      ? el('ul', { class: 'failures', 'data-key': 'list' },
+        retrying.map((one) => item(one, `retrying ${one.job_id}`, operator)),
+        failed.map((one) => item(one, `failed ${one.job_id}`, operator)))
+      : empty(sum.total ? 'No failed job is kept any more.' : 'Nothing has failed.'),
+  ];
+}
+
+function item(one, key, operator) {
+  return el('li', { 'data-key': key },
+    el('div', { class: 'what' },
+      state(one.status),
+      ' ', ago(one.failed_at ?? one.created_at),
+      ' ', jobLink(one.job_id)),
+    el('p', { class: 'why' }, foreign(one.why)),
+    el('p', {}, foreign(one.advice)),
+    one.error && one.error !== one.why ? el('p', { class: 'muted' }, foreign(one.error)) : null,
+    el('p', { class: 'muted' },
+      one.error_code ? el('a', { href: at(`errors/${pathOf(one.error_code)}`) }, one.error_code) : 'no code',
+      `, ${count(one.attempts, 'attempt')}. `, future(one)),
+    one.can_retry && operator.may_act ? retryButton(one) : null);
+}
+
+function future(one) {
+  if (one.next_attempt_at) return el('span', {}, 'Tried again ', ago(one.next_attempt_at), ' by itself.');
+  return one.can_retry ? 'Not tried again by itself; the upload is still kept.' : 'Not tried again: the same would happen.';
+}
+
+function retryButton(one) {
+  const said = asked.get(one.job_id);
+  return el('div', { class: 'act', 'data-key': 'act' },
+    el('button', {
+      type: 'button', 'data-action': 'retry', 'data-job': one.job_id,
+      'aria-label': `Retry job ${one.job_id}`, 'aria-disabled': said?.closed ? 'true' : null,
+    }, said?.button ?? 'Retry'),
+    said?.words ? el('span', { class: 'said' }, said.words) : null);
+}
+
+/** Ask the service to take the job up again; `tell` gets a sentence for everybody, `show` draws the section anew. */
+export async function retry(jobId, tell, show) {
+  if (asked.get(jobId)?.closed) return;
+  asked.set(jobId, { closed: true, button: 'Asking…' });
+  show();
+  try {
+    await post(`api/v1/operator/jobs/${pathOf(jobId)}/retry`);
+    asked.set(jobId, { closed: true, button: 'Taken up again', failedAt: failedAt.get(jobId) });
+    tell(`Job ${jobId} is being tried again.`);
+  } catch (refused) {
+    asked.set(jobId, { words: `Not retried: ${refused.message}` });
+    tell(`Job ${jobId} was not retried: ${refused.message}`);
+  }
+  show();
+}
+
+/** What was asked for holds until the job is listed no more, or has failed anew. */
+function forget(listed) {
+  failedAt.clear();
+  for (const one of listed) failedAt.set(one.job_id, one.failed_at);
+  for (const [id, said] of asked) {
+    if (!failedAt.has(id) || (said.failedAt && said.failedAt !== failedAt.get(id))) asked.delete(id);
+  }
+}

@@ -1,0 +1,41 @@
+"""What the headers of our answers mean, as /openapi.json explains them: {name: (meaning, JSON schema, example)}."""
+
+from typing import Any
+
+from ..wire.json_response import JOB_ID
+
+TEXT: dict[str, Any] = {"type": "string"}
+SECONDS: dict[str, Any] = {"type": "integer", "minimum": 0}
+ON_EVERY_ANSWER = ("X-Trace-ID", "X-Correlation-ID")
+TRACE: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
+TRACE_EXAMPLE = "3b1f0c9a-6a55-4a0e-9d6b-0d9c1f3c7a10"
+
+HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "X-Trace-ID": ("The id in every log line of this request and of the job it starts.", TRACE, TRACE_EXAMPLE),
+    "X-Correlation-ID": ("The same as X-Trace-ID.", TRACE, TRACE_EXAMPLE),
+    "Location": (
+        "Where the job can be followed, or where the bytes are.",
+        {"type": "string", "format": "uri-reference"},
+        f"/api/v1/images/jobs/{JOB_ID}",
+    ),
+    "Retry-After": ("Try again after so many seconds.", SECONDS, 5),
+    "Allow": ("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
+    "WWW-Authenticate": ("How to get in (RFC 6750).", TEXT, 'Bearer realm="imgsvc"'),
+    "X-RateLimit-Limit": ("Uploads in one window.", SECONDS, 50),
+    "X-RateLimit-Remaining": ("Uploads left in this window.", SECONDS, 49),
+    "X-RateLimit-Reset": (
+        "The real end of the window.",
+        {"type": "string", "format": "date-time"},
+        "2026-03-01T13:00:00.000000+00:00",
+    ),
+    "Idempotency-Replayed": ("This is the answer that this key got before.", {"const": "true"}, "true"),
+    "Preference-Applied": ("What of Prefer was followed (RFC 7240).", TEXT, "wait=30"),
+    "ETag": ("Names these very bytes; for If-None-Match, If-Match and If-Range.", TEXT, '"9f86d081884c7d65"'),
+    "Last-Modified": ("When the variant was made.", TEXT, "Sun, 01 Mar 2026 12:00:00 GMT"),
+    "Cache-Control": ("How long caches may keep it.", TEXT, "public, max-age=31536000, immutable"),
+    "Accept-Ranges": ("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
+    "Content-Range": ("Which bytes of how many these are.", TEXT, "bytes 0-1023/45120"),
+    "Vary": ("The request headers that decide between answers.", TEXT, "Accept"),
+    "Set-Cookie": ("The session, HttpOnly and SameSite=Strict.", TEXT, "imgsvc_session=…; HttpOnly; SameSite=strict"),
+    "Content-Security-Policy": ("What the page may load and run.", TEXT, "default-src 'none'"),
+}

@@ -1,0 +1,174 @@
+"""What a handler takes and answers, declared beside it: the models that it works with are those of /openapi.json.
+
+@operation("images", "One variant of an image", query=SizeQuery, answers={200: ImageInfo}, errors=("image_not_found",))
+async def info(request: Request) -> Response: ...
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..wire.validation import Headers, Query
+
+Handler = Callable[[Request], Awaitable[Response]]
+Access = Literal["public", "optional", "bearer", "signature", "operator", "operator_acting"]
+
+# What every operation can answer, and what comes with its access, a query, a header or a path parameter.
+EVERYWHERE = ("host_not_allowed", "internal_error")
+OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
+    "public": (),
+    "optional": (),  # a token that is not good is as none
+    "bearer": ("token_missing", "token_invalid", "token_expired", "authorization_unavailable"),
+    "signature": ("signature_required", "signature_invalid", "signature_expired"),
+    "operator": ("operator_required", "operator_refused", "operator_attempts"),
+    "operator_acting": ("operator_required", "operator_refused", "operator_attempts", "cross_site"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A body that is no JSON model: its media type, a JSON schema of it, and an example where text can give one."""
+
+    media_type: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    example: Any = None
+
+
+IMAGE = Content("image/webp", {"type": "string", "format": "binary"})
+PAGE = Content("text/html", example="<!doctype html>…")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One status: its body (None: there is none), and the names of its headers, as `headers.py` explains them."""
+
+    description: str
+    body: type[BaseModel] | Content | None = None
+    headers: tuple[str, ...] = ()  # on every such answer
+    sometimes: tuple[str, ...] = ()  # headers that depend on the request
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {operation: {parameter: where it is found}}
+    page: Content | None = None  # instead of `body`, for clients that prefer it
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request body of one media type; `model` documents it, and a JSON body is validated with it."""
+
+    media_type: str
+    model: type[BaseModel] | Content
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What is different about an operation where reading is private (`[storage] signed_urls`)."""
+
+    access: Access
+    errors: tuple[str, ...] = ()
+    query: type[Query] | None = None  # instead of the usual one
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    name: str
+    tag: str
+    summary: str
+    description: str
+    access: Access
+    query: type[Query] | None
+    headers: type[Headers] | None
+    bodies: tuple[Body, ...]
+    answers: Mapping[int, Answer]
+    codes: tuple[str, ...]
+    head: bool
+    private: Private | None
+
+    def kept_private(self) -> "Operation":
+        """This operation where reading is private."""
+        if self.private is None:
+            return self
+        codes = (*EVERYWHERE, *OF_ACCESS[self.private.access], *self.private.errors, *self.codes)
+        query = self.private.query or self.query
+        return replace(self, access=self.private.access, query=query, codes=tuple(dict.fromkeys(codes)))
+
+
+def operation(
+    id: str,
+    tag: str,
+    summary: str,
+    *,
+    answers: Mapping[int, type[BaseModel] | Content | Answer],
+    errors: tuple[str, ...] = (),
+    access: Access = "public",
+    query: type[Query] | None = None,
+    headers: type[Headers] | None = None,
+    body: type[BaseModel] | tuple[Body, ...] = (),
+    head: bool = False,
+    private: Private | None = None,
+) -> Callable[[Handler], Handler]:
+    """Declare a handler; its docstring becomes the description.
+
+    `errors` are codes of `codes.py` beyond those that come with the rest. `head`: HEAD is worth a place of its own.
+    `private`: what is different where reading is private.
+    """
+    bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
+    implied = ("validation_error",) if query or headers or bodies else ()
+
+    def declare(handler: Handler) -> Handler:
+        declared = Operation(
+            name=id,
+            tag=tag,
+            summary=summary,
+            description=" ".join((handler.__doc__ or "").split()),
+            access=access,
+            query=query,
+            headers=headers,
+            bodies=bodies,
+            answers={status: _answer(status, given) for status, given in answers.items()},
+            codes=tuple(dict.fromkeys((*EVERYWHERE, *OF_ACCESS[access], *implied, *errors))),
+            head=head,
+            private=private,
+        )
+
+        async def handle(request: Request) -> Response:
+            request.scope["imgsvc.operation"] = declared
+            return await handler(request)
+
+        handle.__name__, handle.__module__, handle.__doc__ = handler.__name__, handler.__module__, handler.__doc__
+        return _with_operations(handle, {"": declared})
+
+    return declare
+
+
+def by_method(**handlers: Handler) -> Handler:
+    """One handler for a path whose methods differ: `by_method(GET=info, DELETE=delete)`. HEAD is answered as GET is."""
+
+    async def handle(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await handlers[method](request)
+
+    declared = {method: found for method, handler in handlers.items() for found in operations_of(handler).values()}
+    return _with_operations(handle, declared)
+
+
+def operations_of(handler: Any) -> dict[str, Operation]:
+    """{method: operation} of a handler; the method is empty where one handler answers all that its route allows."""
+    found: dict[str, Operation] = getattr(handler, "operations", {})
+    return found
+
+
+def _with_operations(handler: Handler, declared: dict[str, Operation]) -> Handler:
+    setattr(handler, "operations", declared)  # noqa: B010, a function has no such attribute to a type checker
+    return handler
+
+
+def _answer(status: int, given: type[BaseModel] | Content | Answer) -> Answer:
+    if isinstance(given, Answer):
+        return given
+    if isinstance(given, Content):
+        return Answer("The bytes." if given is IMAGE else "The page.", given)
+    words = " ".join((given.__doc__ or "").split("\n\n")[0].split())
+    return Answer(words if words and status < 300 else "Done.", given)

@@ -1,0 +1,91 @@
+"""GET /docs: Swagger UI out of an installed package, with nothing from elsewhere and no script in the page."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from ..wire.cached_response import Held
+from ..wire.problems import Problem
+from .operations import PAGE, Answer, Content, operation
+
+OURS = Path(__file__).parent / "static"
+SWAGGER_UI = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
+FOR_EVER = "public, max-age=31536000, immutable"  # of an address that holds the digest
+# Swagger UI shows its own images as data: and what a call answered as blob:; its styles are set by script.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Assets:
+    """What the page loads: a closed list, read in a thread when it is first asked for, and kept."""
+
+    def __init__(self, service_name: str) -> None:
+        self.service_name = service_name
+        self._reading = anyio.Lock()
+        self._held: Mapping[str, Held] = {}
+
+    async def held(self) -> Mapping[str, Held]:
+        """{name: bytes}"""
+        async with self._reading:
+            if not self._held:
+                self._held = await anyio.to_thread.run_sync(_read)
+        return self._held
+
+
+def _read() -> dict[str, Held]:
+    from openapi_ui_bundles.swagger_ui import static_path
+
+    found = {name: (Path(static_path) / name, kind) for name, kind in SWAGGER_UI.items()}
+    found |= {name: (OURS / name, kind) for name, kind in STATIC.items()}
+    return {name: Held(path.read_bytes(), kind) for name, (path, kind) in found.items()}
+
+
+@operation(
+    "docs_docs", "about", "The API as a page", answers={200: Answer("Swagger UI.", PAGE, ("Content-Security-Policy",))}
+)
+async def docs(request: Request) -> Response:
+    """Shows `/openapi.json` and tries every call from the browser; it needs no internet."""
+    kept: Assets = request.app.state.assets
+    held = await kept.held()
+    slash = request.url.path.endswith("/")
+    folder, above = ("", "../") if slash else ("docs/", "")
+    address = {name: f"{folder}{name}?v={held[name].digest[:16]}" for name in held}
+    name = escape(kept.service_name)
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{name}: API</title><link rel=icon href='{address['favicon-32x32.png']}'>"
+        f"<link rel=stylesheet href='{address['swagger-ui.css']}'><link rel=stylesheet href='{address['docs.css']}'>"
+        f"<main id=docs data-document='{above}openapi.json'></main>"
+        f"<script src='{address['swagger-ui-bundle.js']}'></script><script src='{address['docs.js']}'></script></html>"
+    )
+    return HTMLResponse(page, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"})
+
+
+@operation(
+    "docs_asset",
+    "about",
+    "A part of the documentation page",
+    answers={
+        200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
+        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
+    },
+)
+async def asset(request: Request) -> Response:
+    kept: Assets = request.app.state.assets
+    held = (await kept.held()).get(str(request.path_params["asset"]))
+    if held is None:
+        raise Problem(404, "not_found", "There is no such part of the page.")
+    versioned = request.query_params.get("v") == held.digest[:16]
+    return held.answer(request, FOR_EVER if versioned else "no-cache")

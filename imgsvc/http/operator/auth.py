@@ -1,0 +1,152 @@
+"""The operator's gate: who may read the dashboard and metrics, and who may act.
+
+The token comes as a bearer (RFC 6750) or as the password of Basic (RFC 7617), a session as a cookie. A loopback address
+proves nothing, since a reverse proxy has one, so it opens nothing.
+"""
+
+import base64
+import binascii
+import re
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+import structlog
+from starlette.requests import Request
+
+from ..state import parts_of
+from ..wire.problems import Problem
+
+log = structlog.get_logger()
+
+COOKIE = "imgsvc_session"
+ORIGIN = re.compile(r"https?://([^/?#\\@\s]+)")  # RFC 6454 section 7: no path, no user
+CUSTOM_HEADER = "X-Requested-With"  # a form or an image on another page can't send it
+Way = Literal["bearer", "basic", "cookie", "public"]
+
+
+async def reader(request: Request) -> Way:
+    """Authenticate a read-only operator request; returns how. Raises Problem (401, 429)."""
+    way = await _presented(request)
+    if way is None and parts_of(request).settings.operator.public:
+        return "public"
+    if way is None:
+        raise _refusal(request, "operator_required", "The operator's token is needed here.")
+    return way
+
+
+async def operator(request: Request) -> Way:
+    """How the operator is known who wants to change something. Raises Problem (401, 403, 429)."""
+    way = await _presented(request)
+    if way is None:
+        raise _refusal(request, "operator_required", "The operator's token is needed here.")
+    if way != "bearer" and not (same_origin(request) and CUSTOM_HEADER in request.headers):
+        # A browser sends cookies and Basic credentials along with whatever another page makes it send.
+        raise _cross_site(request)
+    return way
+
+
+async def is_operator(request: Request) -> bool:
+    """For what is public but tells the operator more: a user's JWT is no attempt, and nothing is refused."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.count(".") == 2:
+        return False
+    try:
+        return await _presented(request) is not None
+    except Problem:
+        return False
+
+
+async def checked(request: Request, secret: str, *, code: bool = False) -> None:
+    """Let a token or a one-use code pass. Raises Problem: 401 when it is wrong, 429 once too many were.
+
+    What is right passes at once, whatever else comes from its address: behind a proxy that is everybody's, and who
+    guesses must not lock out the operator or Prometheus. A token has 32 bytes; nobody comes upon it in time.
+    """
+    operators, attempts = parts_of(request).operators, parts_of(request).attempts
+    if operators.use_code(secret) if code else operators.knows(secret):
+        return
+    address = request.client.host if request.client else ""
+    attempts.refused(address)
+    log.warning("operator_refused", client=address, path=quote(request.scope["path"]), by="code" if code else "token")
+    wait = attempts.wait(address)
+    if wait:
+        await attempts.slow_down()
+        raise _too_many(wait)
+    what = "code is not good (any more)" if code else "token is wrong"
+    raise _refusal(request, "operator_refused", f"The operator's {what}.")
+
+
+def same_origin(request: Request) -> bool:
+    """Whether the browser says that a page of this very service sent it.
+
+    The scheme is left to Sec-Fetch-Site: behind a proxy that ends TLS only the browser knows it.
+    """
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        return False
+    if len(request.headers.getlist("Origin")) > 1:
+        return False
+    origin = ORIGIN.fullmatch(request.headers.get("Origin", "").lower())
+    public = urlsplit(request.app.state.public_url).netloc.lower()
+    return origin is not None and origin[1] in (request.headers.get("Host", "").lower(), public)
+
+
+def from_elsewhere(request: Request) -> bool:
+    """Whether a page of somebody else's sent it. A program sends no Origin."""
+    return ("Origin" in request.headers or "Sec-Fetch-Site" in request.headers) and not same_origin(request)
+
+
+def refuse_elsewhere(request: Request) -> None:
+    """Raises Problem (403)."""
+    if from_elsewhere(request):
+        raise _cross_site(request)
+
+
+def wants_page(request: Request) -> bool:
+    return "text/html" in request.headers.get("Accept", "")
+
+
+async def _presented(request: Request) -> Way | None:
+    """What the request proves itself by; None when it brings nothing, or a session that is over."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        await checked(request, value.strip())
+        return "bearer"
+    if scheme.lower() == "basic":
+        await checked(request, _password(value))
+        return "basic"
+    if parts_of(request).operators.has_session(request.cookies.get(COOKIE, "")):
+        return "cookie"
+    return None
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def _refusal(request: Request, code: str, what: str) -> Problem:
+    """A browser is not offered Basic: it would open a window of its own instead of the page's field."""
+    detail = (
+        f"{what} Send it as a bearer token or as the password of Basic authentication, or open the link that "
+        "`imgsvc dashboard` prints. It is OPERATOR_TOKEN, or in the file operator_token in the data folder."
+    )
+    browser = wants_page(request) or COOKIE in request.cookies or "Sec-Fetch-Site" in request.headers
+    challenge = 'Bearer realm="imgsvc operator"' + ("" if browser else ', Basic realm="imgsvc operator"')
+    return Problem(401, code, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _too_many(wait: float) -> Problem:
+    detail = "Too many wrong operator's tokens came from this address. Wait a little."
+    return Problem(429, "operator_attempts", detail, headers={"Retry-After": str(int(wait) + 1)})
+
+
+def _cross_site(request: Request) -> Problem:
+    client = request.client.host if request.client else ""
+    log.warning("cross_site_refused", client=client, path=quote(request.scope["path"]))
+    detail = (
+        "With a session or Basic credentials this needs an Origin of this service and the header X-Requested-With; "
+        "a program sends the token as a bearer. Behind a proxy that changes Host, set PUBLIC_URL."
+    )
+    return Problem(403, "cross_site", detail)

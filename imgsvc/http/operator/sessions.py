@@ -1,0 +1,160 @@
+"""The operator's API: signing in and out, an upload token for the dashboard, a failed job tried again."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import anyio
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ...access.permissions import READ, UPLOAD
+from ...jobs.table.model import as_text, now
+from ..api.jobs import JobStatus, status_of
+from ..openapi.operations import Answer, operation
+from ..state import parts_of
+from ..wire.json_body import json_body
+from ..wire.json_response import COMPLETED, answer, shown
+from ..wire.path_ids import path_id
+from ..wire.problems import NO_STORE, job_not_found, overloaded
+from . import auth
+
+log = structlog.get_logger()
+
+UPLOAD_USER = "operator"
+SETTLE_SECONDS = 10.0  # for the storage to let go of what a failed run put
+UPLOAD_TOKEN_SECONDS = 600
+UPLOAD_PERMISSIONS = (UPLOAD, READ)  # what the mode `claims` asks for
+Secret = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class TokenLogin(BaseModel):
+    """With the operator's token."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    token: Secret
+
+
+class CodeLogin(BaseModel):
+    """With a one-use code of the last ten minutes."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    code: Secret
+
+
+class Login(RootModel[TokenLogin | CodeLogin]):
+    """Either of the two."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "1772366400000.…"}]})
+
+
+class UploadToken(BaseModel):
+    """A JWT for the public API. `expires_in` is in seconds."""
+
+    model_config = shown(
+        token="eyJhbGciOiJIUzI1NiJ9.…",  # noqa: S106
+        sub=UPLOAD_USER,
+        expires_at=COMPLETED,
+        expires_in=600,
+    )
+
+    token: str
+    sub: str
+    expires_at: str
+    expires_in: int
+
+
+@operation(
+    "operator_login",
+    "operator",
+    "Sign in",
+    body=Login,
+    answers={204: Answer("A session, in a cookie.", None, ("Set-Cookie",))},
+    errors=("operator_refused", "operator_attempts", "cross_site", "upload_stalled"),
+)
+async def login(request: Request) -> Response:
+    """With the operator token, or with the one-use code of the link that `imgsvc dashboard` prints."""
+    auth.refuse_elsewhere(request)
+    given = (await json_body(request, Login)).root
+    if isinstance(given, CodeLogin):
+        await auth.checked(request, given.code, code=True)
+    else:
+        await auth.checked(request, given.token)
+    operators = parts_of(request).operators
+    session = operators.open_session()
+    log.info("operator_signed_in", client=request.client.host if request.client else "")
+    response = Response(status_code=204, headers=NO_STORE)
+    _set_cookie(request, response, session, int(operators.session_seconds))
+    return response
+
+
+@operation(
+    "operator_logout",
+    "operator",
+    "Sign out",
+    answers={204: Answer("The session has ended.", None, ("Set-Cookie",))},
+    errors=("cross_site",),
+)
+async def logout(request: Request) -> Response:
+    auth.refuse_elsewhere(request)
+    parts_of(request).operators.close_session(request.cookies.get(auth.COOKIE, ""))
+    response = Response(status_code=204, headers=NO_STORE)
+    _set_cookie(request, response, "", 0)
+    return response
+
+
+@operation(
+    "operator_upload_token",
+    "operator",
+    "A short-lived token for uploads",
+    access="operator_acting",
+    answers={200: UploadToken},
+    errors=("tokens_not_ours",),
+)
+async def upload_token(request: Request) -> Response:
+    """The dashboard uses it to upload like any other client."""
+    await auth.operator(request)
+    expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
+    tokens = parts_of(request).tokens
+    token = tokens.issue(UPLOAD_USER, permissions=UPLOAD_PERMISSIONS, ttl_seconds=UPLOAD_TOKEN_SECONDS)
+    return answer(
+        UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
+    )
+
+
+@operation(
+    "operator_retry",
+    "operator",
+    "Retry a failed job",
+    access="operator_acting",
+    answers={202: Answer("The job is waiting again.", JobStatus)},
+    errors=("job_not_found", "not_retryable", "overloaded"),
+)
+async def retry(request: Request) -> Response:
+    """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
+    await auth.operator(request)
+    parts = parts_of(request)
+    job_id = path_id(request, "job_id", job_not_found)
+    found = await parts.table.job(job_id)
+    if found is None:
+        raise job_not_found()
+    if found.status == "failed":
+        with anyio.move_on_after(SETTLE_SECONDS) as scope:
+            await parts.queue.settled(job_id)
+        if scope.cancelled_caught:
+            raise overloaded("What the failed attempt left is still being removed. Try again shortly.")
+    job = await parts.housekeeping.retry(job_id)
+    parts.queue.wake()
+    log.info("job_retried", job_id=job_id, image_id=job.image_id)
+    return answer(status_of(job), 202, NO_STORE)
+
+
+def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:
+    """HttpOnly: no script reads it; Strict: it comes with no request that another page starts (RFC 6265bis)."""
+    secure = request.url.scheme == "https" or str(request.app.state.public_url).startswith("https:")
+    response.set_cookie(
+        auth.COOKIE, session, max_age=seconds, path="/", secure=secure, httponly=True, samesite="strict"
+    )

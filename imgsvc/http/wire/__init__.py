@@ -1,0 +1,1 @@
+"""Shared by all endpoints: errors, middleware, validation. No endpoint is defined here."""

@@ -1,0 +1,42 @@
+"""How long a body may keep us waiting."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from ...intake.staging import Rejected
+
+
+class Stalled(Rejected):
+    """The body stopped coming, or comes too slowly."""
+
+
+class Pace:
+    """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over each such time of it.
+
+    Not over all of the waiting: what came fast at first must not pay for hours of single bytes.
+    """
+
+    def __init__(self, idle_seconds: float, min_bytes_per_second: int) -> None:
+        self._idle_seconds = idle_seconds
+        self._min_rate = min_bytes_per_second
+        self._waited = 0.0  # seconds, of the current window
+        self._received = 0
+
+    async def next(self, receive: Callable[[], Any]) -> Any:
+        """The next message of `receive`. Raises Stalled."""
+        began = time.monotonic()
+        try:
+            with anyio.fail_after(self._idle_seconds):
+                message = await receive()
+        except TimeoutError:
+            raise Stalled(f"No data arrived for {self._idle_seconds:g} seconds.") from None
+        self._waited += time.monotonic() - began
+        self._received += len(message.get("body", b""))
+        if self._waited > self._idle_seconds:
+            if self._received < self._min_rate * self._waited:
+                raise Stalled(f"The upload is slower than {self._min_rate} bytes per second.")
+            self._waited, self._received = 0.0, 0
+        return message

@@ -1,0 +1,278 @@
+"""Bytes of a variant: conditional requests and single ranges (RFC 9110), cacheable as long as its URL is good."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Annotated, Any, Protocol
+
+import structlog
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...storage.base import Storage, StorageError
+from .answer_memory import COUNTED, AnswerMemory, NoRoom, no_room
+from .problems import precondition_failed, range_not_satisfiable
+from .validation import Headers, parsed
+
+log = structlog.get_logger()
+
+FIRST_PIECE_BYTES = 256 * 1024  # most variants are one, and so cost one visit to a thread
+PIECE_BYTES = 128 * 1024  # of a client that takes its time: what the kernel has room for once it takes more
+LARGEST_PIECE_BYTES = 1024 * 1024  # of one that took the former piece at once: fewer visits to a thread
+QUICK_SECONDS = 0.5
+CLIENT = "imgsvc.client"  # in the scope's state: the Client, where there is a connection
+IMMUTABLE = "public, max-age=31536000, immutable"
+RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
+
+
+def _named(name: str, words: str) -> Any:
+    return Field(alias=name, description=words)
+
+
+class ByteHeaders(Headers):
+    """What does not have the form that it should is ignored, as RFC 9110 wants it."""
+
+    match: Annotated[str | None, _named("If-Match", "Send it only if its ETag is one of these (else 412).")] = None
+    none_match: Annotated[str | None, _named("If-None-Match", "Do not send it if its ETag is one of these (304).")] = (
+        None
+    )
+    modified_since: Annotated[str | None, _named("If-Modified-Since", "Send it only if it is newer (else 304).")] = None
+    unmodified_since: Annotated[str | None, _named("If-Unmodified-Since", "Do not send it if it is newer (412).")] = (
+        None
+    )
+    range: Annotated[str | None, _named("Range", "One range of bytes.")] = None
+    if_range: Annotated[str | None, _named("If-Range", "Send the range only if this ETag or date still matches.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A stored variant: its size in bytes, its SHA-256 in hex, and when it was made (RFC 3339)."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    digest: str
+    modified: str
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.digest[:32]}"'
+
+    @property
+    def last_modified(self) -> datetime:
+        return datetime.fromisoformat(self.modified).replace(microsecond=0)
+
+
+async def refer(request: Request, served: Served, address: Callable[[], Awaitable[str]], seconds: int) -> Response:
+    """To the storage itself, at an address that is good for so many seconds; a condition is decided here.
+
+    Half of that time the referral may be kept: whoever follows it then has the other half to fetch the bytes.
+    """
+    unchanged = _unchanged(parsed(request, ByteHeaders), served, seconds)
+    if unchanged:
+        return unchanged
+    return Response(
+        status_code=307, headers={"Location": await address(), "Cache-Control": f"private, max-age={seconds // 2}"}
+    )
+
+
+async def serve(request: Request, storage: Storage, served: Served, left: int | None = None) -> Response:
+    """`left`: for how many seconds more this URL is good; None: for ever."""
+    wanted = parsed(request, ByteHeaders)
+    unchanged = _unchanged(wanted, served, left)
+    if unchanged:
+        return unchanged
+    headers = {**_headers(served, left), "Content-Type": "image/webp"}
+    start, length = (0, served.size_bytes) if request.method == "HEAD" else _range(wanted, served)
+    status = 200
+    if length < served.size_bytes:
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{served.size_bytes}"
+    headers["Content-Length"] = str(length)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    memory: AnswerMemory = request.app.state.answer_memory
+    stored = StoredRange(storage, served, start, length, memory)
+    try:
+        await stored.load()
+    except NoRoom:
+        raise no_room(memory) from None
+    return PiecewiseResponse(stored, status, headers)
+
+
+class Client(Protocol):
+    """The connection that an answer goes out on."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+    async def takes_more(self) -> None:
+        """Return as soon as more can be sent, or the client is gone."""
+
+
+class StoredRange:
+    """Bytes of a variant, read piece by piece: a file is open, and its bytes are held, for no longer than needed."""
+
+    def __init__(self, storage: Storage, served: Served, start: int, length: int, memory: AnswerMemory) -> None:
+        self._storage = storage
+        self._served = served
+        self._start = start
+        self._left = length
+        self._memory = memory
+        self._taken = 0
+        self._wanted = FIRST_PIECE_BYTES
+        self.piece = b""
+
+    async def load(self) -> bool:
+        """Make the next bytes the `piece`; whether there are any. Raises NoRoom, NotStored or StorageError."""
+        self.drop()
+        if not self._left:
+            return False
+        async with self._memory.room(min(self._left, self._wanted)) as self._taken:
+            try:
+                self.piece = await _whole(self._storage, self._served, self._start, self._taken)
+            except BaseException:
+                self.drop()
+                raise
+        self._start += len(self.piece)
+        self._left -= len(self.piece)
+        if not self.piece:
+            self._left = 0  # shorter than it is said to be: the answer breaks off
+        return bool(self.piece)
+
+    async def load_more(self, *, quick: bool) -> bool:
+        """Load a piece twice as large for a client that was quick, and a small one for any other. Raises as `load`."""
+        self._wanted = min(2 * self._wanted, LARGEST_PIECE_BYTES) if quick else PIECE_BYTES
+        return await self.load()
+
+    def drop(self) -> None:
+        """Hold nothing any more."""
+        self.piece = b""
+        self._memory.release(self._taken)
+        self._taken = 0
+
+    @property
+    def is_last(self) -> bool:
+        return not self._left
+
+
+async def _whole(storage: Storage, served: Served, start: int, length: int) -> bytes:
+    blob = await storage.read(served.bucket, served.key, start, length)
+    if len(blob.first) == length:
+        return blob.first
+    return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
+
+
+class PiecewiseResponse(Response):
+    """Sends a range whose first piece has been loaded, and ends as soon as its client has gone."""
+
+    def __init__(self, stored: StoredRange, status: int, headers: Mapping[str, str]) -> None:
+        self._stored = stored
+        super().__init__(None, status, dict(headers))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        scope[COUNTED] = True
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if self._stored.is_last:
+                await send({"type": "http.response.body", "body": self._stored.piece})
+                return
+            await self._send_pieces(send, scope.get("state", {}).get(CLIENT))
+        finally:
+            self._stored.drop()
+
+    async def _send_pieces(self, send: Send, client: Client | None) -> None:
+        """Half an answer ends with its connection."""
+        while True:
+            last, sent_at = self._stored.is_last, time.monotonic()
+            await send({"type": "http.response.body", "body": self._stored.piece, "more_body": not last})
+            if last:
+                return
+            self._stored.drop()
+            if client is not None:
+                await client.takes_more()
+                if client.gone:
+                    return
+            quick = time.monotonic() - sent_at < QUICK_SECONDS
+            try:
+                if not await self._stored.load_more(quick=quick):
+                    log.error("answer_broken_off", reason="the stored file is shorter than its row says")
+                    return
+            except (NoRoom, StorageError) as error:
+                log.warning("answer_broken_off", reason=str(error) or type(error).__name__)
+                return
+
+
+def _headers(served: Served, left: int | None) -> dict[str, str]:
+    return {
+        "ETag": served.etag,
+        "Last-Modified": format_datetime(served.last_modified, usegmt=True),
+        "Cache-Control": IMMUTABLE if left is None else f"private, max-age={left}",
+        "Accept-Ranges": "bytes",
+    }
+
+
+def _unchanged(wanted: ByteHeaders, served: Served, left: int | None) -> Response | None:
+    """304 where a condition says that the client has it already. Raises Problem (412)."""
+    if _outdated(wanted, served):
+        raise precondition_failed()
+    return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
+
+
+def _outdated(wanted: ByteHeaders, served: Served) -> bool:
+    """RFC 9110 section 13.2.2: If-Match decides alone where it is sent."""
+    tags = wanted.match
+    if tags is not None:
+        return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
+    since = _date(wanted.unmodified_since or "")
+    return since is not None and served.last_modified > since
+
+
+def _not_modified(wanted: ByteHeaders, served: Served) -> bool:
+    """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
+    tags = wanted.none_match
+    if tags is not None:
+        return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == served.etag for tag in tags.split(","))
+    since = _date(wanted.modified_since or "")
+    return since is not None and served.last_modified <= since
+
+
+def _range(wanted: ByteHeaders, served: Served) -> tuple[int, int]:
+    """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
+    whole = (0, served.size_bytes)
+    match = RANGE.fullmatch((wanted.range or "").strip())
+    if match is None or not any(match.groups()) or not _range_applies(wanted, served):
+        return whole
+    first, last = match.groups()
+    if not first:
+        start = max(0, served.size_bytes - int(last))
+        end = served.size_bytes - 1 if int(last) else -1
+    else:
+        start, end = int(first), min(int(last or served.size_bytes), served.size_bytes - 1)
+        if last and int(last) < start:
+            return whole
+    if start >= served.size_bytes or end < start:
+        raise range_not_satisfiable(served.size_bytes)
+    return start, end - start + 1
+
+
+def _range_applies(wanted: ByteHeaders, served: Served) -> bool:
+    """If-Range: an entity tag or a date that must match exactly (RFC 9110 section 13.1.5)."""
+    condition = wanted.if_range
+    return condition is None or condition == served.etag or _date(condition) == served.last_modified
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment if moment.tzinfo else None

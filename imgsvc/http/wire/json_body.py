@@ -1,0 +1,39 @@
+"""Small JSON bodies, validated with the model that their operation declares."""
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from ..state import parts_of
+from .body_rate import Pace, Stalled
+from .drain import HOPELESS
+from .multipart import body_chunks
+from .problems import validation
+from .validation import invalid
+
+MAX_BYTES = 4 * 1024
+T = TypeVar("T", bound=BaseModel)
+
+
+async def json_body(request: Request, model: type[T]) -> T:
+    """The body as `model`. Raises Problem (422), Stalled, and ClientDisconnect."""
+    declared = request.scope["imgsvc.operation"]
+    assert model in [body.model for body in declared.bodies], f"{declared.name} does not declare {model.__name__}"
+    kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise validation((("header", "content-type"), "must be application/json", "content_type"))
+    uploads, text = parts_of(request).settings.uploads, bytearray()
+    pace = Pace(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
+    try:
+        async for chunk in body_chunks(request.receive, pace):
+            text += chunk
+            if len(text) > MAX_BYTES:
+                raise validation((("body",), f"must be at most {MAX_BYTES} bytes", "too_long"))
+    except Stalled:
+        request.scope[HOPELESS] = True
+        raise
+    try:
+        return model.model_validate_json(bytes(text))
+    except ValidationError as error:
+        raise invalid(error, "body") from None

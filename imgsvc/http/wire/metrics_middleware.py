@@ -1,0 +1,62 @@
+"""Around every request: how often, how long, how it ended. No label is anything that a client wrote."""
+
+import time
+from collections.abc import Sequence
+
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...telemetry.metrics import Metrics
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+UNMATCHED = "unmatched"  # no route: a scan of made-up paths is one series
+EXPECTED = ("internal_error", "storage_full")  # rare and grave: alerts must see the first of them
+GONE = 499  # the client, before there was anything to answer
+
+
+class Measured:
+    """Within it the route and the problem are known by the scope: `route` is Starlette's, `problem` ours."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self._metrics = metrics
+        for route in routes:
+            for error_type in EXPECTED:
+                metrics.expects_error(error_type, _template(route))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), GONE
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._metrics.in_progress += 1
+        try:
+            await self.app(scope, receive, send_noted)
+        except Exception as error:
+            if not isinstance(error, ClientDisconnect):
+                scope["problem"] = "internal_error"  # amid an answer: there was no other way to say so
+            raise
+        finally:
+            self._metrics.in_progress -= 1
+            self._note(scope, status, time.perf_counter() - began)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        endpoint = _template(scope.get("route"))
+        method = scope["method"] if scope["method"] in METHODS else "OTHER"
+        self._metrics.request(method, endpoint, str(status), seconds)
+        if "problem" in scope:
+            self._metrics.error(scope["problem"], endpoint)
+
+
+def _template(route: BaseRoute | None) -> str:
+    """The path as it stands in the route; the second form of an address, with a slash, counts as the first."""
+    template: str = getattr(route, "path", UNMATCHED)
+    return template.rstrip("/") or "/"

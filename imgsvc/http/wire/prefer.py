@@ -1,0 +1,47 @@
+"""`Prefer: wait=N` (RFC 7240): the answer comes when the job has ended, or as it stands when the time is over."""
+
+import re
+from typing import Annotated
+
+import anyio
+from pydantic import Field
+from starlette.requests import Request
+
+from ...jobs.table.model import Job
+from ..state import parts_of
+from .validation import Headers
+
+MAX_WAIT_SECONDS = 30
+WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,4000})\"?\s*(?=$|[,;])", re.IGNORECASE)
+ENDED = ("completed", "failed")
+
+
+Prefer = Annotated[
+    str | None,
+    Field(
+        alias="Prefer",
+        description=f"`wait=N`: answer once the job has ended, or after N seconds, {MAX_WAIT_SECONDS} at most.",
+    ),
+]
+
+
+class WaitHeaders(Headers):
+    prefer: Prefer = None
+
+
+def wait_seconds(prefer: str | None) -> int | None:
+    """How long the client is ready to wait, 30 seconds at most; None when it doesn't say."""
+    match = WAIT.search(prefer or "")
+    return min(int(match[1]), MAX_WAIT_SECONDS) if match else None
+
+
+async def settled(request: Request, job_id: str, seconds: int) -> Job | None:
+    """The job once it has ended, or as it stands after `seconds`; None if it is not there (any more)."""
+    parts = parts_of(request)
+    with parts.endings.watch(job_id) as watch:
+        job = await parts.table.job(job_id)
+        with anyio.move_on_after(seconds):
+            while job is not None and job.status not in ENDED and not parts.stopping:
+                await watch.next()
+                job = await parts.table.job(job_id)
+    return job

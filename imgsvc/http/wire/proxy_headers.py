@@ -1,0 +1,86 @@
+"""Who is really asking, and by which name: proxies that may speak for a client, hosts that are answered for."""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ...settings.hosts import is_address, without_port
+from .problems import Problem
+
+ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/?#@\s]*)(:[0-9]{0,5})?")  # RFC 3986 section 3.2, without a user
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class AbsoluteTargets:
+    """`GET http://host/path`: the authority in the target replaces Host (RFC 9112 section 3.2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (target := ABSOLUTE.match(scope["path"])):
+            scope["path"] = scope["path"][target.end() :] or "/"
+            scope["raw_path"] = quote(scope["path"]).encode()
+            MutableHeaders(scope=scope)["Host"] = target[1]
+        await self.app(scope, receive, send)
+
+
+class ForwardedHeaders:
+    """X-Forwarded-For, -Proto and -Host count only when the connection comes from a configured network."""
+
+    def __init__(self, app: ASGIApp, networks: Sequence[str]) -> None:
+        self.app = app
+        self._networks: list[Network] = [ipaddress.ip_network(network) for network in networks]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
+            headers = MutableHeaders(scope=scope)
+            hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",") if hop.strip()]
+            # From the right: the first that is no proxy of ours is the client; what stands left of it anyone can write.
+            client = next((hop for hop in reversed(hops) if not self._trusts(hop)), None)
+            if client and is_address(client):
+                scope["client"] = (client, 0)
+            if (scheme := headers.get("X-Forwarded-Proto", "").lower()) in ("http", "https"):
+                scope["scheme"] = scheme
+            if host := headers.get("X-Forwarded-Host"):
+                headers["Host"] = host
+        await self.app(scope, receive, send)
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+            parsed = parsed.ipv4_mapped  # how a socket for both families reports an IPv4 client
+        return any(parsed in network for network in self._networks)
+
+
+class AllowedHosts:
+    """Refuses other names than ours, which a page elsewhere could point at this address (DNS rebinding)."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self.app = app
+        self._names = {name.lower() for name in names}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (problem := self._refused(scope)):
+            await problem.response(Request(scope))(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> Problem | None:
+        host = Headers(scope=scope).get("Host", "")
+        if not HOST.fullmatch(host):
+            return Problem(400, "bad_request", "The header Host is malformed.")
+        if self._names and without_port(host).lower() not in self._names:
+            return Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
+        if scope["path"].endswith("\n"):  # which a route's `$` would pass over: a second address of everything
+            return Problem(404, "not_found", "Not Found")
+        return None

@@ -1,0 +1,145 @@
+"""Bucket and metadata of an upload, wherever they stand: in a form, the query, or a header."""
+
+import json
+import math
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from .path_ids import UUID
+from .prefer import Prefer
+from .validation import Headers, Query, invalid
+
+METADATA_BYTES = 16 * 1024
+MAX_NESTING = 64  # levels of metadata; the answer that shows it again stops at 255
+BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_BUCKET_SEGMENTS = 5
+# A bucket that goes through the place of an image's file: one of the two could not be stored. Any other may hold these
+# words; images that are in such a bucket already stay reachable.
+THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID.pattern}_\1\.webp(/|$)", re.IGNORECASE)
+MAX_KEY = 255  # characters of an Idempotency-Key
+MORE_SEGMENTS = f"(/{BUCKET_SEGMENT.pattern}){{0,{MAX_BUCKET_SEGMENTS - 1}}}"
+T = TypeVar("T")
+
+
+def _bucket(text: str) -> str:
+    segments = text.split("/")
+    valid = all(BUCKET_SEGMENT.fullmatch(segment) for segment in segments)
+    if not valid or len(segments) > MAX_BUCKET_SEGMENTS or ".." in text:
+        message = (
+            f"must be 1 to {MAX_BUCKET_SEGMENTS} segments joined by '/', each of 1 to 63 characters out of "
+            "letters, digits, '.', '_' and '-', beginning with a letter or digit, without '..'"
+        )
+        raise _wrong("bucket_invalid", message)
+    if THROUGH_A_FILE.search(text):
+        raise _wrong(
+            "bucket_invalid", "must not lead through the file of an image: …/processed/VARIANT/ID_VARIANT.webp"
+        )
+    return text
+
+
+def _metadata(text: object) -> object:
+    """A JSON object of at most 16 KiB."""
+    if not isinstance(text, str):
+        return text
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > METADATA_BYTES:
+        raise _wrong("metadata_too_large", f"must be at most {METADATA_BYTES} bytes, and has {size}")
+    try:
+        value = json.loads(text or "{}", parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise _wrong("json_invalid", "must be valid JSON") from None
+    if not isinstance(value, dict):
+        raise _wrong("dict_type", "must be a JSON object")
+    if _deeper_than(MAX_NESTING, value):
+        raise _wrong("metadata_too_deep", f"must not be nested deeper than {MAX_NESTING} levels")
+    try:
+        json.dumps(value).encode("utf-8")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError):
+        raise _wrong("json_invalid", "must not hold a lone surrogate") from None
+    return value
+
+
+def _wrong(kind: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, message)
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(levels - 1, one) for one in inner)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is beyond a double")
+    return number
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _utf8(text: object) -> object:
+    """Header values come as latin-1."""
+    try:
+        return text.encode("latin-1").decode("utf-8") if isinstance(text, str) else text
+    except UnicodeDecodeError:
+        raise _wrong("string_unicode", "must be UTF-8") from None
+
+
+Bucket = Annotated[
+    str,
+    AfterValidator(_bucket),
+    Field(
+        description=f"Where it is kept: 1 to {MAX_BUCKET_SEGMENTS} segments joined by `/`.",
+        json_schema_extra={"pattern": f"^{BUCKET_SEGMENT.pattern}{MORE_SEGMENTS}$", "not": {"pattern": r"\.\."}},
+    ),
+]
+ABOUT_METADATA = f"A JSON object of at most {METADATA_BYTES // 1024} KiB that comes back with the result."
+Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
+BUCKET: TypeAdapter[str] = TypeAdapter(Bucket)
+METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
+
+
+def field_value(kind: TypeAdapter[T], text: str, name: str) -> T:
+    """What a field of the form says. Raises Problem (422)."""
+    try:
+        return kind.validate_python(text)
+    except ValidationError as error:
+        raise invalid(error, "body", name) from None
+
+
+class UploadForm(BaseModel):
+    """The parts, in any order. This documents the form; `form.py` reads it as it streams, with the same checks."""
+
+    file: Annotated[bytes, Field(description="The photo.")]
+    bucket: Annotated[Bucket, Field(examples=["holiday"])]
+    metadata: Annotated[Metadata, Field(description=ABOUT_METADATA, examples=[{"title": "A day at the sea"}])] = {}
+
+
+class UploadQuery(Query):
+    bucket: Annotated[Bucket | None, Field(description="The bucket, when the body is the photo itself.")] = None
+
+
+class UploadHeaders(Headers):
+    idempotency_key: Annotated[
+        str | None,
+        Field(
+            alias="Idempotency-Key",
+            min_length=1,
+            max_length=MAX_KEY,
+            description="A repeated upload with the same key gets the first receipt again, for 24 hours.",
+        ),
+    ] = None
+    metadata: Annotated[
+        Metadata,
+        BeforeValidator(_utf8),
+        Field(
+            alias="X-Metadata",
+            description=f"{ABOUT_METADATA} For a body that is the photo itself.",
+        ),
+    ] = {}  # noqa: RUF012, pydantic copies it
+    prefer: Prefer = None

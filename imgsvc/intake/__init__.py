@@ -1,0 +1,1 @@
+"""Taking uploads in: staging, limits, and the durable receipt."""

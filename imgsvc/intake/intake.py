@@ -1,0 +1,256 @@
+"""From a byte stream to a durable job: staged while it is counted, digested and sniffed, then one row.
+
+When `accept` has returned, the bytes and the row are on disk: the receipt may be given.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import anyio
+import structlog
+
+from ..imaging.errors import TooLarge
+from ..imaging.limits import preview_bytes, render_bytes
+from ..jobs.denials import Refusals
+from ..jobs.instance import FirstReceipt
+from ..jobs.staging_area import StagingArea
+from ..jobs.table.job_table import Table
+from ..jobs.table.model import NewJob
+from ..jobs.table.quota import RateLimited, Standing
+from ..jobs.table.transactions import IdempotencyConflict
+from ..jobs.table.writer import DatabaseUnavailable
+from .limits import Allowance
+from .open_uploads import OpenUpload, OpenUploads
+from .rate_limit import Places
+from .staging import NoSpace, Rejected, StagedFile
+
+log = structlog.get_logger()
+
+MEGABYTE = 1 << 20
+
+
+class Overloaded(Rejected):
+    """As many jobs wait as may."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        super().__init__(f"{waiting} jobs are waiting; at most {limit} may.")
+        self.limit, self.waiting = limit, waiting
+
+
+class IdempotencyInProgress(Rejected):
+    """Another upload with the same key is being received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who sends an upload, and what they say of it."""
+
+    user_id: str
+    org_id: str
+    bucket: str
+    client_metadata: dict[str, Any]
+    filename: str
+    trace_id: str
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the client gets; with `replayed` it is the one of an earlier upload with the same key."""
+
+    job_id: str
+    image_id: str
+    standing: Standing
+    replayed: bool
+
+
+class Space(Protocol):
+    """Free space in the data folder, as last measured, in bytes."""
+
+    disk_full: bool
+    free_bytes: int
+    reserve_bytes: int
+
+
+class Intake:
+    """`staging_area` is shared with housekeeping, which leaves alone what is being received.
+
+    `allowance` is what everybody may; each upload comes with its own, which is that or narrower.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        places: Places,
+        refusals: Refusals,
+        *,
+        staging_area: StagingArea,
+        open_uploads: OpenUploads,
+        allowance: Allowance,
+        preview_memory: int,
+        render_memory: int,
+        max_attempts: int,
+        storage_backend: str,
+        max_waiting: int,
+        space: Space,
+        accepted: Callable[[], None],
+        first_receipt: FirstReceipt,
+    ) -> None:
+        self.allowance = allowance
+        self._table = table
+        self._places = places
+        self._refusals = refusals
+        self._staging_area = staging_area
+        self._open = open_uploads
+        self._preview_memory = preview_memory
+        self._render_memory = render_memory
+        self._max_attempts = max_attempts
+        self._storage_backend = storage_backend
+        self._max_waiting = max_waiting
+        self._space = space
+        self._accepted = accepted
+        self._first_receipt = first_receipt
+        self._receiving: set[tuple[str, str, str]] = set()
+
+    @asynccontextmanager
+    async def admitted(
+        self, org_id: str, user_id: str, key: str | None, allowance: Allowance, announced_bytes: int
+    ) -> AsyncIterator[OpenUpload]:
+        """Refuse what can be refused before any of the body is read; hold the upload's place and bytes until it ends.
+
+        `announced_bytes` is the most that the file can have. An upload whose key was accepted before takes no place,
+        and is refused for one reason only: that it would, with others on their way, fill the disk. Raises RateLimited,
+        TooManyOpenUploads, Overloaded, TooManyUploads, NoSpace or IdempotencyInProgress.
+        """
+        user = (org_id, user_id)
+        known = await self._is_known(org_id, user_id, key)
+        if not known:
+            known = await self._is_refused(org_id, user_id, key, allowance)
+        # From here to the end of what is held nothing else runs: no two uploads see the same room.
+        if not known:
+            self._open.require_place(user)
+            self._open.require_any_place()
+        self._require_space(announced_bytes, known=known)
+        with (
+            self._open.held(user, announced_bytes, takes_place=not known) as one,
+            self._receiving_first(org_id, user_id, None if known else key),  # any number may repeat it
+        ):
+            yield one
+
+    async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
+        """True for an upload that came to be known meanwhile. Raises RateLimited or Overloaded."""
+        waiting = await self._table.waiting()
+        standing = await self._places.standing(org_id, user_id, allowance.quota)
+        on_their_way = self._open.places((org_id, user_id))
+        if standing.remaining <= on_their_way:
+            if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
+                return True
+            limited = RateLimited(
+                replace(standing, used=max(standing.used, min(standing.limit, standing.used + on_their_way))),
+                allowance.quota,
+            )
+            await self._note_limited(org_id, user_id, limited)
+            raise limited
+        if waiting >= self._max_waiting:
+            raise Overloaded(self._max_waiting, waiting)
+        return False
+
+    def _require_space(self, announced_bytes: int, *, known: bool) -> None:
+        """Raises NoSpace."""
+        space, others = self._space, self._open.announced_bytes
+        left = space.free_bytes - others - announced_bytes
+        if known and not others:
+            return
+        if space.disk_full or (space.reserve_bytes and left < space.reserve_bytes):
+            raise NoSpace(space.reserve_bytes, max(0, left))
+
+    async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
+        """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
+        if key is None:
+            return False
+        if (org_id, user_id, key) in self._receiving:
+            raise IdempotencyInProgress
+        return await self._table.has_key(org_id, user_id, key)
+
+    @contextmanager
+    def _receiving_first(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
+        """Hold the idempotency key while its first upload comes in. Raises IdempotencyInProgress."""
+        if key is None:
+            yield
+            return
+        held = (org_id, user_id, key)
+        if held in self._receiving:
+            raise IdempotencyInProgress
+        self._receiving.add(held)
+        try:
+            yield
+        finally:
+            self._receiving.discard(held)
+
+    async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
+        """Once a window. Who may upload nothing has none: each refusal would begin and end a new one."""
+        end, limit = limited.standing.reset, limited.standing.limit
+        await self._refusals.note("rate_limited", org_id, user_id, until=end, limit=limit)
+
+    def stage(self, allowance: Allowance) -> StagedFile:
+        job_id, most = str(uuid.uuid4()), allowance.max_bytes
+        return StagedFile(job_id, self._staging_area, allowance.recipe, allowance.types, most)
+
+    async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance, one: OpenUpload) -> Receipt:
+        """Probe, sync and record a complete upload.
+
+        Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
+        """
+        header, recipe = await staged.finish(), allowance.recipe
+        render = render_bytes(header, recipe)
+        if render > self._render_memory:
+            raise TooLarge(
+                f"Processing the image would need {render / MEGABYTE:.0f} MB of memory; "
+                f"at most {self._render_memory / MEGABYTE:.0f} MB are available for one image."
+            )
+        preview = preview_bytes(header, recipe)
+        if preview is not None and preview > self._preview_memory:
+            preview = None  # it gets its thumbnail with the rest
+        new = NewJob(
+            job_id=staged.job_id,
+            image_id=str(uuid.uuid4()),
+            user_id=origin.user_id,
+            org_id=origin.org_id,
+            bucket=origin.bucket,
+            staging_path=staged.job_id,
+            original_filename=origin.filename,
+            client_metadata=origin.client_metadata,
+            trace_id=origin.trace_id,
+            mime_type=staged.mime,
+            content_length=staged.size,
+            sha256=staged.sha256,
+            pixels=header.pixels,
+            preview_bytes=preview,
+            render_bytes=render,
+            storage_backend=self._storage_backend,
+            recipe=recipe,
+            max_attempts=self._max_attempts,
+            idempotency_key=origin.idempotency_key,
+        )
+        one.release_place()
+        try:
+            place = await self._places.reserve(new, allowance.quota)
+            staged.keep()
+            with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
+                accepted = await self._places.accept(new, allowance.quota, place)
+                await self._first_receipt.note()
+        except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
+            staged.discard()  # a definite no
+            if isinstance(error, RateLimited):
+                await self._note_limited(new.org_id, new.user_id, error)
+            raise
+        if accepted.replayed:
+            staged.discard()
+        else:
+            ids = {"job_id": new.job_id, "image_id": new.image_id, "trace_id": new.trace_id}
+            log.info("job_accepted", **ids, bytes=new.content_length)
+            self._accepted()
+        return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)

@@ -1,0 +1,64 @@
+"""What one upload may be: the limits of the service, made narrower by the token that it comes with, never wider."""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from fractions import Fraction
+
+from ..access.token_limits import Tightening
+from ..imaging.recipe import Recipe
+from ..jobs.table.quota import Quota
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """`max_bytes` of the file; `recipe` holds the limit of pixels; `buckets` are whole names, None: any."""
+
+    max_bytes: int
+    recipe: Recipe
+    types: tuple[str, ...]
+    quota: Quota
+    buckets: tuple[str, ...] | None = None
+
+    def tightened(self, by: Tightening) -> "Allowance":
+        return Allowance(
+            max_bytes=_least(self.max_bytes, by.max_bytes),
+            recipe=replace(self.recipe, max_pixels=_least(self.recipe.max_pixels, by.max_pixels)),
+            types=_both(self.types, by.allowed_types) or (),
+            quota=_tightened(self.quota, by.uploads_per_hour),
+            buckets=_both(self.buckets, by.buckets),
+        )
+
+    def check_bucket(self, bucket: str) -> None:
+        """Raises BucketNotAllowed."""
+        if self.buckets is not None and bucket not in self.buckets:
+            raise BucketNotAllowed(bucket, self.buckets)
+
+
+class BucketNotAllowed(Exception):
+    """The token is for other buckets."""
+
+    def __init__(self, bucket: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(bucket)
+        self.bucket, self.allowed = bucket, allowed
+
+
+def _least(limit: int, narrower: int | None) -> int:
+    return limit if narrower is None else min(limit, narrower)
+
+
+def _both(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """What stands in both lists; None is a list of everything."""
+    if ours is None or theirs is None:
+        return theirs if ours is None else ours
+    return tuple(one for one in ours if one in theirs)
+
+
+def _tightened(quota: Quota, per_hour: int | None) -> Quota:
+    """As many as that makes in one window, rounded down: an issuer's limit is kept even where windows are short."""
+    if per_hour is None:
+        return quota
+    hours = Fraction(quota.window // timedelta(microseconds=1), HOUR // timedelta(microseconds=1))
+    return replace(quota, max_uploads=min(quota.max_uploads, math.floor(per_hour * hours)))

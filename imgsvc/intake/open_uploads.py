@@ -1,0 +1,95 @@
+"""Uploads on their way: how many there are, of each user and in all, and the bytes and places they will take.
+
+They are counted from the first byte, so that what is on its way can't take more than what is looked at when it begins.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .staging import Rejected
+
+User = tuple[str, str]  # org, user
+
+
+class TooManyOpenUploads(Rejected):
+    """This user has as many open uploads as one may."""
+
+    def __init__(self, limit: int, open_now: int) -> None:
+        super().__init__(f"{open_now} uploads are open; at most {limit} may be.")
+        self.limit, self.open_now = limit, open_now
+
+
+class TooManyUploads(Rejected):
+    """As many uploads are open as may be, of all users together."""
+
+    def __init__(self, limit: int, open_now: int) -> None:
+        super().__init__(f"{open_now} uploads are on their way; at most {limit} may be.")
+        self.limit, self.open_now = limit, open_now
+
+
+class OpenUploads:
+    """`announced_bytes` of all; each user's held places of the rate limit. In one process, and not over a restart."""
+
+    def __init__(self, max_per_user: int, max_in_all: int) -> None:
+        self.max_per_user = max_per_user
+        self.max_in_all = max_in_all
+        self.announced_bytes = 0
+        self._open: Counter[User] = Counter()
+        self._places: Counter[User] = Counter()
+
+    @property
+    def count(self) -> int:
+        return self._open.total()
+
+    def places(self, user: User) -> int:
+        """Places of the rate limit that are held by uploads on their way."""
+        return self._places[user]
+
+    def require_place(self, user: User) -> None:
+        """Raises TooManyOpenUploads."""
+        if self._open[user] >= self.max_per_user:
+            raise TooManyOpenUploads(self.max_per_user, self._open[user])
+
+    def require_any_place(self) -> None:
+        """Raises TooManyUploads."""
+        if self.count >= self.max_in_all:
+            raise TooManyUploads(self.max_in_all, self.count)
+
+    @contextmanager
+    def held(self, user: User, announced_bytes: int, *, takes_place: bool) -> Iterator["OpenUpload"]:
+        """Count one upload until it ends, however it ends."""
+        one = OpenUpload(self, user, takes_place=takes_place)
+        self._open[user] += 1
+        self._places[user] += int(takes_place)
+        self.announced_bytes += announced_bytes
+        try:
+            yield one
+        finally:
+            one.release_place()
+            self.announced_bytes -= announced_bytes
+            self._forget_one(self._open, user)
+
+    def release_place(self, user: User) -> None:
+        """Give back a held place of the rate limit."""
+        self._forget_one(self._places, user)
+
+    def _forget_one(self, counts: Counter[User], user: User) -> None:
+        counts[user] -= 1
+        if not counts[user]:
+            del counts[user]
+
+
+class OpenUpload:
+    """One upload on its way, and the place of the rate limit that it holds until the real one is taken."""
+
+    def __init__(self, uploads: OpenUploads, user: User, *, takes_place: bool) -> None:
+        self._uploads = uploads
+        self._user = user
+        self._has_place = takes_place
+
+    def release_place(self) -> None:
+        """Give the held place back, once: it must not count beside the real one."""
+        if self._has_place:
+            self._has_place = False
+            self._uploads.release_place(self._user)

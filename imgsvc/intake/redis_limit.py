@@ -1,0 +1,94 @@
+"""The rate limit in a Redis that several instances share.
+
+Each command is one Lua script, since whether a place is taken depends on what is read: MULTI can't decide, and counting
+first and taking back later would refuse uploads that have a place. The script's text is sent every time (EVAL), so that
+a restarted Redis knows it too.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+from ..jobs.table.quota import Quota, RateLimited, Standing
+from ..settings import Settings
+from .redis_connection import Command, RedisLine
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+PROBE_WINDOW = timedelta(minutes=1)
+MANY = 1 << 30
+
+
+def _script(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+TAKE_PLACE, GIVE_BACK = _script("acquire.lua"), _script("release.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A place that was taken in the window that began at `start` (microseconds since 1970 by the clock of Redis)."""
+
+    key: str
+    start: int
+    standing: Standing
+
+
+class RedisMirror:
+    def __init__(self, url: str, timeout_seconds: float, prefix: str) -> None:
+        """Raises SettingsError."""
+        self._prefix = prefix
+        probe = f"{prefix}probe"
+        self.line = RedisLine(url, timeout_seconds, [_take(probe, Quota(MANY, PROBE_WINDOW), 1), ("DEL", probe)])
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RedisMirror":
+        redis = settings.redis
+        return cls(redis.url.get_secret_value(), redis.timeout_ms / 1000, redis.prefix)
+
+    async def reserve(self, org_id: str, user_id: str, quota: Quota) -> Reservation | None:
+        """Take a place; None when Redis is away. Cancelled, it takes none. Raises RateLimited."""
+        key = self.key(org_id, user_id)
+
+        def unwanted(answer: list[int]) -> None:
+            if answer[0]:
+                self.release(_reservation(key, quota, answer))
+
+        answer: list[int] | None = await self.line.ask(_take(key, quota, 1), unwanted)
+        if answer is None:
+            self.line.skipped += 1
+            return None
+        reservation = _reservation(key, quota, answer)
+        if not answer[0]:
+            raise RateLimited(reservation.standing, quota)
+        return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """Give the place back, unless its window is over. Call at most once."""
+        self.line.tell(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
+
+    async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing | None:
+        """How much is left for all instances together, without taking any; None when Redis is away."""
+        key = self.key(org_id, user_id)
+        answer: list[int] | None = await self.line.ask(_take(key, quota, 0), _forget)
+        return None if answer is None else _reservation(key, quota, answer).standing
+
+    def key(self, org_id: str, user_id: str) -> str:
+        """The length says where the org ends: `a:b` and `c` are not `a` and `b:c`."""
+        return f"{self._prefix}uploads:{len(org_id)}:{org_id}:{user_id}"
+
+
+def _take(key: str, quota: Quota, places: int) -> Command:
+    return ("EVAL", TAKE_PLACE, 1, key, quota.max_uploads, quota.window // MICROSECOND, places)
+
+
+def _reservation(key: str, quota: Quota, answer: list[int]) -> Reservation:
+    _, used, start = answer
+    reset = EPOCH + timedelta(microseconds=start) + quota.window
+    return Reservation(key, start, Standing(quota.max_uploads, used, reset))
+
+
+def _forget(_answer: Any) -> None:
+    """Looking changed nothing."""

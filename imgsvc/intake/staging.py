@@ -1,0 +1,204 @@
+"""An upload on its way to disk: counted, digested and sniffed as it comes, removed unless it was kept."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from io import BytesIO
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import anyio
+import anyio.to_thread
+import filetype
+import structlog
+
+from ..imaging.header import Header, Truncated, read_header
+from ..imaging.limits import check_limits, probe
+from ..imaging.recipe import Recipe
+from ..jobs.staging_area import StagingArea
+from ..storage.durable_files import sync_folder
+
+log = structlog.get_logger()
+
+CHUNK = 96 * 1024  # bytes gathered before a thread writes them: few visits, little memory
+SNIFF = 512  # bytes that the type is decided on
+SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
+
+
+class Rejected(Exception):
+    """An upload that is not accepted; nothing of it is kept."""
+
+
+class UploadTooLarge(Rejected):
+    def __init__(self, limit: int, measured: int) -> None:
+        super().__init__(f"{measured} bytes are more than {limit}")
+        self.limit, self.measured = limit, measured
+
+
+class UnsupportedType(Rejected):
+    def __init__(self, mime: str, allowed: Sequence[str]) -> None:
+        super().__init__(mime)
+        self.mime, self.allowed = mime, allowed
+
+
+class NoSpace(Rejected):
+    """The disk of the staging folder is full, or holds less than the reserve (both in bytes; 0: not known)."""
+
+    def __init__(self, reserve: int = 0, free: int = 0) -> None:
+        super().__init__(f"{free} of {reserve} bytes are free")
+        self.reserve, self.free = reserve, free
+
+
+class StagingGone(Rejected):
+    """What had come in was removed together with its folder."""
+
+
+class StagingFailed(Rejected):
+    """The disk of the staging folder failed; nothing of the upload is kept."""
+
+
+class StagedFile:
+    """An upload on its way to disk. Leaving the context removes it unless `keep` was called."""
+
+    def __init__(self, job_id: str, area: StagingArea, recipe: Recipe, allowed: Sequence[str], max_bytes: int) -> None:
+        self.job_id = job_id
+        self.mime = ""
+        self.size = 0
+        self._area = area
+        self._path = area.part(job_id)
+        self._receiving = area.receiving(job_id)
+        self._recipe = recipe
+        self._allowed = allowed
+        self._max_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self._buffer = bytearray()
+        self._stream: BinaryIO | None = None
+        self._kept = False
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    async def __aenter__(self) -> Self:
+        self._receiving.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._close)
+        finally:
+            self._receiving.__exit__(kind, error, trace)
+
+    def keep(self) -> None:
+        """From here on the file belongs to the table."""
+        self._kept = True
+
+    def discard(self) -> None:
+        self._kept = False
+
+    async def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
+        self.size += len(data)
+        self._buffer += data
+        first_look = not self.mime and len(self._buffer) >= SNIFF
+        if first_look:
+            self._sniff()
+        if self.size > self._max_bytes:
+            raise UploadTooLarge(self._max_bytes, self.size)
+        if first_look:
+            self._look_ahead(self._buffer)
+        if len(self._buffer) >= CHUNK:
+            await self._flush()
+
+    async def finish(self) -> Header:
+        """The header of the whole file, which now has its name, durably.
+
+        Raises what `feed` raises, StagingGone and ImageError.
+        """
+        if not self.mime:
+            self._sniff()
+        if self._buffer:
+            await self._flush()
+        return await anyio.to_thread.run_sync(self._probe_and_sync)
+
+    def _sniff(self) -> None:
+        kind = filetype.guess(bytes(self._buffer[:8192]))
+        mime = kind.mime if kind else "application/octet-stream" if self.size else "application/x-empty"
+        mime = SAME_FORMAT.get(mime, mime)
+        if mime not in self._allowed:
+            raise UnsupportedType(mime, self._allowed)
+        self.mime = mime
+
+    async def _flush(self) -> None:
+        chunk, self._buffer = self._buffer, bytearray()
+        try:
+            await anyio.to_thread.run_sync(self._write, chunk)
+        except OSError as error:
+            raise _refusal(error) from error
+
+    def _write(self, chunk: bytearray) -> None:
+        if self._stream is None:
+            self._look_ahead(chunk)
+            self._stream = self._opened()
+        self._stream.write(chunk)
+        self._digest.update(chunk)
+
+    def _opened(self) -> BinaryIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.fdopen(os.open(self._path, flags, 0o600), "wb")
+        except FileNotFoundError:
+            self._area.make()  # somebody has removed the folder: the next upload needs it all the same
+            log.error("staging_made_anew", path=str(self._area.folder))
+            return os.fdopen(os.open(self._path, flags, 0o600), "wb")
+
+    def _look_ahead(self, start: bytearray) -> None:
+        """A bomb says so in its first bytes: no need to wait for the rest."""
+        try:
+            header = read_header(BytesIO(start), self.mime, count_frames=False)
+        except Truncated:
+            return
+        self._check(header)
+
+    def _check(self, header: Header) -> None:
+        check_limits(header, max_pixels=self._recipe.max_pixels, max_frames=self._recipe.max_frames)
+
+    def _probe_and_sync(self) -> Header:
+        assert self._stream is not None
+        try:
+            self._stream.flush()
+            recipe = self._recipe
+            header = probe(self._path, self.mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+            os.fsync(self._stream.fileno())
+            self._path = self._path.rename(self._area.whole(self.job_id))
+            sync_folder(self._area.folder)
+        except FileNotFoundError as error:
+            raise StagingGone("the staging folder was removed while the upload came in") from error
+        except OSError as error:
+            raise _refusal(error) from error
+        return header
+
+    def _close(self) -> None:
+        if self._stream is None:
+            return
+        if not self._kept:
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError as error:  # housekeeping removes it, or sets it aside
+                log.warning("staged_file_not_removed", name=self._path.name, reason=error.strerror)
+        with suppress(OSError):  # what a full disk left in the buffer
+            self._stream.close()
+
+
+def _refusal(error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpace()
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return error
+    log.error("staging_failed", reason=error.strerror)
+    return StagingFailed(str(error.strerror))

@@ -1,0 +1,91 @@
+"""Counts and speeds, kept in memory: read once at start, moved by every committed change, never scanned for."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .table.usage import Minute
+
+KEPT_MINUTES = 24 * 60
+STATUSES = ("pending", "processing", "retrying", "completed", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What ended within some time; the averages are in seconds, None where nothing was completed."""
+
+    completed: int
+    failed: int
+    avg_processing_seconds: float | None
+    avg_ready_seconds: float | None
+
+
+class Figures:
+    """`came_to` is told of every status that jobs come to, and of how many."""
+
+    def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
+        self._came_to = came_to
+        self._statuses: Counter[str] = Counter()
+        self._minutes: dict[datetime, Minute] = {}  # by their start, in any order
+
+    def seed(self, statuses: Mapping[str, int]) -> None:
+        self._statuses = Counter(statuses)
+
+    def seed_minutes(self, minutes: Sequence[Minute]) -> None:
+        """Add what ended before any of it was told of here."""
+        for more in minutes:
+            minute = self._minute(more.start)
+            minute.completed += more.completed
+            minute.failed += more.failed
+            minute.processing_seconds += more.processing_seconds
+            minute.ready_seconds += more.ready_seconds
+
+    def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None:
+        """`jobs` went from one status to another; None stands for not being there."""
+        if before:
+            self._statuses[before] -= jobs
+        if after:
+            self._statuses[after] += jobs
+            self._came_to(after, jobs)
+
+    def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
+        """A job has ended; times are RFC 3339. In any order."""
+        end = datetime.fromisoformat(ended_at)
+        minute = self._minute(end.replace(second=0, microsecond=0))
+        if status != "completed":
+            minute.failed += 1
+            return
+        minute.completed += 1
+        minute.processing_seconds += (end - datetime.fromisoformat(started_at or began_at)).total_seconds()
+        minute.ready_seconds += (end - datetime.fromisoformat(began_at)).total_seconds()
+
+    def by_status(self) -> dict[str, int]:
+        return {status: max(0, self._statuses[status]) for status in STATUSES}
+
+    def performance(self, since: datetime) -> Performance:
+        recent = self.minutes(since)
+        completed = sum(minute.completed for minute in recent)
+        return Performance(
+            completed,
+            sum(minute.failed for minute in recent),
+            _average(sum(minute.processing_seconds for minute in recent), completed),
+            _average(sum(minute.ready_seconds for minute in recent), completed),
+        )
+
+    def minutes(self, since: datetime) -> list[Minute]:
+        """The minutes in which something ended, oldest first."""
+        found = [minute for minute in self._minutes.values() if minute.start + timedelta(minutes=1) > since]
+        return sorted(found, key=lambda minute: minute.start)
+
+    def _minute(self, start: datetime) -> Minute:
+        minute = self._minutes.get(start)
+        if minute is None:
+            minute = self._minutes[start] = Minute(start)
+            if len(self._minutes) > KEPT_MINUTES:
+                del self._minutes[min(self._minutes)]
+        return minute
+
+
+def _average(total: float, count: int) -> float | None:
+    return round(total / count, 3) if count else None

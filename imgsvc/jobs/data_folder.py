@@ -1,0 +1,115 @@
+"""The data folder, held by this process alone, with its database open: for the service, or a command without one."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ..settings import Settings
+from ..storage.durable_files import make_root, partial_of
+from .counters import Figures
+from .housekeeping import empty_folder
+from .instance import NAME, FirstReceipt, Places, StorageClaim, identify, places_of, settle_id
+from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
+from .staging_area import StagingArea
+from .table.database import Readers, open_for_writing
+from .table.job_table import Table
+from .table.reports import Overview
+from .table.scan import Inventory
+from .table.sql import untimed
+from .table.writer import Writer
+
+if TYPE_CHECKING:
+    from ..telemetry.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOCAL = "local"
+CLAIM_SECONDS = 10.0  # then the start goes on: the disk does not answer
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """`staging` holds uploads that are not yet processed, `scratch` what runs are making.
+
+    `instance` is the id of this service: in the database, here, and in the local storage folder by `claim`.
+    """
+
+    lock: DataFolderLock
+    table: Table
+    overview: Overview
+    inventory: Inventory
+    figures: Figures
+    staging: Path
+    staging_area: StagingArea
+    scratch: Path
+    instance: str
+    claim: StorageClaim
+    first_receipt: FirstReceipt
+
+
+@asynccontextmanager
+async def open_data_folder(
+    settings: Settings, lock_wait_seconds: float, metrics: "Metrics | None" = None
+) -> AsyncIterator[DataFolder]:
+    """Lock it and bring the database up to date. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
+    timed = metrics.query if metrics else untimed
+    folder, places = settings.data, places_of(settings)
+    if not await anyio.to_thread.run_sync(folder.exists):  # a mistyped path: nothing is to be made there
+        (await anyio.to_thread.run_sync(identify, places)).check()
+    await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+    async with data_folder_lock(folder, lock_wait_seconds) as lock:
+        if await anyio.to_thread.run_sync((folder / RESTORING).exists):
+            raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
+        found = await anyio.to_thread.run_sync(identify, places)
+        found.check()
+        await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
+        db = await open_for_writing(settings.database.path)
+        try:
+            instance = await settle_id(db, found)
+            writer = Writer(db, timed)
+            async with Readers(settings.database.path, timed) as readers, anyio.create_task_group() as writing:
+                writing.start_soon(writer.run)
+                try:
+                    claim = StorageClaim(places.storage, instance, readers, writer)
+                    if settings.storage.backend == LOCAL:
+                        await _claimed(claim)
+                    figures = Figures(metrics.job_came_to) if metrics else Figures()
+                    yield DataFolder(
+                        lock,
+                        Table(readers, writer, figures),
+                        Overview(readers),
+                        Inventory(readers),
+                        figures,
+                        places.staging,
+                        StagingArea(places.staging, places.orphaned),
+                        folder / "scratch",
+                        instance,
+                        claim,
+                        FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
+                    )
+                finally:
+                    writer.close()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await db.close()
+
+
+async def _claimed(claim: StorageClaim) -> None:
+    """A storage that can't be written is no reason not to start: the health check tries again, and says so."""
+    try:
+        with anyio.move_on_after(CLAIM_SECONDS):
+            await claim.claim()
+    except OSError as error:
+        log.error("storage_folder_not_claimed", path=str(error.filename), reason=error.strerror)
+
+
+def _prepare(places: Places, scratch: Path) -> None:
+    make_root(places.staging, 0o700)
+    partial_of(places.data / NAME).unlink(missing_ok=True)
+    empty_folder(scratch)

@@ -1,0 +1,1 @@
+"""The durable job table: SQLite in WAL mode behind one writer."""

@@ -1,0 +1,130 @@
+"""Opening the database: migrations, the pragmas that durability rests on, and connections for reading."""
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiosqlite
+import anyio
+import anyio.to_thread
+
+from .sql import QUERIES, Timed, is_damage, migration, untimed
+
+MIGRATIONS = (
+    "001_tables.sql",
+    "002_operator_reads.sql",
+    "003_moving_backends.sql",
+    "004_service_instance.sql",
+    "005_job_sums.sql",
+)  # user_version n means that the first n have run
+BUSY_SECONDS = 10.0
+READERS = 4
+LOG_BYTES = 64 << 20  # a log that grew beside a snapshot is cut back to this once all of it is in the database
+
+
+class SchemaTooNew(Exception):
+    """The database was written by a later version of this program."""
+
+
+async def open_for_writing(path: Path) -> aiosqlite.Connection:
+    """The writer's connection, with the schema up to date. Creates the database (mode 0600) if there is none."""
+    await anyio.to_thread.run_sync(lambda: path.touch(mode=0o600))
+    db = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        db.row_factory = aiosqlite.Row
+        await db.execute("PRAGMA journal_mode = WAL")
+        await db.execute("PRAGMA synchronous = FULL")
+        await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        await _migrate(db)
+    except BaseException:
+        await db.close()
+        raise
+    return db
+
+
+async def _migrate(db: aiosqlite.Connection) -> None:
+    version = next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
+    if version > len(MIGRATIONS):
+        raise SchemaTooNew(f"its schema has version {version}, this program knows {len(MIGRATIONS)}")
+    for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
+        statements = migration(name)
+        # One string: executescript would commit between the statements otherwise.
+        await db.executescript(f"BEGIN IMMEDIATE;\n{statements}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+async def _open_for_reading(uri: str) -> aiosqlite.Connection:
+    db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    db.row_factory = aiosqlite.Row
+    return db
+
+
+class Readers:
+    """A few read-only connections, each lent to one reader at a time."""
+
+    def __init__(self, path: Path, timed: Timed = untimed) -> None:
+        self._uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._timed = timed
+        self.damage = ""  # what SQLite said when it met a damaged page
+        self._all: list[aiosqlite.Connection] = []
+        self._idle: list[aiosqlite.Connection] = []
+        self._places = anyio.Semaphore(READERS)
+
+    async def __aenter__(self) -> Self:
+        try:
+            for _ in range(READERS):
+                db = await _open_for_reading(self._uri)
+                self._all.append(db)
+                self._idle.append(db)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            self._idle.clear()
+            while self._all:
+                await self._all.pop().close()  # an open one would hang the interpreter's exit
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[aiosqlite.Connection]:
+        async with self._places:
+            db = self._idle.pop()
+            try:
+                yield db
+            finally:
+                self._idle.append(db)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
+        """A connection besides the others, which sees the database as it is now, whatever is committed meanwhile.
+
+        The write-ahead log grows as long as it is open.
+        """
+        db = await _open_for_reading(self._uri)
+        try:
+            await db.execute("BEGIN")
+            await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1")  # BEGIN alone has seen nothing yet
+            yield db
+        finally:
+            with anyio.CancelScope(shield=True):
+                await db.close()
+
+    async def fetch(self, query: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
+        """The rows of a statement of queries.sql. Its time is taken without the wait for a connection."""
+        async with self.lend() as db:
+            began = time.perf_counter()
+            try:
+                return list(await db.execute_fetchall(QUERIES[query], parameters))
+            except sqlite3.Error as error:
+                if is_damage(error):
+                    self.damage = str(error)
+                raise
+            finally:
+                self._timed(query, time.perf_counter() - began)

@@ -1,0 +1,185 @@
+"""A job as the rest of the house sees it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from operator import itemgetter
+from typing import Any, Literal, Self
+
+import aiosqlite
+
+from ...imaging.recipe import Recipe, Variant
+
+Status = Literal["pending", "processing", "retrying", "completed", "failed"]
+QueueName = Literal["previews", "renders"]
+# Columns that the first schema lacks, and what they hold there: a backup is read as it was made.
+LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
+TEXTS = {  # fields that hold JSON as it stands in the column
+    "paths_text": "processed_paths",
+    "measured_text": "processing_metadata",
+    "client_text": "client_metadata",
+    "recipe_text": "recipe",
+}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def as_text(moment: datetime) -> str:
+    """RFC 3339 in UTC, always with six decimals and +00:00: one width, so that it compares as text."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """An upload whose bytes are staged and synced. Sizes in bytes."""
+
+    job_id: str
+    image_id: str
+    user_id: str
+    org_id: str
+    bucket: str
+    staging_path: str
+    original_filename: str
+    client_metadata: dict[str, Any]
+    trace_id: str
+    mime_type: str
+    content_length: int
+    sha256: str
+    pixels: int
+    preview_bytes: int | None
+    render_bytes: int
+    storage_backend: str
+    recipe: Recipe
+    max_attempts: int
+    idempotency_key: str | None = None
+
+    @property
+    def idempotency_digest(self) -> str | None:
+        """What a second request with the same key must have in common with the first."""
+        if self.idempotency_key is None:
+            return None
+        content = json.dumps([self.sha256, self.bucket, self.client_metadata], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row of processing_jobs. Times are RFC 3339 text, sizes bytes."""
+
+    job_id: str
+    image_id: str
+    status: Status
+    storage_bucket: str
+    staging_path: str | None
+    attempt_count: int
+    max_retries: int
+    last_error: str | None
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error_code: str | None
+    retryable: bool
+    next_attempt_at: str | None
+    failed_at: str | None
+    retried_at: str | None
+    deleted_at: str | None
+    user_id: str | None
+    org_id: str | None
+    original_filename: str | None
+    trace_id: str
+    mime_type: str
+    content_length: int
+    sha256: str
+    pixels: int
+    preview_bytes: int | None
+    render_bytes: int
+    storage_backend: str
+    also_in: str | None
+    queue: QueueName | None
+    turn: int
+    run: int
+    starts: int
+    deaths: int
+    preview: str
+    paths_text: str
+    measured_text: str
+    client_text: str
+    recipe_text: str
+
+    @classmethod
+    def of(cls, row: aiosqlite.Row) -> Self:
+        """A row of `SELECT *`, of this schema or of one before it."""
+        take = _taken(tuple(row.keys()))
+        job = cls.__new__(cls)
+        # Straight into the instance: a frozen dataclass sets each of its forty fields by a call, for each of 100 rows.
+        vars(job).update(zip(FIELDS, take(tuple(row) + LATER), strict=True))
+        vars(job)["retryable"] = bool(job.retryable)
+        return job
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """{variant: key} of what has been put into storage."""
+        return dict(json.loads(self.paths_text))
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """What processing found out: dominant_color, original_dimensions, frames, variants."""
+        return dict(json.loads(self.measured_text))
+
+    @cached_property
+    def client_metadata(self) -> dict[str, Any]:
+        return dict(json.loads(self.client_text))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """As it was accepted. Where its text is damaged, that of what is stored, so that this stays reachable."""
+        return self._whole_recipe or Recipe(tuple(Variant(name, 0, 0, 0) for name in self.paths), 0, 0)
+
+    @property
+    def recipe_damaged(self) -> bool:
+        """Nothing can be made by it any more."""
+        return self._whole_recipe is None
+
+    @cached_property
+    def _whole_recipe(self) -> Recipe | None:
+        try:
+            return Recipe.from_json(self.recipe_text)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    @property
+    def ready(self) -> dict[str, str]:
+        """{variant: key} of what can be fetched: nothing of a failed job, whatever is still being cleaned up."""
+        return {} if self.status == "failed" or self.deleted_at else self.paths
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether the operator may let it begin anew: it has failed, and its source is still named."""
+        return self.status == "failed" and self.staging_path is not None and self.retryable and not self.deleted_at
+
+    @property
+    def began_at(self) -> str:
+        """When this life of the job began: at its receipt, or when the operator had it tried again."""
+        return self.retried_at or self.created_at
+
+    def key(self, variant: str) -> str:
+        """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""
+        return f"processed/{variant}/{self.image_id}_{variant}.webp"
+
+
+FIELDS = tuple(field.name for field in fields(Job))
+
+
+@lru_cache(maxsize=32)
+def _taken(columns: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """What takes a job's fields, in their order, out of a row of these columns with LATER behind it.
+
+    By position: a row looks for each name through all of its columns.
+    """
+    there = columns + LATER_COLUMNS
+    return itemgetter(*(there.index(TEXTS.get(name, name)) for name in FIELDS))

@@ -1,0 +1,36 @@
+"""Named statements out of a .sql file, so that the durability logic is reviewed in one place."""
+
+import re
+import sqlite3
+from collections.abc import Callable
+from importlib.resources import files
+
+Timed = Callable[[str, float], None]  # told the name of what was run, and the seconds that it took
+HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+
+
+def script(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def migration(name: str) -> str:
+    return script(f"migrations/{name}")
+
+
+def statements(name: str) -> dict[str, str]:
+    """The statements of a file by their names."""
+    parts = HEADING.split(script(name))[1:]
+    return {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite has met a page that can't be right, or a file that is no database."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return isinstance(error, sqlite3.Error) and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def untimed(_operation: str, _seconds: float) -> None:
+    """Nobody wants to know."""
+
+
+QUERIES = statements("queries.sql")

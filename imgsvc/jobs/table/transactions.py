@@ -1,0 +1,269 @@
+"""The changes that the writer commits: whole functions on its connection, each a transaction's worth.
+
+Each also writes its event; one that finds its run overtaken changes nothing and returns False.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import aiosqlite
+
+from ..retry import MAX_STARTS, Decision, Failure, runs_alone
+from .model import Job, NewJob, QueueName, as_text, now
+from .quota import Quota, Standing, standing, take_place
+from .sql import QUERIES
+from .writer import Change
+
+KEY_KEPT = timedelta(hours=24)  # how long an idempotency key stands for its first upload
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The next job in line needs more memory than is free now, and nobody may overtake it for ever."""
+
+    needs: int | None  # bytes; None: all of it
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    job: Job
+    before: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The row that a receipt speaks of: a new one, or with `replayed` the one that this key made before."""
+
+    job: Job
+    standing: Standing
+    replayed: bool = False
+
+
+class IdempotencyConflict(Exception):
+    """The key was used before with other bytes, another bucket or other metadata."""
+
+
+def execute(query: str, **values: Any) -> Change[None]:
+    async def change(db: aiosqlite.Connection) -> None:
+        await db.execute(QUERIES[query], values)
+
+    return change
+
+
+async def touch(db: aiosqlite.Connection) -> None:
+    await db.execute(QUERIES["touch"], {"now": as_text(now())})
+    await db.execute(QUERIES["untouch"])
+
+
+def key_expired(job: Job) -> bool:
+    return datetime.fromisoformat(job.created_at) < now() - KEY_KEPT
+
+
+async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepted:
+    if new.idempotency_key is not None:
+        values = {"org_id": new.org_id, "user_id": new.user_id, "key": new.idempotency_key}
+        row = await (await db.execute(QUERIES["of_key"], values)).fetchone()
+        if row is not None and not key_expired(Job.of(row)):
+            if row["idempotency_digest"] != new.idempotency_digest:
+                raise IdempotencyConflict
+            window = await (await db.execute(QUERIES["rate_window"], values)).fetchone()
+            return Accepted(Job.of(row), standing(window, quota, now()), replayed=True)
+        if row is not None:
+            await db.execute(QUERIES["free_key"], {"job_id": row["job_id"]})
+    place = await take_place(db, new.org_id, new.user_id, quota)
+    row = await insert(db, new)
+    return Accepted(Job.of(row), place)
+
+
+async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
+    created_at = as_text(now())
+    values = {
+        "job_id": new.job_id,
+        "image_id": new.image_id,
+        "storage_bucket": new.bucket,
+        "staging_path": new.staging_path,
+        "max_retries": new.max_attempts,
+        "created_at": created_at,
+        "user_id": new.user_id,
+        "org_id": new.org_id,
+        "original_filename": new.original_filename,
+        "client_metadata": json.dumps(new.client_metadata),
+        "trace_id": new.trace_id,
+        "mime_type": new.mime_type,
+        "content_length": new.content_length,
+        "sha256": new.sha256,
+        "pixels": new.pixels,
+        "preview_bytes": new.preview_bytes,
+        "render_bytes": new.render_bytes,
+        "storage_backend": new.storage_backend,
+        "recipe": new.recipe.to_json(),
+        "idempotency_key": new.idempotency_key,
+        "idempotency_digest": new.idempotency_digest,
+        "preview": "none" if new.preview_bytes is None else "wanted",
+    }
+    await db.execute(QUERIES["insert_job"], values)
+    await event(db, "accepted", new.image_id, new.job_id, {"trace_id": new.trace_id, "bytes": new.content_length})
+    row = await (await db.execute(QUERIES["job"], {"job_id": new.job_id})).fetchone()
+    assert row is not None
+    return row
+
+
+async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
+    row = await (await db.execute(QUERIES["job"], {"job_id": job_id})).fetchone()
+    if row is None:
+        return None
+    job = Job.of(row)
+    keys = {variant.name: job.key(variant.name) for variant in job.recipe.variants}
+    await db.execute(QUERIES["delete"], {"job_id": job_id, "now": as_text(now()), "processed_paths": json.dumps(keys)})
+    await event(db, "deleted", job.image_id, job.job_id, facts(job, status=job.status))
+    return replace(job, paths_text=json.dumps(keys), deleted_at=as_text(now()))
+
+
+async def drop_deleted(db: aiosqlite.Connection, before: datetime, after: int, rows: int) -> int:
+    values = {"before": as_text(before), "after": after, "upto": after + rows}
+    await db.execute(QUERIES["drop_deleted"], values)
+    (last,) = next(iter(await db.execute_fetchall(QUERIES["last_row"])))
+    return after + rows if after + rows < last else 0
+
+
+async def drop_events(db: aiosqlite.Connection, before: datetime, limit: int) -> int:
+    return (await db.execute(QUERIES["drop_events"], {"before": as_text(before), "limit": limit})).rowcount
+
+
+async def claim(
+    db: aiosqlite.Connection, queue: QueueName, free_bytes: int, nothing_running: bool
+) -> Claimed | Blocked | None:
+    query = "next_preview" if queue == "previews" else "next_waiting"
+    row = await (await db.execute(QUERIES[query], {"queue": queue})).fetchone()
+    if row is None:
+        return None
+    waiting = Job.of(row)
+    needs = waiting.preview_bytes if queue == "previews" else waiting.render_bytes
+    alone = runs_alone(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
+    if not nothing_running and (alone or (needs or 0) > free_bytes):
+        return Blocked(None if alone else needs)
+    values = {"job_id": waiting.job_id, "queue": queue, "now": as_text(now())}
+    claimed = await (await db.execute(QUERIES["claim"], values)).fetchone()
+    assert claimed is not None
+    job = Job.of(claimed)
+    await event(db, "processing", job.image_id, job.job_id, facts(job, queue=queue))
+    return Claimed(job, waiting.status)
+
+
+async def ended(
+    db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None
+) -> bool:
+    """Run a fenced update; the event is written only if it took effect."""
+    fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
+    cursor = await db.execute(QUERIES[query], fence | (values or {}))
+    if cursor.rowcount == 0:
+        return False
+    code = {"code": values["code"]} if values and "code" in values else {}
+    await event(db, kind, job.image_id, job.job_id, facts(job, **code))
+    return True
+
+
+async def again(db: aiosqlite.Connection, job: Job, failure: Failure, decision: Decision) -> bool:
+    due = now() + timedelta(seconds=decision.delay_seconds)
+    values = {
+        "code": failure.code,
+        "message": failure.message,
+        "death": int(failure.death),
+        "next_attempt_at": as_text(due),
+    }
+    return await ended(db, "again_later", job, "retrying", values)
+
+
+async def fail(db: aiosqlite.Connection, job: Job, failure: Failure, retryable: bool) -> bool:
+    values = {
+        "code": failure.code,
+        "message": failure.message,
+        "death": int(failure.death),
+        "attempt": int(failure.code != "interrupted"),
+        "retryable": int(retryable),
+        "processed_paths": json.dumps({variant.name: job.key(variant.name) for variant in job.recipe.variants}),
+    }
+    return await ended(db, "fail", job, "failed", values)
+
+
+async def retry(db: aiosqlite.Connection, job_id: str) -> Job | None:
+    row = await (await db.execute(QUERIES["retry"], {"job_id": job_id, "now": as_text(now())})).fetchone()
+    if row is None:
+        return None
+    job = Job.of(row)
+    await event(db, "retried", job.image_id, job.job_id, facts(job, by="operator"))
+    return job
+
+
+async def copying(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
+    values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
+    return (await db.execute(QUERIES["copying"], values)).rowcount > 0
+
+
+async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
+    values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
+    if (await db.execute(QUERIES["move"], values)).rowcount == 0:
+        return False
+    told = facts(job, before=job.storage_backend, after=backend)
+    await event(db, "moved", job.image_id, job.job_id, told)
+    return True
+
+
+async def release_due(db: aiosqlite.Connection, upto: datetime | None) -> int:
+    moment = max(now(), upto) if upto else now()
+    return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(moment)})))
+
+
+async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[int, int]:
+    replayed = given_up = 0
+    latest = as_text(now() + timedelta(seconds=retry_delay_seconds))
+    await db.execute(QUERIES["clamp_retries"], {"latest": latest})
+    for row in await db.execute_fetchall(QUERIES["interrupted"]):
+        job = Job.of(row)
+        if job.queue is not None:
+            continue
+        went = await _begin_anew(db, job)
+        replayed += went == "pending"
+        given_up += went == "failed"
+    await db.execute(QUERIES["replay_waiting"])
+    return replayed, given_up
+
+
+async def recover(db: aiosqlite.Connection, job_id: str, run: int) -> Job | None:
+    """Let a job that no run works on begin anew, as at a start; the row as it was, None when it has moved on."""
+    row = await (await db.execute(QUERIES["lost"], {"job_id": job_id, "run": run})).fetchone()
+    if row is None:
+        return None
+    job = Job.of(row)
+    return job if await _begin_anew(db, job) else None
+
+
+async def _begin_anew(db: aiosqlite.Connection, job: Job) -> Literal["pending", "failed"] | None:
+    """The new status of a job whose run was cut short; None when its row has moved on."""
+    if job.starts < MAX_STARTS:
+        return "pending" if await ended(db, "replay", job, "replayed") else None
+    failure = Failure("interrupted", f"The service ended {job.starts} times while it worked on this image.")
+    return "failed" if await fail(db, job, failure, retryable=True) else None
+
+
+def found(paths: dict[str, str], measured: dict[str, Any]) -> dict[str, str]:
+    return {"processed_paths": json.dumps(paths), "processing_metadata": json.dumps(measured)}
+
+
+def facts(job: Job, **more: Any) -> dict[str, Any]:
+    return {"trace_id": job.trace_id, "run": job.run, **more}
+
+
+async def event(
+    db: aiosqlite.Connection, kind: str, image_id: str | None, job_id: str | None, facts: dict[str, Any]
+) -> None:
+    values = {
+        "event_type": kind,
+        "image_id": image_id,
+        "job_id": job_id,
+        "metadata": json.dumps(facts),
+        "created_at": as_text(now()),
+    }
+    await db.execute(QUERIES["insert_event"], values)

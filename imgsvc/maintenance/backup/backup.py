@@ -1,0 +1,266 @@
+"""A copy of everything, taken while the service goes on: it is of the moment at which the database was copied.
+
+While it is made no file of a job is removed, so that whatever the copied rows name is still there to be copied.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+import structlog
+
+from ... import __version__
+from ...jobs.table.database import Readers
+from ...jobs.table.model import Job, as_text, now
+from ...jobs.table.scan import Inventory
+from ...settings import MEGABYTE
+from ...storage.base import NotStored, StorageError
+from ...storage.durable_files import partial_of, write_file
+from ..context import House, Variant, digest_of, side_by_side, source_needed, unfinished, variants_of
+from ..progress import Finding, Kind, Progress, UpkeepFailed
+from .folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, settle
+from .prune import prune
+
+log = structlog.get_logger()
+
+AT_ONCE = 4  # jobs
+PAGES = 512  # of the database in one step: 2 MB, after which a cancellation is noticed
+LOCAL = "local"
+
+
+async def backup(
+    house: House, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
+) -> bool:
+    """Whether the backup holds everything. With `digests` what a former backup copied is read and compared too.
+
+    Raises UpkeepFailed, and leaves what was complete before as it was.
+    """
+    _check_destination(house, destination)
+    making = Backup(house, progress, BackupFolder(destination), with_s3, digests, dry_run)
+    try:
+        if dry_run:
+            await making.measure(house.inventory)
+            return True
+        with house.hold.holding():
+            await making.make()
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UpkeepFailed(f"The backup could not be written: {reason}. A former one is as it was.") from error
+    house.housekeeping.sweep_soon()  # what was held back; not waited for: the backup is complete
+    return progress.found == 0
+
+
+def _check_destination(house: House, destination: Path) -> None:
+    if not destination.is_absolute():
+        raise UpkeepFailed("The destination must be an absolute path.")
+    wanted = Path(os.path.realpath(destination))
+    for folder in (house.settings.data, house.settings.storage.path):
+        own = Path(os.path.realpath(folder))
+        if wanted.is_relative_to(own) or own.is_relative_to(wanted):
+            raise UpkeepFailed("The destination must lie apart from the service's own folders.")
+
+
+@dataclass(slots=True)
+class Backup:
+    house: House
+    progress: Progress
+    folder: BackupFolder
+    with_s3: bool
+    digests: bool
+    dry_run: bool
+    absent: list[str] = field(default_factory=list)
+
+    async def make(self) -> None:
+        await anyio.to_thread.run_sync(self.folder.prepare)
+        taken_at = as_text(now())
+        name = f"database-{now():%Y%m%dT%H%M%S.%f}.db"
+        database = self.folder.database(name)
+        self.progress.begin("database")
+        await anyio.to_thread.run_sync(_copy_database, self.house.settings.database.path, database, self._copied)
+        async with Readers(database) as readers:
+            inventory = Inventory(readers)
+            await self.measure(inventory)
+            self.progress.counts.clear()
+            self.progress.begin("jobs")
+            await side_by_side(inventory.jobs(self.progress.looked), self._keep, AT_ONCE)
+            secrets = await anyio.to_thread.run_sync(self._copy_secrets)
+            manifest = await self._manifest(taken_at, database, secrets)
+            await anyio.to_thread.run_sync(self.folder.complete, manifest)
+            self.progress.begin("tidying")
+            try:
+                await prune(self.folder, inventory, manifest)
+            except (OSError, StorageError) as error:  # the backup is complete: what is too much goes the next time
+                log.warning("backup_not_tidied", reason=str(error))
+
+    def _copied(self, left: int, total: int) -> None:
+        self.progress.looked(total - left, total)
+        anyio.from_thread.check_cancelled()
+
+    async def measure(self, inventory: Inventory) -> None:
+        """Count what is to be copied, and see whether there is room. Raises UpkeepFailed."""
+        self.progress.begin("measuring")
+        new = 0
+        async for job in inventory.jobs(self.progress.looked):
+            for path, size in await anyio.to_thread.run_sync(self._wanted, job):
+                new += size if _size(path) != size else 0
+                self.progress.counts["files"] += 1
+                self.progress.counts["bytes"] += size
+        self.progress.counts["new_bytes"] = new
+        free = await anyio.to_thread.run_sync(self._free)
+        if free < new:
+            raise UpkeepFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
+
+    def _free(self) -> int:
+        """Bytes; on the disk of the service itself, those beyond what it keeps in reserve."""
+        folder, data = self.folder.root, self.house.settings.data
+        while not folder.exists():
+            folder = folder.parent
+        own = folder.stat().st_dev == data.stat().st_dev
+        return shutil.disk_usage(folder).free - (self.house.settings.storage.reserve_mb * MEGABYTE if own else 0)
+
+    def _wanted(self, job: Job) -> list[tuple[Path, int]]:
+        found = [(self.folder.variant(one.bucket, one.key), one.size_bytes) for one in self._variants(job)]
+        if source_needed(job):
+            found.append((self.folder.staged(job.staging_path or ""), job.content_length))
+        return found
+
+    def _variants(self, job: Job) -> list[Variant]:
+        return variants_of(job) if job.storage_backend == LOCAL or self.with_s3 else []
+
+    async def _keep(self, job: Job) -> None:
+        for variant in self._variants(job):
+            await self._keep_variant(job, variant)
+        if not self._variants(job):
+            self.progress.counts["elsewhere"] += len(variants_of(job))
+        if source_needed(job):
+            await self._keep_source(job)
+
+    async def _keep_variant(self, job: Job, variant: Variant) -> None:
+        path = self.folder.variant(variant.bucket, variant.key)
+        if not await self._has(path, variant.size_bytes, variant.digest):
+            wrong = await self._fetch(job, variant, path)
+            if wrong:
+                self.absent.append(variant.path)
+                self.progress.find(Finding(wrong, job.storage_backend, variant.path, job.image_id))
+                return
+        self._count("variants", variant.size_bytes)
+
+    async def _has(self, path: Path, size: int, digest: str) -> bool:
+        """Kept from a former backup. A file under its own name was complete and synced when it got it."""
+        if await anyio.to_thread.run_sync(_size, path) != size:
+            return False
+        return not self.digests or await digest_of(path) == digest
+
+    async def _fetch(self, job: Job, variant: Variant, path: Path) -> Kind | None:
+        """What is wrong with the variant itself, if anything is. Raises OSError when the destination refuses."""
+        partial_path = partial_of(path)
+        storage = self.house.storages.get(job.storage_backend)
+        if storage is None:
+            return "no_backend"
+        await anyio.to_thread.run_sync(make_folders, path.parent, self.folder.root)
+        await anyio.to_thread.run_sync(partial(partial_path.unlink, missing_ok=True))
+        try:
+            await storage.fetch(variant.bucket, variant.key, partial_path, variant.size_bytes)
+        except NotStored:
+            return "missing"
+        except StorageError as error:
+            await anyio.to_thread.run_sync(_try_to_write, partial_path, variant.size_bytes)
+            log.warning("variant_not_read", path=variant.path, reason=str(error))
+            return "unreadable"
+        if await digest_of(partial_path) != variant.digest:
+            await anyio.to_thread.run_sync(partial_path.unlink)
+            return "wrong_digest"
+        await anyio.to_thread.run_sync(settle, partial_path, path)
+        self.progress.counts["copied"] += 1
+        return None
+
+    async def _keep_source(self, job: Job) -> None:
+        name = job.staging_path or ""
+        path = self.folder.staged(name)
+        if not await self._has(path, job.content_length, job.sha256):
+            try:
+                await anyio.to_thread.run_sync(copy, self.house.staging / name, path)
+            except FileNotFoundError:
+                if unfinished(job):  # the source of a failed one may have just been kept long enough
+                    self.absent.append(name)
+                    self.progress.find(Finding("no_source", "staging", name, job.image_id))
+                return
+            self.progress.counts["copied"] += 1
+        self._count("sources", job.content_length)
+
+    def _count(self, what: str, size: int) -> None:
+        self.progress.counts[what] += 1
+        self.progress.counts[f"{what}_bytes"] += size
+
+    def _copy_secrets(self) -> dict[str, str]:
+        """{name: digest}; under its digest, since the former manifest may need the one that it replaces."""
+        found: dict[str, str] = {}
+        for name in SECRET_FILES:
+            with suppress(FileNotFoundError):
+                data = (self.house.settings.data / name).read_bytes()
+                found[name] = hashlib.sha256(data).hexdigest()
+                write_file(self.folder.secret(found[name]), data)
+        return found
+
+    async def _manifest(self, taken_at: str, database: Path, secrets: dict[str, str]) -> Manifest:
+        counts = self.progress.counts
+        return Manifest(
+            version=__version__,
+            taken_at=taken_at,
+            database=database.name,
+            database_bytes=(await anyio.to_thread.run_sync(database.stat)).st_size,
+            database_sha256=await digest_of(database),
+            variants=Whole(files=counts["variants"], bytes=counts["variants_bytes"]),
+            staged=Whole(files=counts["sources"], bytes=counts["sources_bytes"]),
+            elsewhere=counts["elsewhere"],
+            absent=tuple(sorted(self.absent)),
+            secrets=secrets,
+        )
+
+
+def _copy_database(path: Path, target: Path, copied: Callable[[int, int], None]) -> None:
+    """SQLite's online backup, out of a transaction: what is committed meanwhile does not make it begin anew."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    target.touch(mode=0o600)
+    try:
+        with (
+            closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as source,
+            closing(sqlite3.connect(target, isolation_level=None)) as copy_,
+        ):
+            source.execute("BEGIN")
+            source.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            source.backup(copy_, pages=PAGES, progress=lambda _, left, total: copied(left, total))
+            copy_.execute("PRAGMA journal_mode = DELETE")
+        settle(target, target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _try_to_write(path: Path, size: int) -> None:
+    """Raises OSError if the destination can't take a file of this size: then it was not the source that failed."""
+    path.unlink(missing_ok=True)
+    try:
+        with path.open("wb") as stream:
+            stream.write(bytes(size))
+            stream.flush()
+            os.fsync(stream.fileno())
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,66 @@
+"""After a backup: removing from its folder what only a former one needed."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import anyio.to_thread
+
+from ...jobs.table.scan import Inventory
+from ...storage.base import Stored
+from ...storage.local import LocalStorage
+from ..context import source_needed
+from ..ownership import Place
+from .folder import SECRETS, STAGED, VARIANTS, BackupFolder, Manifest
+
+TOGETHER = 100
+
+
+async def prune(folder: BackupFolder, inventory: Inventory, manifest: Manifest) -> None:
+    await anyio.to_thread.run_sync(folder.drop_databases, manifest.database)
+    await anyio.to_thread.run_sync(_old_secrets, folder.root, set(manifest.secrets.values()))
+    await _variants(folder, inventory)
+    await _sources(folder, inventory)
+
+
+def _old_secrets(root: Path, current: set[str]) -> None:
+    for path in (root / SECRETS).iterdir():
+        if path.name not in current and not path.is_dir():
+            path.unlink()
+
+
+async def _variants(folder: BackupFolder, inventory: Inventory) -> None:
+    everything = LocalStorage(folder.root / VARIANTS).everything()
+    batch: list[Stored] = []
+    async with aclosing(cast(AsyncGenerator[Stored, None], everything)):
+        async for stored in everything:
+            batch.append(stored)
+            if len(batch) == TOGETHER:
+                await _prune_variants(folder, inventory, batch)
+                batch.clear()
+    await _prune_variants(folder, inventory, batch)
+
+
+async def _prune_variants(folder: BackupFolder, inventory: Inventory, batch: list[Stored]) -> None:
+    placed = [(stored, Place.of(stored)) for stored in batch]
+    owners = await inventory.owners(place.image_id for _, place in placed if place)
+    for _, place in placed:
+        job = owners.get(place.image_id) if place and not place.partial else None
+        if place is None:  # of a file manager, or of a program that copies backups on: not ours to judge or remove
+            continue
+        if job is None or place.variant not in job.ready or job.storage_bucket != place.bucket:
+            path = folder.variant(place.bucket, place.key)
+            await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
+
+
+async def _sources(folder: BackupFolder, inventory: Inventory) -> None:
+    needed = {job.staging_path async for job in inventory.jobs(lambda _done, _total: None) if source_needed(job)}
+
+    def remove() -> None:
+        for path in (folder.root / STAGED).iterdir():
+            if path.name not in needed and not path.is_dir():
+                path.unlink()
+
+    await anyio.to_thread.run_sync(remove)

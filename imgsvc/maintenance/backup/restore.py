@@ -1,0 +1,260 @@
+"""Putting a backup back, only where no service runs: all of it is checked before anything is written.
+
+The database comes last: until then a marker keeps a service from starting on half of it, and a second try goes on.
+"""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+
+from ...jobs.instance import write_id
+from ...jobs.lock import BRIEF_SECONDS, RESTORING, data_folder_lock
+from ...jobs.lock import NAME as LOCK
+from ...jobs.table.database import MIGRATIONS, Readers
+from ...jobs.table.model import Job, now
+from ...jobs.table.scan import Inventory
+from ...jobs.table.sql import QUERIES
+from ...settings import Settings
+from ...storage.base import Storage, StorageError
+from ...storage.durable_files import partial_of, sync_folder, write_file
+from ...storage.instance_marker import mark
+from ...storage.local import OWN_FILES
+from ..context import Variant, digest_of, fetched_digest, side_by_side, source_needed, variants_of
+from ..progress import Finding, Kind, Progress, UpkeepFailed
+from .folder import BackupFolder, Manifest, copy
+
+AT_ONCE = 4  # jobs
+LOCAL = "local"
+FIRST_WITH_ID = MIGRATIONS.index("004_service_instance.sql") + 1
+ASIDE = "replaced-"
+MOVING_WORDS = b"What was in this folder is being moved aside for a restore.\n"
+RESTORING_WORDS = b"A restore into this folder was begun and is not finished.\n"
+
+
+async def restore(
+    settings: Settings,
+    storages: Mapping[str, Storage],
+    progress: Progress,
+    *,
+    source: Path,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """With `force` what is there is moved aside, not removed. Raises UpkeepFailed or DataFolderInUse."""
+    try:
+        restoring = Restore(settings, storages, progress, BackupFolder(source))
+        if dry_run:
+            await restoring.check()
+            found = await anyio.to_thread.run_sync(_in_the_way, settings)
+            if found:  # no failure: a backup is checked beside the service that it was made of
+                progress.counts["in_the_way"] = len(found)
+            return
+        await anyio.to_thread.run_sync(lambda: settings.data.mkdir(mode=0o700, parents=True, exist_ok=True))
+        async with data_folder_lock(settings.data, BRIEF_SECONDS):
+            manifest = await restoring.check()
+            await anyio.to_thread.run_sync(_make_room, settings, force)
+            await restoring.put_back(manifest)
+    except (OSError, sqlite3.Error, StorageError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UpkeepFailed(f"The backup could not be restored: {reason}. It can be tried again.") from error
+
+
+@dataclass(slots=True)
+class Restore:
+    settings: Settings
+    storages: Mapping[str, Storage]
+    progress: Progress
+    folder: BackupFolder
+
+    async def check(self) -> Manifest:
+        """Read all of the backup. Raises UpkeepFailed when anything that it should hold is missing or damaged."""
+        manifest = await anyio.to_thread.run_sync(self.folder.manifest)
+        database = self.folder.database(manifest.database)
+        self.progress.begin("database")
+        if (
+            not await anyio.to_thread.run_sync(database.is_file)
+            or await digest_of(database) != manifest.database_sha256
+        ):
+            raise UpkeepFailed("The backup is damaged: its database is not the one that its manifest names.")
+        await anyio.to_thread.run_sync(_check_schema, database)
+        for name, digest in manifest.secrets.items():
+            if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
+                raise UpkeepFailed(f"The backup is damaged: the secret {name} is not the one that its manifest names.")
+        absent = set(manifest.absent)
+
+        async def look(job: Job) -> None:
+            try:
+                listed = self._listed(job)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UpkeepFailed(f"The backup is damaged: its row of {job.image_id} can't be understood.") from error
+            for path, name, size, digest in listed:
+                wrong = None if name in absent else await _wrong(path, size, digest)
+                if wrong is None:
+                    self.progress.counts["files"] += name not in absent
+                else:
+                    self.progress.find(Finding(wrong, "backup", name, job.image_id, None, size))
+
+        self.progress.begin("checking")
+        async with Readers(database) as readers:
+            await side_by_side(Inventory(readers).jobs(self.progress.looked), look, AT_ONCE)
+        if self.progress.found:
+            count = self.progress.found
+            raise UpkeepFailed(f"The backup is damaged: {count} of its files are missing or not what they were.")
+        return manifest
+
+    def _listed(self, job: Job) -> list[tuple[Path, str, int, str]]:
+        """(path in the backup, name, bytes, digest) of what it should hold of a job."""
+        found = [
+            (self.folder.variant(one.bucket, one.key), one.path, one.size_bytes, one.digest)
+            for one in self._variants(job)
+        ]
+        if source_needed(job) and (job.status != "failed" or self.folder.staged(job.staging_path or "").is_file()):
+            name = job.staging_path or ""
+            found.append((self.folder.staged(name), name, job.content_length, job.sha256))
+        return found
+
+    def _variants(self, job: Job) -> list[Variant]:
+        """Those of another backend only where they were backed up too."""
+        variants = variants_of(job)
+        if job.storage_backend == LOCAL:
+            return variants
+        held = [one for one in variants if self.folder.variant(one.bucket, one.key).is_file()]
+        if held and job.storage_backend not in self.storages:
+            raise UpkeepFailed(f"The backup holds images of {job.storage_backend}, which is not in the settings here.")
+        return held
+
+    async def put_back(self, manifest: Manifest) -> None:
+        data, instance = self.settings.data, str(uuid4())
+        staging, scratch = data / "staging", data / "scratch"
+        await anyio.to_thread.run_sync(mark, self.settings.storage.path, instance)
+        for folder in (staging, scratch):
+            await anyio.to_thread.run_sync(partial(folder.mkdir, mode=0o700, exist_ok=True))
+        absent = set(manifest.absent)
+        self.progress.counts.clear()
+
+        async def one(job: Job) -> None:
+            for variant in self._variants(job):
+                if variant.path not in absent:
+                    await self._put(self.storages[job.storage_backend], variant, scratch)
+            if source_needed(job):
+                held = self.folder.staged(job.staging_path or "")
+                if await anyio.to_thread.run_sync(held.is_file):
+                    await anyio.to_thread.run_sync(copy, held, staging / held.name)
+                    self.progress.counts["sources"] += 1
+
+        self.progress.begin("copying")
+        async with Readers(self.folder.database(manifest.database)) as readers:
+            await side_by_side(Inventory(readers).jobs(self.progress.looked), one, AT_ONCE)
+        for name, digest in manifest.secrets.items():
+            await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
+        await anyio.to_thread.run_sync(write_id, data, instance, False)
+        await self._put_database(manifest, instance)
+
+    async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
+        """Store it and read it back, unless a former try has stored it already."""
+        path = self.folder.variant(variant.bucket, variant.key)
+        self.progress.counts["files"] += 1
+        self.progress.counts["bytes"] += variant.size_bytes
+        there = await storage.size(variant.bucket, variant.key) == variant.size_bytes
+        if there and await fetched_digest(scratch, storage, variant) == variant.digest:
+            return
+        await storage.put(variant.bucket, variant.key, path)
+        if await fetched_digest(scratch, storage, variant) != variant.digest:
+            raise UpkeepFailed(f"{variant.path} was written and reads differently: check the disk.")
+
+    async def _put_database(self, manifest: Manifest, instance: str) -> None:
+        path = self.settings.database.path
+        await anyio.to_thread.run_sync(copy, self.folder.database(manifest.database), path)
+        if await digest_of(path) != manifest.database_sha256:
+            await anyio.to_thread.run_sync(path.unlink)
+            raise UpkeepFailed("The database was written and reads differently: check the disk.")
+        await anyio.to_thread.run_sync(_name_anew, path, instance)
+        await anyio.to_thread.run_sync((self.settings.data / RESTORING).unlink)
+        await anyio.to_thread.run_sync(sync_folder, self.settings.data)
+
+
+async def _wrong(path: Path, size: int, digest: str) -> Kind | None:
+    try:
+        if (await anyio.to_thread.run_sync(path.stat)).st_size != size:
+            return "wrong_size"
+        return None if await digest_of(path) == digest else "wrong_digest"
+    except FileNotFoundError:
+        return "missing"
+    except OSError:
+        return "unreadable"
+
+
+def _check_schema(database: Path) -> None:
+    with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise UpkeepFailed(f"The backup's database has schema {version}; this program knows {len(MIGRATIONS)}.")
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise UpkeepFailed("The backup is damaged: SQLite finds faults in its database.")
+
+
+def _name_anew(database: Path, instance: str) -> None:
+    """What was backed up may still run elsewhere: this is another service. An older schema gets the id at its start."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = FULL")
+        if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_ID:
+            db.execute(QUERIES["set_instance"], {"id": instance})
+            db.execute(QUERIES["mark_storage"])
+
+
+def _make_room(settings: Settings, force: bool) -> None:
+    """An empty data folder, marked. Raises UpkeepFailed when there is something that was not to be moved aside.
+
+    It is marked before anything is moved: a service that started on a part of it (a database without its log) would
+    make the rest worthless.
+    """
+    data = settings.data
+    marker = data / RESTORING
+    if force or not marker.exists() or marker.read_bytes() != RESTORING_WORDS:
+        found = _in_the_way(settings)
+        if found and not force:
+            raise UpkeepFailed(
+                "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
+            )
+        for path in found:
+            if os.path.ismount(path):
+                raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
+        write_file(marker, MOVING_WORDS)
+        aside = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
+        for path in found:
+            if path.parent == data:
+                (data / aside).mkdir(mode=0o700, exist_ok=True)
+                path.rename(data / aside / path.name)
+            else:
+                path.rename(path.with_name(f"{path.name}.{aside}"))
+    write_file(marker, RESTORING_WORDS)
+
+
+def _in_the_way(settings: Settings) -> list[Path]:
+    """What lies in the data folder, and the storage folder if it lies elsewhere and holds files."""
+    data, storage = settings.data, settings.storage.path
+    kept = [path for path in data.iterdir() if _occupies(path)] if data.is_dir() else []
+    outside = not Path(os.path.realpath(storage)).is_relative_to(os.path.realpath(data))
+    stored = outside and storage.exists() and _holds_files(storage)
+    return [*kept, storage] if stored and storage not in kept else kept
+
+
+def _occupies(path: Path) -> bool:
+    ours = (LOCK, RESTORING, partial_of(Path(RESTORING)).name, "scratch")
+    if path.name in ours or path.name.startswith(ASIDE):
+        return False
+    return not path.is_dir() or _holds_files(path)
+
+
+def _holds_files(folder: Path) -> bool:
+    """An empty storage folder has its marker all the same."""
+    own = {Path(name) for name in OWN_FILES}
+    return any(not path.is_dir() and path.relative_to(folder) not in own for path in folder.rglob("*"))

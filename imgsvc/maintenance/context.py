@@ -1,0 +1,156 @@
+"""What upkeep works on: the same parts, whether a service runs on them or a command alone."""
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from ..jobs.deletion_hold import Hold
+from ..jobs.housekeeping import Housekeeping
+from ..jobs.instance import StorageClaim
+from ..jobs.staging_area import StagingArea
+from ..jobs.table.job_table import Table
+from ..jobs.table.model import Job
+from ..jobs.table.scan import Inventory
+from ..settings import Settings
+from ..storage.base import Storage
+
+if TYPE_CHECKING:
+    from ..jobs.data_folder import DataFolder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    settings: Settings
+    table: Table
+    inventory: Inventory
+    storages: Mapping[str, Storage]
+    staging: Path
+    staging_area: StagingArea
+    scratch: Path
+    housekeeping: Housekeeping
+    hold: Hold
+    instance: str  # the id by which this service is known in a storage that many may share
+    claim: StorageClaim
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        data: "DataFolder",
+        storages: Mapping[str, Storage],
+        housekeeping: Housekeeping,
+        hold: Hold,
+    ) -> Self:
+        return cls(
+            settings,
+            data.table,
+            data.inventory,
+            storages,
+            data.staging,
+            data.staging_area,
+            data.scratch,
+            housekeeping,
+            hold,
+            data.instance,
+            data.claim,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A stored variant as its row names it."""
+
+    name: str
+    bucket: str
+    key: str
+    size_bytes: int
+    digest: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.bucket}/{self.key}"
+
+
+def variants_of(job: Job) -> list[Variant]:
+    """What of the job can be fetched: nothing of a failed one, whatever its row still lists for removal."""
+    made = job.measured.get("variants", {})
+    return [
+        Variant(name, job.storage_bucket, key, made[name]["size_bytes"], made[name]["sha256"])
+        for name, key in job.ready.items()
+        if name in made
+    ]
+
+
+def unfinished(job: Job) -> bool:
+    return job.status in ("pending", "processing", "retrying")
+
+
+def source_needed(job: Job) -> bool:
+    """Whether the uploaded bytes are still to be worked on, or may be."""
+    return job.staging_path is not None and (unfinished(job) or job.can_retry)
+
+
+@asynccontextmanager
+async def scratch_file(scratch: Path) -> AsyncIterator[Path]:
+    """The name of a local file that is gone afterwards."""
+    path = scratch / f"upkeep-{uuid4().hex}"
+    try:
+        yield path
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(lambda: path.unlink(missing_ok=True))
+
+
+async def fetched_digest(scratch: Path, storage: Storage, variant: Variant) -> str:
+    """The SHA-256 of what is stored, in hex. Raises NotStored or StorageError."""
+    async with scratch_file(scratch) as path:
+        await storage.fetch(variant.bucket, variant.key, path, variant.size_bytes)
+        return await digest_of(path)
+
+
+async def digest_of(path: Path) -> str:
+    def digest() -> str:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    return await anyio.to_thread.run_sync(digest)
+
+
+async def side_by_side(items: AsyncIterator[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
+    """Do `work` on each item, on so many at once, with no more of them in memory. The first error ends it all."""
+    send, receive = anyio.create_memory_object_stream[T](0)
+    failures: list[Exception] = []
+
+    async def serve(mine: MemoryObjectReceiveStream[T], scope: anyio.CancelScope) -> None:
+        async with mine:
+            async for item in mine:
+                try:
+                    await work(item)
+                except Exception as error:
+                    failures.append(error)
+                    scope.cancel()
+                    return
+
+    async with anyio.create_task_group() as group:
+        for _ in range(at_once):
+            group.start_soon(serve, receive.clone(), group.cancel_scope)
+        # An async generator is what is given here; left in its middle it must be closed now, not by the collector.
+        async with send, receive, aclosing(cast(AsyncGenerator[T, None], items)):
+            try:
+                async for item in items:
+                    await send.send(item)
+            except Exception as error:  # raised here it would come out in a group, which nobody looks into
+                failures.append(error)
+                group.cancel_scope.cancel()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,66 @@
+"""Removing what no row names: the only upkeep that takes something away for good."""
+
+from contextlib import aclosing
+from datetime import timedelta
+
+import structlog
+
+from ..storage.base import StorageError
+from .context import House
+from .orphans import Orphan, orphans
+from .ownership import fate
+from .progress import Finding, Kind, Progress, UpkeepFailed
+
+log = structlog.get_logger()
+
+
+async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool) -> bool:
+    """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went.
+
+    Raises UpkeepFailed where another service's images would be taken for orphans.
+    """
+    if not dry_run:
+        await _alone(house)
+    progress.begin("files")
+    found = orphans(house, older_than, progress)
+    async with aclosing(found):
+        async for orphan in found:
+            if orphan.place is None and not foreign:
+                progress.counts["foreign"] += 1
+            elif dry_run:
+                kind: Kind = "orphaned" if orphan.place else "foreign"
+                progress.find(Finding(kind, orphan.storage.name, orphan.path, None, orphan.stored.size_bytes))
+            else:
+                await _remove(house, progress, orphan)
+    return dry_run or progress.found == 0
+
+
+async def _alone(house: House) -> None:
+    """What has no row here may have one there: of a second service, or of one that this data was restored from."""
+    for storage in house.storages.values():
+        for other in set(await storage.services()) - {house.instance}:
+            raise UpkeepFailed(
+                f"Another service keeps its images in {storage.name} too, and they would be removed. "
+                f"If it is gone for good, remove the object .health/{other}/probe first."
+            )
+
+
+async def _remove(house: House, progress: Progress, orphan: Orphan) -> None:
+    """Under housekeeping's lock, so that no failed job begins anew between the look at its row and the removal."""
+    place, stored = orphan.place, orphan.stored
+    async with house.housekeeping.removing:
+        if place is not None:
+            owners = await house.inventory.owners([place.image_id])
+            if fate(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":
+                return
+        bucket, key = (place.bucket, place.key) if place else (stored.bucket, stored.key)
+        try:
+            removed = await orphan.storage.remove(bucket, key)
+        except StorageError as error:
+            log.warning("orphan_not_removed", backend=orphan.storage.name, path=orphan.path, reason=str(error))
+            progress.find(Finding("not_removed", orphan.storage.name, orphan.path, None, stored.size_bytes))
+            return
+    if removed:
+        progress.counts["removed"] += 1
+        progress.counts["removed_bytes"] += stored.size_bytes
+        log.info("stored_orphan_removed", backend=orphan.storage.name, path=orphan.path, bytes=stored.size_bytes)

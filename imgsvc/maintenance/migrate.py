@@ -1,0 +1,199 @@
+"""Moving images from one backend to another while they are being served.
+
+Of each image: say in its row that copies may lie there too; copy, read back, compare with the digest in its row; then
+one fenced UPDATE says where it lives; only then the old copy goes. Whatever interrupts this leaves the image whole in
+the backend that its row names, and at worst copies in the other, which its row names as well: the next run or `gc`
+removes them, and so does a deletion of the image.
+"""
+
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ..jobs.publish import withdraw
+from ..jobs.table.model import Job
+from ..jobs.table.writer import DatabaseUnavailable
+from ..settings import MEGABYTE
+from ..storage.base import NotStored, Storage, StorageError
+from .context import House, Variant, digest_of, fetched_digest, scratch_file, side_by_side, unfinished, variants_of
+from .progress import Finding, Kind, Progress, UpkeepFailed
+
+log = structlog.get_logger()
+
+AT_ONCE = 4  # images: enough to hide a store's delay, few enough to leave the disk to the requests
+GIVE_UP_AFTER = 10  # images in a row that the storage did not take
+LAST_STEP_SECONDS = 10.0  # what a cancellation waits for: the UPDATE and the removal of one image's old copies
+
+
+class _Damaged(Exception):
+    def __init__(self, kind: Kind, variant: Variant) -> None:
+        super().__init__(kind)
+        self.kind, self.variant = kind, variant
+
+
+async def migrate(house: House, progress: Progress, *, to: str, dry_run: bool) -> bool:
+    """Whether every image is in `to` now. Running jobs are left alone, and so is what is damaged.
+
+    Raises UpkeepFailed: there is no such backend, or it does not take anything.
+    """
+    if to not in house.storages:
+        known = ", ".join(house.storages)
+        raise UpkeepFailed(f"There is no backend {to} in the settings of this service; it knows {known}.")
+    moving = Moving(house, progress, to, dry_run)
+    progress.begin("jobs")
+    await side_by_side(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
+    return progress.found == 0 and not progress.counts["unfinished"]
+
+
+@dataclass(slots=True)
+class Moving:
+    house: House
+    progress: Progress
+    to: str
+    dry_run: bool
+    refused: int = 0  # images in a row
+
+    async def look(self, job: Job) -> None:
+        if job.storage_backend == self.to:
+            await self._finish(job)
+            return
+        if unfinished(job):
+            self.progress.counts["unfinished"] += 1
+        if job.status != "completed":
+            return
+        source = self.house.storages.get(job.storage_backend)
+        if source is None:
+            self.progress.find(Finding("no_backend", job.storage_backend, "", job.image_id))
+        elif self.dry_run:
+            self._count(variants_of(job))
+        else:
+            await self._move(job, source)
+
+    async def _move(self, job: Job, source: Storage) -> None:
+        target, variants = self.house.storages[self.to], variants_of(job)
+        if self.to == "local":
+            await self._room(sum(variant.size_bytes for variant in variants))
+        if not await self._noted(job):
+            return
+        try:
+            for variant in variants:
+                await self._copy(variant, source, target)
+        except (_Damaged, StorageError) as error:
+            await self._not_moved(job, error, target)
+            return
+        self.refused = 0
+        # A cancellation from here on would leave files behind that nobody names.
+        moved, left = None, list(variants)
+        with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
+            try:
+                moved = await self.house.table.move(job, self.to)
+            except DatabaseUnavailable as error:
+                raise UpkeepFailed("The database does not take changes; the log says why.") from error
+            if moved:
+                self._count(variants)
+                await self._remove(job, source, left)
+            else:
+                await self._overtaken(job, target)
+        if moved is None:
+            raise UpkeepFailed("The database does not answer in time.")
+        if moved:
+            self._leave(source, left)
+
+    async def _noted(self, job: Job) -> bool:
+        """Whether the row is as it was and says now that copies may lie in the other backend too."""
+        try:
+            return await self.house.table.copying(job, self.to)
+        except DatabaseUnavailable as error:
+            raise UpkeepFailed("The database does not take changes; the log says why.") from error
+
+    async def _settled(self, job: Job, storage: Storage) -> None:
+        with suppress(DatabaseUnavailable):  # a row that names too much costs a deletion a look, and no more
+            await self.house.table.settled(job, storage.name)
+
+    async def _finish(self, job: Job) -> None:
+        """Remove what an earlier run had left where the image was before."""
+        source = self.house.storages.get(job.also_in) if job.also_in else None
+        if self.dry_run or source is None or job.status != "completed":
+            return
+        left = variants_of(job)
+        await self._remove(job, source, left)
+        self.progress.counts["old_copies_removed"] += len(variants_of(job)) - len(left)
+        self._leave(source, left)
+
+    def _leave(self, source: Storage, left: list[Variant]) -> None:
+        if left:
+            self.progress.counts["old_copies_left"] += len(left)
+            log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
+
+    async def _room(self, size: int) -> None:
+        """A full disk would stop the service, uploads first. Raises UpkeepFailed."""
+        storage = self.house.settings.storage
+        try:
+            await self.house.claim.claim()  # where no local image was ever, the folder may not have been made yet
+            free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
+        except OSError as error:
+            raise UpkeepFailed(f"The storage folder can't be used: {error.strerror}.") from error
+        if free - size < storage.reserve_mb * MEGABYTE:
+            raise UpkeepFailed(
+                f"The disk is full: {free // MEGABYTE} MB are free, and {storage.reserve_mb} MB kept in reserve."
+            )
+
+    def _count(self, variants: list[Variant]) -> None:
+        self.progress.counts["images"] += 1
+        self.progress.counts["files"] += len(variants)
+        self.progress.counts["bytes"] += sum(variant.size_bytes for variant in variants)
+
+    async def _copy(self, variant: Variant, source: Storage, target: Storage) -> None:
+        async with scratch_file(self.house.scratch) as path:
+            try:
+                await source.fetch(variant.bucket, variant.key, path, variant.size_bytes)
+            except NotStored:
+                raise _Damaged("missing", variant) from None
+            if await digest_of(path) != variant.digest:
+                raise _Damaged("wrong_digest", variant)
+            await target.put(variant.bucket, variant.key, path)
+        if await fetched_digest(self.house.scratch, target, variant) != variant.digest:
+            raise StorageError("what was read back is not what was written")
+
+    async def _not_moved(self, job: Job, error: _Damaged | StorageError, target: Storage) -> None:
+        """The image stays where its row says, if it still is there at all."""
+        latest = await self.house.table.job(job.job_id)
+        await self._overtaken(job, target)
+        if latest is None or latest.storage_backend != job.storage_backend:
+            return
+        if isinstance(error, _Damaged):
+            path = error.variant.path
+            self.progress.find(Finding(error.kind, job.storage_backend, path, job.image_id))
+            return
+        log.warning("image_not_moved", image_id=job.image_id, to=self.to, reason=str(error))
+        self.progress.find(Finding("not_moved", job.storage_backend, "", job.image_id))
+        self.refused += 1
+        if self.refused >= GIVE_UP_AFTER:
+            raise UpkeepFailed(f"{self.refused} images in a row could not be moved; the last one: {error}.")
+
+    async def _overtaken(self, job: Job, target: Storage) -> None:
+        """Remove the copies, unless the row says that they are its own by now."""
+        latest = await self.house.table.job(job.job_id)
+        if latest is not None and latest.storage_backend == self.to:
+            return
+        _, gone = await withdraw(target, job, job.paths.values())
+        if gone:
+            await self._settled(job, target)
+        elif latest is None:  # its own removal may be over already
+            await self.house.table.list_again(job, job.paths, also_in=self.to)
+
+    async def _remove(self, job: Job, source: Storage, left: list[Variant]) -> None:
+        """What is known to be gone is not in `left` any more."""
+        for variant in list(left):
+            try:
+                await source.remove(variant.bucket, variant.key)
+            except StorageError as error:
+                log.warning("old_copy_not_removed", backend=source.name, path=variant.path, reason=str(error))
+            else:
+                left.remove(variant)
+        if not left:
+            await self._settled(job, source)

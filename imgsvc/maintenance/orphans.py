@@ -1,0 +1,71 @@
+"""Files that no row names."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+from ..jobs.table.model import now
+from ..storage.base import Storage, Stored
+from .context import House
+from .ownership import Place, fate
+from .progress import Progress
+
+LOCAL = "local"
+TOGETHER = 100  # files whose rows are asked for in one query
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """`place` is None for a foreign file."""
+
+    storage: Storage
+    stored: Stored
+    place: Place | None
+
+    @property
+    def path(self) -> str:
+        return f"{self.stored.bucket}/{self.stored.key}".lstrip("/")
+
+
+async def orphans(house: House, older_than: timedelta, progress: Progress) -> AsyncGenerator[Orphan, None]:
+    """Each file that no row needs and that has not changed for so long; younger ones count as `settling`.
+
+    The rows are asked after the files were seen, since a row is there before its files, and the file once more after
+    its row, since a deletion may have come between. Raises StorageError.
+    """
+    for storage in house.storages.values():
+        if storage.name == LOCAL and not await house.claim.is_used():
+            continue
+        batch: list[Stored] = []
+        everything = storage.everything()
+        async with aclosing(cast(AsyncGenerator[Stored, None], everything)):
+            async for stored in everything:
+                batch.append(stored)
+                if len(batch) == TOGETHER:
+                    for orphan in await _of(house, storage, batch, older_than, progress):
+                        yield orphan
+                    batch.clear()
+        for orphan in await _of(house, storage, batch, older_than, progress):
+            yield orphan
+
+
+async def _of(
+    house: House, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
+) -> list[Orphan]:
+    placed = [(stored, Place.of(stored)) for stored in batch]
+    owners = await house.inventory.owners(place.image_id for _, place in placed if place)
+    latest = now() - older_than
+    found = []
+    for stored, place in placed:
+        progress.looked(progress.done + 1, max(progress.total, progress.done + 1))
+        if place and fate(place, storage.name, owners.get(place.image_id)) != "orphaned":
+            continue
+        if await storage.size(stored.bucket, stored.key) is None:
+            continue
+        if stored.modified > latest:
+            progress.counts["settling"] += 1
+            continue
+        found.append(Orphan(storage, stored, place))
+    return found

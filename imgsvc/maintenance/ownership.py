@@ -1,0 +1,43 @@
+"""Whose a stored file is. The one rule that checking, removing and backing up go by."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..jobs.table.model import Job
+from ..storage.base import Stored
+from ..storage.keys import OURS
+
+Fate = Literal["kept", "leaving", "orphaned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file of ours lies; `partial` is what an interrupted put left."""
+
+    bucket: str
+    key: str
+    variant: str
+    image_id: str
+    partial: bool
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Place | None":
+        """None for a name that is none of ours. A backend may draw the line between bucket and key elsewhere."""
+        found = OURS.fullmatch(f"{stored.bucket}/{stored.key}")
+        if found is None:
+            return None
+        return cls(found["bucket"], found["key"], found["variant"], found["image"], found["partial"] is not None)
+
+
+def fate(place: Place, backend: str, job: Job | None) -> Fate:
+    """`kept`: its job needs it or is making it. `leaving`: its row lists it for removal. `orphaned`: nobody's."""
+    if job is None or job.storage_bucket != place.bucket or backend not in (job.storage_backend, job.also_in):
+        return "orphaned"
+    listed = place.variant in job.paths
+    if job.deleted_at or job.status == "failed":
+        return "leaving" if listed else "orphaned"
+    if backend != job.storage_backend:
+        return "orphaned"
+    if job.status == "completed":
+        return "kept" if listed and not place.partial else "orphaned"
+    return "kept" if place.variant in {variant.name for variant in job.recipe.variants} else "orphaned"

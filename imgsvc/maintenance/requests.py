@@ -1,0 +1,101 @@
+"""What can be asked for: the same words on the command line, over the operator's API, and here."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .backup.backup import backup
+from .context import House
+from .gc import gc
+from .migrate import migrate
+from .progress import LISTED, Progress
+from .verify import verify
+
+Verb = Literal["verify", "gc", "migrate", "backup"]
+Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
+
+
+def _whole(value: object) -> object:
+    """In JSON 5.0 is a whole number too (JSON Schema 2020-12, 6.1.1)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Order(BaseModel):
+    """Strict: `0` is not false where `false` keeps a removal from happening."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    verb: ClassVar[Verb]
+    listed: Annotated[
+        int,
+        Field(ge=0, le=1000, description="How many findings to list; all are counted."),
+        BeforeValidator(_whole),
+    ] = LISTED
+
+
+class VerifyOrder(Order):
+    """The extent of a verification."""
+
+    verb = "verify"
+    digests: Annotated[bool, Field(description="Also read every file and compare its SHA-256.")] = False
+    grace_seconds: Annotated[
+        Seconds, Field(description="Files without a row that are younger than this are not reported.")
+    ] = 3600
+
+
+class GcOrder(Order):
+    """The files to remove. Without `dry_run: false` they are only listed."""
+
+    verb = "gc"
+    older_than_seconds: Annotated[Seconds, Field(description="Only files that have not changed for this long.")] = (
+        86_400
+    )
+    foreign: Annotated[bool, Field(description="Also files whose names this program does not use.")] = False
+    dry_run: Annotated[bool, Field(description="Remove nothing.")] = True
+
+
+class MigrateOrder(Order):
+    """The target of a migration."""
+
+    verb = "migrate"
+    to: Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$", description="The name of a backend.")]
+    dry_run: Annotated[bool, Field(description="Move nothing.")] = False
+
+
+class BackupOrder(Order):
+    """Destination and extent of a backup."""
+
+    verb = "backup"
+    destination: Annotated[
+        str,
+        Field(
+            pattern=r"^/[^\x00]{1,1000}$", description="An absolute path: a new or empty folder, or an earlier backup."
+        ),
+    ]
+    with_s3: Annotated[bool, Field(description="Also copy the files of other backends.")] = False
+    digests: Annotated[bool, Field(description="Also read the files of the earlier backup.")] = False
+    dry_run: Annotated[bool, Field(description="Write nothing.")] = False
+
+
+async def carry_out(order: Order, house: House, progress: Progress) -> bool:
+    """Whether all is well, or was done to the end. Raises UpkeepFailed or StorageError."""
+    match order:
+        case VerifyOrder():
+            return await verify(house, progress, digests=order.digests, grace=timedelta(seconds=order.grace_seconds))
+        case GcOrder():
+            older_than = timedelta(seconds=order.older_than_seconds)
+            return await gc(house, progress, older_than=older_than, foreign=order.foreign, dry_run=order.dry_run)
+        case MigrateOrder():
+            return await migrate(house, progress, to=order.to, dry_run=order.dry_run)
+        case BackupOrder():
+            return await backup(
+                house,
+                progress,
+                destination=Path(order.destination),
+                with_s3=order.with_s3,
+                digests=order.digests,
+                dry_run=order.dry_run,
+            )
+    raise AssertionError(order)

@@ -1,0 +1,85 @@
+"""One piece of upkeep at a time, in the background of a service or of a command."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import uuid4
+
+import anyio
+import structlog
+
+from ..jobs.table.model import now
+from ..storage.base import StorageError
+from .context import House
+from .progress import Progress, UpkeepFailed
+from .requests import Order, carry_out
+
+log = structlog.get_logger()
+State = Literal["running", "done", "failed", "cancelled"]
+
+
+class TaskRunning(Exception):
+    """Another piece of upkeep has not ended yet; `verb` says which."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(f"Another piece of upkeep is running: {verb}. One at a time.")
+        self.verb = verb
+
+
+@dataclass(slots=True)
+class Task:
+    """`well` says whether all was found well or done to its end; None until it is done."""
+
+    order: Order
+    progress: Progress
+    task_id: str = field(default_factory=lambda: str(uuid4()))
+    state: State = "running"
+    began_at: datetime = field(default_factory=now)
+    ended_at: datetime | None = None
+    well: bool | None = None
+    error: str | None = None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Upkeep:
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._send, self._receive = anyio.create_memory_object_stream[Task](1)
+        self.task: Task | None = None  # the last one
+
+    def start(self, order: Order) -> Task:
+        """Returns at once. Raises TaskRunning."""
+        if self.task is not None and self.task.state == "running":
+            raise TaskRunning(self.task.order.verb)
+        self.task = Task(order, Progress(listed=order.listed))
+        self._send.send_nowait(self.task)
+        return self.task
+
+    def cancel(self) -> None:
+        """End the task that runs, if one does: what it did is kept, and starting it again goes on from there."""
+        if self.task is not None:
+            self.task.scope.cancel()
+
+    async def run(self) -> None:
+        with self._send, self._receive:
+            async for task in self._receive:
+                await self._carry_out(task)
+
+    async def _carry_out(self, task: Task) -> None:
+        bound = log.bind(upkeep=task.order.verb, task_id=task.task_id)
+        bound.info("upkeep_began")
+        state: State = "cancelled"
+        try:
+            with task.scope:
+                task.well = await carry_out(task.order, self._house, task.progress)
+                state = "done"
+        except UpkeepFailed as error:
+            state, task.error = "failed", str(error)
+        except StorageError as error:
+            state, task.error = "failed", f"The storage could not be asked: {error}."
+        except Exception:
+            state, task.error = "failed", "It failed unexpectedly; the log says why."
+            bound.exception("upkeep_broke")
+        finally:
+            task.state, task.ended_at = state, now()
+            bound.info("upkeep_ended", state=state, well=task.well, error=task.error, **task.progress.counts)

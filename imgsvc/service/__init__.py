@@ -1,0 +1,1 @@
+"""One running process: the parts joined, and served by Hypercorn."""

@@ -1,0 +1,361 @@
+"""Hypercorn 0.18 as an HTTP/1.1 server with bounds: HTTP/2 is refused, no client is waited for without end.
+
+What each part replaces, and why:
+- `StrictHead`: h11 looks at a head's size only while it is incomplete, takes a bare LF and Content-Length beside
+  Transfer-Encoding (RFC 9112 sections 2.2 and 6.3), and any version.
+- `Http1`: Hypercorn's HTTP/2 has no back-pressure at a window of 0 and no end at a reset (pgjones/hypercorn#146); a
+  proxy speaks it for us. Its refusal of a WebSocket says nothing.
+- `Connection`: Hypercorn's has no deadline for a client that does not read, hands a whole body to the transport, and
+  keeps the socket of a client that has left until the keep-alive time is over.
+- `HttpServer`: Hypercorn's stop waits for clients without end on Python 3.12 and later (pgjones/hypercorn#308), and
+  for those that do not read on any (#342).
+"""
+
+import asyncio
+import os
+import re
+import select
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import h11
+import structlog
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+from starlette.types import ASGIApp
+
+from ..http.wire.conditional import CLIENT
+
+log = structlog.get_logger()
+
+PIECE_BYTES = 256 * 1024  # handed to the transport at a time, which holds no copy of it
+TLS_PIECE_BYTES = 16 * 1024  # as much as one record, whose encrypted copy waits beyond our sight
+COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both go out in one write
+LOOK_SECONDS = 1.0  # between two looks at the clients that are waited for
+STALLED_SECONDS = 2.0  # without a byte taken, before a client may be given up for the sake of others
+ABORT_SECONDS = 1.0  # for handlers to end once their connections are gone
+BYTES_ACKED_AT = 120  # of tcpi_bytes_acked in Linux's struct tcp_info
+TCP_INFO_BYTES = 256
+
+HEAD_END = re.compile(rb"\n\r?\n")
+BARE_LF = re.compile(rb"(?<!\r)\n")
+VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
+LENGTH = re.compile(rb"\ncontent-length[ \t]*:", re.IGNORECASE)
+ENCODING = re.compile(rb"\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+
+
+class StrictHead(h11.Connection):
+    """An h11 server connection that refuses heads which a proxy before it may read differently, and large ones."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+        self._max_head_bytes = max_head_bytes
+
+    def next_event(self) -> Any:
+        """As h11's. Raises RemoteProtocolError."""
+        if self.their_state is h11.IDLE:
+            _check_head(self.trailing_data[0], self._max_head_bytes)
+        return super().next_event()
+
+
+def _check_head(received: bytes, max_bytes: int) -> None:
+    if received.startswith(b"PRI * HTTP/2"):
+        raise h11.RemoteProtocolError("HTTP/2 is not spoken here", error_status_hint=400)
+    end = HEAD_END.search(received)
+    if end is None:
+        return  # h11 bounds what is incomplete
+    head = received[: end.end()]
+    if len(head) > max_bytes:
+        raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+    if BARE_LF.search(head) or not VERSION.match(head) or (LENGTH.search(head) and ENCODING.search(head)):
+        raise h11.RemoteProtocolError("the head is malformed", error_status_hint=400)
+
+
+class Http1(H11Protocol):
+    """Hypercorn's HTTP/1.1 without upgrades: a request that asks for one is answered as if it had not."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.connection = StrictHead(self.config.h11_max_incomplete_size)
+        self._head = b""
+
+    async def _send_h11_event(self, event: Any) -> None:
+        """Keep the head until the first bytes of the body: nothing is left in the transport for a second write."""
+        try:
+            data = self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        if head and len(data) > COPIED_BYTES:
+            await self.send(RawData(data=head))
+            head = b""
+        if head or data:
+            await self.send(RawData(data=head + data))
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Neither `Upgrade: h2c` (a tunnel past a proxy that checks paths) nor HTTP/2 from the first byte."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        kept = [(name, value) for name, value in request.headers if name.lower() != b"upgrade"]
+        plain = h11.Request(
+            method=request.method, headers=kept, target=request.target, http_version=request.http_version
+        )
+        await super()._create_stream(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client may take: without a byte taken, and for each such time at least so many bytes a second."""
+
+    idle_seconds: float
+    min_bytes_per_second: int
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What a client that is waited for has taken: at the start of the current window, and when last anything."""
+
+    window_began: float
+    window_bytes: int
+    last_seconds: float
+    last_bytes: int
+
+
+class Connection(TCPServer):
+    """One connection; `waiting` holds it while bytes of an answer wait for its client."""
+
+    def __init__(self, *arguments: Any, waiting: "set[Connection]") -> None:
+        super().__init__(*arguments)
+        self._waiting = waiting
+        self._left = False
+        self._room: asyncio.Future[None] | None = None
+        self._raw: socket.socket = self.writer.get_extra_info("socket")
+        tls = self.writer.get_extra_info("ssl_object") is not None
+        self._piece_bytes = TLS_PIECE_BYTES if tls else PIECE_BYTES
+        # A handler goes on once the kernel has all. At 0 uvloop's TLS pauses it with nothing waiting, and for ever.
+        self.writer.transport.set_write_buffer_limits(high=1 if tls else 0, low=0)
+
+    async def run(self) -> None:
+        try:
+            tls = self.writer.get_extra_info("ssl_object") is not None
+            client = parse_socket_addr(self._raw.family, self._raw.getpeername())
+            server = parse_socket_addr(self._raw.family, self._raw.getsockname())
+            async with TaskGroup(self.loop) as group:
+                self._task_group = group
+                state = ConnectionState({CLIENT: self})
+                protocol = Http1(
+                    self.app, self.config, self.context, group, state, tls, client, server, self.protocol_send
+                )
+                self.protocol = cast(Any, protocol)  # where Hypercorn has a wrapper that changes to HTTP/2
+                await self.idle_task.restart(cast(Any, group), self._idle_timeout)
+                await self._read_data()
+                self._left = True
+                await self.idle_task.stop()
+        except OSError:
+            pass
+        finally:
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated) and self._left:
+            return  # a wait for the next request would keep the socket
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            try:
+                for piece in _pieces(event.data, self._piece_bytes):
+                    self.writer.write(piece)
+                    with self._waited_for():
+                        await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+    async def _close(self) -> None:
+        with self._waited_for():
+            await super()._close()
+
+    @contextmanager
+    def _waited_for(self) -> Iterator[None]:
+        self._waiting.add(self)
+        try:
+            yield
+        finally:
+            self._waiting.discard(self)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return bool(self.writer.transport.is_closing())
+
+    async def takes_more(self) -> None:
+        """Return as soon as the kernel has room for more, or the client is gone: until then nothing need be held."""
+        if self.gone or _is_writable(self._raw.fileno()):
+            return
+        try:
+            descriptor = os.dup(self._raw.fileno())  # the loop does not let us watch the transport's own
+        except OSError:
+            return
+        room = self._room = self.loop.create_future()
+        self.loop.add_writer(descriptor, self._wake)
+        try:
+            with self._waited_for():
+                await room
+        finally:
+            self.loop.remove_writer(descriptor)
+            os.close(descriptor)
+
+    def taken_bytes(self) -> int:
+        """What the client's system has confirmed so far; in user space and the kernel more may wait."""
+        with suppress(OSError, struct.error, AttributeError):
+            found = self._raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+            return int(struct.unpack_from("=Q", found, BYTES_ACKED_AT)[0])
+        return -self.writer.transport.get_write_buffer_size()  # not Linux: progress as far as it can be seen
+
+    def abort(self) -> None:
+        """Drop the connection and what waits for its client."""
+        self.writer.transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+
+def _is_writable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _pieces(data: bytes, size: int) -> Iterator[bytes | memoryview]:
+    """A whole body in the transport would be copied by TLS, and its progress could not be seen."""
+    if len(data) <= size:
+        yield data
+        return
+    view = memoryview(data)
+    for start in range(0, len(data), size):
+        yield view[start : start + size]
+
+
+class HttpServer:
+    """Serves an application on one listening socket until it is stopped."""
+
+    def __init__(self, app: ASGIApp, config: Config, patience: Patience) -> None:
+        self._app: AppWrapper = ASGIWrapper(cast(Any, app))
+        self._config = config
+        self._patience = patience
+        self._context = WorkerContext(None)
+        self._open: dict[asyncio.Task[Any], Connection] = {}
+        self._waiting: set[Connection] = set()
+        self._progress: dict[Connection, _Progress] = {}
+
+    async def run(self, listener: socket.socket, stop: Callable[[], Awaitable[None]]) -> None:
+        """Serve until `stop` returns; then requests under way have `graceful_timeout`, and are aborted."""
+        listener.setblocking(False)
+        tls = self._config.create_ssl_context()
+        server = await asyncio.start_server(
+            self._connected,
+            sock=listener,
+            backlog=self._config.backlog,
+            ssl=tls,
+            ssl_handshake_timeout=self._config.ssl_handshake_timeout if tls else None,
+        )
+        watching = asyncio.create_task(self._watch())
+        try:
+            await stop()
+        finally:
+            server.close()  # wait_closed() waits for every client from Python 3.12 on
+            await self._end()
+            watching.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        try:
+            connection = Connection(
+                self._app, loop, self._config, self._context, {}, reader, writer, waiting=self._waiting
+            )
+        except OSError:  # it is gone already
+            writer.transport.abort()
+            return
+        self._open[task] = connection
+        try:
+            await connection.run()
+        finally:
+            del self._open[task]
+
+    async def _end(self) -> None:
+        await self._context.terminated.set()  # ends the wait for a next request
+        if self._open:
+            await asyncio.wait(list(self._open), timeout=self._config.graceful_timeout)
+        left = dict(self._open)
+        for task, connection in left.items():
+            connection.abort()
+            task.cancel()
+        if left:
+            log.info("connections_aborted", connections=len(left))
+            await asyncio.wait(list(left), timeout=ABORT_SECONDS)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look(time.monotonic())
+
+    def _look(self, moment: float) -> None:
+        """Give up the clients that take nothing, or too little."""
+        seen = {}
+        for connection in list(self._waiting):
+            taken = connection.taken_bytes()
+            progress = self._progress.get(connection) or _Progress(moment, taken, moment, taken)
+            seen[connection] = progress
+            if self._is_late(progress, moment, taken):
+                log.info("client_too_slow", taken_bytes=taken - progress.window_bytes)
+                connection.abort()
+        self._progress = seen
+
+    def _is_late(self, progress: _Progress, moment: float, taken: int) -> bool:
+        patience = self._patience
+        if taken != progress.last_bytes:
+            progress.last_seconds, progress.last_bytes = moment, taken
+        if moment - progress.last_seconds >= patience.idle_seconds:
+            return True
+        window = moment - progress.window_began
+        if window < patience.idle_seconds:
+            return False
+        late = taken - progress.window_bytes < patience.min_bytes_per_second * window
+        progress.window_began, progress.window_bytes = moment, taken
+        return late
+
+    def abort_slowest(self) -> bool:
+        """Give up the client that has taken nothing for longest, if that is a while; whether there was one."""
+        moment: Final = time.monotonic()
+        slow = [
+            (progress.last_seconds, connection)
+            for connection, progress in self._progress.items()
+            if connection in self._waiting and moment - progress.last_seconds >= STALLED_SECONDS
+        ]
+        if not slow:
+            return False
+        connection = min(slow, key=lambda one: one[0])[1]
+        del self._progress[connection]
+        log.info("client_too_slow", reason="others need the memory")
+        connection.abort()
+        return True

@@ -1,0 +1,214 @@
+"""Running the application under Hypercorn, in this very process, until a signal says stop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import resource
+import signal
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+import structlog
+import uvloop
+from hypercorn.config import Config
+
+from ..access.operator_auth import login_code, operator_token
+from ..jobs.instance import InstanceMismatch
+from ..jobs.lanes.memory_budget import MemoryTooSmall
+from ..jobs.lock import DataFolderInUse
+from ..jobs.table.database import SchemaTooNew
+from ..jobs.table.writer import DatabaseUnavailable
+from ..settings import Server, Settings, SettingsError
+from ..telemetry import logs
+from .app import create_app
+from .hypercorn_fixes import HttpServer, Patience
+from .process_privacy import deny_tracing, keep_only
+
+log = structlog.get_logger()
+
+# What this process and its libraries may need of the environment once the settings are read. The rest goes, so that
+# no child inherits a secret.
+KEPT_ENVIRONMENT = re.compile(
+    r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
+    r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
+)
+HUNG_SECONDS = 0.5  # for threads that are about to end
+BACKLOG = 1024  # connections that wait to be accepted
+UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond what is on its way
+
+
+class CantStart(Exception):
+    """Why the service could not start, in one line."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
+    logs.configure(settings.log)
+    if settings.server.http2:
+        log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
+    _raise_file_limit()
+    keep_only(KEPT_ENVIRONMENT)
+    deny_tracing()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings))
+        except Exception as error:
+            cause = _cause(error)
+            if isinstance(cause, (CantStart, DataFolderInUse, InstanceMismatch, SchemaTooNew, MemoryTooSmall)):
+                raise CantStart(str(cause)) from None
+            if isinstance(cause, SettingsError):
+                raise CantStart(str(cause)) from None
+            if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
+                raise CantStart(f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}") from None
+            if isinstance(cause, OSError):
+                raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
+            raise
+    _end_beside_hung_threads()
+    return 0
+
+
+def _end_beside_hung_threads() -> None:
+    """End the process at once if a thread still waits for a disk that does not answer.
+
+    The interpreter would wait for it at its own end, and all that matters is closed by now.
+    """
+    deadline = time.monotonic() + HUNG_SECONDS
+    hung = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    for thread in hung:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in hung):
+        log.warning("ended_beside_hung_threads", threads=sum(thread.is_alive() for thread in hung))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _raise_file_limit() -> None:
+    """Every connection is an open file, and so is every variant on its way: take all that the system grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What really happened: task groups wrap it, one around the other."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _serve(settings: Settings) -> None:
+    stopped = asyncio.Event()
+    with _signals(stopped):
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
+            address = _address(settings.server, listener)
+            app.state.parts.lock.announce(_local(address))
+            _announce(settings, address, app.state.parts.lock.run)
+
+            async def until_stopped() -> None:
+                await stopped.wait()
+                with contextlib.suppress(OSError):  # a disk that fails must not keep the jobs from being given back
+                    app.state.parts.lock.announce("")
+                app.state.parts.wind_down()
+
+            server = settings.server
+            patience = Patience(server.answer_idle_seconds, server.answer_min_bytes_per_second)
+            http = HttpServer(app, _hypercorn(server), patience)
+            app.state.answer_memory.relieve = http.abort_slowest
+            await http.run(listener, until_stopped)
+
+
+@contextlib.contextmanager
+def _signals(stopped: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop(name: str) -> None:
+        if stopped.is_set():
+            _end_at_once()
+        log.info("stopping", signal=name)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _end_at_once() -> NoReturn:
+    """The workers die with this process; what was running is replayed at the next start."""
+    os._exit(1)
+
+
+def _listen(server: Server) -> socket.socket:
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    for name in ("certfile", "keyfile"):
+        path = getattr(server, name)
+        if path and not os.access(path, os.R_OK):
+            raise CantStart(f"[server] {name} (IMGSVC_SERVER_{name.upper()}) = {path!r}: can't be read")
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(AttributeError, OSError):  # else megabytes of each answer wait in the kernel
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        listener.bind((server.host, server.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CantStart(f"[server] host and port = {server.host}:{server.port}: {error.strerror}") from None
+    return listener
+
+
+def _hypercorn(server: Server) -> Config:
+    config = Config()
+    config.backlog = BACKLOG
+    config.errorlog = logging.getLogger("hypercorn.error")  # its warnings and tracebacks, as lines like ours
+    config.accesslog = None
+    config.include_server_header = False
+    config.keep_alive_timeout = server.keep_alive_seconds
+    config.h11_max_incomplete_size = server.max_header_kb * 1024
+    config.graceful_timeout = server.graceful_seconds
+    config.max_app_queue_size = 2  # reads of 64 KiB that wait for us: an upload must not hold more memory than it needs
+    config.alpn_protocols = ["http/1.1"]
+    if server.certfile:
+        config.certfile, config.keyfile = server.certfile, server.keyfile
+    return config
+
+
+def _address(server: Server, listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if server.certfile else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _local(address: str) -> str:
+    """The address that this machine reaches it by: one that stands for all interfaces is none."""
+    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
+def _announce(settings: Settings, address: str, run: str) -> None:
+    """To a person at a terminal the link with a code too; anywhere else it would end in a log."""
+    public = settings.service.public_url or _local(address)
+    command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
+    link = f"{public}/dashboard"
+    if sys.stdout.isatty():
+        link += f"#code={login_code(operator_token(settings), run)}   (good for ten minutes, once)"
+    else:
+        link += f"   ({'imgsvc' if command == 'imgsvc' else './run imgsvc'} dashboard prints a link that signs you in)"
+    lines = (
+        f"imgsvc listens on   {address}",
+        f"API documentation   {public}/docs",
+        *([f"make a token with   {command} token --sub NAME"] if settings.auth.own_keys else []),
+        f"dashboard           {link}",
+    )
+    print("\n".join(lines), flush=True)  # noqa: T201

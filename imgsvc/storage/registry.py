@@ -1,0 +1,67 @@
+"""The storages that the settings name, opened."""
+
+import importlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+import anyio.to_thread
+
+from ..settings import Settings
+from .base import Presigning, Storage, StorageNotConfigured
+from .instrumented import MeasuredStorage, Told
+from .local import LocalStorage
+
+
+class NotConfigured:
+    """In the place of a backend that rows name and the settings don't: everything about it fails."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, method: str) -> NoReturn:
+        raise StorageNotConfigured(self.name)
+
+
+class Storages(dict[str, Storage]):
+    """{name: storage} of all that are configured. One that is not is there too, and fails."""
+
+    def __missing__(self, name: str) -> Storage:
+        return cast(Storage, NotConfigured(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """All storages, the one for new uploads among them, and those that clients can fetch from themselves."""
+
+    storages: Storages
+    active: Storage
+    presigning: Mapping[str, Presigning]
+
+
+@asynccontextmanager
+async def configured(
+    settings: Settings,
+    told: Told | None = None,
+    double: Storage | None = None,
+    others: Sequence[Storage] = (),
+    *,
+    instance: str | None = None,
+) -> AsyncIterator[Configured]:
+    """S3 only where it has a bucket. `told` hears of every operation. The local folder must hold the id `instance`.
+
+    `double` takes the place of the active one, and `others` are there too.
+    """
+    async with AsyncExitStack() as stack:
+        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance)}
+        if settings.s3.bucket:
+            module = await anyio.to_thread.run_sync(importlib.import_module, f"{__package__}.s3")
+            found["s3"] = await stack.enter_async_context(module.s3_storage(settings.s3))
+        found.update((other.name, other) for other in others)
+        active = double.name if double else settings.storage.backend
+        if double:
+            found[active] = double
+        storages = Storages({name: MeasuredStorage(one, told) if told else one for name, one in found.items()})
+        presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
+        yield Configured(storages, storages[active], presigning)
