@@ -24,7 +24,7 @@ from fixtures import make
 from imgsvc import Settings, testing
 from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
-from imgsvc.http.state import Parts
+from imgsvc.http.state import AppState
 from tests.s3 import s3 as s3  # a fixture
 from tests.studio import Studio
 from tests.support import forking
@@ -61,8 +61,8 @@ class Service:
         self.tokens = Tokens.of(self.settings)
 
     @property
-    def parts(self) -> Parts:
-        parts: Parts = self.app.state.parts
+    def parts(self) -> AppState:
+        parts: AppState = self.app.state.parts
         return parts
 
     def bearer(self, user: str = "alice", **more: Any) -> dict[str, str]:

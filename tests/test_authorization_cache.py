@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.access.decision_cache import Answers, Lifetimes, Question
+from imgsvc.access.decision_cache import DecisionCache, Lifetimes, Question
 
 LIFETIMES = Lifetimes(read=300, write=60, admin=30, denied=120)
 UPLOAD = Question("org", "alice", "image:upload")
@@ -23,8 +23,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def answers(clock: Clock) -> Answers:
-    return Answers(LIFETIMES, max_entries=3, clock=clock)
+def answers(clock: Clock) -> DecisionCache:
+    return DecisionCache(LIFETIMES, max_entries=3, clock=clock)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -39,7 +39,7 @@ def answers(clock: Clock) -> Answers:
     ],
 )
 def test_lifetime_is_by_the_action(
-    answers: Answers, clock: Clock, permission: str, seconds: float, allowed: bool
+    answers: DecisionCache, clock: Clock, permission: str, seconds: float, allowed: bool
 ) -> None:
     question = Question("org", "alice", permission)
     answers.keep(question, allowed)
@@ -51,7 +51,7 @@ def test_lifetime_is_by_the_action(
     assert len(answers) == 0
 
 
-def test_a_look_does_not_make_it_live_longer(answers: Answers, clock: Clock) -> None:
+def test_a_look_does_not_make_it_live_longer(answers: DecisionCache, clock: Clock) -> None:
     answers.keep(UPLOAD, True)
     for _ in range(6):
         clock.now += 10
@@ -59,7 +59,7 @@ def test_a_look_does_not_make_it_live_longer(answers: Answers, clock: Clock) -> 
     assert seen is None
 
 
-def test_the_last_answer_counts(answers: Answers, clock: Clock) -> None:
+def test_the_last_answer_counts(answers: DecisionCache, clock: Clock) -> None:
     answers.keep(UPLOAD, True)
     answers.keep(UPLOAD, False)
     assert answers.get(UPLOAD) is False
@@ -68,13 +68,13 @@ def test_the_last_answer_counts(answers: Answers, clock: Clock) -> None:
 
 
 def test_an_answer_that_is_not_kept_replaces_an_older_one(clock: Clock) -> None:
-    answers = Answers(Lifetimes(read=300, write=60, admin=30, denied=0), clock=clock)
+    answers = DecisionCache(Lifetimes(read=300, write=60, admin=30, denied=0), clock=clock)
     answers.keep(UPLOAD, True)
     answers.keep(UPLOAD, False)
     assert (answers.get(UPLOAD), len(answers)) == (None, 0)
 
 
-def test_it_is_bounded_and_keeps_what_was_used_last(answers: Answers) -> None:
+def test_it_is_bounded_and_keeps_what_was_used_last(answers: DecisionCache) -> None:
     one, two, three, four = (Question("org", user, "image:upload") for user in "1234")
     for question in (one, two, three):
         answers.keep(question, True)
@@ -85,14 +85,14 @@ def test_it_is_bounded_and_keeps_what_was_used_last(answers: Answers) -> None:
 
 
 def test_nothing_is_kept_when_it_is_off_or_the_lifetime_is_none(clock: Clock) -> None:
-    off = Answers(LIFETIMES, enabled=False, clock=clock)
+    off = DecisionCache(LIFETIMES, enabled=False, clock=clock)
     off.keep(UPLOAD, True)
-    none = Answers(Lifetimes(0, 0, 0, 0), clock=clock)
+    none = DecisionCache(Lifetimes(0, 0, 0, 0), clock=clock)
     none.keep(UPLOAD, False)
     assert (off.get(UPLOAD), none.get(UPLOAD), len(off), len(none)) == (None, None, 0, 0)
 
 
-def test_drop_is_of_one_user_and_counts_what_still_lived(answers: Answers, clock: Clock) -> None:
+def test_drop_is_of_one_user_and_counts_what_still_lived(answers: DecisionCache, clock: Clock) -> None:
     admin, bob = Question("org", "alice", "image:admin"), Question("org", "bob", "image:upload")
     for question in (UPLOAD, admin, bob):
         answers.keep(question, True)
@@ -108,7 +108,7 @@ QUESTIONS = st.builds(Question, NAMES, NAMES, st.sampled_from(["image:upload", "
 
 @given(st.dictionaries(QUESTIONS, st.booleans(), max_size=30), NAMES, NAMES)
 def test_no_two_users_share_an_answer(said: dict[Question, bool], org: str, user: str) -> None:
-    answers = Answers(LIFETIMES)
+    answers = DecisionCache(LIFETIMES)
     for question, allowed in said.items():
         answers.keep(question, allowed)
     assert {question: answers.get(question) for question in said} == said
@@ -117,7 +117,7 @@ def test_no_two_users_share_an_answer(said: dict[Question, bool], org: str, user
     assert {question for question in said if answers.get(question) is None} == gone
 
 
-def test_colon_in_a_name_is_no_border(answers: Answers) -> None:
+def test_colon_in_a_name_is_no_border(answers: DecisionCache) -> None:
     answers.keep(Question("a:b", "c", "image:upload"), True)
     answers.keep(Question("a", "b:c", "image:upload"), False)
     assert answers.get(Question("a:b", "c", "image:upload")) is True

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 import imgsvc
-from imgsvc.access.login_throttle import Attempts
+from imgsvc.access.login_throttle import LoginThrottle
 from imgsvc.http.wire.error_codes import CODES
 from tests.conftest import Service, Starter
 
@@ -146,7 +146,7 @@ async def test_missing_or_wrong_operator_token_on_every_route_of_the_operator(st
             if path in OPEN_TO_ALL or not path.startswith(("/api/v1/operator/", "/dashboard", "/metrics")):
                 continue
             for method in methods:
-                s.parts.attempts = Attempts()
+                s.parts.attempts = LoginThrottle()
                 for headers, code in (({}, "operator_required"), ({"Authorization": "Bearer x"}, "operator_refused")):
                     url = filled(path, str(uuid.uuid4()))
                     response = await s.http.request(method, url, headers=headers)

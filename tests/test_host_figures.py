@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.telemetry.host import Machine, busy_percent
+from imgsvc.telemetry.host import Host, busy_percent
 
 IDLE = {"user": 10.0, "nice": 0.0, "system": 5.0, "idle": 100.0, "iowait": 1.0, "guest": 2.0, "guest_nice": 0.0}
 
@@ -28,7 +28,7 @@ def test_busy_percent(spent: dict[str, float], percent: float) -> None:
 
 
 def test_looks_from_several_threads_are_of_the_whole_time(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "db", tmp_path)
+    machine = Host(tmp_path / "db", tmp_path)
     for _ in range(2):
         until = time.process_time() + 0.1
         while time.process_time() < until:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from imgsvc.access import jwks
 from imgsvc.access.jwk import KeysUnavailable
-from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, KeySet
+from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, JwksClient
 from imgsvc.access.tokens import TokenInvalid, Tokens
 from tests import issuer
 from tests.issuer import ALGORITHMS, KeyServer, http, jwk, key, key_server
@@ -37,7 +37,7 @@ class Clock:
 
 @asynccontextmanager
 async def checked_by(server: KeyServer, clock: Clock, algorithm: str = "ES256") -> AsyncIterator[Tokens]:
-    tokens = Tokens(KeySet(server.url, algorithm, clock), algorithm)
+    tokens = Tokens(JwksClient(server.url, algorithm, clock), algorithm)
     try:
         yield tokens
     finally:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fixtures import make
-from imgsvc.http.wire.body_rate import Pace, Stalled
+from imgsvc.http.wire.body_rate import MinimumBodyRate, SlowClient
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 
@@ -130,7 +130,7 @@ async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked
 
 
 async def test_rate_holds_after_a_fast_start() -> None:
-    pace, came = Pace(0.2, 1024), iter([bytes(10 * MEGABYTE)] + [b"x"] * 100)
+    pace, came = MinimumBodyRate(0.2, 1024), iter([bytes(10 * MEGABYTE)] + [b"x"] * 100)
 
     async def receive() -> dict[str, Any]:
         await anyio.sleep(0.05)
@@ -141,5 +141,5 @@ async def test_rate_holds_after_a_fast_start() -> None:
             while True:
                 await pace.next(receive)
 
-    with pytest.raises(Stalled, match="slower than 1024 bytes per second"):
+    with pytest.raises(SlowClient, match="slower than 1024 bytes per second"):
         await whole()

@@ -13,7 +13,7 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from fixtures import make
-from imgsvc.access.login_throttle import BURST, SLOW_SECONDS, Attempts
+from imgsvc.access.login_throttle import BURST, SLOW_SECONDS, LoginThrottle
 from imgsvc.access.operator_auth import operator_token
 from imgsvc.http.operator.auth import COOKIE
 from tests.conftest import Service, Starter, held_service
@@ -35,7 +35,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 @pytest.fixture
 def s(shared: Service) -> Service:
-    shared.parts.attempts = Attempts()
+    shared.parts.attempts = LoginThrottle()
     shared.http.cookies.clear()
     return shared
 

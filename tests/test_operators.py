@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.access.login_throttle import BURST, EVERY_SECONDS, MAX_ADDRESSES, Attempts
-from imgsvc.access.operator_auth import CODE_SECONDS, MAX_SESSIONS, Operators, login_code
+from imgsvc.access.login_throttle import BURST, EVERY_SECONDS, MAX_ADDRESSES, LoginThrottle
+from imgsvc.access.operator_auth import CODE_SECONDS, MAX_SESSIONS, OperatorAuth, login_code
 
 TOKEN, RUN = "t" * 40, "r" * 32
 OTHER = "u" * 40
@@ -29,50 +29,50 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def some(clock: Clock) -> Operators:
-    return Operators(TOKEN, RUN, session_seconds=100, clock=clock)
+def some(clock: Clock) -> OperatorAuth:
+    return OperatorAuth(TOKEN, RUN, session_seconds=100, clock=clock)
 
 
-def test_only_the_token_is_known(some: Operators) -> None:
+def test_only_the_token_is_known(some: OperatorAuth) -> None:
     assert some.knows(TOKEN)
     for wrong in ("", TOKEN[:-1], TOKEN + "t", TOKEN.upper(), OTHER, "\ud800"):
         assert not some.knows(wrong)
 
 
-def test_code_is_good_once(some: Operators) -> None:
+def test_code_is_good_once(some: OperatorAuth) -> None:
     code = login_code(TOKEN, RUN)
-    assert some.use_code(code)
-    assert not some.use_code(code)
-    assert some.use_code(login_code(TOKEN, RUN))
+    assert some.redeem_code(code)
+    assert not some.redeem_code(code)
+    assert some.redeem_code(login_code(TOKEN, RUN))
 
 
-def test_code_is_good_for_ten_minutes(some: Operators, clock: Clock) -> None:
+def test_code_is_good_for_ten_minutes(some: OperatorAuth, clock: Clock) -> None:
     early, late = login_code(TOKEN, RUN), login_code(TOKEN, RUN)
     clock.moment += CODE_SECONDS - 5
-    assert some.use_code(early)
+    assert some.redeem_code(early)
     clock.moment += 10
-    assert not some.use_code(late)
+    assert not some.redeem_code(late)
 
 
-def test_code_of_another_run_is_not_good(some: Operators) -> None:
-    assert not some.use_code(login_code(TOKEN, "q" * 32))
-    assert not some.use_code(login_code(TOKEN, ""))
+def test_code_of_another_run_is_not_good(some: OperatorAuth) -> None:
+    assert not some.redeem_code(login_code(TOKEN, "q" * 32))
+    assert not some.redeem_code(login_code(TOKEN, ""))
 
 
-def test_clock_that_was_set_back_since_the_start_keeps_nobody_out(some: Operators, clock: Clock) -> None:
+def test_clock_that_was_set_back_since_the_start_keeps_nobody_out(some: OperatorAuth, clock: Clock) -> None:
     clock.moment += 3600
-    assert not some.use_code(login_code(TOKEN, RUN))
+    assert not some.redeem_code(login_code(TOKEN, RUN))
     clock.moment -= 3600
-    assert some.use_code(login_code(TOKEN, RUN))
+    assert some.redeem_code(login_code(TOKEN, RUN))
 
 
-def test_code_from_the_future_is_not_good(some: Operators, clock: Clock) -> None:
+def test_code_from_the_future_is_not_good(some: OperatorAuth, clock: Clock) -> None:
     code = login_code(TOKEN, RUN)
     clock.moment -= 60
-    assert not some.use_code(code)
+    assert not some.redeem_code(code)
 
 
-def test_code_of_another_token_and_mangled_ones_are_not_good(some: Operators) -> None:
+def test_code_of_another_token_and_mangled_ones_are_not_good(some: OperatorAuth) -> None:
     code = login_code(TOKEN, RUN)
     made, nonce, signature = code.split(".")
     later = str(int(made) + 1)
@@ -89,23 +89,23 @@ def test_code_of_another_token_and_mangled_ones_are_not_good(some: Operators) ->
         "..",
         TOKEN,
     ):
-        assert not some.use_code(wrong), wrong
-    assert some.use_code(code)
+        assert not some.redeem_code(wrong), wrong
+    assert some.redeem_code(code)
 
 
 @given(st.text(max_size=200))
 def test_no_text_is_a_code(text: str) -> None:
-    assert not Operators(TOKEN, RUN).use_code(text)
+    assert not OperatorAuth(TOKEN, RUN).redeem_code(text)
 
 
-def test_used_codes_are_forgotten_once_they_are_over(some: Operators, clock: Clock) -> None:
-    some.use_code(login_code(TOKEN, RUN))
+def test_used_codes_are_forgotten_once_they_are_over(some: OperatorAuth, clock: Clock) -> None:
+    some.redeem_code(login_code(TOKEN, RUN))
     clock.moment += CODE_SECONDS + 1
-    some.use_code(login_code(TOKEN, RUN))
+    some.redeem_code(login_code(TOKEN, RUN))
     assert len(some._used) <= 1
 
 
-def test_session_ends(some: Operators, clock: Clock) -> None:
+def test_session_ends(some: OperatorAuth, clock: Clock) -> None:
     session = some.open_session()
     assert some.has_session(session)
     assert not some.has_session("") and not some.has_session(session[:-1])
@@ -113,13 +113,13 @@ def test_session_ends(some: Operators, clock: Clock) -> None:
     assert not some.has_session(session)
 
 
-def test_session_is_closed(some: Operators) -> None:
+def test_session_is_closed(some: OperatorAuth) -> None:
     first, second = some.open_session(), some.open_session()
     some.close_session(first)
     assert (some.has_session(first), some.has_session(second)) == (False, True)
 
 
-def test_sessions_are_bounded_and_the_oldest_goes(some: Operators) -> None:
+def test_sessions_are_bounded_and_the_oldest_goes(some: OperatorAuth) -> None:
     first = some.open_session()
     for _ in range(MAX_SESSIONS):
         last = some.open_session()
@@ -127,7 +127,7 @@ def test_sessions_are_bounded_and_the_oldest_goes(some: Operators) -> None:
     assert len(some._sessions) == MAX_SESSIONS
 
 
-def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, some: Operators) -> None:
+def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, some: OperatorAuth) -> None:
     compared = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -136,13 +136,13 @@ def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, som
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
     some.knows("x")
-    some.use_code(login_code(OTHER, RUN))
+    some.redeem_code(login_code(OTHER, RUN))
     assert compared == [(32, 32), (64, 64)]
 
 
 def test_after_some_refusals_an_address_has_to_wait() -> None:
     clock = Clock(1000)
-    attempts = Attempts(clock)
+    attempts = LoginThrottle(clock)
     for _ in range(BURST):
         attempts.refused("192.0.2.1")
         assert attempts.wait("192.0.2.1") == 0
@@ -158,7 +158,7 @@ def test_after_some_refusals_an_address_has_to_wait() -> None:
 
 
 def test_ipv6_addresses_of_one_client_count_together_and_ipv4_ones_apart() -> None:
-    attempts = Attempts(Clock(1000))
+    attempts = LoginThrottle(Clock(1000))
     for last in range(BURST + 1):
         attempts.refused(f"2001:db8::{last:x}")
         attempts.refused("::ffff:192.0.2.1")
@@ -170,7 +170,7 @@ def test_ipv6_addresses_of_one_client_count_together_and_ipv4_ones_apart() -> No
 
 def test_what_is_remembered_is_bounded() -> None:
     clock = Clock(1000)
-    attempts = Attempts(clock)
+    attempts = LoginThrottle(clock)
     for number in range(MAX_ADDRESSES + 10):
         attempts.refused(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(attempts._buckets) == MAX_ADDRESSES

@@ -14,7 +14,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from imgsvc.intake import redis_connection
-from imgsvc.intake.redis_limit import RedisMirror, Reservation
+from imgsvc.intake.redis_limit import RedisRateLimit, Reservation
 from imgsvc.jobs.table.quota import Quota, RateLimited
 from imgsvc.settings import SettingsError
 from tests.redis_server import RedisServer
@@ -27,8 +27,8 @@ LIMIT_SECONDS = 10
 
 
 @asynccontextmanager
-async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisMirror]:
-    mirror = RedisMirror(url, timeout_seconds, "t:")
+async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisRateLimit]:
+    mirror = RedisRateLimit(url, timeout_seconds, "t:")
     async with anyio.create_task_group() as group:
         group.start_soon(mirror.line.run)
         await mirror.line.tried.wait()
@@ -49,7 +49,7 @@ async def until(true: Callable[[], Any]) -> None:
             await anyio.sleep(0.005)
 
 
-async def reserved(mirror: RedisMirror) -> Reservation | None:
+async def reserved(mirror: RedisRateLimit) -> Reservation | None:
     return await mirror.reserve("o", "u", QUOTA)
 
 
@@ -306,5 +306,5 @@ async def test_wrong_password_is_told_without_it() -> None:
 )
 def test_unusable_address_is_told_without_the_password(url: str) -> None:
     with pytest.raises(SettingsError, match=r"\[redis\] url \(REDIS_URL\)") as raised:
-        RedisMirror(url, 0.05, "t:")
+        RedisRateLimit(url, 0.05, "t:")
     assert PASSWORD not in str(raised.value)

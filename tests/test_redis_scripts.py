@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from imgsvc.intake.redis_limit import EPOCH, GIVE_BACK, MICROSECOND, TAKE_PLACE, RedisMirror
+from imgsvc.intake.redis_limit import EPOCH, GIVE_BACK, MICROSECOND, TAKE_PLACE, RedisRateLimit
 from tests.redis_server import RedisServer
 
 WINDOW = timedelta(hours=1)
@@ -101,6 +101,6 @@ def test_scripts_do_what_the_model_does(redis: "Redis", steps: list[tuple[Any, .
 def test_no_two_users_share_a_key(words: list[str], data: st.DataObject) -> None:
     """The same words, parted into org and user at two different colons."""
     places = st.lists(st.integers(1, len(words) - 1), min_size=2, max_size=2, unique=True)
-    key = RedisMirror("redis://nowhere", 0.05, "imgsvc:").key
+    key = RedisRateLimit("redis://nowhere", 0.05, "imgsvc:").key
     one, other = (key(":".join(words[:at]), ":".join(words[at:])) for at in data.draw(places))
     assert one != other

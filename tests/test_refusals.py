@@ -291,7 +291,7 @@ async def test_refusal_that_goes_on_is_not_the_first_to_be_forgotten(
     s: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(of_audit, "MAX_NOTED", 2)
-    refusals, over = of_audit.Refusals(s.parts.table), now() - timedelta(seconds=1)
+    refusals, over = of_audit.Denials(s.parts.table), now() - timedelta(seconds=1)
     await refusals.note("upload_denied", "org", "goes-on", until=over)
     await refusals.note("upload_denied", "org", "second")
     await refusals.note("upload_denied", "org", "goes-on")  # its time is over: it is noted anew

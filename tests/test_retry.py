@@ -1,6 +1,6 @@
 import pytest
 
-from imgsvc.jobs.retry import ALONE_AFTER_STARTS, FINAL, MAX_DEATHS, Decision, Failure, decide, runs_alone
+from imgsvc.jobs.retry import ALONE_AFTER_STARTS, FINAL, MAX_DEATHS, Decision, Failure, decide, exclusive
 
 FAIL, GIVE_UP = Decision("fail"), Decision("fail", retryable=True)
 AT_ONCE, LATER = Decision("retry"), Decision("retry", 60)
@@ -78,4 +78,4 @@ def test_one_file_takes_no_more_workers_than_allowed() -> None:
     ],
 )
 def test_what_runs_alone(deaths: int, starts: int, alone: bool) -> None:
-    assert runs_alone(deaths=deaths, starts=starts) is alone
+    assert exclusive(deaths=deaths, starts=starts) is alone

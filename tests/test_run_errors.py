@@ -12,7 +12,7 @@ import pytest
 from imgsvc import testing
 from imgsvc.http.api import images
 from imgsvc.jobs import run as runs
-from imgsvc.jobs.table.job_table import Table
+from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.support.speed import seconds
@@ -59,14 +59,14 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *errors: Exception) -> None:
         self.errors = list(errors)
-        real = getattr(Table, name)
+        real = getattr(JobTable, name)
 
-        async def failing(table: Table, *values: Any, **more: Any) -> Any:
+        async def failing(table: JobTable, *values: Any, **more: Any) -> Any:
             if self.errors and runs_on_a_lane():
                 raise self.errors.pop(0)
             return await real(table, *values, **more)
 
-        monkeypatch.setattr(Table, name, failing)
+        monkeypatch.setattr(JobTable, name, failing)
 
 
 def runs_on_a_lane() -> bool:

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from fixtures import make
 from imgsvc import testing
 from imgsvc.intake import redis_connection
-from imgsvc.intake.redis_limit import RedisMirror
+from imgsvc.intake.redis_limit import RedisRateLimit
 from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import Service, service
 from tests.redis_server import RedisServer
@@ -55,7 +55,7 @@ async def sharing(
         yield s
 
 
-def mirror(s: Service) -> RedisMirror:
+def mirror(s: Service) -> RedisRateLimit:
     assert s.parts.mirror is not None
     return s.parts.mirror
 

@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fixtures import make
-from imgsvc.access.token_limits import Tightening
+from imgsvc.access.token_limits import TokenLimits
 from imgsvc.imaging.recipe import Recipe, Variant
-from imgsvc.intake.limits import Allowance
+from imgsvc.intake.limits import UploadLimits
 from imgsvc.jobs.table.quota import Quota
 from tests.conftest import Service, Starter, held_service
 from tests.issuer import by_hmac
@@ -25,7 +25,7 @@ from tests.refusals import RAW, UPLOAD, refused
 SECRET = "the secret of these limits, forty bytes!"
 TYPES = ("image/jpeg", "image/png", "image/webp")
 RECIPE = Recipe((Variant("medium", 600, 85, 4),), max_pixels=1_000_000, max_frames=10)
-CONFIGURED = Allowance(5000, RECIPE, TYPES, Quota(50, timedelta(hours=1)))
+CONFIGURED = UploadLimits(5000, RECIPE, TYPES, Quota(50, timedelta(hours=1)))
 TINY = make.jpeg(64, 48)  # 3072 pixels
 
 module = pytest.mark.asyncio(loop_scope="module")
@@ -112,10 +112,10 @@ JSON = st.recursive(
 @example({"uploads_per_hour": 10**400}, timedelta(days=365))
 @example({"max_bytes": 1e300, "max_pixels": 0}, timedelta(hours=1))
 def test_no_claim_ever_loosens(claim: object, window: timedelta) -> None:
-    configured = Allowance(5000, RECIPE, TYPES, Quota(50, window), ("photos", "a/b"))
+    configured = UploadLimits(5000, RECIPE, TYPES, Quota(50, window), ("photos", "a/b"))
     for before in (configured, CONFIGURED):
         try:
-            after = before.tightened(Tightening.of({"imgsvc": json.loads(json.dumps(claim))}))
+            after = before.tightened(TokenLimits.of({"imgsvc": json.loads(json.dumps(claim))}))
         except ValueError:
             continue
         assert 0 <= after.max_bytes <= before.max_bytes
@@ -145,8 +145,8 @@ def test_no_claim_ever_loosens(claim: object, window: timedelta) -> None:
     ],
 )
 def test_uploads_per_hour_in_a_window(minutes: float, per_hour: float, expected: int) -> None:
-    before = Allowance(1, RECIPE, TYPES, Quota(50, timedelta(minutes=minutes)))
-    assert before.tightened(Tightening.of({"imgsvc": {"uploads_per_hour": per_hour}})).quota.max_uploads == expected
+    before = UploadLimits(1, RECIPE, TYPES, Quota(50, timedelta(minutes=minutes)))
+    assert before.tightened(TokenLimits.of({"imgsvc": {"uploads_per_hour": per_hour}})).quota.max_uploads == expected
 
 
 # the claim; what is sent with it; status and code; what the answer says of it

@@ -10,10 +10,10 @@ import aiosqlite
 import anyio
 
 from imgsvc import Settings
-from imgsvc.jobs.counters import Figures
+from imgsvc.jobs.counters import JobCounters
 from imgsvc.jobs.retry import Decision, Failure
 from imgsvc.jobs.table.database import Readers, open_for_writing
-from imgsvc.jobs.table.job_table import Table
+from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.jobs.table.model import Job, NewJob, QueueName, as_text, now
 from imgsvc.jobs.table.quota import Quota
 from imgsvc.jobs.table.transactions import Blocked
@@ -23,12 +23,12 @@ GIGABYTE = 1 << 30
 
 
 @asynccontextmanager
-async def table(path: Path) -> AsyncIterator[Table]:
+async def table(path: Path) -> AsyncIterator[JobTable]:
     db = await open_for_writing(path / "db")
     writer = Writer(db)
     async with Readers(path / "db") as readers, anyio.create_task_group() as group:
         group.start_soon(writer.run)
-        yield Table(readers, writer, Figures())
+        yield JobTable(readers, writer, JobCounters())
         writer.close()
     await db.close()
 
@@ -56,11 +56,11 @@ def new_job(user: str, render_bytes: int = 1000, preview_bytes: int | None = Non
     )
 
 
-async def accept(t: Table, new: NewJob) -> None:
+async def accept(t: JobTable, new: NewJob) -> None:
     await t.accept(new, Quota(1000, timedelta(hours=1)))
 
 
-async def claim(t: Table, queue: QueueName = "renders", free: int = GIGABYTE) -> Job:
+async def claim(t: JobTable, queue: QueueName = "renders", free: int = GIGABYTE) -> Job:
     job = await t.claim(queue, free, nothing_running=False)
     assert isinstance(job, Job)
     return job

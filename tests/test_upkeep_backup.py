@@ -19,7 +19,7 @@ from imgsvc.jobs.lock import DataFolderInUse
 from imgsvc.jobs.table.model import now
 from imgsvc.maintenance.backup.folder import BackupFolder, Manifest
 from imgsvc.maintenance.backup.restore import restore
-from imgsvc.maintenance.progress import Progress, UpkeepFailed
+from imgsvc.maintenance.progress import MaintenanceFailed, Progress
 from imgsvc.storage.base import Storage
 from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS, Service
@@ -342,7 +342,7 @@ async def test_other_backends_stay_where_they_are_unless_asked(tmp_path: Path) -
             assert await variants(s, image_id) == before
     progress = Progress()
     only_local = {"local": LocalStorage(tmp_path / "four" / "data" / "storage")}
-    with pytest.raises(UpkeepFailed, match="holds images of other"):
+    with pytest.raises(MaintenanceFailed, match="holds images of other"):
         await restore(
             settings_of(tmp_path / "four"), only_local, progress, source=tmp_path / "with", force=False, dry_run=False
         )
@@ -394,12 +394,12 @@ async def test_damaged_backup_is_refused_before_anything_is_written(tmp_path: Pa
                 if name == "manifest.json" and change == "short":
                     (backup / name).write_bytes((backup / name).read_bytes()[:-20])
                 for dry_run in (True, False):
-                    with pytest.raises(UpkeepFailed, match=r"damaged|no manifest"):
+                    with pytest.raises(MaintenanceFailed, match=r"damaged|no manifest"):
                         await put_back(backup, tmp_path / "two", dry_run=dry_run)
             assert not files(tmp_path / "two") - {"data/lock"}
     assert (await put_back(backup, tmp_path / "two", dry_run=True)).counts == {"files": 5}
     assert not files(tmp_path / "two") - {"data/lock"}
-    with pytest.raises(UpkeepFailed, match="no backup of imgsvc"):
+    with pytest.raises(MaintenanceFailed, match="no backup of imgsvc"):
         await put_back(tmp_path / "nowhere", tmp_path / "two")
 
 
@@ -417,13 +417,13 @@ async def test_names_in_a_backup_do_not_lead_out_of_it(tmp_path: Path) -> None:
             if column == "staging_path":
                 db.execute("UPDATE processing_jobs SET status = 'pending'")
         trusted_again(backup, evil)
-        with pytest.raises(UpkeepFailed, match="outside of itself"):
+        with pytest.raises(MaintenanceFailed, match="outside of itself"):
             await put_back(evil, tmp_path / "two")
     manifest = (backup / "manifest.json").read_text()
     lying = manifest.replace('"operator_token": ', '"lock": ')
     assert lying != manifest
     (backup / "manifest.json").write_text(lying)
-    with pytest.raises(UpkeepFailed, match="names secrets"):
+    with pytest.raises(MaintenanceFailed, match="names secrets"):
         await put_back(backup, tmp_path / "two")
 
 
@@ -464,7 +464,7 @@ async def test_database_that_can_not_be_understood_is_said_in_words(tmp_path: Pa
     with closing(sqlite3.connect(database)) as db, db:
         db.execute(harm)
     trusted_again(backup, other)
-    with pytest.raises(UpkeepFailed, match=r"no such table|can't be understood"):
+    with pytest.raises(MaintenanceFailed, match=r"no such table|can't be understood"):
         await put_back(other, tmp_path / "two")
     assert not files(tmp_path / "two") - {"data/lock"}
 
@@ -482,7 +482,7 @@ async def test_what_is_there_is_moved_aside_and_never_overwritten(tmp_path: Path
             await put_back(backup, tmp_path / "one", force=True)
         later = await several(s, 1, first=50)
     before = files(tmp_path / "one" / "data")
-    with pytest.raises(UpkeepFailed, match="--force"):
+    with pytest.raises(MaintenanceFailed, match="--force"):
         await put_back(backup, tmp_path / "one")
     assert files(tmp_path / "one" / "data") == before
     await put_back(backup, tmp_path / "one", force=True)
@@ -503,7 +503,7 @@ async def test_mount_point_is_refused_before_anything_is_moved(tmp_path: Path, m
         await backed_up(s, backup)
     before = files(tmp_path / "one")
     monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "storage")  # the real one wants a mount
-    with pytest.raises(UpkeepFailed, match="mount point"):
+    with pytest.raises(MaintenanceFailed, match="mount point"):
         await put_back(backup, tmp_path / "one", force=True)
     assert files(tmp_path / "one") == before
     async with keeping(tmp_path / "one") as s:
@@ -527,12 +527,12 @@ async def test_moving_aside_that_is_cut_short_loses_nothing(tmp_path: Path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", one_only)
-        with pytest.raises(UpkeepFailed, match="busy"):
+        with pytest.raises(MaintenanceFailed, match="busy"):
             await put_back(backup, tmp_path / "one", force=True)
     with pytest.raises(DataFolderInUse, match="not finished"):
         async with keeping(tmp_path / "one"):
             pass
-    with pytest.raises(UpkeepFailed, match="--force"):
+    with pytest.raises(MaintenanceFailed, match="--force"):
         await put_back(backup, tmp_path / "one")
     await put_back(backup, tmp_path / "one", force=True)
     aside = [files(folder) for folder in (tmp_path / "one" / "data").glob("replaced-*")]
@@ -561,7 +561,7 @@ async def test_half_a_restore_starts_no_service_and_goes_on(tmp_path: Path) -> N
         await backed_up(s, backup)
     settings = settings_of(two)
     half = {"local": Failing(settings.storage.path, 5)}
-    with pytest.raises(UpkeepFailed, match="No space left"):
+    with pytest.raises(MaintenanceFailed, match="No space left"):
         await restore(settings, half, Progress(), source=backup, force=False, dry_run=False)
     with pytest.raises(DataFolderInUse, match=r"restore into .* is not finished"):
         async with keeping(two):

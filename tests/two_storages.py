@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from imgsvc.settings import Settings
-from imgsvc.storage.registry import Configured, configured
+from imgsvc.storage.registry import StorageRegistry, storage_registry
 from tests.other_storage import Other
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def with_other(settings: Settings) -> "Starlette":
     return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
 
 
-def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[Configured]:
-    return configured(settings, others=[other(settings)], instance=instance)
+def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[StorageRegistry]:
+    return storage_registry(settings, others=[other(settings)], instance=instance)
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     else:
         from imgsvc.cli import maintenance_offline
 
-        setattr(maintenance_offline, "configured", both)  # noqa: B010
+        setattr(maintenance_offline, "storage_registry", both)  # noqa: B010
     main.main()
 
 

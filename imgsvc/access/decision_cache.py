@@ -37,7 +37,7 @@ class Lifetimes:
         return self.read if action in READING else self.admin if action in ADMINISTERING else self.write
 
 
-class Answers:
+class DecisionCache:
     """The least recently used one makes room. Not enabled, it keeps nothing."""
 
     def __init__(

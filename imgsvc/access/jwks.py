@@ -30,7 +30,7 @@ class NoKeySet(Exception):
     """None came that can be used; the message says why, for the log."""
 
 
-class KeySet:
+class JwksClient:
     def __init__(self, url: str, algorithm: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url, self._algorithm, self._clock = url, algorithm, clock
         self._keys: list[tuple[str | None, Key]] | None = None

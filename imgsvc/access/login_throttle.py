@@ -25,7 +25,7 @@ class _Bucket:
     since: float
 
 
-class Attempts:
+class LoginThrottle:
     """Which address was refused how often of late."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

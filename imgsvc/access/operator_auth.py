@@ -21,7 +21,7 @@ MAX_SESSIONS = 1000
 CODE = re.compile(r"([0-9]{13})\.([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
 
 
-class Operators:
+class OperatorAuth:
     """One run's memory of them: a restart ends every session and every code. `run` is the data folder lock's."""
 
     def __init__(
@@ -36,14 +36,14 @@ class Operators:
         self._sessions: OrderedDict[bytes, float] = OrderedDict()
 
     @classmethod
-    def of(cls, settings: Settings, run: str) -> "Operators":
+    def of(cls, settings: Settings, run: str) -> "OperatorAuth":
         return cls(operator_token(settings), run, settings.operator.session_hours * 3600)
 
     def knows(self, token: str) -> bool:
         """Whether it is the operator's token, in a time that does not tell how much of it is right."""
         return hmac.compare_digest(_digest(token), self._digest)
 
-    def use_code(self, code: str) -> bool:
+    def redeem_code(self, code: str) -> bool:
         """Whether it is good; from now on it is not."""
         match, now = CODE.fullmatch(code), self._clock()
         if match is None or not hmac.compare_digest(match[3], _signature(self._token, self._run, match[1], match[2])):

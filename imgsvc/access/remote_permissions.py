@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from ..settings import Auth
 from .authorization_client import AuthorizationApi, NoAnswer, authorization_client
 from .circuit_breaker import Breaker, BreakerOpen
-from .decision_cache import Answers, Lifetimes, Question
+from .decision_cache import DecisionCache, Lifetimes, Question
 from .permissions import Unavailable
 
 log = structlog.get_logger()
@@ -37,7 +37,13 @@ class RemoteAuthorization:
     """Calls run as tasks of their own: a client that goes away ends nobody's call, and the answer is kept."""
 
     def __init__(
-        self, api: AuthorizationApi, group: TaskGroup, answers: Answers, breaker: Breaker, *, fail_open: bool = False
+        self,
+        api: AuthorizationApi,
+        group: TaskGroup,
+        answers: DecisionCache,
+        breaker: Breaker,
+        *,
+        fail_open: bool = False,
     ) -> None:
         self.answers = answers
         self.breaker = breaker
@@ -58,7 +64,7 @@ class RemoteAuthorization:
             yield cls(
                 AuthorizationApi(client, auth.api_url, auth.api_timeout),
                 group,
-                Answers(lifetimes, enabled=auth.cache_enabled, clock=clock),
+                DecisionCache(lifetimes, enabled=auth.cache_enabled, clock=clock),
                 Breaker(auth.breaker_threshold, auth.breaker_timeout, clock),
                 fail_open=auth.fail_open,
             )

@@ -17,7 +17,7 @@ Count = Annotated[StrictInt, BeforeValidator(_whole), Field(ge=0)]
 Names = Annotated[tuple[StrictStr, ...], Field(max_length=MAX_NAMES)]
 
 
-class Tightening(BaseModel):
+class TokenLimits(BaseModel):
     """What a token leaves of the limits; None: all of it. An empty list leaves nothing.
 
     `buckets` are whole names: `a` does not stand for `a/b`. An unknown member is refused, since a limit that is
@@ -46,4 +46,4 @@ class Tightening(BaseModel):
         return cls() if CLAIM not in claims else cls.model_validate(claims[CLAIM])
 
 
-UNTIGHTENED = Tightening()
+UNTIGHTENED = TokenLimits()

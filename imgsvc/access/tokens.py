@@ -14,7 +14,7 @@ from joserfc.util import json_b64decode
 from ..settings import Auth, Settings
 from .jwk import FixedKeys, Keys, key_of_file, secrets
 from .secrets import own_secret
-from .token_limits import UNTIGHTENED, Tightening
+from .token_limits import UNTIGHTENED, TokenLimits
 
 DEFAULT_ORG = "default-org"
 MAX_TOKEN_CHARACTERS = 8192
@@ -43,7 +43,7 @@ class Identity:
     user_id: str
     org_id: str
     permissions: tuple[str, ...] = ()
-    tightening: Tightening = UNTIGHTENED
+    tightening: TokenLimits = UNTIGHTENED
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +169,9 @@ class Tokens:
 
 def _public_keys(auth: Auth) -> Keys:
     if auth.jwks_url:
-        from .jwks import KeySet  # with an HTTP client that is not needed otherwise
+        from .jwks import JwksClient  # with an HTTP client that is not needed otherwise
 
-        return KeySet(auth.jwks_url, auth.jwt_algorithm)
+        return JwksClient(auth.jwks_url, auth.jwt_algorithm)
     return FixedKeys([key_of_file(auth.jwt_public_key, auth.jwt_algorithm)])
 
 
@@ -185,6 +185,6 @@ def _identity(claims: dict[str, Any]) -> Identity:
     if not isinstance(permissions, list) or not all(isinstance(one, str) for one in permissions):
         raise TokenInvalid
     try:
-        return Identity(user, org, tuple(permissions), Tightening.of(claims))
+        return Identity(user, org, tuple(permissions), TokenLimits.of(claims))
     except ValueError:
         raise TokenInvalid from None

@@ -6,7 +6,7 @@ import sqlite3
 from ..jobs.lock import DataFolderInUse
 from ..jobs.table.database import SchemaTooNew
 from ..maintenance.adopt import Adoption, adopt
-from ..maintenance.progress import UpkeepFailed
+from ..maintenance.progress import MaintenanceFailed
 from ..settings import Settings
 from ..telemetry import logs
 from .errors import CommandFailed, failing_for
@@ -19,7 +19,7 @@ def adopted(settings: Settings, *, dry_run: bool) -> Adoption:
     if running(settings):
         raise CommandFailed(f"a service runs on the data folder {settings.data}: stop it first")
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))
-    with failing_for(DataFolderInUse, SchemaTooNew, UpkeepFailed, OSError, sqlite3.Error):
+    with failing_for(DataFolderInUse, SchemaTooNew, MaintenanceFailed, OSError, sqlite3.Error):
         return asyncio.run(adopt(settings, dry_run=dry_run))
 
 

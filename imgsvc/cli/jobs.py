@@ -9,7 +9,7 @@ from urllib.parse import quote
 from ..http.operator.jobs import ListedJob, listed, shown
 from ..http.wire.path_ids import UUID
 from ..jobs.data_folder import DataFolder, open_data_folder
-from ..jobs.deletion_hold import Hold
+from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping, NotRetryable
 from ..jobs.instance import InstanceMismatch
 from ..jobs.lock import DataFolderInUse
@@ -17,7 +17,7 @@ from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
 from ..settings import Settings
-from ..storage.registry import configured
+from ..storage.registry import storage_registry
 from .errors import CommandFailed, failing_for
 from .service_client import Running, running
 
@@ -86,8 +86,8 @@ class OfDataFolder:
 
     def retry(self, job_id: str) -> None:
         async def work(data: DataFolder) -> None:
-            async with configured(self._settings, instance=data.instance) as stores:
-                housekeeping = Housekeeping.of(self._settings, data, stores.storages, Hold())
+            async with storage_registry(self._settings, instance=data.instance) as stores:
+                housekeeping = Housekeeping.of(self._settings, data, stores.storages, DeletionHold())
                 await housekeeping.retry((await _job(data, job_id)).job_id)
 
         self._with_data(work)

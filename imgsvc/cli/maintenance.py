@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from ..maintenance.requests import Order
+    from ..maintenance.requests import MaintenanceRequest
     from ..settings import Settings
     from .maintenance_online import Show
 
@@ -38,7 +38,7 @@ def verify(
     config: ConfigFile = None,
 ) -> None:
     """Compare the table with the stored files, both ways. Exit status 1: something is wrong."""
-    from ..maintenance.requests import VerifyOrder
+    from ..maintenance.requests import VerifyRequest
     from .maintenance_output import megabytes
 
     def summary(task: dict[str, Any]) -> str:
@@ -49,7 +49,7 @@ def verify(
         aside = f"; {counts['set_aside']} uploads without a row are set aside" if counts.get("set_aside") else ""
         return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}{aside}"
 
-    _carried_out(config, VerifyOrder(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
+    _carried_out(config, VerifyRequest(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
 
 
 @storage.command()
@@ -67,7 +67,7 @@ def gc(
     config: ConfigFile = None,
 ) -> None:
     """Remove files without a row. They can't be recovered, so this is a dry run without --yes."""
-    from ..maintenance.requests import GcOrder
+    from ..maintenance.requests import GcRequest
     from .maintenance_output import megabytes
 
     def summary(task: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def gc(
             f"gc: removed {counts.get('removed', 0)} files, {megabytes(counts.get('removed_bytes', 0))}{failed}{left}"
         )
 
-    order = GcOrder(older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed)
+    order = GcRequest(older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed)
     _carried_out(config, order, summary, as_json)
 
 
@@ -96,7 +96,7 @@ def migrate(
     """Move all images to another backend while they are served. Exit status 1: some have not been moved yet."""
     from pydantic import ValidationError
 
-    from ..maintenance.requests import MigrateOrder
+    from ..maintenance.requests import MigrateRequest
     from .maintenance_output import megabytes
 
     def summary(task: dict[str, Any]) -> str:
@@ -112,7 +112,7 @@ def migrate(
         return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
-        order = MigrateOrder(to=to, dry_run=dry_run, listed=listed)
+        order = MigrateRequest(to=to, dry_run=dry_run, listed=listed)
     except ValidationError:
         _stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
     _carried_out(config, order, summary, as_json)
@@ -133,7 +133,7 @@ def backup(
     """Copy everything, of one moment, while the service runs. Exit status 1: the backup is not complete."""
     from pydantic import ValidationError
 
-    from ..maintenance.requests import BackupOrder
+    from ..maintenance.requests import BackupRequest
     from .maintenance_output import megabytes
 
     def summary(task: dict[str, Any]) -> str:
@@ -151,7 +151,7 @@ def backup(
         return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
-        order = BackupOrder(
+        order = BackupRequest(
             destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
         )
     except ValidationError:
@@ -208,7 +208,9 @@ def adopt(
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else words(found))
 
 
-def _carried_out(config: Path | None, order: "Order", summary: Callable[[dict[str, Any]], str], as_json: bool) -> None:
+def _carried_out(
+    config: Path | None, order: "MaintenanceRequest", summary: Callable[[dict[str, Any]], str], as_json: bool
+) -> None:
     from .maintenance_online import carry_out
 
     settings = _loaded(config)

@@ -11,31 +11,31 @@ import anyio
 
 from ..http.operator.maintenance import StorageTask
 from ..jobs.data_folder import open_data_folder
-from ..jobs.deletion_hold import Hold
+from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.instance import InstanceMismatch
 from ..jobs.lock import BRIEF_SECONDS, DataFolderInUse
 from ..jobs.table.database import SchemaTooNew
 from ..maintenance.backup.restore import restore as put_back
-from ..maintenance.context import House
-from ..maintenance.progress import Progress, UpkeepFailed
-from ..maintenance.requests import Order
-from ..maintenance.runner import State, Upkeep
+from ..maintenance.context import MaintenanceContext
+from ..maintenance.progress import MaintenanceFailed, Progress
+from ..maintenance.requests import MaintenanceRequest
+from ..maintenance.runner import MaintenanceRunner, State
 from ..settings import Settings
-from ..storage.registry import configured
+from ..storage.registry import storage_registry
 from ..telemetry import logs
 from .errors import failing_for
 from .maintenance_online import Show, pauses
 
 
-def carry_out(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+def carry_out(settings: Settings, order: MaintenanceRequest, show: Show) -> dict[str, Any]:
     """How the task has ended. Raises CommandFailed."""
     return _alone(settings, partial(_by_itself, settings, order, show))
 
 
-async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, Any]:
+async def _by_itself(settings: Settings, order: MaintenanceRequest, show: Show) -> dict[str, Any]:
     async with _house(settings) as house, anyio.create_task_group() as group:
-        upkeep = Upkeep(house)
+        upkeep = MaintenanceRunner(house)
         group.start_soon(upkeep.run)
         task, waits = upkeep.start(order), pauses()
         while task.state == "running":
@@ -46,14 +46,14 @@ async def _by_itself(settings: Settings, order: Order, show: Show) -> dict[str, 
 
 
 @asynccontextmanager
-async def _house(settings: Settings) -> AsyncIterator[House]:
+async def _house(settings: Settings) -> AsyncIterator[MaintenanceContext]:
     async with (
         open_data_folder(settings, lock_wait_seconds=BRIEF_SECONDS) as data,
-        configured(settings, instance=data.instance) as stores,
+        storage_registry(settings, instance=data.instance) as stores,
     ):
-        hold = Hold()
+        hold = DeletionHold()
         housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
-        yield House.of(settings, data, stores.storages, housekeeping, hold)
+        yield MaintenanceContext.of(settings, data, stores.storages, housekeeping, hold)
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
@@ -84,12 +84,12 @@ async def _restored(settings: Settings, source: Path, show: Show, force: bool, d
             show(stand())
             await anyio.sleep(pause)
 
-    async with configured(settings) as stores, anyio.create_task_group() as group:
+    async with storage_registry(settings) as stores, anyio.create_task_group() as group:
         group.start_soon(look)
         try:
             await put_back(settings, stores.storages, progress, source=source, force=force, dry_run=dry_run)
             state = "done"
-        except UpkeepFailed as error:
+        except MaintenanceFailed as error:
             state, reason = "failed", str(error)
         group.cancel_scope.cancel()
     return stand()

@@ -12,7 +12,7 @@ from .errors import CommandFailed
 from .service_client import Running, running
 
 if TYPE_CHECKING:
-    from ..maintenance.requests import Order
+    from ..maintenance.requests import MaintenanceRequest
 
 LOOK_SECONDS = (0.02, 0.05, 0.1, 0.25)  # between looks; the last one for the rest: much of it is over soon
 ENDING_SECONDS = 30.0  # for a task that was cancelled
@@ -20,7 +20,7 @@ TASK = "/api/v1/operator/storage/task"
 Show = Callable[[dict[str, Any]], None]  # told how the task stands, as StorageTask says it
 
 
-def carry_out(settings: Settings, order: "Order", show: Show) -> dict[str, Any]:
+def carry_out(settings: Settings, order: "MaintenanceRequest", show: Show) -> dict[str, Any]:
     """How the task has ended. Ctrl-C ends it too, and then goes on as KeyboardInterrupt. Raises CommandFailed."""
     service = running(settings)
     if service:
@@ -32,7 +32,7 @@ def carry_out(settings: Settings, order: "Order", show: Show) -> dict[str, Any]:
     return maintenance_offline.carry_out(settings, order, show)
 
 
-def _in_service(service: Running, order: "Order", show: Show) -> dict[str, Any]:
+def _in_service(service: Running, order: "MaintenanceRequest", show: Show) -> dict[str, Any]:
     begun = service.call("POST", f"/api/v1/operator/storage/{order.verb}", body=order.model_dump())
     waits = pauses()
     try:

@@ -8,60 +8,60 @@ import anyio
 from starlette.requests import Request
 
 if TYPE_CHECKING:
-    from ..access.login_throttle import Attempts
-    from ..access.operator_auth import Operators
+    from ..access.login_throttle import LoginThrottle
+    from ..access.operator_auth import OperatorAuth
     from ..access.permissions import Permissions
     from ..access.remote_permissions import RemoteAuthorization
     from ..access.tokens import Tokens
     from ..intake.intake import Intake
-    from ..intake.redis_limit import RedisMirror
-    from ..jobs.completions import Endings
-    from ..jobs.counters import Figures
-    from ..jobs.denials import Refusals
+    from ..intake.redis_limit import RedisRateLimit
+    from ..jobs.completions import Completions
+    from ..jobs.counters import JobCounters
+    from ..jobs.denials import Denials
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.lock import DataFolderLock
     from ..jobs.queue import Queue
     from ..jobs.staging_area import StagingArea
-    from ..jobs.table.job_table import Table
+    from ..jobs.table.job_table import JobTable
     from ..jobs.table.quota import Quota
-    from ..jobs.table.reports import Overview
+    from ..jobs.table.reports import JobReports
     from ..jobs.watchdog import Watchdog
-    from ..maintenance.runner import Upkeep
+    from ..maintenance.runner import MaintenanceRunner
     from ..settings import Settings
     from ..storage.base import Storage
     from ..telemetry.health import Health
-    from ..telemetry.host import Machine
+    from ..telemetry.host import Host
     from ..telemetry.metrics import Metrics
-    from .dashboard.snapshot import Dashboard
+    from .dashboard.snapshot import SnapshotCache
     from .wire.urls import Urls
 
 
 @dataclass(slots=True)
-class Parts:
+class AppState:
     settings: "Settings"
     lock: "DataFolderLock"
-    table: "Table"
-    overview: "Overview"
+    table: "JobTable"
+    overview: "JobReports"
     quota: "Quota"
-    mirror: "RedisMirror | None"
+    mirror: "RedisRateLimit | None"
     queue: "Queue"
     intake: "Intake"
-    refusals: "Refusals"
+    refusals: "Denials"
     tokens: "Tokens"
-    operators: "Operators"
-    attempts: "Attempts"
+    operators: "OperatorAuth"
+    attempts: "LoginThrottle"
     authorization: "RemoteAuthorization | None"  # None: no authorization server is asked
     permissions: "Permissions"
     urls: "Urls"
     storages: "Mapping[str, Storage]"
     health: "Health"
-    machine: "Machine"
-    dashboard: "Dashboard"
-    figures: "Figures"
-    endings: "Endings"
+    machine: "Host"
+    dashboard: "SnapshotCache"
+    figures: "JobCounters"
+    endings: "Completions"
     housekeeping: "Housekeeping"
     staging_area: "StagingArea"
-    upkeep: "Upkeep"
+    upkeep: "MaintenanceRunner"
     watchdog: "Watchdog"
     metrics: "Metrics"
     winding_down: anyio.Event = field(default_factory=anyio.Event)
@@ -79,6 +79,6 @@ class Parts:
         self.endings.wake_all()
 
 
-def parts_of(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
+def state_of(request: Request) -> AppState:
+    parts: AppState = request.app.state.parts
     return parts

@@ -14,17 +14,17 @@ import structlog
 
 from ..imaging.errors import TooLarge
 from ..imaging.limits import preview_bytes, render_bytes
-from ..jobs.denials import Refusals
+from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
-from ..jobs.table.job_table import Table
+from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
-from ..jobs.table.quota import RateLimited, Standing
+from ..jobs.table.quota import RateLimited, RateLimitStatus
 from ..jobs.table.transactions import IdempotencyConflict
 from ..jobs.table.writer import DatabaseUnavailable
-from .limits import Allowance
+from .limits import UploadLimits
 from .open_uploads import OpenUpload, OpenUploads
-from .rate_limit import Places
+from .rate_limit import RateLimiter
 from .staging import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Receipt:
 
     job_id: str
     image_id: str
-    standing: Standing
+    standing: RateLimitStatus
     replayed: bool
 
 
@@ -83,13 +83,13 @@ class Intake:
 
     def __init__(
         self,
-        table: Table,
-        places: Places,
-        refusals: Refusals,
+        table: JobTable,
+        places: RateLimiter,
+        refusals: Denials,
         *,
         staging_area: StagingArea,
         open_uploads: OpenUploads,
-        allowance: Allowance,
+        allowance: UploadLimits,
         preview_memory: int,
         render_memory: int,
         max_attempts: int,
@@ -117,7 +117,7 @@ class Intake:
 
     @asynccontextmanager
     async def admitted(
-        self, org_id: str, user_id: str, key: str | None, allowance: Allowance, announced_bytes: int
+        self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits, announced_bytes: int
     ) -> AsyncIterator[OpenUpload]:
         """Refuse what can be refused before any of the body is read; hold the upload's place and bytes until it ends.
 
@@ -140,7 +140,7 @@ class Intake:
         ):
             yield one
 
-    async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: Allowance) -> bool:
+    async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
         """True for an upload that came to be known meanwhile. Raises RateLimited or Overloaded."""
         waiting = await self._table.waiting()
         standing = await self._places.standing(org_id, user_id, allowance.quota)
@@ -195,11 +195,11 @@ class Intake:
         end, limit = limited.standing.reset, limited.standing.limit
         await self._refusals.note("rate_limited", org_id, user_id, until=end, limit=limit)
 
-    def stage(self, allowance: Allowance) -> StagedFile:
+    def stage(self, allowance: UploadLimits) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes
         return StagedFile(job_id, self._staging_area, allowance.recipe, allowance.types, most)
 
-    async def accept(self, staged: StagedFile, origin: Origin, allowance: Allowance, one: OpenUpload) -> Receipt:
+    async def accept(self, staged: StagedFile, origin: Origin, allowance: UploadLimits, one: OpenUpload) -> Receipt:
         """Probe, sync and record a complete upload.
 
         Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.

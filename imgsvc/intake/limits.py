@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from fractions import Fraction
 
-from ..access.token_limits import Tightening
+from ..access.token_limits import TokenLimits
 from ..imaging.recipe import Recipe
 from ..jobs.table.quota import Quota
 
@@ -13,7 +13,7 @@ HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class UploadLimits:
     """`max_bytes` of the file; `recipe` holds the limit of pixels; `buckets` are whole names, None: any."""
 
     max_bytes: int
@@ -22,8 +22,8 @@ class Allowance:
     quota: Quota
     buckets: tuple[str, ...] | None = None
 
-    def tightened(self, by: Tightening) -> "Allowance":
-        return Allowance(
+    def tightened(self, by: TokenLimits) -> "UploadLimits":
+        return UploadLimits(
             max_bytes=_least(self.max_bytes, by.max_bytes),
             recipe=replace(self.recipe, max_pixels=_least(self.recipe.max_pixels, by.max_pixels)),
             types=_both(self.types, by.allowed_types) or (),

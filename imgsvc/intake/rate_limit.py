@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..jobs.table.job_table import Table
+from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
-from ..jobs.table.quota import Quota, Standing
+from ..jobs.table.quota import Quota, RateLimitStatus
 from ..jobs.table.transactions import Accepted
 
 if TYPE_CHECKING:
-    from .redis_limit import RedisMirror, Reservation
+    from .redis_limit import RedisRateLimit, Reservation
 
 CLOSE_SECONDS = 0.5  # for each of two steps of a stop, which has 2 seconds for all of Redis and the database
 
 
-class Places:
-    def __init__(self, table: Table, mirror: "RedisMirror | None") -> None:
+class RateLimiter:
+    def __init__(self, table: JobTable, mirror: "RedisRateLimit | None") -> None:
         self._table = table
         self._mirror = mirror
         self._settling: set[asyncio.Task[Accepted]] = set()
 
-    async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing:
+    async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
         """How much is left, without taking any."""
         own = await self._table.standing(org_id, user_id, quota)
         shared = await self._mirror.standing(org_id, user_id, quota) if self._mirror else None
@@ -56,7 +56,7 @@ class Places:
         settling.add_done_callback(self._settling.discard)
         return await asyncio.shield(settling)  # only a task of its own lives to learn what became of the job
 
-    async def _settle(self, mirror: "RedisMirror", new: NewJob, quota: Quota, place: "Reservation") -> Accepted:
+    async def _settle(self, mirror: "RedisRateLimit", new: NewJob, quota: Quota, place: "Reservation") -> Accepted:
         try:
             accepted = await self._table.accept(new, quota)
         except Exception:
@@ -83,6 +83,6 @@ class Places:
                 await self._mirror.line.drain(CLOSE_SECONDS)
 
 
-def _tighter(one: Standing, other: Standing) -> Standing:
+def _tighter(one: RateLimitStatus, other: RateLimitStatus) -> RateLimitStatus:
     """What really limits; among equals the one that lasts longer."""
     return min(one, other, key=lambda each: (each.remaining, -each.reset.timestamp()))

@@ -37,7 +37,7 @@ class RedisAway(Exception):
     """It does not do what it is needed for; the message says why, without the password."""
 
 
-class RedisLine:
+class RedisConnection:
     """`up` and `info` (the server's own, as last seen) cost nothing to read. `skipped` is counted by the caller."""
 
     def __init__(self, url: str, timeout_seconds: float, tries: list[Command]) -> None:

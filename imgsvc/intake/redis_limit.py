@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
-from ..jobs.table.quota import Quota, RateLimited, Standing
+from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ..settings import Settings
-from .redis_connection import Command, RedisLine
+from .redis_connection import Command, RedisConnection
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -33,18 +33,18 @@ class Reservation:
 
     key: str
     start: int
-    standing: Standing
+    standing: RateLimitStatus
 
 
-class RedisMirror:
+class RedisRateLimit:
     def __init__(self, url: str, timeout_seconds: float, prefix: str) -> None:
         """Raises SettingsError."""
         self._prefix = prefix
         probe = f"{prefix}probe"
-        self.line = RedisLine(url, timeout_seconds, [_take(probe, Quota(MANY, PROBE_WINDOW), 1), ("DEL", probe)])
+        self.line = RedisConnection(url, timeout_seconds, [_take(probe, Quota(MANY, PROBE_WINDOW), 1), ("DEL", probe)])
 
     @classmethod
-    def of(cls, settings: Settings) -> "RedisMirror":
+    def of(cls, settings: Settings) -> "RedisRateLimit":
         redis = settings.redis
         return cls(redis.url.get_secret_value(), redis.timeout_ms / 1000, redis.prefix)
 
@@ -69,7 +69,7 @@ class RedisMirror:
         """Give the place back, unless its window is over. Call at most once."""
         self.line.tell(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
 
-    async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing | None:
+    async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
         """How much is left for all instances together, without taking any; None when Redis is away."""
         key = self.key(org_id, user_id)
         answer: list[int] | None = await self.line.ask(_take(key, quota, 0), _forget)
@@ -87,7 +87,7 @@ def _take(key: str, quota: Quota, places: int) -> Command:
 def _reservation(key: str, quota: Quota, answer: list[int]) -> Reservation:
     _, used, start = answer
     reset = EPOCH + timedelta(microseconds=start) + quota.window
-    return Reservation(key, start, Standing(quota.max_uploads, used, reset))
+    return Reservation(key, start, RateLimitStatus(quota.max_uploads, used, reset))
 
 
 def _forget(_answer: Any) -> None:

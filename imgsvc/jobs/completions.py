@@ -5,7 +5,7 @@ from collections import defaultdict
 import anyio
 
 
-class Endings:
+class Completions:
     """Whoever settles a run says so here; whoever waits for its job is woken and looks at the row."""
 
     def __init__(self) -> None:
@@ -21,18 +21,18 @@ class Endings:
             for event in events:
                 event.set()
 
-    def watch(self, job_id: str) -> "Watch":
+    def watch(self, job_id: str) -> "Subscription":
         """Everything settled from now on is seen: watch first, then read the row."""
-        return Watch(self._waiting, job_id)
+        return Subscription(self._waiting, job_id)
 
 
-class Watch:
+class Subscription:
     def __init__(self, waiting: dict[str, set[anyio.Event]], job_id: str) -> None:
         self._waiting = waiting
         self._job_id = job_id
         self._event = anyio.Event()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Subscription":
         self._waiting[self._job_id].add(self._event)
         return self
 

@@ -21,7 +21,7 @@ class Performance:
     avg_ready_seconds: float | None
 
 
-class Figures:
+class JobCounters:
     """`came_to` is told of every status that jobs come to, and of how many."""
 
     def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:

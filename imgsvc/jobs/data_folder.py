@@ -12,15 +12,15 @@ import structlog
 
 from ..settings import Settings
 from ..storage.durable_files import make_root, partial_of
-from .counters import Figures
+from .counters import JobCounters
 from .housekeeping import empty_folder
 from .instance import NAME, FirstReceipt, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .staging_area import StagingArea
 from .table.database import Readers, open_for_writing
-from .table.job_table import Table
-from .table.reports import Overview
-from .table.scan import Inventory
+from .table.job_table import JobTable
+from .table.reports import JobReports
+from .table.scan import JobScan
 from .table.sql import untimed
 from .table.writer import Writer
 
@@ -41,10 +41,10 @@ class DataFolder:
     """
 
     lock: DataFolderLock
-    table: Table
-    overview: Overview
-    inventory: Inventory
-    figures: Figures
+    table: JobTable
+    overview: JobReports
+    inventory: JobScan
+    figures: JobCounters
     staging: Path
     staging_area: StagingArea
     scratch: Path
@@ -79,12 +79,12 @@ async def open_data_folder(
                     claim = StorageClaim(places.storage, instance, readers, writer)
                     if settings.storage.backend == LOCAL:
                         await _claimed(claim)
-                    figures = Figures(metrics.job_came_to) if metrics else Figures()
+                    figures = JobCounters(metrics.job_came_to) if metrics else JobCounters()
                     yield DataFolder(
                         lock,
-                        Table(readers, writer, figures),
-                        Overview(readers),
-                        Inventory(readers),
+                        JobTable(readers, writer, figures),
+                        JobReports(readers),
+                        JobScan(readers),
                         figures,
                         places.staging,
                         StagingArea(places.staging, places.orphaned),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Hold:
+class DeletionHold:
     """While it is held no file of a job is removed. Rows go on listing theirs, so that housekeeping finds them later.
 
     A removal that is under way when the hold begins is of a row that says so already: a copy of the database that is

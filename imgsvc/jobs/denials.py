@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from .table.job_table import Table
+from .table.job_table import JobTable
 from .table.model import Job, now
 from .table.writer import DatabaseUnavailable
 
@@ -16,8 +16,8 @@ HOUR = timedelta(hours=1)
 MAX_NOTED = 10_000  # refusals of this window or hour that are remembered
 
 
-class Refusals:
-    def __init__(self, table: Table) -> None:
+class Denials:
+    def __init__(self, table: JobTable) -> None:
         self._table = table
         self._noted: OrderedDict[tuple[str, ...], datetime] = OrderedDict()
 

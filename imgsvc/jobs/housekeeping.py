@@ -13,10 +13,10 @@ import structlog
 
 from ..settings import Settings
 from ..storage.base import Storage, StorageError
-from .deletion_hold import Hold
+from .deletion_hold import DeletionHold
 from .publish import WITHDRAW_SECONDS, withdraw
 from .staging_area import KEPT, Staged, StagingArea
-from .table.job_table import Table
+from .table.job_table import JobTable
 from .table.model import Job, as_text, now
 from .table.quota import Quota
 from .trees import empty_tree
@@ -45,7 +45,7 @@ class Housekeeping:
 
     def __init__(
         self,
-        table: Table,
+        table: JobTable,
         storages: Mapping[str, Storage],
         staging_area: StagingArea,
         *,
@@ -53,7 +53,7 @@ class Housekeeping:
         source_kept: timedelta,
         events_kept: timedelta,
         deleted_kept: timedelta = timedelta(0),
-        hold: Hold | None = None,
+        hold: DeletionHold | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -63,7 +63,7 @@ class Housekeeping:
         self._events_kept = events_kept
         self._deleted_kept = deleted_kept  # 0: for ever
         self._deleted_upto = 0  # the row up to which deletions have been looked at
-        self._hold = hold or Hold()
+        self._hold = hold or DeletionHold()
         self._wanted = anyio.Event()
         self.removing = anyio.Lock()
 
@@ -73,7 +73,7 @@ class Housekeeping:
         settings: Settings,
         data: "DataFolder",
         storages: Mapping[str, Storage],
-        hold: Hold,
+        hold: DeletionHold,
     ) -> Self:
         """As the settings say, in the service and in a command alike.
 

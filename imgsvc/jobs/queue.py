@@ -12,12 +12,12 @@ import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from ..storage.base import Storage
-from .completions import Endings
-from .deletion_hold import Hold
+from .completions import Completions
+from .deletion_hold import DeletionHold
 from .lanes.process import Lane, Outcome
-from .retry import runs_alone
+from .retry import exclusive
 from .run import UNEXPECTED, Limits, Made, Run
-from .table.job_table import Table
+from .table.job_table import JobTable
 from .table.model import Job, QueueName, now
 
 log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Memory:
         """Take what the job may use at most, or everything if nothing may run beside it; returns the bytes."""
         estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
         needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
-        if queue == "renders" and runs_alone(deaths=job.deaths, starts=job.starts - 1):
+        if queue == "renders" and exclusive(deaths=job.deaths, starts=job.starts - 1):
             needs = max(needs, self.free)
         self.used += needs
         self.running += 1
@@ -97,7 +97,7 @@ class _Side:
 class Queue:
     def __init__(
         self,
-        table: Table,
+        table: JobTable,
         storages: Mapping[str, Storage],
         *,
         preview_lanes: Sequence[Lane],
@@ -107,9 +107,9 @@ class Queue:
         staging: Path,
         scratch: Path,
         limits: Limits,
-        endings: Endings,
+        endings: Completions,
         made: Made,
-        hold: Hold | None = None,
+        hold: DeletionHold | None = None,
     ) -> None:
         self._table = table
         self._endings = endings
@@ -118,7 +118,7 @@ class Queue:
         self._scratch = scratch
         self._limits = limits
         self._made = made
-        self._hold = hold or Hold()
+        self._hold = hold or DeletionHold()
         self._sides = {
             "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
             "renders": _Side("renders", render_lanes, Memory(render_memory)),

@@ -45,5 +45,5 @@ def decide(failure: Failure, *, attempts: int, deaths: int, max_attempts: int, d
     return Decision("retry", delay_seconds)
 
 
-def runs_alone(*, deaths: int, starts: int) -> bool:
+def exclusive(*, deaths: int, starts: int) -> bool:
     return deaths > 0 or starts >= ALONE_AFTER_STARTS

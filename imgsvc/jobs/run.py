@@ -17,12 +17,12 @@ import structlog
 
 from ..imaging.error_messages import GENERAL
 from ..storage.base import Storage, StorageBusy, StorageError
-from .deletion_hold import Hold
+from .deletion_hold import DeletionHold
 from .lanes.process import Lane, Outcome, Rendered, Task
 from .publish import publish, withdraw
 from .rendered_files import Untrue, check_answer, copy_checked
 from .retry import Decision, Failure, decide
-from .table.job_table import Table
+from .table.job_table import JobTable
 from .table.model import Job
 from .table.writer import DatabaseUnavailable
 from .trees import remove_tree
@@ -62,13 +62,13 @@ class Run:
     def __init__(
         self,
         job: Job,
-        table: Table,
+        table: JobTable,
         storage: Storage,
         staging: Path,
         scratch: Path,
         limits: Limits,
         made: Made,
-        hold: Hold,
+        hold: DeletionHold,
     ) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"

@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from .queue import Queue
-from .table.job_table import Table
+from .table.job_table import JobTable
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ PUBLISHING_SECONDS = 600.0  # of one attempt; what `publish` allows grows with t
 class Watchdog:
     """`found` is called with each fault. A fault counts only when looks that follow each other agree on job and run."""
 
-    def __init__(self, table: Table, queue: Queue, found: Callable[[JobFault], None]) -> None:
+    def __init__(self, table: JobTable, queue: Queue, found: Callable[[JobFault], None]) -> None:
         self._table = table
         self._queue = queue
         self._found = found

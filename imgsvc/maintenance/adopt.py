@@ -16,7 +16,7 @@ from ..settings import Settings
 from ..storage.instance_marker import mark
 from ..storage.keys import OURS
 from ..storage.local import files_below
-from .progress import UpkeepFailed
+from .progress import MaintenanceFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ async def adopt(settings: Settings, *, dry_run: bool) -> Adoption:
     """Raises UpkeepFailed, DataFolderInUse, OSError or sqlite3.Error."""
     places = places_of(settings)
     if not places.data.is_dir():
-        raise UpkeepFailed(f"There is no data folder {places.data}: see that DATABASE_PATH is right.")
+        raise MaintenanceFailed(f"There is no data folder {places.data}: see that DATABASE_PATH is right.")
     async with data_folder_lock(places.data, BRIEF_SECONDS):
         if (places.data / RESTORING).exists():
             raise DataFolderInUse(f"a restore into {places.data} is not finished: run imgsvc storage restore again")
         found = await anyio.to_thread.run_sync(identify, places)
         if found.log_without_database:
-            raise UpkeepFailed(
+            raise MaintenanceFailed(
                 f"The database {places.database} is missing or empty, and its log {places.log} is there. "
                 "It would be lost: move it to another place first."
             )

@@ -12,13 +12,13 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from ..jobs.deletion_hold import Hold
+from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.instance import StorageClaim
 from ..jobs.staging_area import StagingArea
-from ..jobs.table.job_table import Table
+from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import Job
-from ..jobs.table.scan import Inventory
+from ..jobs.table.scan import JobScan
 from ..settings import Settings
 from ..storage.base import Storage
 
@@ -29,16 +29,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class MaintenanceContext:
     settings: Settings
-    table: Table
-    inventory: Inventory
+    table: JobTable
+    inventory: JobScan
     storages: Mapping[str, Storage]
     staging: Path
     staging_area: StagingArea
     scratch: Path
     housekeeping: Housekeeping
-    hold: Hold
+    hold: DeletionHold
     instance: str  # the id by which this service is known in a storage that many may share
     claim: StorageClaim
 
@@ -49,7 +49,7 @@ class House:
         data: "DataFolder",
         storages: Mapping[str, Storage],
         housekeeping: Housekeeping,
-        hold: Hold,
+        hold: DeletionHold,
     ) -> Self:
         return cls(
             settings,
@@ -126,7 +126,7 @@ async def digest_of(path: Path) -> str:
     return await anyio.to_thread.run_sync(digest)
 
 
-async def side_by_side(items: AsyncIterator[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
+async def for_each_concurrently(items: AsyncIterator[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
     """Do `work` on each item, on so many at once, with no more of them in memory. The first error ends it all."""
     send, receive = anyio.create_memory_object_stream[T](0)
     failures: list[Exception] = []

@@ -6,15 +6,17 @@ from datetime import timedelta
 import structlog
 
 from ..storage.base import StorageError
-from .context import House
+from .context import MaintenanceContext
 from .orphans import Orphan, orphans
-from .ownership import fate
-from .progress import Finding, Kind, Progress, UpkeepFailed
+from .ownership import disposition
+from .progress import Finding, Kind, MaintenanceFailed, Progress
 
 log = structlog.get_logger()
 
 
-async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool) -> bool:
+async def gc(
+    house: MaintenanceContext, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool
+) -> bool:
     """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went.
 
     Raises UpkeepFailed where another service's images would be taken for orphans.
@@ -35,23 +37,23 @@ async def gc(house: House, progress: Progress, *, older_than: timedelta, foreign
     return dry_run or progress.found == 0
 
 
-async def _alone(house: House) -> None:
+async def _alone(house: MaintenanceContext) -> None:
     """What has no row here may have one there: of a second service, or of one that this data was restored from."""
     for storage in house.storages.values():
         for other in set(await storage.services()) - {house.instance}:
-            raise UpkeepFailed(
+            raise MaintenanceFailed(
                 f"Another service keeps its images in {storage.name} too, and they would be removed. "
                 f"If it is gone for good, remove the object .health/{other}/probe first."
             )
 
 
-async def _remove(house: House, progress: Progress, orphan: Orphan) -> None:
+async def _remove(house: MaintenanceContext, progress: Progress, orphan: Orphan) -> None:
     """Under housekeeping's lock, so that no failed job begins anew between the look at its row and the removal."""
     place, stored = orphan.place, orphan.stored
     async with house.housekeeping.removing:
         if place is not None:
             owners = await house.inventory.owners([place.image_id])
-            if fate(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":
+            if disposition(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":
                 return
         bucket, key = (place.bucket, place.key) if place else (stored.bucket, stored.key)
         try:

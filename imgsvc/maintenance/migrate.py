@@ -19,8 +19,17 @@ from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
 from ..settings import MEGABYTE
 from ..storage.base import NotStored, Storage, StorageError
-from .context import House, Variant, digest_of, fetched_digest, scratch_file, side_by_side, unfinished, variants_of
-from .progress import Finding, Kind, Progress, UpkeepFailed
+from .context import (
+    MaintenanceContext,
+    Variant,
+    digest_of,
+    fetched_digest,
+    for_each_concurrently,
+    scratch_file,
+    unfinished,
+    variants_of,
+)
+from .progress import Finding, Kind, MaintenanceFailed, Progress
 
 log = structlog.get_logger()
 
@@ -35,23 +44,23 @@ class _Damaged(Exception):
         self.kind, self.variant = kind, variant
 
 
-async def migrate(house: House, progress: Progress, *, to: str, dry_run: bool) -> bool:
+async def migrate(house: MaintenanceContext, progress: Progress, *, to: str, dry_run: bool) -> bool:
     """Whether every image is in `to` now. Running jobs are left alone, and so is what is damaged.
 
     Raises UpkeepFailed: there is no such backend, or it does not take anything.
     """
     if to not in house.storages:
         known = ", ".join(house.storages)
-        raise UpkeepFailed(f"There is no backend {to} in the settings of this service; it knows {known}.")
+        raise MaintenanceFailed(f"There is no backend {to} in the settings of this service; it knows {known}.")
     moving = Moving(house, progress, to, dry_run)
     progress.begin("jobs")
-    await side_by_side(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
+    await for_each_concurrently(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
     return progress.found == 0 and not progress.counts["unfinished"]
 
 
 @dataclass(slots=True)
 class Moving:
-    house: House
+    house: MaintenanceContext
     progress: Progress
     to: str
     dry_run: bool
@@ -92,14 +101,14 @@ class Moving:
             try:
                 moved = await self.house.table.move(job, self.to)
             except DatabaseUnavailable as error:
-                raise UpkeepFailed("The database does not take changes; the log says why.") from error
+                raise MaintenanceFailed("The database does not take changes; the log says why.") from error
             if moved:
                 self._count(variants)
                 await self._remove(job, source, left)
             else:
                 await self._overtaken(job, target)
         if moved is None:
-            raise UpkeepFailed("The database does not answer in time.")
+            raise MaintenanceFailed("The database does not answer in time.")
         if moved:
             self._leave(source, left)
 
@@ -108,7 +117,7 @@ class Moving:
         try:
             return await self.house.table.copying(job, self.to)
         except DatabaseUnavailable as error:
-            raise UpkeepFailed("The database does not take changes; the log says why.") from error
+            raise MaintenanceFailed("The database does not take changes; the log says why.") from error
 
     async def _settled(self, job: Job, storage: Storage) -> None:
         with suppress(DatabaseUnavailable):  # a row that names too much costs a deletion a look, and no more
@@ -136,9 +145,9 @@ class Moving:
             await self.house.claim.claim()  # where no local image was ever, the folder may not have been made yet
             free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
         except OSError as error:
-            raise UpkeepFailed(f"The storage folder can't be used: {error.strerror}.") from error
+            raise MaintenanceFailed(f"The storage folder can't be used: {error.strerror}.") from error
         if free - size < storage.reserve_mb * MEGABYTE:
-            raise UpkeepFailed(
+            raise MaintenanceFailed(
                 f"The disk is full: {free // MEGABYTE} MB are free, and {storage.reserve_mb} MB kept in reserve."
             )
 
@@ -173,7 +182,7 @@ class Moving:
         self.progress.find(Finding("not_moved", job.storage_backend, "", job.image_id))
         self.refused += 1
         if self.refused >= GIVE_UP_AFTER:
-            raise UpkeepFailed(f"{self.refused} images in a row could not be moved; the last one: {error}.")
+            raise MaintenanceFailed(f"{self.refused} images in a row could not be moved; the last one: {error}.")
 
     async def _overtaken(self, job: Job, target: Storage) -> None:
         """Remove the copies, unless the row says that they are its own by now."""

@@ -8,8 +8,8 @@ from typing import cast
 
 from ..jobs.table.model import now
 from ..storage.base import Storage, Stored
-from .context import House
-from .ownership import Place, fate
+from .context import MaintenanceContext
+from .ownership import Place, disposition
 from .progress import Progress
 
 LOCAL = "local"
@@ -29,7 +29,7 @@ class Orphan:
         return f"{self.stored.bucket}/{self.stored.key}".lstrip("/")
 
 
-async def orphans(house: House, older_than: timedelta, progress: Progress) -> AsyncGenerator[Orphan, None]:
+async def orphans(house: MaintenanceContext, older_than: timedelta, progress: Progress) -> AsyncGenerator[Orphan, None]:
     """Each file that no row needs and that has not changed for so long; younger ones count as `settling`.
 
     The rows are asked after the files were seen, since a row is there before its files, and the file once more after
@@ -52,7 +52,7 @@ async def orphans(house: House, older_than: timedelta, progress: Progress) -> As
 
 
 async def _of(
-    house: House, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
+    house: MaintenanceContext, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
 ) -> list[Orphan]:
     placed = [(stored, Place.of(stored)) for stored in batch]
     owners = await house.inventory.owners(place.image_id for _, place in placed if place)
@@ -60,7 +60,7 @@ async def _of(
     found = []
     for stored, place in placed:
         progress.looked(progress.done + 1, max(progress.total, progress.done + 1))
-        if place and fate(place, storage.name, owners.get(place.image_id)) != "orphaned":
+        if place and disposition(place, storage.name, owners.get(place.image_id)) != "orphaned":
             continue
         if await storage.size(stored.bucket, stored.key) is None:
             continue

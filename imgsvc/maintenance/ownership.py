@@ -29,7 +29,7 @@ class Place:
         return cls(found["bucket"], found["key"], found["variant"], found["image"], found["partial"] is not None)
 
 
-def fate(place: Place, backend: str, job: Job | None) -> Fate:
+def disposition(place: Place, backend: str, job: Job | None) -> Fate:
     """`kept`: its job needs it or is making it. `leaving`: its row lists it for removal. `orphaned`: nobody's."""
     if job is None or job.storage_bucket != place.bucket or backend not in (job.storage_backend, job.also_in):
         return "orphaned"

@@ -19,7 +19,7 @@ Kind = Literal[
 LISTED = 100
 
 
-class UpkeepFailed(Exception):
+class MaintenanceFailed(Exception):
     """It can't be done, or not to its end; the message says why, in plain words for the operator."""
 
 

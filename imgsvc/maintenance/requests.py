@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .backup.backup import backup
-from .context import House
+from .context import MaintenanceContext
 from .gc import gc
 from .migrate import migrate
 from .progress import LISTED, Progress
@@ -22,7 +22,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class Order(BaseModel):
+class MaintenanceRequest(BaseModel):
     """Strict: `0` is not false where `false` keeps a removal from happening."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -35,7 +35,7 @@ class Order(BaseModel):
     ] = LISTED
 
 
-class VerifyOrder(Order):
+class VerifyRequest(MaintenanceRequest):
     """The extent of a verification."""
 
     verb = "verify"
@@ -45,7 +45,7 @@ class VerifyOrder(Order):
     ] = 3600
 
 
-class GcOrder(Order):
+class GcRequest(MaintenanceRequest):
     """The files to remove. Without `dry_run: false` they are only listed."""
 
     verb = "gc"
@@ -56,7 +56,7 @@ class GcOrder(Order):
     dry_run: Annotated[bool, Field(description="Remove nothing.")] = True
 
 
-class MigrateOrder(Order):
+class MigrateRequest(MaintenanceRequest):
     """The target of a migration."""
 
     verb = "migrate"
@@ -64,7 +64,7 @@ class MigrateOrder(Order):
     dry_run: Annotated[bool, Field(description="Move nothing.")] = False
 
 
-class BackupOrder(Order):
+class BackupRequest(MaintenanceRequest):
     """Destination and extent of a backup."""
 
     verb = "backup"
@@ -79,17 +79,17 @@ class BackupOrder(Order):
     dry_run: Annotated[bool, Field(description="Write nothing.")] = False
 
 
-async def carry_out(order: Order, house: House, progress: Progress) -> bool:
+async def execute(order: MaintenanceRequest, house: MaintenanceContext, progress: Progress) -> bool:
     """Whether all is well, or was done to the end. Raises UpkeepFailed or StorageError."""
     match order:
-        case VerifyOrder():
+        case VerifyRequest():
             return await verify(house, progress, digests=order.digests, grace=timedelta(seconds=order.grace_seconds))
-        case GcOrder():
+        case GcRequest():
             older_than = timedelta(seconds=order.older_than_seconds)
             return await gc(house, progress, older_than=older_than, foreign=order.foreign, dry_run=order.dry_run)
-        case MigrateOrder():
+        case MigrateRequest():
             return await migrate(house, progress, to=order.to, dry_run=order.dry_run)
-        case BackupOrder():
+        case BackupRequest():
             return await backup(
                 house,
                 progress,

@@ -10,9 +10,9 @@ import structlog
 
 from ..jobs.table.model import now
 from ..storage.base import StorageError
-from .context import House
-from .progress import Progress, UpkeepFailed
-from .requests import Order, carry_out
+from .context import MaintenanceContext
+from .progress import MaintenanceFailed, Progress
+from .requests import MaintenanceRequest, execute
 
 log = structlog.get_logger()
 State = Literal["running", "done", "failed", "cancelled"]
@@ -30,7 +30,7 @@ class TaskRunning(Exception):
 class Task:
     """`well` says whether all was found well or done to its end; None until it is done."""
 
-    order: Order
+    order: MaintenanceRequest
     progress: Progress
     task_id: str = field(default_factory=lambda: str(uuid4()))
     state: State = "running"
@@ -41,13 +41,13 @@ class Task:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
-class Upkeep:
-    def __init__(self, house: House) -> None:
+class MaintenanceRunner:
+    def __init__(self, house: MaintenanceContext) -> None:
         self._house = house
         self._send, self._receive = anyio.create_memory_object_stream[Task](1)
         self.task: Task | None = None  # the last one
 
-    def start(self, order: Order) -> Task:
+    def start(self, order: MaintenanceRequest) -> Task:
         """Returns at once. Raises TaskRunning."""
         if self.task is not None and self.task.state == "running":
             raise TaskRunning(self.task.order.verb)
@@ -71,9 +71,9 @@ class Upkeep:
         state: State = "cancelled"
         try:
             with task.scope:
-                task.well = await carry_out(task.order, self._house, task.progress)
+                task.well = await execute(task.order, self._house, task.progress)
                 state = "done"
-        except UpkeepFailed as error:
+        except MaintenanceFailed as error:
             state, task.error = "failed", str(error)
         except StorageError as error:
             state, task.error = "failed", f"The storage could not be asked: {error}."

@@ -8,20 +8,22 @@ import anyio.to_thread
 
 from ..jobs.table.model import Job
 from ..storage.base import NotStored, Storage, StorageError
-from .context import House, Variant, fetched_digest, side_by_side, unfinished, variants_of
+from .context import MaintenanceContext, Variant, fetched_digest, for_each_concurrently, unfinished, variants_of
 from .orphans import orphans
 from .progress import Finding, Kind, Progress
 
 AT_ONCE = 8  # jobs
 
 
-async def verify(house: House, progress: Progress, *, digests: bool, grace: timedelta) -> bool:
+async def verify(house: MaintenanceContext, progress: Progress, *, digests: bool, grace: timedelta) -> bool:
     """Whether every row's files are there with the right size (and digest), and every file has its row.
 
     A file without a row counts once it is older than `grace`.
     """
     progress.begin("jobs")
-    await side_by_side(house.inventory.jobs(progress.looked), partial(_check, house, progress, digests), AT_ONCE)
+    await for_each_concurrently(
+        house.inventory.jobs(progress.looked), partial(_check, house, progress, digests), AT_ONCE
+    )
     progress.begin("files", progress.counts["files"])
     found = orphans(house, grace, progress)
     async with aclosing(found):
@@ -35,7 +37,7 @@ async def verify(house: House, progress: Progress, *, digests: bool, grace: time
     return progress.found == 0
 
 
-async def _check(house: House, progress: Progress, digests: bool, job: Job) -> None:
+async def _check(house: MaintenanceContext, progress: Progress, digests: bool, job: Job) -> None:
     if unfinished(job) and job.staging_path and not await _is_staged(house, job.staging_path):
         await _report(house, progress, job, Finding("no_source", "staging", job.staging_path, job.image_id))
     variants = variants_of(job)
@@ -53,11 +55,13 @@ async def _check(house: House, progress: Progress, digests: bool, job: Job) -> N
             await _report(house, progress, job, wrong)
 
 
-async def _is_staged(house: House, name: str) -> bool:
+async def _is_staged(house: MaintenanceContext, name: str) -> bool:
     return await anyio.to_thread.run_sync((house.staging / name).is_file)
 
 
-async def _wrong(house: House, storage: Storage, job: Job, variant: Variant, digests: bool) -> Finding | None:
+async def _wrong(
+    house: MaintenanceContext, storage: Storage, job: Job, variant: Variant, digests: bool
+) -> Finding | None:
     try:
         size = await storage.size(variant.bucket, variant.key)
         kind: Kind | None = "missing" if size is None else "wrong_size" if size != variant.size_bytes else None
@@ -73,7 +77,7 @@ async def _wrong(house: House, storage: Storage, job: Job, variant: Variant, dig
     return Finding(kind, storage.name, variant.path, job.image_id, size, variant.size_bytes)
 
 
-async def _report(house: House, progress: Progress, job: Job, finding: Finding) -> None:
+async def _report(house: MaintenanceContext, progress: Progress, job: Job, finding: Finding) -> None:
     """Unless the row has moved on since it was read: then what was seen may be what came of it."""
     latest = await house.table.job(job.job_id)
     if latest is not None and _state(latest) == _state(job):

@@ -15,15 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from ..access.login_throttle import Attempts
-from ..access.operator_auth import Operators
+from ..access.login_throttle import LoginThrottle
+from ..access.operator_auth import OperatorAuth
 from ..access.permissions import Permissions
 from ..access.signing import Signatures
 from ..access.tokens import Tokens
 from ..http.api import health, images, jobs, uploads
 from ..http.api import info as about
 from ..http.dashboard import page as dashboard
-from ..http.dashboard.snapshot import Dashboard
+from ..http.dashboard.snapshot import SnapshotCache
 from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
 from ..http.operator import (
@@ -39,23 +39,23 @@ from ..http.operator import (
     sessions as operator,
 )
 from ..http.operator.metrics import exposition
-from ..http.state import Parts
+from ..http.state import AppState
 from ..http.wire.answer_memory import AnswerMemory, BoundedAnswers
-from ..http.wire.drain import UnreadBodies
-from ..http.wire.metrics_middleware import Measured
+from ..http.wire.drain import DrainUnreadBody
+from ..http.wire.metrics_middleware import RequestMetrics
 from ..http.wire.middleware import CaughtErrors, CrossOrigin, Tracing
 from ..http.wire.problems import Problem, as_problem
 from ..http.wire.proxy_headers import AbsoluteTargets, AllowedHosts, ForwardedHeaders
 from ..http.wire.routing import Encoded, Literal
 from ..http.wire.urls import Urls
 from ..intake.intake import Intake
-from ..intake.limits import Allowance
+from ..intake.limits import UploadLimits
 from ..intake.open_uploads import OpenUploads
-from ..intake.rate_limit import Places
-from ..jobs.completions import Endings
+from ..intake.rate_limit import RateLimiter
+from ..jobs.completions import Completions
 from ..jobs.data_folder import LOCAL, DataFolder, open_data_folder
-from ..jobs.deletion_hold import Hold
-from ..jobs.denials import Refusals
+from ..jobs.deletion_hold import DeletionHold
+from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lanes.memory_budget import budget, render_lanes
 from ..jobs.lanes.process import Lane, ProcessLane
@@ -64,22 +64,22 @@ from ..jobs.queue import Queue
 from ..jobs.run import Limits
 from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
-from ..maintenance.context import House
-from ..maintenance.runner import Upkeep
+from ..maintenance.context import MaintenanceContext
+from ..maintenance.runner import MaintenanceRunner
 from ..settings import MEGABYTE, Settings
 from ..settings.hosts import allowed_hosts
 from ..storage.base import Storage
-from ..storage.registry import Configured, configured
+from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.folder_checks import folder_checks
 from ..telemetry.health import Health
-from ..telemetry.host import Machine
+from ..telemetry.host import Host
 from ..telemetry.metrics import Metrics
 from ..telemetry.publishing_check import publishing_check
 from ..telemetry.storage_probe import StorageProbe
 
 if TYPE_CHECKING:
     from ..access.remote_permissions import RemoteAuthorization
-    from ..intake.redis_limit import RedisMirror
+    from ..intake.redis_limit import RedisRateLimit
 
 log = structlog.get_logger()
 
@@ -183,9 +183,9 @@ def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> l
     return [
         Middleware(AbsoluteTargets),
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
-        Middleware(UnreadBodies),
+        Middleware(DrainUnreadBody),
         Middleware(Tracing),
-        Middleware(Measured, metrics=metrics, routes=ROUTES),
+        Middleware(RequestMetrics, metrics=metrics, routes=ROUTES),
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),
         Middleware(AllowedHosts, names=allowed_hosts(settings)),
@@ -194,12 +194,12 @@ def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> l
 
 
 @asynccontextmanager
-async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Parts]:
+async def running(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[AppState]:
     """Lock, migrate, replay, and serve; at the end stop in DESIGN's order. Raises DataFolderInUse or OSError."""
     wait = settings.jobs.lock_wait_seconds
     async with (
         open_data_folder(settings, wait, metrics) as data,
-        configured(
+        storage_registry(
             settings, metrics.storage_operation, doubles.storage, doubles.others, instance=data.instance
         ) as stores,
         _authorization(settings) as remote,
@@ -226,9 +226,9 @@ async def _serving(
     lanes: Sequence[Lane],
     metrics: Metrics,
     data: DataFolder,
-    stores: Configured,
+    stores: StorageRegistry,
     remote: "RemoteAuthorization | None",
-) -> AsyncIterator[Parts]:
+) -> AsyncIterator[AppState]:
     """Everything that runs while the database and the storages are open."""
     table = data.table
     replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -236,7 +236,7 @@ async def _serving(
     for name in stores.storages:
         metrics.uses_storage(name)
     memory = budget(settings.workers)
-    endings, hold = Endings(), Hold()
+    endings, hold = Completions(), DeletionHold()
     quota = Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes))
     limits = Limits(
         time_limit_seconds=settings.workers.time_limit_seconds,
@@ -260,21 +260,21 @@ async def _serving(
     reserve = settings.storage.reserve_mb * MEGABYTE
     breaker = remote.breaker if remote else None
     mirror = _mirror(settings)
-    places = Places(table, mirror)
+    places = RateLimiter(table, mirror)
     line = mirror.line if mirror else None
     probe = StorageProbe(stores.active, data.scratch / "health", data.instance, data.claim.claim)
     local = settings.storage.path if stores.active.name == settings.storage.backend == LOCAL else None
     more_checks = folder_checks(data.staging_area, settings.data, local, data.instance)
     more_checks["publishing"] = partial(publishing_check, queue)
     checks = Health(table, probe, lanes, settings.data, reserve, breaker, line, more_checks)
-    refusals = Refusals(table)
+    refusals = Denials(table)
     intake = Intake(
         table,
         places,
         refusals,
         staging_area=data.staging_area,
         open_uploads=OpenUploads(settings.uploads.max_open_per_user, settings.uploads.max_open),
-        allowance=Allowance(
+        allowance=UploadLimits(
             max_bytes=settings.uploads.max_bytes,
             recipe=settings.images.recipe,
             types=settings.uploads.allowed_mime_types,
@@ -290,8 +290,8 @@ async def _serving(
         first_receipt=data.first_receipt,
     )
     housekeeping = Housekeeping.of(settings, data, stores.storages, hold)
-    upkeep = Upkeep(House.of(settings, data, stores.storages, housekeeping, hold))
-    parts = Parts(
+    upkeep = MaintenanceRunner(MaintenanceContext.of(settings, data, stores.storages, housekeeping, hold))
+    parts = AppState(
         settings=settings,
         lock=data.lock,
         table=table,
@@ -302,8 +302,8 @@ async def _serving(
         intake=intake,
         refusals=refusals,
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
-        operators=Operators.of(settings, data.lock.run),
-        attempts=Attempts(),
+        operators=OperatorAuth.of(settings, data.lock.run),
+        attempts=LoginThrottle(),
         authorization=remote,
         permissions=Permissions(settings.auth.permissions, remote),
         urls=Urls(
@@ -314,8 +314,8 @@ async def _serving(
         ),
         storages=stores.storages,
         health=checks,
-        machine=await anyio.to_thread.run_sync(Machine, settings.database.path, settings.storage.path),
-        dashboard=Dashboard(),
+        machine=await anyio.to_thread.run_sync(Host, settings.database.path, settings.storage.path),
+        dashboard=SnapshotCache(),
         figures=data.figures,
         endings=endings,
         housekeeping=housekeeping,
@@ -361,7 +361,7 @@ async def _warm(lane: Lane) -> None:
         log.error("worker_start_failed", lane=lane.name, reason=str(error))
 
 
-async def _end_queue(parts: Parts, ended: anyio.Event) -> None:
+async def _end_queue(parts: AppState, ended: anyio.Event) -> None:
     """End the queue from the moment that a stop begins.
 
     The lanes' grace time runs beside that of the requests, so what that leaves is for recording: a stop takes at most
@@ -376,13 +376,13 @@ async def _end_queue(parts: Parts, ended: anyio.Event) -> None:
             ended.set()
 
 
-def _mirror(settings: Settings) -> "RedisMirror | None":
+def _mirror(settings: Settings) -> "RedisRateLimit | None":
     """Who configures no Redis does not load its client either. Raises SettingsError."""
     if not settings.redis.url:
         return None
-    from ..intake.redis_limit import RedisMirror
+    from ..intake.redis_limit import RedisRateLimit
 
-    return RedisMirror.of(settings)
+    return RedisRateLimit.of(settings)
 
 
 @asynccontextmanager

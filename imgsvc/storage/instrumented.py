@@ -21,7 +21,7 @@ class _Timed:
     status: OperationStatus = "ok"
 
 
-class MeasuredStorage:
+class InstrumentedStorage:
     """`told` gets the backend, the operation, how it went, and the seconds. A read ends with its first bytes.
 
     What only the operator's upkeep asks for is not measured: it would drown what clients see.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class OwnLoop:
+class LoopThread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
 
@@ -42,9 +42,9 @@ class OwnLoop:
 
 
 @asynccontextmanager
-async def own_loop(name: str) -> AsyncIterator[OwnLoop]:
+async def loop_thread(name: str) -> AsyncIterator[LoopThread]:
     """The loop turns until the end of the block; what still runs there then is cancelled."""
-    loop = OwnLoop()
+    loop = LoopThread()
     thread = threading.Thread(target=loop.run, name=name, daemon=True)
     thread.start()
     try:

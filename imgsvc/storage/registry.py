@@ -10,11 +10,11 @@ import anyio.to_thread
 
 from ..settings import Settings
 from .base import Presigning, Storage, StorageNotConfigured
-from .instrumented import MeasuredStorage, Told
+from .instrumented import InstrumentedStorage, Told
 from .local import LocalStorage
 
 
-class NotConfigured:
+class UnconfiguredStorage:
     """In the place of a backend that rows name and the settings don't: everything about it fails."""
 
     def __init__(self, name: str) -> None:
@@ -28,11 +28,11 @@ class Storages(dict[str, Storage]):
     """{name: storage} of all that are configured. One that is not is there too, and fails."""
 
     def __missing__(self, name: str) -> Storage:
-        return cast(Storage, NotConfigured(name))
+        return cast(Storage, UnconfiguredStorage(name))
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class StorageRegistry:
     """All storages, the one for new uploads among them, and those that clients can fetch from themselves."""
 
     storages: Storages
@@ -41,14 +41,14 @@ class Configured:
 
 
 @asynccontextmanager
-async def configured(
+async def storage_registry(
     settings: Settings,
     told: Told | None = None,
     double: Storage | None = None,
     others: Sequence[Storage] = (),
     *,
     instance: str | None = None,
-) -> AsyncIterator[Configured]:
+) -> AsyncIterator[StorageRegistry]:
     """S3 only where it has a bucket. `told` hears of every operation. The local folder must hold the id `instance`.
 
     `double` takes the place of the active one, and `others` are there too.
@@ -62,6 +62,6 @@ async def configured(
         active = double.name if double else settings.storage.backend
         if double:
             found[active] = double
-        storages = Storages({name: MeasuredStorage(one, told) if told else one for name, one in found.items()})
+        storages = Storages({name: InstrumentedStorage(one, told) if told else one for name, one in found.items()})
         presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
-        yield Configured(storages, storages[active], presigning)
+        yield StorageRegistry(storages, storages[active], presigning)

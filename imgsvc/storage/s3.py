@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from ..settings import S3
 from .base import Blob, NotStored, StorageError, Stored
-from .loop_thread import OwnLoop, own_loop
+from .loop_thread import LoopThread, loop_thread
 from .s3_errors import as_storage_error, is_missing, is_outside, may_pass
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ log = structlog.get_logger()
 class S3Storage:
     name = "s3"
 
-    def __init__(self, settings: S3, loop: OwnLoop) -> None:
+    def __init__(self, settings: S3, loop: LoopThread) -> None:
         self._settings = settings
         self._loop = loop
         self._client: Client = None
@@ -248,7 +248,7 @@ class S3Storage:
 @asynccontextmanager
 async def s3_storage(settings: S3) -> AsyncIterator[S3Storage]:
     """One client for the process, made when it is first needed: wrong settings show in the health, not as no start."""
-    async with own_loop("s3") as loop:
+    async with loop_thread("s3") as loop:
         storage = S3Storage(settings, loop)
         try:
             yield storage

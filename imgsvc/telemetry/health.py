@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from ..access.circuit_breaker import Breaker
 from ..jobs.lanes.process import Lane
-from ..jobs.table.job_table import Table
+from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
 from ..storage.base import StorageError
 from .storage_probe import StorageProbe
@@ -45,7 +45,7 @@ class Redis(Protocol):
 class Health:
     def __init__(
         self,
-        table: Table,
+        table: JobTable,
         storage: StorageProbe,
         lanes: Sequence[Lane],
         folder: Path,

@@ -50,7 +50,7 @@ class Resources(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class HostSample:
     """What one look found. Sizes in MB; `storage` is None where its folder can't be asked, `rss` is by process id."""
 
     resources: Resources
@@ -59,7 +59,7 @@ class Look:
     rss: Mapping[int, float]
 
 
-class Machine:
+class Host:
     """Looked at when somebody asks, one look at a time: where a thread hangs, the last look is what there is."""
 
     def __init__(self, database: Path, storage: Path) -> None:
@@ -74,7 +74,7 @@ class Machine:
     def uptime_seconds(self) -> float:
         return time.monotonic() - self.started
 
-    async def look(self, pids: Sequence[int]) -> Look:
+    async def look(self, pids: Sequence[int]) -> HostSample:
         """Now, and the memory of these processes; the last look if this one takes too long."""
         if not self._looking:
             self._looking = True
@@ -88,9 +88,9 @@ class Machine:
         finally:
             self._looking = False
 
-    def _measured(self, pids: Sequence[int]) -> Look:
+    def _measured(self, pids: Sequence[int]) -> HostSample:
         found = {pid: _resident_mb(pid) for pid in pids}
-        return Look(
+        return HostSample(
             self._resources(),
             _disk_or_none(self._storage),
             _file_mb(self._database),

@@ -20,7 +20,7 @@ from ...storage.base import NotStored, StorageError
 from .finding import Finding, warning, well, wrong
 
 if TYPE_CHECKING:
-    from ...intake.redis_connection import RedisLine
+    from ...intake.redis_connection import RedisConnection
 
 TIMEOUT_SECONDS = 5.0
 PROBE = b"doctor"
@@ -43,7 +43,7 @@ def object_storage(settings: Settings) -> Iterator[Finding]:
         yield well(f"{name}: written, read and removed")
 
 
-async def _seen(line: "RedisLine") -> dict[str, Any]:
+async def _seen(line: "RedisConnection") -> dict[str, Any]:
     """Raises RedisAway."""
     try:
         return await line.look()
@@ -56,11 +56,11 @@ def redis(settings: Settings) -> Iterator[Finding]:
         yield well("none is set: the rate limit is this instance's own")
         return
     from ...intake.redis_connection import RedisAway
-    from ...intake.redis_limit import RedisMirror
+    from ...intake.redis_limit import RedisRateLimit
 
     name = without_credentials(settings.redis.url.get_secret_value())
     try:
-        info = asyncio.run(_seen(RedisMirror.of(settings).line))
+        info = asyncio.run(_seen(RedisRateLimit.of(settings).line))
     except SettingsError as error:
         yield wrong(str(error), "correct REDIS_URL")
         return
@@ -184,9 +184,9 @@ def _away(settings: Settings) -> str:
 
 
 async def _key_set(url: str, algorithm: str) -> list[Finding]:
-    from ...access.jwks import KeySet, NoKeySet
+    from ...access.jwks import JwksClient, NoKeySet
 
-    key_set = KeySet(url, algorithm)
+    key_set = JwksClient(url, algorithm)
     try:
         keys = await key_set.download()
     except NoKeySet as error:

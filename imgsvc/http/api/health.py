@@ -12,8 +12,8 @@ from ...jobs.table.model import Job, as_text, now
 from ...telemetry.health import Check, Status
 from ..openapi.operations import Answer, operation
 from ..operator.auth import is_operator
-from ..state import parts_of
-from ..wire.json_response import answer, shown
+from ..state import state_of
+from ..wire.json_response import json_response, shown
 from ..wire.models import AnswerModel
 from ..wire.validation import WHOLE_NUMBER, Query, parsed
 
@@ -53,7 +53,7 @@ class Live(AnswerModel):
     answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
 )
 async def health(request: Request) -> Response:
-    parts = parts_of(request)
+    parts = state_of(request)
     status = parts.health.status()
     report = HealthReport(
         status=status,
@@ -62,12 +62,12 @@ async def health(request: Request) -> Response:
         timestamp=as_text(now()),
         checks=parts.health.checks(),
     )
-    return answer(report, 503 if status == "unhealthy" else 200)
+    return json_response(report, 503 if status == "unhealthy" else 200)
 
 
 @operation("health_live", "health", "Whether the process answers at all", answers={200: Live})
 async def live(_request: Request) -> Response:
-    return answer(Live())
+    return json_response(Live())
 
 
 class Performance24h(AnswerModel):
@@ -148,11 +148,11 @@ class FailedQuery(Query):
 
 @operation("health_stats", "health", "Counts by status, and the last 24 hours", answers={200: Stats})
 async def stats(request: Request) -> Response:
-    parts = parts_of(request)
+    parts = state_of(request)
     figures = parts.figures
     by_status, day = figures.by_status(), figures.performance(now() - timedelta(days=1))
     workers = WorkerCounts(active_workers=parts.queue.living_lanes, active_tasks=parts.queue.running_tasks)
-    return answer(
+    return json_response(
         Stats(
             status_breakdown=by_status,
             performance_24h=Performance24h(
@@ -175,10 +175,10 @@ async def stats(request: Request) -> Response:
     errors=("overloaded",),
 )
 async def failed(request: Request) -> Response:
-    parts = parts_of(request)
+    parts = state_of(request)
     limit, operator = parsed(request, FailedQuery).limit, await is_operator(request)
     listed = [_failed_job(job, operator=operator) for job in await parts.table.latest_failed(limit)]
-    return answer(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
+    return json_response(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
 
 
 def _failed_job(job: Job, *, operator: bool) -> FailedJob | FailedJobOfOperator:

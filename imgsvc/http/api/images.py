@@ -14,16 +14,16 @@ from ...jobs.table.model import Job
 from ...settings import VARIANT_NAME
 from ...storage.base import NotStored, StorageNotConfigured
 from ..openapi.operations import IMAGE, Answer, Private, by_method, operation
-from ..state import parts_of
-from ..wire.conditional import ByteHeaders, Served, refer, serve
+from ..state import state_of
+from ..wire.conditional import ByteHeaders, StoredVariant, redirect_to_storage, send_variant
 from ..wire.image_metadata import CLIENT_EXAMPLE, DIMENSIONS, EXAMPLE, Brief, ClientMetadata, PublicMetadata
-from ..wire.json_response import IMAGE_ID, answer, shown
+from ..wire.json_response import IMAGE_ID, json_response, shown
 from ..wire.models import AnswerModel
 from ..wire.path_ids import UUID, path_id
 from ..wire.problems import image_not_found, image_not_ready, size_not_available, too_many_images
 from ..wire.validation import Query, parsed
 from .jobs import dimensions, public_metadata
-from .signed_access import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, hidden, opened, reader_of
+from .signed_access import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, is_hidden, reader_of, verify_signed_url
 from .uploads import authenticated
 
 log = structlog.get_logger()
@@ -75,8 +75,8 @@ async def info(request: Request) -> Response:
     job, size = await _image(request, await reader_of(request))
     colour = job.measured.get("dominant_color")
     metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
-    url = await parts_of(request).urls.variant(job, size)
-    return answer(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
+    url = await state_of(request).urls.variant(job, size)
+    return json_response(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
 
 class AllUrls(AnswerModel):
@@ -134,14 +134,16 @@ class Deleted(AnswerModel):
 async def every_size(request: Request) -> Response:
     who = await reader_of(request)
     image_id = path_id(request, "image_id", image_not_found)
-    job = await parts_of(request).table.job_of_image(image_id)
-    if job is None or hidden(job, who) or job.status == "failed":
+    job = await state_of(request).table.job_of_image(image_id)
+    if job is None or is_hidden(job, who) or job.status == "failed":
         raise image_not_found()
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
-    urls = await parts_of(request).urls.of(job)
+    urls = await state_of(request).urls.of(job)
     metadata = cast(PublicMetadata, public_metadata(job))
-    return answer(AllUrls(image_id=job.image_id, urls=urls, metadata=metadata, client_metadata=job.client_metadata))
+    return json_response(
+        AllUrls(image_id=job.image_id, urls=urls, metadata=metadata, client_metadata=job.client_metadata)
+    )
 
 
 def _split(text: object) -> object:
@@ -181,12 +183,12 @@ async def batch(request: Request) -> Response:
     asked, size = query.image_ids, query.size
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
-    parts = parts_of(request)
+    parts = state_of(request)
     jobs = await parts.table.images([image_id.lower() for image_id in asked if UUID.fullmatch(image_id)])
     images, missing = [], []
     for image_id in asked:
         job = jobs.get(image_id.lower())
-        if job is None or hidden(job, who) or size not in job.ready:
+        if job is None or is_hidden(job, who) or size not in job.ready:
             missing.append(image_id)
             continue
         try:
@@ -196,7 +198,7 @@ async def batch(request: Request) -> Response:
             continue
         colour = job.measured.get("dominant_color")
         images.append(BatchImage(image_id=job.image_id, url=url, size=size, dominant_color=colour))
-    return answer(Batch(images=images, requested=len(asked), found=len(images), missing=missing))
+    return json_response(Batch(images=images, requested=len(asked), found=len(images), missing=missing))
 
 
 @operation(
@@ -214,7 +216,7 @@ async def delete(request: Request) -> Response:
     """
     who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
-    parts = parts_of(request)
+    parts = state_of(request)
     job = await parts.table.job_of_image(image_id)
     if job is None or job.org_id != who.org_id:
         raise image_not_found()
@@ -232,7 +234,7 @@ async def delete(request: Request) -> Response:
         parts.endings.settled(job.job_id)
         removed = await parts.housekeeping.remove_files(deleted)
     log.info("image_deleted", image_id=image_id, job_id=job.job_id, files_removed=removed)
-    return answer(Deleted(image_id=image_id, files_removed=removed))
+    return json_response(Deleted(image_id=image_id, files_removed=removed))
 
 
 image = by_method(GET=info, DELETE=delete)
@@ -266,7 +268,7 @@ class SignedSize(SizeQuery, SignedQuery):
 )
 async def direct(request: Request) -> Response:
     """The bytes never change while the image exists. Conditional requests and single byte ranges are supported."""
-    left = opened(request, DEFAULT_SIZE)
+    left = verify_signed_url(request, DEFAULT_SIZE)
     job, size = await _image(request)
     return await _bytes(request, job, size, left)
 
@@ -283,10 +285,10 @@ async def direct(request: Request) -> Response:
 )
 async def stored(request: Request) -> Response:
     """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3."""
-    left = opened(request)
+    left = verify_signed_url(request)
     wanted = str(request.path_params["path"])
     image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
-    job = await parts_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
+    job = await state_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
     size = rest.removesuffix(".webp")
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
@@ -297,8 +299,8 @@ async def _image(request: Request, who: Identity | None = None) -> tuple[Job, st
     """The image and the variant asked for, if it can be fetched, by `who`. Raises Problem (404, 422)."""
     image_id = path_id(request, "image_id", image_not_found)
     size = parsed(request, SizeQuery).size
-    job = await parts_of(request).table.job_of_image(image_id)
-    if job is None or hidden(job, who):
+    job = await state_of(request).table.job_of_image(image_id)
+    if job is None or is_hidden(job, who):
         raise image_not_found()
     if size in job.ready:
         return job, size
@@ -314,24 +316,24 @@ async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Res
     try:
         return await _bytes_from(request, job, size, left)
     except NotStored:
-        latest = await parts_of(request).table.job(job.job_id)
+        latest = await state_of(request).table.job(job.job_id)
         if latest is None or latest.storage_backend == job.storage_backend:
             raise
         return await _bytes_from(request, latest, size, left)  # it was moved to another backend in between
 
 
 async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -> Response:
-    urls, served = parts_of(request).urls, _served(job, size)
+    urls, served = state_of(request).urls, _served(job, size)
     if not urls.is_presigned(job):
-        return await serve(request, parts_of(request).storages[job.storage_backend], served, left)
+        return await send_variant(request, state_of(request).storages[job.storage_backend], served, left)
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
-    return await refer(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
+    return await redirect_to_storage(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
 
 
-def _served(job: Job, size: str) -> Served:
+def _served(job: Job, size: str) -> StoredVariant:
     made = job.measured["variants"][size]
-    return Served(
+    return StoredVariant(
         bucket=job.storage_bucket,
         key=job.ready[size],
         size_bytes=made["size_bytes"],

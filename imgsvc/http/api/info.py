@@ -9,10 +9,10 @@ from starlette.responses import HTMLResponse, Response
 
 from ... import __version__
 from ..openapi.operations import PAGE, Answer, operation
-from ..state import parts_of
+from ..state import state_of
 from ..wire.accept import prefers_page
 from ..wire.error_codes import CODES, limit_of
-from ..wire.json_response import answer, shown
+from ..wire.json_response import json_response, shown
 from ..wire.models import AnswerModel
 from ..wire.problems import NO_STORE, Problem
 
@@ -99,7 +99,7 @@ class Info(AnswerModel):
 )
 async def root(request: Request) -> Response:
     """JSON, or a small page for a browser (`Accept: text/html`)."""
-    settings, base = parts_of(request).settings, request.app.state.public_url
+    settings, base = state_of(request).settings, request.app.state.public_url
     root = Root(
         service=settings.service.name,
         version=__version__,
@@ -110,7 +110,7 @@ async def root(request: Request) -> Response:
     )
     if prefers_page(request):
         return HTMLResponse(_start_page(root, base), headers={**PAGE_HEADERS, "Vary": "Accept"})
-    return answer(root, headers={**NO_STORE, "Vary": "Accept"})
+    return json_response(root, headers={**NO_STORE, "Vary": "Accept"})
 
 
 def _start_page(root: Root, base: str) -> str:
@@ -138,10 +138,10 @@ def _page(title: str, content: str) -> str:
 
 @operation("about_info", "about", "Sizes, types and limits", answers={200: Info})
 async def info(request: Request) -> Response:
-    settings = parts_of(request).settings
+    settings = state_of(request).settings
     limit = settings.rate_limit
     region = settings.s3.region if settings.storage.backend == "s3" else None
-    return answer(
+    return json_response(
         Info(
             service=ServiceInfo(name=settings.service.name, version=__version__),
             storage=StorageInfo(backend=settings.storage.backend, region=region),
@@ -172,7 +172,7 @@ async def error_page(request: Request) -> Response:
     if code not in CODES:
         raise Problem(404, "not_found", "There is no such error code.")
     known = CODES[code]
-    limit = limit_of(code, parts_of(request).settings)
+    limit = limit_of(code, state_of(request).settings)
     limit_line = f"<dt>The limit<dd>{escape(limit)}" if limit else ""
     content = (
         f"<h1><code>{escape(code)}</code></h1>"

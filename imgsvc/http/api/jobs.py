@@ -11,16 +11,16 @@ from ...access.permissions import ADMIN, AuthorizationUnavailable
 from ...access.tokens import TokenInvalid
 from ...jobs.table.model import Job, Status
 from ..openapi.operations import Answer, operation
-from ..state import parts_of
+from ..state import state_of
 from ..wire.error_codes import JOB_CODES
 from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
-from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer, shown
+from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, json_response, shown
 from ..wire.models import AnswerModel
 from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
 from ..wire.problems import NO_STORE, job_not_found, not_completed
 from ..wire.validation import parsed
-from .signed_access import TOKEN_OF_ORG, hidden, reader_of
+from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
 
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 
@@ -96,7 +96,7 @@ async def status(request: Request) -> Response:
         if later is None:
             raise job_not_found()
         job, headers["Preference-Applied"] = later, f"wait={seconds}"
-    return answer(status_of(job), 200, headers)
+    return json_response(status_of(job), 200, headers)
 
 
 def status_of(job: Job) -> JobStatus:
@@ -130,16 +130,16 @@ async def result(request: Request) -> Response:
     """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
     who = await reader_of(request)
     job = await _job(request)
-    if hidden(job, who):
+    if is_hidden(job, who):
         raise job_not_found()
     if job.status != "completed":
         raise not_completed(job.status)
-    return answer(
+    return json_response(
         JobResult(
             job_id=job.job_id,
             image_id=job.image_id,
             status=job.status,
-            urls=await parts_of(request).urls.of(job),
+            urls=await state_of(request).urls.of(job),
             metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
             client_metadata=job.client_metadata,
             completed_at=job.completed_at,
@@ -148,7 +148,7 @@ async def result(request: Request) -> Response:
 
 
 async def _job(request: Request) -> Job:
-    job = await parts_of(request).table.job(path_id(request, "job_id", job_not_found))
+    job = await state_of(request).table.job(path_id(request, "job_id", job_not_found))
     if job is None:
         raise job_not_found()
     return job
@@ -189,9 +189,9 @@ async def _personal(request: Request, job: Job) -> dict[str, Any]:
     if scheme.lower() != "bearer":
         return {}
     try:
-        who = await parts_of(request).tokens.verify(token.strip())
+        who = await state_of(request).tokens.verify(token.strip())
         own = who.org_id == job.org_id and who.user_id == job.user_id
-        shown = own or (who.org_id == job.org_id and await parts_of(request).permissions.holds(who, ADMIN))
+        shown = own or (who.org_id == job.org_id and await state_of(request).permissions.holds(who, ADMIN))
     except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):
         return {}
     if not shown:

@@ -14,7 +14,7 @@ from ...access.signing import EXPIRES, SignatureExpired, SignatureInvalid
 from ...access.tokens import Identity
 from ...jobs.table.model import Job
 from ..openapi.operations import Private
-from ..state import parts_of
+from ..state import state_of
 from ..wire.problems import signature_expired, signature_invalid, signature_required
 from ..wire.validation import Query
 from .uploads import authenticated
@@ -34,7 +34,7 @@ SIGNED_URL = Private("signature", query=SignedQuery)
 
 async def reader_of(request: Request) -> Identity | None:
     """Who asks for URLs, and may; None where everybody does. Raises Problem (401) or what Permissions and Tokens do."""
-    parts = parts_of(request)
+    parts = state_of(request)
     if parts.urls.signatures is None:
         return None
     who = await authenticated(request)
@@ -46,17 +46,17 @@ async def reader_of(request: Request) -> Identity | None:
     return who
 
 
-def hidden(job: Job, who: Identity | None) -> bool:
+def is_hidden(job: Job, who: Identity | None) -> bool:
     """Whether there is no such job for this reader."""
     return who is not None and job.org_id != who.org_id
 
 
-def opened(request: Request, default_size: str = "") -> int | None:
+def verify_signed_url(request: Request, default_size: str = "") -> int | None:
     """How many seconds this URL is good for; None: for ever. `default_size` where `size` is part of it.
 
     Raises Problem (403).
     """
-    signatures = parts_of(request).urls.signatures
+    signatures = state_of(request).urls.signatures
     if signatures is None:
         return None
     given = request.query_params

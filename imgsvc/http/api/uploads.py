@@ -9,14 +9,14 @@ from starlette.responses import Response
 from ...access.permissions import UPLOAD, PermissionDenied
 from ...access.tokens import Identity, TokenExpired, TokenInvalid
 from ...intake.intake import Origin, Receipt
-from ...intake.limits import Allowance, BucketNotAllowed
+from ...intake.limits import BucketNotAllowed, UploadLimits
 from ...intake.staging import StagedFile
 from ...jobs.table.quota import RateLimited
 from ..openapi.operations import Answer, Body, Content, operation
-from ..state import parts_of
-from ..wire.body_rate import Pace, Stalled
-from ..wire.drain import HOPELESS
-from ..wire.json_response import IMAGE_ID, JOB_ID, answer, shown
+from ..state import state_of
+from ..wire.body_rate import MinimumBodyRate, SlowClient
+from ..wire.drain import NO_DRAIN
+from ..wire.json_response import IMAGE_ID, JOB_ID, json_response, shown
 from ..wire.models import AnswerModel
 from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
 from ..wire.prefer import settled, wait_seconds
@@ -89,7 +89,7 @@ class Accepted(AnswerModel):
 )
 async def upload(request: Request) -> Response:
     """A form, or just the bytes with `?bucket=`. The type is detected from the content. A rejected upload is free."""
-    metrics = parts_of(request).metrics
+    metrics = state_of(request).metrics
     try:
         receipt, seconds = await _upload(request)
     except ClientDisconnect:
@@ -99,8 +99,8 @@ async def upload(request: Request) -> Response:
         metrics.upload("rejected")
         if isinstance(error, RateLimited):
             metrics.rate_limited()
-        if isinstance(error, Stalled):
-            request.scope[HOPELESS] = True
+        if isinstance(error, SlowClient):
+            request.scope[NO_DRAIN] = True
         raise
     metrics.upload("replayed" if receipt.replayed else "accepted")
     return await _accepted(request, receipt, seconds)
@@ -108,7 +108,7 @@ async def upload(request: Request) -> Response:
 
 async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and for how many seconds the client would wait for the job's end."""
-    parts = parts_of(request)
+    parts = state_of(request)
     identity = await authenticated(request)
     await _permitted(request, identity)
     if parts.stopping:
@@ -118,7 +118,7 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     announced = _announced_bytes(request, allowance.max_bytes)
     async with intake.admitted(identity.org_id, identity.user_id, key, allowance, announced) as one:
         headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
-        pace = Pace(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
+        pace = MinimumBodyRate(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
         async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
             try:
@@ -131,7 +131,9 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
     return receipt, wait_seconds(headers.prefer)
 
 
-async def _read(request: Request, pace: Pace, staged: StagedFile, allowance: Allowance, raw: Form) -> Form:
+async def _read(
+    request: Request, pace: MinimumBodyRate, staged: StagedFile, allowance: UploadLimits, raw: Form
+) -> Form:
     """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
@@ -156,7 +158,7 @@ async def authenticated(request: Request) -> Identity:
     if scheme.lower() != "bearer" or not token.strip():
         raise not_authenticated("token_missing")
     try:
-        return await parts_of(request).tokens.verify(token.strip())
+        return await state_of(request).tokens.verify(token.strip())
     except TokenExpired:
         raise not_authenticated("token_expired") from None
     except TokenInvalid:
@@ -165,7 +167,7 @@ async def authenticated(request: Request) -> Identity:
 
 async def _permitted(request: Request, identity: Identity) -> None:
     """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
-    parts = parts_of(request)
+    parts = state_of(request)
     try:
         await parts.permissions.require(identity, UPLOAD)
     except PermissionDenied as denied:
@@ -199,4 +201,4 @@ async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> 
         with suppress(sqlite3.Error):  # the receipt is given in any case
             await settled(request, receipt.job_id, seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
-    return answer(accepted, 202, headers)
+    return json_response(accepted, 202, headers)

@@ -231,7 +231,7 @@ class Errors(AnswerModel):
     error_summary: ErrorSummary
 
 
-class Everybody(AnswerModel):
+class Snapshot(AnswerModel):
     """What is the same for everybody who may see it."""
 
     system: System
@@ -248,7 +248,7 @@ class Everybody(AnswerModel):
     configuration: dict[str, dict[str, str]]
 
 
-class DashboardData(Everybody):
+class DashboardData(Snapshot):
     """All that the dashboard shows."""
 
     model_config = shown(**EXAMPLE)

@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from ..openapi.operations import PAGE, Answer, Content, operation
 from ..operator import auth
-from ..state import parts_of
-from ..wire.cached_response import Held
-from ..wire.json_response import answer
+from ..state import state_of
+from ..wire.cached_response import CachedBody
+from ..wire.json_response import json_response
 from ..wire.problems import Problem
 from ..wire.urls import Urls
-from .models import DashboardData, Everybody, Operator
+from .models import DashboardData, Operator, Snapshot
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{pictures}; connect-src 'self'; "
@@ -25,9 +25,9 @@ SIGN_IN = Answer("To a person: the page to sign in.", PAGE)
 SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
 
 
-def _read() -> dict[str, Held]:
+def _read() -> dict[str, CachedBody]:
     found = files(__package__).joinpath("static").iterdir()
-    return {file.name: Held(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
+    return {file.name: CachedBody(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
 
 
 FILES = _read()  # at the import, before there is a loop that would have to wait
@@ -39,12 +39,12 @@ FILES = _read()  # at the import, before there is a loop that would have to wait
 async def page(request: Request) -> Response:
     """Without a session the answer is the sign-in page, with status 401."""
     try:
-        await auth.reader(request)
+        await auth.require_reader(request)
     except Problem as refusal:
         if not auth.wants_page(request):
             raise
         return _page(request, "login.html", refusal.status, refusal.headers)
-    return _page(request, "dashboard.html", images_from=await parts_of(request).urls.foreign_origin())
+    return _page(request, "dashboard.html", images_from=await state_of(request).urls.foreign_origin())
 
 
 @operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
@@ -80,8 +80,8 @@ async def static(request: Request) -> Response:
 )
 async def data(request: Request) -> Response:
     """Refreshed at most once a second; the cost does not depend on the number of jobs."""
-    way = await auth.reader(request)
-    parts = parts_of(request)
+    way = await auth.require_reader(request)
+    parts = state_of(request)
     shown = await parts.dashboard.data(parts)
     if way != "public" or parts.urls.signatures is None:
         shown = _pictured(shown, parts.urls)
@@ -91,10 +91,10 @@ async def data(request: Request) -> Response:
         can_make_tokens=parts.tokens.ours,
         refused_attempts_last_hour=parts.attempts.last_hour(),
     )
-    return answer(DashboardData(operator=operator, **dict(shown)))
+    return json_response(DashboardData(operator=operator, **dict(shown)))
 
 
-def _pictured(shown: Everybody, urls: Urls) -> Everybody:
+def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:
     """With the addresses of the recent jobs' pictures, the largest of which stands first in `ready`."""
     jobs = [
         job.model_copy(

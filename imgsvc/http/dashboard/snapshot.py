@@ -9,19 +9,19 @@ import anyio
 from pydantic import SecretStr
 
 from ... import __version__
-from ...jobs.counters import Figures
+from ...jobs.counters import JobCounters
 from ...jobs.queue import LaneState
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.reports import Rows, Waiting, Window
 from ...settings import Settings, without_credentials
 from ...telemetry.health import Check
-from ...telemetry.host import Look, uptime_words
-from ..state import Parts
+from ...telemetry.host import HostSample, uptime_words
+from ..state import AppState
 from ..wire.error_codes import CODES
 from . import models as shown
 
 if TYPE_CHECKING:
-    from ...intake.redis_connection import RedisLine
+    from ...intake.redis_connection import RedisConnection
 
 FRESH_SECONDS = 1.0
 LISTED = 10
@@ -32,15 +32,15 @@ OWN_SECRETS = {("auth", "jwt_secret_key"), ("operator", "token"), ("storage", "u
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-class Dashboard:
+class SnapshotCache:
     """The last answer, which everybody who asks within a second gets; one is made at a time."""
 
     def __init__(self) -> None:
         self._made = -FRESH_SECONDS
-        self._last: shown.Everybody | None = None
+        self._last: shown.Snapshot | None = None
         self._making = anyio.Lock()
 
-    async def data(self, parts: Parts) -> shown.Everybody:
+    async def data(self, parts: AppState) -> shown.Snapshot:
         async with self._making:
             if self._last is None or time.monotonic() - self._made >= FRESH_SECONDS:
                 self._last = await _made(parts)
@@ -48,13 +48,13 @@ class Dashboard:
             return self._last
 
 
-async def _made(parts: Parts) -> shown.Everybody:
+async def _made(parts: AppState) -> shown.Snapshot:
     overview, lanes, health = parts.overview, parts.queue.lanes(), parts.health.checks()
     look = await parts.machine.look([lane.pid for lane in lanes if lane.pid is not None])
     waiting, rows = await overview.waiting(), await overview.rows(parts.quota)
     recent, failed = await overview.recent(LISTED), await parts.table.latest_failed(LISTED)
     workers = _workers(lanes, look, health["workers"])
-    return shown.Everybody(
+    return shown.Snapshot(
         system=_system(parts, look),
         health=shown.Health(status=parts.health.status(), checks=health),
         database=_database(parts, look, health["database"], rows, recent),
@@ -70,7 +70,7 @@ async def _made(parts: Parts) -> shown.Everybody:
     )
 
 
-def _system(parts: Parts, look: Look) -> shown.System:
+def _system(parts: AppState, look: HostSample) -> shown.System:
     uptime = parts.machine.uptime_seconds
     return shown.System(
         service_name=parts.settings.service.name,
@@ -82,7 +82,7 @@ def _system(parts: Parts, look: Look) -> shown.System:
     )
 
 
-def _database(parts: Parts, look: Look, check: Check, rows: Rows, recent: list[Job]) -> shown.Database:
+def _database(parts: AppState, look: HostSample, check: Check, rows: Rows, recent: list[Job]) -> shown.Database:
     return shown.Database(
         status=check.status,
         path=str(parts.settings.database.path),
@@ -99,7 +99,7 @@ def _database(parts: Parts, look: Look, check: Check, rows: Rows, recent: list[J
     )
 
 
-def _redis(line: "RedisLine | None", waiting: Waiting) -> shown.Redis:
+def _redis(line: "RedisConnection | None", waiting: Waiting) -> shown.Redis:
     lengths, known = {"celery": waiting.previews + waiting.renders}, line.info if line else {}
     info = {
         "version": str(known.get("redis_version", "")),
@@ -125,7 +125,7 @@ def _queue(waiting: Waiting) -> shown.Queue:
     )
 
 
-def _workers(lanes: list[LaneState], look: Look, check: Check) -> shown.Workers:
+def _workers(lanes: list[LaneState], look: HostSample, check: Check) -> shown.Workers:
     return shown.Workers(
         status=check.status,
         active=sum(lane.alive for lane in lanes),
@@ -146,7 +146,7 @@ def _workers(lanes: list[LaneState], look: Look, check: Check) -> shown.Workers:
     )
 
 
-def _processing(figures: Figures, recent: list[Job]) -> shown.Processing:
+def _processing(figures: JobCounters, recent: list[Job]) -> shown.Processing:
     return shown.Processing(
         jobs_by_status=figures.by_status(),
         performance=shown.Performance(last_hour=_span(figures, HOUR), last_24h=_span(figures, DAY)),
@@ -169,7 +169,7 @@ def _processing(figures: Figures, recent: list[Job]) -> shown.Processing:
     )
 
 
-def _span(figures: Figures, length: timedelta) -> shown.Span:
+def _span(figures: JobCounters, length: timedelta) -> shown.Span:
     found = figures.performance(now() - length)
     return shown.Span(
         total=found.completed + found.failed,
@@ -180,7 +180,7 @@ def _span(figures: Figures, length: timedelta) -> shown.Span:
     )
 
 
-def _chart(figures: Figures) -> list[shown.ChartMinute]:
+def _chart(figures: JobCounters) -> list[shown.ChartMinute]:
     """Every minute of the last hour, those too in which nothing ended."""
     this = now().replace(second=0, microsecond=0)
     starts = [this - timedelta(minutes=back) for back in reversed(range(CHART_MINUTES))]
@@ -200,7 +200,7 @@ def _chart(figures: Figures) -> list[shown.ChartMinute]:
     return chart
 
 
-def _storage(parts: Parts, look: Look) -> shown.Storage:
+def _storage(parts: AppState, look: HostSample) -> shown.Storage:
     """Of the backend that new uploads go to."""
     settings, s3 = parts.settings.storage, parts.settings.s3
     images = parts.figures.by_status()["completed"]
@@ -213,7 +213,7 @@ def _storage(parts: Parts, look: Look) -> shown.Storage:
     return shown.Storage(backend=settings.backend, set_aside=aside, local=local, total_images=images)
 
 
-def _rate_limits(parts: Parts, rows: Rows, near: list[Window]) -> shown.RateLimits:
+def _rate_limits(parts: AppState, rows: Rows, near: list[Window]) -> shown.RateLimits:
     limit, settings = parts.quota.max_uploads, parts.settings.rate_limit
     return shown.RateLimits(
         users_near_limit=[
@@ -232,7 +232,7 @@ def _rate_limits(parts: Parts, rows: Rows, near: list[Window]) -> shown.RateLimi
     )
 
 
-def _errors(figures: Figures, failed: list[Job], retrying: list[Job]) -> shown.Errors:
+def _errors(figures: JobCounters, failed: list[Job], retrying: list[Job]) -> shown.Errors:
     return shown.Errors(
         recent_failures=[_failure(job) for job in failed],
         retrying=[_failure(job) for job in retrying],

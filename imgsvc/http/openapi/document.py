@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from ... import __version__
 from ...settings import Settings
-from ..wire.cached_response import Held
+from ..wire.cached_response import CachedBody
 from .description import PATH, SECURITY, SECURITY_SCHEMES, TAGS, description
 from .headers import HEADERS, ON_EVERY_ANSWER
 from .operations import Answer, Content, Operation, operation, operations_of
@@ -45,17 +45,17 @@ class Document:
     def __init__(self, settings: Settings, routes: Sequence[BaseRoute]) -> None:
         self._settings, self._routes = settings, routes
         self._building = anyio.Lock()
-        self._held: Held | None = None
+        self._held: CachedBody | None = None
 
-    async def held(self) -> Held:
+    async def held(self) -> CachedBody:
         async with self._building:
             if self._held is None:
                 self._held = await anyio.to_thread.run_sync(self._build)
         return self._held
 
-    def _build(self) -> Held:
+    def _build(self) -> CachedBody:
         text = json.dumps(build(self._settings, self._routes), ensure_ascii=False, separators=(",", ":"))
-        return Held(text.encode(), "application/json")
+        return CachedBody(text.encode(), "application/json")
 
 
 def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:

@@ -12,13 +12,13 @@ from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads
 from ...intake.staging import NoSpace, UnsupportedType
-from ...jobs.table.quota import Quota, RateLimited, Standing
+from ...jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ...jobs.table.transactions import IdempotencyConflict
 from ...maintenance.runner import TaskRunning
 from ...settings import MEGABYTE, Settings
 from ...storage.base import StorageNotConfigured
 from ..wire import problems
-from ..wire.body_rate import Stalled
+from ..wire.body_rate import SlowClient
 from ..wire.error_codes import CODES
 from ..wire.problems import MAPPING, Problem
 
@@ -54,7 +54,7 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
         "size_not_available": lambda: problems.size_not_available("huge"),
         "not_found": lambda: HTTPException(404),
         "method_not_allowed": lambda: HTTPException(405, headers={"Allow": "GET, HEAD"}),
-        "upload_stalled": lambda: Stalled(f"No data arrived for {uploads.idle_timeout_seconds:g} seconds."),
+        "upload_stalled": lambda: SlowClient(f"No data arrived for {uploads.idle_timeout_seconds:g} seconds."),
         "not_completed": lambda: problems.not_completed("processing"),
         "idempotency_in_progress": IdempotencyInProgress,
         "idempotency_conflict": IdempotencyConflict,
@@ -81,4 +81,4 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
 def _rate_limited(settings: Settings) -> RateLimited:
     limit = settings.rate_limit.max_uploads
     quota = Quota(limit, timedelta(minutes=settings.rate_limit.window_minutes))
-    return RateLimited(Standing(limit, limit, MOMENT + quota.window), quota)
+    return RateLimited(RateLimitStatus(limit, limit, MOMENT + quota.window), quota)

@@ -9,7 +9,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from ..wire.cached_response import Held
+from ..wire.cached_response import CachedBody
 from ..wire.problems import Problem
 from .operations import PAGE, Answer, Content, operation
 
@@ -34,9 +34,9 @@ class Assets:
     def __init__(self, service_name: str) -> None:
         self.service_name = service_name
         self._reading = anyio.Lock()
-        self._held: Mapping[str, Held] = {}
+        self._held: Mapping[str, CachedBody] = {}
 
-    async def held(self) -> Mapping[str, Held]:
+    async def held(self) -> Mapping[str, CachedBody]:
         """{name: bytes}"""
         async with self._reading:
             if not self._held:
@@ -44,12 +44,12 @@ class Assets:
         return self._held
 
 
-def _read() -> dict[str, Held]:
+def _read() -> dict[str, CachedBody]:
     from openapi_ui_bundles.swagger_ui import static_path
 
     found = {name: (Path(static_path) / name, kind) for name, kind in SWAGGER_UI.items()}
     found |= {name: (OURS / name, kind) for name, kind in STATIC.items()}
-    return {name: Held(path.read_bytes(), kind) for name, (path, kind) in found.items()}
+    return {name: CachedBody(path.read_bytes(), kind) for name, (path, kind) in found.items()}
 
 
 @operation(

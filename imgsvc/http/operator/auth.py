@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import structlog
 from starlette.requests import Request
 
-from ..state import parts_of
+from ..state import state_of
 from ..wire.problems import Problem
 
 log = structlog.get_logger()
@@ -21,20 +21,20 @@ log = structlog.get_logger()
 COOKIE = "imgsvc_session"
 ORIGIN = re.compile(r"https?://([^/?#\\@\s]+)")  # RFC 6454 section 7: no path, no user
 CUSTOM_HEADER = "X-Requested-With"  # a form or an image on another page can't send it
-Way = Literal["bearer", "basic", "cookie", "public"]
+AuthMethod = Literal["bearer", "basic", "cookie", "public"]
 
 
-async def reader(request: Request) -> Way:
+async def require_reader(request: Request) -> AuthMethod:
     """Authenticate a read-only operator request; returns how. Raises Problem (401, 429)."""
     way = await _presented(request)
-    if way is None and parts_of(request).settings.operator.public:
+    if way is None and state_of(request).settings.operator.public:
         return "public"
     if way is None:
         raise _refusal(request, "operator_required", "The operator's token is needed here.")
     return way
 
 
-async def operator(request: Request) -> Way:
+async def require_operator(request: Request) -> AuthMethod:
     """How the operator is known who wants to change something. Raises Problem (401, 403, 429)."""
     way = await _presented(request)
     if way is None:
@@ -62,8 +62,8 @@ async def checked(request: Request, secret: str, *, code: bool = False) -> None:
     What is right passes at once, whatever else comes from its address: behind a proxy that is everybody's, and who
     guesses must not lock out the operator or Prometheus. A token has 32 bytes; nobody comes upon it in time.
     """
-    operators, attempts = parts_of(request).operators, parts_of(request).attempts
-    if operators.use_code(secret) if code else operators.knows(secret):
+    operators, attempts = state_of(request).operators, state_of(request).attempts
+    if operators.redeem_code(secret) if code else operators.knows(secret):
         return
     address = request.client.host if request.client else ""
     attempts.refused(address)
@@ -105,7 +105,7 @@ def wants_page(request: Request) -> bool:
     return "text/html" in request.headers.get("Accept", "")
 
 
-async def _presented(request: Request) -> Way | None:
+async def _presented(request: Request) -> AuthMethod | None:
     """What the request proves itself by; None when it brings nothing, or a session that is over."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -114,7 +114,7 @@ async def _presented(request: Request) -> Way | None:
     if scheme.lower() == "basic":
         await checked(request, _password(value))
         return "basic"
-    if parts_of(request).operators.has_session(request.cookies.get(COOKIE, "")):
+    if state_of(request).operators.has_session(request.cookies.get(COOKIE, "")):
         return "cookie"
     return None
 

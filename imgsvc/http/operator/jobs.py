@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...jobs.table.model import Job, Status
-from ...jobs.table.reports import Overview
+from ...jobs.table.reports import JobReports
 from ..api.jobs import JobStatus, status_of
 from ..openapi.operations import operation
-from ..state import parts_of
-from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, answer
+from ..state import state_of
+from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, json_response
 from ..wire.json_response import shown as example
 from ..wire.models import AnswerModel
 from ..wire.path_ids import path_id
@@ -116,10 +116,10 @@ class ShownJob(ListedJob):
 )
 async def jobs(request: Request) -> Response:
     """With their users and organisations; all, or those of one status."""
-    await auth.reader(request)
+    await auth.require_reader(request)
     listing = parsed(request, Listing)
-    found = await parts_of(request).overview.recent(listing.limit, listing.status)
-    return answer(ListedJobs(jobs=[ListedJob(**listed(job)) for job in found]))
+    found = await state_of(request).overview.recent(listing.limit, listing.status)
+    return json_response(ListedJobs(jobs=[ListedJob(**listed(job)) for job in found]))
 
 
 @operation(
@@ -131,17 +131,17 @@ async def jobs(request: Request) -> Response:
     errors=("job_not_found", "overloaded"),
 )
 async def job(request: Request) -> Response:
-    way, parts = await auth.reader(request), parts_of(request)
+    way, parts = await auth.require_reader(request), state_of(request)
     found = await parts.table.job(path_id(request, "job_id", job_not_found))
     if found is None:
         raise job_not_found()
     told = await shown(found, parts.overview)
     if told.ready and (way != "public" or parts.urls.signatures is None):
         told.thumbnail_url = parts.urls.of_page(told.image_id, told.ready[-1])
-    return answer(told)
+    return json_response(told)
 
 
-async def shown(job: Job, overview: Overview) -> ShownJob:
+async def shown(job: Job, overview: JobReports) -> ShownJob:
     events = await overview.events(job.job_id, MAX_EVENTS)
     return ShownJob(
         **listed(job),

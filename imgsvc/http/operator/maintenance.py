@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from ...jobs.table.model import as_text
 from ...maintenance.progress import Finding
-from ...maintenance.requests import BackupOrder, GcOrder, MigrateOrder, Order, VerifyOrder
+from ...maintenance.requests import BackupRequest, GcRequest, MaintenanceRequest, MigrateRequest, VerifyRequest
 from ...maintenance.runner import Task
 from ..openapi.operations import Answer, by_method, operation
-from ..state import parts_of
+from ..state import state_of
 from ..wire.json_body import json_body
-from ..wire.json_response import COMPLETED, JOB_ID, STARTED, answer, shown
+from ..wire.json_response import COMPLETED, JOB_ID, STARTED, json_response, shown
 from ..wire.problems import NO_STORE
 from . import auth
 
@@ -98,13 +98,13 @@ ERRORS = ("task_running",)
     "operator",
     "Compare the table with the stored files",
     access="operator_acting",
-    body=VerifyOrder,
+    body=VerifyRequest,
     answers=BEGUN,
     errors=ERRORS,
 )
 async def verify(request: Request) -> Response:
     """Checks that every file of a row exists with its size, and that every file has a row. Changes nothing."""
-    return await _begin(request, VerifyOrder)
+    return await _begin(request, VerifyRequest)
 
 
 @operation(
@@ -112,13 +112,13 @@ async def verify(request: Request) -> Response:
     "operator",
     "Remove files without a row",
     access="operator_acting",
-    body=GcOrder,
+    body=GcRequest,
     answers=BEGUN,
     errors=ERRORS,
 )
 async def gc(request: Request) -> Response:
     """They are only listed, unless `dry_run` is false."""
-    return await _begin(request, GcOrder)
+    return await _begin(request, GcRequest)
 
 
 @operation(
@@ -126,13 +126,13 @@ async def gc(request: Request) -> Response:
     "operator",
     "Move images to another backend",
     access="operator_acting",
-    body=MigrateOrder,
+    body=MigrateRequest,
     answers=BEGUN,
     errors=ERRORS,
 )
 async def migrate(request: Request) -> Response:
     """Images stay available: each is copied, read back and compared before its old copy is removed."""
-    return await _begin(request, MigrateOrder)
+    return await _begin(request, MigrateRequest)
 
 
 @operation(
@@ -140,13 +140,13 @@ async def migrate(request: Request) -> Response:
     "operator",
     "Make a backup",
     access="operator_acting",
-    body=BackupOrder,
+    body=BackupRequest,
     answers=BEGUN,
     errors=ERRORS,
 )
 async def backup(request: Request) -> Response:
     """In a folder on the service's machine. A backup contains the service's secrets."""
-    return await _begin(request, BackupOrder)
+    return await _begin(request, BackupRequest)
 
 
 @operation(
@@ -158,8 +158,8 @@ async def backup(request: Request) -> Response:
 )
 async def task(request: Request) -> Response:
     """Since the service started; `state` is `none` when there was none."""
-    await auth.reader(request)
-    return answer(StorageTask.of(parts_of(request).upkeep.task))
+    await auth.require_reader(request)
+    return json_response(StorageTask.of(state_of(request).upkeep.task))
 
 
 @operation(
@@ -171,16 +171,16 @@ async def task(request: Request) -> Response:
 )
 async def cancel(request: Request) -> Response:
     """What it has done is kept; starting it again continues from there."""
-    await auth.operator(request)
-    upkeep = parts_of(request).upkeep
+    await auth.require_operator(request)
+    upkeep = state_of(request).upkeep
     upkeep.cancel()
-    return answer(StorageTask.of(upkeep.task), 202, NO_STORE)
+    return json_response(StorageTask.of(upkeep.task), 202, NO_STORE)
 
 
 current = by_method(GET=task, DELETE=cancel)
 
 
-async def _begin(request: Request, kind: type[Order]) -> Response:
-    await auth.operator(request)
+async def _begin(request: Request, kind: type[MaintenanceRequest]) -> Response:
+    await auth.require_operator(request)
     order = await json_body(request, kind)
-    return answer(StorageTask.of(parts_of(request).upkeep.start(order)), 202, NO_STORE)
+    return json_response(StorageTask.of(state_of(request).upkeep.start(order)), 202, NO_STORE)

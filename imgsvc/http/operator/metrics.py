@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..openapi.operations import Answer, Content, operation
-from ..state import parts_of
-from .auth import reader
+from ..state import state_of
+from .auth import require_reader
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -31,8 +31,8 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
 )
 async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics where the client accepts it."""
-    await reader(request)
-    parts = parts_of(request)
+    await require_reader(request)
+    parts = state_of(request)
     waiting, stored = await _measured(parts.overview.waiting), await _measured(parts.table.stored_bytes)
     parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=stored)
     parts.metrics.uploads_set_aside(parts.staging_area.set_aside.files)

@@ -10,8 +10,8 @@ from ...access.circuit_breaker import Breaker, State
 from ...jobs.table.model import as_text, now
 from ...settings import without_credentials
 from ..openapi.operations import operation
-from ..state import parts_of
-from ..wire.json_response import answer, shown
+from ..state import state_of
+from ..wire.json_response import json_response, shown
 from ..wire.models import AnswerModel
 from . import auth as operator_auth
 
@@ -105,11 +105,11 @@ class Dropped(AnswerModel):
 )
 async def health(request: Request) -> Response:
     """The state after the latest calls; this endpoint makes none. Healthy without an authorization server."""
-    await operator_auth.reader(request)
-    parts = parts_of(request)
+    await operator_auth.require_reader(request)
+    parts = state_of(request)
     auth, remote = parts.settings.auth, parts.authorization
     breaker = remote.breaker if remote else Breaker(auth.breaker_threshold, auth.breaker_timeout)
-    return answer(
+    return json_response(
         AuthHealth(
             status="degraded" if breaker.failures else "healthy",
             auth_api=AuthApi(
@@ -138,12 +138,12 @@ async def health(request: Request) -> Response:
 )
 async def drop(request: Request) -> Response:
     """Drop the cached answers of the authorization server for this user; calls in progress are not cached either."""
-    await operator_auth.operator(request)
+    await operator_auth.require_operator(request)
     org_id, user_id = str(request.path_params["org"]), str(request.path_params["user"])
-    remote = parts_of(request).authorization
+    remote = state_of(request).authorization
     dropped = remote.drop(org_id, user_id) if remote else 0
     log.info("permissions_dropped", org_id=org_id, user_id=user_id, dropped=dropped)
-    return answer(Dropped(org_id=org_id, user_id=user_id, dropped=dropped))
+    return json_response(Dropped(org_id=org_id, user_id=user_id, dropped=dropped))
 
 
 def _circuit_breaker(breaker: Breaker) -> CircuitBreaker:

@@ -13,9 +13,9 @@ from ...access.permissions import READ, UPLOAD
 from ...jobs.table.model import as_text, now
 from ..api.jobs import JobStatus, status_of
 from ..openapi.operations import Answer, operation
-from ..state import parts_of
+from ..state import state_of
 from ..wire.json_body import json_body
-from ..wire.json_response import COMPLETED, answer, shown
+from ..wire.json_response import COMPLETED, json_response, shown
 from ..wire.path_ids import path_id
 from ..wire.problems import NO_STORE, job_not_found, overloaded
 from . import auth
@@ -83,7 +83,7 @@ async def login(request: Request) -> Response:
         await auth.checked(request, given.code, code=True)
     else:
         await auth.checked(request, given.token)
-    operators = parts_of(request).operators
+    operators = state_of(request).operators
     session = operators.open_session()
     log.info("operator_signed_in", client=request.client.host if request.client else "")
     response = Response(status_code=204, headers=NO_STORE)
@@ -100,7 +100,7 @@ async def login(request: Request) -> Response:
 )
 async def logout(request: Request) -> Response:
     auth.refuse_elsewhere(request)
-    parts_of(request).operators.close_session(request.cookies.get(auth.COOKIE, ""))
+    state_of(request).operators.close_session(request.cookies.get(auth.COOKIE, ""))
     response = Response(status_code=204, headers=NO_STORE)
     _set_cookie(request, response, "", 0)
     return response
@@ -116,11 +116,11 @@ async def logout(request: Request) -> Response:
 )
 async def upload_token(request: Request) -> Response:
     """The dashboard uses it to upload like any other client."""
-    await auth.operator(request)
+    await auth.require_operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
-    tokens = parts_of(request).tokens
+    tokens = state_of(request).tokens
     token = tokens.issue(UPLOAD_USER, permissions=UPLOAD_PERMISSIONS, ttl_seconds=UPLOAD_TOKEN_SECONDS)
-    return answer(
+    return json_response(
         UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
     )
 
@@ -135,8 +135,8 @@ async def upload_token(request: Request) -> Response:
 )
 async def retry(request: Request) -> Response:
     """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
-    await auth.operator(request)
-    parts = parts_of(request)
+    await auth.require_operator(request)
+    parts = state_of(request)
     job_id = path_id(request, "job_id", job_not_found)
     found = await parts.table.job(job_id)
     if found is None:
@@ -149,7 +149,7 @@ async def retry(request: Request) -> Response:
     job = await parts.housekeeping.retry(job_id)
     parts.queue.wake()
     log.info("job_retried", job_id=job_id, image_id=job.image_id)
-    return answer(status_of(job), 202, NO_STORE)
+    return json_response(status_of(job), 202, NO_STORE)
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:

@@ -9,11 +9,11 @@ import anyio
 from ...intake.staging import Rejected
 
 
-class Stalled(Rejected):
+class SlowClient(Rejected):
     """The body stopped coming, or comes too slowly."""
 
 
-class Pace:
+class MinimumBodyRate:
     """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over each such time of it.
 
     Not over all of the waiting: what came fast at first must not pay for hours of single bytes.
@@ -32,11 +32,11 @@ class Pace:
             with anyio.fail_after(self._idle_seconds):
                 message = await receive()
         except TimeoutError:
-            raise Stalled(f"No data arrived for {self._idle_seconds:g} seconds.") from None
+            raise SlowClient(f"No data arrived for {self._idle_seconds:g} seconds.") from None
         self._waited += time.monotonic() - began
         self._received += len(message.get("body", b""))
         if self._waited > self._idle_seconds:
             if self._received < self._min_rate * self._waited:
-                raise Stalled(f"The upload is slower than {self._min_rate} bytes per second.")
+                raise SlowClient(f"The upload is slower than {self._min_rate} bytes per second.")
             self._waited, self._received = 0.0, 0
         return message

@@ -11,7 +11,7 @@ from .answer_memory import COUNTED
 
 
 @dataclass(frozen=True)
-class Held:
+class CachedBody:
     body: bytes
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -52,7 +52,7 @@ class ByteHeaders(Headers):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class StoredVariant:
     """A stored variant: its size in bytes, its SHA-256 in hex, and when it was made (RFC 3339)."""
 
     bucket: str
@@ -70,7 +70,9 @@ class Served:
         return datetime.fromisoformat(self.modified).replace(microsecond=0)
 
 
-async def refer(request: Request, served: Served, address: Callable[[], Awaitable[str]], seconds: int) -> Response:
+async def redirect_to_storage(
+    request: Request, served: StoredVariant, address: Callable[[], Awaitable[str]], seconds: int
+) -> Response:
     """To the storage itself, at an address that is good for so many seconds; a condition is decided here.
 
     Half of that time the referral may be kept: whoever follows it then has the other half to fetch the bytes.
@@ -83,7 +85,7 @@ async def refer(request: Request, served: Served, address: Callable[[], Awaitabl
     )
 
 
-async def serve(request: Request, storage: Storage, served: Served, left: int | None = None) -> Response:
+async def send_variant(request: Request, storage: Storage, served: StoredVariant, left: int | None = None) -> Response:
     """`left`: for how many seconds more this URL is good; None: for ever."""
     wanted = parsed(request, ByteHeaders)
     unchanged = _unchanged(wanted, served, left)
@@ -121,7 +123,7 @@ class Client(Protocol):
 class StoredRange:
     """Bytes of a variant, read piece by piece: a file is open, and its bytes are held, for no longer than needed."""
 
-    def __init__(self, storage: Storage, served: Served, start: int, length: int, memory: AnswerMemory) -> None:
+    def __init__(self, storage: Storage, served: StoredVariant, start: int, length: int, memory: AnswerMemory) -> None:
         self._storage = storage
         self._served = served
         self._start = start
@@ -164,7 +166,7 @@ class StoredRange:
         return not self._left
 
 
-async def _whole(storage: Storage, served: Served, start: int, length: int) -> bytes:
+async def _whole(storage: Storage, served: StoredVariant, start: int, length: int) -> bytes:
     blob = await storage.read(served.bucket, served.key, start, length)
     if len(blob.first) == length:
         return blob.first
@@ -211,7 +213,7 @@ class PiecewiseResponse(Response):
                 return
 
 
-def _headers(served: Served, left: int | None) -> dict[str, str]:
+def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:
     return {
         "ETag": served.etag,
         "Last-Modified": format_datetime(served.last_modified, usegmt=True),
@@ -220,14 +222,14 @@ def _headers(served: Served, left: int | None) -> dict[str, str]:
     }
 
 
-def _unchanged(wanted: ByteHeaders, served: Served, left: int | None) -> Response | None:
+def _unchanged(wanted: ByteHeaders, served: StoredVariant, left: int | None) -> Response | None:
     """304 where a condition says that the client has it already. Raises Problem (412)."""
     if _outdated(wanted, served):
         raise precondition_failed()
     return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
 
 
-def _outdated(wanted: ByteHeaders, served: Served) -> bool:
+def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:
     """RFC 9110 section 13.2.2: If-Match decides alone where it is sent."""
     tags = wanted.match
     if tags is not None:
@@ -236,7 +238,7 @@ def _outdated(wanted: ByteHeaders, served: Served) -> bool:
     return since is not None and served.last_modified > since
 
 
-def _not_modified(wanted: ByteHeaders, served: Served) -> bool:
+def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
     """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
     tags = wanted.none_match
     if tags is not None:
@@ -245,7 +247,7 @@ def _not_modified(wanted: ByteHeaders, served: Served) -> bool:
     return since is not None and served.last_modified <= since
 
 
-def _range(wanted: ByteHeaders, served: Served) -> tuple[int, int]:
+def _range(wanted: ByteHeaders, served: StoredVariant) -> tuple[int, int]:
     """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
     whole = (0, served.size_bytes)
     match = RANGE.fullmatch((wanted.range or "").strip())
@@ -264,7 +266,7 @@ def _range(wanted: ByteHeaders, served: Served) -> tuple[int, int]:
     return start, end - start + 1
 
 
-def _range_applies(wanted: ByteHeaders, served: Served) -> bool:
+def _range_applies(wanted: ByteHeaders, served: StoredVariant) -> bool:
     """If-Range: an entity tag or a date that must match exactly (RFC 9110 section 13.1.5)."""
     condition = wanted.if_range
     return condition is None or condition == served.etag or _date(condition) == served.last_modified

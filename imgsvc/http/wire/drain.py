@@ -12,10 +12,10 @@ DRAIN_SECONDS = 2.0
 LINGER_SECONDS = 0.5  # for who reads while sending to see the answer: nothing is read meanwhile
 OVER_SECONDS = 1.0  # for the server to say so, once the answer is out
 QUEUED = 3  # messages that may stand in Hypercorn's queue (max_app_queue_size), and one that waits to
-HOPELESS = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
+NO_DRAIN = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
 
 
-class UnreadBodies:
+class DrainUnreadBody:
     """Reads on a little before the answer, so that a client that only sends can get to reading; then closes.
 
     Not at once: with bytes on their way to a closed socket the answer would be lost, even to who is just reading it. A
@@ -37,10 +37,10 @@ class UnreadBodies:
         async def send_after_body(message: Message) -> None:
             nonlocal closing
             if message["type"] == "http.response.start":
-                unread = scope.get(HOPELESS) or not await body.drain()
+                unread = scope.get(NO_DRAIN) or not await body.drain()
                 if unread:
                     MutableHeaders(scope=message)["Connection"] = "close"
-                    closing = not scope.get(HOPELESS)
+                    closing = not scope.get(NO_DRAIN)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 if closing:  # by its length the answer is whole; we close when its end is sent
                     await send({**message, "more_body": True})

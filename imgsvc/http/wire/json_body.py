@@ -5,9 +5,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from ..state import parts_of
-from .body_rate import Pace, Stalled
-from .drain import HOPELESS
+from ..state import state_of
+from .body_rate import MinimumBodyRate, SlowClient
+from .drain import NO_DRAIN
 from .multipart import body_chunks
 from .problems import validation
 from .validation import invalid
@@ -23,15 +23,15 @@ async def json_body(request: Request, model: type[T]) -> T:
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise validation((("header", "content-type"), "must be application/json", "content_type"))
-    uploads, text = parts_of(request).settings.uploads, bytearray()
-    pace = Pace(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
+    uploads, text = state_of(request).settings.uploads, bytearray()
+    pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
     try:
         async for chunk in body_chunks(request.receive, pace):
             text += chunk
             if len(text) > MAX_BYTES:
                 raise validation((("body",), f"must be at most {MAX_BYTES} bytes", "too_long"))
-    except Stalled:
-        request.scope[HOPELESS] = True
+    except SlowClient:
+        request.scope[NO_DRAIN] = True
         raise
     try:
         return model.model_validate_json(bytes(text))

@@ -19,5 +19,5 @@ def shown(**example: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [example]})
 
 
-def answer(model: BaseModel, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
+def json_response(model: BaseModel, status: int = 200, headers: Mapping[str, str] = NO_STORE) -> Response:
     return Response(model.model_dump_json(by_alias=True), status, dict(headers), media_type="application/json")

@@ -15,7 +15,7 @@ EXPECTED = ("internal_error", "storage_full")  # rare and grave: alerts must see
 GONE = 499  # the client, before there was anything to answer
 
 
-class Measured:
+class RequestMetrics:
     """Within it the route and the problem are known by the scope: `route` is Starlette's, `problem` ours."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:

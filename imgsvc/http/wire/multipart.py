@@ -11,9 +11,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from ...intake.limits import Allowance
+from ...intake.limits import UploadLimits
 from ...intake.staging import StagedFile
-from .body_rate import Pace
+from .body_rate import MinimumBodyRate
 from .problems import Problem, upload_too_large, validation
 from .upload_fields import BUCKET, METADATA, METADATA_BYTES, field_value
 
@@ -29,7 +29,7 @@ def safe_filename(name: str) -> str:
     return "".join(character for character in last if character.isprintable())[:MAX_FILENAME]
 
 
-async def body_chunks(receive: Receive, pace: Pace) -> AsyncIterator[bytes]:
+async def body_chunks(receive: Receive, pace: MinimumBodyRate) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises ClientDisconnect or Stalled."""
     while True:
         message = await pace.next(receive)
@@ -56,7 +56,7 @@ async def read_raw(chunks: AsyncIterator[bytes], staged: StagedFile) -> None:
 
 
 async def read_multipart(
-    chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, allowance: Allowance
+    chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, allowance: UploadLimits
 ) -> Form:
     """Feed the part `file` to `staged`, in whatever order the parts come. Raises Problem, and what `feed` raises."""
     reader = _Multipart(content_type, allowance)
@@ -75,7 +75,7 @@ async def read_multipart(
 class _Multipart:
     """Parser callbacks. What belongs to the file waits in `_file_data` until it is taken after each chunk."""
 
-    def __init__(self, content_type: str, allowance: Allowance) -> None:
+    def __init__(self, content_type: str, allowance: UploadLimits) -> None:
         self._allowance = allowance
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")

@@ -8,7 +8,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from ...jobs.table.model import Job
-from ..state import parts_of
+from ..state import state_of
 from .validation import Headers
 
 MAX_WAIT_SECONDS = 30
@@ -37,7 +37,7 @@ def wait_seconds(prefer: str | None) -> int | None:
 
 async def settled(request: Request, job_id: str, seconds: int) -> Job | None:
     """The job once it has ended, or as it stands after `seconds`; None if it is not there (any more)."""
-    parts = parts_of(request)
+    parts = state_of(request)
     with parts.endings.watch(job_id) as watch:
         job = await parts.table.job(job_id)
         with anyio.move_on_after(seconds):

@@ -22,7 +22,7 @@ from ...intake.open_uploads import TooManyOpenUploads, TooManyUploads
 from ...intake.staging import NoSpace, Rejected, StagingFailed, StagingGone, UnsupportedType, UploadTooLarge
 from ...jobs.housekeeping import NotRetryable
 from ...jobs.table.model import as_text
-from ...jobs.table.quota import RateLimited, Standing
+from ...jobs.table.quota import RateLimited, RateLimitStatus
 from ...jobs.table.sql import is_damage
 from ...jobs.table.transactions import IdempotencyConflict
 from ...jobs.table.writer import DatabaseUnavailable
@@ -166,7 +166,7 @@ def rate_limited(error: RateLimited) -> Problem:
     return Problem(429, "rate_limited", detail, headers=headers, limit=error.standing.limit, used=error.standing.used)
 
 
-def rate_headers(standing: Standing) -> dict[str, str]:
+def rate_headers(standing: RateLimitStatus) -> dict[str, str]:
     """Where the user stands; `Reset` is the real end of the window."""
     return {
         "X-RateLimit-Limit": str(standing.limit),

@@ -9,7 +9,7 @@ import anyio
 from ...access.signing import Signatures
 from ...jobs.table.model import Job
 from ...storage.base import StorageError, StorageNotConfigured
-from ...storage.registry import Configured
+from ...storage.registry import StorageRegistry
 
 ORIGIN_SECONDS = 1.0  # that a page waits for a storage that has not said yet where it is
 
@@ -22,7 +22,7 @@ class Urls:
     """
 
     def __init__(
-        self, public_url: str, stores: Configured, presigned_seconds: int, signatures: Signatures | None = None
+        self, public_url: str, stores: StorageRegistry, presigned_seconds: int, signatures: Signatures | None = None
     ) -> None:
         self.presigned_seconds = presigned_seconds
         self.signatures = signatures

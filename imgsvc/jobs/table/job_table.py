@@ -13,7 +13,7 @@ from ..retry import MAX_STARTS, Decision, Failure
 from . import transactions, usage
 from .database import Readers
 from .model import Job, NewJob, QueueName, Status, as_text, now
-from .quota import Quota, Standing, standing
+from .quota import Quota, RateLimitStatus, standing
 from .transactions import Accepted, Blocked, Claimed
 from .usage import KEPT, MINUTE, Minute
 from .writer import Change, DatabaseUnavailable, Writer
@@ -34,7 +34,7 @@ class Observer(Protocol):
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
 
 
-class Table:
+class JobTable:
     """The job table, for everybody but the writer task itself."""
 
     def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
@@ -98,7 +98,7 @@ class Table:
         """How many jobs wait for a lane."""
         return int((await self._readers.fetch("waiting", {}))[0]["jobs"])
 
-    async def standing(self, org_id: str, user_id: str, quota: Quota) -> Standing:
+    async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
         """How much of the quota is left, without taking any."""
         rows = await self._readers.fetch("rate_window", {"org_id": org_id, "user_id": user_id})
         return standing(rows[0] if rows else None, quota, now())

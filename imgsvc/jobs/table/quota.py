@@ -19,7 +19,7 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateLimitStatus:
     """Where a user stands in the current window; `reset` is its real end."""
 
     limit: int
@@ -39,29 +39,29 @@ class Standing:
 class RateLimited(Exception):
     """The window has no place left."""
 
-    def __init__(self, standing: Standing, quota: Quota) -> None:
+    def __init__(self, standing: RateLimitStatus, quota: Quota) -> None:
         super().__init__(f"{standing.used} of {standing.limit}")
         self.standing, self.quota = standing, quota
 
 
-def standing(row: aiosqlite.Row | None, quota: Quota, moment: datetime) -> Standing:
+def standing(row: aiosqlite.Row | None, quota: Quota, moment: datetime) -> RateLimitStatus:
     """From the stored window. One that is over, or that starts in the future (the clock was set back), begins anew."""
     start, used = moment, 0
     if row is not None:
         stored = datetime.fromisoformat(row["window_start"])
         if stored <= moment < stored + quota.window:
             start, used = stored, row["upload_count"]
-    return Standing(quota.max_uploads, used, start + quota.window)
+    return RateLimitStatus(quota.max_uploads, used, start + quota.window)
 
 
-async def take_place(db: aiosqlite.Connection, org_id: str, user_id: str, quota: Quota) -> Standing:
+async def acquire(db: aiosqlite.Connection, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
     """Count one upload; part of the caller's transaction. Raises RateLimited."""
     moment, who = now(), {"org_id": org_id, "user_id": user_id}
     row = await (await db.execute(QUERIES["rate_window"], who)).fetchone()
     before = standing(row, quota, moment)
     if not before.remaining:
         raise RateLimited(before, quota)
-    after = Standing(before.limit, before.used + 1, before.reset)
+    after = RateLimitStatus(before.limit, before.used + 1, before.reset)
     start = as_text(before.reset - quota.window)
     await db.execute(QUERIES["set_rate_window"], {**who, "window_start": start, "upload_count": after.used})
     return after

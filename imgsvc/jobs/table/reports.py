@@ -55,7 +55,7 @@ class Event:
     created_at: str
 
 
-class Overview:
+class JobReports:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 

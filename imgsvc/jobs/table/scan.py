@@ -11,7 +11,7 @@ PAGE = 100  # rows in one query: what the event loop makes of them takes it some
 Looked = Callable[[int, int], None]  # told how many rows have been looked at, and how many there are
 
 
-class Inventory:
+class JobScan:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 

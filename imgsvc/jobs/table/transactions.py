@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import aiosqlite
 
-from ..retry import MAX_STARTS, Decision, Failure, runs_alone
+from ..retry import MAX_STARTS, Decision, Failure, exclusive
 from .model import Job, NewJob, QueueName, as_text, now
-from .quota import Quota, Standing, standing, take_place
+from .quota import Quota, RateLimitStatus, acquire, standing
 from .sql import QUERIES
 from .writer import Change
 
@@ -37,7 +37,7 @@ class Accepted:
     """The row that a receipt speaks of: a new one, or with `replayed` the one that this key made before."""
 
     job: Job
-    standing: Standing
+    standing: RateLimitStatus
     replayed: bool = False
 
 
@@ -72,7 +72,7 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepte
             return Accepted(Job.of(row), standing(window, quota, now()), replayed=True)
         if row is not None:
             await db.execute(QUERIES["free_key"], {"job_id": row["job_id"]})
-    place = await take_place(db, new.org_id, new.user_id, quota)
+    place = await acquire(db, new.org_id, new.user_id, quota)
     row = await insert(db, new)
     return Accepted(Job.of(row), place)
 
@@ -141,7 +141,7 @@ async def claim(
         return None
     waiting = Job.of(row)
     needs = waiting.preview_bytes if queue == "previews" else waiting.render_bytes
-    alone = runs_alone(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
+    alone = exclusive(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
     if not nothing_running and (alone or (needs or 0) > free_bytes):
         return Blocked(None if alone else needs)
     values = {"job_id": waiting.job_id, "queue": queue, "now": as_text(now())}

@@ -21,12 +21,20 @@ import structlog
 from ... import __version__
 from ...jobs.table.database import Readers
 from ...jobs.table.model import Job, as_text, now
-from ...jobs.table.scan import Inventory
+from ...jobs.table.scan import JobScan
 from ...settings import MEGABYTE
 from ...storage.base import NotStored, StorageError
 from ...storage.durable_files import partial_of, write_file
-from ..context import House, Variant, digest_of, side_by_side, source_needed, unfinished, variants_of
-from ..progress import Finding, Kind, Progress, UpkeepFailed
+from ..context import (
+    MaintenanceContext,
+    Variant,
+    digest_of,
+    for_each_concurrently,
+    source_needed,
+    unfinished,
+    variants_of,
+)
+from ..progress import Finding, Kind, MaintenanceFailed, Progress
 from .folder import SECRET_FILES, BackupFolder, Manifest, Whole, copy, make_folders, settle
 from .prune import prune
 
@@ -38,7 +46,7 @@ LOCAL = "local"
 
 
 async def backup(
-    house: House, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
+    house: MaintenanceContext, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
 ) -> bool:
     """Whether the backup holds everything. With `digests` what a former backup copied is read and compared too.
 
@@ -54,24 +62,24 @@ async def backup(
             await making.make()
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UpkeepFailed(f"The backup could not be written: {reason}. A former one is as it was.") from error
+        raise MaintenanceFailed(f"The backup could not be written: {reason}. A former one is as it was.") from error
     house.housekeeping.sweep_soon()  # what was held back; not waited for: the backup is complete
     return progress.found == 0
 
 
-def _check_destination(house: House, destination: Path) -> None:
+def _check_destination(house: MaintenanceContext, destination: Path) -> None:
     if not destination.is_absolute():
-        raise UpkeepFailed("The destination must be an absolute path.")
+        raise MaintenanceFailed("The destination must be an absolute path.")
     wanted = Path(os.path.realpath(destination))
     for folder in (house.settings.data, house.settings.storage.path):
         own = Path(os.path.realpath(folder))
         if wanted.is_relative_to(own) or own.is_relative_to(wanted):
-            raise UpkeepFailed("The destination must lie apart from the service's own folders.")
+            raise MaintenanceFailed("The destination must lie apart from the service's own folders.")
 
 
 @dataclass(slots=True)
 class Backup:
-    house: House
+    house: MaintenanceContext
     progress: Progress
     folder: BackupFolder
     with_s3: bool
@@ -87,11 +95,11 @@ class Backup:
         self.progress.begin("database")
         await anyio.to_thread.run_sync(_copy_database, self.house.settings.database.path, database, self._copied)
         async with Readers(database) as readers:
-            inventory = Inventory(readers)
+            inventory = JobScan(readers)
             await self.measure(inventory)
             self.progress.counts.clear()
             self.progress.begin("jobs")
-            await side_by_side(inventory.jobs(self.progress.looked), self._keep, AT_ONCE)
+            await for_each_concurrently(inventory.jobs(self.progress.looked), self._keep, AT_ONCE)
             secrets = await anyio.to_thread.run_sync(self._copy_secrets)
             manifest = await self._manifest(taken_at, database, secrets)
             await anyio.to_thread.run_sync(self.folder.complete, manifest)
@@ -105,7 +113,7 @@ class Backup:
         self.progress.looked(total - left, total)
         anyio.from_thread.check_cancelled()
 
-    async def measure(self, inventory: Inventory) -> None:
+    async def measure(self, inventory: JobScan) -> None:
         """Count what is to be copied, and see whether there is room. Raises UpkeepFailed."""
         self.progress.begin("measuring")
         new = 0
@@ -117,7 +125,7 @@ class Backup:
         self.progress.counts["new_bytes"] = new
         free = await anyio.to_thread.run_sync(self._free)
         if free < new:
-            raise UpkeepFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
+            raise MaintenanceFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
 
     def _free(self) -> int:
         """Bytes; on the disk of the service itself, those beyond what it keeps in reserve."""

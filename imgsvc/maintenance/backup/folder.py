@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...storage.durable_files import partial_of, sync_folder, write_file
-from ..progress import UpkeepFailed
+from ..progress import MaintenanceFailed
 
 FORMAT = 1
 MARKER, MANIFEST = "imgsvc-backup.txt", "manifest.json"
@@ -68,7 +68,7 @@ class BackupFolder:
         """A backup may have been in other hands: what its database names must not lead out of it."""
         name = f"{bucket}/{key}"
         if name.startswith("/") or os.path.normpath(name) != name or name.split("/")[0] == "..":
-            raise UpkeepFailed("The backup names a file outside of itself.")
+            raise MaintenanceFailed("The backup names a file outside of itself.")
         return self.root / VARIANTS / name
 
     def staged(self, name: str) -> Path:
@@ -82,7 +82,7 @@ class BackupFolder:
 
     def _plain(self, folder: str, name: str) -> Path:
         if not name or Path(name).name != name:
-            raise UpkeepFailed("The backup names a file outside of itself.")
+            raise MaintenanceFailed("The backup names a file outside of itself.")
         return self.root / folder / name
 
     def prepare(self) -> None:
@@ -90,7 +90,7 @@ class BackupFolder:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.root / MARKER).is_file():
             if any(self.root.iterdir()):
-                raise UpkeepFailed(f"{self.root} is neither empty nor a backup of imgsvc: name another folder.")
+                raise MaintenanceFailed(f"{self.root} is neither empty nor a backup of imgsvc: name another folder.")
             self.root.chmod(0o700)
             write_file(self.root / MARKER, WORDS.encode())
         for name in (VARIANTS, STAGED, SECRETS):
@@ -109,13 +109,13 @@ class BackupFolder:
             found = Manifest.model_validate_json((self.root / MANIFEST).read_bytes())
         except FileNotFoundError:
             what = "an unfinished backup" if (self.root / MARKER).is_file() else "no backup of imgsvc"
-            raise UpkeepFailed(f"{self.root} is {what}: it has no {MANIFEST}.") from None
+            raise MaintenanceFailed(f"{self.root} is {what}: it has no {MANIFEST}.") from None
         except ValidationError:
-            raise UpkeepFailed(f"The {MANIFEST} in {self.root} is damaged.") from None
+            raise MaintenanceFailed(f"The {MANIFEST} in {self.root} is damaged.") from None
         if not found.secrets.keys() <= set(SECRET_FILES):
-            raise UpkeepFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not have.")
+            raise MaintenanceFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not have.")
         if found.format > FORMAT:
-            raise UpkeepFailed(f"The backup in {self.root} was made by a later version: {found.version}.")
+            raise MaintenanceFailed(f"The backup in {self.root} was made by a later version: {found.version}.")
         return found
 
     def complete(self, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 import anyio.to_thread
 
-from ...jobs.table.scan import Inventory
+from ...jobs.table.scan import JobScan
 from ...storage.base import Stored
 from ...storage.local import LocalStorage
 from ..context import source_needed
@@ -18,7 +18,7 @@ from .folder import SECRETS, STAGED, VARIANTS, BackupFolder, Manifest
 TOGETHER = 100
 
 
-async def prune(folder: BackupFolder, inventory: Inventory, manifest: Manifest) -> None:
+async def prune(folder: BackupFolder, inventory: JobScan, manifest: Manifest) -> None:
     await anyio.to_thread.run_sync(folder.drop_databases, manifest.database)
     await anyio.to_thread.run_sync(_old_secrets, folder.root, set(manifest.secrets.values()))
     await _variants(folder, inventory)
@@ -31,7 +31,7 @@ def _old_secrets(root: Path, current: set[str]) -> None:
             path.unlink()
 
 
-async def _variants(folder: BackupFolder, inventory: Inventory) -> None:
+async def _variants(folder: BackupFolder, inventory: JobScan) -> None:
     everything = LocalStorage(folder.root / VARIANTS).everything()
     batch: list[Stored] = []
     async with aclosing(cast(AsyncGenerator[Stored, None], everything)):
@@ -43,7 +43,7 @@ async def _variants(folder: BackupFolder, inventory: Inventory) -> None:
     await _prune_variants(folder, inventory, batch)
 
 
-async def _prune_variants(folder: BackupFolder, inventory: Inventory, batch: list[Stored]) -> None:
+async def _prune_variants(folder: BackupFolder, inventory: JobScan, batch: list[Stored]) -> None:
     placed = [(stored, Place.of(stored)) for stored in batch]
     owners = await inventory.owners(place.image_id for _, place in placed if place)
     for _, place in placed:
@@ -55,7 +55,7 @@ async def _prune_variants(folder: BackupFolder, inventory: Inventory, batch: lis
             await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
 
 
-async def _sources(folder: BackupFolder, inventory: Inventory) -> None:
+async def _sources(folder: BackupFolder, inventory: JobScan) -> None:
     needed = {job.staging_path async for job in inventory.jobs(lambda _done, _total: None) if source_needed(job)}
 
     def remove() -> None:

@@ -20,15 +20,15 @@ from ...jobs.lock import BRIEF_SECONDS, RESTORING, data_folder_lock
 from ...jobs.lock import NAME as LOCK
 from ...jobs.table.database import MIGRATIONS, Readers
 from ...jobs.table.model import Job, now
-from ...jobs.table.scan import Inventory
+from ...jobs.table.scan import JobScan
 from ...jobs.table.sql import QUERIES
 from ...settings import Settings
 from ...storage.base import Storage, StorageError
 from ...storage.durable_files import partial_of, sync_folder, write_file
 from ...storage.instance_marker import mark
 from ...storage.local import OWN_FILES
-from ..context import Variant, digest_of, fetched_digest, side_by_side, source_needed, variants_of
-from ..progress import Finding, Kind, Progress, UpkeepFailed
+from ..context import Variant, digest_of, fetched_digest, for_each_concurrently, source_needed, variants_of
+from ..progress import Finding, Kind, MaintenanceFailed, Progress
 from .folder import BackupFolder, Manifest, copy
 
 AT_ONCE = 4  # jobs
@@ -64,7 +64,7 @@ async def restore(
             await restoring.put_back(manifest)
     except (OSError, sqlite3.Error, StorageError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UpkeepFailed(f"The backup could not be restored: {reason}. It can be tried again.") from error
+        raise MaintenanceFailed(f"The backup could not be restored: {reason}. It can be tried again.") from error
 
 
 @dataclass(slots=True)
@@ -83,18 +83,22 @@ class Restore:
             not await anyio.to_thread.run_sync(database.is_file)
             or await digest_of(database) != manifest.database_sha256
         ):
-            raise UpkeepFailed("The backup is damaged: its database is not the one that its manifest names.")
+            raise MaintenanceFailed("The backup is damaged: its database is not the one that its manifest names.")
         await anyio.to_thread.run_sync(_check_schema, database)
         for name, digest in manifest.secrets.items():
             if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
-                raise UpkeepFailed(f"The backup is damaged: the secret {name} is not the one that its manifest names.")
+                raise MaintenanceFailed(
+                    f"The backup is damaged: the secret {name} is not the one that its manifest names."
+                )
         absent = set(manifest.absent)
 
         async def look(job: Job) -> None:
             try:
                 listed = self._listed(job)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise UpkeepFailed(f"The backup is damaged: its row of {job.image_id} can't be understood.") from error
+                raise MaintenanceFailed(
+                    f"The backup is damaged: its row of {job.image_id} can't be understood."
+                ) from error
             for path, name, size, digest in listed:
                 wrong = None if name in absent else await _wrong(path, size, digest)
                 if wrong is None:
@@ -104,10 +108,10 @@ class Restore:
 
         self.progress.begin("checking")
         async with Readers(database) as readers:
-            await side_by_side(Inventory(readers).jobs(self.progress.looked), look, AT_ONCE)
+            await for_each_concurrently(JobScan(readers).jobs(self.progress.looked), look, AT_ONCE)
         if self.progress.found:
             count = self.progress.found
-            raise UpkeepFailed(f"The backup is damaged: {count} of its files are missing or not what they were.")
+            raise MaintenanceFailed(f"The backup is damaged: {count} of its files are missing or not what they were.")
         return manifest
 
     def _listed(self, job: Job) -> list[tuple[Path, str, int, str]]:
@@ -128,7 +132,9 @@ class Restore:
             return variants
         held = [one for one in variants if self.folder.variant(one.bucket, one.key).is_file()]
         if held and job.storage_backend not in self.storages:
-            raise UpkeepFailed(f"The backup holds images of {job.storage_backend}, which is not in the settings here.")
+            raise MaintenanceFailed(
+                f"The backup holds images of {job.storage_backend}, which is not in the settings here."
+            )
         return held
 
     async def put_back(self, manifest: Manifest) -> None:
@@ -152,7 +158,7 @@ class Restore:
 
         self.progress.begin("copying")
         async with Readers(self.folder.database(manifest.database)) as readers:
-            await side_by_side(Inventory(readers).jobs(self.progress.looked), one, AT_ONCE)
+            await for_each_concurrently(JobScan(readers).jobs(self.progress.looked), one, AT_ONCE)
         for name, digest in manifest.secrets.items():
             await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
         await anyio.to_thread.run_sync(write_id, data, instance, False)
@@ -168,14 +174,14 @@ class Restore:
             return
         await storage.put(variant.bucket, variant.key, path)
         if await fetched_digest(scratch, storage, variant) != variant.digest:
-            raise UpkeepFailed(f"{variant.path} was written and reads differently: check the disk.")
+            raise MaintenanceFailed(f"{variant.path} was written and reads differently: check the disk.")
 
     async def _put_database(self, manifest: Manifest, instance: str) -> None:
         path = self.settings.database.path
         await anyio.to_thread.run_sync(copy, self.folder.database(manifest.database), path)
         if await digest_of(path) != manifest.database_sha256:
             await anyio.to_thread.run_sync(path.unlink)
-            raise UpkeepFailed("The database was written and reads differently: check the disk.")
+            raise MaintenanceFailed("The database was written and reads differently: check the disk.")
         await anyio.to_thread.run_sync(_name_anew, path, instance)
         await anyio.to_thread.run_sync((self.settings.data / RESTORING).unlink)
         await anyio.to_thread.run_sync(sync_folder, self.settings.data)
@@ -196,9 +202,11 @@ def _check_schema(database: Path) -> None:
     with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as db:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
-            raise UpkeepFailed(f"The backup's database has schema {version}; this program knows {len(MIGRATIONS)}.")
+            raise MaintenanceFailed(
+                f"The backup's database has schema {version}; this program knows {len(MIGRATIONS)}."
+            )
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise UpkeepFailed("The backup is damaged: SQLite finds faults in its database.")
+            raise MaintenanceFailed("The backup is damaged: SQLite finds faults in its database.")
 
 
 def _name_anew(database: Path, instance: str) -> None:
@@ -221,12 +229,14 @@ def _make_room(settings: Settings, force: bool) -> None:
     if force or not marker.exists() or marker.read_bytes() != RESTORING_WORDS:
         found = _in_the_way(settings)
         if found and not force:
-            raise UpkeepFailed(
+            raise MaintenanceFailed(
                 "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
             )
         for path in found:
             if os.path.ismount(path):
-                raise UpkeepFailed(f"{path} is a mount point, which can't be moved aside: move away what is in it.")
+                raise MaintenanceFailed(
+                    f"{path} is a mount point, which can't be moved aside: move away what is in it."
+                )
         write_file(marker, MOVING_WORDS)
         aside = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
         for path in found:
