@@ -203,9 +203,9 @@ def metrics() -> tuple[Metric, ...]:
     own = Metrics(Settings())
     for backend in BACKENDS:
         own.uses_storage(backend)
-    registry = own._collectors  # nothing public lists label names of a metric that has no series yet
+    collectors = own._collectors  # nothing public lists label names of a metric that has no series yet
     found = []
-    for collector in registry._collector_to_names:
+    for collector in collectors._collector_to_names:
         names = tuple(getattr(collector, "_labelnames", ()))
         for family in collector.collect():
             if family.name.startswith("process_"):

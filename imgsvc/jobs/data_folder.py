@@ -11,6 +11,7 @@ import anyio.to_thread
 import structlog
 
 from ..settings import Settings
+from ..storage.base import LOCAL
 from ..storage.durable_files import make_root, partial_of
 from .counters import JobCounters
 from .housekeeping import empty_folder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LOCAL = "local"
 CLAIM_SECONDS = 10.0  # then the start goes on: the disk does not answer
 
 

@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import cast
 
 from ..jobs.table.model import now
-from ..storage.base import Storage, Stored
+from ..storage.base import LOCAL, Storage, Stored
 from .context import MaintenanceContext
 from .ownership import Place, disposition
 from .progress import Progress
 
-LOCAL = "local"
 TOGETHER = 100  # files whose rows are asked for in one query
 
 

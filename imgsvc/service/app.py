@@ -53,7 +53,7 @@ from ..intake.limits import UploadLimits
 from ..intake.open_uploads import OpenUploads
 from ..intake.rate_limit import RateLimiter
 from ..jobs.completions import Completions
-from ..jobs.data_folder import LOCAL, DataFolder, open_data_folder
+from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
@@ -68,7 +68,7 @@ from ..maintenance.context import MaintenanceContext
 from ..maintenance.runner import MaintenanceRunner
 from ..settings import MEGABYTE, Settings
 from ..settings.hosts import allowed_hosts
-from ..storage.base import Storage
+from ..storage.base import LOCAL, Storage
 from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.folder_checks import folder_checks
 from ..telemetry.health import Health

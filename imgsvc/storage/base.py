@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+LOCAL = "local"  # the backend that keeps variants as files under one folder
+
 
 class StorageError(Exception):
     """The backend could not do it now; the message may be logged but not sent to a client.

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .base import Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
+from .base import LOCAL, Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
@@ -33,7 +33,7 @@ class LocalStorage:
     The folder itself is never made here: where a disk is not mounted, its place would be taken for the disk.
     """
 
-    name = "local"
+    name = LOCAL
 
     def __init__(self, root: Path, instance: str | None = None) -> None:
         self._root = root

@@ -1,7 +1,7 @@
 """What runs inside a worker: one task at a time from standard input, one line of JSON back for each.
 
 `python -m imgsvc.jobs.lanes.worker PARENT NICE`. The lines are plain JSON, never pickles, and the service believes
-none of them: see `worker_messages` and `rendered_files`. A decoder's bug still gives a file this process's own rights,
+none of them: see `lanes/messages` and `rendered_files`. A decoder's bug still gives a file this process's own rights,
 which are those of the service's user.
 """
 

@@ -23,7 +23,7 @@ from ...jobs.table.database import Readers
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
 from ...settings import MEGABYTE
-from ...storage.base import NotStored, StorageError
+from ...storage.base import LOCAL, NotStored, StorageError
 from ...storage.durable_files import partial_of, write_file
 from ..context import (
     MaintenanceContext,
@@ -42,7 +42,6 @@ log = structlog.get_logger()
 
 AT_ONCE = 4  # jobs
 PAGES = 512  # of the database in one step: 2 MB, after which a cancellation is noticed
-LOCAL = "local"
 
 
 async def backup(

@@ -23,7 +23,7 @@ from ...jobs.table.model import Job, now
 from ...jobs.table.scan import JobScan
 from ...jobs.table.sql import QUERIES
 from ...settings import Settings
-from ...storage.base import Storage, StorageError
+from ...storage.base import LOCAL, Storage, StorageError
 from ...storage.durable_files import partial_of, sync_folder, write_file
 from ...storage.instance_marker import mark
 from ...storage.local import OWN_FILES
@@ -32,7 +32,6 @@ from ..progress import Finding, Kind, MaintenanceFailed, Progress
 from .folder import BackupFolder, Manifest, copy
 
 AT_ONCE = 4  # jobs
-LOCAL = "local"
 FIRST_WITH_ID = MIGRATIONS.index("004_service_instance.sql") + 1
 ASIDE = "replaced-"
 MOVING_WORDS = b"What was in this folder is being moved aside for a restore.\n"
