@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import BinaryIO
 
 from .errors import Unreadable
@@ -16,7 +17,9 @@ APP0, EXIF_SEGMENT, ICC_SEGMENT, ADOBE_SEGMENT, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # In coded data 0xFF is followed by 0 or by a restart marker; whatever else follows it ends the scan, for libjpeg too.
 ENDS_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-WINDOW = 1 << 14  # bytes searched at once
+# Bytes searched at once: few for a short scan, and few reads of a long one, each of which lets other threads in first.
+WINDOWS = (1 << 12, 1 << 14, 1 << 16, 1 << 18)
+FILL = b"\xff" * (1 << 14)  # libjpeg would start over on such a run with every block that it is given
 BLOCK = 8  # samples on a side
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes
@@ -143,12 +146,13 @@ def _body(stream: BinaryIO) -> Span | None:
 
 def _next_in_scan(stream: BinaryIO) -> int | None:
     """The next marker in coded data; the stream stands behind it. None at the end of the file."""
-    while len(window := stream.read(WINDOW)) > 1:
+    sizes = chain(WINDOWS, repeat(WINDOWS[-1]))
+    while len(window := stream.read(next(sizes))) > 1:
         found = ENDS_SCAN.search(window)
         if found:
             stream.seek(found.end() - len(window), os.SEEK_CUR)
             return window[found.end() - 1]
-        if window.count(b"\xff") == WINDOW:  # libjpeg would begin such a run anew with every block that it is given
+        if FILL in window:
             raise Unreadable("The JPEG has thousands of fill bytes among its pixels.")
         if window.endswith(b"\xff"):
             stream.seek(-1, os.SEEK_CUR)

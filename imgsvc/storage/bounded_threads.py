@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 T = TypeVar("T")
@@ -53,27 +52,17 @@ class BoundedThreads:
         return await anyio.to_thread.run_sync(visit, abandon_on_cancel=True, limiter=self._unlimited)
 
     async def _lingering(self, visit: "_Visit[T]", seconds: float) -> T:
-        shield, found, failures = anyio.CancelScope(shield=True), list[T](), list[Exception]()
-
-        async def watch() -> None:
-            try:
-                await anyio.sleep_forever()
-            finally:
-                shield.deadline = anyio.current_time() + seconds
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            with shield:
-                try:
-                    found.append(await self._begun(visit))
-                except Exception as error:  # raised here it would come out in a group
-                    failures.append(error)
-            group.cancel_scope.cancel()
-        if failures:
-            raise failures[0]
-        if not found:  # left behind: the cancellation that led to it is raised here
-            await anyio.lowlevel.checkpoint()
-        return found[0]
+        begun = asyncio.ensure_future(self._begun(visit))
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            with anyio.move_on_after(seconds, shield=True):
+                await asyncio.wait({begun})
+            if not begun.done():
+                begun.cancel()  # the thread is left behind
+            elif not begun.cancelled():
+                begun.exception()  # looked at, so that asyncio does not report it
+            raise
 
 
 class _Visit(Generic[T]):

@@ -3,19 +3,25 @@
 A storage folder without it is no folder of ours: most likely the disk is not mounted that should lie there.
 """
 
-from contextlib import suppress
+import os
 from pathlib import Path
 
 from .durable_files import make_root, write_file
 
 MARKER = ".instance"
+LONGEST = 256  # bytes that are read of it
 
 
 def read_id(path: Path) -> str | None:
     """The first line of the file; None where there is no such file, or nothing in it. Raises OSError."""
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return path.read_text("ascii", errors="replace").split("\n")[0].strip() or None
-    return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.read(descriptor, LONGEST).decode("ascii", errors="replace").split("\n")[0].strip() or None
+    finally:
+        os.close(descriptor)
 
 
 def marker_of(root: Path) -> str | None:

@@ -166,10 +166,10 @@ class LocalStorage:
 
 def _path(root: Path, bucket: str, key: str) -> Path:
     """Not on the event loop: it looks at every folder on the way."""
-    path = root / bucket / key
-    if not path.resolve().is_relative_to(root.resolve()):
+    path = os.path.join(root, bucket, key)  # noqa: PTH118, half as dear as pathlib, four times for each image
+    if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):  # noqa: PTH118
         raise StorageError("the key leads out of the storage folder")
-    return path
+    return Path(path)
 
 
 def _put(target: Path, folders: DurableFolders, source: Path, left: threading.Event) -> None:
