@@ -19,20 +19,19 @@ from imgsvc.http.openapi.operations import EVERYWHERE as EVERYWHERE
 from imgsvc.http.wire.error_codes import CODES as CODES
 from imgsvc.http.wire.error_codes import JOB_CODES as JOB_CODES
 from imgsvc.http.wire.error_codes import limit_of as limit_under
-from imgsvc.service import app
+from imgsvc.service.routes import ROUTES as ROUTES
 from imgsvc.settings import Settings, Storage, environment_names
 from imgsvc.telemetry.metrics import Metrics
 
 ALERTS = "telemetry/alerts.yml"  # in the package
 ROOT = Path(__file__).parent.parent
-ROUTES = app.ROUTES
 BACKENDS = ("local", "s3")
 Json = dict[str, Any]
 
 
 def document(*, private: bool = False) -> Json:
     """The OpenAPI document of the default settings; `private`: where reading is private."""
-    return build(Settings(storage=Storage(signed_urls=private)), app.ROUTES)
+    return build(Settings(storage=Storage(signed_urls=private)), ROUTES)
 
 
 def limit_of(code: str) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 from starlette.routing import Route
 
 from imgsvc.http.wire.error_codes import CODES
-from imgsvc.service.app import ROUTES
+from imgsvc.service.routes import ROUTES
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 ENDPOINTS = (REFERENCE / "endpoints.md").read_text()

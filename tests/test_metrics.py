@@ -17,7 +17,8 @@ from imgsvc.http.wire.metrics_middleware import METHODS
 from imgsvc.jobs.lanes.process import Outcome, Rendered, Task, VariantMade
 from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.jobs.table.sql import QUERIES
-from imgsvc.service.app import ROUTES, Doubles, create_app
+from imgsvc.service.app import Doubles, create_app
+from imgsvc.service.routes import ROUTES
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 from tests.traffic import IDS, TINY, Told, broken_off, moments, moved, told, value

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from imgsvc import Settings
 from imgsvc.http.openapi.document import build
 from imgsvc.http.wire.error_codes import CODES, JOB_CODES
-from imgsvc.service.app import ROUTES
+from imgsvc.service.routes import ROUTES
 from tests.conftest import Starter
 
 Json = dict[str, Any]

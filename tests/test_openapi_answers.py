@@ -4,7 +4,7 @@ import anyio
 
 from fixtures import make
 from imgsvc.http.openapi.document import build
-from imgsvc.service.app import ROUTES
+from imgsvc.service.routes import ROUTES
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.test_openapi import Json, operations, validator
 

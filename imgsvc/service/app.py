@@ -1,4 +1,4 @@
-"""Where the parts are built and joined, and every route is listed."""
+"""The ASGI application, and the building and joining of its parts."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,32 +13,15 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Route
 
 from ..access.login_throttle import LoginThrottle
 from ..access.operator_auth import OperatorAuth
 from ..access.permissions import Permissions
 from ..access.signing import Signatures
 from ..access.tokens import Tokens
-from ..http.api import health, images, jobs, uploads
-from ..http.api import info as about
-from ..http.dashboard import page as dashboard
 from ..http.dashboard.snapshot import SnapshotCache
 from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
-from ..http.operator import (
-    jobs as operator_jobs,
-)
-from ..http.operator import (
-    maintenance as operator_storage,
-)
-from ..http.operator import (
-    permissions as authorization,
-)
-from ..http.operator import (
-    sessions as operator,
-)
-from ..http.operator.metrics import exposition
 from ..http.state import AppState
 from ..http.wire.answer_memory import AnswerMemory, BoundedAnswers
 from ..http.wire.drain import DrainUnreadBody
@@ -46,7 +29,6 @@ from ..http.wire.metrics_middleware import RequestMetrics
 from ..http.wire.middleware import CaughtErrors, CrossOrigin, Tracing
 from ..http.wire.problems import Problem, as_problem
 from ..http.wire.proxy_headers import AbsoluteTargets, AllowedHosts, ForwardedHeaders
-from ..http.wire.routing import Encoded, Literal
 from ..http.wire.urls import Urls
 from ..intake.intake import Intake
 from ..intake.limits import UploadLimits
@@ -76,6 +58,7 @@ from ..telemetry.host import Host
 from ..telemetry.metrics import Metrics
 from ..telemetry.publishing_check import publishing_check
 from ..telemetry.storage_probe import StorageProbe
+from .routes import ROUTES
 
 if TYPE_CHECKING:
     from ..access.remote_permissions import RemoteAuthorization
@@ -83,48 +66,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-
-ROUTES = [
-    Route("/", about.root),
-    Route("/info", about.info),
-    Route("/errors/{code}", about.error_page),
-    Route("/openapi.json", openapi.document),
-    Route("/docs", docs.docs),
-    Route("/docs/", docs.docs),
-    Route("/docs/{asset}", docs.asset),
-    Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
-    Route("/api/v1/images/jobs/{job_id}", jobs.status),
-    Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
-    Literal("/api/v1/images/batch", images.batch),
-    Route("/api/v1/images/{image_id}", images.image, methods=["GET", "DELETE"]),
-    Route("/api/v1/images/{image_id}/all", images.every_size),
-    Route("/api/v1/images/{image_id}/direct", images.direct),
-    Route("/api/v1/health", health.health),
-    Route("/api/v1/health/", health.health),
-    Route("/api/v1/health/live", health.live),
-    Route("/api/v1/health/stats", health.stats),
-    Route("/api/v1/health/failed", health.failed),
-    Route("/api/v1/health/auth", authorization.health),
-    Route("/api/v1/operator/login", operator.login, methods=["POST"]),
-    Route("/api/v1/operator/logout", operator.logout, methods=["POST"]),
-    Route("/api/v1/operator/token", operator.upload_token, methods=["POST"]),
-    Route("/api/v1/operator/jobs", operator_jobs.jobs),
-    Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
-    Route("/api/v1/operator/jobs/{job_id}/retry", operator.retry, methods=["POST"]),
-    Encoded("/api/v1/operator/permissions/{org}/{user}", authorization.drop, methods=["DELETE"]),
-    Route("/api/v1/operator/storage/verify", operator_storage.verify, methods=["POST"]),
-    Route("/api/v1/operator/storage/gc", operator_storage.gc, methods=["POST"]),
-    Route("/api/v1/operator/storage/migrate", operator_storage.migrate, methods=["POST"]),
-    Route("/api/v1/operator/storage/backup", operator_storage.backup, methods=["POST"]),
-    Route("/api/v1/operator/storage/task", operator_storage.current, methods=["GET", "DELETE"]),
-    Route("/dashboard", dashboard.page),
-    Route("/dashboard/", dashboard.page),
-    Route("/dashboard/data", dashboard.data),
-    Route("/dashboard/login", dashboard.login_page),
-    Route("/dashboard/static/{name}", dashboard.static),
-    Route("/metrics", exposition),
-    Route("/storage/{path:path}", images.stored),
-]
 
 TRACE_HEADERS = ("X-Trace-ID", "X-Correlation-ID")
 EXPOSED = ("Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After")

@@ -1,0 +1,53 @@
+"""Every address of the service with its handler."""
+
+from starlette.routing import Route
+
+from ..http.api import health, images, info, jobs, uploads
+from ..http.dashboard import page as dashboard
+from ..http.openapi import document, page
+from ..http.operator import jobs as operator_jobs
+from ..http.operator import maintenance, permissions, sessions
+from ..http.operator.metrics import exposition
+from ..http.wire.routing import Encoded, Literal
+
+ROUTES = [
+    Route("/", info.root),
+    Route("/info", info.info),
+    Route("/errors/{code}", info.error_page),
+    Route("/openapi.json", document.document),
+    Route("/docs", page.docs),
+    Route("/docs/", page.docs),
+    Route("/docs/{asset}", page.asset),
+    Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
+    Route("/api/v1/images/jobs/{job_id}", jobs.status),
+    Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
+    Literal("/api/v1/images/batch", images.batch),
+    Route("/api/v1/images/{image_id}", images.image, methods=["GET", "DELETE"]),
+    Route("/api/v1/images/{image_id}/all", images.every_size),
+    Route("/api/v1/images/{image_id}/direct", images.direct),
+    Route("/api/v1/health", health.health),
+    Route("/api/v1/health/", health.health),
+    Route("/api/v1/health/live", health.live),
+    Route("/api/v1/health/stats", health.stats),
+    Route("/api/v1/health/failed", health.failed),
+    Route("/api/v1/health/auth", permissions.health),
+    Route("/api/v1/operator/login", sessions.login, methods=["POST"]),
+    Route("/api/v1/operator/logout", sessions.logout, methods=["POST"]),
+    Route("/api/v1/operator/token", sessions.upload_token, methods=["POST"]),
+    Route("/api/v1/operator/jobs", operator_jobs.jobs),
+    Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
+    Route("/api/v1/operator/jobs/{job_id}/retry", sessions.retry, methods=["POST"]),
+    Encoded("/api/v1/operator/permissions/{org}/{user}", permissions.drop, methods=["DELETE"]),
+    Route("/api/v1/operator/storage/verify", maintenance.verify, methods=["POST"]),
+    Route("/api/v1/operator/storage/gc", maintenance.gc, methods=["POST"]),
+    Route("/api/v1/operator/storage/migrate", maintenance.migrate, methods=["POST"]),
+    Route("/api/v1/operator/storage/backup", maintenance.backup, methods=["POST"]),
+    Route("/api/v1/operator/storage/task", maintenance.current, methods=["GET", "DELETE"]),
+    Route("/dashboard", dashboard.page),
+    Route("/dashboard/", dashboard.page),
+    Route("/dashboard/data", dashboard.data),
+    Route("/dashboard/login", dashboard.login_page),
+    Route("/dashboard/static/{name}", dashboard.static),
+    Route("/metrics", exposition),
+    Route("/storage/{path:path}", images.stored),
+]
