@@ -5,19 +5,15 @@ Exit status: 0 done, 1 understood but without success, 2 wrong arguments or sett
 
 import json
 import re
-import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from .. import __version__
 from .imports import without
 from .maintenance import storage
-
-if TYPE_CHECKING:
-    from ..settings import Settings
+from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 
 app = typer.Typer(
     name="imgsvc",
@@ -31,11 +27,6 @@ app.add_typer(jobs, name="jobs")
 permissions = typer.Typer(help="Cached answers of the authorization server.", no_args_is_help=True)
 app.add_typer(permissions, name="permissions")
 app.add_typer(storage, name="storage")
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-FAILED, WRONG = 1, 2
 
 
 def main() -> None:
@@ -44,7 +35,7 @@ def main() -> None:
     try:
         app()
     except CommandFailed as error:
-        _stop(str(error), FAILED)
+        stop(str(error), FAILED)
 
 
 def _version(wanted: bool) -> None:
@@ -74,13 +65,13 @@ def serve(
     with without("rich"):  # for tracebacks that show local variables: ours never do
         from ..service import server
 
-    settings = _loaded(config)
+    settings = loaded(config)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     merged = settings.server.model_copy(update=given)
     try:
         status = server.run(settings.model_copy(update={"server": merged}))
     except server.CantStart as error:
-        _stop(str(error), WRONG)
+        stop(str(error), WRONG)
     raise typer.Exit(status)
 
 
@@ -99,16 +90,16 @@ def token(
     from ..settings import SettingsError
 
     try:
-        tokens = Tokens.of(_loaded(config))
+        tokens = Tokens.of(loaded(config))
         text = tokens.issue(sub, org, permission or [], ttl)
     except (SettingsError, OSError) as error:
-        _stop(str(error), WRONG)
+        stop(str(error), WRONG)
     except NotOurs as error:
-        _stop(str(error), FAILED)
+        stop(str(error), FAILED)
     try:
         run(tokens.verify(text))
     except TokenInvalid:
-        _stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
+        stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
     typer.echo(text)
 
 
@@ -118,10 +109,10 @@ def dashboard(config: ConfigFile = None) -> None:
     from ..access.operator_auth import login_code
     from .service_client import running
 
-    settings = _loaded(config)
+    settings = loaded(config)
     service = running(settings)
     if service is None:
-        _stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
+        stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
     code = login_code(service.token, service.run)
     typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={code}")
 
@@ -134,10 +125,10 @@ def health(
     """Check whether the running service is alive (exit status 0). For a container's health check."""
     from .service_client import running
 
-    settings = _loaded(config)
+    settings = loaded(config)
     service = running(settings)
     if service is None:
-        _stop(f"nothing runs on the data folder {settings.data}", FAILED)
+        stop(f"nothing runs on the data folder {settings.data}", FAILED)
     typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout, as_operator=False)["status"])
 
 
@@ -148,7 +139,7 @@ def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
     from .doctor import examine
     from .marks import print_tick
 
-    settings, examined = _loaded(config), []
+    settings, examined = loaded(config), []
     configure(settings.log.model_copy(update={"level": "WARNING"}))  # to standard error, away from what is printed
     for one in examine(settings):
         examined.append(one)
@@ -177,11 +168,11 @@ def smoke(
     from .smoke.token import NoToken, own_token
 
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
-        _stop(f"{url}: must be an absolute http(s) URL without a query", WRONG)
+        stop(f"{url}: must be an absolute http(s) URL without a query", WRONG)
     try:
-        token = token or own_token(_loaded(config), url)
+        token = token or own_token(loaded(config), url)
     except NoToken as error:
-        _stop(f"give a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
+        stop(f"give a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
     steps = []
     with Smoke(url, token, bucket, timeout) as tour:
         for step in tour.steps():
@@ -208,8 +199,8 @@ def list_jobs(
     from .tables import print_jobs
 
     if status is not None and status not in STATUSES:
-        _stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
-    found = jobs_of(_loaded(config)).listed(status, limit)
+        stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
+    found = jobs_of(loaded(config)).listed(status, limit)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -222,7 +213,7 @@ def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> Non
     from .jobs import jobs_of
     from .tables import print_job
 
-    found = jobs_of(_loaded(config)).shown(job_id)
+    found = jobs_of(loaded(config)).shown(job_id)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -235,7 +226,7 @@ def retry(job_ids: list[str], config: ConfigFile = None) -> None:
     from .errors import CommandFailed
     from .jobs import jobs_of
 
-    known, refused = jobs_of(_loaded(config)), 0
+    known, refused = jobs_of(loaded(config)), 0
     for job_id in job_ids:
         try:
             known.retry(job_id)
@@ -257,24 +248,10 @@ def drop(
     from .service_client import running, segment
 
     if not org or not user:
-        _stop("ORG and USER must not be empty", WRONG)
-    settings = _loaded(config)
+        stop("ORG and USER must not be empty", WRONG)
+    settings = loaded(config)
     service = running(settings)
     if service is None:
-        _stop(f"nothing runs on the data folder {settings.data}, and nothing is remembered without a service", FAILED)
+        stop(f"nothing runs on the data folder {settings.data}, and nothing is remembered without a service", FAILED)
     answer = service.call("DELETE", f"/api/v1/operator/permissions/{segment(org)}/{segment(user)}")
     typer.echo(f"{answer['dropped']} remembered answers dropped")
-
-
-def _loaded(config: Path | None) -> "Settings":
-    from ..settings import Settings, SettingsError
-
-    try:
-        return Settings.load(config)
-    except SettingsError as error:
-        _stop(str(error), WRONG)
-
-
-def _stop(reason: str, status: int) -> NoReturn:
-    typer.echo(f"imgsvc: {reason}", err=True)
-    sys.exit(status)

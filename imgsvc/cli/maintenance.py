@@ -4,26 +4,21 @@ Exit status: 0 all is well or was done, 1 something was found or could not be do
 after Ctrl-C: it has ended cleanly, and running it again goes on.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from .options import FAILED, INTERRUPTED, WRONG, AsJson, ConfigFile, loaded, stop
+
 if TYPE_CHECKING:
     from ..maintenance.requests import MaintenanceRequest
-    from ..settings import Settings
     from .maintenance_online import Show
 
 storage = typer.Typer(help="Check, clean up, move, back up and restore the stored files.", no_args_is_help=True)
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Listed = Annotated[int, typer.Option("--list", min=0, max=1000, help="How many findings to list; all are counted.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-FAILED, WRONG, INTERRUPTED = 1, 2, 130
 LISTED = 100
 
 
@@ -114,7 +109,7 @@ def migrate(
     try:
         order = MigrateRequest(to=to, dry_run=dry_run, listed=listed)
     except ValidationError:
-        _stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
+        stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
     _carried_out(config, order, summary, as_json)
 
 
@@ -155,7 +150,7 @@ def backup(
             destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
         )
     except ValidationError:
-        _stop(f"{destination} is no name for a folder", WRONG)
+        stop(f"{destination} is no name for a folder", WRONG)
     _carried_out(config, order, summary, as_json)
 
 
@@ -183,7 +178,7 @@ def restore(
             f"{counts.get('sources', 0)} waiting uploads are back. Start the service, then: imgsvc storage verify"
         )
 
-    settings = _loaded(config)
+    settings = loaded(config)
     _run(
         "restore", lambda show: command.restore(settings, source, show, force=force, dry_run=dry_run), summary, as_json
     )
@@ -204,7 +199,7 @@ def adopt(
 
     from .adopt import adopted, words
 
-    found = adopted(_loaded(config), dry_run=not yes)
+    found = adopted(loaded(config), dry_run=not yes)
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else words(found))
 
 
@@ -213,7 +208,7 @@ def _carried_out(
 ) -> None:
     from .maintenance_online import carry_out
 
-    settings = _loaded(config)
+    settings = loaded(config)
     _run(order.verb, lambda show: carry_out(settings, order, show), summary, as_json)
 
 
@@ -229,14 +224,14 @@ def _run(
         with shown(verb) as show:
             task = work(show)
     except KeyboardInterrupt:
-        _stop(f"{verb} was ended. Run it again, and it goes on.", INTERRUPTED)
+        stop(f"{verb} was ended. Run it again, and it goes on.", INTERRUPTED)
     words = {
         "cancelled": f"{verb} was ended, by another command or because the service stops. Run it again: it goes on.",
         "failed": task["error"],
     }.get(task["state"])
     print_ended(task, None if words else summary(task), as_json=as_json)
     if words and not as_json:
-        _stop(words, FAILED)
+        stop(words, FAILED)
     raise typer.Exit(0 if task["state"] == "done" and task["well"] else FAILED)
 
 
@@ -244,17 +239,3 @@ def _found(task: dict[str, Any]) -> str:
     from .maintenance_output import WORDS
 
     return ", ".join(f"{task['counts'][kind]} {words}" for kind, words in WORDS.items() if task["counts"].get(kind))
-
-
-def _loaded(config: Path | None) -> "Settings":
-    from ..settings import Settings, SettingsError
-
-    try:
-        return Settings.load(config)
-    except SettingsError as error:
-        _stop(str(error), WRONG)
-
-
-def _stop(reason: str, status: int) -> NoReturn:
-    typer.echo(f"imgsvc: {reason}", err=True)
-    sys.exit(status)

@@ -1,0 +1,32 @@
+"""What commands share: options, exit statuses, reading the settings, and stopping with a reason."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from ..settings import Settings
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FAILED, WRONG, INTERRUPTED = 1, 2, 130  # exit statuses
+
+
+def loaded(config: Path | None) -> "Settings":
+    """The settings; wrong ones end the command."""
+    from ..settings import Settings, SettingsError
+
+    try:
+        return Settings.load(config)
+    except SettingsError as error:
+        stop(str(error), WRONG)
+
+
+def stop(reason: str, status: int) -> NoReturn:
+    """Print one line to standard error and exit."""
+    typer.echo(f"imgsvc: {reason}", err=True)
+    sys.exit(status)
