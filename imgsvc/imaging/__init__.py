@@ -1,5 +1,5 @@
-"""Pixels only: from one untrusted file to clean WebP variants.
+"""Turns one untrusted image file into clean WebP variants.
 
-Runs in worker processes, imports nothing else of imgsvc, and imports fast. The one exception to "workers only"
-is `header`, which is pure Python and therefore safe to run where the requests are.
+Runs in worker processes, imports no other part of imgsvc, and is quick to import. Only `header` also runs in the API
+process: it is pure Python and therefore safe there.
 """

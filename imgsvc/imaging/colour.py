@@ -1,4 +1,4 @@
-"""From whatever the file holds to 8-bit sRGB, with alpha where there was any."""
+"""Convert any decoded mode to 8-bit sRGB, keeping alpha."""
 
 import io
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from PIL import Image, ImageChops, ImageCms
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes; printers' CMYK profiles reach 3 MB
-# Which pixel modes a profile of an ICC colour space describes.
+# The pixel modes that a profile can describe, by the profile's ICC colour space.
 PROFILE_MODES = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L", "LA"), "CMYK": ("CMYK",)}
 
 
 def as_samples(image: Image.Image, bits: int = 8) -> Image.Image:
-    """The image in L, LA, RGB, RGBA or CMYK: 8-bit samples that can be mixed and that a profile can describe.
+    """Convert to L, LA, RGB, RGBA or CMYK: 8-bit samples that can be resampled and that a profile can describe.
 
     A palette or a colour key becomes RGB or RGBA, 1-bit becomes grey, 16-bit grey keeps its high byte.
     """
@@ -20,7 +20,7 @@ def as_samples(image: Image.Image, bits: int = 8) -> Image.Image:
     if image.mode == "1":
         image = image.convert("L")
     if "transparency" in image.info and image.mode in ("L", "P", "RGB"):
-        if image.mode != "P":  # there it is an index
+        if image.mode != "P":  # in mode P the key is a palette index
             image.info["transparency"] = _key_in_8_bits(image.info["transparency"], bits)
         return image.convert("RGBA")
     if image.mode == "P":
@@ -29,7 +29,7 @@ def as_samples(image: Image.Image, bits: int = 8) -> Image.Image:
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB or RGBA in sRGB. A profile that is broken, oversized or of another colour space is ignored."""
+    """Convert to sRGB, as RGB or RGBA. A profile that is broken, oversized or for another colour space is ignored."""
     converted = _by_profile(image, profile) if profile and len(profile) <= MAX_PROFILE else None
     return converted or image.convert("RGBA" if has_alpha(image) else "RGB")
 
@@ -39,7 +39,7 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def _key_in_8_bits(key: Any, bits: int) -> Any:
-    """A PNG's colour key as the samples now are: Pillow scales those to 8 bits and leaves the key as it was stored."""
+    """Scale a PNG's colour key to 8 bits: Pillow scales the samples but leaves the key at its stored depth."""
     if isinstance(key, tuple) and bits == 16:
         return tuple(value >> 8 for value in key)
     if isinstance(key, int) and bits in (2, 4):
@@ -79,10 +79,11 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
 
 
 def _without_float_tags(profile: bytes) -> bytes:
-    """The profile with its floating-point transforms renamed, so that lcms takes the usual ones beside them.
+    """Rename the profile's floating-point transforms, so that lcms uses the integer ones instead.
 
-    Those (ICC.1:2022, 9.2.40 on: D2B0 to B2D3) may be a chain of any length whose links share the same bytes: 87 KB
-    made lcms compute for 5 seconds over one pixel, and twice as long a chain for 10.
+    Floating-point transforms (ICC.1:2022, 9.2.40 and following: D2B0 to B2D3) may be a chain of any length whose
+    elements share the same bytes: with an 87 KB profile lcms computed for 5 seconds on a single pixel, and with a
+    chain twice as long for 10.
     """
     entries = int.from_bytes(profile[128:132], "big")
     ends = range(132, min(132 + 12 * entries, len(profile) - 12), 12)
@@ -96,7 +97,7 @@ def _without_float_tags(profile: bytes) -> bytes:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """True when a cube of colours comes out as it went in: most files that carry a profile carry sRGB itself."""
+    """Whether a test cube of colours comes out unchanged. True for most files with a profile: their profile is sRGB."""
     steps = range(0, 256, 51)
     cube = bytes(value for red in steps for green in steps for blue in steps for value in (red, green, blue))
     probe = Image.frombytes("RGB", (len(cube) // 3, 1), cube)

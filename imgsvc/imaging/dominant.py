@@ -1,21 +1,21 @@
-"""The one colour that a person would name for a picture."""
+"""The dominant colour of a picture."""
 
 from PIL import Image
 
 from .geometry import fit
 
 SAMPLE = 64  # pixels on the longer side: about 4,000 votes
-LOUDEST = 48  # bins that are heard; the rest of a noisy picture's 512 can't change the answer much
-BITS = 3  # of each channel that make a bin: 8 x 8 x 8
-REACH = 40  # 0..255; two bins this close in every channel are seen as one colour
+MOST_POPULATED = 48  # bins that are compared; the rest of a noisy picture's 512 hardly change the result
+BITS = 3  # of each channel that select a bin: 8 x 8 x 8 bins
+REACH = 40  # 0..255; bins closer than this in every channel count as one colour
 
 
 def dominant_colour(image: Image.Image) -> str:
     """`#rrggbb` of the most common colour of an RGB or RGBA image, alpha counting as weight.
 
-    Pixels vote for a coarse bin; bins of nearly the same colour are heard together, so that a colour that lies on
-    the border between two bins is not outvoted by one that doesn't. No mean over the picture: red and green side
-    by side give one of them, not brown.
+    Each pixel votes for a coarse bin. The votes of bins with nearly the same colour are added up, so that a colour on
+    the border between two bins is not outvoted by a colour inside one. The result is never an average: a picture that
+    is half red and half green gives one of them, not brown.
     """
     sample = image.resize(fit(image.size, SAMPLE), Image.Resampling.BOX).convert("RGBA")
     bins: dict[tuple[int, int, int], list[int]] = {}
@@ -28,7 +28,7 @@ def dominant_colour(image: Image.Image) -> str:
             votes[2] += green * alpha
             votes[3] += blue * alpha
     colours = [(weight, red / weight, green / weight, blue / weight) for weight, red, green, blue in bins.values()]
-    colours = sorted(colours, reverse=True)[:LOUDEST]
+    colours = sorted(colours, reverse=True)[:MOST_POPULATED]
     if not colours:
         return "#000000"
     groups = [[other for other in colours if _near(colour, other)] for colour in colours]

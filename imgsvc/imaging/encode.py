@@ -1,4 +1,4 @@
-"""Writing a variant: WebP (RFC 9649) with pixels and alpha only, never EXIF, XMP or a profile."""
+"""Encode a variant as WebP (RFC 9649): pixels and alpha only, never EXIF, XMP or a profile."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from .recipe import FORMAT, Variant, scratch_file
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A variant in the scratch folder: sizes in pixels and bytes, the SHA-256 of its bytes in hex.
+    """An encoded variant in the scratch folder: sizes in pixels and bytes, and the SHA-256 of the bytes in hex.
 
-    `seconds` is what it took from the picture to the file; the same picture and settings may take longer next time.
+    `seconds` is the time taken to shrink and encode it. It is not part of equality: a repeated run may take longer.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Encoded:
 
 def encode(image: Image.Image, variant: Variant, folder: Path) -> Encoded:
     """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk."""
-    image.info.clear()  # some versions of Pillow write the profile or EXIF that they find here
+    image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
     path = scratch_file(folder, variant.name)
     with path.open("w+b") as stream:
         try:

@@ -1,14 +1,15 @@
-"""The closed list of what may be said of a picture that failed: sentences of ours whose blanks take numbers only.
+"""The closed list of error messages for a picture: fixed sentences with blanks for numbers only.
 
-Pictures are decoded in worker processes that a hostile file may take over. What such a process says reaches clients
-and the log only if it is one of these sentences, word for word; anything else becomes the general one of its code.
+Pictures are decoded in worker processes that a hostile file may take over. A message from a worker reaches clients
+and the log only if it matches one of these sentences exactly. Any other message is replaced by the general sentence of
+its error code.
 """
 
 import re
 from collections.abc import Mapping
 
 NUMBER = r"\d{1,15}(?:\.\d{1,9})?(?:e[+-]\d{2})?"
-DIGITS_AT_MOST = 40  # of all numbers in a sentence together
+DIGITS_AT_MOST = 40  # in all numbers of a sentence together
 
 GENERAL: Mapping[str, str] = {
     "image_unreadable": "The image can't be decoded: its data is damaged.",
@@ -22,7 +23,7 @@ GENERAL: Mapping[str, str] = {
     "internal_error": "Processing failed unexpectedly.",
 }
 
-# A `#` is a number; the alternatives of a {word|word} are the only words that may stand there.
+# `#` stands for a number, {a|b} for one of the listed alternatives.
 SENTENCES: Mapping[str, tuple[str, ...]] = {
     "image_unreadable": (
         "A JPEG segment has an impossible length.",
@@ -89,7 +90,7 @@ _PATTERNS = {code: tuple(map(_pattern, templates)) for code, templates in SENTEN
 
 
 def is_ours(code: str, message: str) -> bool:
-    """Whether `message` is one of the sentences of this code, with numbers of a plain length."""
+    """Whether `message` is one of the sentences of this code, with numbers of a plausible length."""
     if message == GENERAL.get(code):
         return True
     if sum(map(str.isdigit, message)) > DIGITS_AT_MOST:
@@ -98,6 +99,6 @@ def is_ours(code: str, message: str) -> bool:
 
 
 def sentence(code: str, message: str) -> str:
-    """`message` if it is one of ours for this code, else the general sentence. Raises KeyError for a foreign code."""
+    """Return `message` if it is one of this code's sentences, else the general one. Raises KeyError: unknown code."""
     general = GENERAL[code]
     return message if is_ours(code, message) else general

@@ -1,18 +1,18 @@
-"""What can be wrong with a picture, as the client will read it."""
+"""Errors about a picture. Their messages are shown to clients."""
 
 
 class ImageError(Exception):
-    """A picture that can't be processed. `code` is stable, the message is one plain sentence for the client."""
+    """A picture that can't be processed. `code` is stable; the message is one plain sentence for the client."""
 
     code = "image_unreadable"
 
 
 class Unreadable(ImageError):
-    """The file is damaged, truncated, or not what its first bytes claim."""
+    """The file is damaged, truncated, or not of the type that its first bytes indicate."""
 
 
 class Unforeseen(Unreadable):
-    """A step raised what nobody thought of, over this picture. Its cause goes into the log: it may be a bug of ours."""
+    """A step raised an unexpected exception for this picture. It is logged with its cause: it may be a bug of ours."""
 
     def __init__(self) -> None:
         super().__init__("The image can't be processed: its data is damaged.")

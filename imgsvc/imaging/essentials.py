@@ -1,8 +1,8 @@
-"""What a picture needs of its file: the bytes for a decoder, the colour profile, and how the camera was held.
+"""Reads the parts of a file that are needed: the bytes for a decoder, the colour profile, and the orientation.
 
-All else is dropped before a decoder sees it: text, EXIF, XMP, thumbnails, further pictures and whatever follows the
-end cost nothing then, however they were made. What is kept has a limit of its own, and every length that a file
-claims is compared with what is there.
+Everything else (text, EXIF, XMP, thumbnails, further pictures, data after the end) is dropped before a decoder sees
+the file, so it can't cost time or memory. Each part that is kept has a size limit, and every length that a file
+claims is checked against the file's real size.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .pieces import Piece, Span, content
 
 @dataclass(frozen=True, slots=True)
 class Essentials:
-    """`orientation` is EXIF's, 1 to 8."""
+    """The needed parts of one file. `orientation` is that of EXIF, 1 to 8."""
 
     pieces: list[Piece]
     profile: bytes | None
@@ -23,7 +23,7 @@ class Essentials:
 
 
 def read_essentials(stream: BinaryIO, form: str) -> Essentials:
-    """Of a file whose header has been read as `form` (Pillow's name). Raises Unreadable."""
+    """Read the parts of a file whose header was read as `form` (Pillow's format name). Raises Unreadable."""
     pieces, profile, exif = READERS[form](stream)
     held = orientation(content(stream, exif, MOST_BYTES)) if exif else 1
     return Essentials(pieces, profile, held)

@@ -1,18 +1,18 @@
-"""The one thing that is read of EXIF: how the camera was held (EXIF 2.32, tag 0x0112 of IFD0; TIFF 6.0, section 2).
+"""Reads the EXIF orientation (EXIF 2.32, tag 0x0112 of IFD0; TIFF 6.0, section 2) and nothing else of EXIF.
 
-A parser for all of it can be made to read the same bytes a million times; this one reads one table once.
+A complete EXIF parser can be made to read the same bytes a million times. This one reads one table, once.
 """
 
 import struct
 
 ORIENTATION = 0x0112
-MOST_BYTES = 65_536  # a JPEG segment holds no more, and the first table is at the start of every camera's
+MOST_BYTES = 65_536  # the most a JPEG segment can hold; cameras put the first table at the start
 MOST_ENTRIES = 512  # of the table; cameras write about a dozen
 FORMATS = {3: "H", 4: "I"}  # SHORT, and the LONG that some writers use
 
 
 def orientation(exif: bytes) -> int:
-    """1 to 8; what is missing, damaged or out of range counts as upright (1): it must never fail a picture."""
+    """Return 1 to 8. A missing, damaged or out-of-range value gives 1 (upright): it must never fail a picture."""
     tiff = exif[:MOST_BYTES].removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     try:

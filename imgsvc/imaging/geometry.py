@@ -1,4 +1,4 @@
-"""How large a variant becomes."""
+"""The size of a variant."""
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""Size, frames and kind of an image from its header alone: pure Python, no codec, no pixel.
+"""Reads an image's dimensions, frames and type from its header alone: pure Python, no codec, no pixels.
 
-The API process refuses bombs and truncated headers with this before it gives a receipt, and the worker reads it again
-before it opens a codec. Kept readers of image sizes stop at width and height; what decides the memory of a decode
-(progressive scans, components, frames, bit depth) stands in the same segments, so one walk reads it all.
+The API process uses this to refuse decompression bombs and truncated headers before it sends a receipt. The worker
+reads the header again before it opens a codec. Existing libraries for image sizes stop at width and height. The
+values that decide a decode's memory (progressive scans, components, frames, bit depth) are in the same segments, so
+one pass reads everything.
 
 Sources: JPEG ITU-T T.81 annex B, PNG third edition (W3C), WebP RFC 9649.
 """
@@ -15,13 +16,13 @@ from typing import BinaryIO
 
 from .errors import Unreadable, Unsupported
 
-# More segments or chunks than any camera or editor writes; a file made of empty ones must not cost seconds.
+# More segments or chunks than any camera or editor writes. A file made of empty ones must not cost seconds.
 MAX_SEGMENTS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself. Sizes are in pixels, as stored (before EXIF orientation)."""
+    """The contents of a file's header. Sizes are in pixels, as stored (before EXIF orientation)."""
 
     format: str  # Pillow's name: JPEG, PNG or WEBP
     width: int
@@ -29,14 +30,14 @@ class Header:
     channels: int  # samples per pixel once a palette is resolved
     bits: int = 8  # per sample
     frames: int = 1
-    whole: bool = False  # JPEG in several scans: held as coefficients until the last one
-    arithmetic: bool = False  # JPEG: coded arithmetically
+    whole: bool = False  # JPEG with several scans: its coefficients are held in memory until the last scan
+    arithmetic: bool = False  # JPEG: arithmetic coding
     coefficients: float = 0  # JPEG: samples of all components together, per pixel
     profile: bool = False  # an ICC profile is embedded
-    indirect: bool = False  # samples stand for colours by a palette or a colour key: decoding needs a second copy
-    # Known once the whole file is there (`limits.probe`):
+    indirect: bool = False  # has a palette or a colour key: decoding needs a second copy
+    # Known only once the whole file has arrived (`limits.probe`):
     scans: int = 1  # JPEG
-    coded: int = 0  # JPEG: samples that all scans go through together, however few bytes they have
+    coded: int = 0  # JPEG: samples that all scans traverse together, however few bytes they have
     length: int = 0  # bytes of the file
 
     @property
@@ -58,7 +59,7 @@ class Truncated(Unreadable):
 def read_header(stream: BinaryIO, mime: str, *, count_frames: bool = True) -> Header:
     """Read the header of `stream` (binary, seekable, at any position) as the given MIME type.
 
-    With `count_frames=False` frames after the first are not looked for, so a prefix of the file is enough.
+    With `count_frames=False` only the first frame is looked for, so a prefix of the file is enough.
     Raises Truncated, Unreadable or Unsupported.
     """
     stream.seek(0)
@@ -85,7 +86,7 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
         if marker == 0xDA:  # start of scan: pixels from here on
             if frame is None:
                 raise Unreadable("The JPEG has no frame header before its first scan.")
-            scan = stream.read(3)  # its third byte says how many components it has: fewer than all, and more follow
+            scan = stream.read(3)  # third byte: components in this scan; if not all, more scans follow
             partial = len(scan) == 3 and scan[2] < frame.channels
             return replace(frame, profile=profile, whole=frame.whole or partial)
         if marker == 0xD9:
@@ -105,10 +106,10 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
 
 
 def next_marker(stream: BinaryIO) -> int:
-    """The marker at a JPEG's present position, fill bytes before it or not. Raises Truncated or Unreadable."""
+    """Read the marker at the current position, after any fill bytes. Raises Truncated or Unreadable."""
     if _take(stream, 1) != b"\xff":
         raise Unreadable("The JPEG has stray bytes between its segments.")
-    for _ in range(64):  # fill bytes are allowed, an endless run of them is not
+    for _ in range(64):  # fill bytes are allowed, but not an endless run of them
         marker = _take(stream, 1)[0]
         if marker != 0xFF:
             return marker

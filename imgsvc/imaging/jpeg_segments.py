@@ -1,4 +1,4 @@
-"""The segments of a JPEG that make its picture, and what its scans will cost (ITU-T T.81, annex B)."""
+"""The JPEG segments that a picture needs, and the cost of its scans (ITU-T T.81, annex B)."""
 
 import os
 import re
@@ -15,20 +15,20 @@ from .pieces import Piece, Span, content, length_of
 SOS, EOI, COMMENT = 0xDA, 0xD9, 0xFE
 APP0, EXIF_SEGMENT, ICC_SEGMENT, ADOBE_SEGMENT, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# In coded data 0xFF is followed by 0 or by a restart marker; whatever else follows it ends the scan, for libjpeg too.
+# In coded data 0xFF is followed by 0 or a restart marker. Any other byte ends the scan, for libjpeg too.
 ENDS_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Bytes searched at once: few for a short scan, and few reads of a long one, each of which lets other threads in first.
 WINDOWS = (1 << 12, 1 << 14, 1 << 16, 1 << 18)
-FILL = b"\xff" * (1 << 14)  # libjpeg would start over on such a run with every block that it is given
+FILL = b"\xff" * (1 << 14)  # libjpeg starts over on such a run with every block of input that it gets
 BLOCK = 8  # samples on a side
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes
-PROFILE_HEAD = 14  # bytes before a segment's part of the profile: name, number, how many
+PROFILE_HEAD = 14  # bytes before a segment's part of the profile: name, part number, number of parts
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A marker, where it stands, and where its body lies."""
+    """A marker, its position, and the span of its body."""
 
     marker: int
     at: int
@@ -37,7 +37,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """How many there are and how many samples they go through together; where the first picture ends, in bytes."""
+    """The number of scans, the samples they traverse together, and the byte offset of the picture's end."""
 
     count: int
     samples: int
@@ -45,7 +45,7 @@ class Scans:
 
 
 def segments(stream: BinaryIO) -> Iterator[Segment]:
-    """Those up to the first scan's header, which is the last. Raises Unreadable where there is none."""
+    """Yield the segments up to and including the first scan's header. Raises Unreadable if there is no scan."""
     stream.seek(2)
     for _ in range(MAX_SEGMENTS):
         marker = next_marker(stream)
@@ -65,7 +65,7 @@ def segments(stream: BinaryIO) -> Iterator[Segment]:
 
 
 def read_scans(stream: BinaryIO) -> Scans:
-    """All scans of the first picture; what comes after its end (a video, a depth map) is not looked at.
+    """Read all scans of the first picture. Data after its end (a video, a depth map) is not read.
 
     Raises Unreadable.
     """
@@ -98,7 +98,7 @@ def read_scans(stream: BinaryIO) -> Scans:
 
 
 def essentials(stream: BinaryIO) -> tuple[list[Piece], list[Span], Span | None]:
-    """What a decoder gets, the parts of the ICC profile as they stand, and the EXIF block. Raises Unreadable."""
+    """Return the pieces for the decoder, the unjoined parts of the ICC profile, and EXIF. Raises Unreadable."""
     pieces: list[Piece] = [b"\xff\xd8"]
     profile: list[Span] = []
     exif: Span | None = None
@@ -124,10 +124,10 @@ def essentials(stream: BinaryIO) -> tuple[list[Piece], list[Span], Span | None]:
 
 
 def profile_of(stream: BinaryIO, parts: list[Span]) -> bytes | None:
-    """The ICC profile, if all its parts are there (ICC.1:2022, B.4) and it is not larger than profiles are."""
+    """Return the ICC profile if all its parts are present (ICC.1:2022, B.4) and within MAX_PROFILE, else None."""
     if not parts or sum(part.length for part in parts) > MAX_PROFILE:
         return None
-    bodies = sorted(content(stream, part, part.length) for part in parts)  # each begins with its number
+    bodies = sorted(content(stream, part, part.length) for part in parts)  # each part begins with its number
     whole = bodies[0][PROFILE_HEAD - 1] == len(bodies)
     return b"".join(body[PROFILE_HEAD:] for body in bodies) if whole else None
 
@@ -137,7 +137,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _body(stream: BinaryIO) -> Span | None:
-    """Of the segment whose marker was just read; None where its length is missing or impossible."""
+    """Return the body of the segment whose marker was just read; None if its length is missing or impossible."""
     length = stream.read(2)
     if len(length) < 2 or (bytes_of := struct.unpack(">H", length)[0]) < 2:
         return None
@@ -145,7 +145,7 @@ def _body(stream: BinaryIO) -> Span | None:
 
 
 def _next_in_scan(stream: BinaryIO) -> int | None:
-    """The next marker in coded data; the stream stands behind it. None at the end of the file."""
+    """Read the next marker in coded data and position the stream behind it. None at the end of the file."""
     sizes = chain(WINDOWS, repeat(WINDOWS[-1]))
     while len(window := stream.read(next(sizes))) > 1:
         found = ENDS_SCAN.search(window)
@@ -160,7 +160,7 @@ def _next_in_scan(stream: BinaryIO) -> int | None:
 
 
 def _samples_by_component(frame: bytes) -> dict[int, int]:
-    """By component's id: the samples of its whole blocks, which is what a scan goes through even where it is empty."""
+    """Count the samples of whole blocks, by component id. A scan traverses all of them even if it is empty."""
     _, height, width, count = struct.unpack_from(">BHHB", frame)
     components = [(frame[at], frame[at + 1] >> 4, frame[at + 1] & 15) for at in range(6, 6 + 3 * count, 3)]
     most_across, most_down = (max(component[axis] for component in components) for axis in (1, 2))

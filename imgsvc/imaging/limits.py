@@ -1,7 +1,7 @@
-"""What is refused, and how much memory the rest will take: from the header alone, before any pixel is decoded.
+"""Limits on pictures, and the estimate of the memory that decoding needs: both from the header, without decoding.
 
-Admission reserves the estimate before a job starts, so it must not be too low: the factors are peaks of a bare worker
-over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measures them again.
+The estimated memory is reserved before a job starts, so the estimate must not be too low. The factors are the peaks
+of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measures them again.
 """
 
 from dataclasses import replace
@@ -14,19 +14,19 @@ from .jpeg_segments import read_scans
 from .pieces import length_of
 from .recipe import Recipe
 
-CHEAP_PIXELS = 2_000_000  # up to here a full decode is as quick as a reduced one of a photo
-OVERSAMPLE = 2  # a reduced decode keeps this many times the preview's side, so that a real Lanczos resize is left
+CHEAP_PIXELS = 2_000_000  # up to this size a full decode is as quick as the reduced decode of a photo
+OVERSAMPLE = 2  # a reduced decode keeps this many times the preview's side, which leaves room for a real Lanczos resize
 
-# A JPEG goes through all its coefficients once for each scan, however few bytes that scan has. Encoders write about ten
-# scans, up to 24 samples a pixel in all (CMYK); more than this, at the size of the largest picture, is no picture.
+# Decoding a JPEG traverses all its coefficients once per scan, however few bytes the scan has. Encoders write about ten
+# scans, at most 24 samples per pixel in all (CMYK). More than that, at the size of the largest picture, is an attack.
 SAMPLES_PER_PIXEL = 30
-# Measured: a million samples of an empty scan take about a millisecond, and so do those of a photo in several scans;
-# of one in a single scan half, coded arithmetically twice as much.
+# Measured: a million samples of an empty scan take about a millisecond, and so do those of a photo with several scans.
+# A photo with a single scan takes half of that; arithmetic coding doubles the time.
 CHEAP_SAMPLES = 100_000_000
-CHEAP_BYTES = 4 << 20  # of a file that isn't a JPEG: empty blocks of deflate take 60 ms a megabyte
-SPARE_BYTES = 1 << 18  # beyond the pixels: a profile, EXIF with a thumbnail
+CHEAP_BYTES = 4 << 20  # for files other than JPEG: empty deflate blocks take 60 ms per megabyte
+SPARE_BYTES = 1 << 18  # allowance for data other than pixels: a profile, EXIF with a thumbnail
 
-MAX_LENGTH = 500_000  # pixels of one side; no picture, but a resize would need tables of that length
+MAX_LENGTH = 500_000  # pixels on one side; beyond it a resize would need tables of that length
 MAX_SCANS = 200  # of a JPEG, however small
 
 MEGABYTE = 1 << 20
@@ -38,7 +38,7 @@ ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alph
 
 
 def probe(path: Path, mime: str, *, max_pixels: int, max_frames: int) -> Header:
-    """The header of a file that is within the limits. Raises ImageError."""
+    """Read the whole file's header and check it against the limits. Raises ImageError."""
     with path.open("rb") as stream:
         header = replace(read_header(stream, mime), length=length_of(stream))
         check_limits(header, max_pixels=max_pixels, max_frames=max_frames)
@@ -74,12 +74,12 @@ def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
 
 
 def has_cheap_preview(header: Header) -> bool:
-    """Whether a thumbnail can be had for much less than a full decode, in about a tenth of a second at worst.
+    """Whether a thumbnail takes much less than a full decode: about a tenth of a second at worst.
 
-    Everybody's thumbnails wait for each other, so that none may be dear, whatever its file was made for.
+    All previews share one lane and wait for each other, so none may be expensive, not even for a file made for that.
     """
     if header.format != "JPEG":
-        whole = header.pixels * header.channels * header.bits // 8  # no honest file is much longer than its pixels
+        whole = header.pixels * header.channels * header.bits // 8  # a normal file is not much longer than its pixels
         return header.pixels <= CHEAP_PIXELS and header.length <= min(CHEAP_BYTES, whole + SPARE_BYTES)
     weight = (1 if header.whole else 0.5) * (2 if header.arithmetic else 1)
     return header.coded * weight <= CHEAP_SAMPLES
@@ -119,5 +119,5 @@ def _reduction(header: Header, side: int) -> int:
 
 
 def _coefficients(header: Header) -> int:
-    """A JPEG of several scans is held whole, as 16-bit coefficients, until its last scan."""
+    """Bytes of coefficients: a JPEG with several scans is held whole, 16 bits each, until its last scan."""
     return int(header.pixels * header.coefficients * 2) if header.whole else 0

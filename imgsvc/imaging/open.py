@@ -1,4 +1,4 @@
-"""Opening an untrusted file: one allow-listed format, the cheapest decode that is large enough."""
+"""Open an untrusted file with the one decoder of its format, at the cheapest scale that is large enough."""
 
 import threading
 import warnings
@@ -21,7 +21,7 @@ from .pieces import Pieces
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The decoded first frame as it is stored, its ICC profile, and its EXIF orientation (1 to 8)."""
+    """The first frame as decoded, its ICC profile, and its EXIF orientation (1 to 8)."""
 
     image: Image.Image
     profile: bytes | None
@@ -29,11 +29,11 @@ class Opened:
 
 
 def open_image(path: Path, header: Header, side: int, deadline: float = inf) -> Opened:
-    """The decoded first frame, with a longer side of at least `side` pixels where the file has them.
+    """Decode the first frame, with a longer side of at least `side` pixels if the file has that many.
 
-    JPEG is decoded at 1/2, 1/4 or 1/8 scale when that is still large enough: a quarter of the memory and time for
-    each halving. The decoder's own idea of the size must be the header's. Raises ImageError (OutOfTime when `deadline`
-    in time.monotonic passes amid the bytes) or MemoryError.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 scale if that is still large enough. Each halving takes a quarter of the memory
+    and time. The size that the decoder reports must match the header's. Raises ImageError (OutOfTime if `deadline`, in
+    time.monotonic, passes while the file is read) or MemoryError.
     """
     try:
         with path.open("rb") as stream:
@@ -43,7 +43,7 @@ def open_image(path: Path, header: Header, side: int, deadline: float = inf) -> 
         raise
     except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error, EOFError, …
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the file's: Pillow's own OSErrors have no number
+            raise  # an error of the disk, not of the file: Pillow's own OSErrors have no errno
         raise Unreadable(f"The image can't be decoded: {_reason(error)}.") from error
     return Opened(image, needed.profile, needed.orientation)
 
@@ -63,15 +63,15 @@ _set_up = threading.Lock()
 
 @contextmanager
 def _pillow_set_up() -> Iterator[None]:
-    """Pillow's switches as a decode here needs them, and afterwards as they were.
+    """Set Pillow's global switches for a decode, and restore them afterwards.
 
-    They belong to the process, which may be somebody's test suite with limits of its own and pictures in several
-    threads: one decode at a time, then. A worker has one thread and never waits.
+    The switches are global to the process, which may be a user's test suite with its own limits and several threads.
+    Therefore only one decode runs at a time. A worker has one thread and never waits here.
     """
     with _set_up, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         usual = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS = None  # the header was looked at before, and is compared after opening
+        Image.MAX_IMAGE_PIXELS = None  # `header` has already checked the size, and it is compared again after opening
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             yield
@@ -80,12 +80,12 @@ def _pillow_set_up() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Pillow's words without a path, an address or a trailing stop."""
+    """A plain reason for Pillow's error, without paths, memory addresses or a trailing full stop."""
     text = str(error)
     known = {"truncated": "it is truncated", "broken data": "its data is broken", "cannot identify": "it is damaged"}
     return next((plain for sign, plain in known.items() if sign in text), "its data is damaged")
 
 
 def decoder_version() -> str:
-    """Pillow's version; that of pillow-simd ends in `.post0`."""
+    """Pillow's version. The version of pillow-simd ends in `.post0`."""
     return str(PIL.__version__)

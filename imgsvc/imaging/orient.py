@@ -1,4 +1,4 @@
-"""Turning a picture the way its camera was held, by its EXIF orientation."""
+"""Rotate and mirror a picture by its EXIF orientation."""
 
 from PIL import Image
 

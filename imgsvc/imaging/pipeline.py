@@ -1,4 +1,4 @@
-"""The pipeline: a literal tuple of steps, each a function of one Picture. A pure function from a file to files."""
+"""The pipeline: a tuple of steps, each a function of one Picture. It reads one file and writes variants."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -23,7 +23,7 @@ from .resize import resized, shrink
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """What came out: sizes in pixels as displayed (after EXIF orientation), the variants made, in order."""
+    """The result: sizes in pixels as displayed (after EXIF orientation), and the variants written, in order."""
 
     width: int
     height: int
@@ -38,7 +38,7 @@ class Picture:
 
     source: Path
     header: Header
-    side: int  # pixels: the decode may be reduced as long as its longer side keeps this many
+    side: int  # pixels: the decode may be reduced, but its longer side must keep at least this many
     variants: Sequence[Variant]
     folder: Path  # where the variants are written
     wants_colour: bool
@@ -61,7 +61,7 @@ def as_samples(picture: Picture) -> None:
 
 
 def fit_largest(picture: Picture) -> None:
-    """What follows costs by output pixels, not by input pixels."""
+    """Shrink early: the cost of the following steps then depends on the output's pixels, not on the input's."""
     picture.image = shrink(picture.image, picture.side)
 
 
@@ -81,7 +81,7 @@ def name_colour(picture: Picture) -> None:
 
 
 def write_variants(picture: Picture) -> None:
-    """Each shrunk from the one picture, so that no variant inherits another's resampling."""
+    """Shrink each variant from the full picture, so that no variant is resampled twice."""
     for variant in picture.variants:
         began = time.monotonic()
         image = resized(picture.image, fit(picture.size, variant.side))
@@ -101,18 +101,18 @@ STEPS: tuple[Callable[[Picture], None], ...] = (
 
 
 def run(picture: Picture) -> Picture:
-    """Take the picture through all steps. Raises OutOfTime when its deadline has passed, and what `taken` raises."""
+    """Run all steps on the picture. Raises OutOfTime if its deadline has passed, and what `run_step` raises."""
     for step in STEPS:
-        taken(step, picture)
+        run_step(step, picture)
         if time.monotonic() > picture.deadline:
             raise OutOfTime(f"Processing took too long (stopped after {step.__name__}).")
     return picture
 
 
-def taken(step: Callable[[Picture], None], picture: Picture) -> None:
-    """Take one step. Whatever a library raises over a picture is a verdict on the picture: Unforeseen.
+def run_step(step: Callable[[Picture], None], picture: Picture) -> None:
+    """Run one step. Any exception of a library counts as a fault of the picture and becomes Unforeseen.
 
-    MemoryError and the disk's own errors (OSError with a number) stay what they are.
+    MemoryError and errors of the disk (OSError with an errno) are passed on unchanged.
     """
     try:
         step(picture)
@@ -125,7 +125,7 @@ def taken(step: Callable[[Picture], None], picture: Picture) -> None:
 
 
 def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: float = inf) -> Rendering | None:
-    """The smallest variant, the dominant colour and the size, where that is cheap for this file; else None.
+    """Make the smallest variant, the dominant colour and the size if that is cheap for this file; else return None.
 
     Raises ImageError, MemoryError, or OSError from writing into `folder`.
     """
@@ -138,10 +138,10 @@ def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: 
 def render(
     source: Path, mime: str, recipe: Recipe, folder: Path, *, done: Collection[str] = (), deadline: float = inf
 ) -> Rendering:
-    """All variants but those named in `done`, whose bytes are kept as they are.
+    """Make all variants except those named in `done`, whose files are kept as they are.
 
-    The smallest one comes from its own reduced decode wherever `preview` would have made it, so that its bytes do not
-    depend on who made it. The dominant colour is "" when `done` holds the variant that it is measured with.
+    The smallest variant is made from its own reduced decode wherever `preview` would do so, so that its bytes don't
+    depend on which function made it. The dominant colour is "" if `done` contains the variant that it is measured on.
     Raises ImageError, MemoryError, or OSError from writing into `folder`.
     """
     header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)

@@ -1,7 +1,7 @@
-"""The chunks of a PNG that make its picture (PNG, third edition, W3C).
+"""The PNG chunks that a picture needs (PNG, third edition, W3C).
 
-Text, time stamps and private chunks never reach a decoder. Nor does what says how an animation goes on: its frames are
-counted by `header`, and the first picture is in IDAT.
+Text, time stamps and private chunks are not passed to a decoder. Nor are the chunks of an animation's further frames:
+`header` counts the frames, and the first picture is in IDAT.
 """
 
 import struct
@@ -14,18 +14,18 @@ from .header import MAX_SEGMENTS
 from .pieces import Piece, Span, content, length_of, span_within
 
 SIGNATURE = 8
-FRAMING = 12  # bytes of a chunk beside its body: length, kind, CRC
-# How many bytes the chunks that say something of colour have. One of another length is damaged, and left out.
+FRAMING = 12  # bytes of a chunk in addition to its body: length, type, CRC
+# The valid lengths in bytes of the chunks about colour. A chunk of another length is damaged and left out.
 COLOUR = {b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,)}
 TRANSPARENCY = {0: (2,), 2: (6,), 3: range(1, 257)}  # tRNS, by colour type
 MAX_PALETTE = 3 * 256
-MAX_PROFILE = 1 << 20  # bytes, compressed and not
-BYTES_PER_CHUNK = 256  # the pixels of a long file may be in as many chunks as that makes, and a few thousand
+MAX_PROFILE = 1 << 20  # bytes, both compressed and uncompressed
+BYTES_PER_CHUNK = 256  # a file may have one pixel chunk per this many bytes, and a few thousand more
 
 
 @dataclass(slots=True)
 class Found:
-    """What was met on the way: spans are bodies of chunks."""
+    """The chunks found so far. Spans are chunk bodies."""
 
     header: Span
     palette: Span | None = None
@@ -36,7 +36,7 @@ class Found:
 
 
 def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
-    """What a decoder gets, the chunk of the ICC profile, and that of EXIF. Raises Unreadable."""
+    """Return the pieces for the decoder, the ICC profile's chunk, and the EXIF chunk. Raises Unreadable."""
     end = length_of(stream)
     found = _walk(stream, end)
     pieces: list[Piece] = [Span(0, SIGNATURE), _whole(found.header, end)]
@@ -45,17 +45,17 @@ def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]
         pieces.append(_whole(found.palette, end))
     if b"tRNS" in found.small:
         pieces.append(_chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
-    # All pixels as one chunk: a million empty ones cost a decoder seconds. Their checksums are not looked at.
+    # All pixels in one chunk: a million empty chunks cost a decoder seconds. Their checksums are not verified.
     pieces.append(struct.pack(">I4s", sum(span.length for span in found.pixels), b"IDAT"))
     return [*pieces, *found.pixels, bytes(4), _chunk(b"IEND", b"")], found.profile, found.exif
 
 
 def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
-    """The ICC profile of an iCCP chunk; None where it is damaged or larger than profiles are."""
+    """Return the ICC profile of an iCCP chunk; None if it is damaged or larger than MAX_PROFILE."""
     if chunk.length > MAX_PROFILE:
         return None
     _, _, packed = content(stream, chunk, chunk.length).partition(b"\0")
-    if packed[:1] != b"\0":  # the only method there is
+    if packed[:1] != b"\0":  # the only compression method that exists
         return None
     inflate = zlib.decompressobj()
     try:
@@ -95,7 +95,7 @@ def _walk(stream: BinaryIO, end: int) -> Found:
 
 
 def _note(found: Found, kind: bytes, body: Span, colour_type: int) -> None:
-    """A chunk that stands before the pixels. Of several of one kind the last counts, as decoders have it."""
+    """Record a chunk before the pixels. Of several chunks of one type the last one counts, as in decoders."""
     if kind == b"PLTE":
         if body.length > MAX_PALETTE:
             raise Unreadable(f"The PNG's palette has {body.length // 3} colours; at most 256 are possible.")
@@ -107,7 +107,7 @@ def _note(found: Found, kind: bytes, body: Span, colour_type: int) -> None:
 
 
 def _whole(body: Span, end: int) -> Span:
-    """A chunk as it stands: a critical one's checksum is the decoder's to check."""
+    """The chunk with its framing, unchanged. The decoder verifies the checksum of critical chunks."""
     return span_within(body.at - 8, body.length + FRAMING, end)
 
 

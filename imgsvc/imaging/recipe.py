@@ -1,4 +1,4 @@
-"""What to make of a picture. Stored with each job when it is accepted, so that a replay gives the same bytes."""
+"""The variants to make. Stored with each job when it is accepted, so that a repeated run gives the same bytes."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The variants, largest first, and the limits that the file was accepted under."""
+    """The variants, largest first, and the limits that applied when the file was accepted."""
 
     variants: tuple[Variant, ...]
     max_pixels: int
@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def preview(self) -> Variant:
-        """The variant that is made first: the smallest, because that is what a person is waiting for."""
+        """The variant that is made first: the smallest, since it appears soonest."""
         return self.variants[-1]
 
     def to_json(self) -> str:
@@ -50,5 +50,5 @@ class Recipe:
 
 
 def scratch_file(folder: Path, variant: str) -> Path:
-    """Where a rendering leaves a variant for the publisher."""
+    """The path at which a rendering leaves a variant for the publisher."""
     return folder / f"{variant}.{FORMAT}"

@@ -1,4 +1,4 @@
-"""Making a picture smaller."""
+"""Shrink a picture."""
 
 from PIL import Image
 
@@ -10,5 +10,5 @@ def shrink(image: Image.Image, side: int) -> Image.Image:
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at `size` by Lanczos; alpha is premultiplied meanwhile (Pillow does)."""
+    """Resize with a Lanczos filter. Pillow premultiplies alpha for it."""
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)

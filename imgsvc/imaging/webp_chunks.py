@@ -1,4 +1,4 @@
-"""The chunks of a WebP that make its first frame (RFC 9649)."""
+"""The WebP chunks that the first frame needs (RFC 9649)."""
 
 import struct
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from .header import MAX_SEGMENTS
 from .pieces import Piece, Span, content, length_of, span_within
 
 RIFF = 12  # bytes of the file's header
-EXTENDED = 10  # bytes of VP8X that mean something
-ANIMATED_OR_CLEAR = 0x12  # flags of VP8X; the others announce chunks that are left out
+EXTENDED = 10  # bytes of a VP8X chunk's body that are defined
+ANIMATED_OR_CLEAR = 0x12  # flags of VP8X that are kept; the others announce chunks that are left out
 MAX_PROFILE = 4 * 1024 * 1024  # bytes
-# One of each is enough: the first frame of an animation is the only one that is decoded.
+# One chunk of each type is enough: only the first frame of an animation is decoded.
 PICTURE = (b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is there of a chunk's body, and how long the chunk says that it is."""
+    """The present part of a chunk's body, and the length that the chunk declares."""
 
     body: Span
     claimed: int
@@ -29,10 +29,10 @@ class Chunk:
 
 
 def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
-    """What a decoder gets, the ICC profile, and the EXIF block. Raises Unreadable."""
+    """Return the pieces for the decoder, the ICC profile, and the EXIF block. Raises Unreadable."""
     found = _walk(stream)
     chunks: list[Piece] = []
-    if next(iter(found), None) != b"VP8X":  # a simple file: its first chunk is all of it
+    if next(iter(found), None) != b"VP8X":  # the simple format: the first chunk is the whole picture
         found = dict(list(found.items())[:1])
     else:
         if found[b"VP8X"].body.length < EXTENDED:
@@ -50,12 +50,12 @@ def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]
 
 
 def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
-    """The ICC profile; None where it is larger than profiles are."""
+    """Return the ICC profile; None if it is larger than MAX_PROFILE."""
     return content(stream, chunk, chunk.length) if chunk.length <= MAX_PROFILE else None
 
 
 def _walk(stream: BinaryIO) -> dict[bytes, Chunk]:
-    """The first chunk of each kind, in the order of the file."""
+    """Return the first chunk of each type, in the order of the file."""
     found: dict[bytes, Chunk] = {}
     at, end = RIFF, length_of(stream)
     for _ in range(MAX_SEGMENTS):
