@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.async_api import expect
 
 from docs.check import SCREENSHOT, dashboard_digest
-from tests.dashboard import TOKEN, signed_in
-from tests.server_process import ServerProcess
+from tests.support.dashboard_page import TOKEN, signed_in
+from tests.support.server_process import ServerProcess
 
 PICTURES = 8
 SIZE = (1280, 960)

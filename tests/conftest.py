@@ -25,26 +25,26 @@ from imgsvc import Settings, testing
 from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.http.state import AppState
-from tests.s3 import s3 as s3  # a fixture
-from tests.studio import Studio
 from tests.support import forking
+from tests.support.rendering import Studio
+from tests.support.s3 import s3 as s3  # a fixture
 
 ENDED = ("completed", "failed")
 WAIT_SECONDS = 30
 LONGEST = (
-    "test_schemathesis",
-    "test_process_upkeep_s3",
-    "test_process_kills",
-    "test_process_workers",
-    "test_dashboard_states",
-    "test_process_upkeep",
-    "test_process_life",
-    "test_process_s3",
-    "test_process_slow_clients",
-    "test_dashboard_page",
-    "test_kill_at",
-    "test_metrics",
-    "test_storage_probe",
+    "process/test_schemathesis",
+    "process/test_maintenance_s3",
+    "process/test_kills",
+    "process/test_workers",
+    "pages/test_dashboard_states",
+    "process/test_maintenance",
+    "process/test_life",
+    "process/test_s3",
+    "process/test_slow_clients",
+    "pages/test_dashboard_page",
+    "process/test_kill_at",
+    "telemetry/test_metrics",
+    "telemetry/test_storage_probe",
 )
 
 
@@ -168,7 +168,8 @@ def pytest_sessionfinish() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that take longest come first: one of them at the end would be waited for by idle processors."""
     if not config.pluginmanager.hasplugin("randomly"):
-        items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+        places = {name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.stem}", len(places)))
 
 
 def pytest_collection_finish() -> None:
@@ -180,7 +181,7 @@ def pytest_collection_finish() -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser_until_the_end() -> AsyncIterator[None]:
     yield
-    from tests.browser import chromium  # here, since every test imports this file
+    from tests.support.browser import chromium  # here, since every test imports this file
 
     await chromium.close()
 

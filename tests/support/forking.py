@@ -254,7 +254,7 @@ def _tell_ended(to: socket.socket) -> None:
 def _load() -> None:
     """All that is loaded or built when it is first used, so that no forked process has to."""
     import imgsvc
-    from tests import two_storages  # noqa: F401
+    from tests.support import two_storages  # noqa: F401
 
     for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
         if module.name.rpartition(".")[2] not in ALONE:
@@ -331,7 +331,7 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 def _render_in_threads() -> None:
     from imgsvc.testing import InlineLane
-    from tests import two_storages
+    from tests.support import two_storages
 
     two_storages.lanes = (InlineLane("preview"), InlineLane("render"))
     two_storages.main()

@@ -1,0 +1,371 @@
+"""`imgsvc doctor`: what is well, and each thing that a self-hoster gets wrong, made wrong for real."""
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import make
+from imgsvc import Settings
+from imgsvc.cli.doctor import (
+    CHECKS,
+    Check,
+    conflicts,
+    database,
+    examine,
+    folders,
+    instances,
+    libraries,
+    limits,
+    pillow,
+    secrets,
+)
+from imgsvc.cli.doctor.finding import Finding, well, wrong
+from imgsvc.jobs.table.database import MIGRATIONS
+from imgsvc.testing import settings_in
+from tests.conftest import service
+from tests.process.test_commands import imgsvc
+from tests.support.processes import run
+from tests.support.server_process import ServerProcess
+from tests.support.speed import seconds
+
+RANDOM = "kJ8s-Qz71mVb0Xw3tRf6YpLhDn2eUcGa"
+
+
+def found(check: Check, settings: Settings) -> list[Finding]:
+    return [one.finding for one in examine(settings, (check,))]
+
+
+def worst(check: Check, settings: Settings) -> str:
+    """`wrong: what was said → the advice` of the worst finding; `well` when all are."""
+    ranked = sorted(found(check, settings), key=lambda one: ("wrong", "warning", "well").index(one.status))
+    return "well" if ranked[0].status == "well" else f"{ranked[0].status}: {ranked[0].said} → {ranked[0].advice}"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    (folder / "storage").mkdir()
+    return folder
+
+
+def test_all_is_well_where_all_is_well(tmp_path: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])}
+    answer = run(["doctor"], folder=tmp_path, environ=environ, real="what a fresh process has loaded is examined")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    lines = answer.stdout.splitlines()
+    assert {line[0] for line in lines} == {"✓", "!"} and len(lines) > len(CHECKS)
+    assert [line for line in lines if line.startswith("!")] == [
+        "! service        nothing runs on the data folder → start it: imgsvc serve"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_running_service_is_asked_and_left_as_it_was(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, JWT_SECRET_KEY="secret" * 10) as server:
+        before = sorted(path.name for path in server.folder.rglob("*"))
+        examined = imgsvc(server, "doctor", "--json", PUBLIC_URL=server.url)
+        again = imgsvc(server, "doctor", "--json", JWT_SECRET_KEY=RANDOM, PUBLIC_URL=f"{server.url}/nowhere")
+        assert sorted(path.name for path in server.folder.rglob("*")) == before
+    said: list[dict[str, Any]] = json.loads(examined.stdout)
+    by_check = {one["check"]: one for one in said}
+    assert examined.returncode == 1
+    assert [one["check"] for one in said if one["status"] == "wrong"] == ["secrets"]
+    assert by_check["secrets"]["said"] == "JWT_SECRET_KEY looks made up"
+    assert f"answers at {server.url} and is healthy" in by_check["service"]["said"]
+    assert by_check["public url"]["said"] == f"{server.url} answers"
+    assert by_check["database"]["said"].startswith("sound, ")
+    assert again.returncode == 1
+    (astray,) = [one for one in json.loads(again.stdout) if one["status"] == "wrong"]
+    assert astray["said"] == f"{server.url}/nowhere answers 404, and not out of this service"
+
+
+def test_address_where_nobody_listens(tmp_path: Path) -> None:
+    from imgsvc.cli.doctor import service
+
+    settings = settings_in(tmp_path, service={"public_url": "http://127.0.0.1:1"})
+    assert worst(service.public_url, settings).startswith("wrong: http://127.0.0.1:1 does not answer: ")
+
+
+def test_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def hangs(_settings: Settings) -> Iterator[Finding]:
+        over.wait(30)
+        yield well("too late")
+
+    def breaks_down(_settings: Settings) -> Iterator[Finding]:
+        yield well("so far")
+        raise ZeroDivisionError("by nothing")
+
+    began = time.monotonic()
+    answers = list(examine(settings_in(tmp_path), (hangs, breaks_down), limit=0.2))
+    over.set()
+    assert time.monotonic() - began < seconds(10)
+    assert [(one.check, one.finding.status) for one in answers] == [
+        ("hangs", "wrong"),
+        ("breaks down", "well"),
+        ("breaks down", "wrong"),
+    ]
+    assert answers[0].finding.said == "no answer within 0.2 seconds"
+    assert answers[2].finding == wrong("the check itself failed: ZeroDivisionError: by nothing", "report this")
+
+
+class TestPixels:
+    def test_built_for_this_processor(self) -> None:
+        assert worst(pillow.codecs, Settings()) == "well"
+        assert "pillow-simd" in found(pillow.pillow, Settings())[0].said
+
+    @pytest.mark.parametrize(
+        ("script", "said"),
+        [
+            ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "wrong: .* another processor .*every worker"),
+            ("raise OSError('no memory')", "wrong: .* can't resize: OSError: no memory"),
+            ("print(0.015, 0.006)", "warning: .* is no faster than plain code: resizing in 15.0 ms, 6.0 where"),
+            ("print(0.002, 0.006)", "well"),
+        ],
+    )
+    def test_resizing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str) -> None:
+        (tmp_path / "resizing.py").write_text(script)
+        monkeypatch.setattr(pillow, "RESIZING", tmp_path / "resizing.py")
+        assert re.match(said, worst(pillow.pillow, Settings()))
+
+    def test_plain_pillow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("PIL.__version__", "12.1.1")
+        assert worst(pillow.pillow, Settings()).startswith("warning: this is Pillow 12.1.1 and not pillow-simd")
+
+    def test_codec_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_animation(form: str, **_options: object) -> Any:
+            raise OSError(f"encoder {form} not available")
+
+        monkeypatch.setattr(pillow, "_round_trip", no_animation)
+        assert worst(pillow.codecs, Settings()).startswith("wrong: JPEG: encoder JPEG not available")
+
+
+class TestLibraries:
+    def test_each_is_named_with_its_version(self) -> None:
+        (finding,) = found(libraries.libraries, Settings())
+        for name in ("libjpeg-turbo", "zlib", "libwebp", "lcms2"):
+            assert re.search(rf"{name} \d+\.\d+", finding.said), finding.said
+
+    @pytest.mark.parametrize(
+        ("version", "package", "expected"),
+        [
+            ("2.14", "2.14-2", "warning: .*update liblcms2-2"),
+            ("2.14", "2.14-2+deb12u1", "well$"),
+            ("2.14", "2.14-2+deb12u2", "well$"),
+            ("2.19", None, "well$"),
+            ("2.19.1", "2.19.1-1", "well$"),
+        ],
+    )
+    def test_lcms_that_was_not_mended(
+        self, monkeypatch: pytest.MonkeyPatch, version: str, package: str | None, expected: str
+    ) -> None:
+        monkeypatch.setattr("PIL.features.version", lambda _name: version)
+        monkeypatch.setattr(libraries, "_package", lambda _names: package)
+        assert re.match(expected, worst(libraries.libraries, Settings()))
+
+    @pytest.mark.parametrize("package", [None, "2.16-2"])
+    def test_what_can_not_be_told_is_said(self, monkeypatch: pytest.MonkeyPatch, package: str | None) -> None:
+        monkeypatch.setattr("PIL.features.version", lambda _name: "2.16")
+        monkeypatch.setattr(libraries, "_package", lambda _names: package)
+        (finding,) = found(libraries.libraries, Settings())
+        assert finding.status == "well" and "unless the distribution mended it" in finding.said
+
+
+MOUNTS = """22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:30 / /mnt/my\\040nas rw - nfs4 nas:/x rw
+31 22 0:31 / /mnt rw - tmpfs tmpfs rw
+32 22 0:32 / /data rw - ext4 /dev/vdb rw
+33 22 0:33 / /data rw - cifs //nas/x rw
+"""
+
+
+class TestFolders:
+    @pytest.mark.parametrize(
+        ("folder", "kind"),
+        [
+            ("/", "ext4"),
+            ("/home/x", "ext4"),
+            ("/mnt/my nas/data", "nfs4"),
+            ("/mnt/my", "tmpfs"),
+            ("/database", "ext4"),
+            ("/data/x", "cifs"),
+        ],
+    )
+    def test_file_system_is_that_of_the_longest_mount(self, folder: str, kind: str) -> None:
+        assert folders.mount_of(Path(folder), MOUNTS)[1] == kind
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [("ext4", "well"), ("nfs4", "wrong"), ("cifs", "wrong"), ("tmpfs", "warning"), ("overlay", "warning")],
+    )
+    def test_kind_of_file_system(self, data: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str) -> None:
+        mounts = data.parent / "mounts"
+        mounts.write_text(f"22 1 254:0 / / rw - {kind} x rw\n")
+        monkeypatch.setattr(folders, "MOUNTS", mounts)
+        assert worst(folders.folders, settings_in(data)).startswith(said)
+
+    def test_nothing_is_left_behind(self, data: Path) -> None:
+        before = sorted(path.name for path in data.rglob("*"))
+        assert worst(folders.folders, settings_in(data)) in ("well",)
+        assert sorted(path.name for path in data.rglob("*")) == before
+
+    def test_room(self, data: Path) -> None:
+        free = shutil.disk_usage(data).free >> 20
+        for reserve, said in ((1, "well"), (free * 2 // 3, "warning"), (free * 2, "wrong")):
+            settings = settings_in(data, storage={"reserve_mb": reserve})
+            assert worst(folders.space, settings).startswith(said)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that belongs to somebody else")
+    def test_folder_of_another_user(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            settings = settings_in(Path(name) / "data")
+            settings.storage.path.mkdir(mode=0o700, parents=True)
+            os.chown(settings.storage.path, 10_001, 10_001)
+            assert worst(folders.folders, settings_in(settings.data)).startswith("warning: data folder: this is root")
+            Path(name).chmod(0o711)
+            settings.data.chmod(0o700)
+            os.seteuid(10_001)
+            try:
+                said = worst(folders.folders, settings_in(settings.data))
+            finally:
+                os.seteuid(0)
+        assert (
+            said.startswith("wrong: data folder ") and "Permission denied (it belongs to user 0, this is 10001)" in said
+        )
+
+
+def test_memory(data: Path) -> None:
+    enough = settings_in(data, workers={"count": 1, "memory_mb": 2048})
+    assert worst(limits.memory, enough) == "well"
+    assert "must be at least 160" in worst(limits.memory, settings_in(data, workers={"count": 1, "memory_mb": 100}))
+    small = settings_in(data, workers={"count": 1, "memory_mb": 200})
+    assert "enough for a plain JPEG of up to 5" in worst(limits.memory, small)
+    assert worst(limits.memory, settings_in(data, workers={"memory_mb": 10_000_000})).startswith("wrong")
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("secret", ["x" * 40, "changeme" * 5, "ab12" * 9, "my-application-Secret-key-of-2026-!"])
+    def test_made_up(self, data: Path, secret: str) -> None:
+        settings = settings_in(data, auth={"jwt_secret_key": secret})
+        assert worst(secrets.secrets, settings).startswith("wrong: JWT_SECRET_KEY looks made up")
+        assert secret not in worst(secrets.secrets, settings)
+
+    def test_one_for_two(self, data: Path) -> None:
+        settings = settings_in(data, auth={"jwt_secret_key": RANDOM}, operator={"token": RANDOM})
+        assert worst(secrets.secrets, settings).startswith("wrong: OPERATOR_TOKEN is the same as JWT_SECRET_KEY")
+
+    @pytest.mark.parametrize(
+        ("name", "mode", "said"),
+        [
+            ("jwt_secret", 0o600, "well"),
+            ("jwt_secret", 0o640, "wrong"),
+            ("operator_token", 0o604, "wrong"),
+            ("imgsvc.db", 0o644, "warning"),
+            (".", 0o755, "wrong"),
+        ],
+    )
+    def test_modes(self, data: Path, name: str, mode: int, said: str) -> None:
+        if name != ".":
+            (data / name).write_text(RANDOM)
+        (data / name).chmod(mode)
+        assert worst(secrets.secrets, settings_in(data)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({}, "well"),
+        ({"service": {"public_url": "https://img.example"}, "server": {"trusted_proxies": ["127.0.0.1/32"]}}, "well"),
+        ({"service": {"public_url": "https://img.example"}}, "warning: public_url is https, there is no certfile"),
+        ({"server": {"host": "0.0.0.0"}}, "warning: it listens on 0.0.0.0, and public_url is empty"),
+        (
+            {"server": {"host": "0.0.0.0"}, "service": {"public_url": "http://img.example"}},
+            "warning: it listens on 0.0.0.0 without TLS",
+        ),
+        (
+            {"server": {"allowed_hosts": ["a.example"]}, "service": {"public_url": "http://b.example:8000"}},
+            "wrong: the name of public_url, b.example, is not in allowed_hosts",
+        ),
+        ({"server": {"trusted_proxies": ["0.0.0.0/0"]}}, "wrong: trusted_proxies holds 0.0.0.0/0"),
+        ({"server": {"allowed_hosts": ["*"]}}, "warning: allowed_hosts is '*'"),
+        (
+            {"operator": {"public": True}, "service": {"public_url": "http://b.example"}},
+            "warning: operator.public is true",
+        ),
+        ({"storage": {"reserve_mb": 0}}, "warning: storage.reserve_mb is 0"),
+        ({"storage": {"reserve_mb": 5}}, "warning: uploads.max_size_mb is more than storage.reserve_mb"),
+    ],
+)
+def test_settings_that_fight(data: Path, sections: dict[str, Any], said: str) -> None:
+    sections = {**sections, "storage": {"reserve_mb": 256, **sections.get("storage", {})}}
+    assert worst(conflicts.settings, settings_in(data, **sections)).startswith(said)
+
+
+class TestDatabase:
+    def settings(self, data: Path, version: int = len(MIGRATIONS), rows: int = 10) -> Settings:
+        settings = settings_in(data)
+        with closing(sqlite3.connect(settings.database.path)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("CREATE TABLE t (x TEXT, y TEXT)")
+            db.execute("CREATE INDEX ty ON t (y)")
+            db.executemany("INSERT INTO t VALUES (?, ?)", [(str(n) * 50, str(n)) for n in range(rows)])
+            db.execute(f"PRAGMA user_version = {version}")
+            db.commit()
+        return settings
+
+    def test_sound_and_left_as_it_was(self, data: Path) -> None:
+        settings = self.settings(data)
+        assert found(database.database, settings)[0].said.startswith("sound, ")
+        assert sorted(path.name for path in data.iterdir()) == ["imgsvc.db", "storage"]
+
+    def test_other_versions(self, data: Path) -> None:
+        assert worst(database.database, self.settings(data, 99)).startswith("wrong: its schema has version 99")
+        settings_in(data).database.path.unlink()
+        older = worst(database.database, self.settings(data, 1))
+        assert older.startswith(f"warning: its schema goes from version 1 to {len(MIGRATIONS)}")
+
+    def test_damage(self, data: Path) -> None:
+        settings = self.settings(data, rows=1000)
+        with settings.database.path.open("r+b") as stream:
+            stream.seek(3 * 4096)
+            stream.write(b"\xff" * 4096)
+        assert worst(database.database, settings).startswith("wrong: it is damaged: ")
+        settings.database.path.write_bytes(b"no database at all" * 100)
+        assert worst(database.database, settings).startswith("wrong: ")
+
+    def test_large_one_is_given_up_in_time(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = self.settings(data, rows=5000)
+        monkeypatch.setattr(database, "CHECK_SECONDS", 0.0)
+        monkeypatch.setattr(database, "STEPS", 10)
+        assert "not looked through within 0 seconds" in worst(database.database, settings)
+
+
+async def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
+    async with service(tmp_path / "data") as s:
+        await s.completed(make.jpeg(64, 48))
+        assert worst(instances.instance, s.settings) == "well"
+    assert worst(instances.instance, s.settings) == "well"
+    marker = s.settings.storage.path / ".instance"
+    own = marker.read_text()
+    marker.unlink()
+    assert "mount its disk" in found(instances.instance, s.settings)[0].advice
+    marker.write_text("00000000-0000-4000-8000-000000000000\n")
+    assert "another service" in found(instances.instance, s.settings)[0].said
+    marker.write_text(own)
+    for path in s.settings.data.glob("imgsvc.db*"):
+        path.unlink()
+    assert "storage adopt" in found(instances.instance, s.settings)[0].said
+    assert worst(instances.instance, settings_in(tmp_path / "new")) == "well"

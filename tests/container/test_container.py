@@ -1,0 +1,125 @@
+"""The container, built and run for real: read-only, without capabilities, with 512 MB. By `./run torture` only.
+
+It needs buildah and podman, and the base image or a way to pull it. CONTAINER_STORE holds flags for both, and
+CONTAINER_RUN some for `podman run`, where a machine needs them.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fixtures import make
+from tests.support.server_process import until
+
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.process,
+    pytest.mark.skipif(
+        not (shutil.which("buildah") and shutil.which("podman")), reason="buildah and podman are needed for this"
+    ),
+]
+ROOT = Path(__file__).parents[2]
+IMAGE, NAME, VOLUME = "localhost/imgsvc-torture", "imgsvc-torture", "imgsvc-torture"
+STORE, ENGINE, RUN = (shlex.split(os.environ.get(f"CONTAINER_{name}", "")) for name in ("STORE", "ENGINE", "RUN"))
+OWN_MEGABYTES = 100  # of the image, beyond its base
+STOP_SECONDS = 15
+CONFINED = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--tmpfs=/tmp", "-m=512m"]
+
+
+def buildah(*arguments: str) -> str:
+    return _out(["buildah", *STORE, *arguments], 1800)
+
+
+def podman(*arguments: str) -> str:
+    return _out(["podman", *STORE, *ENGINE, *arguments], 300)
+
+
+def _out(line: list[str], seconds: float) -> str:
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    return done.stdout.strip()
+
+
+def size(image: str) -> int:
+    return int(podman("image", "inspect", "--format", "{{.Size}}", image))
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    base = next(
+        line.partition("=")[2] for line in (ROOT / "Containerfile").read_text().splitlines() if "ARG PY" in line
+    )
+    have = subprocess.run(["buildah", *STORE, "pull", "-q", "--policy=missing", base], capture_output=True)
+    if have.returncode:
+        pytest.skip(f"{base} is not here, and can't be pulled")
+    buildah("bud", "--layers", "--format=docker", *shlex.split(os.environ.get("CONTAINER_BUILD", "")), "-t", IMAGE, ".")
+    assert size(IMAGE) - size(base) < OWN_MEGABYTES * 1_000_000
+    podman("run", "-d", "--name", NAME, *RUN, *CONFINED, "-p=127.0.0.1::8000", "-v", f"{VOLUME}:/data", IMAGE)
+    try:
+        yield f"http://{podman('port', NAME, '8000')}"
+    finally:
+        podman("rm", "-f", NAME)
+        podman("volume", "rm", "-f", VOLUME)
+
+
+def ready(url: str) -> None:
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/api/v1/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    until(answers, 60)
+
+
+def completed(job: str) -> bool:
+    return bool(httpx.get(job).json()["status"] == "completed")
+
+
+def inside(*command: str) -> str:
+    return podman("exec", NAME, *command)
+
+
+def test_container(url: str) -> None:
+    ready(url)
+    assert inside("id", "-u") == "10001"
+    assert "CapEff:\t0000000000000000" in inside("cat", "/proc/1/status")
+    assert subprocess.run(["podman", *STORE, *ENGINE, "exec", NAME, "touch", "/x"], capture_output=True).returncode
+    assert inside("sh", "-c", "command -v gcc cc || true") == ""
+    assert inside("imgsvc", "health") == "alive"
+    assert "✗" not in inside("imgsvc", "doctor")
+    assert "✗" not in inside("imgsvc", "smoke", "http://127.0.0.1:8000")
+    podman("healthcheck", "run", NAME)
+
+    inside("sh", "-c", "(sleep 0.1 &)")  # its parent is gone by the time it ends
+    until(lambda: inside("sh", "-c", "grep -l '^Name:.sleep' /proc/[0-9]*/status || true") == "", 10)
+
+    token = {"Authorization": f"Bearer {inside('imgsvc', 'token', '--sub', 'me')}"}
+    photo = make.jpeg(4032, 3024)
+    sent = [
+        httpx.post(
+            f"{url}/api/v1/images/upload", data={"bucket": "b"}, files={"file": ("p", photo)}, headers=token, timeout=60
+        )
+        for _ in range(6)
+    ]
+    assert [answer.status_code for answer in sent] == [202] * 6
+    podman("kill", "-s", "KILL", NAME)
+    podman("start", NAME)
+    url = f"http://{podman('port', NAME, '8000')}"
+    ready(url)
+    for answer in sent:
+        job = f"{url}{answer.json()['status_url']}"
+        until(partial(completed, job), 120)
+
+    began = time.monotonic()
+    podman("stop", "-t", str(STOP_SECONDS), NAME)
+    assert time.monotonic() - began < STOP_SECONDS
+    assert podman("inspect", "--format", "{{.State.ExitCode}}", NAME) == "0"

@@ -1,0 +1,120 @@
+"""Containerfile and compose.yaml say what they must; `./run torture` builds and runs it where that can be done."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imgsvc.settings import environment_names
+
+ROOT = Path(__file__).parents[2]
+CONTAINERFILE = (ROOT / "Containerfile").read_text()
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return parsed
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of each such instruction, with continued lines joined."""
+    joined = re.sub(r"\\\n", " ", CONTAINERFILE)
+    return re.findall(rf"^{name} +(.*)$", joined, re.MULTILINE)
+
+
+def test_service_is_confined_and_published_on_loopback_only(compose: dict[str, Any]) -> None:
+    service = compose["services"]["imgsvc"]
+    assert "profiles" not in service
+    assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["user"] == "10001:10001"
+    assert {"mem_limit", "pids_limit", "ulimits", "logging", "restart", "stop_grace_period"} <= set(service)
+    assert service["volumes"] == ["data:/data"] and "data" in compose["volumes"]
+    for other in compose["services"].values():
+        assert all(port.startswith("127.0.0.1:") for port in other.get("ports", []))
+        assert {"mem_limit", "pids_limit", "logging"} <= set(other) and "privileged" not in other
+
+
+def test_old_podman_compose_understands_it(compose: dict[str, Any]) -> None:
+    """1.0.3, of Debian 12: it takes names of files only, and of health checks lists and texts."""
+    for service in compose["services"].values():
+        assert all(isinstance(name, str) for name in [service.get("env_file", "")])
+        assert isinstance(service.get("build", {}), dict) and isinstance(service.get("ports", []), list)
+    assert compose["services"]["imgsvc"]["env_file"] == ".env"
+    for paper in ("README.md", "docs/start/container.md", "compose.yaml"):
+        assert "touch .env" in (ROOT / paper).read_text()
+
+
+def test_further_servers_are_started_only_when_asked_for(compose: dict[str, Any]) -> None:
+    others = {name: service for name, service in compose["services"].items() if name != "imgsvc"}
+    assert {name: service["profiles"] for name, service in others.items()} == {"redis": ["redis"], "s3": ["s3"]}
+    assert all(re.fullmatch(r"docker\.io/\S+:[\w.-]*\d[\w.-]*", service["image"]) for service in others.values())
+    assert "depends_on" not in compose["services"]["imgsvc"]
+
+
+def test_what_compose_says_of_settings_is_true(compose: dict[str, Any]) -> None:
+    """Names in its comments too, since they are copied from there."""
+    text = (ROOT / "compose.yaml").read_text()
+    known = {name for _, _, name in environment_names()}
+    named = set(re.findall(r"\b(?:AWS|IMGSVC|JWT|REDIS|STORAGE)_[A-Z_0-9]+\b", text))
+    assert {name.removesuffix("_FILE") for name in named} <= known and {"REDIS_URL", "AWS_ENDPOINT_URL"} <= named
+    hosts = re.findall(r"(?:redis|http)://(\w+):(\d+)", text)
+    assert {host for host, _ in hosts} == {"redis", "s3"} <= set(compose["services"])
+    assert f"127.0.0.1:{dict(hosts)['s3']}:8333" in compose["services"]["s3"]["ports"]
+
+
+def test_object_storage_without_keys_does_not_start(compose: dict[str, Any]) -> None:
+    """It would serve everybody. Run by a real shell, whose `exec` here says what would be started."""
+    shell, flag, script = compose["services"]["s3"]["entrypoint"]
+    script = f"{script.replace('$$', '$')}".replace("exec", "echo")
+    for secret, status in (("", 2), ("something", 0)):
+        environ = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": secret}
+        done = subprocess.run([shell, flag, script], env=environ, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == ("/entrypoint.sh mini -dir=/data\n" if secret else "")
+
+
+def test_heaps_are_few_however_the_service_is_started() -> None:
+    assert "MALLOC_ARENA_MAX=2" in " ".join(instructions("ENV")).split()
+    assert "Environment=MALLOC_ARENA_MAX=2" in (ROOT / "docs" / "guides" / "installing.md").read_text().splitlines()
+    assert "export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2}" in (ROOT / "run").read_text().splitlines()
+
+
+def test_compose_and_containerfile_agree(compose: dict[str, Any]) -> None:
+    service = compose["services"]["imgsvc"]
+    (check,) = re.findall(r"CMD (\[.*\])", instructions("HEALTHCHECK")[0])
+    assert ["CMD", *yaml.safe_load(check)] == service["healthcheck"]["test"]
+    assert all(f"--{name}=" in instructions("HEALTHCHECK")[0] for name in ("interval", "timeout", "start-period"))
+    assert instructions("VOLUME") == ["/data"] and instructions("EXPOSE") == ["8000"]
+    assert "--uid 10001" in CONTAINERFILE and "--gid 10001" in CONTAINERFILE and instructions("USER") == ["imgsvc"]
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+    assert yaml.safe_load(instructions("ENTRYPOINT")[0]) == ["tini", "--", "imgsvc"]
+    assert service["build"]["args"]["SIMD"] == re.search(r'^ARG SIMD="(.*)"$', CONTAINERFILE, re.MULTILINE)[1]  # type: ignore[index]
+
+
+def test_what_is_copied_is_there_and_nothing_else_is() -> None:
+    copied = [parts.split()[:-1] for parts in instructions("COPY") if not parts.startswith("--from")]
+    assert sorted(name for names in copied for name in names) == sorted(
+        ["requirements.lock", "pyproject.toml", "README.md", "LICENSE", "imgsvc"]
+    )
+    assert all((ROOT / name).exists() for names in copied for name in names)
+
+
+def test_everything_is_installed_from_the_lock_by_its_hash() -> None:
+    assert CONTAINERFILE.count("--require-hashes -r requirements.lock") == 1
+    installs = re.findall(r"pip [^&]*install [^&]*", re.sub(r"\\\n", " ", CONTAINERFILE))
+    assert len(installs) == 2 and all("--no-deps" in line and "--no-cache-dir" in line for line in installs)
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "pillow-simd==" in lock and not re.search(r"^pillow==", lock, re.MULTILINE)
+
+
+def test_compiler_stays_in_the_first_stage() -> None:
+    build, final = CONTAINERFILE.split("\nFROM ${PYTHON}\n")
+    assert "gcc" in build
+    assert not re.search(r"gcc|-dev|pip install|binutils", final)
+    assert len(re.findall(r"^(RUN|COPY)", final, re.MULTILINE)) == 2, "each is a layer"

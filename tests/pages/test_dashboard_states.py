@@ -1,0 +1,292 @@
+"""The dashboard in every state: narrow, by keyboard, read aloud, with hostile words, and kept fresh."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.base import AxeResults
+from playwright.async_api import Page, expect
+
+from fixtures import make
+from imgsvc.http.dashboard.models import DashboardData
+from tests.support.browser import IN_BROWSER
+from tests.support.dashboard_page import (
+    TOKEN,
+    changed,
+    drop,
+    emptied,
+    failure,
+    refreshed,
+    refreshed_until,
+    signed_in,
+    troubled,
+)
+from tests.support.server_process import ServerProcess
+
+pytestmark = [pytest.mark.process, *IN_BROWSER]
+HOSTILE = "<img src=x onerror=alert(1)>\u202eمستخدم" + "x" * 300
+KEPT_WORDS = ("status", "state", "timestamp", "backend")
+# Only colours differ between the schemes.
+AXE_OPTIONS: dict[str, dict[str, Any]] = {
+    "light": {"resultTypes": ["violations"]},
+    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("served"), OPERATOR_TOKEN=TOKEN) as server:
+        for user in ("alice", "<b>bob</b>مستخدم"):
+            server.job_ended(server.upload(make.jpeg(320, 200), user).json()["job_id"])
+        yield server
+
+
+def hostile(data: DashboardData) -> DashboardData:
+    """Every word of the service replaced, but those that it chooses itself."""
+    words = DashboardData.model_validate(_replaced(troubled(data).model_dump()))
+    words.configuration = {HOSTILE: {HOSTILE: HOSTILE}}
+    return words
+
+
+def _replaced(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(one, key) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_replaced(one, name) for one in value]
+    kept = name in KEPT_WORDS or name.endswith(("_at", "_created", "_logged", "start"))
+    return HOSTILE if isinstance(value, str) and not kept else value
+
+
+STATES: dict[str, Callable[[DashboardData], DashboardData]] = {
+    "as it is": lambda data: data,
+    "empty": emptied,
+    "troubled": troubled,
+    "hostile": hostile,
+}
+
+
+async def show(page: Page, state: str) -> None:
+    await changed(page, STATES[state])
+    await refreshed(page)
+    await page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+
+
+async def test_hostile_words_appear_as_text(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        await expect(visit.page.locator("#recent-body").get_by_text("<b>bob</b>مستخدم")).to_be_visible()
+        await show(visit.page, "hostile")
+        for body in ("errors", "recent", "lanes", "storage", "database", "limits", "redis", "configuration"):
+            await expect(visit.page.locator(f"#{body}-body")).to_contain_text(HOSTILE)
+        assert await visit.page.locator("[onerror], main b, img[src='x']").count() == 0
+        assert [error for error in visit.console_errors if "/.%3Cimg" not in error] == []
+        assert visit.foreign == []
+
+
+@pytest.mark.parametrize(("fail_open", "words"), [("false", "get 503"), ("true", "may do everything")])
+async def test_authorization_server_that_is_away_is_named(served: ServerProcess, fail_open: str, words: str) -> None:
+    def away(data: DashboardData) -> DashboardData:
+        data.configuration["auth"]["fail_open"] = fail_open
+        return troubled(data)
+
+    async with signed_in(served) as visit:
+        await changed(visit.page, away)
+        await refreshed(visit.page)
+        await expect(visit.page.locator("#verdict-line")).to_contain_text("the authorization server does not answer")
+        await expect(visit.page.locator("main")).to_contain_text(words)
+
+
+async def test_nothing_is_wider_than_the_screen(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        for state in STATES:
+            await show(visit.page, state)
+            for width in (360, 720, 820, 1280):
+                await visit.page.set_viewport_size({"width": width, "height": 800})
+                assert await visit.page.evaluate("document.documentElement.scrollWidth") <= width, (state, width)
+                assert await visit.page.evaluate(OVERFLOWING) == [], (state, width)
+        await visit.page.set_viewport_size({"width": 360, "height": 800})
+        await visit.page.goto(f"{served.url}/dashboard/login")
+        assert await visit.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+# Cards, and whatever in them reaches beyond their edge.
+OVERFLOWING = """() => [...document.querySelectorAll('main section')].flatMap(card => {
+    const edge = card.getBoundingClientRect().right + 1;
+    return [...card.querySelectorAll('td, dd, p, button, bdi:not(code bdi), .state')]
+        .filter(one => !one.closest('.unseen') && one.getBoundingClientRect().right > edge)
+        .map(one => `${card.getAttribute('aria-labelledby')}: ${one.outerHTML.slice(0, 80)}`);
+})"""
+
+
+async def test_everything_is_reached_and_done_by_keyboard(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        await show(page, "troubled")
+        await page.evaluate("scrollTo(0, 0)")
+        names, outlined = [], []
+        for _ in range(60):
+            await page.keyboard.press("Tab")
+            name, outline = await page.evaluate(FOCUSED)
+            if name == "BODY":
+                break
+            names.append(name)
+            outlined.append(outline)
+        assert all(outlined), dict(zip(names, outlined, strict=True))
+        reached = ("pause", "sign-out", "files", "bucket", "retry", "Errors", "As a table")
+        assert [name for name in reached if name not in names] == []
+        await page.locator("#pause").focus()
+        await page.keyboard.press("Space")
+        await expect(page.get_by_role("switch", name="Refresh every 5 s", checked=False)).to_be_focused()
+        await expect(page.locator("#countdown")).to_have_text("paused")
+        await expect(page.locator("#age")).to_contain_text("Paused: numbers from")
+        await page.get_by_role("button", name="Retry job").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#announcements")).to_contain_text("was not retried: Job not found")
+        await expect(page.get_by_role("button", name="Retry job")).to_be_focused()
+
+
+FOCUSED = """() => {
+    const active = document.activeElement;
+    const seen = active.id === 'files' ? active.nextElementSibling : active;
+    const name = active.id || active.dataset.action || (active === document.body ? 'BODY' : active.textContent);
+    return [name, getComputedStyle(seen).outlineStyle !== 'none'];
+}"""
+
+
+async def test_refresh_keeps_focus_scroll_selection_and_nodes(served: ServerProcess) -> None:
+    async with signed_in(served, height=500) as visit:
+        page = visit.page
+        await changed(page, troubled)
+        await refreshed(page)
+        retry = page.get_by_role("button", name="Retry job")
+        await retry.focus()
+        await page.evaluate("document.getSelection().selectAllChildren(document.querySelector('.why'))")
+        await page.evaluate("document.querySelector('#recent-body tr:last-child').mark = 'the same'")
+        await page.locator("#configuration-body").evaluate("one => { one.closest('details').open = true; }")
+        top = await page.evaluate("scrollY")
+        assert top > 0
+        upload = served.upload(make.jpeg(320, 200)).json()
+        served.job_ended(upload["job_id"])
+        await changed(page, lambda data: _with_one_more(troubled(data)))
+        await refreshed_until(page, page.locator(f"[data-key='{upload['job_id']}']"))
+        await expect(page.locator(".failures > li")).to_have_count(3)
+        await expect(retry.last).to_be_focused()
+        assert await page.evaluate("document.querySelector('#configuration-body').closest('details').open")
+        assert await page.evaluate("getSelection().toString()") == "The variants could not be stored."
+        assert await page.evaluate("document.querySelector('#recent-body tr:last-child').mark") == "the same"
+        moved = await page.evaluate("scrollY") - top
+        assert 0 <= moved < 250  # at most by what came in above
+
+
+def _with_one_more(data: DashboardData) -> DashboardData:
+    data.errors.recent_failures.insert(0, failure("another", job_id="33333333-3333-4333-8333-333333333333"))
+    return data
+
+
+async def test_numbers_are_fresh_every_five_seconds_and_not_while_nobody_looks(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page, countdown = visit.page, visit.page.locator("#countdown")
+        await expect(countdown).to_have_text(re.compile(r"next in [45] s"))
+        asked = _asked(visit.requested)
+        await page.clock.fast_forward(3_000)
+        await expect(countdown).to_have_text(re.compile(r"next in [12] s"))
+        assert _asked(visit.requested) == asked
+        await refreshed(page)
+        await page.evaluate(HIDE, True)
+        await page.clock.fast_forward(60_000)
+        assert _asked(visit.requested) == asked + 1
+        async with page.expect_response("**/dashboard/data"):
+            await page.evaluate(HIDE, False)
+        await page.get_by_role("switch").click()
+        await page.clock.fast_forward(60_000)
+        assert _asked(visit.requested) == asked + 2
+        async with page.expect_response("**/dashboard/data"):
+            await page.get_by_role("switch").click()
+
+
+HIDE = """hidden => {
+    Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def _asked(urls: list[str], path: str = "/dashboard/data") -> int:
+    return sum(url.endswith(path) for url in urls)
+
+
+async def test_refusals_are_shown_in_the_service_s_words(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        body = json.dumps({"detail": "The request could not be answered now.", "code": "overloaded"})
+        await page.route("**/dashboard/data", lambda route: route.fulfill(status=503, body=body))
+        await page.clock.fast_forward(5_000)
+        await expect(page.locator("#verdict-line")).to_contain_text("The service answers with an error since")
+        await expect(page.locator("#advice")).to_contain_text("The request could not be answered now.")
+        await page.unroute("**/dashboard/data")
+        await page.clock.fast_forward(5_000)
+        await expect(page.locator("#verdict-line")).to_have_text("All is well.")
+
+
+async def test_upload_that_is_refused_for_now_can_be_sent_again(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        full = json.dumps({"detail": "Rate limit exceeded. Maximum 50 uploads per hour.", "code": "rate_limited"})
+        upload = "**/api/v1/images/upload"
+        wait = {"Retry-After": "600"}
+        await page.route(upload, lambda route: route.fulfill(status=429, body=full, headers=wait), times=1)
+        await drop(page, ("a.jpg", make.jpeg(64, 48)))
+        entry = page.locator("#uploads > li")
+        await expect(entry).to_contain_text("Maximum 50 uploads per hour. Try again in 10 min.")
+        tokens = _asked(visit.requested, "/operator/token")
+        over = json.dumps({"detail": "Token expired", "code": "token_expired"})
+        await page.route(upload, lambda route: route.fulfill(status=401, body=over), times=1)
+        await entry.get_by_role("button", name="Send a.jpg again").click()
+        await expect(entry.get_by_role("link", name="thumbnail")).to_be_visible()
+        assert _asked(visit.requested, "/operator/token") == tokens + 1
+
+
+async def test_token_field_where_the_keys_are_not_ours(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        await changed(page, _foreign_keys)
+        await refreshed(page)
+        photo = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg(64, 48)}
+        await page.set_input_files("#files", photo)  # type: ignore[arg-type]
+        await expect(page.locator("#uploads")).to_contain_text("Paste an upload token first")
+        await page.get_by_label("Upload token").fill("not.a.token")
+        await page.get_by_role("button", name="Send a.jpg again").click()
+        await expect(page.locator("#uploads")).to_contain_text("Invalid token")
+
+
+def _foreign_keys(data: DashboardData) -> DashboardData:
+    data.operator.can_make_tokens = False
+    return data
+
+
+async def test_axe_finds_nothing(served: ServerProcess) -> None:
+    async with signed_in(served, bypass_csp=True) as visit:
+        page = visit.page
+        for state in ("empty", "troubled", "hostile"):
+            await show(page, state)
+            await _no_violations(page, state)
+        await page.route("**/dashboard/data", lambda route: route.abort())
+        await page.clock.fast_forward(5_000)
+        await page.wait_for_selector(".gone")
+        await _no_violations(page, "gone")
+        await page.unroute_all()
+        await page.goto(f"{served.url}/dashboard/login")
+        await page.get_by_label("Operator token").fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#said")).to_contain_text("not the operator token")
+        await _no_violations(page, "login")
+
+
+async def _no_violations(page: Page, state: str) -> None:
+    for scheme, options in AXE_OPTIONS.items():
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        if not await page.evaluate("'axe' in window"):
+            await page.evaluate(Axe().axe_script)
+        found = AxeResults(await page.evaluate("options => axe.run(options)", options))
+        assert found.response["violations"] == [], f"{state}, {scheme}: {found.generate_report()}"

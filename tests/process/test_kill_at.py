@@ -1,0 +1,110 @@
+"""Promise 1, at some durable calls of each scenario: `./run torture kill-at` tries all of them.
+
+KILL_AT_SEED chooses others.
+"""
+
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.forking import ForkServer
+from tests.support.preload import Action, Call, Fault
+from tests.torture.kill_at import case
+from tests.torture.kill_at.plan import ACTIONS, counted, sample
+from tests.torture.kill_at.scenarios import SCENARIOS, tiny
+from tests.torture.kill_at.site import Gone, Site
+
+pytestmark = pytest.mark.process
+CASES = 12  # each call, a few of which are taken here, has its turn in ./run torture kill-at
+AT_ONCE = 4
+SEED = os.environ.get("KILL_AT_SEED", "1")
+MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anything
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    with ForkServer(preload=True) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="kill-at-") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -> None:
+    print(f"KILL_AT_SEED={SEED}")
+    scenario = SCENARIOS[name]
+    ready = case.prepared(scenario, Site(folder / "ready", forks))
+    counting = case.run(scenario, ready, Fault("count"), folder / "count")
+    assert counting.wrong == []
+    plan = sample(counting.calls, CASES, f"{SEED} {name}")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = pool.map(lambda fault: case.run(scenario, ready, fault, folder / str(fault)), plan)
+    wrong = [
+        f"{result}\n  ./run torture kill-at {name} --quick --at {result.fault}" for result in results if result.wrong
+    ]
+    assert wrong == [], "\n".join([f"KILL_AT_SEED={SEED}", *wrong])
+
+
+def test_real_process_is_killed_at_the_call(folder: Path, forks: ForkServer) -> None:
+    """Preloaded as the program starts, with real workers, whose own calls are not counted."""
+    scenario = SCENARIOS["upload"]
+    counting = case.run(scenario, case.prepared(scenario, Site(folder / "a", forks)), Fault("count"), folder / "b")
+    durable = counted(counting.calls, "kill")
+    assert {call.name for call in durable} >= {"fsync", "fdatasync", "rename", "unlink", "ftruncate", "pwrite"}
+    number = next(call for call, at in enumerate(durable, 1) if at.name == "rename" and "_thumbnail" in at.path)
+
+    site = Site(folder / "site", forks, "fresh")
+    site.folder.mkdir()
+    with suppress(Gone), case.Attempt(site, Fault("kill", number)).serve() as service:
+        case.Attempt(site).ended(service, case.Attempt(site).upload(service, tiny()))
+    assert service.process.wait(1) == -signal.SIGKILL
+    assert [call.outcome for call in site.calls()] == ["done"] * (number - 1) + ["kill"]
+
+
+@pytest.mark.parametrize(("action", "number"), [("EIO", 5), ("ENOSPC", 40)])
+def test_refused_call_fails_and_the_next_does_not(forks: ForkServer, folder: Path, action: Action, number: int) -> None:
+    scenario, fault = SCENARIOS["first-start"], Fault(action, number)
+    result = case.run(scenario, case.prepared(scenario, Site(folder / "ready", forks)), fault, folder / "case")
+    outcomes = [call.outcome for call in result.calls]
+    assert result.reached and outcomes[number - 1] == action and outcomes.count(action) == 1
+
+
+def test_sample_has_each_action_and_each_kind_of_call() -> None:
+    """And is the same for the same seed."""
+    log = [Call(n, "pwrite", "/d/imgsvc.db-wal", "done") for n in range(1, 500)]
+    calls = [*log, Call(500, "fsync", "/d/staging", "done"), Call(501, "rename", "/s/x_large.webp", "done")]
+    plan = sample(calls, CASES, "seed")
+    assert plan == sample(calls, CASES, "seed") != sample(calls, CASES, "another")
+    assert {fault.action for fault in plan} == set(ACTIONS)
+    assert {500, 501} <= {fault.number for fault in plan if fault.action == "kill"}
+
+
+def test_planted_fault_is_reported(forks: ForkServer, folder: Path) -> None:
+    """A scenario that loses what it was promised does not pass."""
+
+    def loses(attempt: case.Attempt) -> None:
+        with attempt.serve() as service:
+            for _ in range(2):  # without any row the service would not start
+                attempt.ended(service, attempt.upload(service, tiny()))
+            case.stopped(attempt, service)
+        with closing(sqlite3.connect(attempt.site.places.database)) as db, db:
+            db.execute("DELETE FROM processing_jobs WHERE rowid = 1")
+
+    scenario = case.Scenario("loses", loses)
+    result = case.run(scenario, case.prepared(scenario, Site(folder / "ready", forks)), Fault("count"), folder / "case")
+    text = "\n".join(result.wrong)
+    assert "The receipt" in text and "no row names it" in text and "has no row" in text

@@ -1,0 +1,138 @@
+"""schemathesis against a real server: what the document allows must be answered as it says, all else refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import make
+from imgsvc.access.tokens import Tokens
+from tests.support.server_process import ROOT, SECRET, ServerProcess
+
+pytestmark = pytest.mark.process
+
+LIMIT_SECONDS = 120
+OPERATOR = "operator-0123456789abcdef0123456789abcdef"
+# The usual ones, and those of a condition or range that is well formed and not met.
+CONFIGURATION = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "416"]
+
+[auth.openapi.bearer]
+bearer = "{user}"
+
+[auth.openapi.operator_bearer]
+bearer = "{operator}"
+"""
+
+
+@dataclass
+class Run:
+    """One run of schemathesis: what it printed, and the status codes that each operation answered with."""
+
+    status: int
+    printed: str
+    answers: dict[str, Counter[int]]
+
+    @property
+    def cases(self) -> int:
+        return sum(sum(answers.values()) for answers in self.answers.values())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    environment = {"IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.1", "IMGSVC_JOBS_MAX_ATTEMPTS": "1"}
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=OPERATOR, **environment) as one:
+        yield one
+
+
+def attack(server: ServerProcess, *options: str, seconds: float = LIMIT_SECONDS) -> Run:
+    """Every check on, valid and invalid data; the same requests each time."""
+    failed = _failed(server)
+    kept, gone = (_completed(server) for _ in range(2))
+    (server.folder / "schemathesis.toml").write_text(
+        CONFIGURATION.format(user=Tokens(SECRET, "HS256").issue("alice"), operator=OPERATOR)
+    )
+    report = server.folder / "report.ndjson"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
+    options = ("--checks=all", "--mode=all", "--no-color", "--warnings=off", "--report=ndjson", *options)
+    done = subprocess.run(
+        [*command, *options, f"--report-ndjson-path={report}"],
+        cwd=server.folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
+            "IMGSVC_TEST_OPERATOR": OPERATOR,
+            "IMGSVC_TEST_BACKUP": str(server.folder / "backup"),
+            "IMGSVC_TEST_KNOWN": json.dumps({"GET": kept, "DELETE": gone, "retry": failed}),
+        },
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout + done.stderr, _answers(report))
+
+
+def _completed(server: ServerProcess) -> dict[str, str]:
+    """Path parameters that lead to a completed image."""
+    receipt = server.upload(make.jpeg(64, 48)).json()
+    assert server.job_ended(receipt["job_id"])["status"] == "completed"
+    url = server.http.get(f"{server.url}/api/v1/images/{receipt['image_id']}").json()["url"]
+    path = url.removeprefix("/storage/")
+    return {**receipt, "path": path, "code": "not_found", "asset": "docs.js", "name": "dashboard.js"}
+
+
+def _failed(server: ServerProcess) -> dict[str, str]:
+    """One that leads to a job which failed because its bucket was a file."""
+    bucket = server.folder / "storage" / "b"
+    bucket.write_bytes(b"")
+    job_id = server.upload(make.jpeg(64, 48)).json()["job_id"]
+    assert server.job_ended(job_id)["status"] == "failed"
+    bucket.unlink()
+    return {"job_id": job_id}
+
+
+def _answers(report: Path) -> dict[str, Counter[int]]:
+    found: dict[str, Counter[int]] = {}
+    for line in report.read_text().splitlines():
+        recorder: dict[str, Any] = json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
+        for interaction in (recorder.get("interactions") or {}).values():
+            if interaction["response"]:
+                status = interaction["response"]["status_code"]
+                label = f"{interaction['request']['method']} {recorder['label'].split()[-1]}"
+                found.setdefault(label, Counter())[status] += 1
+    return found
+
+
+def documented(server: ServerProcess) -> set[str]:
+    paths = server.http.get(f"{server.url}/openapi.json").json()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def test_nothing_is_found(server: ServerProcess) -> None:
+    run = attack(server, "--phases=examples,coverage,fuzzing", "--max-examples=15", "--generation-deterministic")
+    assert run.status == 0, run.printed
+    assert re.search(r"(\d+) generated, \1 passed", run.printed), run.printed
+    assert run.cases > 500
+    for operation in documented(server):
+        answers = run.answers[operation]
+        assert any(status < 300 for status in answers), (operation, answers)  # what is allowed got through
+    assert all(run.answers["POST /api/v1/images/upload"][status] for status in (202, 401, 422))
+    failed = [line for line in server.log.read_text().splitlines() if "request_failed" in line or "Traceback" in line]
+    assert failed == []
+
+
+@pytest.mark.torture
+def test_long_run(server: ServerProcess) -> None:
+    run = attack(server, "--max-examples=400", seconds=1800)
+    assert run.status == 0, run.printed

@@ -1,0 +1,119 @@
+"""Clients that ask and do not read: they cost little memory, are given up in time, and keep no stop waiting."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fixtures import make
+from tests.support.clients import asking, unread
+from tests.support.server_process import ServerProcess, until
+from tests.support.speed import seconds
+
+pytestmark = pytest.mark.process
+CLIENTS, WARMING = 400, 20
+BUNDLE = "/docs/swagger-ui-bundle.js"  # 1.4 MB, one copy of which is kept
+QUICK = {"OPERATOR_PUBLIC": "true", "IMGSVC_SERVER_ANSWER_IDLE_SECONDS": "1"}
+IN_PROGRESS = "http_requests_in_progress"
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+def sockets(server: ServerProcess) -> int:
+    found = 0
+    for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        try:
+            found += str(entry.readlink()).startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def noise(folder: Path) -> bytes:
+    """A picture whose largest variant is more than a megabyte."""
+    path = folder / "noise.jpg"
+    Image.frombytes("RGB", (1600, 1200), random.Random(1).randbytes(1600 * 1200 * 3)).save(path, quality=60)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, **QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+def real_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, real="its memory is measured", **QUICK) as running:
+        yield running
+
+
+def in_progress(server: ServerProcess) -> float:
+    lines = server.http.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(IN_PROGRESS))
+
+
+def test_unread_answers_hold_little_and_end_in_time(real_server: ServerProcess, tmp_path: Path) -> None:
+    job = real_server.job_ended(real_server.upload(noise(tmp_path)).json()["job_id"])
+    variant = f"/api/v1/images/{job['image_id']}/direct?size=original"
+    whole = {path: len(real_server.http.get(f"{real_server.url}{path}").content) for path in (BUNDLE, variant)}
+    assert min(whole.values()) > 400_000
+    for path in (BUNDLE, variant):
+        with unread(real_server.url, path, WARMING):  # what is made once, at a first use
+            until(lambda: in_progress(real_server) > WARMING)
+        until(lambda: in_progress(real_server) == 1)
+        idle = resident_bytes(real_server)
+        with unread(real_server.url, path, CLIENTS) as clients:
+            until(lambda: sum(one.recv(1) == b"H" for one in clients) == CLIENTS)
+            assert resident_bytes(real_server) < 1.2 * idle
+            until(lambda: in_progress(real_server) == 1, 60)  # given up, though they are still there
+            assert resident_bytes(real_server) < 1.2 * idle
+
+
+def test_client_that_reads_slowly_and_steadily_gets_its_answer(server: ServerProcess) -> None:
+    """A piece now and then, faster than the least rate: for longer than a client may take nothing."""
+    with asking(server.url, BUNDLE) as client:
+        began, received = time.monotonic(), 0
+        while time.monotonic() - began < 3:
+            received += len(client.recv(8192))
+            client.settimeout(10)
+            time.sleep(0.1)
+        while received < 1_300_000:
+            chunk = client.recv(1 << 20)
+            assert chunk
+            received += len(chunk)
+
+
+def test_client_that_waits_for_news_is_not_late(server: ServerProcess) -> None:
+    """It has nothing to take: the deadline is for bytes that wait."""
+    worker = server.render_worker()
+    os.kill(worker, signal.SIGSTOP)
+    job = server.upload(make.jpeg()).json()["job_id"]
+    url, began = f"{server.url}/api/v1/images/jobs/{job}", time.monotonic()
+    assert server.http.get(url, headers={"Prefer": "wait=3"}).status_code == 200
+    assert time.monotonic() - began > 2.5
+    os.kill(worker, signal.SIGCONT)
+
+
+def test_stop_waits_for_no_client(server: ServerProcess, tmp_path: Path) -> None:
+    """By default 4 s for requests, 5 s for lanes and 2 s for the rest: under the 15 s of compose.yaml."""
+    done = server.job_ended(server.upload(noise(tmp_path)).json()["job_id"])
+    variant = f"/api/v1/images/{done['image_id']}/direct?size=original"
+    with unread(server.url, variant, CLIENTS // 2), unread(server.url, BUNDLE, CLIENTS // 2):
+        until(lambda: sockets(server) > CLIENTS)
+        jobs = [server.upload(make.jpeg(2000, 1500)).json()["job_id"] for _ in range(3)]
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < seconds(11)
+        assert "Traceback" not in server.log.read_text()
+        server.start()
+        assert time.monotonic() - began < seconds(15)
+        ended = [server.job_ended(job) for job in jobs]
+        assert {(job["status"], job["attempts"]) for job in ended} == {("completed", 0)}

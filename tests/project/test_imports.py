@@ -1,0 +1,36 @@
+"""What a start and a command load: each of these costs every start 50 ms or more."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("code", "spared"),
+    [
+        ("import imgsvc.cli.main", "structlog httpx pydantic rich pygments starlette"),
+        ("import imgsvc.cli.service_client", "rich pygments prometheus_client starlette psutil"),
+        ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
+        (
+            "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",
+            "rich pygments httpx redis PIL",
+        ),
+        ("import imgsvc.jobs.lanes.worker", "structlog httpx starlette rich"),
+    ],
+)
+def test_spared(code: str, spared: str) -> None:
+    script = f"import sys\n{code}\nprint(*sorted(sys.modules.keys() & {set(spared.split())}))"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.returncode) == ("\n", 0), ran.stderr
+
+
+def test_what_was_spared_can_still_be_imported() -> None:
+    script = "import imgsvc.cli.service_client, rich.console, pygments, click, httpx; httpx.Client"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=environ, check=True, timeout=60)

@@ -1,0 +1,234 @@
+"""The papers are right: links lead somewhere, names exist, generated pages are fresh, and the examples run."""
+
+import base64
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from docs import check, generate, mentions
+from docs.pages import Block, Page, pages, slug
+from fixtures import make
+from imgsvc import testing
+from tests.support.browser import browsing, in_browser
+from tests.support.dashboard_page import TOKEN
+from tests.support.server_process import WAIT_SECONDS, ServerProcess, bearer
+
+TOUR_HOST = "http://127.0.0.1:8000"
+TOUR_SECONDS = 120  # some ten processes are started one after another: two seconds on a quiet machine
+MARK = "----- next block -----"
+# What `./run` does here, in a folder that holds no clone.
+RUN = f"""\
+#!/bin/sh
+[ "$1" = imgsvc ] && shift
+exec {sys.executable} -m imgsvc "$@"
+"""
+PAGES = list(pages())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.path))
+def test_page_mentions_only_what_exists(page: Page) -> None:
+    assert check.of_page(page) == []
+
+
+def test_site_lists_every_page() -> None:
+    assert list(check.navigation()) == []
+
+
+def test_screenshot_shows_the_dashboard_as_it_is() -> None:
+    assert list(check.screenshot()) == []
+
+
+def test_generated_pages_are_fresh() -> None:
+    assert generate.stale() == []
+
+
+FAULTS: list[tuple[Callable[[Page], Iterator[str]], str, str]] = [
+    (check.links, "[a](docs/nowhere.md)", "leads nowhere"),
+    (check.links, "[a](docs/guides/tokens.md#nothing)", "no such heading"),
+    (check.links, "# Two - words", "another anchor"),
+    (check.sizes, "x" * 8193, "at most 8192"),
+    (check.places, "## Where would I add …?\n| a | `imgsvc/nowhere.py` | `A` |\n\n## B", "no such file"),
+    (check.paths, "`imgsvc/nowhere.py`", "imgsvc/nowhere.py"),
+    (check.places, "## Where would I add …?\n| a | `imgsvc/__init__.py` | `Nothing` |\n\n## B", "defines no Nothing"),
+    (mentions.commands, "```sh\n./run nothing\n```", "./run nothing"),
+    (mentions.commands, "`./run imgsvc storage nothing`", "imgsvc storage nothing"),
+    (mentions.commands, "```sh\n./run imgsvc storage \\\n   gc --nothing\n```", "no option --nothing"),
+    (mentions.addresses, "`GET /api/v1/nothing/{image_id}`", "/api/v1/nothing/{image_id}"),
+    (mentions.addresses, '```sh\nB=http://h/api/v1/images\ncurl "$B/1/nothing"\n```', "/api/v1/images/1/nothing"),
+    (mentions.settings, "`[server] nothing`", "[server] nothing"),
+    (mentions.settings, "```sh\nIMGSVC_NOTHING=1 ./run serve\n```", "IMGSVC_NOTHING"),
+    (mentions.codes, "a 401 `token_missing` or `nothing`", "nothing"),
+    (mentions.metrics, "`nothing_total`", "nothing_total"),
+]
+
+
+@pytest.mark.parametrize(("find", "text", "words"), FAULTS, ids=[words for _, _, words in FAULTS])
+def test_fault_is_found(find: Callable[[Page], Iterator[str]], text: str, words: str) -> None:
+    (problem,) = find(Page(Path("README.md"), text))
+    assert words in problem
+
+
+def test_folder_that_is_not_explained_is_found() -> None:
+    found = list(check.rooms(Page(Path("docs/background/architecture.md"), "`imgsvc/http`")))
+    assert "imgsvc/jobs is not explained" in found and "imgsvc/http is not explained" not in found
+
+
+def test_stale_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in generate.PAGES:
+        (tmp_path / name).write_text((generate.FOLDER / name).read_text())
+    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    (tmp_path / "errors.md").write_text("older")
+    (tmp_path / "metrics.md").unlink()
+    assert generate.stale() == ["errors.md", "metrics.md"]
+
+
+def test_heading_has_one_anchor_everywhere() -> None:
+    assert slug("POST /api/v1/images/{image_id}") == "post-apiv1imagesimage_id"
+
+
+def marked(path: str, *, kind: str = "") -> list[Block]:
+    """The blocks of a page that are to be run, each followed by what it gives."""
+    page = next(one for one in PAGES if str(one.path) == path)
+    found = [block for block in page.blocks if block.mark == "gives" or (block.mark == "run" and block.kind == kind)]
+    assert found
+    return found
+
+
+def run_blocks(server: ServerProcess, folder: Path, blocks: list[Block]) -> None:
+    """All `run` blocks in one shell, as a reader types them; what each prints is what the page says it gives."""
+    runs = [block for block in blocks if block.mark == "run"]
+    script = "set -euo pipefail\n" + f"echo '{MARK}'\n".join(block.text for block in runs)
+    environ = {**server.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        ["bash", "-c", script.replace(TOUR_HOST, server.url)],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=TOUR_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = done.stdout.replace(server.url, TOUR_HOST).split(f"{MARK}\n")
+    for index, block in enumerate(blocks):
+        if block.mark == "gives":
+            number = sum(one.mark == "run" for one in blocks[:index]) - 1
+            wanted = ".*".join(re.escape(part) for part in block.text.strip().split("…"))
+            assert re.fullmatch(wanted, printed[number].strip(), re.DOTALL), (block.text, printed[number])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the examples can be typed: `./run`, the environment, and a photo."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "run").write_text(RUN)
+    (folder / "run").chmod(0o755)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "photo.jpg").write_bytes(make.jpeg())
+    return folder
+
+
+@pytest.mark.process
+def test_tours_and_guide_to_uploading_run_as_they_are_written(clone: Path, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        for path in ("README.md", "docs/start/tour.md", "docs/guides/uploading.md"):
+            run_blocks(server, clone, marked(path))
+        (example,) = marked("docs/guides/uploading.md", kind="python")
+        token = bearer()["Authorization"].removeprefix("Bearer ")
+        command = [sys.executable, "-c", example.text, server.url, token]
+        done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=WAIT_SECONDS)
+        assert re.fullmatch(r"/storage/holiday/processed/medium/.*_medium\.webp\n", done.stdout), done.stderr
+
+
+def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
+    """(heading, curl line, statuses) of each operation of the reference."""
+    text = (generate.FOLDER / "endpoints.md").read_text()
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        (call,) = re.findall(r"^```sh\n(curl .*)\n```$", section, re.MULTILINE)
+        yield section.partition("\n")[0], call, set(re.findall(r"^- \*\*(\d{3})\*\*", section, re.MULTILINE))
+
+
+@pytest.mark.process
+def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(make.jpeg())
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN) as server:
+        job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
+        calls = sorted(reference_calls(), key=lambda one: one[0].startswith("DELETE /api/v1/images"))  # it at last
+        variables = {
+            "HOST": server.url,
+            "TOKEN": bearer()["Authorization"].removeprefix("Bearer "),
+            "OPERATOR": TOKEN,
+            "JOB_ID": job["job_id"],
+            "IMAGE_ID": job["image_id"],
+        }
+        script = "\n".join(f"{call} -s -w '%{{stderr}}%{{http_code}}\\n' >/dev/null" for _, call, _ in calls)
+        done = subprocess.run(
+            ["bash", "-c", script.replace("/backup/imgsvc", f"{tmp_path}/backup")],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            timeout=TOUR_SECONDS,
+        )
+        answered = done.stderr.split()
+        assert len(answered) == len(calls) > 30
+        for (heading, call, statuses), status in zip(calls, answered, strict=True):
+            assert status in statuses, (heading, call, status)
+
+
+@pytest.mark.process
+def test_guide_to_private_images_runs_as_it_is_written(clone: Path, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true") as server:
+        run_blocks(server, clone, marked("docs/guides/private-images.md", kind="private"))
+
+
+@pytest.mark.process
+@in_browser
+async def test_example_for_browsers_uploads_from_another_origin(tmp_path: Path) -> None:
+    """The page is one of the same server under its other name, which is another origin to a browser."""
+    (example,) = marked("docs/guides/uploading.md", kind="browser")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    origin = f"http://localhost:{port}"
+    server = ServerProcess(tmp_path, IMGSVC_SERVER_CORS_ORIGINS=origin)
+    call = f"""async ([service, token, bytes]) => {{
+        {example.text}
+        const file = new File([Uint8Array.from(atob(bytes), one => one.charCodeAt(0))], "a.jpg");
+        const image = new Image();
+        image.src = await upload(service, token, file);
+        await image.decode();
+        return image.naturalWidth;
+    }}"""
+    token = bearer()["Authorization"].removeprefix("Bearer ")
+    with ExitStack() as stack:
+        stack.push(server.start(port))
+        async with browsing(origin) as visit:
+            await visit.page.goto(f"{origin}/info")
+            picture = base64.b64encode(make.jpeg()).decode()
+            assert await visit.page.evaluate(call, [server.url, token, picture]) > 0
+
+
+async def test_example_for_an_applications_own_tests_passes() -> None:
+    (example,) = marked("docs/guides/testing.md", kind="pytest")
+    own: dict[str, Callable[[], object]] = {"imgsvc": testing}  # type: ignore[dict-item]
+    exec(example.text, own)
+    await own["test_upload"]()  # type: ignore[misc]
+
+
+def test_every_block_that_is_marked_is_run() -> None:
+    kinds = {(str(page.path), block.kind) for page in PAGES for block in page.blocks if block.mark == "run"}
+    assert kinds == {
+        ("README.md", ""),
+        ("docs/start/tour.md", ""),
+        ("docs/guides/uploading.md", ""),
+        ("docs/guides/uploading.md", "python"),
+        ("docs/guides/uploading.md", "browser"),
+        ("docs/guides/private-images.md", "private"),
+        ("docs/guides/testing.md", "pytest"),
+    }

@@ -1,0 +1,324 @@
+"""The S3 backend against a server that checks signatures, and against one that fails."""
+
+import asyncio
+import filecmp
+import os
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from imgsvc.settings import S3
+from imgsvc.storage import s3 as module
+from imgsvc.storage.base import NotStored, StorageError
+from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
+from tests.support.s3 import S3Server
+from tests.support.s3_proxy import Fault, Proxy, proxy
+from tests.support.server_process import ROOT
+from tests.support.speed import seconds
+
+KEY = "processed/large/x_large.webp"
+OBJECT = f"a/b/{KEY}"
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    return s3.bucket()
+
+
+@pytest.fixture
+async def storage(s3: S3Server, bucket: str) -> AsyncIterator[S3Storage]:
+    async with s3_storage(S3(**s3.settings(bucket))) as one:
+        yield one
+
+
+@pytest.fixture
+async def faulty(s3: S3Server) -> AsyncIterator[Proxy]:
+    async with proxy(s3.port) as one:
+        yield one
+
+
+@pytest.fixture
+async def behind(s3: S3Server, bucket: str, faulty: Proxy) -> AsyncIterator[S3Storage]:
+    """The same storage through the proxy; time-outs are short."""
+    short = {
+        "connect_timeout_seconds": seconds(0.4),
+        "read_timeout_seconds": seconds(0.4),
+        "total_timeout_seconds": 8,
+        "attempts": 6,
+    }
+    async with s3_storage(S3(**{**s3.settings(bucket), **short, "endpoint_url": faulty.url})) as one:
+        yield one
+
+
+def source(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(data)
+    return path
+
+
+async def read(storage: S3Storage, start: int, length: int) -> bytes:
+    blob = await storage.read("a/b", KEY, start, length)
+    return blob.first + b"".join([chunk async for chunk in blob.rest])
+
+
+async def test_what_is_put_can_be_read_in_parts_and_removed(
+    storage: S3Storage, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    data = os.urandom(CHUNK * 2 + 5)
+    await storage.put("a/b", KEY, source(tmp_path, data))
+    assert s3.keys(bucket) == [OBJECT]
+    assert await storage.size("a/b", KEY) == len(data)
+    assert await read(storage, 0, len(data)) == data
+    assert await read(storage, CHUNK - 3, CHUNK + 6) == data[CHUNK - 3 : 2 * CHUNK + 3]
+    assert await read(storage, 7, 0) == await read(storage, len(data), 5) == b""
+    assert await read(storage, len(data) - 2, 100) == data[-2:]
+    copy = tmp_path / "copy"
+    await storage.fetch("a/b", KEY, copy, 0)
+    assert copy.read_bytes() == data
+    assert await storage.remove("a/b", KEY)
+    assert not await storage.remove("a/b", KEY)
+    assert await storage.size("a/b", KEY) is None
+    for missing in (read(storage, 0, 1), storage.fetch("a/b", KEY, tmp_path / "other", 0)):
+        with pytest.raises(NotStored):
+            await missing
+    assert not (tmp_path / "other").exists()
+
+
+async def test_object_says_what_it_is(storage: S3Storage, s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    await storage.put("a/b", KEY, source(tmp_path, b"old"))
+    await storage.put("a/b", KEY, source(tmp_path, b"newer"))
+    head = s3.client.head_object(Bucket=bucket, Key=OBJECT)
+    assert head["ContentLength"] == 5
+    assert head["ContentType"] == "image/webp"
+    assert head["CacheControl"] == "public, max-age=31536000, immutable"
+    assert head["ServerSideEncryption"] == "AES256"
+
+
+async def test_listing_is_whole_and_split_into_buckets(
+    storage: S3Storage, s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"processed/b/processed/small/{number:04}.webp" for number in range(7)]
+    for name in [*names, ".health/one/probe", "foreign", "a/foreign"]:
+        s3.client.put_object(Bucket=bucket, Key=name, Body=b"12")
+
+    def by_three(params: dict[str, Any], **_: Any) -> None:
+        params["MaxKeys"] = 3
+
+    client = await storage._loop.call(storage._opened())
+    client.meta.events.register("before-parameter-build.s3.ListObjectsV2", by_three)
+    found = [one async for one in storage.everything()]
+    expected = [("processed/b", name.removeprefix("processed/b/")) for name in names]
+    assert sorted((one.bucket, one.key) for one in found) == sorted([*expected, ("", "foreign"), ("a", "foreign")])
+    assert {one.size_bytes for one in found} == {2}
+    assert all(abs(one.modified - datetime.now(UTC)) < timedelta(minutes=1) for one in found)
+    assert await storage.size("", "foreign") == await storage.size("a", "foreign") == 2
+
+
+async def test_presigned_url_is_good_for_its_time_and_its_object_only(storage: S3Storage, tmp_path: Path) -> None:
+    await storage.put("a/b", KEY, source(tmp_path, b"the bytes"))
+    url, short = await storage.url("a/b", KEY, 604_800), await storage.url("a/b", KEY, 1)
+    head = await storage.url("a/b", KEY, 60, "HEAD")
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(url, headers={"Range": "bytes=4-"})
+        assert (answer.status_code, answer.content) == (206, b"bytes")
+        assert (await client.head(head)).headers["Content-Length"] == "9"
+        with anyio.fail_after(seconds(10)):
+            while (await client.get(short)).status_code != 403:
+                await anyio.sleep(0.1)
+        for tampered in (url.replace("large", "small"), url.replace("604800", "604799"), url[:-1] + "z", head):
+            assert (await client.get(tampered)).status_code == 403
+
+
+async def test_wrong_settings_are_named_and_not_tried_again(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    wrong = {
+        "The bucket does not exist.": {"bucket": "not-there"},
+        "The object storage refuses the signature: the secret access key is wrong.": {"secret_access_key": "hush"},
+    }
+    with capture_logs() as logged:
+        for plain, more in wrong.items():
+            async with s3_storage(S3(**{**s3.settings(bucket), **more})) as storage:
+                with pytest.raises(StorageError) as raised:
+                    await storage.put("a/b", KEY, source(tmp_path, b"x"))
+                assert raised.value.plain == plain
+                assert not isinstance(raised.value, NotStored)
+                assert "hush" not in str(raised.value) + plain
+                for refused in (storage.remove("a/b", KEY), storage.size("a/b", KEY), read(storage, 0, 5)):
+                    with pytest.raises(StorageError) as raised:
+                        await refused
+                    assert not isinstance(raised.value, NotStored)
+    assert logged == []
+    assert s3.keys(bucket) == []
+
+
+def test_keys_are_looked_for_where_aws_tools_do(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "ours")
+    settings = S3(**s3.settings(s3.bucket(), access_key_id="", secret_access_key=""))
+
+    async def first_without_then_with_keys() -> None:
+        (tmp_path / "credentials").write_text("[ours]\n")
+        async with s3_storage(settings) as storage:
+            with pytest.raises(StorageError) as raised:
+                await storage.size("a", KEY)
+            assert raised.value.plain.startswith("No access key was found")
+            keys = f"aws_access_key_id = test:tester\naws_secret_access_key = {s3.settings('')['secret_access_key']}\n"
+            (tmp_path / "credentials").write_text(f"[ours]\n{keys}")
+            assert await storage.size("a", KEY) is None
+
+    asyncio.run(first_without_then_with_keys())
+
+
+@pytest.mark.parametrize(("fault", "times"), [("503", 2), ("reset", 2), ("stall", 1)])
+async def test_what_passes_is_tried_again(
+    behind: S3Storage, faulty: Proxy, fault: Fault, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    data = os.urandom(20_000)
+    faulty.fail(fault, times)
+    await behind.put("a/b", KEY, source(tmp_path, data))
+    faulty.fail(fault, times)
+    assert await read(behind, 0, len(data)) == data
+    faulty.fail("cut", times)
+    await behind.fetch("a/b", KEY, tmp_path / "copy", 0)
+    assert (tmp_path / "copy").read_bytes() == data
+    faulty.fail(fault, times)
+    assert await behind.remove("a/b", KEY)
+
+
+async def test_what_does_not_pass_ends_in_time(
+    behind: S3Storage, faulty: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    path = source(tmp_path, b"x")
+    faulty.fail("503", 1000)
+    with pytest.raises(StorageError) as raised:
+        await behind.put("a/b", KEY, path)
+    assert raised.value.plain == "The object storage answered with the status 503."
+    assert faulty.connections == 6
+    with pytest.raises(StorageError):
+        await behind.put(".health/x", "probe", path)
+    assert faulty.connections == 7
+    faulty.fail("stall", 1000)
+    began = time.monotonic()
+    with pytest.raises(StorageError) as raised:
+        await behind.fetch("a/b", KEY, tmp_path / "copy", 0)
+    assert raised.value.plain == "The object storage does not answer in time."
+    assert time.monotonic() - began < seconds(10)
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_answer_that_breaks_off_is_an_error(behind: S3Storage, faulty: Proxy, tmp_path: Path) -> None:
+    data = os.urandom(CHUNK * 3)
+    await behind.put("a/b", KEY, source(tmp_path, data))
+    faulty.fail("cut", cut_after=CHUNK * 2)
+    blob = await behind.read("a/b", KEY, 0, len(data))
+    assert blob.first == data[:CHUNK]
+    with pytest.raises(StorageError):
+        [chunk async for chunk in blob.rest]
+
+
+async def test_damaged_bytes_are_refused_by_the_store(
+    storage: S3Storage, s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_content_md5", lambda source: ("1B2M2Y8AsgTpgAmY7PhCfg==", 3))
+    with pytest.raises(StorageError, match="BadDigest"):
+        await storage.put("a/b", KEY, source(tmp_path, b"not empty"))
+    assert s3.keys(bucket) == []
+
+
+async def test_who_says_yes_to_everything_is_no_storage(s3: S3Server, tmp_path: Path) -> None:
+    """Or the upload would be thrown away for variants that nobody has."""
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(agree, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with s3_storage(S3(**s3.settings("pictures", endpoint_url=url))) as storage:
+            with pytest.raises(StorageError, match="without an ETag"):
+                await storage.put("a/b", KEY, source(tmp_path, b"bytes"))
+
+
+async def test_our_loop_never_waits_for_it(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+    """Not while the client is made, and not while large files are hashed, signed and sent."""
+    path = source(tmp_path, os.urandom(2_000_000))
+    longest, over = 0.0, asyncio.Event()
+
+    async def beat() -> None:
+        nonlocal longest
+        while not over.is_set():
+            before = time.thread_time()  # of this thread alone: other processes may have the processor
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - before)
+
+    beating = asyncio.create_task(beat())
+    async with s3_storage(S3(**s3.settings(bucket))) as storage, asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(storage.put("a", f"{number}", path))
+            group.create_task(storage.url("a", f"{number}", 60))
+    over.set()
+    await beating
+    assert longest < 0.02
+    assert len(s3.keys(bucket)) == 8
+
+
+async def test_store_that_hangs_keeps_nobody_from_an_address(s3: S3Server, bucket: str, faulty: Proxy) -> None:
+    patient = {"read_timeout_seconds": 15, "connections": 2, "endpoint_url": faulty.url}
+    async with s3_storage(S3(**s3.settings(bucket, **patient))) as storage, asyncio.TaskGroup() as group:
+        faulty.fail("stall", 3)
+        waiting = [group.create_task(storage.remove("a", f"{number}")) for number in range(3)]
+        with anyio.fail_after(seconds(5)):
+            while faulty.connections < 2:
+                await asyncio.sleep(0.01)
+            assert await storage.url("a", "x", 60)
+        for one in waiting:
+            one.cancel()
+
+
+async def test_large_file_passes_in_small_parts(storage: S3Storage, tmp_path: Path) -> None:
+    path, copy = source(tmp_path, os.urandom(16_000_000)), tmp_path / "copy"
+    await storage.put("a/b", KEY, path)  # the library's own imports and models come first
+    tracemalloc.start()
+    try:
+        await storage.put("a/b", KEY, path)
+        await storage.fetch("a/b", KEY, copy, 0)
+        blob = await storage.read("a/b", KEY, 0, 16_000_000)
+        assert len(blob.first) + sum([len(chunk) async for chunk in blob.rest]) == 16_000_000
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert filecmp.cmp(path, copy, shallow=False)
+
+
+def test_nothing_of_it_is_imported_without_need(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "import imgsvc.testing\n"
+        "async def main():\n"
+        "    async with imgsvc.testing.client() as client:\n"
+        "        await client.ready((await client.upload(imgsvc.testing.picture())).json()['job_id'])\n"
+        "asyncio.run(main())\n"
+        "print({'aiobotocore', 'botocore', 'aiohttp'} & set(sys.modules))\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert said.stdout.splitlines()[-1:] == ["set()"], said.stderr

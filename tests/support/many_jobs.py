@@ -1,0 +1,169 @@
+"""A data folder with a great many jobs, like that of a service in use for years.
+
+`python -m tests.support.many_jobs FOLDER`.
+
+Rows and audit events are written in one go, past the writer, and no file is stored: for measuring reads only.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from imgsvc.jobs.table import usage
+from imgsvc.jobs.table.database import open_for_writing
+from imgsvc.jobs.table.model import as_text, now
+from imgsvc.settings import Images
+
+USERS = 20_000
+DAYS = 30
+EVENTS_OF_JOB = ("accepted", "processing", "completed")
+COLUMNS = (
+    "job_id, image_id, status, storage_bucket, staging_path, processed_paths, processing_metadata, attempt_count, "
+    "max_retries, last_error, created_at, started_at, completed_at, error_code, retryable, next_attempt_at, failed_at, "
+    "deleted_at, user_id, org_id, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes, "
+    "render_bytes, storage_backend, recipe, queue, turn, preview"
+)
+SUMS = (
+    "UPDATE job_sums SET total = (SELECT count(*) FROM processing_jobs WHERE status = name AND deleted_at IS NULL) "
+    "WHERE kind = 'jobs'"
+)
+VARIANTS = {"thumbnail": (150, 4_000), "medium": (600, 40_000), "large": (1200, 140_000), "original": (4096, 900_000)}
+
+
+def fill(path: Path, jobs: int) -> None:
+    """Make the database at `path` with so many jobs, each with its events; 95 in 100 are completed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_schema(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        # Nothing of it is dear: what was cut short is made anew. Indexes are built, and sums made, once for all rows.
+        db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;")
+        dropped = _drop("index", db) + _drop("trigger", db)
+        marks = ", ".join("?" * (COLUMNS.count(",") + 1))
+        db.execute("BEGIN")
+        db.executemany(f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})", _jobs(jobs))
+        db.execute("DELETE FROM image_upload_events")
+        for kind in EVENTS_OF_JOB:
+            db.execute(
+                "INSERT INTO image_upload_events (event_type, image_id, job_id, metadata, created_at) "
+                "SELECT ?, image_id, job_id, '{\"run\": 1}', created_at FROM processing_jobs",
+                [kind],
+            )
+        db.executemany("INSERT INTO upload_rate_limits VALUES (?, ?, ?, ?)", _windows())
+        db.execute("COMMIT")
+        for statement in dropped:
+            db.execute(statement)
+        db.execute(SUMS)
+        db.execute("UPDATE job_counting SET bytes_upto = 0, minutes_from = ?", [as_text(now())])
+        db.execute("PRAGMA journal_mode = WAL")
+    asyncio.run(_count(path))
+
+
+async def _count(path: Path) -> None:
+    db = await open_for_writing(path)
+    while (await usage.count_minutes(db))[1]:
+        pass
+    while await usage.count_bytes(db):
+        pass
+    await db.close()
+
+
+async def _schema(path: Path) -> None:
+    db = await open_for_writing(path)
+    await db.close()
+
+
+def _drop(kind: str, db: sqlite3.Connection) -> list[str]:
+    """Drop all of a kind that can be dropped; returns the statements that make them again."""
+    found = db.execute("SELECT name, sql FROM sqlite_master WHERE type = ? AND sql IS NOT NULL", [kind]).fetchall()
+    for name, _ in found:
+        db.execute(f"DROP {kind} {name}")
+    return [statement for _, statement in found]
+
+
+def _jobs(count: int) -> Iterator[tuple[Any, ...]]:
+    chance = random.Random(7)
+    recipe, end = Images().recipe.to_json(), now()
+    step = timedelta(days=DAYS) / count
+    for number in range(count):
+        yield _job(chance, recipe, end - step * (count - number), number)
+
+
+def _job(chance: random.Random, recipe: str, created: datetime, number: int) -> tuple[Any, ...]:
+    job_id, image_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
+    status = chance.choices(("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50))[0]
+    ended, text = as_text(created + timedelta(seconds=chance.uniform(0.2, 4))), as_text(created)
+    done, failed, waiting = status == "completed", status == "failed", status == "pending"
+    deleted = done and chance.random() < 0.05
+    paths = {name: f"processed/{name}/{image_id}_{name}.webp" for name in VARIANTS} if done and not deleted else {}
+    measured = {"dominant_color": "#808080", "variants": {name: _made(*VARIANTS[name]) for name in paths}}
+    return (
+        job_id,
+        image_id,
+        status,
+        "photos",
+        None if done else job_id,
+        json.dumps(paths),
+        json.dumps(measured),
+        0 if done else 1,
+        3,
+        None if done or waiting else "The image could not be stored.",
+        text,
+        None if waiting else text,
+        ended if done else None,
+        None if done or waiting else "storage_error",
+        None if done or waiting else 1,
+        as_text(created + timedelta(days=DAYS)) if status == "retrying" else None,
+        ended if failed else None,
+        ended if deleted else None,
+        None if deleted else f"user-{number % USERS}",
+        None if deleted else "default-org",
+        "{}",
+        f"trace-{number}",
+        "image/jpeg",
+        2_500_000,
+        "0" * 64,
+        12_000_000,
+        8_000_000,
+        90_000_000,
+        "local",
+        recipe,
+        chance.choice(("previews", "renders")) if waiting else None,
+        number // USERS,
+        "wanted",
+    )
+
+
+def _made(side: int, size: int) -> dict[str, Any]:
+    return {"width": side, "height": side * 3 // 4, "size_bytes": size, "sha256": "0" * 64, "format": "webp"}
+
+
+def _windows() -> Iterator[tuple[str, str, str, int]]:
+    start = as_text(now())
+    for number in range(USERS):
+        yield "default-org", f"user-{number}", start, number % 51
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="data folder to make; must not hold a database")
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    given = parser.parse_args()
+    path = given.folder / "imgsvc.db"
+    if path.exists():
+        parser.error(f"{path} is there already")
+    began = time.monotonic()
+    fill(path, given.jobs)
+    print(f"{given.jobs:,} jobs in {path} ({path.stat().st_size >> 20} MB), {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`imgsvc` with a second backend beside its own: the folder `other` beside its storage folder.
+
+python -m tests.support.two_storages serve
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from imgsvc.settings import Settings
+from imgsvc.storage.registry import StorageRegistry, storage_registry
+from tests.support.other_storage import Other
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from imgsvc.jobs.lanes.process import Lane
+
+lanes: "Sequence[Lane] | None" = None  # in the place of worker processes
+
+
+def other(settings: Settings) -> Other:
+    return Other(settings.storage.path.parent / "other")
+
+
+def with_other(settings: Settings) -> "Starlette":
+    from imgsvc.service.app import Doubles, create_app
+
+    return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
+
+
+def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[StorageRegistry]:
+    return storage_registry(settings, others=[other(settings)], instance=instance)
+
+
+def main() -> None:
+    """Each command loads its own parts and no more, as it does without a second backend."""
+    from imgsvc.cli import main
+
+    if sys.argv[1] == "serve":
+        from imgsvc.service import server
+
+        setattr(server, "create_app", with_other)  # noqa: B010
+    else:
+        from imgsvc.cli import maintenance_offline
+
+        setattr(maintenance_offline, "storage_registry", both)  # noqa: B010
+    main.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`./run torture kill-at [SCENARIO …]`: each scenario once to count, once for each durable call and each action."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.support.forking import ForkServer
+from tests.support.preload import Fault
+from tests.torture.kill_at import case
+from tests.torture.kill_at.plan import ACTIONS, every, sample
+from tests.torture.kill_at.scenarios import SCENARIOS
+from tests.torture.kill_at.site import Site, Way
+
+
+def main() -> int:
+    options = _options()
+    root = Path(tempfile.mkdtemp(prefix="kill-at-", dir=options.folder))
+    done = Done(options.resume)
+    failed: list[case.Result] = []
+    with ForkServer(preload=True) as forks:
+        for name in options.scenarios or SCENARIOS:
+            failed += attack(name, root, forks, options, done)
+    for result in failed:
+        print(f"\n{result}")
+    print(f"\n{done.count} cases, {len(failed)} with faults" + (f"; their folders are in {root}" if failed else ""))
+    if not failed:
+        _remove(root)
+    return 1 if failed else 0
+
+
+def attack(name: str, root: Path, forks: ForkServer, options: argparse.Namespace, done: "Done") -> list[case.Result]:
+    """The cases in which something does not hold."""
+    scenario, way = SCENARIOS[name], ("forked" if options.quick else "fresh")
+    ready = case.prepared(scenario, Site(root / name / "ready", forks, _way(way)))
+    counting = case.run(scenario, ready, Fault("count"), root / name / "count")
+    if counting.wrong:
+        return [counting]
+    plan: Iterable[Fault] = every(counting.calls, options.action)
+    if options.sample:
+        plan = sample(counting.calls, options.sample, f"{options.seed} {name}", options.action)
+    if options.at:
+        plan = [_fault(text) for text in options.at]
+    faults = [fault for fault in plan if not done.holds(name, fault)]
+    failed: list[case.Result] = []
+    began = time.monotonic()
+
+    def one(fault: Fault) -> case.Result:
+        folder = root / name / f"{fault.action}-{fault.number}"
+        return case.run(scenario, ready, fault, folder)
+
+    with ThreadPoolExecutor(options.workers) as pool:
+        for number, result in enumerate(pool.map(one, faults), start=1):
+            if result.wrong:
+                failed.append(result)
+                print(f"\r{result}", flush=True)
+            else:
+                done.add(name, result.fault)
+            if sys.stderr.isatty() or number == len(faults):
+                spent = time.monotonic() - began
+                text = f"{name}: {number} of {len(faults)} cases, {len(failed)} with faults, {spent:.0f} s"
+                end = "\n" if number == len(faults) else ""
+                print(f"\r{text}", end=end, file=sys.stderr, flush=True)
+    return failed
+
+
+def _way(name: str) -> Way:
+    return "forked" if name == "forked" else "fresh"
+
+
+def _fault(text: str) -> Fault:
+    """kill@17, ENOSPC@3x6"""
+    action, _, rest = text.partition("@")
+    number, _, times = rest.partition("x")
+    known = next((one for one in ACTIONS if one == action), None)
+    if known is None or not number.isdigit():
+        raise SystemExit(f"{text}: not a fault such as kill@17 or ENOSPC@3x6")
+    return Fault(known, int(number), int(times or 1))
+
+
+class Done:
+    """The cases that were sound, kept in a file, so that a run that was ended can go on."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known = set(path.read_text().splitlines()) if path and path.exists() else set()
+        self.count = 0
+
+    def holds(self, scenario: str, fault: Fault) -> bool:
+        return json.dumps([scenario, str(fault)]) in self._known
+
+    def add(self, scenario: str, fault: Fault) -> None:
+        self.count += 1
+        if self._path:
+            with self._path.open("a") as file:
+                file.write(json.dumps([scenario, str(fault)]) + "\n")
+
+
+def _remove(root: Path) -> None:
+    import shutil
+
+    shutil.rmtree(root)
+
+
+def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("./run torture kill-at", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all of them")
+    parser.add_argument("--action", action="append", choices=ACTIONS, help="only this one; may be given again")
+    parser.add_argument("--at", action="append", metavar="FAULT", help="only this one, such as kill@17")
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many cases of each instead of all")
+    parser.add_argument("--seed", default="0", help="of the sample")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="cases at a time")
+    parser.add_argument("--quick", action="store_true", help="forked processes that render in threads, as ./run test")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="note what was sound there, and leave it out")
+    parser.add_argument("--folder", type=Path, default=None, help="where the cases work; a tmpfs is quick")
+    options = parser.parse_args(arguments)
+    options.action = options.action or list(ACTIONS)
+    unknown = set(options.scenarios) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

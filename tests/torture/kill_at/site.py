@@ -1,0 +1,245 @@
+"""The folders of one case, and the processes of `imgsvc` that work in them."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from imgsvc.access.tokens import Tokens
+from tests.support.forking import ROOT, Forked, ForkServer
+from tests.support.invariants import Places
+from tests.support.preload import Call, Fault, calls, library
+
+SECRET = "0123456789abcdef0123456789abcdef-kill-at"
+START_SECONDS = 60
+STOP_SECONDS = 15  # compose's
+ANSWER_SECONDS = 20
+POLL_SECONDS = 0.003
+MODULE = "tests.support.two_storages"
+Way = Literal["forked", "fresh"]
+
+
+class Gone(Exception):
+    """The process has ended, by the fault or by itself; its log says more."""
+
+
+class Running:
+    """A process whose ending is waited for."""
+
+    def __init__(self, process: "subprocess.Popen[bytes] | Forked") -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> int:
+        """Raises TimeoutError."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Site:
+    """`folder` holds the data folder, the storage folders and backups; it can be copied and go on elsewhere."""
+
+    folder: Path
+    forks: ForkServer
+    way: Way = "forked"
+    more: Mapping[str, str] = field(default_factory=dict)  # of the environment
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def backup(self) -> Path:
+        return self.folder / "backup"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / "trace.txt"
+
+    @property
+    def places(self) -> Places:
+        return Places(self.data / "imgsvc.db", {"local": self.folder / "storage", "other": self.folder / "other"})
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "JWT_SECRET_KEY": SECRET,
+            "DATABASE_PATH": str(self.data / "imgsvc.db"),
+            "STORAGE_PATH": str(self.folder / "storage"),
+            "IMGSVC_WORKERS_COUNT": "1",
+            "IMGSVC_JOBS_RETRY_DELAY_SECONDS": "0.1",
+            "IMGSVC_JOBS_LOCK_WAIT_SECONDS": "5",
+            "IMGSVC_STORAGE_RESERVE_MB": "0",
+            "RATE_LIMIT_MAX_UPLOADS": "1000000",
+            **self.more,
+        }
+
+    def copy(self, to: Path) -> "Site":
+        shutil.copytree(self.folder, to, symlinks=True)
+        return Site(to, self.forks, self.way, self.more)
+
+    def calls(self) -> list[Call]:
+        return calls(self.trace)
+
+    def start(self, arguments: Sequence[str], output: Path, fault: Fault | None) -> Running:
+        """`imgsvc ARGUMENTS`, with a fault to come."""
+        settings = ""
+        if fault is not None:
+            counted = [self.data, self.folder / "storage", self.folder / "other", self.backup]
+            excepted = [self.folder / "storage/.health", self.folder / "other/.health", self.data / "scratch/health"]
+            settings = fault.settings(counted, excepted, self.trace)
+        if self.way == "forked":
+            forked = self.forks.start(
+                arguments,
+                folder=self.folder,
+                environ=self.environ,
+                output=output,
+                log=self.log,
+                settings=settings,
+                inline=True,
+            )
+            return Running(forked)
+        environ = self.environ | ({"LD_PRELOAD": str(library()), "KILL_AT": settings} if settings else {})
+        with output.open("wb") as out, self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, *arguments],
+                cwd=self.folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+            )
+        return Running(process)
+
+    def command(self, *arguments: str, fault: Fault | None = None) -> int:
+        """The exit status of `imgsvc ARGUMENTS`; negative: the signal that ended it."""
+        process = self.start(arguments, self.folder / "output.txt", fault)
+        try:
+            return process.wait(START_SECONDS)
+        finally:
+            process.signal(signal.SIGKILL)
+
+    def serve(self, fault: Fault | None = None) -> "Service":
+        """Raises Gone when the start comes to nothing."""
+        output = self.folder / "listens.txt"
+        output.unlink(missing_ok=True)
+        return Service(self, self.start(["serve", "--port", "0"], output, fault), output)
+
+
+class Service:
+    """`imgsvc serve` in a site, and a client on it. Leaving the context kills what was not stopped."""
+
+    def __init__(self, site: Site, process: Running, output: Path) -> None:
+        self.site = site
+        self.process = process
+        self._port = 0
+        until(lambda: self.gone or self._listens(output), START_SECONDS)
+        if self.gone:
+            raise Gone
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.signal(signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+    def _listens(self, output: Path) -> bool:
+        said = output.read_text() if output.exists() else ""
+        if "\n" not in said:
+            return False
+        self._port = int(said.split("\n")[0].rsplit(":", 1)[1])
+        return True
+
+    @property
+    def gone(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> int:
+        """The exit status after SIGTERM. Raises TimeoutError."""
+        self.process.signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Raises Gone when the service ended meanwhile."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request(method, path, body, dict(headers or {}), encode_chunked=_is_stream(body))
+            answer = connection.getresponse()
+            text = answer.read()
+            kind = answer.headers.get_content_type()
+            return Answer(answer.status, json.loads(text) if kind.endswith("json") else {})
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            until(lambda: self.gone, 2, why=f"{method} {path}: {error!r}, and the service goes on")
+            raise Gone from error
+        finally:
+            connection.close()
+
+    def raw(self, path: str) -> bytes:
+        """What is answered to a GET with 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            data = answer.read()
+            assert answer.status == 200, (path, answer.status, data[:200])
+            return data
+        finally:
+            connection.close()
+
+    @property
+    def operator(self) -> dict[str, str]:
+        token = (self.site.data / "operator_token").read_text().strip()
+        return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
+def _is_stream(body: object) -> bool:
+    return body is not None and not isinstance(body, bytes)
+
+
+def bearer(user: str = "alice") -> dict[str, str]:
+    return {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
+
+
+def until(true: Callable[[], object], seconds: float, why: str = "it did not come") -> None:
+    """Raises AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{why} (after {seconds:g} seconds)"
+        time.sleep(POLL_SECONDS)
