@@ -22,9 +22,9 @@ from imgsvc import testing
 from imgsvc.jobs.table.database import MIGRATIONS
 from tests.conftest import Service
 from tests.support.invariants import Places, assert_sound
+from tests.support.maintenance import carried_out
 from tests.support.older_database import back_to_schema
 from tests.support.processes import run
-from tests.upkeep import carried_out
 
 RELEASES = sorted(older_version.FOLDER.glob("*.tar.gz"))
 SCHEMA = 3  # of 0.1.0
