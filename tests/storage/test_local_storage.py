@@ -3,7 +3,6 @@ import resource
 import shutil
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import anyio.to_thread
 import pytest
 
 from imgsvc.storage import durable_files, local
-from imgsvc.storage.base import NotStored, Storage, StorageAway, StorageError
+from imgsvc.storage.base import StorageAway, StorageError
 from imgsvc.storage.instance_marker import MARKER, mark
-from imgsvc.storage.local import CHUNK, LocalStorage
-from imgsvc.storage.memory import MemoryStorage
+from imgsvc.storage.local import LocalStorage
 from tests.support.speed import seconds
 
 KEY = "processed/large/x_large.webp"
@@ -42,23 +40,6 @@ async def read(storage: LocalStorage, start: int, length: int) -> bytes:
     return blob.first + b"".join([chunk async for chunk in blob.rest])
 
 
-async def test_what_is_put_can_be_read_in_parts_and_removed(storage: LocalStorage, tmp_path: Path) -> None:
-    data = os.urandom(CHUNK * 2 + 5)
-    await storage.put("a/b", KEY, source(tmp_path, data))
-    assert await read(storage, 0, len(data)) == data
-    assert await read(storage, CHUNK - 3, CHUNK + 6) == data[CHUNK - 3 : 2 * CHUNK + 3]
-    assert await storage.remove("a/b", KEY)
-    assert not await storage.remove("a/b", KEY)
-    with pytest.raises(NotStored):
-        await read(storage, 0, 1)
-
-
-async def test_put_replaces(storage: LocalStorage, tmp_path: Path) -> None:
-    await storage.put("a/b", KEY, source(tmp_path, b"old"))
-    await storage.put("a/b", KEY, source(tmp_path, b"newer"))
-    assert await read(storage, 0, 5) == b"newer"
-
-
 async def test_failed_put_leaves_the_old_and_nothing_half(storage: LocalStorage, tmp_path: Path) -> None:
     await storage.put("a/b", KEY, source(tmp_path, b"old"))
     with pytest.raises(StorageError):
@@ -80,35 +61,6 @@ async def test_remove_takes_what_an_interrupted_put_left(storage: LocalStorage, 
 async def test_key_outside_the_folder_is_refused(storage: LocalStorage, tmp_path: Path, bucket: str) -> None:
     with pytest.raises(StorageError):
         await storage.put(bucket, KEY, source(tmp_path, b"x"))
-
-
-@pytest.fixture(params=["local", "memory"])
-def either(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return local_storage(tmp_path) if request.param == "local" else MemoryStorage()
-
-
-async def test_size_and_a_fetched_copy(either: Storage, tmp_path: Path) -> None:
-    data = os.urandom(CHUNK + 5)
-    await either.put("a/b", KEY, source(tmp_path, data))
-    assert await either.size("a/b", KEY) == len(data)
-    assert await either.size("a", KEY) is None
-    await either.fetch("a/b", KEY, tmp_path / "copy", 0)
-    assert (tmp_path / "copy").read_bytes() == data
-    with pytest.raises(NotStored):
-        await either.fetch("a", KEY, tmp_path / "other", 0)
-    assert not (tmp_path / "other").exists()
-
-
-async def test_everything_but_the_health_check_is_listed(either: Storage, tmp_path: Path) -> None:
-    assert [one async for one in either.everything()] == []
-    places = {("a/b", KEY), ("a", KEY), ("processed", KEY), ("c", "loose")}
-    for bucket, key in (*places, (".health", "probe")):
-        await either.put(bucket, key, source(tmp_path, b"12345"))
-    found = [one async for one in either.everything()]
-    assert {(one.bucket, one.key) for one in found} == places
-    assert len(found) == len(places)
-    assert {one.size_bytes for one in found} == {5}
-    assert all(abs(one.modified - datetime.now(UTC)) < timedelta(minutes=1) for one in found)
 
 
 async def test_listing_goes_on_beside_removals_and_shows_what_was_left_half(
