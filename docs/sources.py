@@ -17,8 +17,8 @@ from imgsvc.http.openapi.description import TAGS as TAGS
 from imgsvc.http.openapi.document import build
 from imgsvc.http.openapi.operations import EVERYWHERE as EVERYWHERE
 from imgsvc.http.wire.error_codes import CODES as CODES
-from imgsvc.http.wire.error_codes import JOB_CODES as JOB_CODES
 from imgsvc.http.wire.error_codes import limit_of as limit_under
+from imgsvc.jobs.retry import JOB_CODES as JOB_CODES
 from imgsvc.service.routes import ROUTES as ROUTES
 from imgsvc.settings import Settings, Storage, environment_names
 from imgsvc.telemetry.metrics import Metrics

@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from ..http.operator.jobs import ListedJob, listed, shown
-from ..http.wire.path_ids import UUID
 from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping, NotRetryable
@@ -16,7 +14,9 @@ from ..jobs.lock import DataFolderInUse
 from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
+from ..jobs.views import MAX_EVENTS, ListedJob, ShownJob
 from ..settings import Settings
+from ..storage.keys import IS_UUID
 from ..storage.registry import storage_registry
 from .errors import CommandFailed, failing_for
 from .service_client import Running, running
@@ -74,13 +74,15 @@ class OfDataFolder:
 
     def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
         async def work(data: DataFolder) -> list[dict[str, Any]]:
-            return [ListedJob(**listed(job)).model_dump() for job in await data.overview.recent(limit, status)]
+            return [ListedJob.of(job).model_dump() for job in await data.overview.recent(limit, status)]
 
         return self._with_data(work)
 
     def shown(self, job_id: str) -> dict[str, Any]:
         async def work(data: DataFolder) -> dict[str, Any]:
-            return (await shown(await _job(data, job_id), data.overview)).model_dump()
+            job = await _job(data, job_id)
+            events = await data.overview.events(job.job_id, MAX_EVENTS)
+            return ShownJob.with_events(job, events).model_dump()
 
         return self._with_data(work)
 
@@ -105,7 +107,7 @@ class OfDataFolder:
 
 
 async def _job(data: DataFolder, job_id: str) -> Job:
-    job = await data.table.job(job_id.lower()) if UUID.fullmatch(job_id) else None
+    job = await data.table.job(job_id.lower()) if IS_UUID.fullmatch(job_id) else None
     if job is None:
         raise CommandFailed("Job not found")
     return job

@@ -194,7 +194,7 @@ def list_jobs(
     config: ConfigFile = None,
 ) -> None:
     """List the newest jobs."""
-    from ..http.operator.jobs import STATUSES
+    from ..jobs.table.model import STATUSES
     from .jobs import jobs_of
     from .tables import print_jobs
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 
-from ..http.operator.maintenance import StorageTask
 from ..jobs.data_folder import open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
@@ -19,6 +18,7 @@ from ..jobs.table.database import SchemaTooNew
 from ..maintenance.backup.restore import restore as put_back
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.progress import MaintenanceFailed, Progress
+from ..maintenance.report import StorageTask
 from ..maintenance.requests import MaintenanceRequest
 from ..maintenance.runner import MaintenanceRunner, State
 from ..settings import Settings

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from .table.model import STATUSES
 from .table.usage import Minute
 
 KEPT_MINUTES = 24 * 60
-STATUSES = ("pending", "processing", "retrying", "completed", "failed")
 
 
 @dataclass(frozen=True, slots=True)

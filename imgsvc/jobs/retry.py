@@ -5,6 +5,18 @@ from typing import Literal
 
 # The file's own doing: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
+# Codes that appear only as a job's `error_code`, never as a response.
+JOB_CODES = (
+    "memory_limit",
+    "timeout",
+    "worker_crashed",
+    "interrupted",
+    "source_missing",
+    "source_damaged",
+    "row_damaged",
+    "io_error",
+    "storage_error",
+)
 MAX_DEATHS = 2  # workers that one file may take with it
 MAX_TIMEOUTS = 2  # attempts of a file that takes too long
 MAX_STARTS = 10  # ends of the whole service during runs of one file

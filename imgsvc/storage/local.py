@@ -17,6 +17,7 @@ from .base import LOCAL, Blob, NotStored, StorageAway, StorageBusy, StorageError
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
+from .keys import split_path
 
 PIECE_BYTES = 1024 * 1024  # the most that one visit to a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
@@ -156,12 +157,8 @@ class LocalStorage:
             raise StorageError(f"listing failed: {error.strerror}") from error
 
     def _stored(self, path: str, found: os.stat_result) -> Stored:
-        """A bucket may have several segments: the key begins with the last `processed` in the path."""
-        name = os.path.relpath(path, self._root)
-        bucket, mark, rest = name.rpartition("/processed/")
-        if not mark:
-            bucket, _, rest = name.rpartition("/")
-        return Stored(bucket, f"{mark[1:]}{rest}", found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        bucket, key = split_path(os.path.relpath(path, self._root))
+        return Stored(bucket, key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
 def _path(root: Path, bucket: str, key: str) -> Path:

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 
 from ..settings import S3
 from .base import Blob, NotStored, StorageError, Stored
+from .keys import split_path
 from .loop_thread import LoopThread, loop_thread
 from .s3_errors import as_storage_error, is_missing, is_outside, may_pass
 
@@ -159,7 +160,7 @@ class S3Storage:
             page = await self._do("list", page_of)
             for one in page.get("Contents", []):
                 if not one["Key"].startswith(f"{HEALTH}/"):
-                    yield Stored(*_parted(one["Key"]), one["Size"], one["LastModified"])
+                    yield Stored(*split_path(one["Key"]), one["Size"], one["LastModified"])
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -312,15 +313,6 @@ def _content_md5(source: Path) -> tuple[str, int]:
 def _pause(attempt: int) -> float:
     """Seconds, anything up to a bound that doubles: clients that failed together must not come back together."""
     return random.uniform(0, min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))  # noqa: S311
-
-
-def _parted(path: str) -> tuple[str, str]:
-    """(bucket, key) of an object: the key begins at its last `processed/`; a foreign one lies right in its folder."""
-    bucket, found, rest = path.rpartition("/processed/")
-    if found:
-        return bucket, f"processed/{rest}"
-    folder, _, name = path.rpartition("/")
-    return folder, name
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from imgsvc import Settings
 from imgsvc.http.openapi.document import build
-from imgsvc.http.wire.error_codes import CODES, JOB_CODES
+from imgsvc.http.wire.error_codes import CODES
+from imgsvc.jobs.retry import JOB_CODES
 from imgsvc.service.routes import ROUTES
 from tests.conftest import Starter
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("import imgsvc.cli.main", "structlog httpx pydantic rich pygments starlette"),
         ("import imgsvc.cli.service_client", "rich pygments prometheus_client starlette psutil"),
+        ("import imgsvc.cli.jobs, imgsvc.cli.maintenance_offline", "starlette prometheus_client psutil"),
         ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
         (
             "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",

@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ... import __version__
+from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Job, as_text, now
 from ...telemetry.health import Check, Status
 from ..openapi.operations import Answer, operation
 from ..operator.auth import is_operator
 from ..state import state_of
-from ..wire.json_response import json_response, shown
-from ..wire.models import AnswerModel
+from ..wire.json_response import json_response
 from ..wire.validation import WHOLE_NUMBER, Query, parsed
 
 DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
@@ -23,7 +23,7 @@ DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
 class HealthReport(AnswerModel):
     """The last result of each check. Checks run every few seconds in the background."""
 
-    model_config = shown(
+    model_config = example(
         status="healthy",
         service="imgsvc",
         version="0.1.0",
@@ -41,7 +41,7 @@ class HealthReport(AnswerModel):
 class Live(AnswerModel):
     """The process is alive."""
 
-    model_config = shown(status="alive")
+    model_config = example(status="alive")
 
     status: str = "alive"
 
@@ -88,7 +88,7 @@ class WorkerCounts(AnswerModel):
 class Stats(AnswerModel):
     """`celery` repeats `workers` under the name that scripts for the older API expect."""
 
-    model_config = shown(
+    model_config = example(
         status_breakdown={"pending": 1, "processing": 2, "retrying": 0, "completed": 1200, "failed": 3},
         performance_24h={"completed_24h": 140, "avg_processing_time_seconds": 0.8},
         storage={"total_images": 1200, "total_jobs": 1206},
@@ -123,7 +123,7 @@ class FailedJobOfOperator(FailedJob):
 class FailedJobs(AnswerModel):
     """The latest failed jobs, newest first; `total` counts all."""
 
-    model_config = shown(
+    model_config = example(
         failed_jobs=[
             {
                 "error": "The JPEG ends before its image is complete.",

@@ -10,16 +10,17 @@ from starlette.responses import Response
 
 from ...access.permissions import PermissionDenied
 from ...access.tokens import Identity
+from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
 from ...jobs.table.model import Job
 from ...settings import VARIANT_NAME
 from ...storage.base import NotStored, StorageNotConfigured
+from ...storage.keys import IS_UUID, OURS
 from ..openapi.operations import IMAGE, Answer, Private, by_method, operation
 from ..state import state_of
 from ..wire.conditional import ByteHeaders, StoredVariant, redirect_to_storage, send_variant
 from ..wire.image_metadata import CLIENT_EXAMPLE, DIMENSIONS, EXAMPLE, Brief, ClientMetadata, PublicMetadata
-from ..wire.json_response import IMAGE_ID, json_response, shown
-from ..wire.models import AnswerModel
-from ..wire.path_ids import UUID, path_id
+from ..wire.json_response import json_response
+from ..wire.path_ids import path_id
 from ..wire.problems import image_not_found, image_not_ready, size_not_available, too_many_images
 from ..wire.validation import Query, parsed
 from .jobs import dimensions, public_metadata
@@ -49,7 +50,7 @@ class SizeQuery(Query):
 class ImageInfo(AnswerModel):
     """One variant of an image."""
 
-    model_config = shown(
+    model_config = example(
         image_id=IMAGE_ID,
         url=KEY,
         size="medium",
@@ -82,7 +83,7 @@ async def info(request: Request) -> Response:
 class AllUrls(AnswerModel):
     """Every variant of an image."""
 
-    model_config = shown(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE)
+    model_config = example(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE)
 
     image_id: str
     urls: dict[str, str]
@@ -100,7 +101,7 @@ class BatchImage(AnswerModel):
 class Batch(AnswerModel):
     """In the requested order; `missing` lists IDs that are unknown, deleted, malformed or without this size."""
 
-    model_config = shown(
+    model_config = example(
         images=[{"image_id": IMAGE_ID, "url": KEY, "size": "medium", "dominant_color": "#4a7fa5"}],
         requested=2,
         found=1,
@@ -116,7 +117,7 @@ class Batch(AnswerModel):
 class Deleted(AnswerModel):
     """The image is gone; `files_removed` counts the variants that were in storage."""
 
-    model_config = shown(image_id=IMAGE_ID, deleted=True, files_removed=4)
+    model_config = example(image_id=IMAGE_ID, deleted=True, files_removed=4)
 
     image_id: str
     deleted: bool = True
@@ -184,7 +185,7 @@ async def batch(request: Request) -> Response:
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
     parts = state_of(request)
-    jobs = await parts.table.images([image_id.lower() for image_id in asked if UUID.fullmatch(image_id)])
+    jobs = await parts.table.images([image_id.lower() for image_id in asked if IS_UUID.fullmatch(image_id)])
     images, missing = [], []
     for image_id in asked:
         job = jobs.get(image_id.lower())
@@ -287,9 +288,9 @@ async def stored(request: Request) -> Response:
     """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3."""
     left = verify_signed_url(request)
     wanted = str(request.path_params["path"])
-    image_id, _, rest = wanted.rsplit("/", 1)[-1].partition("_")
-    job = await state_of(request).table.job_of_image(image_id) if UUID.fullmatch(image_id) else None
-    size = rest.removesuffix(".webp")
+    named = OURS.fullmatch(wanted)
+    job = await state_of(request).table.job_of_image(named["image"]) if named else None
+    size = named["variant"] if named else ""
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
     return await _bytes(request, job, size, left)

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ... import __version__
+from ...jobs.answer_model import AnswerModel, example
 from ..openapi.operations import PAGE, Answer, operation
 from ..state import state_of
 from ..wire.accept import prefers_page
 from ..wire.error_codes import CODES, limit_of
-from ..wire.json_response import json_response, shown
-from ..wire.models import AnswerModel
+from ..wire.json_response import json_response
 from ..wire.problems import NO_STORE, Problem
 
 STYLE = (
@@ -30,7 +30,7 @@ PAGE_HEADERS = {
 class Root(AnswerModel):
     """Name and version of the service, and where things are."""
 
-    model_config = shown(
+    model_config = example(
         service="imgsvc",
         version="0.1.0",
         description="Takes photos, keeps its receipts, serves clean WebP variants.",
@@ -74,7 +74,7 @@ class LimitsInfo(AnswerModel):
 class Info(AnswerModel):
     """The effective sizes, types and limits."""
 
-    model_config = shown(
+    model_config = example(
         service={"name": "imgsvc", "version": "0.1.0"},
         storage={"backend": "local", "region": None},
         processing={

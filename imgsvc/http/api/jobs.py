@@ -1,21 +1,20 @@
 """Status and result of an upload."""
 
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.jwk import KeysUnavailable
 from ...access.permissions import ADMIN, AuthorizationUnavailable
 from ...access.tokens import TokenInvalid
+from ...jobs.answer_model import COMPLETED, IMAGE_ID, JOB_ID, AnswerModel, example
 from ...jobs.table.model import Job, Status
+from ...jobs.views import JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
-from ..wire.error_codes import JOB_CODES
 from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
-from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, json_response, shown
-from ..wire.models import AnswerModel
+from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
 from ..wire.problems import NO_STORE, job_not_found, not_completed
@@ -25,42 +24,10 @@ from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
 SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 
 
-class JobStatus(AnswerModel):
-    """Where a job stands. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
-
-    model_config = shown(
-        job_id=JOB_ID,
-        image_id=IMAGE_ID,
-        status="processing",
-        created_at=CREATED,
-        started_at=STARTED,
-        completed_at=None,
-        error=None,
-        error_code=None,
-        retryable=None,
-        attempts=0,
-        next_attempt_at=None,
-        ready=["thumbnail"],
-    )
-
-    job_id: str
-    image_id: str
-    status: Status
-    created_at: str
-    started_at: str | None
-    completed_at: str | None
-    error: str | None
-    error_code: Annotated[str | None, Field(examples=list(JOB_CODES))]
-    retryable: bool | None
-    attempts: int
-    next_attempt_at: str | None
-    ready: list[str]
-
-
 class JobResult(AnswerModel):
     """A completed job: the URL of every variant, and the metadata."""
 
-    model_config = shown(
+    model_config = example(
         job_id=JOB_ID,
         image_id=IMAGE_ID,
         status="completed",
@@ -96,25 +63,7 @@ async def status(request: Request) -> Response:
         if later is None:
             raise job_not_found()
         job, headers["Preference-Applied"] = later, f"wait={seconds}"
-    return json_response(status_of(job), 200, headers)
-
-
-def status_of(job: Job) -> JobStatus:
-    over = job.status == "completed"
-    return JobStatus(
-        job_id=job.job_id,
-        image_id=job.image_id,
-        status=job.status,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        completed_at=job.completed_at,
-        error=None if over else job.last_error,
-        error_code=None if over else job.error_code,
-        retryable=job.retryable if job.last_error and not over else None,
-        attempts=job.attempt_count,
-        next_attempt_at=job.next_attempt_at,
-        ready=[variant.name for variant in job.recipe.variants if variant.name in job.ready],
-    )
+    return json_response(JobStatus.of(job), 200, headers)
 
 
 @operation(

@@ -11,13 +11,13 @@ from ...access.tokens import Identity, TokenExpired, TokenInvalid
 from ...intake.intake import Origin, Receipt
 from ...intake.limits import BucketNotAllowed, UploadLimits
 from ...intake.staging import StagedFile
+from ...jobs.answer_model import IMAGE_ID, JOB_ID, AnswerModel, example
 from ...jobs.table.quota import RateLimited
 from ..openapi.operations import Answer, Body, Content, operation
 from ..state import state_of
 from ..wire.body_rate import MinimumBodyRate, SlowClient
 from ..wire.drain import NO_DRAIN
-from ..wire.json_response import IMAGE_ID, JOB_ID, json_response, shown
-from ..wire.models import AnswerModel
+from ..wire.json_response import json_response
 from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
 from ..wire.prefer import settled, wait_seconds
 from ..wire.problems import NO_STORE, not_authenticated, overloaded, rate_headers, upload_too_large, validation
@@ -28,7 +28,7 @@ from ..wire.validation import parsed
 class Accepted(AnswerModel):
     """The receipt."""
 
-    model_config = shown(
+    model_config = example(
         job_id=JOB_ID,
         image_id=IMAGE_ID,
         status_url=f"/api/v1/images/jobs/{JOB_ID}",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..wire.json_response import COMPLETED, CREATED, IMAGE_ID, JOB_ID
+from ...jobs.answer_model import COMPLETED, CREATED, IMAGE_ID, JOB_ID
 
 CHECK = {"status": "healthy", "detail": "a write was committed", "age_seconds": 2.1}
 SPAN = {

@@ -1,10 +1,9 @@
 """GET /dashboard/data: the models of the contract's key tree. Sizes and times carry their unit in the name."""
 
+from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Status as JobState
 from ...telemetry.health import Check, Status
 from ...telemetry.host import Disk, Resources
-from ..wire.json_response import shown
-from ..wire.models import AnswerModel
 from .example import EXAMPLE
 
 
@@ -251,6 +250,6 @@ class Snapshot(AnswerModel):
 class DashboardData(Snapshot):
     """All that the dashboard shows."""
 
-    model_config = shown(**EXAMPLE)
+    model_config = example(**EXAMPLE)
 
     operator: Operator

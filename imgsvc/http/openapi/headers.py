@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..wire.json_response import JOB_ID
+from ...jobs.answer_model import JOB_ID
 
 TEXT: dict[str, Any] = {"type": "string"}
 SECONDS: dict[str, Any] = {"type": "integer", "minimum": 0}

@@ -1,92 +1,19 @@
 """The operator's upkeep of what is stored: one piece at a time, started here, looked at and ended here."""
 
-from typing import Literal
-
 import structlog
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...jobs.table.model import as_text
-from ...maintenance.progress import Finding
+from ...maintenance.report import StorageTask
 from ...maintenance.requests import BackupRequest, GcRequest, MaintenanceRequest, MigrateRequest, VerifyRequest
-from ...maintenance.runner import Task
 from ..openapi.operations import Answer, by_method, operation
 from ..state import state_of
 from ..wire.json_body import json_body
-from ..wire.json_response import COMPLETED, JOB_ID, STARTED, json_response, shown
+from ..wire.json_response import json_response
 from ..wire.problems import NO_STORE
 from . import auth
 
 log = structlog.get_logger()
-
-
-class StorageTask(BaseModel):
-    """The running maintenance task, or the last one. `done` and `total` count the items of this `phase`.
-
-    `well`: nothing wrong was found, or everything was done. `findings` are the first ones; `counts` has all by kind,
-    and the other figures of this kind of task (bytes where the name says so).
-    """
-
-    model_config = shown(
-        task_id=JOB_ID,
-        verb="verify",
-        state="done",
-        began_at=STARTED,
-        ended_at=COMPLETED,
-        phase="files",
-        done=4001,
-        total=4001,
-        counts={"images": 1000, "files": 4000, "bytes": 1_234_567_890, "missing": 1},
-        findings=[
-            {
-                "kind": "missing",
-                "backend": "local",
-                "path": f"holiday/processed/large/{JOB_ID}_large.webp",
-                "image_id": JOB_ID,
-                "size_bytes": None,
-                "expected_bytes": 138_240,
-            }
-        ],
-        found=1,
-        well=False,
-        error=None,
-    )
-
-    task_id: str | None = None
-    verb: str | None = None
-    state: Literal["none", "running", "done", "failed", "cancelled"] = "none"
-    began_at: str | None = None
-    ended_at: str | None = None
-    phase: str = ""
-    done: int = 0
-    total: int = 0
-    counts: dict[str, int] = {}
-    findings: list[Finding] = []
-    found: int = 0
-    well: bool | None = None
-    error: str | None = None
-
-    @classmethod
-    def of(cls, task: Task | None) -> "StorageTask":
-        if task is None:
-            return cls()
-        progress = task.progress
-        return cls(
-            task_id=task.task_id,
-            verb=task.order.verb,
-            state=task.state,
-            began_at=as_text(task.began_at),
-            ended_at=as_text(task.ended_at) if task.ended_at else None,
-            phase=progress.phase,
-            done=progress.done,
-            total=progress.total,
-            counts=dict(progress.counts),
-            findings=progress.findings if task.state != "running" else [],
-            found=progress.found,
-            well=task.well,
-            error=task.error,
-        )
 
 
 BEGUN = {202: Answer("The task has started; GET /api/v1/operator/storage/task shows its progress.", StorageTask)}

@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.circuit_breaker import Breaker, State
+from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import as_text, now
 from ...settings import without_credentials
 from ..openapi.operations import operation
 from ..state import state_of
-from ..wire.json_response import json_response, shown
-from ..wire.models import AnswerModel
+from ..wire.json_response import json_response
 from . import auth as operator_auth
 
 log = structlog.get_logger()
@@ -57,7 +57,7 @@ class AuthConfig(AnswerModel):
 class AuthHealth(AnswerModel):
     """`degraded` while the last call failed or calls are held back."""
 
-    model_config = shown(
+    model_config = example(
         status="degraded",
         auth_api={
             "url": "https://auth.example.org",
@@ -89,7 +89,7 @@ class AuthHealth(AnswerModel):
 class Dropped(AnswerModel):
     """`dropped` is the number of cached answers that were dropped."""
 
-    model_config = shown(org_id="default-org", user_id="alice", dropped=2)
+    model_config = example(org_id="default-org", user_id="alice", dropped=2)
 
     org_id: str
     user_id: str

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.permissions import READ, UPLOAD
+from ...jobs.answer_model import COMPLETED, example
 from ...jobs.table.model import as_text, now
-from ..api.jobs import JobStatus, status_of
+from ...jobs.views import JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.json_body import json_body
-from ..wire.json_response import COMPLETED, json_response, shown
+from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
 from ..wire.problems import NO_STORE, job_not_found, overloaded
 from . import auth
@@ -54,7 +55,7 @@ class Login(RootModel[TokenLogin | CodeLogin]):
 class UploadToken(BaseModel):
     """A JWT for the public API. `expires_in` is in seconds."""
 
-    model_config = shown(
+    model_config = example(
         token="eyJhbGciOiJIUzI1NiJ9.…",  # noqa: S106
         sub=UPLOAD_USER,
         expires_at=COMPLETED,
@@ -149,7 +150,7 @@ async def retry(request: Request) -> Response:
     job = await parts.housekeeping.retry(job_id)
     parts.queue.wake()
     log.info("job_retried", job_id=job_id, image_id=job.image_id)
-    return json_response(status_of(job), 202, NO_STORE)
+    return json_response(JobStatus.of(job), 202, NO_STORE)
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:

@@ -35,19 +35,6 @@ def limit_of(code: str, settings: Settings) -> str | None:
     return limits.get(code)
 
 
-# Codes that appear only as a job's `error_code`, never as a response.
-JOB_CODES = (
-    "memory_limit",
-    "timeout",
-    "worker_crashed",
-    "interrupted",
-    "source_missing",
-    "source_damaged",
-    "row_damaged",
-    "io_error",
-    "storage_error",
-)
-
 CODES = {
     "bad_request": Code(400, "The request could not be understood.", "Compare it with the API documentation."),
     "host_not_allowed": Code(

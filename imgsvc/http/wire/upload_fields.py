@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from .path_ids import UUID
+from ...storage.keys import UUID
 from .prefer import Prefer
 from .validation import Headers, Query, invalid
 
@@ -18,7 +18,7 @@ BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_BUCKET_SEGMENTS = 5
 # A bucket that goes through the place of an image's file: one of the two could not be stored. Any other may hold these
 # words; images that are in such a bucket already stay reachable.
-THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID.pattern}_\1\.webp(/|$)", re.IGNORECASE)
+THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
 MAX_KEY = 255  # characters of an Idempotency-Key
 MORE_SEGMENTS = f"(/{BUCKET_SEGMENT.pattern}){{0,{MAX_BUCKET_SEGMENTS - 1}}}"
 T = TypeVar("T")

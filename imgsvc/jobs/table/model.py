@@ -7,13 +7,15 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from operator import itemgetter
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import aiosqlite
 
 from ...imaging.recipe import Recipe, Variant
+from ...storage.keys import variant_key
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
 # Columns that the first schema lacks, and what they hold there: a backup is read as it was made.
 LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
@@ -169,7 +171,7 @@ class Job:
 
     def key(self, variant: str) -> str:
         """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""
-        return f"processed/{variant}/{self.image_id}_{variant}.webp"
+        return variant_key(variant, self.image_id)
 
 
 FIELDS = tuple(field.name for field in fields(Job))
