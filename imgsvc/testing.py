@@ -26,7 +26,8 @@ from starlette.applications import Starlette
 from .access.tokens import DEFAULT_ORG, Tokens
 from .jobs.lanes.process import Answer, Outcome, Task
 from .jobs.lanes.task import perform
-from .service.app import Doubles, create_app
+from .service.app import create_app
+from .service.assembly import Doubles
 from .settings import Settings
 from .storage.base import Storage
 from .storage.memory import MemoryStorage

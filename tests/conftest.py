@@ -61,9 +61,9 @@ class Service:
         self.tokens = Tokens.of(self.settings)
 
     @property
-    def parts(self) -> AppState:
-        parts: AppState = self.app.state.parts
-        return parts
+    def state(self) -> AppState:
+        state: AppState = self.app.state.service
+        return state
 
     def bearer(self, user: str = "alice", **more: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens.issue(user, **more)}"}
@@ -73,7 +73,7 @@ class Service:
         return {"Authorization": f"Bearer {operator_token(self.settings)}"}
 
     def login_code(self) -> str:
-        return login_code(operator_token(self.settings), self.parts.lock.run)
+        return login_code(operator_token(self.settings), self.state.lock.run)
 
     async def upload(self, data: bytes, bucket: str = "photos", user: str = "alice", **more: Any) -> httpx.Response:
         files = {"file": ("photo.jpg", data, "image/jpeg")}

@@ -1,4 +1,4 @@
-"""The joined parts of one running service, as handlers reach them."""
+"""One running service, as handlers reach it: what belongs together is one group."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from ..access.remote_permissions import RemoteAuthorization
     from ..access.tokens import Tokens
     from ..intake.intake import Intake
-    from ..intake.redis_limit import RedisRateLimit
+    from ..intake.rate_limit import RateLimiter
     from ..jobs.completions import Completions
     from ..jobs.counters import JobCounters
+    from ..jobs.deletion_hold import DeletionHold
     from ..jobs.denials import Denials
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.lock import DataFolderLock
     from ..jobs.queue import Queue
     from ..jobs.staging_area import StagingArea
     from ..jobs.table.job_table import JobTable
-    from ..jobs.table.quota import Quota
     from ..jobs.table.reports import JobReports
     from ..jobs.watchdog import Watchdog
     from ..maintenance.runner import MaintenanceRunner
@@ -32,53 +32,67 @@ if TYPE_CHECKING:
     from ..telemetry.health import Health
     from ..telemetry.host import Host
     from ..telemetry.metrics import Metrics
-    from .dashboard.snapshot import SnapshotCache
     from .wire.urls import Urls
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The table of jobs, the queue that works through it, and what looks after both."""
+
+    table: "JobTable"
+    queue: "Queue"
+    completions: "Completions"
+    housekeeping: "Housekeeping"
+    deletion_hold: "DeletionHold"
+    watchdog: "Watchdog"
+    staging_area: "StagingArea"
+    reports: "JobReports"
+    counters: "JobCounters"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Clients and operators: how they are known, and what they may do."""
+
+    tokens: "Tokens"
+    permissions: "Permissions"
+    remote: "RemoteAuthorization | None"  # None: no authorization server is asked
+    operators: "OperatorAuth"
+    throttle: "LoginThrottle"
+    denials: "Denials"
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """{name: storage} of every backend, and the addresses of what they hold."""
+
+    storages: "Mapping[str, Storage]"
+    urls: "Urls"
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What is measured and checked."""
+
+    health: "Health"
+    host: "Host"
+    metrics: "Metrics"
 
 
 @dataclass(slots=True)
 class AppState:
     settings: "Settings"
     lock: "DataFolderLock"
-    table: "JobTable"
-    overview: "JobReports"
-    quota: "Quota"
-    mirror: "RedisRateLimit | None"
-    queue: "Queue"
+    jobs: Jobs
+    access: Access
+    stores: Stores
+    telemetry: Telemetry
     intake: "Intake"
-    refusals: "Denials"
-    tokens: "Tokens"
-    operators: "OperatorAuth"
-    attempts: "LoginThrottle"
-    authorization: "RemoteAuthorization | None"  # None: no authorization server is asked
-    permissions: "Permissions"
-    urls: "Urls"
-    storages: "Mapping[str, Storage]"
-    health: "Health"
-    machine: "Host"
-    dashboard: "SnapshotCache"
-    figures: "JobCounters"
-    endings: "Completions"
-    housekeeping: "Housekeeping"
-    staging_area: "StagingArea"
-    upkeep: "MaintenanceRunner"
-    watchdog: "Watchdog"
-    metrics: "Metrics"
-    winding_down: anyio.Event = field(default_factory=anyio.Event)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop has begun."""
-        return self.winding_down.is_set()
-
-    def wind_down(self) -> None:
-        """Take no new upload and start no new job: what is under way may still finish."""
-        self.winding_down.set()
-        self.queue.hold()
-        self.upkeep.cancel()
-        self.endings.wake_all()
+    rate_limiter: "RateLimiter"
+    maintenance: "MaintenanceRunner"
+    stopping: anyio.Event = field(default_factory=anyio.Event)  # set by the runner once a stop has begun
 
 
 def state_of(request: Request) -> AppState:
-    parts: AppState = request.app.state.parts
-    return parts
+    state: AppState = request.app.state.service
+    return state

@@ -83,7 +83,7 @@ class Housekeeping:
             data.table,
             storages,
             data.staging_area,
-            quota=Quota(settings.rate_limit.max_uploads, timedelta(minutes=settings.rate_limit.window_minutes)),
+            quota=Quota.of(settings.rate_limit),
             source_kept=timedelta(hours=settings.jobs.failed_source_hours),
             events_kept=timedelta(days=settings.jobs.events_days),
             deleted_kept=timedelta(days=settings.jobs.deleted_rows_days),

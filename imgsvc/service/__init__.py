@@ -1,1 +1,1 @@
-"""One running process: the parts joined, and served by Hypercorn."""
+"""One running process: a service built, started and stopped in order, and served by Hypercorn."""

@@ -30,6 +30,7 @@ from ..telemetry import logs
 from .app import create_app
 from .hypercorn_fixes import HttpServer, Patience
 from .process_privacy import deny_tracing, keep_only
+from .runner import wind_down
 
 log = structlog.get_logger()
 
@@ -109,15 +110,15 @@ async def _serve(settings: Settings) -> None:
         app = create_app(settings)
         async with app.router.lifespan_context(app):
             listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
-            address = _address(settings.server, listener)
-            app.state.parts.lock.announce(_local(address))
-            _announce(settings, address, app.state.parts.lock.run)
+            address, state = _address(settings.server, listener), app.state.service
+            state.lock.announce(_local(address))
+            _announce(settings, address, state.lock.run)
 
             async def until_stopped() -> None:
                 await stopped.wait()
                 with contextlib.suppress(OSError):  # a disk that fails must not keep the jobs from being given back
-                    app.state.parts.lock.announce("")
-                app.state.parts.wind_down()
+                    state.lock.announce("")
+                wind_down(state)
 
             server = settings.server
             patience = Patience(server.answer_idle_seconds, server.answer_min_bytes_per_second)

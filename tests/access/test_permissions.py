@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -36,6 +37,11 @@ class Register:
         return (org_id, user_id, permission) in self.granted
 
 
+def decide(s: Service, permissions: Permissions) -> None:
+    """Let this service decide by these permissions from now on."""
+    s.state.access = replace(s.state.access, permissions=permissions)
+
+
 async def upload(s: Service, user: str = "alice", **claims: Any) -> httpx.Response:
     headers = {**RAW, **s.bearer(user, **claims)}
     return await s.http.post(UPLOAD, params={"bucket": "b"}, content=TINY, headers=headers)
@@ -43,9 +49,10 @@ async def upload(s: Service, user: str = "alice", **claims: Any) -> httpx.Respon
 
 async def image(s: Service) -> dict[str, Any]:
     """One of alice's, whatever the mode."""
-    mode, s.parts.permissions = s.parts.permissions, Permissions()
+    access = s.state.access
+    decide(s, Permissions())
     job = await s.ended(await upload(s))
-    s.parts.permissions = mode
+    s.state.access = access
     return job
 
 
@@ -71,7 +78,7 @@ async def test_nobody_is_an_admin_where_nothing_is_given_out() -> None:
 
 async def test_who_may_upload(start: Starter) -> None:
     async with start(auth={"permissions": "claims"}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         for granted in ([], ["image:read"], ["image:admin"], ["image:uploads"], ["IMAGE:UPLOAD"], ["image"], ["*"]):
             denied(await upload(s, permissions=granted), "image:upload")
         assert (await upload(s, permissions=["x", "image:upload"])).status_code == 202
@@ -105,7 +112,7 @@ async def test_permission_comes_before_everything_but_the_token(start: Starter) 
             yield bytes(1 << 16)
 
     async with start(auth={"permissions": "claims"}, rate_limit={"max_uploads": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert (await upload(s, permissions=["image:upload"])).status_code == 202
         for headers in ({"Content-Length": "99999999999"}, {"Content-Type": "text/plain"}, {}):
             answer = await s.http.post(UPLOAD, content=b"", headers={**RAW, **s.bearer(), **headers})
@@ -139,7 +146,7 @@ async def test_who_may_delete(start: Starter) -> None:
         for mode, user, granted, status in DELETIONS:
             image_id = (await image(s))["image_id"]
             register = Register(*(("default-org", user, one) for one in granted))
-            s.parts.permissions = Permissions(mode, register if mode == "remote" else None)
+            decide(s, Permissions(mode, register if mode == "remote" else None))
             claims: dict[str, Any] = {} if mode == "remote" else {"permissions": granted}
             answer = await delete(s, image_id, user, **claims)
             assert answer.status_code == status, (mode, user, granted)
@@ -160,7 +167,7 @@ async def test_a_refusal_does_not_reveal_what_another_org_has(start: Starter) ->
         job = await image(s)
         register = Register(*(("other", user, one) for one in everything for user in ("alice", "eve")))
         for mode, user in product(MODES, ("alice", "eve")):
-            s.parts.permissions = Permissions(mode, register)
+            decide(s, Permissions(mode, register))
             theirs, nobodys, malformed = [
                 await delete(s, image_id, user, org_id="other", permissions=everything)
                 for image_id in (job["image_id"], str(uuid.uuid4()), "x")
@@ -191,7 +198,8 @@ async def test_who_sees_whose_it_is(start: Starter) -> None:
             ("nobody", {}, ()),
         ]
         for mode, (who, headers, modes) in product(MODES, seen):
-            s.parts.permissions, shown = Permissions(mode, register), mode in modes
+            shown = mode in modes
+            decide(s, Permissions(mode, register))
             path = f"{IMAGES}/jobs/{job['job_id']}/result"
             found = (await s.http.get(path, headers=headers)).json()["metadata"]
             assert (found.keys() >= PERSONAL) == bool(found.keys() & PERSONAL) == shown, (mode, who)
@@ -202,7 +210,7 @@ async def test_authorization_away(start: Starter) -> None:
     async with start(auth={"permissions": "remote", "api_url": "http://127.0.0.1:9"}) as s:
         job = await image(s)
         for register, retry_after in ((Register(away=True), "18"), (None, "5")):
-            s.parts.permissions = Permissions("remote", register)
+            decide(s, Permissions("remote", register))
             for answer in (await upload(s), await delete(s, job["image_id"], "alice")):
                 body = answer.json()
                 assert (answer.status_code, body["code"]) == (503, "authorization_unavailable")

@@ -35,7 +35,7 @@ module = pytest.mark.asyncio(loop_scope="module")
 async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     auth = {"jwt_secret_key": SECRET}
     async for one in held_service(tmp_path_factory.mktemp("limits"), auth=auth, rate_limit={"max_uploads": 50}):
-        one.parts.queue.hold()
+        one.state.jobs.queue.hold()
         yield one
 
 

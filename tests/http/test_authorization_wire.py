@@ -149,7 +149,7 @@ async def test_auth_health_tells_the_truth(start: Starter) -> None:
         assert breaker["opened_at"] <= body["timestamp"]
         assert breaker["opened_at"].endswith("+00:00")
 
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         report = (await s.http.get("/api/v1/health")).json()
         assert report["status"] == report["checks"]["authorization"]["status"] == "degraded"
         assert report["checks"]["authorization"]["detail"] == "2 failed in a row; calls are held back"
@@ -172,7 +172,7 @@ async def test_only_the_operator_may_look_and_drop(start: Starter) -> None:
             for method, path in (("GET", HEALTH), ("DELETE", address("default-org", "alice"))):
                 refused = await s.http.request(method, path, headers=headers)
                 assert refused.status_code == 401, (method, path)
-        assert s.parts.authorization and len(s.parts.authorization.answers) == 1
+        assert s.state.access.remote and len(s.state.access.remote.answers) == 1
 
 
 async def test_credentials_of_the_url_are_shown_to_nobody(start: Starter) -> None:
@@ -204,7 +204,7 @@ def test_without_credentials(url: str, shown: str) -> None:
 
 async def test_drop_forgets_exactly_one_user_whatever_the_names_hold(start: Starter) -> None:
     async with asking(start) as (s, _):
-        remote = s.parts.authorization
+        remote = s.state.access.remote
         assert remote
         for org, user in ODD_NAMES:
             await remote.allowed(org, user, "image:upload")

@@ -42,9 +42,9 @@ async def test_size_limit_in_words(start: Starter) -> None:
 
 async def test_rate_limit_is_told_before_a_full_backlog_or_disk(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 1}, jobs={"max_waiting": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert (await s.upload(TINY)).status_code == 202
-        s.parts.health.disk_full = True
+        s.state.telemetry.health.disk_full = True
         assert (await s.upload(TINY)).status_code == 429
         assert (await s.upload(TINY, user="bob")).status_code == 503
 
@@ -91,10 +91,10 @@ async def test_failed_jobs_are_fifty_unless_said_otherwise(start: Starter) -> No
 
 async def test_old_queue_degrades_only(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert (await s.upload(TINY)).status_code == 202
         await s.sql("UPDATE processing_jobs SET created_at = '2020-01-01T00:00:00.000000+00:00'")
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         answer = await s.http.get(HEALTH)
         body = answer.json()
         assert (answer.status_code, body["status"], body["checks"]["queue"]["status"]) == (200, "degraded", "degraded")
@@ -103,7 +103,7 @@ async def test_old_queue_degrades_only(start: Starter) -> None:
 async def test_database_that_takes_nothing_is_unhealthy(start: Starter) -> None:
     async with start() as s:
         await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         answer = await s.http.get(HEALTH)
         body = answer.json()
         assert (answer.status_code, body["checks"]["database"]["status"]) == (503, "unhealthy")
@@ -137,7 +137,7 @@ async def test_dashboard_lists_ten_at_most(start: Starter) -> None:
 @pytest.mark.workers
 async def test_line_that_a_worker_had_written_carries_the_id_of_the_upload(start: Starter) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         headers = s.bearer() | {"X-Trace-ID": "from-the-client", "Content-Type": "image/jpeg"}
         accepted = await s.http.post("/api/v1/images/upload", params={"bucket": "b"}, content=TINY, headers=headers)
         staged = s.settings.data / "staging" / accepted.json()["job_id"]

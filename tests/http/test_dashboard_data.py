@@ -67,7 +67,7 @@ TREE: dict[str, Any] = {
 
 async def data(s: Service) -> dict[str, Any]:
     """As it is now: not what somebody else was told within this second."""
-    s.parts.dashboard._made = -1000
+    s.app.state.snapshot._made = -1000
     answer = await s.http.get("/dashboard/data", headers=s.operator)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -161,7 +161,7 @@ async def test_what_waits_and_what_a_lane_does(start: Starter) -> None:
                 await anyio.lowlevel.checkpoint()
         assert busy[0]["job_id"] in {one["job_id"] for one in accepted}
         assert 0 <= busy[0]["busy_seconds"] < 30
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         with anyio.fail_after(WAIT_SECONDS):
             while (await data(s))["workers"]["tasks"]["active"]:
                 await anyio.sleep(0.02)
@@ -203,10 +203,10 @@ async def test_everybody_who_asks_within_a_second_gets_one_answer(
     made = 0
     real = snapshot._made
 
-    async def counted(parts: Any) -> Any:
+    async def counted(state: Any) -> Any:
         nonlocal made
         made += 1
-        return await real(parts)
+        return await real(state)
 
     monkeypatch.setattr(snapshot, "_made", counted)
     async with start() as s:

@@ -4,6 +4,7 @@ import http
 import re
 import traceback
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -146,7 +147,7 @@ async def test_missing_or_wrong_operator_token_on_every_route_of_the_operator(st
             if path in OPEN_TO_ALL or not path.startswith(("/api/v1/operator/", "/dashboard", "/metrics")):
                 continue
             for method in methods:
-                s.parts.attempts = LoginThrottle()
+                s.state.access = replace(s.state.access, throttle=LoginThrottle())
                 for headers, code in (({}, "operator_required"), ({"Authorization": "Bearer x"}, "operator_refused")):
                     url = filled(path, str(uuid.uuid4()))
                     response = await s.http.request(method, url, headers=headers)

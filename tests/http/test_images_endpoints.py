@@ -85,7 +85,7 @@ async def test_unknown_and_malformed_ids(start: Starter) -> None:
 
 async def test_not_ready(start: Starter, photo: bytes) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         image_id = (await s.upload(photo)).json()["image_id"]
         for path in (f"{IMAGES}/{image_id}", f"{IMAGES}/{image_id}/direct"):
             for size in SIDES:
@@ -251,7 +251,7 @@ async def hidden(s: Service, path: str) -> None:
 async def test_storage_serves_only_what_the_table_lists(start: Starter, photo: bytes) -> None:
     async with start() as s:
         job = await s.completed(photo, bucket="team/a")
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(photo)).json()["job_id"]
         image_id, key = job["image_id"], f"processed/medium/{job['image_id']}_medium.webp"
         assert (await s.http.get(f"/storage/team/a/{key}")).status_code == 200

@@ -76,7 +76,7 @@ async def test_ready_grows_from_the_thumbnail(start: Starter) -> None:
 
 async def test_before_it_has_begun(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = (await s.upload(TINY)).json()
         job = await s.job(accepted["job_id"])
         assert (job["status"], job["ready"], job["started_at"], job["attempts"]) == ("pending", [], None, 0)

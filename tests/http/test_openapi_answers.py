@@ -22,7 +22,7 @@ async def requests(s: Service) -> list[tuple[str, str, Json]]:
     done = await s.completed(TINY, metadata='{"title": "x"}')
     job, image, bearer = done["job_id"], done["image_id"], s.bearer()
     failed = (await s.ended(await s.upload(TINY[: len(TINY) // 2])))["job_id"]
-    s.parts.queue.hold()
+    s.state.jobs.queue.hold()
     waiting = (await s.upload(TINY)).json()
     direct = ("GET /api/v1/images/{image_id}/direct", f"/api/v1/images/{image}/direct")
     one, status = ("GET /api/v1/images/{image_id}", "/api/v1/images"), "GET /api/v1/images/jobs/{job_id}"
@@ -117,7 +117,7 @@ async def private_requests(s: Service) -> list[tuple[str, str, Json]]:
     done, api, bearer = await s.completed(TINY), "/api/v1/images", Json(headers=s.bearer())
     image, stored = done["image_id"], "GET /storage/{path}"
     url = (await s.http.get(f"{api}/{image}", **bearer)).json()["url"]
-    direct = s.parts.urls.of_page(image, "large")
+    direct = s.state.stores.urls.of_page(image, "large")
     of_org = {
         f"GET {api}/{{image_id}}": f"{api}/{image}",
         f"GET {api}/{{image_id}}/all": f"{api}/{image}/all",
@@ -167,7 +167,7 @@ async def seen_as_documented(s: Service, asked: list[tuple[str, str, Json]]) -> 
 async def no_upkeep(s: Service) -> None:
     """One piece of it at a time."""
     with anyio.fail_after(WAIT_SECONDS):
-        while s.parts.upkeep.task and s.parts.upkeep.task.state == "running":
+        while s.state.maintenance.task and s.state.maintenance.task.state == "running":
             await anyio.sleep(0.01)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 @pytest.fixture
 def s(shared: Service) -> Service:
-    shared.parts.attempts = LoginThrottle()
+    shared.state.access = replace(shared.state.access, throttle=LoginThrottle())
     shared.http.cookies.clear()
     return shared
 

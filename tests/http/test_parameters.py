@@ -72,7 +72,7 @@ async def test_upload(start: Starter) -> None:
         assert await details(s, "POST", f"{UPLOAD}?bucket=..", [], **form) == [(["query", "bucket"], "bucket_invalid")]
         prefer = [("Prefer", "respond-async"), ("Prefer", "wait=1")]  # a list, which may come in lines
         assert await details(s, "POST", UPLOAD, prefer, **form) == []
-        assert s.parts.figures.by_status()["failed"] == 0
+        assert s.state.jobs.counters.by_status()["failed"] == 0
 
 
 class Note(BaseModel):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from fixtures import make
+from imgsvc.service.runner import wind_down
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 
@@ -59,7 +60,7 @@ async def waiting(s: Service, job_id: str) -> AsyncIterator[Waiter]:
     with anyio.fail_after(LIMIT_SECONDS):
         async with anyio.create_task_group() as group:
             group.start_soon(waiter.ask, s, job_id)
-            while job_id not in s.parts.endings._waiting:
+            while job_id not in s.state.jobs.completions._waiting:
                 await anyio.sleep(0.01)
             await s.job(job_id)
             assert waiter.answer is None
@@ -93,7 +94,7 @@ async def test_answers_as_soon_as_it_has_ended(start: Starter) -> None:
 
 async def test_time_runs_out(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted, took = await timed(upload(s, "wait=0"))
         assert accepted.headers["Preference-Applied"] == "wait=0"
         assert took < 0.9
@@ -113,7 +114,7 @@ async def test_time_runs_out(start: Starter) -> None:
 @pytest.mark.parametrize("on", ["job", "upload"])
 async def test_what_a_preference_means(start: Starter, on: str) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         job_id = (await s.upload(TINY)).json()["job_id"]
         for prefer in ("", "wait", "wait=", "wait=x", "wait=-1", "wait=1.5", "await=5", "wait=5s", "wait=0x10", "=5"):
             with anyio.fail_after(seconds(3)):
@@ -146,7 +147,7 @@ async def test_failing_ends_it(start: Starter) -> None:
 
 async def test_deletion_ends_it(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = (await s.upload(TINY)).json()
         async with waiting(s, accepted["job_id"]) as waiter:
             url = f"/api/v1/images/{accepted['image_id']}"
@@ -157,10 +158,10 @@ async def test_deletion_ends_it(start: Starter) -> None:
 
 async def test_stopping_ends_it(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = (await s.upload(TINY)).json()
         async with waiting(s, accepted["job_id"]) as waiter:
-            s.parts.wind_down()
+            wind_down(s.state)
         assert waiter.response().json()["status"] == "pending"
         with anyio.fail_after(seconds(2)):
             assert (await job(s, accepted["job_id"], "wait=20")).json()["status"] == "pending"
@@ -173,4 +174,4 @@ async def test_many_wait_for_one(start: Starter) -> None:
             assert (await job(s, job_id, "wait=0")).json()["status"] != "completed", "one that leaves early"
         answers = [waiter.response().json() for waiter in (first, second, third)]
         assert [answer["status"] for answer in answers] == ["completed"] * 3
-        assert s.parts.endings._waiting == {}
+        assert s.state.jobs.completions._waiting == {}

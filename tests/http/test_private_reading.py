@@ -91,7 +91,7 @@ async def test_another_orgs_image_is_as_an_unknown_one(start: Starter) -> None:
     """Completed, failed, waiting or without the variant: in nothing different from what never existed."""
     async with start(storage=PRIVATE) as s:
         done, failed = await s.completed(TINY), await s.ended(await s.upload(TINY[: len(TINY) // 2]))
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(TINY)).json()
         unknown = {"image_id": str(uuid.uuid4()), "job_id": str(uuid.uuid4())}
         stranger = s.bearer(org_id="elsewhere") | {"X-Trace-ID": "one"}
@@ -187,7 +187,7 @@ async def test_behind_a_path_prefix(start: Starter, strips: bool) -> None:
             assert info["url"].startswith(f"{public}/storage/")
             assert (await http.get(info["url"])).status_code == 200
             assert outcome(await http.get(info["url"].replace("_medium", "_large")))[0] == 403
-            assert (await http.get(public + s.parts.urls.of_page(image["image_id"], "large"))).status_code == 200
+            assert (await http.get(public + s.state.stores.urls.of_page(image["image_id"], "large"))).status_code == 200
 
 
 async def test_application_that_shares_the_key_signs_for_itself(start: Starter) -> None:

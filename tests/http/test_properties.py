@@ -238,7 +238,7 @@ async def test_form_in_any_shape(
         body += head.encode() + content + b"\r\n"
     response = await post_form(s, boundary, body + f"--{boundary}--\r\n".encode(), cuts)
     assert response.status_code == 202, response.text
-    job = await s.parts.table.job(response.json()["job_id"])
+    job = await s.state.jobs.table.job(response.json()["job_id"])
     assert job and (job.content_length, job.storage_bucket, job.client_metadata) == (len(TINY), "b", {"a": 1})
 
 

@@ -203,7 +203,7 @@ async def test_caches_are_told_how_long(s: Service, image: Image, kind: str) -> 
 
 
 async def test_url_is_good_until_its_end(s: Service, image: Image) -> None:
-    urls, signatures = [image.urls["medium"], image.direct(s)], s.parts.urls.signatures
+    urls, signatures = [image.urls["medium"], image.direct(s)], s.state.stores.urls.signatures
     assert signatures is not None
     clock = signatures._clock
     try:
@@ -223,7 +223,7 @@ async def test_url_is_good_until_its_end(s: Service, image: Image) -> None:
 
 
 async def test_repeated_answers_give_the_same_url(s: Service, image: Image) -> None:
-    signatures = s.parts.urls.signatures
+    signatures = s.state.stores.urls.signatures
     assert signatures is not None
     clock, begin = signatures._clock, time.time() // STEP_SECONDS * STEP_SECONDS
     try:

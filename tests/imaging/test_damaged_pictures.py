@@ -77,8 +77,8 @@ def test_memory_and_disk_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.
 async def test_a_damaged_length_costs_no_worker(tmp_path: Path) -> None:
     async with with_workers(tmp_path) as s:
         await s.completed(make.jpeg(64, 48))
-        before = [(lane.name, lane.restarts) for lane in s.parts.queue.lanes()]
+        before = [(lane.name, lane.restarts) for lane in s.state.jobs.queue.lanes()]
         for _ in range(3):
             job = await s.ended(await s.upload(hostile.damaged_length()))
             assert (job["status"], job["error_code"], job["attempts"]) == ("failed", "image_unreadable", 1)
-        assert [(lane.name, lane.restarts) for lane in s.parts.queue.lanes()] == before
+        assert [(lane.name, lane.restarts) for lane in s.state.jobs.queue.lanes()] == before

@@ -13,6 +13,7 @@ from joserfc.jwk import OctKey
 import imgsvc.jobs.denials as of_audit
 from fixtures import make
 from imgsvc.jobs.table.model import now
+from imgsvc.service.runner import wind_down
 from tests.conftest import Service, Starter, held_service
 from tests.support.refused import (
     ALLOWED,
@@ -281,7 +282,7 @@ async def test_disk_under_its_reserve(start: Starter) -> None:
 
 async def test_stopping(start: Starter) -> None:
     async with start() as s:
-        s.parts.wind_down()
+        wind_down(s.state)
         response = await send(s, BUCKET, FILE)
         refused(s, response, 503, "overloaded")
         assert int(response.headers["Retry-After"]) > 0
@@ -291,7 +292,7 @@ async def test_refusal_that_goes_on_is_not_the_first_to_be_forgotten(
     s: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(of_audit, "MAX_NOTED", 2)
-    refusals, over = of_audit.Denials(s.parts.table), now() - timedelta(seconds=1)
+    refusals, over = of_audit.Denials(s.state.jobs.table), now() - timedelta(seconds=1)
     await refusals.note("upload_denied", "org", "goes-on", until=over)
     await refusals.note("upload_denied", "org", "second")
     await refusals.note("upload_denied", "org", "goes-on")  # its time is over: it is noted anew

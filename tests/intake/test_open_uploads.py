@@ -111,7 +111,7 @@ async def test_place_of_the_rate_limit_is_held_from_the_first_byte(start: Starte
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked: bool) -> None:
     async with start(storage={"reserve_mb": 1}, uploads={"max_size_mb": 10}) as s, anyio.create_task_group() as group:
-        health: Any = s.app.state.parts.health
+        health: Any = s.app.state.service.telemetry.health
         length = {} if chunked else {"Content-Length": str(10 * MEGABYTE)}
         held = Held(s)
         for _ in range(2):
@@ -126,7 +126,7 @@ async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked
         assert (await tried(s, "bob")).status_code == 202  # a small one fits
         held.end()
         group.cancel_scope.cancel()
-    assert s.app.state.parts.intake._open.announced_bytes == 0
+    assert s.app.state.service.intake._open.announced_bytes == 0
 
 
 async def test_rate_holds_after_a_fast_start() -> None:

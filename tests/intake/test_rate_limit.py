@@ -48,7 +48,7 @@ def left(response: httpx.Response) -> float:
 @pytest.mark.parametrize(("minutes", "per"), [(60, "hour"), (5, "5 minutes"), (0.5, "0.5 minutes")])
 async def test_headers_and_words(start: Starter, minutes: float, per: str) -> None:
     async with start(rate_limit={"max_uploads": 2, "window_minutes": minutes}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         before = datetime.now(UTC)
         first, second, third = [await s.upload(TINY) for _ in range(3)]
         after = datetime.now(UTC)
@@ -73,7 +73,7 @@ async def test_headers_and_words(start: Starter, minutes: float, per: str) -> No
 
 async def test_rejected_uploads_cost_nothing(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 1}, uploads={"max_size_mb": 0.1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         fields = {"bucket": "photos"}
         refusals = [
             (415, await s.upload(b"only words " * 60)),
@@ -96,7 +96,7 @@ async def test_rejected_uploads_cost_nothing(start: Starter) -> None:
 
 async def test_120_at_once_at_a_limit_of_50(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 50}, uploads={"max_open_per_user": 1000}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         answers: list[httpx.Response] = []
 
         async def one() -> None:
@@ -122,7 +122,7 @@ async def test_users_are_separate(start: Starter) -> None:
 
     people = [("alice", "x"), ("bob", "x"), ("alice", "y"), ("c", "a:b"), ("b:c", "a"), ("ALICE", "x")]
     async with start(rate_limit={"max_uploads": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         for user, org in people:
             assert remaining(await upload(s, user, org_id=org)) == 0
         for user, org in people:
@@ -138,12 +138,12 @@ async def test_users_are_separate(start: Starter) -> None:
 async def test_window_that_began_another_time(start: Starter, minutes: float, status: int) -> None:
     """Over, or in the future since the clock was set back: it begins anew. Otherwise a restart changes nothing."""
     async with start(rate_limit={"max_uploads": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert remaining(await s.upload(TINY)) == 0
     began = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat(timespec="microseconds")
     await s.sql("UPDATE upload_rate_limits SET window_start = ?", began)
     async with start(rate_limit={"max_uploads": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         answer = await s.upload(TINY)
         assert answer.status_code == status
         expected = (60 + minutes if status == 429 else 60) * 60
@@ -153,10 +153,10 @@ async def test_window_that_began_another_time(start: Starter, minutes: float, st
 
 async def test_limit_survives_a_restart(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 2}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         first = await s.upload(TINY)
     async with start(rate_limit={"max_uploads": 2}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         second = await s.upload(TINY)
         assert remaining(second) == 0
         assert reset(second) == reset(first)
@@ -173,7 +173,7 @@ async def test_refused_before_the_body_is_read(start: Starter) -> None:
             yield TINY + bytes((1 << 16) - len(TINY))
 
     async with start(rate_limit={"max_uploads": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert remaining(await s.upload(TINY)) == 0
         with anyio.fail_after(seconds(5)):
             answer = await s.http.post(

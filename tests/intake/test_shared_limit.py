@@ -51,13 +51,13 @@ async def sharing(
     async with testing.serving(settings) as (app, http):
         del http.headers["Authorization"]
         s = Service(app, settings, http)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         yield s
 
 
 def mirror(s: Service) -> RedisRateLimit:
-    assert s.parts.mirror is not None
-    return s.parts.mirror
+    assert s.state.rate_limiter.redis is not None
+    return s.state.rate_limiter.redis
 
 
 async def when(true: Callable[[], Any]) -> None:
@@ -156,7 +156,7 @@ async def test_place_goes_back_when_the_key_was_taken_meanwhile(
         async def not_yet(*_: str) -> bool:
             return False
 
-        monkeypatch.setattr(s.parts.table, "has_key", not_yet)
+        monkeypatch.setattr(s.state.jobs.table, "has_key", not_yet)
         headers = {"Content-Type": "image/jpeg", **s.bearer(), "Idempotency-Key": "k"}
         answer = await s.http.post(UPLOAD, params={"bucket": bucket}, content=TINY, headers=headers)
         assert answer.status_code == (202 if bucket == "b" else 422)
@@ -202,7 +202,7 @@ async def test_place_goes_back_when_the_job_is_not_recorded(redis: RedisServer, 
 
 async def test_what_waits_to_be_given_back_at_a_stop_goes_out(redis: RedisServer, tmp_path: Path) -> None:
     async with sharing(redis, tmp_path, 5) as s:
-        places = [await mirror(s).reserve("default-org", "alice", s.parts.quota) for _ in range(2)]
+        places = [await mirror(s).reserve("default-org", "alice", s.state.intake.allowance.quota) for _ in range(2)]
         redis.pause()
         for place in places:
             assert place is not None
@@ -233,12 +233,12 @@ async def test_cancelled_while_the_job_is_recorded(redis: RedisServer, tmp_path:
             await s.sql(REFUSE)
         async with database_locked(s):
             upload = asyncio.create_task(s.upload(TINY))
-            await when(lambda: s.parts.intake._places._settling)
+            await when(lambda: s.state.intake._places._settling)
             upload.cancel()
             await asyncio.wait({upload})
             assert upload.cancelled()
             assert used(redis) == 1
-        await when(lambda: not s.parts.intake._places._settling)
+        await when(lambda: not s.state.intake._places._settling)
         await mirror(s).line.drain(LIMIT_SECONDS)
         assert used(redis) == await rows(s) == int(recorded)
 
@@ -291,8 +291,8 @@ async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
 
 async def test_health_and_dashboard_tell_the_truth(redis: RedisServer, tmp_path: Path) -> None:
     async def told(s: Service) -> tuple[dict[str, Any], dict[str, Any]]:
-        await s.parts.health.measure()
-        s.parts.dashboard._made = -1000
+        await s.state.telemetry.health.measure()
+        s.app.state.snapshot._made = -1000
         health = (await s.http.get("/api/v1/health")).json()
         return health, (await s.http.get("/dashboard/data", headers=s.operator)).json()
 

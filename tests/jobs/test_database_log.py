@@ -16,7 +16,7 @@ async def test_log_shrinks_once_a_snapshot_is_over(start: Starter, monkeypatch: 
     monkeypatch.setattr(database, "LOG_BYTES", LIMIT)
     async with start() as s:
         log = s.settings.database.path.with_name("imgsvc.db-wal")
-        table = s.parts.table
+        table = s.state.jobs.table
 
         async def note_much(db: aiosqlite.Connection) -> None:
             await db.execute(

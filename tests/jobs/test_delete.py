@@ -143,7 +143,7 @@ async def test_personal_fields_are_cleared(start: Starter) -> None:
 
 async def test_while_it_waits_and_after_a_restart(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = (await s.upload(TINY)).json()
         assert await removed(s, accepted["image_id"]) == 1
         await gone(s, **{name: accepted[name] for name in ("job_id", "image_id")})
@@ -166,7 +166,7 @@ async def test_while_a_worker_is_at_it(start: Starter, phase: str) -> None:
         assert await removed(s, accepted["image_id"]) == 1 + done
         assert time.monotonic() - began < seconds(3)
         assert nothing_left(s)
-        assert s.parts.queue.running_tasks == 0
+        assert s.state.jobs.queue.running_tasks == 0
         await gone(s, accepted["job_id"], accepted["image_id"])
         assert (await s.completed(TINY))["status"] == "completed"
         assert len(published(s)) == 4
@@ -227,18 +227,18 @@ async def test_storage_that_refuses_is_asked_again(start: Starter) -> None:
         assert await removed(s, image_id) == 3
         await gone(s, job["job_id"], image_id)
         assert row(s, image_id)["processed_paths"] != "{}"
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert row(s, image_id)["processed_paths"] != "{}"
         variant.rmdir()
         variant.write_bytes(data)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert row(s, image_id)["processed_paths"] == "{}"
         assert nothing_left(s)
 
 
 async def test_source_that_can_not_be_removed_is_asked_for_again(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         image_id, other = [(await s.upload(TINY)).json()["image_id"] for _ in range(2)]
         source = s.settings.data / "staging" / row(s, image_id)["staging_path"]
         source.unlink()
@@ -246,12 +246,12 @@ async def test_source_that_can_not_be_removed_is_asked_for_again(start: Starter)
         assert await removed(s, image_id) == 0
         orphan = s.settings.data / "staging" / f"{uuid.uuid4()}.part"
         orphan.write_bytes(TINY)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert not orphan.exists(), "one file that stays must not keep the rest"
         assert row(s, image_id)["staging_path"]
         source.rmdir()
         source.write_bytes(TINY)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert row(s, image_id)["staging_path"] is None
         assert s.staged() == [row(s, other)["staging_path"]]
 
@@ -260,16 +260,16 @@ async def test_row_that_can_not_forget_its_source_loses_no_image(start: Starter)
     """Completed once is completed: what fails after it is housekeeping's, not a second end of the run."""
     change = "BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO no_table VALUES (1); END"
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = await s.upload(TINY)
     await s.sql(f"CREATE TRIGGER refuse {change}")
     async with start() as s:
         job = await s.ended(await s.upload(TINY))
         first = await s.ended(accepted)
-        await until(lambda: not scratch(s) and not s.parts.queue.running_tasks)
+        await until(lambda: not scratch(s) and not s.state.jobs.queue.running_tasks)
         await s.sql("DROP TRIGGER refuse")
         again = await s.completed(TINY)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         for one in (first, job, again):
             assert one["status"] == "completed"
             for size in SIZES:

@@ -19,7 +19,8 @@ from imgsvc.jobs import trees
 from imgsvc.jobs.lanes.process import Outcome, Rendered, Task
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.trees import empty_tree, remove_tree
-from imgsvc.service.app import Doubles, create_app
+from imgsvc.service.app import create_app
+from imgsvc.service.assembly import Doubles
 from tests.conftest import service
 from tests.support.speed import seconds
 
@@ -197,16 +198,16 @@ async def test_source_that_is_there_is_kept_whatever_a_worker_says(tmp_path: Pat
 
 async def test_source_that_is_gone_can_be_retried_once_it_is_back(tmp_path: Path) -> None:
     async with service(tmp_path) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = await s.upload(testing.picture())
         job_id = accepted.json()["job_id"]
         staged = tmp_path / "staging" / job_id
         staged.rename(tmp_path / "away")
-        s.parts.queue._stopping = False
-        s.parts.queue.wake()
+        s.state.jobs.queue._stopping = False
+        s.state.jobs.queue.wake()
         job = await s.ended(accepted)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_missing", True)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         (tmp_path / "away").rename(staged)
         retried = await s.http.post(f"/api/v1/operator/jobs/{job_id}/retry", headers=s.operator)
         assert retried.status_code == 202, retried.text

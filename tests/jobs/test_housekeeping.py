@@ -55,7 +55,7 @@ async def test_source_of_a_failed_job_is_kept_for_a_while(start: Starter, no_sto
                 "UPDATE processing_jobs SET failed_at = ? WHERE job_id = ?", as_text(now() - age), one["job_id"]
             )
         assert s.staged() == sorted([job["job_id"], other["job_id"]])
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == [other["job_id"]]
         assert (await s.job(job["job_id"]))["retryable"] is False
         assert (await s.job(job["job_id"]))["error_code"] == "storage_error"
@@ -65,7 +65,7 @@ async def test_source_of_a_failed_job_is_kept_for_a_while(start: Starter, no_sto
 async def test_source_of_a_failed_job_may_be_kept_for_no_time(start: Starter, no_storage: Path) -> None:
     async with start(jobs={"max_attempts": 1, "failed_source_hours": 0}) as s:
         job = await failed_but_retryable(s)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == []
         assert (await s.job(job["job_id"]))["retryable"] is False
 
@@ -85,7 +85,7 @@ def ids(many: int) -> list[str]:
 
 async def test_half_an_upload_goes_and_a_whole_one_without_a_row_is_set_aside(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(TINY)).json()["job_id"]
         staging, orphaned = s.settings.data / "staging", s.settings.data / "orphaned"
         half, whole = ids(2)
@@ -95,12 +95,12 @@ async def test_half_an_upload_goes_and_a_whole_one_without_a_row_is_set_aside(st
         (staging / "of somebody else").write_bytes(b"")
         with capture_logs() as lines:
             for _ in range(2):
-                await s.parts.housekeeping.sweep()
+                await s.state.jobs.housekeeping.sweep()
         assert s.staged() == sorted([waiting, "of somebody else"])
         assert [line["name"] for line in lines if line["event"] == "foreign_file_in_staging"] == ["of somebody else"]
         assert {path.name: path.read_bytes() for path in orphaned.iterdir()} == {whole: TINY}
 
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         assert "1 uploads are set aside" in (await s.http.get("/api/v1/health")).json()["checks"]["staging"]["detail"]
         page = (await s.http.get("/dashboard/data", headers=s.operator)).json()
         assert page["storage"]["set_aside"] == {"files": 1, "bytes": len(TINY)}
@@ -110,7 +110,7 @@ async def test_half_an_upload_goes_and_a_whole_one_without_a_row_is_set_aside(st
         week = timedelta(days=7).total_seconds()
         for age, left in ((week - 60, [whole]), (week + 60, [])):
             os.utime(orphaned / whole, (time.time() - age,) * 2)
-            await s.parts.housekeeping.sweep()
+            await s.state.jobs.housekeeping.sweep()
             assert [path.name for path in orphaned.iterdir()] == left
 
 
@@ -122,17 +122,17 @@ async def test_source_whose_removal_was_recorded_and_lost_is_removed_again(start
             while s.staged():
                 await anyio.sleep(0.01)
         (s.settings.data / "staging" / job_id).write_bytes(TINY)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == [] and not (s.settings.data / "orphaned").exists()
 
 
 async def test_half_file_of_a_row_is_kept(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         job_id = (await s.upload(TINY)).json()["job_id"]
         staging = s.settings.data / "staging"
         (staging / job_id).rename(staging / f"{job_id}.part")
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == [f"{job_id}.part"]
 
 
@@ -147,7 +147,7 @@ async def test_one_query_for_many_staged_files(start: Starter, monkeypatch: pyte
             return await fetch(readers, query, parameters)
 
         monkeypatch.setattr(Readers, "fetch", counted)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == []
         assert asked.count("wanting_source") <= 6  # that of the start may be at it too
 
@@ -157,17 +157,17 @@ async def test_staging_folder_that_was_removed_is_made_anew(start: Starter) -> N
         (s.settings.data / "staging").rmdir()
         assert (await s.completed(TINY))["status"] == "completed"
         (s.settings.data / "staging").rmdir()
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         found = (await s.http.get("/api/v1/health")).json()
         assert found["checks"]["staging"]["status"] == found["status"] == "degraded"
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         assert (await s.http.get("/api/v1/health")).json()["status"] == "healthy"
 
 
 async def test_health_sees_whose_the_folders_are(start: Starter) -> None:
     async with start() as s:
         (s.settings.data / "instance").write_text(ids(1)[0])
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         assert (await s.http.get("/api/v1/health")).json()["checks"]["instance"]["status"] == "unhealthy"
 
 
@@ -202,7 +202,7 @@ async def test_what_cannot_be_removed_keeps_nothing_else(start: Starter) -> None
         (s.settings.data / "staging" / "lost+found").mkdir()
         await s.sql("INSERT INTO image_upload_events (event_type, created_at) VALUES ('old', ?)", OLD)
         await s.sql("INSERT INTO upload_rate_limits VALUES ('o', 'old', ?, 3)", OLD)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert await s.sql("SELECT * FROM image_upload_events") == []
         assert await s.sql("SELECT * FROM upload_rate_limits") == []
         assert (s.settings.data / "staging" / "lost+found").is_dir()
@@ -218,7 +218,7 @@ async def test_old_windows_and_events_go(start: Starter) -> None:
         for user, age in (("over", 61), ("current", 59)):
             moment = as_text(now() - timedelta(minutes=age))
             await s.sql("INSERT INTO upload_rate_limits VALUES ('o', ?, ?, 3)", user, moment)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert await s.sql("SELECT count(*) FROM image_upload_events WHERE event_type = 'x'") == [(2,)]
         kept = await s.sql("SELECT event_type FROM image_upload_events WHERE job_id = ?", job["job_id"])
         assert {kind for (kind,) in kept} >= {"accepted", "completed"}
@@ -244,7 +244,7 @@ async def test_upload_that_is_still_coming_is_never_touched(start: Starter) -> N
                 await anyio.sleep(0.01)
         before = s.staged()
         for _ in range(3):
-            await s.parts.housekeeping.sweep()
+            await s.state.jobs.housekeeping.sweep()
             assert s.staged() == before
         go_on.set()
         assert (await s.ended(await sending))["status"] == "completed"
@@ -259,7 +259,7 @@ def refused(response: httpx.Response, status: int, code: str, **more: int) -> No
 
 async def test_backlog_limit(start: Starter) -> None:
     async with start(jobs={"max_waiting": 3}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = [await s.upload(TINY) for _ in range(3)]
         assert [response.status_code for response in accepted] == [202] * 3
         for user in ("alice", "bob"):
@@ -294,7 +294,7 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
     async with start(storage={"reserve_mb": 100}) as s:
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, (100 << 20) - 1))
-            await s.parts.health.measure()
+            await s.state.telemetry.health.measure()
             answer = await s.upload(TINY)
             announced = int(answer.request.headers["Content-Length"])
             left = (100 << 20) - 1 - announced
@@ -305,7 +305,7 @@ async def test_full_disk(start: Starter, monkeypatch: pytest.MonkeyPatch) -> Non
             assert s.staged() == []
             assert await s.sql("SELECT * FROM upload_rate_limits") == []
             patch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 39, 101 << 20))
-            await s.parts.health.measure()
+            await s.state.telemetry.health.measure()
             assert (await s.http.get("/api/v1/health")).status_code == 200
             assert (await s.ended(await s.upload(TINY)))["status"] == "completed"
 
@@ -322,10 +322,10 @@ async def test_row_of_a_deletion_goes_once_its_files_are_gone_and_its_time_is_ov
         await s.sql("UPDATE processing_jobs SET deleted_at = ? WHERE image_id IN (?, ?)", old, gone, named)
         await s.sql("UPDATE processing_jobs SET also_in = 'elsewhere' WHERE image_id = ?", named)
         for _ in range(3):
-            await s.parts.housekeeping._drop_deleted()
+            await s.state.jobs.housekeeping._drop_deleted()
         left = {row[0] for row in await s.sql("SELECT image_id FROM processing_jobs")}
         assert left == {named, fresh, kept}
     async with start(jobs={"deleted_rows_days": 0}) as s:
         await s.sql("UPDATE processing_jobs SET deleted_at = ? WHERE image_id = ?", old, fresh)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert {row[0] for row in await s.sql("SELECT image_id FROM processing_jobs")} == left

@@ -71,7 +71,7 @@ def refused(answer: httpx.Response, status: int, code: str) -> None:
 
 async def test_same_again_gets_the_first_answer(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 2}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         first = await send(s, metadata='{"a": 1, "b": {"c": 2, "d": [1, 2]}}')
         again = await send(s, metadata=' {"b": {"d": [1, 2], "c": 2}, "a": 1}')
         assert replayed(again) == new(first)
@@ -98,7 +98,7 @@ async def test_multipart_and_raw_body_are_the_same_upload(start: Starter) -> Non
 
 async def test_something_else_under_the_same_key(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         first = new(await send(s, metadata='{"a": [1, 2]}'))
         others: list[dict[str, Any]] = [
             {"data": OTHER, "metadata": '{"a": [1, 2]}'},
@@ -204,7 +204,7 @@ async def test_repeated_many_times_at_once(start: Starter) -> None:
 async def test_thirty_at_once_make_one_job(start: Starter) -> None:
     answers: list[httpx.Response] = []
     async with start(rate_limit=ONE) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
 
         async def one() -> None:
             answers.append(await send(s))
@@ -225,7 +225,7 @@ async def test_thirty_at_once_make_one_job(start: Starter) -> None:
 
 async def test_keys_belong_to_a_user_and_have_a_length(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         who = [(user, org) for user in ("alice", "bob") for org in ("x", "y")]
         firsts = [new(await send(s, user=user, org=org))["job_id"] for user, org in who]
         assert len(set(firsts)) == 4
@@ -242,12 +242,12 @@ async def test_keys_belong_to_a_user_and_have_a_length(start: Starter) -> None:
 @pytest.mark.parametrize(("hours", "kept"), [(23.9, True), (24.1, False)])
 async def test_kept_for_a_day(start: Starter, hours: float, kept: bool) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         first = new(await send(s))
     created = (datetime.now(UTC) - timedelta(hours=hours)).isoformat(timespec="microseconds")
     await s.sql("UPDATE processing_jobs SET created_at = ?", created)
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         if kept:
             assert replayed(await send(s)) == first
             return
@@ -260,7 +260,7 @@ async def test_kept_for_a_day(start: Starter, hours: float, kept: bool) -> None:
 
 async def test_old_key_needs_quota_again(start: Starter) -> None:
     async with start(rate_limit=ONE) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         new(await send(s))
         created = (datetime.now(UTC) - timedelta(hours=25)).isoformat(timespec="microseconds")
         await s.sql("UPDATE processing_jobs SET created_at = ?", created)
@@ -274,7 +274,7 @@ async def test_failed_attempt_frees_the_key(start: Starter) -> None:
         raise ConnectionResetError
 
     async with start(rate_limit=ONE) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert (await send(s, b"only words " * 60)).status_code == 415
         assert (await send(s, bucket="../x")).status_code == 422
         assert (await send(s, TINY[:300])).status_code == 422
@@ -300,7 +300,7 @@ async def test_replay_is_given_while_the_disk_is_full(start: Starter) -> None:
         key = {"Idempotency-Key": "k", "Content-Type": "image/jpeg"} | s.bearer()
         url, photo = "/api/v1/images/upload?bucket=b", make.jpeg(200, 150)
         first = await s.http.post(url, content=photo, headers=key)
-        s.parts.health.disk_full = True
+        s.state.telemetry.health.disk_full = True
         again = await s.http.post(url, content=photo, headers=key)
         assert (again.status_code, again.json()) == (202, first.json())
         assert again.headers["Idempotency-Replayed"] == "true"

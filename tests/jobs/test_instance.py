@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 async def killed(folder: Path) -> Path:
     """A data folder as a kill leaves it, with accepted uploads that nothing was done with yet."""
     async with service(folder) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         for seed in range(COPIES):
             assert (await s.upload(make.jpeg(64, 48, seed))).status_code == 202
         return Path(shutil.copytree(folder, folder.with_name("killed")))
@@ -146,7 +146,7 @@ def marker(s: Service | Settings) -> str:
 
 
 async def storage_health(s: Service) -> dict[str, Any]:
-    await s.parts.health.measure()
+    await s.state.telemetry.health.measure()
     found: dict[str, Any] = (await s.http.get("/api/v1/health")).json()["checks"]["storage"]
     return found
 
@@ -187,7 +187,7 @@ async def test_deletion_is_not_confirmed_by_a_disk_that_is_not_mounted(tmp_path:
         deleted = await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
         assert deleted.json()["files_removed"] == 0
         (tmp_path / "away").rename(path)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.stored() == []
 
 
@@ -221,7 +221,7 @@ async def test_disk_that_is_not_mounted_at_the_first_start_after_0_1_0_is_claime
         path.rmdir()
         (tmp_path / "away").rename(path)
         assert (await storage_health(s))["status"] == "healthy"
-        assert marker(s) == s.parts.upkeep._house.instance
+        assert marker(s) == s.state.maintenance._house.instance
         assert await s.variant(image_id, "large")
 
 
@@ -246,7 +246,7 @@ async def test_new_storage_folder_of_an_old_database_is_adopted(tmp_path: Path) 
 async def test_going_on_without_the_lost_database_removes_nothing(tmp_path: Path) -> None:
     async with service(tmp_path / "data") as s:
         await s.completed(TINY)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         await s.upload(make.jpeg(64, 48, 1))
     for path in s.settings.data.glob("imgsvc.db*"):
         path.unlink()

@@ -29,13 +29,13 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
         await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
         with anyio.fail_after(seconds(10)):
-            while s.parts.queue._begun:
+            while s.state.jobs.queue._begun:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
         assert len(s.stored()) == 4
         await s.sql("DROP TRIGGER refuse")
     async with with_workers(tmp_path) as s:
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.staged() == []
         assert len(await s.variant(job["image_id"], "large")) > 100
 
@@ -95,12 +95,12 @@ async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
 
 async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = await s.upload(make.jpeg())
         staged = s.settings.data / "staging" / accepted.json()["job_id"]
         staged.write_bytes(make.jpeg(seed=9))
-        s.parts.queue._stopping = False
-        s.parts.queue.wake()
+        s.state.jobs.queue._stopping = False
+        s.state.jobs.queue.wake()
         job = await s.ended(accepted)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_damaged", False)
 
@@ -132,6 +132,6 @@ async def test_publish_that_fails_after_a_deletion_leaves_no_file(
         assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
         storage.go.set()
         with anyio.fail_after(seconds(10)):
-            while app.state.parts.queue._begun:
+            while app.state.service.jobs.queue._begun:
                 await anyio.sleep(0.01)
         assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

@@ -55,7 +55,7 @@ async def completed(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 async def waiting(folder: Path, **sections: dict[str, Any]) -> str:
     """The id of a job that was accepted and never begun."""
     async with with_workers(folder, **sections) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         job_id = str((await s.upload(PHOTO)).json()["job_id"])
     assert row(folder, job_id)["status"] == "pending"
     return job_id
@@ -83,7 +83,7 @@ async def test_staged_file_without_a_row_is_not_left_in_staging(folder: Path) ->
     stage(folder, orphan)
     stage(folder, f"{uuid.uuid4()}.part", b"")
     async with with_workers(folder) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         await until(lambda: s.staged() == [job_id])
     async with with_workers(folder) as s:
         assert (await ended(s, job_id))["status"] == "completed"

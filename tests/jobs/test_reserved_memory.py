@@ -20,7 +20,8 @@ from imgsvc.jobs.lanes.process import Outcome, ProcessLane, Rendered, Task
 from imgsvc.jobs.queue import RESERVE_EXTRA, Memory
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.table.model import Job
-from imgsvc.service.app import Doubles, create_app
+from imgsvc.service.app import create_app
+from imgsvc.service.assembly import Doubles
 from imgsvc.testing import InlineLane
 from tests.conftest import Starter
 from tests.imaging.test_damaged_pictures import task
@@ -32,8 +33,8 @@ TOTAL = 294 * MEGABYTE  # of the renders, with 512 MB and two lanes
 
 async def a_job(start: Starter) -> Job:
     async with start() as s:
-        s.parts.queue.hold()
-        job = await s.parts.table.job((await s.upload(make.jpeg(64, 48))).json()["job_id"])
+        s.state.jobs.queue.hold()
+        job = await s.state.jobs.table.job((await s.upload(make.jpeg(64, 48))).json()["job_id"])
         assert job
         return job
 
@@ -82,7 +83,7 @@ async def test_the_ceiling_is_what_was_reserved(tmp_path: Path) -> None:
     async with app.router.lifespan_context(app), client:
         job_id = (await client.upload(make.jpeg(640, 480))).json()["job_id"]
         await client.ready(job_id)
-        job = await app.state.parts.table.job(job_id)
+        job = await app.state.service.jobs.table.job(job_id)
     ceilings = [lane.tasks[0].memory_ceiling for lane in lanes]
     assert ceilings == [int(estimate * 1.1) + RESERVE_EXTRA for estimate in (job.preview_bytes, job.render_bytes)]
 

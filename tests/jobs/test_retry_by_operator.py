@@ -51,7 +51,7 @@ async def failed(s: Service) -> dict[str, Any]:
 async def test_retried_job_is_completed(tmp_path: Path) -> None:
     async with blocked_storage(tmp_path) as (s, obstacle):
         job = await failed(s)
-        assert s.parts.figures.by_status()["failed"] == 1
+        assert s.state.jobs.counters.by_status()["failed"] == 1
         obstacle.unlink()
         answer = await retry(s, job["job_id"])
         assert answer.status_code == 202
@@ -66,7 +66,7 @@ async def test_retried_job_is_completed(tmp_path: Path) -> None:
                 await anyio.sleep(0.01)
         kinds = [kind for (kind,) in await s.sql("SELECT event_type FROM image_upload_events ORDER BY id")]
         assert kinds.index("failed") < kinds.index("retried") < kinds.index("completed")
-        statuses = s.parts.figures.by_status()
+        statuses = s.state.jobs.counters.by_status()
         assert (statuses["failed"], statuses["completed"], statuses["pending"]) == (0, 1, 0)
         refused(await retry(s, job["job_id"]), 409, "not_retryable")
 
@@ -100,7 +100,7 @@ async def test_retry_survives_a_restart(tmp_path: Path) -> None:
     async with blocked_storage(tmp_path) as (s, obstacle):
         job = await failed(s)
         obstacle.unlink()
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         assert (await retry(s, job["job_id"])).status_code == 202
         assert (await s.job(job["job_id"]))["status"] == "pending"
     async with service(tmp_path) as s:
@@ -129,7 +129,7 @@ async def test_what_can_not_be_retried(tmp_path: Path) -> None:
         await s.http.delete(f"/api/v1/images/{deleted['image_id']}", headers=s.bearer())
         refused(await retry(s, deleted["job_id"]), 404, "job_not_found")
         obstacle.unlink()
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(TINY)).json()
         refused(await retry(s, waiting["job_id"]), 409, "not_retryable")
 
@@ -139,14 +139,14 @@ async def test_expired_source_can_not_be_retried(tmp_path: Path) -> None:
         job = await failed(s)
         await s.sql("UPDATE processing_jobs SET failed_at = ?", as_text(now() - timedelta(days=2)))
         obstacle.unlink()
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         refused(await retry(s, job["job_id"]), 409, "not_retryable")
 
 
 def held(s: Service, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[anyio.Event, anyio.Event]:
     """A read of the table that is made at once and answered only when the second event is set."""
     looked, go_on = anyio.Event(), anyio.Event()
-    real = getattr(s.parts.table, name)
+    real = getattr(s.state.jobs.table, name)
 
     async def slow(*values: Any) -> Any:
         found = await real(*values)
@@ -154,7 +154,7 @@ def held(s: Service, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[anyio.
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(s.parts.table, name, slow)
+    monkeypatch.setattr(s.state.jobs.table, name, slow)
     return looked, go_on
 
 
@@ -168,7 +168,7 @@ async def test_removal_decided_before_the_retry_takes_none_of_its_variants(
         obstacle.unlink()
         looked, go_on = held(s, monkeypatch, "leftovers")
         async with anyio.create_task_group() as group:
-            group.start_soon(s.parts.housekeeping._finish_removals)
+            group.start_soon(s.state.jobs.housekeeping._finish_removals)
             await looked.wait()
             assert (await retry(s, job["job_id"])).status_code == 202
             assert (await _ended(s, job["job_id"]))["status"] == "completed"
@@ -184,10 +184,10 @@ async def test_expiry_decided_before_the_retry_takes_not_its_source(
         job = await failed(s)
         await s.sql("UPDATE processing_jobs SET failed_at = ?", as_text(now() - timedelta(days=2)))
         obstacle.unlink()
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         looked, go_on = held(s, monkeypatch, "expired_sources")
         async with anyio.create_task_group() as group:
-            group.start_soon(s.parts.housekeeping._expire_sources)
+            group.start_soon(s.state.jobs.housekeeping._expire_sources)
             await looked.wait()
             assert (await retry(s, job["job_id"])).status_code == 202
             monkeypatch.undo()

@@ -51,7 +51,7 @@ async def test_storage_that_raises_anything_costs_an_attempt(tmp_path: Path, err
         job = await client.ready((await client.upload(testing.picture())).json()["job_id"])
         assert job["attempts"] == (variant == "large")
         assert not storage.errors
-        assert not app.state.parts.queue._begun
+        assert not app.state.service.jobs.queue._begun
 
 
 class Reads:
@@ -122,7 +122,7 @@ async def test_removal_after_a_deletion_is_tried_again(
     async with testing.serving(testing.settings_in(tmp_path), storage=storage) as (app, client):
         accepted = (await client.upload(testing.picture())).json()
         await storage.publishing.wait()
-        queue = app.state.parts.queue
+        queue = app.state.service.jobs.queue
         # While removals are held back the row must list the files again.
         with queue._hold.holding() if name == "list_again" else nullcontext():
             assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200

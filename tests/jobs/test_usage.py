@@ -92,7 +92,7 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
         broken = await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user="bob"))
         assert broken["status"] == "failed"
         with anyio.fail_after(WAIT_SECONDS):  # the commit is seen a moment before it is counted
-            while (hour := s.parts.figures.performance(now() - timedelta(hours=1))).failed == 0:
+            while (hour := s.state.jobs.counters.performance(now() - timedelta(hours=1))).failed == 0:
                 await anyio.sleep(0.01)
     age(s.settings)
     monkeypatch.setattr(usage, "PAGE", page)
@@ -100,8 +100,10 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
     for _ in range(2):
         async with start() as s:
             assert counted(await told_when(s, known)) == lying(s)
-            assert s.parts.figures.by_status() | {"completed": 3, "failed": 1} == s.parts.figures.by_status()
-            again = s.parts.figures.performance(now() - timedelta(hours=1))
+            assert (
+                s.state.jobs.counters.by_status() | {"completed": 3, "failed": 1} == s.state.jobs.counters.by_status()
+            )
+            again = s.state.jobs.counters.performance(now() - timedelta(hours=1))
             assert (again.completed, again.failed) == (hour.completed, hour.failed) == (3, 1)
             assert again.avg_ready_seconds == pytest.approx(hour.avg_ready_seconds, abs=0.5)
             assert again.avg_processing_seconds == pytest.approx(hour.avg_processing_seconds, abs=0.5)
@@ -151,12 +153,12 @@ async def test_start_reads_the_sums_alone(start: Starter) -> None:
     with closing(sqlite3.connect(s.settings.database.path)) as db, db:
         db.execute("UPDATE job_sums SET total = 1000 WHERE kind = 'jobs' AND name = 'completed'")
     async with start() as s:
-        assert s.parts.figures.by_status()["completed"] == 1000
+        assert s.state.jobs.counters.by_status()["completed"] == 1000
 
 
 async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
-        job_table, lost = s.parts.table, iter([True])
+        job_table, lost = s.state.jobs.table, iter([True])
         write = job_table._write
 
         async def losing(change: Any) -> Any:
@@ -173,7 +175,7 @@ async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, mon
         receipt = await s.completed(PICTURES[0])
         assert next(lost, None) is None
         events = "SELECT count(*) FROM image_upload_events WHERE job_id = ? AND event_type = 'completed'"
-        await s.parts.queue.settled(receipt["job_id"])
+        await s.state.jobs.queue.settled(receipt["job_id"])
         assert await s.sql(events, receipt["job_id"]) == [(1,)]
         stats = (await s.http.get("/api/v1/health/stats")).json()
         assert (stats["status_breakdown"]["completed"], stats["performance_24h"]["completed_24h"]) == (1, 1)

@@ -21,7 +21,7 @@ QUICK = {"retry_delay_seconds": 0.05}
 
 
 def stuck(s: Service, fault: str) -> float:
-    found = s.parts.metrics._stuck.labels(fault)
+    found = s.state.telemetry.metrics._stuck.labels(fault)
     return float(found._value.get())
 
 
@@ -32,19 +32,19 @@ async def row(s: Service, job_id: str) -> tuple[Any, ...]:
 
 async def lost(s: Service, starts: int = 1) -> Any:
     """An upload whose row says `processing`, while no run has it, and no claim is on its way."""
-    s.parts.queue.hold()
+    s.state.jobs.queue.hold()
     accepted = await s.upload(testing.picture())
     await s.sql("UPDATE processing_jobs SET status = 'processing', queue = NULL, run = 1, starts = ?", starts)
-    s.parts.queue._stopping = False
+    s.state.jobs.queue._stopping = False
     return accepted
 
 
 async def test_job_without_a_run_is_handed_out_again(tmp_path: Path) -> None:
     async with service(tmp_path) as s:
         accepted = await lost(s)
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
         assert await row(s, accepted.json()["job_id"]) == ("processing", None, 1)
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
         job = await s.ended(accepted)
         assert (job["status"], job["attempts"], stuck(s, "no_run")) == ("completed", 0, 1)
 
@@ -52,9 +52,9 @@ async def test_job_without_a_run_is_handed_out_again(tmp_path: Path) -> None:
 async def test_job_that_moved_on_between_two_looks_is_left_alone(tmp_path: Path) -> None:
     async with service(tmp_path) as s:
         accepted = await lost(s)
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
         await s.sql("UPDATE processing_jobs SET run = 2")
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
         assert await row(s, accepted.json()["job_id"]) == ("processing", None, 2)
         assert stuck(s, "no_run") == 0
 
@@ -63,7 +63,7 @@ async def test_job_that_was_started_too_often_is_given_up(tmp_path: Path) -> Non
     async with service(tmp_path) as s:
         accepted = await lost(s, starts=MAX_STARTS)
         for _ in range(2):
-            await s.parts.watchdog.look()
+            await s.state.jobs.watchdog.look()
         job = await s.ended(accepted)
         assert (job["error_code"], job["retryable"]) == ("interrupted", True)
 
@@ -72,24 +72,24 @@ async def test_all_pages_of_what_is_under_way_are_looked_at(tmp_path: Path, monk
     monkeypatch.setattr(watchdog, "PAGE", 2)
     monkeypatch.setattr(watchdog, "PAGES", 2)
     async with service(tmp_path) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = [await s.upload(testing.picture()) for _ in range(5)]
         await s.sql("UPDATE processing_jobs SET status = 'processing', queue = NULL, run = 1")
-        s.parts.queue._stopping = False
+        s.state.jobs.queue._stopping = False
         for _ in range(5):
-            await s.parts.watchdog.look()
+            await s.state.jobs.watchdog.look()
         assert [(await s.ended(one))["status"] for one in accepted] == ["completed"] * 5
 
 
 async def test_waiting_job_that_no_idle_lane_claims_is_woken(tmp_path: Path) -> None:
     async with service(tmp_path) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = await s.upload(testing.picture())
-        s.parts.queue._stopping = False  # and nothing wakes the claim loops
+        s.state.jobs.queue._stopping = False  # and nothing wakes the claim loops
         for _ in range(watchdog.LOOKS - 1):
-            await s.parts.watchdog.look()
+            await s.state.jobs.watchdog.look()
         assert (await s.job(accepted.json()["job_id"]))["status"] == "pending"
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
         assert (await s.ended(accepted))["status"] == "completed"
         assert stuck(s, "not_claimed") == 1
 
@@ -137,19 +137,19 @@ async def test_stuck_publishing_is_seen_by_health_and_ended(tmp_path: Path, monk
     storage = Hanging(8)
     settings = testing.settings_in(tmp_path, jobs=QUICK)
     async with testing.serving(settings, storage=storage) as (app, client):
-        parts = app.state.parts
+        state = app.state.service
         accepted = [(await client.upload(testing.picture(seed, 30))).json()["job_id"] for seed in range(40, 48)]
         with anyio.fail_after(seconds(20)):
             while storage.hanging < 8:
                 await anyio.sleep(0.01)
-        await parts.health.measure()
-        assert parts.health.checks()["publishing"].status == "healthy"
+        await state.telemetry.health.measure()
+        assert state.telemetry.health.checks()["publishing"].status == "healthy"
         monkeypatch.setattr(publishing_check, "SLOW_SECONDS", 0)
-        await parts.health.measure()
+        await state.telemetry.health.measure()
         assert (await client.get("/api/v1/health")).status_code == 503
-        assert "8 on their way" in parts.health.checks()["publishing"].detail
-        await parts.watchdog.look()
+        assert "8 on their way" in state.telemetry.health.checks()["publishing"].detail
+        await state.jobs.watchdog.look()
         monkeypatch.setattr(watchdog, "PUBLISHING_SECONDS", 0)
-        await parts.watchdog.look()
+        await state.jobs.watchdog.look()
         assert [(await client.ready(job_id))["attempts"] for job_id in accepted] == [1] * 8
-        assert parts.metrics._stuck.labels("publishing")._value.get() == 8
+        assert state.telemetry.metrics._stuck.labels("publishing")._value.get() == 8

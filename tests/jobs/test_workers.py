@@ -23,7 +23,8 @@ from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer
 from imgsvc.jobs.lanes.process import EndReason, Outcome, ProcessLane, Rendered, Task
 from imgsvc.jobs.retry import Failure
-from imgsvc.service.app import Doubles, create_app
+from imgsvc.service.app import create_app
+from imgsvc.service.assembly import Doubles
 from tests.conftest import with_workers
 from tests.support.server_process import is_running
 from tests.support.speed import seconds

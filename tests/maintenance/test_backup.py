@@ -85,7 +85,7 @@ async def test_under_load_and_put_back_it_is_the_same_service(tmp_path: Path) ->
             report = await backed_up(s, backup)
             stop.set()
         assert (report["well"], report["findings"]) == (True, [])
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         live = accepted - deleted
         assert live
 
@@ -107,7 +107,7 @@ async def test_under_load_and_put_back_it_is_the_same_service(tmp_path: Path) ->
                 await s.sql("SELECT 1 FROM processing_jobs WHERE status NOT IN ('completed', 'failed')")
             ) or s.staged():
                 await anyio.sleep(0.02)
-                await s.parts.housekeeping.sweep()
+                await s.state.jobs.housekeeping.sweep()
         rows = dict(await s.sql("SELECT job_id, status FROM processing_jobs WHERE deleted_at IS NULL"))
         for job_id in live:
             assert rows[job_id] == "completed"
@@ -142,7 +142,7 @@ async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Pa
     async with keeping(tmp_path / "one", storage=storage) as s:
         images = await several(s, 2)
         one, other = images
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = await s.upload(TINY)
         broken = await s.upload(make.jpeg(1000, 800)[:-500])
         await begin(s, "backup", destination=str(tmp_path / "backup"))
@@ -151,11 +151,11 @@ async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Pa
         gone = await s.http.delete(f"/api/v1/images/{one}", headers=s.bearer())
         assert gone.json() == {"image_id": one, "deleted": True, "files_removed": 4}
         assert (await s.http.get(f"/api/v1/images/{one}")).status_code == 404
-        s.parts.queue._stopping = False
-        s.parts.queue.wake()
+        s.state.jobs.queue._stopping = False
+        s.state.jobs.queue.wake()
         assert (await s.ended(waiting))["status"] == "completed"
         assert (await s.ended(broken))["status"] == "failed"
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert {key(one, size, "a/b") for size in SIZES} <= set(s.stored())
         assert len(s.staged()) == 2
 
@@ -209,7 +209,7 @@ async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: P
         await s.sql('UPDATE processing_jobs SET processed_paths = \'{"large": "x"}\'')
         blocked.unlink()
         address = f"/api/v1/operator/jobs/{job['job_id']}/retry"
-        with s.parts.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.holding():
             refused = await s.http.post(address, headers=s.operator)
             assert refused.status_code == 409 and "backup" in refused.json()["detail"]
         assert (await s.http.post(address, headers=s.operator)).status_code == 202
@@ -256,7 +256,7 @@ async def test_backup_that_was_ended_leaves_the_former_one_whole(tmp_path: Path)
         await storage.asked.wait()
         await s.http.delete("/api/v1/operator/storage/task", headers=s.operator)
         assert (await ended(s))["state"] == "cancelled"
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
     await put_back(backup, tmp_path / "two")
     async with keeping(tmp_path / "two") as s:
         for image_id in first:
@@ -381,7 +381,7 @@ async def test_damaged_backup_is_refused_before_anything_is_written(tmp_path: Pa
     backup = tmp_path / "backup"
     async with keeping(tmp_path / "one") as s:
         await several(s, 1)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         await s.upload(TINY)
         await backed_up(s, backup)
     names = [name for name in sorted(files(backup)) if name != "imgsvc-backup.txt"]
@@ -620,10 +620,10 @@ async def test_storage_that_hangs_is_left_alone_after_three_rows(
     storage = Stuck(tmp_path / "data" / "storage")
     async with keeping(tmp_path, storage=storage) as s:
         images = await several(s, 8)
-        with s.parts.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.holding():
             for image_id in images:
                 await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert storage.asked == 3
 
 
@@ -635,7 +635,7 @@ async def test_backup_is_done_before_what_was_held_back_is_removed(
     storage = Stuck(tmp_path / "data" / "storage")
     async with keeping(tmp_path, storage=storage) as s:
         first, _ = await several(s, 2)
-        with s.parts.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.holding():
             await s.http.delete(f"/api/v1/images/{first}", headers=s.bearer())
         assert (await backed_up(s, tmp_path / "backup"))["well"] is True
         with anyio.fail_after(WAIT_SECONDS):

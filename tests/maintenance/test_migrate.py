@@ -71,12 +71,12 @@ async def test_what_is_damaged_stays_where_it_is(tmp_path: Path) -> None:
 async def test_jobs_that_run_are_left_alone(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
         await several(s, 1)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = await s.upload(TINY)
         report = await carried_out(s, "migrate", to="other")
         assert (report["well"], report["counts"]["unfinished"], report["counts"]["images"]) == (False, 1, 1)
-        s.parts.queue._stopping = False
-        s.parts.queue.wake()
+        s.state.jobs.queue._stopping = False
+        s.state.jobs.queue.wake()
         image_id = (await s.ended(accepted))["image_id"]
         before = await variants(s, image_id)
         assert (await carried_out(s, "migrate", to="other"))["well"] is True
@@ -290,7 +290,7 @@ async def test_while_everything_happens(tmp_path: Path) -> None:
                         uploads.start_soon(upload, s, seed)
                 over.set()
         assert (await carried_out(s, "migrate", to="other"))["well"] is True
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s.stored() == []
         assert files(tmp_path / "other") == {key(image_id, size) for image_id in images for size in SIZES}
 
@@ -343,7 +343,7 @@ async def test_deletion_is_not_over_while_a_copy_may_be_left(tmp_path: Path) -> 
         assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
         assert await s.sql("SELECT processed_paths <> '{}', also_in FROM processing_jobs") == [(1, "s9")]
         await s.sql("UPDATE processing_jobs SET also_in = 'other'")
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert await s.sql("SELECT processed_paths, also_in FROM processing_jobs") == [("{}", None)]
 
 

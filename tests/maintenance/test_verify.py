@@ -31,7 +31,7 @@ async def test_what_is_well_is_said_to_be(tmp_path: Path) -> None:
             await s.completed(make.jpeg(64, 48, number), bucket="a/b")
         failed = await s.ended(await s.upload(TINY[: len(TINY) // 2]))
         assert failed["status"] == "failed"
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         await s.upload(TINY)
         for digests in (False, True):
             report = await carried_out(s, "verify", digests=digests, grace_seconds=0)
@@ -59,7 +59,7 @@ async def test_every_planted_fault_is_listed_and_nothing_else(tmp_path: Path) ->
         plant(root / "photos/notes.txt")
         plant(root / key(UNKNOWN, "medium"), age_seconds=60)
         plant(tmp_path / "other" / key(well, "large"))
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(TINY)).json()["job_id"]
         (s.settings.data / "staging" / waiting).unlink()
 
@@ -218,7 +218,7 @@ async def test_task_ends_with_the_service(tmp_path: Path) -> None:
             await s.completed(TINY)
             await begin(s, "verify")
             await storage.asked.wait()
-            upkeep = s.parts.upkeep
+            upkeep = s.state.maintenance
     assert upkeep.task and upkeep.task.state == "cancelled"
 
 

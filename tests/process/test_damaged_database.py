@@ -83,7 +83,7 @@ async def test_page_that_is_damaged_later_is_a_503_and_no_good_health(start: Sta
     async with start() as s:
         answer = await s.http.get("/api/v1/health/failed")
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         health = await s.http.get("/api/v1/health")
         assert (health.status_code, health.json()["checks"]["database"]["status"]) == (503, "unhealthy")
 

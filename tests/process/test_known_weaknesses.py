@@ -189,14 +189,14 @@ async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> 
     async with with_workers(tmp_path) as s:
         job = await s.completed(TINY)
         before = await s.variant(job["image_id"], "medium")
-        row = await s.parts.table.job(job["job_id"])
+        row = await s.state.jobs.table.job(job["job_id"])
         assert row
         broke = Failure("timeout", "It took too long.")
         for late in (row, replace(row, run=row.run - 1), replace(row, status="processing", run=row.run + 1)):
             for decision in (Decision("fail", retryable=True), Decision("retry", 0)):
-                assert not await s.parts.table.unsuccessful(late, broke, decision)
-            assert not await s.parts.table.complete(late, {}, {})
-            assert not await s.parts.table.give_back(late)
+                assert not await s.state.jobs.table.unsuccessful(late, broke, decision)
+            assert not await s.state.jobs.table.complete(late, {}, {})
+            assert not await s.state.jobs.table.give_back(late)
         assert await s.job(job["job_id"]) == job
         assert (await s.http.get("/api/v1/health/stats")).json()["status_breakdown"]["completed"] == 1
     async with with_workers(tmp_path) as s:
@@ -222,7 +222,7 @@ async def test_deleted_image_still_served(start: Starter) -> None:
 
 async def test_staging_readable_from_outside(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         receipt = (await s.upload(TINY)).json()
         name = receipt["job_id"]
         assert s.staged() == [name]
@@ -259,7 +259,7 @@ async def test_headers_lost_on_errors(start: Starter) -> None:
         size = len((await s.http.get(direct)).content)
         outside = await s.http.get(direct, headers={"Range": f"bytes={size}-"})
         assert (outside.status_code, outside.headers["Content-Range"]) == (416, f"bytes */{size}")
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(TINY, user="bob")).json()["image_id"]
         not_ready = await s.http.get(f"{IMAGES}/{waiting}")
         assert not_ready.status_code == 404 and int(not_ready.headers["Retry-After"]) > 0

@@ -150,7 +150,7 @@ async def test_private_reading(
         assert fetched.status_code == 200
         assert fetched.headers["Cache-Control"] == "private, max-age=3600"  # the object's own says public
         assert (await s.http.get(f"{image}/direct?size=large")).json()["code"] == "signature_required"
-        page_url = s.parts.urls.of_page(job["image_id"], "large")
+        page_url = s.state.stores.urls.of_page(job["image_id"], "large")
         left = int(parse_qs(urlsplit(page_url).query)["expires"][0]) - time.time()
         referred = await s.http.get(page_url)
         assert referred.status_code == 307
@@ -185,33 +185,33 @@ async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:
 
 async def test_health_proves_it_once_and_then_reads(on_s3: On, s3: S3Server, bucket: str, tmp_path: Path) -> None:
     async with on_s3() as s:
-        check = s.parts.health.checks()["storage"]
+        check = s.state.telemetry.health.checks()["storage"]
         assert (check.status, check.detail) == ("healthy", "written, read and removed")
-        await s.parts.health.measure()
-        assert s.parts.health.checks()["storage"].detail == "read"
+        await s.state.telemetry.health.measure()
+        assert s.state.telemetry.health.checks()["storage"].detail == "read"
         listed = s3.client.list_objects_v2(Bucket=bucket)["Contents"]
         instance = (tmp_path / "data/instance").read_text().strip()
         assert [one["Key"] for one in listed] == [f".health/{instance}/probe"]
         s3.client.delete_object(Bucket=bucket, Key=listed[0]["Key"])
-        await s.parts.health.measure()
-        assert s.parts.health.checks()["storage"].detail == "written, read and removed"
+        await s.state.telemetry.health.measure()
+        assert s.state.telemetry.health.checks()["storage"].detail == "written, read and removed"
         s3.client.put_object(Bucket=bucket, Key=listed[0]["Key"], Body=PROBE[::-1])
-        await s.parts.health.measure()
-        assert s.parts.health.checks()["storage"].detail == "What was read is not what was written."
-        await s.parts.health.measure()
-        assert s.parts.health.status() == "healthy"
+        await s.state.telemetry.health.measure()
+        assert s.state.telemetry.health.checks()["storage"].detail == "What was read is not what was written."
+        await s.state.telemetry.health.measure()
+        assert s.state.telemetry.health.status() == "healthy"
 
 
 async def test_health_follows_the_store(on_s3: On, s3: S3Server) -> None:
     async with proxy(s3.port) as faulty, on_s3(endpoint_url=faulty.url) as s:
         faulty.fail("503", 100)
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         health = await s.http.get("/api/v1/health")
         assert health.status_code == 503
         storage = health.json()["checks"]["storage"]
         assert storage["detail"] == "The object storage answered with the status 503."
         faulty.fail("503", 0)
-        await s.parts.health.measure()
+        await s.state.telemetry.health.measure()
         storage = (await s.http.get("/api/v1/health")).json()["checks"]["storage"]
         assert (storage["status"], storage["detail"]) == ("healthy", "written, read and removed")
 
@@ -284,7 +284,7 @@ async def test_variants_are_put_at_the_same_time(tmp_path: Path, photo: bytes) -
 async def test_each_image_stays_where_it_is(on_s3: On, s3: S3Server, bucket: str, photo: bytes) -> None:
     async with on_s3("local") as s:
         old = await s.completed(photo)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         waiting = (await s.upload(photo)).json()
     async with on_s3() as s:
         new = await s.completed(photo)
@@ -323,12 +323,12 @@ async def test_backend_that_is_not_configured_any_more(
             assert (batch["found"], batch["missing"]) == (1, [lost["image_id"]])
             gone = await s.http.delete(f"/api/v1/images/{deleted['image_id']}", headers=s.bearer())
             assert (gone.status_code, gone.json()["files_removed"]) == (200, 0)
-            await s.parts.housekeeping.sweep()
+            await s.state.jobs.housekeeping.sweep()
     assert {"storage_not_configured", "withdraw_failed"} <= {line["event"] for line in logged}
     assert "housekeeping_failed" not in {line["event"] for line in logged}
     assert s3.keys(bucket) == sorted(keys(lost["image_id"]) + keys(deleted["image_id"]))
     async with on_s3() as s:
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s3.keys(bucket) == keys(lost["image_id"])
 
 
@@ -339,5 +339,5 @@ async def test_deletion_that_the_store_misses_is_done_later(on_s3: On, s3: S3Ser
         deleted = await s.http.delete(f"/api/v1/images/{job['image_id']}", headers=s.bearer())
         assert (deleted.status_code, deleted.json()["files_removed"]) == (200, 0)
         faulty.fail("reset", 0)
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
         assert s3.keys(bucket) == []

@@ -71,9 +71,9 @@ async def _make(folder: Path) -> Kept:
         keep("retryable", accepted := await s.upload(make.jpeg(64, 48), bucket="other"))
         assert (await s.ended(accepted))["retryable"]
         in_the_way.unlink()
-        await s.parts.housekeeping.sweep()
+        await s.state.jobs.housekeeping.sweep()
     async with service(folder / "data", jobs={"max_attempts": 1}) as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         keep("pending", await s.upload(make.jpeg(64, 48)))
     return Kept(folder, jobs, images)
 

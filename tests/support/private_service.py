@@ -33,7 +33,7 @@ class Image:
     urls: dict[str, str]
 
     def direct(self, s: Service, size: str = "medium") -> str:
-        return s.parts.urls.of_page(self.image_id, size)
+        return s.state.stores.urls.of_page(self.image_id, size)
 
 
 async def uploaded(s: Service) -> Image:

@@ -46,8 +46,8 @@ async def told_when(s: Service, true: Callable[[Told], bool]) -> Told:
 
 def go_on(s: Service) -> None:
     """Claim again, after `queue.hold()`."""
-    s.parts.queue._stopping = False
-    s.parts.queue.wake()
+    s.state.jobs.queue._stopping = False
+    s.state.jobs.queue.wake()
 
 
 async def broken_off(s: Service) -> None:
@@ -79,12 +79,12 @@ async def _refusals(s: Service) -> None:
     window = ("default-org", "greedy", datetime.now(UTC).isoformat(timespec="microseconds"), 1_000_000)
     await s.sql("INSERT INTO upload_rate_limits VALUES (?, ?, ?, ?)", *window)
     assert (await s.upload(TINY, user="greedy")).status_code == 429
-    reserve, s.parts.health.reserve_bytes = s.parts.health.reserve_bytes, 1 << 62
-    await s.parts.health.measure()
+    reserve, s.state.telemetry.health.reserve_bytes = s.state.telemetry.health.reserve_bytes, 1 << 62
+    await s.state.telemetry.health.measure()
     assert (await s.upload(TINY)).status_code == 507
     assert (await s.http.get("/api/v1/health/")).status_code == 503
-    s.parts.health.reserve_bytes = reserve
-    await s.parts.health.measure()
+    s.state.telemetry.health.reserve_bytes = reserve
+    await s.state.telemetry.health.measure()
 
 
 async def _requests_with_ids(s: Service) -> None:
@@ -99,7 +99,7 @@ async def _requests_with_ids(s: Service) -> None:
 
 async def _held(s: Service) -> list[Told]:
     """Jobs that wait, one of which then fails, since its file was changed, and a request that waits for it."""
-    s.parts.queue.hold()
+    s.state.jobs.queue.hold()
     damaged = await s.upload(make.jpeg())
     (s.settings.data / "staging" / damaged.json()["job_id"]).write_bytes(make.jpeg(seed=9))
     no_preview = await s.upload(make.encoded(make.photo(1700, 1300), "PNG"))
@@ -119,7 +119,7 @@ async def rendering(s: Service, job_id: str) -> int:
     with anyio.fail_after(WAIT_SECONDS):
         while not list(scratch.glob(f"{job_id}.*/original.webp")):
             await anyio.sleep(0.005)
-    lanes: list[Any] = [lane for run, lane in s.parts.queue._running.items() if not run.is_preview]
+    lanes: list[Any] = [lane for run, lane in s.state.jobs.queue._running.items() if not run.is_preview]
     return int(lanes[0].pid)
 
 
@@ -158,17 +158,17 @@ async def _spoilt(s: Service) -> None:
 async def _row_lost(s: Service) -> None:
     """A whole upload of which the database knows nothing."""
     (s.settings.data / "staging" / IDS["job"]).write_bytes(TINY)
-    await s.parts.housekeeping.sweep()
-    await s.parts.health.measure()
+    await s.state.jobs.housekeeping.sweep()
+    await s.state.telemetry.health.measure()
 
 
 async def _lost(s: Service) -> None:
     """A job that is `processing` in the table, and that nothing works on."""
     job_id = (await s.completed(TINY))["job_id"]
     await s.sql("UPDATE processing_jobs SET status = 'processing', completed_at = NULL WHERE job_id = ?", job_id)
-    await s.parts.queue.settled(job_id)
+    await s.state.jobs.queue.settled(job_id)
     for _ in range(2):
-        await s.parts.watchdog.look()
+        await s.state.jobs.watchdog.look()
 
 
 async def _everything(folder: Path) -> list[Told]:

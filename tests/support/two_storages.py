@@ -25,7 +25,8 @@ def other(settings: Settings) -> Other:
 
 
 def with_other(settings: Settings) -> "Starlette":
-    from imgsvc.service.app import Doubles, create_app
+    from imgsvc.service.app import create_app
+    from imgsvc.service.assembly import Doubles
 
     return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
 

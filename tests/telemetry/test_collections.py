@@ -111,7 +111,7 @@ async def test_batch(start: Starter) -> None:
         failed = (await failed_job(s))["image_id"]
         gone = (await s.completed(TINY))["image_id"]
         await delete(s, gone)
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         pending = (await s.upload(TINY)).json()["image_id"]
         unknown = str(uuid.uuid4())
         wrong = [unknown, "../etc", gone, "x", failed, pending, "'--"]
@@ -177,14 +177,14 @@ async def test_stats(start: Starter, photo: bytes) -> None:
         assert abs((datetime.fromisoformat(now["timestamp"]) - datetime.now(UTC)).total_seconds()) < 5
         await delete(s, jobs[0]["image_id"])
         await delete(s, failures[0]["image_id"])
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         accepted = [(await s.upload(TINY)).json()["image_id"] for _ in range(3)]
         await delete(s, accepted[0])
         now = await json_of(s, "/api/v1/health/stats")
         assert counts(now) == {"pending": 2, "completed": 2, "failed": 1}
         assert now["storage"] == {"total_images": 2, "total_jobs": 5}
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         later = await json_of(s, "/api/v1/health/stats")
         assert later["storage"] == now["storage"]
         assert later["performance_24h"]["completed_24h"] == now["performance_24h"]["completed_24h"]

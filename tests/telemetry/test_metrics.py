@@ -17,7 +17,8 @@ from imgsvc.http.wire.metrics_middleware import METHODS
 from imgsvc.jobs.lanes.process import Outcome, Rendered, Task, VariantMade
 from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.jobs.table.sql import QUERIES
-from imgsvc.service.app import Doubles, create_app
+from imgsvc.service.app import create_app
+from imgsvc.service.assembly import Doubles
 from imgsvc.service.routes import ROUTES
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
@@ -163,7 +164,7 @@ async def test_exact_counts(start: Starter) -> None:
 
 async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
     async with start() as s:
-        lane = s.parts.queue._sides["renders"].lanes[0]
+        lane = s.state.jobs.queue._sides["renders"].lanes[0]
         assert lane.pid
         os.kill(lane.pid, signal.SIGKILL)
         with anyio.fail_after(seconds(10)):
@@ -174,7 +175,7 @@ async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
         large = make.encoded(make.photo(1000, 750).resize((4000, 3000)), "JPEG", quality=60)
         image_id = (await s.upload(large)).json()["image_id"]
         with anyio.fail_after(seconds(10)):
-            while not any(lane is one for one in s.parts.queue._running.values()):
+            while not any(lane is one for one in s.state.jobs.queue._running.values()):
                 await anyio.sleep(0.005)
         assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
         now = await told(s)
@@ -195,7 +196,7 @@ async def test_worker_that_has_done_its_share_is_retired(start: Starter) -> None
 
 async def test_job_given_up_at_the_start_counts_as_failed(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         await s.upload(TINY)
         await s.sql("UPDATE processing_jobs SET status = 'processing', queue = NULL, starts = ?", MAX_STARTS)
     async with start() as s:
@@ -204,7 +205,7 @@ async def test_job_given_up_at_the_start_counts_as_failed(start: Starter) -> Non
 
 async def test_deleted_job_that_would_be_tried_again_waits_no_more(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         image_id = (await s.upload(TINY)).json()["image_id"]
         later = "2126-01-01T00:00:00.000000+00:00"
         await s.sql("UPDATE processing_jobs SET status = 'retrying', queue = NULL, next_attempt_at = ?", later)
@@ -215,7 +216,7 @@ async def test_deleted_job_that_would_be_tried_again_waits_no_more(start: Starte
 
 async def test_oldest_is_the_oldest_of_both_lanes(start: Starter) -> None:
     async with start() as s:
-        s.parts.queue.hold()
+        s.state.jobs.queue.hold()
         for _ in range(2):
             await s.upload(TINY)
         await s.sql(

@@ -74,7 +74,7 @@ async def answers(s: Service) -> dict[int, httpx.Response]:
     job = await s.completed(TINY)
     bytes_of_it = f"/api/v1/images/{job['image_id']}/direct"
     whole = await s.http.get(bytes_of_it)
-    s.parts.queue.hold()
+    s.state.jobs.queue.hold()
     waiting = (await s.upload(TINY)).json()["status_url"]
     all_of_them = [
         whole,

@@ -53,14 +53,14 @@ class Live(AnswerModel):
     answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
 )
 async def health(request: Request) -> Response:
-    parts = state_of(request)
-    status = parts.health.status()
+    state = state_of(request)
+    status = state.telemetry.health.status()
     report = HealthReport(
         status=status,
-        service=parts.settings.service.name,
+        service=state.settings.service.name,
         version=__version__,
         timestamp=as_text(now()),
-        checks=parts.health.checks(),
+        checks=state.telemetry.health.checks(),
     )
     return json_response(report, 503 if status == "unhealthy" else 200)
 
@@ -148,10 +148,10 @@ class FailedQuery(Query):
 
 @operation("health_stats", "health", "Counts by status, and the last 24 hours", answers={200: Stats})
 async def stats(request: Request) -> Response:
-    parts = state_of(request)
-    figures = parts.figures
+    state = state_of(request)
+    figures = state.jobs.counters
     by_status, day = figures.by_status(), figures.performance(now() - timedelta(days=1))
-    workers = WorkerCounts(active_workers=parts.queue.living_lanes, active_tasks=parts.queue.running_tasks)
+    workers = WorkerCounts(active_workers=state.jobs.queue.living_lanes, active_tasks=state.jobs.queue.running_tasks)
     return json_response(
         Stats(
             status_breakdown=by_status,
@@ -175,10 +175,10 @@ async def stats(request: Request) -> Response:
     errors=("overloaded",),
 )
 async def failed(request: Request) -> Response:
-    parts = state_of(request)
+    state = state_of(request)
     limit, operator = parsed(request, FailedQuery).limit, await is_operator(request)
-    listed = [_failed_job(job, operator=operator) for job in await parts.table.latest_failed(limit)]
-    return json_response(FailedJobs(failed_jobs=listed, total=parts.figures.by_status()["failed"]))
+    listed = [_failed_job(job, operator=operator) for job in await state.jobs.table.latest_failed(limit)]
+    return json_response(FailedJobs(failed_jobs=listed, total=state.jobs.counters.by_status()["failed"]))
 
 
 def _failed_job(job: Job, *, operator: bool) -> FailedJob | FailedJobOfOperator:

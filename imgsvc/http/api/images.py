@@ -76,7 +76,7 @@ async def info(request: Request) -> Response:
     job, size = await _image(request, await reader_of(request))
     colour = job.measured.get("dominant_color")
     metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
-    url = await state_of(request).urls.variant(job, size)
+    url = await state_of(request).stores.urls.variant(job, size)
     return json_response(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
 
@@ -135,12 +135,12 @@ class Deleted(AnswerModel):
 async def every_size(request: Request) -> Response:
     who = await reader_of(request)
     image_id = path_id(request, "image_id", image_not_found)
-    job = await state_of(request).table.job_of_image(image_id)
+    job = await state_of(request).jobs.table.job_of_image(image_id)
     if job is None or is_hidden(job, who) or job.status == "failed":
         raise image_not_found()
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
-    urls = await state_of(request).urls.of(job)
+    urls = await state_of(request).stores.urls.of(job)
     metadata = cast(PublicMetadata, public_metadata(job))
     return json_response(
         AllUrls(image_id=job.image_id, urls=urls, metadata=metadata, client_metadata=job.client_metadata)
@@ -184,8 +184,8 @@ async def batch(request: Request) -> Response:
     asked, size = query.image_ids, query.size
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
-    parts = state_of(request)
-    jobs = await parts.table.images([image_id.lower() for image_id in asked if IS_UUID.fullmatch(image_id)])
+    state = state_of(request)
+    jobs = await state.jobs.table.images([image_id.lower() for image_id in asked if IS_UUID.fullmatch(image_id)])
     images, missing = [], []
     for image_id in asked:
         job = jobs.get(image_id.lower())
@@ -193,7 +193,7 @@ async def batch(request: Request) -> Response:
             missing.append(image_id)
             continue
         try:
-            url = await parts.urls.variant(job, size)
+            url = await state.stores.urls.variant(job, size)
         except StorageNotConfigured:
             missing.append(image_id)
             continue
@@ -217,23 +217,23 @@ async def delete(request: Request) -> Response:
     """
     who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)
-    parts = state_of(request)
-    job = await parts.table.job_of_image(image_id)
+    state = state_of(request)
+    job = await state.jobs.table.job_of_image(image_id)
     if job is None or job.org_id != who.org_id:
         raise image_not_found()
     try:
-        await parts.permissions.require_to_delete(who, own=job.user_id == who.user_id)
+        await state.access.permissions.require_to_delete(who, own=job.user_id == who.user_id)
     except PermissionDenied:
-        await parts.refusals.note("delete_denied", who.org_id, who.user_id, job=job)
+        await state.access.denials.note("delete_denied", who.org_id, who.user_id, job=job)
         raise
-    deleted = await parts.table.delete(job)
+    deleted = await state.jobs.table.delete(job)
     if deleted is None:
         raise image_not_found()
     with anyio.CancelScope(shield=True):
         with anyio.move_on_after(END_RUN_SECONDS):
-            await parts.queue.cancel(job.job_id)
-        parts.endings.settled(job.job_id)
-        removed = await parts.housekeeping.remove_files(deleted)
+            await state.jobs.queue.cancel(job.job_id)
+        state.jobs.completions.settled(job.job_id)
+        removed = await state.jobs.housekeeping.remove_files(deleted)
     log.info("image_deleted", image_id=image_id, job_id=job.job_id, files_removed=removed)
     return json_response(Deleted(image_id=image_id, files_removed=removed))
 
@@ -289,7 +289,7 @@ async def stored(request: Request) -> Response:
     left = verify_signed_url(request)
     wanted = str(request.path_params["path"])
     named = OURS.fullmatch(wanted)
-    job = await state_of(request).table.job_of_image(named["image"]) if named else None
+    job = await state_of(request).jobs.table.job_of_image(named["image"]) if named else None
     size = named["variant"] if named else ""
     if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
         raise image_not_found()
@@ -300,7 +300,7 @@ async def _image(request: Request, who: Identity | None = None) -> tuple[Job, st
     """The image and the variant asked for, if it can be fetched, by `who`. Raises Problem (404, 422)."""
     image_id = path_id(request, "image_id", image_not_found)
     size = parsed(request, SizeQuery).size
-    job = await state_of(request).table.job_of_image(image_id)
+    job = await state_of(request).jobs.table.job_of_image(image_id)
     if job is None or is_hidden(job, who):
         raise image_not_found()
     if size in job.ready:
@@ -317,16 +317,16 @@ async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Res
     try:
         return await _bytes_from(request, job, size, left)
     except NotStored:
-        latest = await state_of(request).table.job(job.job_id)
+        latest = await state_of(request).jobs.table.job(job.job_id)
         if latest is None or latest.storage_backend == job.storage_backend:
             raise
         return await _bytes_from(request, latest, size, left)  # it was moved to another backend in between
 
 
 async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -> Response:
-    urls, served = state_of(request).urls, _served(job, size)
+    urls, served = state_of(request).stores.urls, _served(job, size)
     if not urls.is_presigned(job):
-        return await send_variant(request, state_of(request).storages[job.storage_backend], served, left)
+        return await send_variant(request, state_of(request).stores.storages[job.storage_backend], served, left)
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
     return await redirect_to_storage(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)

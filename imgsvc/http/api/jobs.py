@@ -88,7 +88,7 @@ async def result(request: Request) -> Response:
             job_id=job.job_id,
             image_id=job.image_id,
             status=job.status,
-            urls=await state_of(request).urls.of(job),
+            urls=await state_of(request).stores.urls.of(job),
             metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
             client_metadata=job.client_metadata,
             completed_at=job.completed_at,
@@ -97,7 +97,7 @@ async def result(request: Request) -> Response:
 
 
 async def _job(request: Request) -> Job:
-    job = await state_of(request).table.job(path_id(request, "job_id", job_not_found))
+    job = await state_of(request).jobs.table.job(path_id(request, "job_id", job_not_found))
     if job is None:
         raise job_not_found()
     return job
@@ -138,9 +138,9 @@ async def _personal(request: Request, job: Job) -> dict[str, Any]:
     if scheme.lower() != "bearer":
         return {}
     try:
-        who = await state_of(request).tokens.verify(token.strip())
+        who = await state_of(request).access.tokens.verify(token.strip())
         own = who.org_id == job.org_id and who.user_id == job.user_id
-        shown = own or (who.org_id == job.org_id and await state_of(request).permissions.holds(who, ADMIN))
+        shown = own or (who.org_id == job.org_id and await state_of(request).access.permissions.holds(who, ADMIN))
     except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):
         return {}
     if not shown:

@@ -34,14 +34,14 @@ SIGNED_URL = Private("signature", query=SignedQuery)
 
 async def reader_of(request: Request) -> Identity | None:
     """Who asks for URLs, and may; None where everybody does. Raises Problem (401) or what Permissions and Tokens do."""
-    parts = state_of(request)
-    if parts.urls.signatures is None:
+    state = state_of(request)
+    if state.stores.urls.signatures is None:
         return None
     who = await authenticated(request)
     try:
-        await parts.permissions.require(who, READ)
+        await state.access.permissions.require(who, READ)
     except PermissionDenied as denied:
-        await parts.refusals.note("read_denied", who.org_id, who.user_id, permission=denied.permission)
+        await state.access.denials.note("read_denied", who.org_id, who.user_id, permission=denied.permission)
         raise
     return who
 
@@ -56,7 +56,7 @@ def verify_signed_url(request: Request, default_size: str = "") -> int | None:
 
     Raises Problem (403).
     """
-    signatures = state_of(request).urls.signatures
+    signatures = state_of(request).stores.urls.signatures
     if signatures is None:
         return None
     given = request.query_params

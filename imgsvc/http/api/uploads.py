@@ -89,7 +89,7 @@ class Accepted(AnswerModel):
 )
 async def upload(request: Request) -> Response:
     """A form, or just the bytes with `?bucket=`. The type is detected from the content. A rejected upload is free."""
-    metrics = state_of(request).metrics
+    metrics = state_of(request).telemetry.metrics
     try:
         receipt, seconds = await _upload(request)
     except ClientDisconnect:
@@ -108,23 +108,23 @@ async def upload(request: Request) -> Response:
 
 async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and for how many seconds the client would wait for the job's end."""
-    parts = state_of(request)
+    state = state_of(request)
     identity = await authenticated(request)
     await _permitted(request, identity)
-    if parts.stopping:
+    if state.stopping.is_set():
         raise overloaded("The service is stopping. Try again shortly.")
-    intake, key = parts.intake, request.headers.get("Idempotency-Key")
+    intake, key = state.intake, request.headers.get("Idempotency-Key")
     allowance = intake.allowance.tightened(identity.tightening)
     announced = _announced_bytes(request, allowance.max_bytes)
     async with intake.admitted(identity.org_id, identity.user_id, key, allowance, announced) as one:
         headers, bucket = parsed(request, UploadHeaders), parsed(request, UploadQuery).bucket
-        pace = MinimumBodyRate(parts.settings.uploads.idle_timeout_seconds, parts.settings.uploads.min_bytes_per_second)
+        pace = MinimumBodyRate(state.settings.uploads.idle_timeout_seconds, state.settings.uploads.min_bytes_per_second)
         async with intake.stage(allowance) as staged:
             raw = Form(bucket, headers.metadata)
             try:
                 form = await _read(request, pace, staged, allowance, raw)
             except BucketNotAllowed as error:
-                await parts.refusals.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
+                await state.access.denials.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
                 raise
             origin = _origin(form, identity, request.scope["trace_id"], key)
             receipt = await intake.accept(staged, origin, allowance, one)
@@ -158,7 +158,7 @@ async def authenticated(request: Request) -> Identity:
     if scheme.lower() != "bearer" or not token.strip():
         raise not_authenticated("token_missing")
     try:
-        return await state_of(request).tokens.verify(token.strip())
+        return await state_of(request).access.tokens.verify(token.strip())
     except TokenExpired:
         raise not_authenticated("token_expired") from None
     except TokenInvalid:
@@ -167,11 +167,13 @@ async def authenticated(request: Request) -> Identity:
 
 async def _permitted(request: Request, identity: Identity) -> None:
     """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
-    parts = state_of(request)
+    state = state_of(request)
     try:
-        await parts.permissions.require(identity, UPLOAD)
+        await state.access.permissions.require(identity, UPLOAD)
     except PermissionDenied as denied:
-        await parts.refusals.note("upload_denied", identity.org_id, identity.user_id, permission=denied.permission)
+        await state.access.denials.note(
+            "upload_denied", identity.org_id, identity.user_id, permission=denied.permission
+        )
         raise
 
 

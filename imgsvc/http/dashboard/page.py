@@ -44,7 +44,7 @@ async def page(request: Request) -> Response:
         if not auth.wants_page(request):
             raise
         return _page(request, "login.html", refusal.status, refusal.headers)
-    return _page(request, "dashboard.html", images_from=await state_of(request).urls.foreign_origin())
+    return _page(request, "dashboard.html", images_from=await state_of(request).stores.urls.foreign_origin())
 
 
 @operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
@@ -81,15 +81,15 @@ async def static(request: Request) -> Response:
 async def data(request: Request) -> Response:
     """Refreshed at most once a second; the cost does not depend on the number of jobs."""
     way = await auth.require_reader(request)
-    parts = state_of(request)
-    shown = await parts.dashboard.data(parts)
-    if way != "public" or parts.urls.signatures is None:
-        shown = _pictured(shown, parts.urls)
+    state = state_of(request)
+    shown = await request.app.state.snapshot.data(state)
+    if way != "public" or state.stores.urls.signatures is None:
+        shown = _pictured(shown, state.stores.urls)
     operator = Operator(
         signed_in=way != "public",
         may_act=way != "public",
-        can_make_tokens=parts.tokens.ours,
-        refused_attempts_last_hour=parts.attempts.last_hour(),
+        can_make_tokens=state.access.tokens.ours,
+        refused_attempts_last_hour=state.access.throttle.last_hour(),
     )
     return json_response(DashboardData(operator=operator, **dict(shown)))
 

@@ -40,40 +40,40 @@ class SnapshotCache:
         self._last: shown.Snapshot | None = None
         self._making = anyio.Lock()
 
-    async def data(self, parts: AppState) -> shown.Snapshot:
+    async def data(self, state: AppState) -> shown.Snapshot:
         async with self._making:
             if self._last is None or time.monotonic() - self._made >= FRESH_SECONDS:
-                self._last = await _made(parts)
+                self._last = await _made(state)
                 self._made = time.monotonic()
             return self._last
 
 
-async def _made(parts: AppState) -> shown.Snapshot:
-    overview, lanes, health = parts.overview, parts.queue.lanes(), parts.health.checks()
-    look = await parts.machine.look([lane.pid for lane in lanes if lane.pid is not None])
-    waiting, rows = await overview.waiting(), await overview.rows(parts.quota)
-    recent, failed = await overview.recent(LISTED), await parts.table.latest_failed(LISTED)
+async def _made(state: AppState) -> shown.Snapshot:
+    overview, lanes, health = state.jobs.reports, state.jobs.queue.lanes(), state.telemetry.health.checks()
+    look = await state.telemetry.host.look([lane.pid for lane in lanes if lane.pid is not None])
+    waiting, rows = await overview.waiting(), await overview.rows(state.intake.allowance.quota)
+    recent, failed = await overview.recent(LISTED), await state.jobs.table.latest_failed(LISTED)
     workers = _workers(lanes, look, health["workers"])
     return shown.Snapshot(
-        system=_system(parts, look),
-        health=shown.Health(status=parts.health.status(), checks=health),
-        database=_database(parts, look, health["database"], rows, recent),
-        redis=_redis(parts.mirror.line if parts.mirror else None, waiting),
+        system=_system(state, look),
+        health=shown.Health(status=state.telemetry.health.status(), checks=health),
+        database=_database(state, look, health["database"], rows, recent),
+        redis=_redis(state.rate_limiter.redis.line if state.rate_limiter.redis else None, waiting),
         celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
         queue=_queue(waiting),
         workers=workers,
-        processing=_processing(parts.figures, recent),
-        storage=_storage(parts, look),
-        rate_limits=_rate_limits(parts, rows, await overview.near_limit(parts.quota, NEAR, LISTED)),
-        errors=_errors(parts.figures, failed, await overview.next_retries(LISTED)),
-        configuration=configuration(parts.settings),
+        processing=_processing(state.jobs.counters, recent),
+        storage=_storage(state, look),
+        rate_limits=_rate_limits(state, rows, await overview.near_limit(state.intake.allowance.quota, NEAR, LISTED)),
+        errors=_errors(state.jobs.counters, failed, await overview.next_retries(LISTED)),
+        configuration=configuration(state.settings),
     )
 
 
-def _system(parts: AppState, look: HostSample) -> shown.System:
-    uptime = parts.machine.uptime_seconds
+def _system(state: AppState, look: HostSample) -> shown.System:
+    uptime = state.telemetry.host.uptime_seconds
     return shown.System(
-        service_name=parts.settings.service.name,
+        service_name=state.settings.service.name,
         version=__version__,
         uptime_seconds=round(uptime, 1),
         uptime_human=uptime_words(uptime),
@@ -82,14 +82,14 @@ def _system(parts: AppState, look: HostSample) -> shown.System:
     )
 
 
-def _database(parts: AppState, look: HostSample, check: Check, rows: Rows, recent: list[Job]) -> shown.Database:
+def _database(state: AppState, look: HostSample, check: Check, rows: Rows, recent: list[Job]) -> shown.Database:
     return shown.Database(
         status=check.status,
-        path=str(parts.settings.database.path),
+        path=str(state.settings.database.path),
         size_mb=look.database_mb,
         connection_ok=check.status == "healthy",
         tables=shown.Tables(
-            processing_jobs=sum(parts.figures.by_status().values()),
+            processing_jobs=sum(state.jobs.counters.by_status().values()),
             image_upload_events=rows.events,
             upload_rate_limits=rows.windows,
         ),
@@ -200,11 +200,11 @@ def _chart(figures: JobCounters) -> list[shown.ChartMinute]:
     return chart
 
 
-def _storage(parts: AppState, look: HostSample) -> shown.Storage:
+def _storage(state: AppState, look: HostSample) -> shown.Storage:
     """Of the backend that new uploads go to."""
-    settings, s3 = parts.settings.storage, parts.settings.s3
-    images = parts.figures.by_status()["completed"]
-    found = parts.staging_area.set_aside
+    settings, s3 = state.settings.storage, state.settings.s3
+    images = state.jobs.counters.by_status()["completed"]
+    found = state.jobs.staging_area.set_aside
     aside = shown.SetAside(files=found.files, bytes=found.bytes)
     if settings.backend == "s3":
         remote = shown.S3Storage(bucket=s3.bucket, region=s3.region, endpoint=s3.endpoint_url or None)
@@ -213,8 +213,8 @@ def _storage(parts: AppState, look: HostSample) -> shown.Storage:
     return shown.Storage(backend=settings.backend, set_aside=aside, local=local, total_images=images)
 
 
-def _rate_limits(parts: AppState, rows: Rows, near: list[Window]) -> shown.RateLimits:
-    limit, settings = parts.quota.max_uploads, parts.settings.rate_limit
+def _rate_limits(state: AppState, rows: Rows, near: list[Window]) -> shown.RateLimits:
+    limit, settings = state.intake.allowance.quota.max_uploads, state.settings.rate_limit
     return shown.RateLimits(
         users_near_limit=[
             shown.NearLimit(

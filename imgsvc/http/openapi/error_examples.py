@@ -1,7 +1,7 @@
 """One real problem for each error code, made as the handlers make it, for the API document."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
 
@@ -79,6 +79,6 @@ def _makers(settings: Settings) -> dict[str, Callable[[], Exception]]:
 
 
 def _rate_limited(settings: Settings) -> RateLimited:
-    limit = settings.rate_limit.max_uploads
-    quota = Quota(limit, timedelta(minutes=settings.rate_limit.window_minutes))
+    quota = Quota.of(settings.rate_limit)
+    limit = quota.max_uploads
     return RateLimited(RateLimitStatus(limit, limit, MOMENT + quota.window), quota)

@@ -62,7 +62,7 @@ async def checked(request: Request, secret: str, *, code: bool = False) -> None:
     What is right passes at once, whatever else comes from its address: behind a proxy that is everybody's, and who
     guesses must not lock out the operator or Prometheus. A token has 32 bytes; nobody comes upon it in time.
     """
-    operators, attempts = state_of(request).operators, state_of(request).attempts
+    operators, attempts = state_of(request).access.operators, state_of(request).access.throttle
     if operators.redeem_code(secret) if code else operators.knows(secret):
         return
     address = request.client.host if request.client else ""
@@ -114,7 +114,7 @@ async def _presented(request: Request) -> AuthMethod | None:
     if scheme.lower() == "basic":
         await checked(request, _password(value))
         return "basic"
-    if state_of(request).operators.has_session(request.cookies.get(COOKIE, "")):
+    if state_of(request).access.operators.has_session(request.cookies.get(COOKIE, "")):
         return "cookie"
     return None
 

@@ -48,7 +48,7 @@ async def jobs(request: Request) -> Response:
     """With their users and organisations; all, or those of one status."""
     await auth.require_reader(request)
     listing = parsed(request, Listing)
-    found = await state_of(request).overview.recent(listing.limit, listing.status)
+    found = await state_of(request).jobs.reports.recent(listing.limit, listing.status)
     return json_response(ListedJobs(jobs=[ListedJob.of(job) for job in found]))
 
 
@@ -61,11 +61,11 @@ async def jobs(request: Request) -> Response:
     errors=("job_not_found", "overloaded"),
 )
 async def job(request: Request) -> Response:
-    way, parts = await auth.require_reader(request), state_of(request)
-    found = await parts.table.job(path_id(request, "job_id", job_not_found))
+    way, state = await auth.require_reader(request), state_of(request)
+    found = await state.jobs.table.job(path_id(request, "job_id", job_not_found))
     if found is None:
         raise job_not_found()
-    shown = ShownJob.with_events(found, await parts.overview.events(found.job_id, MAX_EVENTS))
-    if shown.ready and (way != "public" or parts.urls.signatures is None):
-        shown.thumbnail_url = parts.urls.of_page(shown.image_id, shown.ready[-1])
+    shown = ShownJob.with_events(found, await state.jobs.reports.events(found.job_id, MAX_EVENTS))
+    if shown.ready and (way != "public" or state.stores.urls.signatures is None):
+        shown.thumbnail_url = state.stores.urls.of_page(shown.image_id, shown.ready[-1])
     return json_response(shown)

@@ -86,7 +86,7 @@ async def backup(request: Request) -> Response:
 async def task(request: Request) -> Response:
     """Since the service started; `state` is `none` when there was none."""
     await auth.require_reader(request)
-    return json_response(StorageTask.of(state_of(request).upkeep.task))
+    return json_response(StorageTask.of(state_of(request).maintenance.task))
 
 
 @operation(
@@ -99,7 +99,7 @@ async def task(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """What it has done is kept; starting it again continues from there."""
     await auth.require_operator(request)
-    upkeep = state_of(request).upkeep
+    upkeep = state_of(request).maintenance
     upkeep.cancel()
     return json_response(StorageTask.of(upkeep.task), 202, NO_STORE)
 
@@ -110,4 +110,4 @@ current = by_method(GET=task, DELETE=cancel)
 async def _begin(request: Request, kind: type[MaintenanceRequest]) -> Response:
     await auth.require_operator(request)
     order = await json_body(request, kind)
-    return json_response(StorageTask.of(state_of(request).upkeep.start(order)), 202, NO_STORE)
+    return json_response(StorageTask.of(state_of(request).maintenance.start(order)), 202, NO_STORE)

@@ -32,12 +32,12 @@ HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"
 async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics where the client accepts it."""
     await require_reader(request)
-    parts = state_of(request)
-    waiting, stored = await _measured(parts.overview.waiting), await _measured(parts.table.stored_bytes)
-    parts.metrics.measured(waiting, active=parts.queue.running_tasks, stored=stored)
-    parts.metrics.uploads_set_aside(parts.staging_area.set_aside.files)
+    state = state_of(request)
+    waiting, stored = await _measured(state.jobs.reports.waiting), await _measured(state.jobs.table.stored_bytes)
+    state.telemetry.metrics.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
+    state.telemetry.metrics.uploads_set_aside(state.jobs.staging_area.set_aside.files)
     accept = request.headers.get("Accept", "")
-    text, media_type = await anyio.to_thread.run_sync(parts.metrics.text, accept)
+    text, media_type = await anyio.to_thread.run_sync(state.telemetry.metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})
 
 

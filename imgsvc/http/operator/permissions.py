@@ -106,8 +106,8 @@ class Dropped(AnswerModel):
 async def health(request: Request) -> Response:
     """The state after the latest calls; this endpoint makes none. Healthy without an authorization server."""
     await operator_auth.require_reader(request)
-    parts = state_of(request)
-    auth, remote = parts.settings.auth, parts.authorization
+    state = state_of(request)
+    auth, remote = state.settings.auth, state.access.remote
     breaker = remote.breaker if remote else Breaker(auth.breaker_threshold, auth.breaker_timeout)
     return json_response(
         AuthHealth(
@@ -140,7 +140,7 @@ async def drop(request: Request) -> Response:
     """Drop the cached answers of the authorization server for this user; calls in progress are not cached either."""
     await operator_auth.require_operator(request)
     org_id, user_id = str(request.path_params["org"]), str(request.path_params["user"])
-    remote = state_of(request).authorization
+    remote = state_of(request).access.remote
     dropped = remote.drop(org_id, user_id) if remote else 0
     log.info("permissions_dropped", org_id=org_id, user_id=user_id, dropped=dropped)
     return json_response(Dropped(org_id=org_id, user_id=user_id, dropped=dropped))

@@ -84,7 +84,7 @@ async def login(request: Request) -> Response:
         await auth.checked(request, given.code, code=True)
     else:
         await auth.checked(request, given.token)
-    operators = state_of(request).operators
+    operators = state_of(request).access.operators
     session = operators.open_session()
     log.info("operator_signed_in", client=request.client.host if request.client else "")
     response = Response(status_code=204, headers=NO_STORE)
@@ -101,7 +101,7 @@ async def login(request: Request) -> Response:
 )
 async def logout(request: Request) -> Response:
     auth.refuse_elsewhere(request)
-    state_of(request).operators.close_session(request.cookies.get(auth.COOKIE, ""))
+    state_of(request).access.operators.close_session(request.cookies.get(auth.COOKIE, ""))
     response = Response(status_code=204, headers=NO_STORE)
     _set_cookie(request, response, "", 0)
     return response
@@ -119,7 +119,7 @@ async def upload_token(request: Request) -> Response:
     """The dashboard uses it to upload like any other client."""
     await auth.require_operator(request)
     expires_at = now() + timedelta(seconds=UPLOAD_TOKEN_SECONDS)
-    tokens = state_of(request).tokens
+    tokens = state_of(request).access.tokens
     token = tokens.issue(UPLOAD_USER, permissions=UPLOAD_PERMISSIONS, ttl_seconds=UPLOAD_TOKEN_SECONDS)
     return json_response(
         UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
@@ -137,18 +137,18 @@ async def upload_token(request: Request) -> Response:
 async def retry(request: Request) -> Response:
     """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
     await auth.require_operator(request)
-    parts = state_of(request)
+    state = state_of(request)
     job_id = path_id(request, "job_id", job_not_found)
-    found = await parts.table.job(job_id)
+    found = await state.jobs.table.job(job_id)
     if found is None:
         raise job_not_found()
     if found.status == "failed":
         with anyio.move_on_after(SETTLE_SECONDS) as scope:
-            await parts.queue.settled(job_id)
+            await state.jobs.queue.settled(job_id)
         if scope.cancelled_caught:
             raise overloaded("What the failed attempt left is still being removed. Try again shortly.")
-    job = await parts.housekeeping.retry(job_id)
-    parts.queue.wake()
+    job = await state.jobs.housekeeping.retry(job_id)
+    state.jobs.queue.wake()
     log.info("job_retried", job_id=job_id, image_id=job.image_id)
     return json_response(JobStatus.of(job), 202, NO_STORE)
 

@@ -37,11 +37,11 @@ def wait_seconds(prefer: str | None) -> int | None:
 
 async def settled(request: Request, job_id: str, seconds: int) -> Job | None:
     """The job once it has ended, or as it stands after `seconds`; None if it is not there (any more)."""
-    parts = state_of(request)
-    with parts.endings.watch(job_id) as watch:
-        job = await parts.table.job(job_id)
+    state = state_of(request)
+    with state.jobs.completions.watch(job_id) as watch:
+        job = await state.jobs.table.job(job_id)
         with anyio.move_on_after(seconds):
-            while job is not None and job.status not in ENDED and not parts.stopping:
+            while job is not None and job.status not in ENDED and not state.stopping.is_set():
                 await watch.next()
-                job = await parts.table.job(job_id)
+                job = await state.jobs.table.job(job_id)
     return job

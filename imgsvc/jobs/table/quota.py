@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 import aiosqlite
 
+from ...settings import RateLimit
 from .model import as_text, now
 from .sql import QUERIES
 
@@ -16,6 +18,11 @@ class Quota:
 
     max_uploads: int
     window: timedelta
+
+    @classmethod
+    def of(cls, settings: RateLimit) -> Self:
+        """What every user may, unless a token says less."""
+        return cls(settings.max_uploads, timedelta(minutes=settings.window_minutes))
 
 
 @dataclass(frozen=True, slots=True)

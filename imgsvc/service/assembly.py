@@ -1,0 +1,286 @@
+"""One service, built group by group from its settings and from what was opened for it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ..access.login_throttle import LoginThrottle
+from ..access.operator_auth import OperatorAuth
+from ..access.permissions import Permissions
+from ..access.signing import Signatures
+from ..access.tokens import Tokens
+from ..http.state import Access, AppState, Jobs, Stores, Telemetry
+from ..http.wire.urls import Urls
+from ..intake.intake import Intake
+from ..intake.limits import UploadLimits
+from ..intake.open_uploads import OpenUploads
+from ..intake.rate_limit import RateLimiter
+from ..jobs.completions import Completions
+from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.deletion_hold import DeletionHold
+from ..jobs.denials import Denials
+from ..jobs.housekeeping import Housekeeping
+from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
+from ..jobs.lanes.process import Lane, ProcessLane
+from ..jobs.lanes.worker_handle import Launcher
+from ..jobs.queue import Queue
+from ..jobs.run import Limits
+from ..jobs.table.quota import Quota
+from ..jobs.watchdog import Watchdog
+from ..maintenance.context import MaintenanceContext
+from ..maintenance.runner import MaintenanceRunner
+from ..settings import MEGABYTE, Settings
+from ..storage.base import LOCAL, Storage
+from ..storage.registry import StorageRegistry, storage_registry
+from ..telemetry.folder_checks import folder_checks
+from ..telemetry.health import Health
+from ..telemetry.host import Host
+from ..telemetry.metrics import Metrics
+from ..telemetry.publishing_check import publishing_check
+from ..telemetry.storage_probe import StorageProbe
+from .runner import running
+
+if TYPE_CHECKING:
+    from ..access.remote_permissions import RemoteAuthorization
+    from ..intake.redis_limit import RedisRateLimit
+
+log = structlog.get_logger()
+
+RENDER_NICENESS = 10  # so that the system itself puts previews and answers first
+
+
+@dataclass(frozen=True, slots=True)
+class Doubles:
+    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder.
+
+    `others` are further backends, which rows may come to name.
+    """
+
+    lanes: Sequence[Lane] | None = None
+    storage: Storage | None = None
+    others: Sequence[Storage] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is open before anything is built on it, and is closed after all else has ended."""
+
+    settings: Settings
+    metrics: Metrics
+    data: DataFolder
+    stores: StorageRegistry
+    remote: "RemoteAuthorization | None"  # None: no authorization server is asked
+    lanes: Sequence[Lane]  # the preview lane, then the render lanes
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[AppState]:
+    """Open, build and run a service; at the end stop and close it.
+
+    Raises DataFolderInUse, InstanceMismatch, SchemaTooNew, SettingsError, MemoryTooSmall, sqlite3.Error or OSError.
+    """
+    async with _opened(settings, doubles, metrics) as opened:
+        table = opened.data.table
+        replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
+        await table.seed()
+        for name in opened.stores.storages:
+            metrics.uses_storage(name)
+        state = await _built(opened)
+        async with running(state, opened.lanes):
+            log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
+            yield state
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Opened]:
+    """The data folder's lock comes first: whoever holds it is alone with everything else."""
+    told, others = metrics.storage_operation, doubles.others
+    async with (
+        open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics) as data,
+        storage_registry(settings, told, doubles.storage, others, instance=data.instance) as stores,
+        _remote_permissions(settings) as remote,
+        _worker_lanes(settings, metrics, doubles.lanes) as lanes,
+    ):
+        yield Opened(settings, metrics, data, stores, remote, lanes)
+
+
+async def _built(opened: Opened) -> AppState:
+    settings, memory = opened.settings, budget(opened.settings.workers)
+    jobs = _jobs(opened, memory)
+    rate_limiter = RateLimiter(opened.data.table, _redis(settings))
+    access = await _access(opened)
+    stores = _stores(opened)
+    telemetry = await _telemetry(opened, jobs.queue, rate_limiter)
+    return AppState(
+        settings=settings,
+        lock=opened.data.lock,
+        jobs=jobs,
+        access=access,
+        stores=stores,
+        telemetry=telemetry,
+        intake=_intake(opened, memory, jobs.queue, rate_limiter, access.denials, telemetry.health),
+        rate_limiter=rate_limiter,
+        maintenance=_maintenance(opened, jobs),
+    )
+
+
+def _jobs(opened: Opened, memory: Budget) -> Jobs:
+    settings, data, storages = opened.settings, opened.data, opened.stores.storages
+    completions, hold = Completions(), DeletionHold()
+    queue = Queue(
+        data.table,
+        storages,
+        preview_lanes=opened.lanes[:1],
+        render_lanes=opened.lanes[1:],
+        preview_memory=memory.preview,
+        render_memory=memory.render,
+        staging=data.staging,
+        scratch=data.scratch,
+        limits=Limits(
+            time_limit_seconds=settings.workers.time_limit_seconds,
+            time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
+            retry_delay_seconds=settings.jobs.retry_delay_seconds,
+        ),
+        endings=completions,
+        made=opened.metrics.variant_made,
+        hold=hold,
+    )
+    return Jobs(
+        table=data.table,
+        queue=queue,
+        completions=completions,
+        housekeeping=Housekeeping.of(settings, data, storages, hold),
+        deletion_hold=hold,
+        watchdog=Watchdog(data.table, queue, opened.metrics.job_stuck),
+        staging_area=data.staging_area,
+        reports=data.overview,
+        counters=data.figures,
+    )
+
+
+async def _access(opened: Opened) -> Access:
+    settings, remote = opened.settings, opened.remote
+    return Access(
+        tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
+        permissions=Permissions(settings.auth.permissions, remote),
+        remote=remote,
+        operators=OperatorAuth.of(settings, opened.data.lock.run),
+        throttle=LoginThrottle(),
+        denials=Denials(opened.data.table),
+    )
+
+
+def _stores(opened: Opened) -> Stores:
+    settings = opened.settings
+    signatures = Signatures.of(settings) if settings.storage.signed_urls else None
+    urls = Urls(settings.service.public_url, opened.stores, settings.s3.presigned_seconds, signatures)
+    return Stores(opened.stores.storages, urls)
+
+
+async def _telemetry(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Telemetry:
+    settings = opened.settings
+    host = await anyio.to_thread.run_sync(Host, settings.database.path, settings.storage.path)
+    return Telemetry(_health(opened, queue, rate_limiter), host, opened.metrics)
+
+
+def _health(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Health:
+    settings, data, active = opened.settings, opened.data, opened.stores.active
+    local = settings.storage.path if active.name == settings.storage.backend == LOCAL else None
+    checks = folder_checks(data.staging_area, settings.data, local, data.instance)
+    checks["publishing"] = partial(publishing_check, queue)
+    return Health(
+        data.table,
+        StorageProbe(active, data.scratch / "health", data.instance, data.claim.claim),
+        opened.lanes,
+        settings.data,
+        settings.storage.reserve_mb * MEGABYTE,
+        opened.remote.breaker if opened.remote else None,
+        rate_limiter.redis.line if rate_limiter.redis else None,
+        checks,
+    )
+
+
+def _intake(
+    opened: Opened, memory: Budget, queue: Queue, rate_limiter: RateLimiter, denials: Denials, space: Health
+) -> Intake:
+    settings, data = opened.settings, opened.data
+    uploads = settings.uploads
+    return Intake(
+        data.table,
+        rate_limiter,
+        denials,
+        staging_area=data.staging_area,
+        open_uploads=OpenUploads(uploads.max_open_per_user, uploads.max_open),
+        allowance=UploadLimits(
+            max_bytes=uploads.max_bytes,
+            recipe=settings.images.recipe,
+            types=uploads.allowed_mime_types,
+            quota=Quota.of(settings.rate_limit),
+        ),
+        preview_memory=memory.preview,
+        render_memory=memory.render,
+        max_attempts=settings.jobs.max_attempts,
+        storage_backend=opened.stores.active.name,
+        max_waiting=settings.jobs.max_waiting,
+        space=space,
+        accepted=queue.wake,
+        first_receipt=data.first_receipt,
+    )
+
+
+def _maintenance(opened: Opened, jobs: Jobs) -> MaintenanceRunner:
+    storages = opened.stores.storages
+    return MaintenanceRunner(
+        MaintenanceContext.of(opened.settings, opened.data, storages, jobs.housekeeping, jobs.deletion_hold)
+    )
+
+
+def _redis(settings: Settings) -> "RedisRateLimit | None":
+    """Without a Redis in the settings its client is not loaded either. Raises SettingsError."""
+    if not settings.redis.url:
+        return None
+    from ..intake.redis_limit import RedisRateLimit
+
+    return RedisRateLimit.of(settings)
+
+
+@asynccontextmanager
+async def _remote_permissions(settings: Settings) -> AsyncIterator["RemoteAuthorization | None"]:
+    if settings.auth.permissions != "remote":
+        yield None
+        return
+    from ..access.remote_permissions import RemoteAuthorization  # with an HTTP client that is not needed otherwise
+
+    async with RemoteAuthorization.opened(settings.auth) as remote:
+        yield remote
+
+
+@asynccontextmanager
+async def _worker_lanes(
+    settings: Settings, metrics: Metrics, given: Sequence[Lane] | None
+) -> AsyncIterator[Sequence[Lane]]:
+    """The preview lane, then the render lanes: those `given`, or ours, of whose processes none is left afterwards."""
+    if given:
+        yield given
+        return
+    launcher = Launcher()
+
+    def lane(name: str, nice: int, share: int) -> ProcessLane:
+        return ProcessLane(name, nice=nice, jobs_per_process=share, ended=metrics.worker_ended, launcher=launcher)
+
+    share = settings.workers.jobs_per_process
+    renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(settings.workers))]
+    lanes = [lane("preview", 0, share * 10), *renders]
+    try:
+        yield lanes
+    finally:
+        with anyio.CancelScope(shield=True):
+            for one in lanes:
+                await one.close()
+        launcher.close()
