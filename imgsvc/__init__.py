@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from .service.app import create_app
     from .settings import Settings
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Settings", "__version__", "create_app"]
 
 

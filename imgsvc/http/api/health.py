@@ -26,7 +26,7 @@ class HealthReport(AnswerModel):
     model_config = example(
         status="healthy",
         service="imgsvc",
-        version="0.1.0",
+        version=__version__,
         timestamp="2026-03-01T12:00:00.000000+00:00",
         checks={"database": {"status": "healthy", "detail": "a write was committed", "age_seconds": 1.2}},
     )

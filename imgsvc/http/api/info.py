@@ -32,7 +32,7 @@ class Root(AnswerModel):
 
     model_config = example(
         service="imgsvc",
-        version="0.1.0",
+        version=__version__,
         description="Takes photos, keeps its receipts, serves clean WebP variants.",
         documentation="/docs",
         health_check="/api/v1/health",
@@ -75,7 +75,7 @@ class Info(AnswerModel):
     """The effective sizes, types and limits."""
 
     model_config = example(
-        service={"name": "imgsvc", "version": "0.1.0"},
+        service={"name": "imgsvc", "version": __version__},
         storage={"backend": "local", "region": None},
         processing={
             "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ... import __version__
 from ...jobs.answer_model import COMPLETED, CREATED, IMAGE_ID, JOB_ID
 
 CHECK = {"status": "healthy", "detail": "a write was committed", "age_seconds": 2.1}
@@ -30,7 +31,7 @@ FAILURE = {
 EXAMPLE: dict[str, Any] = {
     "system": {
         "service_name": "imgsvc",
-        "version": "0.1.0",
+        "version": __version__,
         "uptime_seconds": 93_780.2,
         "uptime_human": "1 d 2 h",
         "timestamp": COMPLETED,
