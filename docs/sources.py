@@ -20,7 +20,8 @@ from imgsvc.http.wire.error_codes import CODES as CODES
 from imgsvc.http.wire.error_codes import limit_of as limit_under
 from imgsvc.jobs.retry import JOB_CODES as JOB_CODES
 from imgsvc.service.routes import ROUTES as ROUTES
-from imgsvc.settings import Settings, Storage, environment_names
+from imgsvc.settings import Settings, environment_names
+from imgsvc.settings.storage import Storage
 from imgsvc.telemetry.metrics import Metrics
 
 ALERTS = "telemetry/alerts.yml"  # in the package

@@ -13,7 +13,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from ..settings import Auth
+from ..settings.auth import Auth
 from .authorization_client import AuthorizationApi, NoAnswer, authorization_client
 from .circuit_breaker import Breaker, BreakerOpen
 from .decision_cache import DecisionCache, Lifetimes, Question

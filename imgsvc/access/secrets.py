@@ -5,7 +5,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from ..settings import MIN_SECRET_BYTES, SettingsError
+from ..settings import SettingsError
+from ..settings.fields import MIN_SECRET_BYTES
 
 SECRET_BYTES = 48
 

@@ -16,7 +16,8 @@ import re
 import time
 from collections.abc import Callable
 
-from ..settings import VARIANT_NAME, Settings
+from ..settings import Settings
+from ..settings.jobs import VARIANT_NAME
 from .secrets import own_secret
 
 KEY_FILE = "url_key"

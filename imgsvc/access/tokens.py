@@ -11,7 +11,8 @@ from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 from joserfc.util import json_b64decode
 
-from ..settings import Auth, Settings
+from ..settings import Settings
+from ..settings.auth import Auth
 from .jwk import FixedKeys, Keys, key_of_file, secrets
 from .secrets import own_secret
 from .token_limits import UNTIGHTENED, TokenLimits

@@ -17,7 +17,7 @@ import structlog
 from ..jobs.publish import withdraw
 from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
-from ..settings import MEGABYTE
+from ..settings.fields import MEGABYTE
 from ..storage.base import NotStored, Storage, StorageError
 from .context import (
     MaintenanceContext,

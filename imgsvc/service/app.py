@@ -16,7 +16,8 @@ from ..http.wire.metrics_middleware import RequestMetrics
 from ..http.wire.middleware import CaughtErrors, CrossOrigin, Tracing
 from ..http.wire.problems import Problem, as_problem
 from ..http.wire.proxy_headers import AbsoluteTargets, AllowedHosts, ForwardedHeaders
-from ..settings import MEGABYTE, Settings
+from ..settings import Settings
+from ..settings.fields import MEGABYTE
 from ..settings.hosts import allowed_hosts
 from ..telemetry.metrics import Metrics
 from .assembly import Doubles, assembled

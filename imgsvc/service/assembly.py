@@ -35,7 +35,8 @@ from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.runner import MaintenanceRunner
-from ..settings import MEGABYTE, Settings
+from ..settings import Settings
+from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
 from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.folder_checks import folder_checks

@@ -25,7 +25,8 @@ from ..jobs.lanes.memory_budget import MemoryTooSmall
 from ..jobs.lock import DataFolderInUse
 from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.writer import DatabaseUnavailable
-from ..settings import Server, Settings, SettingsError
+from ..settings import Settings, SettingsError
+from ..settings.server import Server
 from ..telemetry import logs
 from .app import create_app
 from .hypercorn_fixes import HttpServer, Patience

@@ -1,14 +1,17 @@
-"""The names that the service answers for."""
+"""Host names and addresses: which of them are this machine's, and which the service answers for."""
 
 import ipaddress
+import re
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from . import Settings
+if TYPE_CHECKING:
+    from . import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
-def allowed_hosts(settings: Settings) -> list[str]:
+def allowed_hosts(settings: "Settings") -> list[str]:
     """The names that are answered for; none stands for all of them."""
     configured = list(settings.server.allowed_hosts)
     if "*" in configured:
@@ -16,10 +19,17 @@ def allowed_hosts(settings: Settings) -> list[str]:
     if configured:
         return configured
     host = settings.server.host
-    if host != "localhost" and not (is_address(host) and ipaddress.ip_address(host).is_loopback):
+    if not is_loopback(host):
         return []
     public = without_port(urlsplit(settings.service.public_url).netloc)
     return [*LOOPBACK_NAMES, host, *([public] if public else [])]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address leads to this machine only; IPv6 with or without brackets."""
+    if host in LOOPBACK_NAMES:
+        return True
+    return is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
 def without_port(host: str) -> str:
@@ -34,3 +44,8 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return "%" not in text  # an IPv6 scope id may be any text
+
+
+def without_credentials(url: str) -> str:
+    """The URL with no user name and password in it, for people to see."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)

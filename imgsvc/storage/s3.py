@@ -18,7 +18,7 @@ import structlog
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError, NoCredentialsError
 
-from ..settings import S3
+from ..settings.storage import S3
 from .base import Blob, NotStored, StorageError, Stored
 from .keys import split_path
 from .loop_thread import LoopThread, loop_thread

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from ..settings import Log
+from ..settings.server import Log
 
 OURS = __name__.partition(".")[0]
 

@@ -23,7 +23,7 @@ from imgsvc.access.authorization_client import MAX_ANSWER_BYTES
 from imgsvc.access.circuit_breaker import Breaker
 from imgsvc.access.permissions import Unavailable
 from imgsvc.access.remote_permissions import RETRY_SECONDS, RemoteAuthorization
-from imgsvc.settings import Auth
+from imgsvc.settings.auth import Auth
 from tests.support import authorization_server as says
 from tests.support.authorization_server import Act, AuthorizationServer, answering, authorization_server
 

@@ -13,7 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from imgsvc.access.signing import KEY_FILE, STEP_SECONDS, SignatureExpired, SignatureInvalid, Signatures, canonical
-from imgsvc.settings import VARIANT_NAME, SettingsError
+from imgsvc.settings import SettingsError
+from imgsvc.settings.jobs import VARIANT_NAME
 from imgsvc.testing import settings_in
 
 KEY, OLDER, OTHER = (f"{name} key of these tests, forty characters.." for name in ("The", "An older", "A foreign"))

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from fixtures import make
 from imgsvc import Settings
-from imgsvc.settings import SettingsError, without_credentials
+from imgsvc.settings import SettingsError
+from imgsvc.settings.hosts import without_credentials
 from tests.conftest import Service, Starter
 from tests.http.test_every_error import whole
 from tests.support import authorization_server as says

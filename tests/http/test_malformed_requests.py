@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import make
-from imgsvc.settings import Log
+from imgsvc.settings.server import Log
 from imgsvc.telemetry import logs
 from tests.conftest import Starter
 from tests.support.server_process import ServerProcess, until

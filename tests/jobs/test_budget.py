@@ -8,7 +8,8 @@ import imgsvc.jobs.lanes.memory_budget as of_this_machine
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
 from imgsvc.jobs.lanes.memory_budget import MemoryTooSmall, budget, granted, render_lanes
-from imgsvc.settings import MEGABYTE, Images, Workers
+from imgsvc.settings.fields import MEGABYTE
+from imgsvc.settings.jobs import Images, Workers
 
 PROCESSORS = 32
 

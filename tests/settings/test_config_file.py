@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 from imgsvc import Settings
-from imgsvc.settings import SECRETS, environment_names
+from imgsvc.settings import environment_names
 
 ROOT = Path(__file__).parents[2]
 
@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[2]
 def test_config_file_holds_every_setting_with_its_default() -> None:
     shown = tomllib.loads((ROOT / "config.toml").read_text())
     defaults = Settings().model_dump(mode="json")
-    for section, field in SECRETS:
-        defaults[section][field] = ""
     assert shown == defaults
 
 

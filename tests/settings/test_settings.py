@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from imgsvc import Settings
-from imgsvc.settings import MEGABYTE, SettingsError, environment_names
+from imgsvc.settings import SettingsError, environment_names
+from imgsvc.settings.fields import MEGABYTE
 
 JPEG, PNG, WEBP = "image/jpeg", "image/png", "image/webp"
 

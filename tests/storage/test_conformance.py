@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.settings import S3
+from imgsvc.settings.storage import S3
 from imgsvc.storage.base import NotStored, Storage, StorageError
 from imgsvc.storage.instance_marker import mark
 from imgsvc.storage.instrumented import InstrumentedStorage

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from imgsvc.settings import S3
+from imgsvc.settings.storage import S3
 from imgsvc.storage import s3 as module
 from imgsvc.storage.base import NotStored, StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage

@@ -18,7 +18,7 @@ from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
 from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
 from imgsvc.jobs.lanes.worker import _within_ceiling
-from imgsvc.settings import Images
+from imgsvc.settings.jobs import Images
 
 recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
 for line in sys.stdin:

@@ -21,7 +21,7 @@ from typing import Any
 from imgsvc.jobs.table import usage
 from imgsvc.jobs.table.database import open_for_writing
 from imgsvc.jobs.table.model import as_text, now
-from imgsvc.settings import Images
+from imgsvc.settings.jobs import Images
 
 USERS = 20_000
 DAYS = 30

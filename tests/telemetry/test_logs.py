@@ -110,7 +110,7 @@ def test_variant_that_was_cut_short_is_refused(tmp_path: Path) -> None:
 
 SPEAKING = """
 import logging, warnings
-from imgsvc.settings import Log
+from imgsvc.settings.server import Log
 from imgsvc.telemetry import logs
 logs.configure(Log(json_lines="{json_lines}"))
 warnings.warn("old ways")

@@ -22,7 +22,7 @@ from pathlib import Path
 from imgsvc.imaging import colour, pipeline
 from imgsvc.imaging.header import read_header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
-from imgsvc.settings import Images
+from imgsvc.settings.jobs import Images
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 def kilobytes(name):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 from ...settings import Settings
-from ...settings.hosts import LOOPBACK_NAMES, allowed_hosts
+from ...settings.hosts import allowed_hosts, is_loopback
 from .finding import Finding, warning, well, wrong
 
 EVERYBODY = 8  # bits of a network that leave room for more than anybody's proxies
@@ -22,7 +22,7 @@ def settings(settings: Settings) -> Iterator[Finding]:
 def _public_url(settings: Settings) -> Iterator[Finding]:
     url = urlsplit(settings.service.public_url)
     if not url.netloc:
-        if not _loopback(settings.server.host):
+        if not is_loopback(settings.server.host):
             yield warning(
                 f"it listens on {settings.server.host}, and public_url is empty",
                 "set PUBLIC_URL to the address that people use, so that URLs handed out work behind a prefix too",
@@ -50,15 +50,15 @@ def _proxies(settings: Settings) -> Iterator[Finding]:
 
 def _in_the_clear(settings: Settings) -> Iterator[Finding]:
     server, url = settings.server, settings.service.public_url
-    if not server.certfile and not url.startswith("https:") and not _loopback(server.host):
+    if not server.certfile and not url.startswith("https:") and not is_loopback(server.host):
         advice = "put a proxy with TLS before it, or set certfile and keyfile: tokens can be read on their way"
         yield warning(f"it listens on {server.host} without TLS", advice)
 
 
 def _open_doors(settings: Settings) -> Iterator[Finding]:
-    if settings.operator.public and (settings.service.public_url or not _loopback(settings.server.host)):
+    if settings.operator.public and (settings.service.public_url or not is_loopback(settings.server.host)):
         yield warning("operator.public is true: everybody may read the dashboard", "it names users; set it to false")
-    if "*" in settings.server.allowed_hosts and _loopback(settings.server.host):
+    if "*" in settings.server.allowed_hosts and is_loopback(settings.server.host):
         advice = "name the hosts: a web page elsewhere can point its own name at this address"
         yield warning("allowed_hosts is '*' on a loopback address", advice)
 
@@ -81,7 +81,7 @@ def _presigned(settings: Settings) -> Iterator[Finding]:
     s3, public = urlsplit(settings.s3.endpoint_url), urlsplit(settings.service.public_url)
     if not settings.s3.bucket or not s3.hostname or not public.hostname:
         return
-    if (_loopback(s3.hostname) or not re.search(r"[.:]", s3.hostname)) and not _loopback(public.hostname):
+    if (is_loopback(s3.hostname) or not re.search(r"[.:]", s3.hostname)) and not is_loopback(public.hostname):
         advice = "set AWS_ENDPOINT_URL to a name that browsers know too"
         yield warning(f"presigned URLs lead to {s3.hostname}, which is known on this side only", advice)
     elif s3.scheme == "http" and public.scheme == "https":
@@ -95,15 +95,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     if settings.uploads.max_size_mb > settings.storage.reserve_mb > 0:
         advice = "make the reserve larger than one upload, or a single one can fill the disk"
         yield warning("uploads.max_size_mb is more than storage.reserve_mb", advice)
-
-
-def _loopback(host: str) -> bool:
-    if host in LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

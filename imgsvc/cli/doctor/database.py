@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ...jobs.lock import holder
 from ...jobs.table.database import MIGRATIONS
-from ...settings import MEGABYTE, Settings
+from ...settings import Settings
+from ...settings.fields import MEGABYTE
 from .finding import Finding, warning, well, wrong
 
 CHECK_SECONDS = 10.0

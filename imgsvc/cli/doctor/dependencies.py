@@ -15,7 +15,9 @@ import httpx
 
 from ...access.authorization_client import CHECK, authorization_client
 from ...access.jwk import key_of_file
-from ...settings import S3, Settings, SettingsError, without_credentials
+from ...settings import Settings, SettingsError
+from ...settings.hosts import without_credentials
+from ...settings.storage import S3
 from ...storage.base import NotStored, StorageError
 from .finding import Finding, warning, well, wrong
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ...settings import MEGABYTE, Settings
+from ...settings import Settings
+from ...settings.fields import MEGABYTE
 from .finding import Finding, warning, well, wrong
 
 MOUNTS = Path("/proc/self/mountinfo")

@@ -15,7 +15,8 @@ from ...jobs.lanes.memory_budget import (
     render_lanes,
     usable_processors,
 )
-from ...settings import MEGABYTE, Settings
+from ...settings import Settings
+from ...settings.fields import MEGABYTE
 from .finding import Finding, warning, well, wrong
 
 FEW_FILES = 1024

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...access.operator_auth import TOKEN_FILE
 from ...access.signing import KEY_FILE
 from ...access.tokens import SECRET_FILE
-from ...settings import SECRETS, Settings, environment_names
+from ...settings import Settings, all_settings
 from .finding import Finding, warning, well, wrong
 
 FEW_CHARACTERS = 10  # different ones; 32 random bytes in hexadecimal have about 14
@@ -23,14 +23,12 @@ def secrets(settings: Settings) -> Iterator[Finding]:
 
 def _configured(settings: Settings) -> Iterator[Finding]:
     values = settings.model_dump()
-    names = {(section, field): name for section, field, name in environment_names()}
     seen: dict[str, str] = {}
-    for place in sorted(SECRETS):
-        section, field = place
-        text = values[section][field].get_secret_value()
+    for one in sorted(all_settings(), key=lambda one: (one.section, one.field)):
+        text = values[one.section][one.field].get_secret_value() if one.secret else ""
         if not text:
             continue
-        name = names[place]
+        name = one.environment
         if len(set(text)) < FEW_CHARACTERS or any(word in text.lower() for word in MADE_UP):
             yield wrong(f"{name} looks made up", "take a random one: openssl rand -base64 48")
         if text in seen:

@@ -1,11 +1,11 @@
 """A token for an instance on this very machine, made with its own secret."""
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from ...access.permissions import DELETE, READ, UPLOAD
 from ...access.tokens import SECRET_FILE, Tokens
 from ...settings import Settings
+from ...settings.hosts import is_loopback
 
 TTL_SECONDS = 120
 USER = "smoke"
@@ -32,8 +32,4 @@ def _ours(settings: Settings, url: str) -> bool:
     public = settings.service.public_url
     if public and f"{url.rstrip('/')}/".startswith(f"{public}/"):
         return True
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(urlsplit(url).hostname or "")

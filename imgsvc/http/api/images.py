@@ -12,7 +12,7 @@ from ...access.permissions import PermissionDenied
 from ...access.tokens import Identity
 from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
 from ...jobs.table.model import Job
-from ...settings import VARIANT_NAME
+from ...settings.jobs import VARIANT_NAME
 from ...storage.base import NotStored, StorageNotConfigured
 from ...storage.keys import IS_UUID, OURS
 from ..openapi.operations import IMAGE, Answer, Private, by_method, operation

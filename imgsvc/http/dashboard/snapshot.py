@@ -13,7 +13,8 @@ from ...jobs.counters import JobCounters
 from ...jobs.queue import LaneState
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.reports import Rows, Waiting, Window
-from ...settings import Settings, without_credentials
+from ...settings import Settings
+from ...settings.hosts import without_credentials
 from ...telemetry.health import Check
 from ...telemetry.host import HostSample, uptime_words
 from ..state import AppState

@@ -15,7 +15,8 @@ from ...intake.staging import NoSpace, UnsupportedType
 from ...jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ...jobs.table.transactions import IdempotencyConflict
 from ...maintenance.runner import TaskRunning
-from ...settings import MEGABYTE, Settings
+from ...settings import Settings
+from ...settings.fields import MEGABYTE
 from ...storage.base import StorageNotConfigured
 from ..wire import problems
 from ..wire.body_rate import SlowClient

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from ...access.circuit_breaker import Breaker, State
 from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import as_text, now
-from ...settings import without_credentials
+from ...settings.hosts import without_credentials
 from ..openapi.operations import operation
 from ..state import state_of
 from ..wire.json_response import json_response

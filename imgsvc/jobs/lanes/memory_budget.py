@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from math import ceil
 
-from ...settings import MEGABYTE, Workers
+from ...settings.fields import MEGABYTE
+from ...settings.jobs import Workers
 from .cgroup import memory_limit, processor_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB

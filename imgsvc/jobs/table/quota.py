@@ -7,7 +7,7 @@ from typing import Self
 
 import aiosqlite
 
-from ...settings import RateLimit
+from ...settings.uploads import RateLimit
 from .model import as_text, now
 from .sql import QUERIES
 

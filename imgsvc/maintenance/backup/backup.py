@@ -22,7 +22,7 @@ from ... import __version__
 from ...jobs.table.database import Readers
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
-from ...settings import MEGABYTE
+from ...settings.fields import MEGABYTE
 from ...storage.base import LOCAL, NotStored, StorageError
 from ...storage.durable_files import partial_of, write_file
 from ..context import (

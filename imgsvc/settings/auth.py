@@ -1,0 +1,189 @@
+"""Sections of access: the tokens of users, their permissions, and the operator."""
+
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+
+from .fields import STRONG, Seconds, Section, setting
+from .hosts import is_loopback
+
+Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"
+]  # RFC 7518 section 3.1, RFC 8037 section 3.1
+Lifetime = Annotated[int, Field(ge=0, le=86_400, json_schema_extra={"unit": "seconds"})]
+
+
+def _no_pem(value: SecretStr) -> SecretStr:
+    if value.get_secret_value().lstrip().startswith("-----BEGIN"):
+        raise ValueError("is a PEM key, and what is public is no secret: see jwt_public_key and jwt_algorithm")
+    return value
+
+
+def _fits_a_header(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces, since it travels in a header")
+    return value
+
+
+SharedSecret = Annotated[SecretStr, AfterValidator(_no_pem), STRONG]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_fits_a_header), STRONG]
+
+
+class Auth(Section):
+    jwt_algorithm: Algorithm = setting(
+        "HS256",
+        "HS256, HS384, HS512 (with a secret), RS256, RS384, RS512, PS256, ES256, ES384 or EdDSA (with a public key: "
+        "jwt_public_key or jwks_url). A token with another algorithm is refused.",
+        env="JWT_ALGORITHM",
+    )
+    jwt_secret_key: SharedSecret = setting(
+        SecretStr(""),
+        "For HS*: at least 32 bytes. Empty: a secret is created in the data folder (jwt_secret, mode 0600).",
+        env="JWT_SECRET_KEY",
+    )
+    jwt_secret_key_previous: SharedSecret = setting(
+        SecretStr(""),
+        "While you change the secret: tokens made with this older one are accepted too; new tokens are not made with "
+        "it.",
+    )
+    jwt_public_key: str = setting("", "A PEM file with the one public key of your issuer.")
+    jwks_url: str = setting(
+        "",
+        "Address of the issuer's key set (RFC 7517), instead of jwt_public_key: https, or http on this machine.",
+        env="AUTH_API_JWKS_URL",
+        may_hold_password=True,
+    )
+    issuer: str = setting("", "Required value of a token's iss; empty: not checked.", env="AUTH_API_ISSUER_URL")
+    audience: str = setting(
+        "", "Value that a token's aud must be or contain; empty: not checked.", env="AUTH_API_AUDIENCE"
+    )
+    leeway_seconds: int = setting(
+        0,
+        "Tolerance for exp and nbf: 0 when one clock makes and checks tokens, 30 to 60 for an issuer on another "
+        "machine.",
+        unit="seconds",
+        ge=0,
+        le=600,
+    )
+    permissions: Literal["none", "claims", "remote"] = setting(
+        "none",
+        'Who may do what. "none": any valid token may upload, and delete its own images; "claims": the token\'s list '
+        'permissions decides; "remote": the server at api_url decides.',
+        env="AUTH_PERMISSIONS",
+    )
+    api_url: str = setting(
+        "",
+        "Address of that server, such as https://auth.example.org; a path prefix and user:password@ are allowed. It "
+        "is called at {api_url}/api/v1/authorization/check.",
+        env="AUTH_API_URL",
+        may_hold_password=True,
+    )
+    api_timeout: Seconds = setting(
+        5, "Time for one whole call; after that it counts as failed.", env="AUTH_API_TIMEOUT"
+    )
+    fail_open: bool = setting(
+        False,
+        "true: while that server is unavailable, any user with a valid token may do everything (each time with a "
+        "warning in the log); false: 503.",
+        env="AUTH_FAIL_OPEN",
+    )
+    cache_enabled: bool = setting(
+        True,
+        "false: every request calls the server; simultaneous identical questions still share one call.",
+        env="AUTH_CACHE_ENABLED",
+    )
+    cache_ttl_read: Lifetime = setting(
+        300, "How long to cache an allowed read, list, view or get; 0: not cached.", env="AUTH_CACHE_TTL_READ"
+    )
+    cache_ttl_write: Lifetime = setting(
+        60,
+        "How long to cache any other allowed action, such as an upload; 0: not cached.",
+        env="AUTH_CACHE_TTL_WRITE",
+    )
+    cache_ttl_admin: Lifetime = setting(
+        30, "How long to cache an allowed admin, delete or purge; 0: not cached.", env="AUTH_CACHE_TTL_ADMIN"
+    )
+    cache_ttl_denied: Lifetime = setting(120, "How long to cache a denial; 0: not cached.", env="AUTH_CACHE_TTL_DENIED")
+    breaker_threshold: int = setting(
+        5,
+        "After this many failed calls in a row the server is not called.",
+        unit="calls",
+        env="CIRCUIT_BREAKER_THRESHOLD",
+        ge=1,
+    )
+    breaker_timeout: Seconds = setting(
+        60, "Time until a single call tries the server again.", env="CIRCUIT_BREAKER_TIMEOUT"
+    )
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _asked_safely(cls, value: str) -> str:
+        """A key set that could be changed on its way would let every token be forged."""
+        url = _http_url(value) if value else None
+        if url and (url.username or url.password):
+            raise ValueError("must not hold a user name or password: a key set is public")
+        if url and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError("must be https, unless it is asked on this machine (localhost, 127.0.0.1, [::1])")
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and not (re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value) and _names_a_host(value)):
+            raise ValueError("must be empty or an absolute http(s) URL without a query")
+        return value.rstrip("/")
+
+    @property
+    def own_keys(self) -> bool:
+        """Whether tokens are signed with a secret that this service has, so that it can make some."""
+        return self.jwt_algorithm.startswith("HS")
+
+    @model_validator(mode="after")
+    def _keys_go_with_the_algorithm(self) -> Self:
+        algorithm = f"jwt_algorithm (JWT_ALGORITHM) = {self.jwt_algorithm!r}"
+        given = [name for name in ("jwt_public_key", "jwks_url") if getattr(self, name)]
+        if self.own_keys and given:
+            raise ValueError(f"{algorithm} uses a secret: {given[0]} needs an algorithm with a public key, like RS256")
+        if not self.own_keys and not given:
+            raise ValueError(
+                f"{algorithm} needs jwt_public_key (IMGSVC_AUTH_JWT_PUBLIC_KEY) or jwks_url (AUTH_API_JWKS_URL)"
+            )
+        if len(given) > 1:
+            raise ValueError("jwt_public_key and jwks_url exclude each other: give one of them")
+        if self.permissions == "remote" and not self.api_url:
+            raise ValueError("permissions (AUTH_PERMISSIONS) = 'remote' needs api_url (AUTH_API_URL)")
+        return self
+
+
+class Operator(Section):
+    token: HeaderSecret = setting(
+        SecretStr(""),
+        "Token for the dashboard, /metrics and the operator's API; at least 32 bytes. Empty: one is created in the "
+        "data folder (operator_token, mode 0600).",
+        env="OPERATOR_TOKEN",
+    )
+    public: bool = setting(
+        False, "true: anyone may read the dashboard and /metrics, which name users.", env="OPERATOR_PUBLIC"
+    )
+    session_hours: float = setting(
+        12, "How long a browser stays signed in; a restart ends the session too.", unit="hours", gt=0, le=8760
+    )
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0  # reading a port that is none raises
+    except ValueError:
+        return False
+
+
+def _http_url(text: str) -> SplitResult:
+    """Its parts. Raises ValueError."""
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or url.fragment or re.search(r"\s", text):
+        raise ValueError("must be empty or an absolute http(s) URL")
+    _ = url.port  # its ValueError names the value
+    return url

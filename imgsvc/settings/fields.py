@@ -1,0 +1,139 @@
+"""How a setting is declared, and the kinds of values that several sections share.
+
+A setting is one line of a section: its type with the check, its default, its words and its unit. The loader, doctor,
+config.toml and the reference page all read them from there.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypedDict, TypeVar, Unpack
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
+
+MEGABYTE = 1 << 20
+MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
+WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """A setting that can't be used. The message is one line: the setting, the value, what is allowed."""
+
+
+class Section(BaseModel):
+    """The settings below one heading of config.toml. A section's docstring is its description there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Bounds(TypedDict, total=False):
+    ge: float
+    gt: float
+    le: float
+    min_length: int
+    pattern: str
+
+
+def setting(
+    default: T, words: str, *, unit: str = "", env: str = "", may_hold_password: bool = False, **bounds: Unpack[Bounds]
+) -> T:
+    """Declare a setting. `words` are sentences for users, without the bounds, which are added from the check.
+
+    `unit` belongs to every number that is a quantity. `env` is the environment name where IMGSVC_{SECTION}_{FIELD} is
+    not it: names that were in use before this program. `may_hold_password` hides a URL with a password in errors.
+    """
+    marks: dict[str, Any] = {"unit": unit, "env": env, "may_hold_password": may_hold_password}
+    extra = {name: value for name, value in marks.items() if value}
+    declared: T = Field(default, description=words, json_schema_extra=extra, **bounds)
+    return declared
+
+
+def retired(default: T) -> T:
+    """Declare a setting that is still understood, but has no effect any more and is not documented."""
+    declared: T = Field(default, exclude=True, json_schema_extra={"retired": True})
+    return declared
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """A setting as declared."""
+
+    section: str
+    field: str
+    environment: str
+    unit: str  # "" where the value is no quantity
+    words: str
+    secret: bool
+    may_hold_password: bool
+    retired: bool
+
+    @classmethod
+    def of(cls, section: str, field: str, info: FieldInfo) -> Self:
+        marks = info.json_schema_extra
+        assert isinstance(marks, dict)
+        may_hold_password = bool(marks.get("may_hold_password"))
+        return cls(
+            section,
+            field,
+            str(marks.get("env") or f"IMGSVC_{section}_{field}".upper()),
+            str(marks.get("unit", "")),
+            info.description or "",
+            info.annotation is SecretStr and not may_hold_password,
+            may_hold_password,
+            bool(marks.get("retired")),
+        )
+
+
+def declared(settings: type[BaseModel]) -> Iterator[SettingInfo]:
+    """Every setting of a model whose fields are sections, in their order."""
+    for section, info in settings.model_fields.items():
+        kind = info.annotation
+        assert isinstance(kind, type) and issubclass(kind, Section)
+        for field, inner in kind.model_fields.items():
+            yield SettingInfo.of(section, field, inner)
+
+
+def _strong(value: SecretStr) -> SecretStr:
+    size = len(value.get_secret_value().encode())
+    if 0 < size < MIN_SECRET_BYTES:
+        raise ValueError(f"has {size} bytes; at least {MIN_SECRET_BYTES} are needed")
+    return value
+
+
+def _list_from_text(value: object) -> object:
+    """A JSON list, or `a,b`. Anything that is no text is left for the next check."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return _json(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _table_from_text(value: object) -> object:
+    """A JSON object, or `name=1,other=2` (`:` works too)."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return _json(value)
+    pairs = [re.split(r"[=:]", part, maxsplit=1) for part in value.split(",") if part.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("must be a JSON object or a list like thumbnail=150,medium=600")
+    return {name.strip(): number.strip() for name, number in pairs}
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not valid JSON") from None
+
+
+STRONG = AfterValidator(_strong)
+LIST = BeforeValidator(_list_from_text)
+TABLE = BeforeValidator(_table_from_text)
+Seconds = Annotated[float, Field(gt=0, le=86_400, json_schema_extra={"unit": "seconds"})]
+Texts = Annotated[tuple[str, ...], LIST]

@@ -1,0 +1,118 @@
+"""Sections of the work: what is made of an image, by which processes, and how jobs are tried and kept."""
+
+import re
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ..imaging.recipe import MAX_SIDE, Recipe, Variant
+from .fields import TABLE, Seconds, Section, setting
+
+VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Quality = Annotated[int, Field(ge=0, le=100)]
+Effort = Annotated[int, Field(ge=0, le=6)]
+
+
+class Images(Section):
+    sizes: Annotated[dict[str, Side], TABLE] = setting(
+        {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
+        "Longer side, never enlarged. More names may be added; the smallest is made first, as the preview.",
+        unit="pixels",
+        env="IMAGE_SIZES",
+    )
+    webp_quality: Quality = setting(85, "Quality of the variants; 100 is the best.", env="WEBP_QUALITY")
+    webp_quality_by_size: Annotated[dict[str, Quality], TABLE] = setting(
+        {}, "Quality of single variants, such as {thumbnail=75}."
+    )
+    webp_effort: Effort = setting(4, "Effort of the encoder: 0 is fast, 6 makes small files.")
+    webp_effort_by_size: Annotated[dict[str, Effort], TABLE] = setting(
+        {"original": 2},
+        "Effort of single variants. The largest costs most of the time: effort 2 halves that for about 3 % more bytes.",
+    )
+    max_pixels: int = setting(
+        50_000_000, "Width x height; larger images are refused with 422.", unit="pixels", ge=1, le=500_000_000
+    )
+    max_frames: int = setting(1000, "Frames of an animation; only the first is shown.", unit="frames", ge=1)
+
+    @field_validator("sizes")
+    @classmethod
+    def _named(cls, value: dict[str, int]) -> dict[str, int]:
+        if not value:
+            raise ValueError("names no variant")
+        for name in value:
+            if not VARIANT_NAME.fullmatch(name):
+                raise ValueError(f"the variant name {name!r} must match {VARIANT_NAME.pattern}")
+        return value
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        variants = (
+            Variant(
+                name,
+                side,
+                self.webp_quality_by_size.get(name, self.webp_quality),
+                self.webp_effort_by_size.get(name, self.webp_effort),
+            )
+            for name, side in self.sizes.items()
+        )
+        return Recipe(tuple(variants), self.max_pixels, self.max_frames)
+
+
+class Workers(Section):
+    count: int = setting(
+        0,
+        "Render processes; one more makes previews. 0: one per processor, fewer where a quota (docker's --cpus, "
+        "CPUQuota=) or memory_mb allows less.",
+        unit="processes",
+        ge=0,
+        le=256,
+    )
+    memory_mb: int = setting(
+        0,
+        "For all worker processes together; jobs are started by the memory that they are estimated to need. 0: half "
+        "of this machine, or what the limit of a container or unit leaves beside 160 MB.",
+        unit="MB",
+        ge=0,
+    )
+    time_limit_seconds: Seconds = setting(
+        30, "A render that takes longer than this, plus the time for its size, is killed."
+    )
+    time_limit_seconds_per_megapixel: float = setting(
+        2, "Time added for each megapixel.", unit="seconds per megapixel", ge=0, le=3600
+    )
+    jobs_per_process: int = setting(500, "After this many jobs a worker is replaced by a fresh one.", unit="jobs", ge=1)
+    grace_seconds: float = setting(
+        5, "When stopping, running renders may finish within this time.", unit="seconds", ge=0, le=3600
+    )
+
+
+class Jobs(Section):
+    max_attempts: int = setting(
+        3, "Attempts after storage and I/O errors; two at most after timeouts.", unit="attempts", ge=1, le=100
+    )
+    retry_delay_seconds: float = setting(60, "Time between two attempts.", unit="seconds", ge=0, le=86_400)
+    lock_wait_seconds: float = setting(
+        30, "How long a start waits for a predecessor to end.", unit="seconds", ge=0, le=3600
+    )
+    max_waiting: int = setting(
+        10_000, "With more jobs waiting, uploads are refused with 503 and Retry-After.", unit="jobs", ge=1
+    )
+    failed_source_hours: float = setting(
+        24,
+        "How long the upload of a failed job is kept if another attempt could help; it may contain GPS data.",
+        unit="hours",
+        ge=0,
+        le=87_600,
+    )
+    events_days: float = setting(90, "How long the audit trail is kept.", unit="days", ge=1, le=36_500)
+    deleted_rows_days: float = setting(
+        365,
+        "How long the remains of a deleted image (IDs and times, nothing about its user) stay in the database once "
+        "its files are gone; 0: forever.",
+        unit="days",
+        ge=0,
+        le=36_500,
+    )

@@ -1,0 +1,98 @@
+"""Where values come from: config.toml, a .env file beside it, and the environment. A later source overrides.
+
+`{NAME}_FILE` names a file that holds the value of `{NAME}`, as container engines hand over secrets.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from .fields import SettingInfo, SettingsError
+
+MAX_VALUE_BYTES = 65_536  # of a file that holds a setting's value
+PASSWORD = re.compile(r"@|password=", re.IGNORECASE)  # how a URL shows that it holds one
+
+Names = Mapping[str, str | None]
+
+
+def given_values(settings: Iterable[SettingInfo], config: Path | None, environ: Names) -> dict[str, Any]:
+    """{section: {field: value}} of all sources, unchecked. `config` None: ./config.toml, if there is one.
+
+    Raises SettingsError.
+    """
+    file = config or Path("config.toml")
+    if not os.access(".", os.X_OK):
+        raise SettingsError(f"user {os.geteuid()} may not look into the working folder {Path.cwd()}: chown it")
+    if config and not config.is_file():
+        raise SettingsError(f"--config {config}: there is no such file")
+    values = _toml(file)
+    for names in (_dotenv(file.parent / ".env"), environ):
+        for one in settings:
+            text = _text(names, one)
+            if text is not None and isinstance(values.setdefault(one.section, {}), dict):
+                values[one.section][one.field] = text
+    return values
+
+
+def first_problem(error: ValidationError, settings: Iterable[SettingInfo]) -> str:
+    """One line: the setting with its environment name, its value unless that is secret, and what is allowed."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return message  # of several sections: it names them itself
+    section, *rest = (str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"[{section}] {'.'.join(rest)}: there is no such setting" if rest else f"[{section}]: no such section"
+    if not rest:
+        return f"[{section}]: {message}"
+    known = next(one for one in settings if (one.section, one.field) == (section, rest[0]))
+    shown = repr(first["input"])
+    if known.secret or (known.may_hold_password and PASSWORD.search(shown)):
+        shown = "(hidden)"
+    return f"[{section}] {'.'.join(rest)} ({known.environment}) = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode()) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+
+
+def _dotenv(file: Path) -> Names:
+    try:
+        if not file.exists():
+            return {}
+        from dotenv import dotenv_values  # where there is no such file, the start is 5 ms shorter
+
+        return dotenv_values(file)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+
+
+def _text(names: Names, setting: SettingInfo) -> str | None:
+    """The value in one source, given there or in a file that the source names. Raises SettingsError."""
+    name = setting.environment
+    text, file = names.get(name), names.get(f"{name}_FILE")
+    if not file:
+        return text
+    label = f"[{setting.section}] {setting.field} ({name}_FILE) = {file!r}"
+    if text is not None:
+        raise SettingsError(f"{label}: {name} is set too; give one of them")
+    try:
+        with Path(file).open("rb") as stream:
+            value = stream.read(MAX_VALUE_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{label}: can't be read: {reason}") from None
+    if len(value) > MAX_VALUE_BYTES:
+        raise SettingsError(f"{label}: is larger than {MAX_VALUE_BYTES} bytes")
+    value = re.sub(r"\r?\n\Z", "", value)
+    if not value:  # an empty file of a secret would silently give an insecure default
+        raise SettingsError(f"{label}: is empty")
+    return value

@@ -1,0 +1,108 @@
+"""Sections of the process itself: its name and address, its connections, its log."""
+
+import ipaddress
+import re
+from typing import Literal, Self
+
+from pydantic import field_validator, model_validator
+
+from .fields import Seconds, Section, Texts, retired, setting
+
+
+class Service(Section):
+    name: str = setting("imgsvc", "Name of the service in responses.", env="SERVICE_NAME")
+    environment: str = setting("production", "A label for the log and the metrics.", env="ENVIRONMENT")
+    public_url: str = setting(
+        "",
+        'Prefix of every URL in responses: "https://img.example.org", with a path prefix if there is one. Empty: '
+        "URLs are absolute paths.",
+        env="PUBLIC_URL",
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+            raise ValueError("must be empty or an absolute http(s) URL without a query")
+        return value.rstrip("/")
+
+
+class Server(Section):
+    host: str = setting("127.0.0.1", 'Address to listen on; "0.0.0.0" for all IPv4 interfaces.', min_length=1)
+    port: int = setting(8000, "Port to listen on; 0 picks a free one.", ge=0, le=65_535)
+    certfile: str = setting("", "TLS certificate chain (PEM); needs keyfile too.")
+    keyfile: str = setting("", "Private key of the certificate (PEM).")
+    http2: bool = retired(False)
+    keep_alive_seconds: Seconds = setting(
+        30, "An idle connection is closed after this time, and so is one whose request headers do not arrive."
+    )
+    max_header_kb: int = setting(16, "Larger request headers are refused with 431.", unit="KB", ge=1, le=1024)
+    answers_mb: float = setting(
+        8,
+        "Memory for responses that clients have not read yet, all together. A client that reads nothing is dropped in "
+        "favour of others; beyond that they get 503.",
+        unit="MB",
+        ge=1,
+        le=65_536,
+    )
+    answer_idle_seconds: Seconds = setting(
+        30, "A client that reads nothing of its response for this long is dropped; one that waits for news is not."
+    )
+    answer_min_bytes_per_second: int = setting(
+        1024,
+        "A client that reads less than this over answer_idle_seconds is dropped too; 0: any rate is accepted.",
+        unit="bytes per second",
+        ge=0,
+    )
+    graceful_seconds: Seconds = setting(
+        4, "When stopping, requests in progress may take this long; then they are aborted."
+    )
+    allowed_hosts: Texts = setting(
+        (),
+        "Host names this service answers for. Empty: loopback names and the host of public_url when host is a "
+        'loopback address, otherwise any name; "*": any name.',
+    )
+    cors_origins: Texts = setting((), "Origins whose pages may call the API; empty: none.")
+    trusted_proxies: Texts = setting((), "Networks (CIDR) whose X-Forwarded-* headers are used.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^\s/?#]+", origin):
+                raise ValueError(f"{origin!r} must be an origin like https://app.example.org, or '*'")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # its ValueError names the value
+        return value
+
+    @model_validator(mode="after")
+    def _both_tls_files(self) -> Self:
+        if bool(self.certfile) != bool(self.keyfile):
+            raise ValueError("certfile and keyfile go together")
+        return self
+
+
+class Log(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
+        "INFO", "Events below this level are not logged: DEBUG, INFO, WARNING or ERROR.", env="LOG_LEVEL"
+    )
+    json_lines: Literal["auto", "true", "false"] = setting(
+        "auto", "JSON lines: true, false, or auto: JSON unless a terminal is attached.", env="LOG_JSON"
+    )
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("json_lines", mode="before")
+    @classmethod
+    def _flag(cls, value: object) -> object:
+        flags = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
+        text = str(value).lower()
+        return flags.get(text, text)
