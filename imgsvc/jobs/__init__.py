@@ -1,1 +1,1 @@
-"""What was accepted and where it stands: the durable job path."""
+"""Accepted uploads: the job table, the queue, the workers, and everything that makes a job durable."""

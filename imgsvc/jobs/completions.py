@@ -1,4 +1,4 @@
-"""Waiting for a job to end without asking again and again."""
+"""Waiting for a job to end, without polling the database."""
 
 from collections import defaultdict
 
@@ -6,7 +6,7 @@ import anyio
 
 
 class Completions:
-    """Whoever settles a run says so here; whoever waits for its job is woken and looks at the row."""
+    """Wakes requests that wait for a job: `settled` is called after each recorded run, and they reread the row."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[anyio.Event]] = defaultdict(set)
@@ -16,13 +16,13 @@ class Completions:
             event.set()
 
     def wake_all(self) -> None:
-        """The service is stopping: whoever waits gets things as they stand."""
+        """Wake all waiting requests: the service is stopping, so they answer with the current status."""
         for events in self._waiting.values():
             for event in events:
                 event.set()
 
     def watch(self, job_id: str) -> "Subscription":
-        """Everything settled from now on is seen: watch first, then read the row."""
+        """Subscribe before reading the row, so that no change is missed in between."""
         return Subscription(self._waiting, job_id)
 
 
@@ -42,7 +42,7 @@ class Subscription:
             del self._waiting[self._job_id]
 
     async def next(self) -> None:
-        """Wait until the job has been settled once more."""
+        """Wait until another run of the job has been recorded."""
         await self._event.wait()
         self._waiting[self._job_id].discard(self._event)
         self._event = anyio.Event()

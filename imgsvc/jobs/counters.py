@@ -1,4 +1,4 @@
-"""Counts and speeds, kept in memory: read once at start, moved by every committed change, never scanned for."""
+"""Counts and processing times in memory: read once at start, updated by every committed change, never queried."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ KEPT_MINUTES = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """What ended within some time; the averages are in seconds, None where nothing was completed."""
+    """The jobs that ended in a period. Averages are in seconds; None if no job was completed."""
 
     completed: int
     failed: int
@@ -22,18 +22,18 @@ class Performance:
 
 
 class JobCounters:
-    """`came_to` is told of every status that jobs come to, and of how many."""
+    """`came_to` is called with (status, number of jobs) whenever jobs enter a status."""
 
     def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
         self._came_to = came_to
         self._statuses: Counter[str] = Counter()
-        self._minutes: dict[datetime, Minute] = {}  # by their start, in any order
+        self._minutes: dict[datetime, Minute] = {}  # keyed by the minute's start, in any order
 
     def seed(self, statuses: Mapping[str, int]) -> None:
         self._statuses = Counter(statuses)
 
     def seed_minutes(self, minutes: Sequence[Minute]) -> None:
-        """Add what ended before any of it was told of here."""
+        """Add the jobs that ended before this process started counting."""
         for more in minutes:
             minute = self._minute(more.start)
             minute.completed += more.completed
@@ -42,7 +42,7 @@ class JobCounters:
             minute.ready_seconds += more.ready_seconds
 
     def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None:
-        """`jobs` went from one status to another; None stands for not being there."""
+        """Move `jobs` from one status to another. None: the job does not exist yet, or was deleted."""
         if before:
             self._statuses[before] -= jobs
         if after:
@@ -50,7 +50,7 @@ class JobCounters:
             self._came_to(after, jobs)
 
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
-        """A job has ended; times are RFC 3339. In any order."""
+        """Record the end of a job. Times are RFC 3339. Calls may come in any order."""
         end = datetime.fromisoformat(ended_at)
         minute = self._minute(end.replace(second=0, microsecond=0))
         if status != "completed":
@@ -74,7 +74,7 @@ class JobCounters:
         )
 
     def minutes(self, since: datetime) -> list[Minute]:
-        """The minutes in which something ended, oldest first."""
+        """The minutes in which any job ended, oldest first."""
         found = [minute for minute in self._minutes.values() if minute.start + timedelta(minutes=1) > since]
         return sorted(found, key=lambda minute: minute.start)
 

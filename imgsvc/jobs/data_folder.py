@@ -1,4 +1,4 @@
-"""The data folder, held by this process alone, with its database open: for the service, or a command without one."""
+"""The data folder, locked by this process, with its database open: for the service and for stand-alone commands."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-CLAIM_SECONDS = 10.0  # then the start goes on: the disk does not answer
+CLAIM_SECONDS = 10.0  # after that the start continues without: the disk does not respond
 
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """`staging` holds uploads that are not yet processed, `scratch` what runs are making.
+    """The opened data folder. `staging` contains uploads not processed yet, `scratch` the files of active runs.
 
-    `instance` is the id of this service: in the database, here, and in the local storage folder by `claim`.
+    `instance` is this service's ID. It is stored in the database, in this folder, and in the local storage folder
     """
 
     lock: DataFolderLock
@@ -57,10 +57,10 @@ class DataFolder:
 async def open_data_folder(
     settings: Settings, lock_wait_seconds: float, metrics: "Metrics | None" = None
 ) -> AsyncIterator[DataFolder]:
-    """Lock it and bring the database up to date. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
+    """Lock the folder and migrate the database. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
     timed = metrics.query if metrics else untimed
     folder, places = settings.data, places_of(settings)
-    if not await anyio.to_thread.run_sync(folder.exists):  # a mistyped path: nothing is to be made there
+    if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
     await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
@@ -101,7 +101,7 @@ async def open_data_folder(
 
 
 async def _claimed(claim: StorageClaim) -> None:
-    """A storage that can't be written is no reason not to start: the health check tries again, and says so."""
+    """Claim the storage folder. If it can't be written the start continues: the health check retries and reports it."""
     try:
         with anyio.move_on_after(CLAIM_SECONDS):
             await claim.claim()

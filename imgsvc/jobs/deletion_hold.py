@@ -1,14 +1,14 @@
-"""Holding removals back while somebody copies what the rows name."""
+"""Suspends the removal of job files while a backup copies them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class DeletionHold:
-    """While it is held no file of a job is removed. Rows go on listing theirs, so that housekeeping finds them later.
+    """While the hold is active no file of a job is removed. Rows keep listing their files for housekeeping.
 
-    A removal that is under way when the hold begins is of a row that says so already: a copy of the database that is
-    begun under the hold does not need its files.
+    A removal that is under way when the hold begins belongs to a row that is already marked as deleted or done. A copy
+    of the database that is begun under the hold therefore does not need its files.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Refusals in the audit trail: each is told once an hour or window, so that whoever keeps asking fills no disk."""
+"""Denied requests in the audit trail, at most one per hour or window: repeated requests must not fill the disk."""
 
 from collections import OrderedDict
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from .table.writer import DatabaseUnavailable
 log = structlog.get_logger()
 
 HOUR = timedelta(hours=1)
-MAX_NOTED = 10_000  # refusals of this window or hour that are remembered
+MAX_NOTED = 10_000  # denials of this window or hour that are kept in memory
 
 
 class Denials:
@@ -31,15 +31,15 @@ class Denials:
         job: Job | None = None,
         **facts: Any,
     ) -> None:
-        """Write the event, and not again for this user (and job) before `until`, without which it is the hour's end.
+        """Write the event, at most once for this user (and job) before `until`, which defaults to the end of the hour.
 
-        A refusal stays what it is where nothing can be written: then the log alone says so.
+        If the event can't be written, the request is still denied; only the log shows it then.
         """
         what = (kind, org_id, user_id, job.job_id if job else "")
         if (noted := self._noted.get(what)) and now() < noted:
             return
         self._noted[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
-        self._noted.move_to_end(what)  # what is refused again and again must not be the first to be forgotten
+        self._noted.move_to_end(what)  # a denial that keeps recurring must not be evicted first
         if len(self._noted) > MAX_NOTED:
             self._noted.popitem(last=False)
         facts = {"org_id": org_id, "user_id": user_id, **facts}

@@ -1,4 +1,4 @@
-"""Removing what nobody needs any more: the second chance of everything that a crash or a full disk cut short."""
+"""Periodic cleanup: finishes removals that a crash or a full disk interrupted, and applies the retention times."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
-TOGETHER = 500  # staged files whose rows are asked for in one query
+TOGETHER = 500  # staged files whose rows are read in one query
 DELETED_PAGE = 5_000  # rows
-PAGE = 100  # rows looked at in one query
-REFUSALS = 3  # a storage that has failed so often in a row is left alone until the next sweep: each may take 20 s
+PAGE = 100  # rows read in one query
+REFUSALS = 3  # consecutive failures after which a storage is skipped until the next sweep: each may take 20 s
 
 
 class NotRetryable(Exception):
-    """The job can't begin anew; the message says why, in plain words."""
+    """The job can't be restarted. The message gives the reason in plain words."""
 
 
 class Housekeeping:
-    """`staging_area` knows which staged files belong to an upload that is still on its way to the table.
+    """`staging_area` knows which staged files belong to an upload that has no row yet.
 
-    Who removes files by a look at their row holds `removing` meanwhile: a job that begins anew must not lose its own.
+    Code that removes files because of what it read from a row must hold the lock `removing`: otherwise a restarted job
+    could lose its files.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class Housekeeping:
         self._quota = quota
         self._source_kept = source_kept
         self._events_kept = events_kept
-        self._deleted_kept = deleted_kept  # 0: for ever
-        self._deleted_upto = 0  # the row up to which deletions have been looked at
+        self._deleted_kept = deleted_kept  # 0: kept forever
+        self._deleted_upto = 0  # the row up to which deleted jobs have been checked
         self._hold = hold or DeletionHold()
         self._wanted = anyio.Event()
         self.removing = anyio.Lock()
@@ -75,9 +76,9 @@ class Housekeeping:
         storages: Mapping[str, Storage],
         hold: DeletionHold,
     ) -> Self:
-        """As the settings say, in the service and in a command alike.
+        """Build from the settings, for the service and for stand-alone commands.
 
-        `storages` are all that rows may name: a job's files are removed from the backend that its row names.
+        `storages` must contain every backend that a row may name: files are removed from the row's own backend.
         """
         return cls(
             data.table,
@@ -98,11 +99,11 @@ class Housekeeping:
                 await self._wanted.wait()
 
     def sweep_soon(self) -> None:
-        """Let `run` begin its next sweep as soon as the present one is over."""
+        """Make `run` begin its next sweep as soon as the current one has ended."""
         self._wanted.set()
 
     async def sweep(self) -> None:
-        """Finish what was cut short, and drop what was kept long enough. What fails keeps nothing else from it."""
+        """Run all cleanup steps. A failing step does not prevent the others."""
         for step in (
             self._finish_removals,
             self._expire_sources,
@@ -125,13 +126,13 @@ class Housekeeping:
             pass
 
     async def _drop_deleted(self) -> None:
-        """A page at each sweep: ten million rows are looked through in a week, which is soon enough after a year."""
+        """Drop one page per sweep: ten million rows take a week, soon enough for a retention time of a year."""
         if self._deleted_kept:
             before = now() - self._deleted_kept
             self._deleted_upto = await self._table.drop_deleted(before, self._deleted_upto, DELETED_PAGE)
 
     async def _finish_removals(self) -> None:
-        """`removing` is held for one row at a time, since deletions and retries wait for it."""
+        """Finish pending removals. `removing` is held for one row at a time: deletions and retries wait for it."""
         refusals: Counter[str] = Counter()
         after = ""
         while not self._hold.active and (jobs := await self._table.leftovers(after, PAGE)):
@@ -142,7 +143,7 @@ class Housekeeping:
                         await self._finish_removal(job, refusals)
 
     async def _finish_removal(self, job: Job, refusals: Counter[str]) -> None:
-        """`refusals` counts by backend how often in a row files could not be removed."""
+        """Remove the files of one row. `refusals` counts consecutive failures for each backend."""
         if self._hold.active:
             return
         await self._remove_source(job)
@@ -154,9 +155,9 @@ class Housekeeping:
             log.warning("removals_put_off", backend=job.storage_backend, failures=REFUSALS)
 
     async def retry(self, job_id: str) -> Job:
-        """Let a failed job begin anew, with all its attempts and a new turn. Call when its last run is over.
+        """Restart a failed job with all its attempts and a new turn. Its last run must have ended.
 
-        Raises NotRetryable: it has not failed, its source is gone, or what it left can't be removed now.
+        Raises NotRetryable: the job has not failed, its source is gone, or its leftover files can't be removed now.
         """
         async with self.removing:
             job = await self._table.job(job_id)
@@ -174,14 +175,14 @@ class Housekeeping:
             await self.remove_files(job)
             retried = await self._table.retry(job)
         if retried is None:
-            raise NotRetryable("What the failed attempt left in the storage can't be removed now. Is the storage well?")
+            raise NotRetryable("Files of the failed attempt can't be removed from the storage now. Is it working?")
         return retried
 
     async def remove_files(self, job: Job) -> int:
-        """Remove the files that the row names and no longer needs; returns how many there were.
+        """Remove the files that the row names and no longer needs; returns their number.
 
-        A row forgets a file only once it is known to be gone, so what fails here is done by a later sweep. While
-        removals are held back the files are only counted, and a later sweep removes them.
+        The row forgets a file only once it is known to be gone, so a later sweep finishes what fails here. During a
+        deletion hold the files are only counted, and a later sweep removes them.
         """
         if self._hold.active:
             return await self._count(job)
@@ -196,11 +197,11 @@ class Housekeeping:
         return found
 
     async def _remove_variants(self, job: Job) -> tuple[int, bool]:
-        """How many there were, and whether none is left."""
+        """Return the number of files, and whether all of them are gone."""
         if not (job.deleted_at or job.status == "failed"):
             return 0, True
         found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
-        if job.also_in:  # a move was cut short; its copies are not files of their own
+        if job.also_in:  # a move was interrupted; its copies don't count as files
             confirmed &= (await withdraw(self._storages[job.also_in], job, job.paths.values()))[1]
         if confirmed:
             await self._table.variants_removed(job)
@@ -229,21 +230,25 @@ class Housekeeping:
                     await self._expire_source(job, before)
 
     async def _expire_source(self, listed: Job, before: datetime) -> None:
-        job = await self._table.job(listed.job_id) or listed  # a deleted one is listed too
+        job = await self._table.job(listed.job_id) or listed  # `job` finds no deleted row, but the list contains them
         if self._hold.active:
             return
         if job.status != "failed" or not job.staging_path or (job.failed_at or "") >= as_text(before):
-            return  # it began anew meanwhile
+            return  # it has been restarted in the meantime
         _, confirmed = await self._unlink(job.staging_path)
         if confirmed:
             await self._table.expire_source(job, before)
 
     async def _remove_orphans(self) -> None:
-        """What is not whole has no receipt and goes; what is whole may be all that is left of a lost row."""
+        """Clean the staging folder.
+
+        Incomplete uploads have no receipt and are removed. Complete ones without a row may be all that is left of a
+        lost row, and are set aside.
+        """
         area = self._staging_area
         staged = await anyio.to_thread.run_sync(area.files)
         for start in range(0, len(staged), TOGETHER):
-            # The order matters: an upload ceases to be in use only once its row can be read.
+            # The order matters: an upload stops being in use only once its row can be read.
             batch = [one for one in staged[start : start + TOGETHER] if not area.is_in_use(one.job_id)]
             known = await self._table.wanting_source({one.job_id for one in batch})
             for one in batch:
@@ -251,7 +256,7 @@ class Housekeeping:
                     await self._remove_orphan(one, known)
 
     async def _remove_orphan(self, one: Staged, known: Mapping[str, bool]) -> None:
-        if one.part or one.job_id in known:  # the row is done with the file: only its removal was lost
+        if one.part or one.job_id in known:  # the row does not need the file any more: only its removal was lost
             if (await self._unlink(one.name))[0]:
                 log.info("orphan_removed", name=one.name)
             return
@@ -259,7 +264,7 @@ class Housekeeping:
             await anyio.to_thread.run_sync(self._staging_area.put_aside, one.name)
         except FileNotFoundError:
             return
-        except OSError as error:  # one that stays must not keep the others
+        except OSError as error:  # a file that can't be removed must not block the others
             log.warning("upload_not_set_aside", name=one.name, reason=error.strerror)
             return
         log.warning("upload_set_aside", name=one.name, days=KEPT.days)
@@ -269,7 +274,7 @@ class Housekeeping:
             log.warning("set_aside_upload_removed", name=name, days=KEPT.days)
 
     async def _unlink(self, name: str) -> tuple[int, bool]:
-        """How many staged files there were, and whether none is left; one that stays must not keep the others."""
+        """Return the number of staged files, and whether all are gone. A file that stays must not block the others."""
         try:
             return await anyio.to_thread.run_sync(_unlink, self._staging_area.folder / name), True
         except OSError as error:
@@ -286,9 +291,9 @@ def _unlink(path: Path) -> int:
 
 
 def empty_folder(folder: Path) -> None:
-    """Make `folder` exist and hold nothing (mode 0700): scratch of a process that is gone. Raises OSError.
+    """Create `folder` if necessary (mode 0700) and empty it: scratch files of an ended process. Raises OSError.
 
-    What can't be removed stays and is logged: it is in nobody's way, since every run has a folder of its own.
+    What can't be removed stays and is logged. It does no harm, since every run has its own folder.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not empty_tree(folder):

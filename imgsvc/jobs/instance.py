@@ -1,7 +1,7 @@
-"""The id that database, data folder and local storage folder share, and the check that they belong together.
+"""The ID shared by the database, the data folder and the local storage folder, and the check that they match.
 
-A database that is new or empty beside files of ours is a mistyped path or a lost file, and never a fresh start:
-housekeeping and gc would take everything for leftovers.
+A new or empty database beside existing files means a mistyped path or a lost file, never a fresh start: housekeeping
+and gc would treat all those files as leftovers.
 """
 
 import os
@@ -29,19 +29,19 @@ from .table.writer import Writer
 
 log = structlog.get_logger()
 
-NAME = "instance"  # of the file in the data folder: the id, and on a second line ACCEPTED
-ACCEPTED = "accepted"  # an upload has been accepted: from then on a database without jobs has lost them
+NAME = "instance"  # the file in the data folder: the ID, and on a second line ACCEPTED
+ACCEPTED = "accepted"  # written once an upload was accepted: from then on a database without jobs has lost rows
 WHOLE_UPLOAD = re.compile(UUID)
 WAY_OUT = "to go on with this database run: imgsvc storage adopt; or set those files aside"
 
 
 class InstanceMismatch(Exception):
-    """Database, data folder and storage folder do not belong together; the message names the paths and the way out."""
+    """Database, data folder and storage folder do not match. The message names the paths and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The paths that must belong together."""
+    """The paths that must match."""
 
     data: Path
     database: Path
@@ -67,7 +67,7 @@ def places_of(settings: Settings) -> Places:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What was found, and not changed. Ids are None where there is none."""
+    """The IDs and files as found, without changes. An ID is None where there is none."""
 
     places: Places
     database: str | None
@@ -76,7 +76,7 @@ class Identity:
     has_jobs: bool
     has_accepted: bool
     log_without_database: bool
-    files: tuple[Path, ...]  # the folders that hold files of ours; only looked for where there are no jobs
+    files: tuple[Path, ...]  # the folders that contain our files; checked only if there are no jobs
 
     def check(self) -> None:
         """Raises InstanceMismatch."""
@@ -91,24 +91,24 @@ class Identity:
             if other is not None and other != own:
                 whose = f"the database {places.database} has the id {own}" if own else "this service is new"
                 raise InstanceMismatch(
-                    f"{folder} belongs to another service: its id is {other}, and {whose}; see that DATABASE_PATH and "
-                    "STORAGE_PATH are right, or give the folder to this database with: imgsvc storage adopt"
+                    f"{folder} belongs to another service: its id is {other}, and {whose}; check DATABASE_PATH and "
+                    "STORAGE_PATH, or give the folder to this database with: imgsvc storage adopt"
                 )
         if not self.has_jobs and (self.has_accepted or self.database is None) and (self.files or self._is_lost):
-            found = " and ".join(str(path) for path in self.files) or f"{places.data / NAME}, which says so,"
+            found = " and ".join(str(path) for path in self.files) or f"{places.data / NAME}, which records it,"
             raise InstanceMismatch(
                 f"the database {places.database} holds no job, but uploads were accepted here: {found} is there; "
-                f"see that DATABASE_PATH is right and the database whole; {WAY_OUT}"
+                f"check that DATABASE_PATH is right and the database intact; {WAY_OUT}"
             )
 
     @property
     def _is_lost(self) -> bool:
-        """Of a service whose images lie elsewhere no file may be here."""
+        """Whether jobs were lost. A service whose images are all in S3 may have no files here."""
         return self.database is None and self.has_accepted
 
 
 def identify(places: Places) -> Identity:
-    """Look, and leave everything as it is. Raises OSError or sqlite3.Error."""
+    """Read the IDs without changing anything. Raises OSError or sqlite3.Error."""
     lost = not _size(places.database) and _size(places.log) > 0
     instance, has_jobs = (None, False) if lost else _of_database(places)
     lines = _lines(places.data / NAME)
@@ -125,9 +125,9 @@ def identify(places: Places) -> Identity:
 
 
 def _of_database(places: Places) -> tuple[str | None, bool]:
-    """The id in the database, and whether there are jobs.
+    """Return the ID in the database, and whether there are jobs.
 
-    Opened as usual, SQLite would remove a damaged log, and leave a new one beside a database that was closed properly.
+    Opened normally, SQLite would remove a damaged log, and would create one beside a properly closed database.
     """
     if not _size(places.database):
         return None, False
@@ -148,7 +148,7 @@ def _with_files(places: Places) -> Iterator[Path]:
 
 
 def holds_images(root: Path) -> bool:
-    """Whether any stored file of ours lies there."""
+    """Whether the folder contains any file stored by this program."""
     return root.is_dir() and any(OURS.fullmatch(os.path.relpath(path, root)) for path, _ in files_below(root))
 
 
@@ -157,7 +157,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _valid(text: str) -> str | None:
-    """None for what an interrupted first start of version 0.1.0 left."""
+    """Return the ID; None for a file that an interrupted first start of version 0.1.0 left."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -172,7 +172,7 @@ def _size(path: Path) -> int:
 
 
 async def settle_id(db: aiosqlite.Connection, found: Identity) -> str:
-    """The id of this service, durable in the database and in the data folder; made at the first start."""
+    """Return this service's ID, durable in the database and the data folder. It is created at the first start."""
     instance = found.database or found.folder or str(uuid.uuid4())
     if found.folder != instance or found.has_jobs > found.has_accepted:
         await anyio.to_thread.run_sync(write_id, found.places.data, instance, found.has_jobs)
@@ -182,12 +182,12 @@ async def settle_id(db: aiosqlite.Connection, found: Identity) -> str:
 
 
 def write_id(data: Path, instance: str, accepted: bool) -> None:
-    """Write the data folder's own file, durably. Raises OSError."""
+    """Write the file in the data folder, durably. Raises OSError."""
     write_file(data / NAME, "\n".join([instance, *([ACCEPTED] if accepted else []), ""]).encode())
 
 
 class FirstReceipt:
-    """Remembers outside of the database that an upload was accepted, before its receipt is given."""
+    """Records outside the database that an upload was accepted, before its receipt is sent."""
 
     def __init__(self, data: Path, instance: str, *, given: bool) -> None:
         self._data = data
@@ -196,23 +196,23 @@ class FirstReceipt:
         self._lock = anyio.Lock()
 
     async def note(self) -> None:
-        """After the row is committed: it costs the first upload a sync, and the others nothing."""
+        """Call after the row is committed. The first upload costs a sync, later ones nothing."""
         if self._given:
             return
         async with self._lock:
             if not self._given:
                 try:
                     await anyio.to_thread.run_sync(write_id, self._data, self._instance, True)
-                except OSError as error:  # the receipt stands without it
+                except OSError as error:  # the receipt is valid without it
                     log.warning("first_receipt_not_noted", reason=str(error))
                     return
                 self._given = True
 
 
 class StorageClaim:
-    """Gives a local storage folder this service's id, once in the life of a database.
+    """Gives a local storage folder this service's ID, once in a database's life.
 
-    Afterwards a folder without it is a disk that is not mounted, or one that `imgsvc storage adopt` has to claim.
+    Afterwards a folder without the ID is an unmounted disk, or one that `imgsvc storage adopt` has to claim.
     """
 
     def __init__(self, root: Path, instance: str, readers: Readers, writer: Writer) -> None:
@@ -223,7 +223,7 @@ class StorageClaim:
         self._marked = False
 
     async def claim(self) -> None:
-        """Where the folder may be ours. Raises OSError or DatabaseUnavailable."""
+        """Claim the folder if it may be ours. Raises OSError or DatabaseUnavailable."""
         if self._marked:
             return
         if (await self._readers.fetch("instance", {}))[0]["storage_marked"]:
@@ -239,12 +239,12 @@ class StorageClaim:
         self._marked = True
 
     async def is_used(self) -> bool:
-        """Whether images of this service may lie there: not where all of them went to S3 from the first on."""
+        """Whether the folder may contain images of this service: not if all of them have been in S3 from the start."""
         marked = (await self._readers.fetch("instance", {}))[0]["storage_marked"]
         return bool(marked or await self._readers.fetch("any_local", {}))
 
     async def _is_ours(self) -> bool:
-        """An empty folder where there should be images is the place of a disk that is not mounted."""
+        """Whether the folder may be ours. If it should have images, an empty one is an unused mount point."""
         if await anyio.to_thread.run_sync(holds_images, self._root, abandon_on_cancel=True):
             return True
         return not await self._readers.fetch("any_local", {})

@@ -1,6 +1,6 @@
-"""One process per data folder, by `flock`: the kernel lets go of it however the holder ends.
+"""One process per data folder, by `flock`: the kernel releases the lock however the process ends.
 
-The file says who holds it and where it listens, for the commands that speak to the running service.
+The lock file records the process and its address, for commands that call the running service.
 """
 
 import fcntl
@@ -15,18 +15,18 @@ from pathlib import Path
 import anyio
 
 POLL_SECONDS = 0.05
-BRIEF_SECONDS = 0.2  # for a command that won't wait for a service: `holder` of another one has the lock for a moment
+BRIEF_SECONDS = 0.2  # for a command that won't wait for a service: `holder` of another command locks it for a moment
 NAME = "lock"
-RESTORING = "restoring"  # a file: a backup is being put back here, and the database comes last
+RESTORING = "restoring"  # a marker file: a backup is being restored here, and the database comes last
 
 
 class DataFolderInUse(Exception):
-    """Another process holds the data folder, or has left half a restored backup there; the message says which."""
+    """Another process holds the data folder, or a restore into it was not finished. The message gives the details."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the data folder. `address` is a URL; empty while it does not listen. `run` names this very holding."""
+    """The process that holds the data folder. `address` is a URL, or empty. `run` identifies this run."""
 
     pid: str
     address: str
@@ -35,16 +35,16 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class DataFolderLock:
-    """Held until its context ends. `run` is random: what was made for one run is worth nothing in the next."""
+    """The lock, held until its context ends. `run` is random: credentials made for one run are invalid in the next."""
 
     run: str
     _descriptor: int
 
     def announce(self, address: str) -> None:
-        """Note the URL that this process listens on; an empty one before it ceases to, since another may then.
+        """Record the URL that this process listens on; empty before it stops listening, since another may listen then.
 
-        On a full disk the note is left empty: commands then find that a service runs, and not where. Raises OSError
-        when what was noted before can't be removed.
+        On a full disk the record is left empty: commands then find that a service runs, but not its address. Raises
+        OSError if an earlier record can't be removed.
         """
         text = f"{os.getpid()}\n{address}\n{self.run}\n"
         os.ftruncate(self._descriptor, 0)
@@ -54,7 +54,7 @@ class DataFolderLock:
 
 @asynccontextmanager
 async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[DataFolderLock]:
-    """Hold `folder` for this process, waiting for a predecessor that is still ending. Raises DataFolderInUse."""
+    """Lock `folder` for this process, waiting for a predecessor that is still stopping. Raises DataFolderInUse."""
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait_seconds
@@ -70,7 +70,7 @@ async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[D
 
 
 def holder(folder: Path) -> Holder | None:
-    """The process that holds `folder` right now; None if nobody does. Raises OSError."""
+    """The process that holds `folder` now; None if there is none. Raises OSError."""
     try:
         descriptor = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

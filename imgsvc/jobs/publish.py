@@ -1,4 +1,4 @@
-"""From a scratch folder into storage: every variant durable before the table may say so."""
+"""Moves variants from a scratch folder into storage: each one is durable before the table names it."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ from .table.model import Job
 
 log = structlog.get_logger()
 
-WITHDRAW_SECONDS = 20.0  # a storage that hangs must not hold up whoever deletes: a later sweep goes on
+WITHDRAW_SECONDS = 20.0  # a storage that hangs must not delay a deletion: a later sweep continues
 PUT_SECONDS = 60.0
 PUT_BYTES_PER_SECOND = 200_000
-_LATE: set["asyncio.Future[None]"] = set()  # puts that were given up and have not ended: asyncio holds no task itself
+_LATE: set["asyncio.Future[None]"] = set()  # abandoned puts that still run: asyncio keeps only weak references to tasks
 
 
 async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], folder: Path) -> dict[str, str]:
-    """Put the variants, whose files are in `folder`, side by side; returns {variant: key}.
+    """Store the variants, whose files are in `folder`, concurrently; returns {variant: key}.
 
-    Raises StorageBusy if one met it, else the first failure: a StorageError, or whatever the storage raised. What is
-    not done within PUT_SECONDS and a second for each PUT_BYTES_PER_SECOND is a StorageError too.
+    Raises StorageBusy if any put raised it, else the first failure: a StorageError, or whatever the storage raised.
+    Puts that are not done within PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND are a StorageError too.
     """
     keys = {made.name: job.key(made.name) for made in variants}
     failures: list[Exception] = []
@@ -34,7 +34,7 @@ async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], f
     async def put(name: str, key: str) -> None:
         try:
             await storage.put(job.storage_bucket, key, scratch_file(folder, name))
-        except Exception as error:  # all are ended before the first failure is told
+        except Exception as error:  # all puts end before the first failure is raised
             failures.append(error)
 
     async def put_all() -> None:
@@ -44,7 +44,7 @@ async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], f
                     group.start_soon(put, name, key)
 
     seconds = PUT_SECONDS + sum(made.size_bytes for made in variants) / PUT_BYTES_PER_SECOND
-    # A task of its own: a thread that hangs in a system call can't be cancelled, and must not keep the job.
+    # A separate task: a thread that hangs in a system call can't be cancelled, and must not block the job.
     putting = asyncio.ensure_future(put_all())
     try:
         with TimeLimit(seconds):
@@ -63,14 +63,14 @@ async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], f
 
 
 async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int, bool]:
-    """Remove what was put: how many files there were, and whether storage has confirmed that all are gone."""
+    """Remove stored variants; returns their number, and whether storage has confirmed that all are gone."""
     wanted = list(keys)
     found: list[bool] = []
 
     async def remove(key: str) -> None:
         try:
             found.append(await storage.remove(job.storage_bucket, key))
-        except Exception as error:  # a storage may be somebody's own, and raise anything
+        except Exception as error:  # a custom storage may raise anything
             log.warning("withdraw_failed", job_id=job.job_id, trace_id=job.trace_id, key=key, reason=str(error))
 
     with anyio.move_on_after(WITHDRAW_SECONDS):

@@ -1,4 +1,4 @@
-"""The table is the queue: two channels hand one claimed job at a time to a lane that is free."""
+"""The queue is the job table. Two channels of capacity 0 (previews, renders) pass each claimed job to an idle lane."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ from .table.model import Job, QueueName, now
 
 log = structlog.get_logger()
 
-PUBLISHING = 8  # runs that may be on their way into storage while their lanes go on
-LOOK_AGAIN_SECONDS = 1.0  # after the database refused a claim
-LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set meanwhile
+PUBLISHING = 8  # runs that may be publishing while their lanes already take further jobs
+LOOK_AGAIN_SECONDS = 1.0  # pause after the database refused a claim
+LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set in between
 RECORDING_SECONDS = 5.0
-# Beyond the estimate, which is what honest files of each kind were measured to need: for other builds of the codecs.
+# Added to the estimate, which was measured with typical files of each kind: other builds of the codecs may differ.
 RESERVE_FACTOR = 1.1
 RESERVE_EXTRA = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """What a lane does right now: nothing (`job_id` is None), or a job since so many seconds."""
+    """What a lane is doing: idle (`job_id` is None), or working on a job for the given number of seconds."""
 
     name: str
     pid: int | None
@@ -46,9 +46,9 @@ class LaneState:
 
 @dataclass(slots=True)
 class Memory:
-    """Bytes that the lanes of one kind may use together, beyond their idle size.
+    """The memory in bytes that the lanes of one queue may use together, beyond their idle size.
 
-    What is reserved for a job is also the ceiling that its worker gets: all ceilings together stay within `total`.
+    The bytes reserved for a job are also its worker's memory ceiling, so all ceilings together stay within `total`.
     """
 
     total: int
@@ -61,11 +61,11 @@ class Memory:
 
     @property
     def largest(self) -> int:
-        """The largest estimate whose reserve is free; all of it can be had by one job that runs alone."""
+        """The largest estimate whose reserve is free. A job that runs alone may use all memory."""
         return int((self.free - RESERVE_EXTRA) / RESERVE_FACTOR) if self.used else self.total
 
     def reserve(self, job: Job, queue: QueueName) -> int:
-        """Take what the job may use at most, or everything if nothing may run beside it; returns the bytes."""
+        """Reserve the most that the job may use, or everything if it must run alone; returns the bytes."""
         estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
         needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
         if queue == "renders" and exclusive(deaths=job.deaths, starts=job.starts - 1):
@@ -81,12 +81,12 @@ class Memory:
 
 @dataclass(slots=True)
 class _Side:
-    """One kind of work: its lanes, its memory, and its channel of capacity 0."""
+    """One queue (previews or renders): its lanes, its memory, and its channel of capacity 0."""
 
     queue: QueueName
     lanes: Sequence[Lane]
     memory: Memory
-    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # lanes that could take a job
+    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # counts the lanes that could take a job
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:
@@ -124,17 +124,17 @@ class Queue:
             "renders": _Side("renders", render_lanes, Memory(render_memory)),
         }
         self._running: dict[Run, Lane] = {}
-        self._begun: set[Run] = set()  # claimed and not yet over
-        self._open_runs = 0  # claimed, or being claimed, and not yet recorded
+        self._begun: set[Run] = set()  # claimed and not ended yet
+        self._open_runs = 0  # being claimed, or claimed and not recorded yet
         self._run_ended = anyio.Event()
         self._publishing = anyio.Semaphore(PUBLISHING)
         self._stopping = self._grace_over = False
         self._retry_set = anyio.Event()
-        self._next_retry: tuple[datetime, float] | None = None  # the next one's time, and the monotonic one
+        self._next_retry: tuple[datetime, float] | None = None  # next retry: wall clock, monotonic
         self._scope = anyio.CancelScope()
 
     def wake(self) -> None:
-        """Something may be claimable now. Call after every commit that adds work."""
+        """Wake the claim loops. Call after every commit that makes a job claimable."""
         for side in self._sides.values():
             side.wake()
 
@@ -151,25 +151,25 @@ class Queue:
         return self._stopping
 
     def works_on(self, job_id: str, run: int) -> bool:
-        """Whether this run of a job is going on here."""
+        """Whether this run of the job is active in this process."""
         return any(one.job.job_id == job_id and one.job.run == run for one in self._begun)
 
     def is_idle(self, queue: QueueName) -> bool:
-        """Whether a lane of this queue could take a job at once, whatever that needs."""
+        """Whether a lane of this queue could take a job at once, whatever memory the job needs."""
         side = self._sides[queue]
         return not self._stopping and not side.memory.running and any(lane.alive for lane in side.lanes)
 
     def publishing(self) -> list[Run]:
-        """The runs whose lanes have gone on, and whose row does not say yet how they ended."""
+        """The runs that have left their lanes and whose end is not recorded yet."""
         return [run for run in self._begun if run.publishing_since]
 
     def lanes(self) -> list[LaneState]:
-        """The preview lane first."""
+        """All lanes, the preview lane first."""
         runs = {id(lane): run for run, lane in self._running.items()}
         return [_state(lane, runs.get(id(lane))) for side in self._sides.values() for lane in side.lanes]
 
     async def run(self) -> None:
-        """Hand out work until `stop`."""
+        """Pass jobs to the lanes until `stop`."""
         with self._scope:
             async with anyio.create_task_group() as group:
                 for side in self._sides.values():
@@ -181,7 +181,7 @@ class Queue:
                 group.start_soon(self._release_retries)
 
     async def cancel(self, job_id: str) -> None:
-        """End the run of a job that was deleted, if it has one; returns when nothing of it is going on any more."""
+        """End the run of a deleted job, if there is one; returns once nothing of it is active."""
         runs = [run for run in self._begun if run.job.job_id == job_id]
         for run in runs:
             run.cancelled = True
@@ -191,17 +191,17 @@ class Queue:
             await run.over.wait()
 
     async def settled(self, job_id: str) -> None:
-        """Return when no run of this job is going on any more, nor the removal of what a failed one left."""
+        """Wait until no run of this job is active and the files of a failed run are removed."""
         for run in [run for run in self._begun if run.job.job_id == job_id]:
             await run.over.wait()
 
     def hold(self) -> None:
-        """Claim nothing more: the service is about to stop."""
+        """Stop claiming jobs: the service is about to stop."""
         self._stopping = True
         self.wake()
 
     async def stop(self, grace_seconds: float, recording_seconds: float = RECORDING_SECONDS) -> None:
-        """Claim nothing more; let what runs finish within the grace time; give the rest back."""
+        """Stop claiming, let active runs finish within the grace time, and requeue the others."""
         self.hold()
         with anyio.move_on_after(grace_seconds):
             await self._settled()
@@ -211,7 +211,7 @@ class Queue:
                 lane.shut()
         for run in self._running:
             run.given_back = True
-        with anyio.move_on_after(recording_seconds):  # a database that refuses: the next start replays
+        with anyio.move_on_after(recording_seconds):  # if the database refuses, the next start replays the jobs
             await self._settled()
         self._scope.cancel()
         for side in self._sides.values():
@@ -228,7 +228,7 @@ class Queue:
         self._run_ended.set()
 
     async def _feed(self, side: _Side, send: ObjectSendStream[Run]) -> None:
-        """Claim only for a lane that is free: a service that stops has little to give back."""
+        """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
                 await side.idle.acquire()
@@ -254,7 +254,7 @@ class Queue:
                 await changed.wait()
 
     def _begin(self, side: _Side, job: Job) -> Run:
-        storage = self._storages[job.storage_backend]  # where its preview is, whatever new uploads go to
+        storage = self._storages[job.storage_backend]  # where its preview is, even if new uploads go elsewhere
         run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._made, self._hold)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
@@ -272,7 +272,7 @@ class Queue:
                 group.start_soon(self._finish, run, outcome)
 
     async def _warm(self, lane: Lane) -> None:
-        """A lane without a living worker takes no job."""
+        """Start the lane's worker, repeatedly if necessary: a lane without a live worker takes no job."""
         while True:
             try:
                 return await lane.start()
@@ -318,9 +318,9 @@ class Queue:
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _release_next(self) -> None:
-        """Wait for the next retry's time, or for news of an earlier one, and put what is due back into its queue.
+        """Wait until the next retry is due, or until an earlier one is scheduled, and requeue the jobs that are due.
 
-        The time that was waited counts, not only the wall clock: one that is set back postpones nothing.
+        The time waited counts by the monotonic clock too: setting the wall clock back postpones nothing.
         """
         self._retry_set = anyio.Event()
         due = await self._table.next_due()
@@ -332,7 +332,7 @@ class Queue:
             self.wake()
 
     def _until(self, due: datetime) -> float:
-        """Seconds until then, by the clock that lets less pass; no retry is ever set further ahead than its delay."""
+        """Seconds until `due`, by the clock that gives less. No retry is ever set further ahead than its delay."""
         moment = time.monotonic()
         at = moment + min((due - now()).total_seconds(), self._limits.retry_delay_seconds)
         if self._next_retry is not None and self._next_retry[0] == due:

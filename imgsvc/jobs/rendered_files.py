@@ -1,7 +1,7 @@
-"""What a worker says it made and what it left, taken for what they are: the word and the files of a stranger.
+"""Checks a worker's answer and copies its files, both of which are untrusted.
 
-The files are opened beside each other in the run's scratch folder without following links or waiting for a FIFO, and
-copied into a folder of the service's own while they are measured; only that copy is published. A link or a rename
+The files are opened in the run's scratch folder without following links or blocking on a FIFO. They are copied into a
+folder that only the service uses, and measured while they are copied; only the copy is published. A link or a rename
 would not do: the worker may still hold its file open for writing.
 """
 
@@ -20,18 +20,18 @@ from ..imaging.recipe import Recipe, Variant, scratch_file
 from .lanes.messages import Rendered, VariantMade
 
 CHUNK = 1 << 20  # bytes
-SMALLEST_CAP = 1 << 16  # bytes that a variant may have, however few pixels it has
+SMALLEST_CAP = 1 << 16  # bytes that any variant may have, however few pixels it has
 BYTES_PER_PIXEL = 8  # more than WebP ever needs
-# What opening something that is no regular file of this user ends with.
+# The errors of opening something that is not a regular file of this user.
 STRANGE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENODEV}
 
 
 class Untrue(Exception):
-    """What a worker said or left is not what it was asked for. The message is ours and may be logged."""
+    """A worker's answer or file does not match its task. The message is generated here and may be logged."""
 
 
 def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], pixels: int) -> None:
-    """Hold what a worker says against its task: `expected` are the variants' names, `pixels` those of the source.
+    """Compare a worker's answer with its task: `expected` are the variants' names, `pixels` those of the source.
 
     Raises Untrue.
     """
@@ -51,9 +51,9 @@ def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], 
 
 
 def copy_checked(folder: Path, made: Collection[VariantMade], target: Path) -> None:
-    """Copy each variant from `folder` into `target`, a new folder (0700) that the worker was not told of.
+    """Copy each variant from `folder` into `target`, a new folder (0700) whose path the worker does not know.
 
-    Raises Untrue for a file that is not what was said of it, and OSError when one is gone or the copy can't be written.
+    Raises Untrue for a file that does not match its answer, OSError if one is gone or the copy can't be written.
     """
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(folder) as opened:
@@ -73,7 +73,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _open(name: str, flags: int = 0, folder: int | None = None) -> int:
-    """Open something for reading. Raises Untrue for what no honest worker leaves, else OSError."""
+    """Open a path for reading. Raises Untrue if it is not a regular file or folder, else OSError."""
     try:
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=folder)
     except OSError as error:
@@ -105,7 +105,7 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
 
 
 def _check_picture(made: VariantMade, copy: Path) -> None:
-    """The copy is a WebP of one frame, as long as its RIFF header says, of the size that was said."""
+    """Check that the copy is a WebP of one frame, of the length in its RIFF header and of the reported size."""
     with copy.open("rb") as stream:
         riff = stream.read(8)
         try:

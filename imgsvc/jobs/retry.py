@@ -1,9 +1,9 @@
-"""What becomes of a job whose run did not succeed: a pure decision."""
+"""Decides what happens to a job whose run failed. A pure function."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-# The file's own doing: another attempt would end the same way.
+# Caused by the file itself: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
 # Codes that appear only as a job's `error_code`, never as a response.
 JOB_CODES = (
@@ -17,15 +17,15 @@ JOB_CODES = (
     "io_error",
     "storage_error",
 )
-MAX_DEATHS = 2  # workers that one file may take with it
-MAX_TIMEOUTS = 2  # attempts of a file that takes too long
-MAX_STARTS = 10  # ends of the whole service during runs of one file
-ALONE_AFTER_STARTS = 3  # from here on it runs with no other render beside it, so that these get done
+MAX_DEATHS = 2  # worker crashes that one file may cause
+MAX_TIMEOUTS = 2  # attempts for a file that takes too long
+MAX_STARTS = 10  # times that the whole service may end during a run of one file
+ALONE_AFTER_STARTS = 3  # from then on no other render runs at the same time, so that the others get done
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a run ended. `code` is stable; the message is for the client."""
+    """Why a run failed. `code` is stable; the message is for the client."""
 
     code: str
     message: str
@@ -40,15 +40,16 @@ class Decision:
 
 
 def decide(failure: Failure, *, attempts: int, deaths: int, max_attempts: int, delay_seconds: float) -> Decision:
-    """`attempts` and `deaths` are those before this failure.
+    """Decide what follows a failure. `attempts` and `deaths` (worker crashes) are the counts before it.
 
-    A worker's death is answered by one more run at once, with nothing beside it to blame; all else that may pass
-    (storage, I/O) is tried again after `delay_seconds`, `max_attempts` times in all. What took too long will most
-    likely do so again, at everybody's cost: it has one more try if that was its first, behind all that wait by then.
+    After a worker crash the job runs once more at once, alone, so that no other job can be the cause. Other temporary
+    failures (storage, I/O) are retried after `delay_seconds`, `max_attempts` times in all. A job that took too long
+    will probably do so again and delay the others: it gets one more attempt if that was its first, behind all waiting
+    jobs.
     """
     if failure.code in FINAL:
         return Decision("fail")
-    if failure.code == "source_missing":  # for us to look after: bytes that turn up again may be tried again
+    if failure.code == "source_missing":  # an operator's problem: the job can be retried if the bytes turn up again
         return Decision("fail", retryable=True)
     if failure.death:
         return Decision("fail") if deaths + 1 >= MAX_DEATHS else Decision("retry")

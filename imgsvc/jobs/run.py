@@ -1,4 +1,4 @@
-"""One run of one job, from its claim to the row that says how it ended."""
+"""One run of one job, from its claim to the row that records its end."""
 
 import errno
 import hashlib
@@ -30,14 +30,14 @@ from .trees import remove_tree
 log = structlog.get_logger()
 
 RECORD_AGAIN_SECONDS = 1.0
-REMOVE_AGAIN = 5  # times that what a deleted job has put is tried to be removed, or listed for housekeeping
-# Ten and more times what the dearest file on the preview lane takes here (`imaging.limits.has_cheap_preview`): 0.1 s.
+REMOVE_AGAIN = 5  # attempts to remove the stored files of a deleted job, or to list them for housekeeping
+# At least ten times what the most expensive file on the preview lane takes (`imaging.limits.has_cheap_preview`): 0.1 s.
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 
-Made = Callable[[str, float], None]  # told the name of a variant, and the seconds that making it took
+Made = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
 
-CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fence has moved on
+CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fencing token has changed
 CRASHED = Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
 UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
 NOT_STORED = Failure("storage_error", "The image could not be stored.")
@@ -49,7 +49,7 @@ SOURCE_DAMAGED = Failure("source_damaged", GENERAL["source_damaged"])
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may take: seconds, and what is tried again."""
+    """Time limits of a run, and the delay before a retry, all in seconds."""
 
     time_limit_seconds: float
     time_limit_seconds_per_megapixel: float
@@ -57,7 +57,7 @@ class Limits:
 
 
 class Run:
-    """Built for each claim; nothing of it outlives the row's next state."""
+    """One claim of one job. Discarded once the row has reached its next status."""
 
     def __init__(
         self,
@@ -72,25 +72,25 @@ class Run:
     ) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"
-        self.given_back = False  # the service is stopping: it costs no attempt
+        self.given_back = False  # the service is stopping: this does not count as an attempt
         self.cancelled = False  # the image was deleted
-        self.over = anyio.Event()  # nothing of this run is going on any more
+        self.over = anyio.Event()  # set once nothing of this run is active
         self.reserved_bytes = 0
-        self.began = 0.0  # on its lane, in monotonic seconds
-        self.publishing_since = 0.0  # this attempt to publish and record, in monotonic seconds; 0: not yet
+        self.began = 0.0  # when it started on its lane, in monotonic seconds
+        self.publishing_since = 0.0  # start of the current attempt to publish and record, in monotonic seconds; 0: none
         self._attempt = anyio.CancelScope()
         self._table = table
         self._storage = storage
         self._source = staging / (job.staging_path or job.job_id)
         self._scratch = scratch / f"{job.job_id}.{job.run}"
-        self._checked = scratch / f"checked-{job.job_id}.{job.run}"  # copies, which no worker is told of
+        self._checked = scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
         self._limits = limits
         self._made = made
         self._hold = hold
         self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     async def render(self, lane: Lane) -> Outcome:
-        """Have the lane render it, and hold what comes back against what was asked for and what is on disk."""
+        """Render on the lane, then compare the answer with the task and with the files on disk."""
         try:
             await anyio.to_thread.run_sync(lambda: self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
             if self.cancelled:
@@ -113,7 +113,7 @@ class Run:
         return outcome
 
     async def _explained(self, failure: Failure) -> Failure:
-        """What a worker says of the source is final for its bytes, so it is not believed before they were looked at."""
+        """A worker's verdict on the source is final, so it is checked against the staged bytes first."""
         if failure.code not in ("source_missing", "source_damaged"):
             return failure
         found = await anyio.to_thread.run_sync(_look_at, self._source, self.job.sha256)
@@ -122,7 +122,7 @@ class Run:
         return found
 
     async def _check(self, outcome: Rendered | None) -> None:
-        """Raises Untrue, or OSError when a file is gone or can't be copied."""
+        """Check and copy the result. Raises Untrue, or OSError if a file is gone or can't be copied."""
         if outcome is None:
             if not self.is_preview:
                 raise Untrue("only a preview may be left out")
@@ -140,7 +140,7 @@ class Run:
             await anyio.sleep(RECORD_AGAIN_SECONDS)
 
     def _expected(self) -> set[str]:
-        """The variants that this run is to make."""
+        """The names of the variants that this run must make."""
         recipe = self.job.recipe
         if self.is_preview:
             return {recipe.preview.name}
@@ -171,16 +171,16 @@ class Run:
         )
 
     def _time_limit(self) -> float:
-        """Seconds. A preview that is not quick after all must not keep everybody's waiting."""
+        """The time limit in seconds. It is short for previews: a slow one would delay all others."""
         megapixels, limits = self.job.pixels / 1e6, self._limits
         limit = limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * megapixels
         return min(limit, PREVIEW_SECONDS + PREVIEW_SECONDS_PER_MEGAPIXEL * megapixels) if self.is_preview else limit
 
     async def settle(self, outcome: Outcome) -> None:
-        """Publish and record, then remove the scratch folder.
+        """Publish and record the outcome, then remove the scratch folder.
 
-        Whatever goes wrong, the row is tried until it says how the run ended: what has to do with the database or
-        with open files is done again as it was, anything unforeseen is recorded as a failure that is tried again.
+        Repeats until the row records the run's end. Errors of the database and a lack of open files are retried
+        unchanged; any unexpected error is recorded as a retryable failure.
         """
         try:
             while True:
@@ -188,7 +188,7 @@ class Run:
                 try:
                     with self._attempt:
                         return await self._settle(outcome)
-                    outcome = NOT_STORED if isinstance(outcome, Rendered) else outcome  # it was abandoned
+                    outcome = NOT_STORED if isinstance(outcome, Rendered) else outcome  # publishing was abandoned
                 except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
                 except Exception:
@@ -200,7 +200,7 @@ class Run:
                 await anyio.to_thread.run_sync(self._remove_scratch)
 
     def abandon(self) -> None:
-        """Give up this attempt to publish and record; the next one records that the image could not be stored."""
+        """Abandon the current attempt to publish and record; the next one records that storing the image failed."""
         self._attempt.cancel()
 
     def _remove_scratch(self) -> None:
@@ -250,10 +250,10 @@ class Run:
             await self._remove_source()
 
     async def _overtaken(self, keys: dict[str, str]) -> None:
-        """Remove what this run put if its row was deleted meanwhile, or list it for housekeeping.
+        """Remove the files that this run stored if its row was deleted in the meantime, or list them for housekeeping.
 
-        A row that is still there has moved on by this very record, whose first answer was lost, or is yet to be
-        recorded. Tried for as long as the database refuses, and REMOVE_AGAIN times after anything unforeseen.
+        A row that still exists was changed by this run's own record, whose first confirmation was lost, or will be
+        recorded again. Repeats while the database refuses, and REMOVE_AGAIN times after an unexpected error.
         """
         left = REMOVE_AGAIN
         while left:
@@ -272,7 +272,7 @@ class Run:
         await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
 
     async def _remove_source(self) -> None:
-        """After the row has ended. What fails here is housekeeping's: it must not make the record be tried again."""
+        """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""
         if self._hold.active:
             return
         try:
@@ -299,7 +299,7 @@ class Run:
             await self._remove_variants()
 
     async def _remove_variants(self) -> None:
-        """All that this job may have put; like the source, left to housekeeping if it can't be done now."""
+        """Remove everything that this job may have stored. Housekeeping does it if that fails now."""
         if self._hold.active:
             return
         try:
@@ -310,7 +310,7 @@ class Run:
 
 
 def _look_at(source: Path, sha256: str) -> Failure:
-    """What is wrong with a staged file, by its bytes; IO_ERROR when nothing is, or it can't be read now."""
+    """Check a staged file's bytes. Returns IO_ERROR if they are intact, or can't be read now."""
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as stream:  # noqa: PTH123
@@ -332,7 +332,7 @@ def _every_key(job: Job) -> list[str]:
 
 
 def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
-    """What the row remembers: found by this run, added to what the preview found."""
+    """The measurements for the row: those of this run, added to those of the preview."""
     before = job.measured
     variants = dict(before.get("variants", {}))
     for made in rendered.variants:

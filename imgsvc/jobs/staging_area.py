@@ -1,7 +1,7 @@
-"""The folder of uploads that are not yet processed.
+"""The staging folder: uploads that are not processed yet.
 
-`{id}.part` is an upload on its way, `{id}` a whole one whose bytes and name are durable; then its row is inserted. A
-whole one without a row may be what a lost database owned: it is set aside, and removed after `KEPT`.
+`{id}.part` is an upload in progress. `{id}` is a complete one, whose bytes and name are durable; its row is inserted
+after that. A complete one without a row may belong to a lost database: it is set aside, and removed after `KEPT`.
 """
 
 import os
@@ -20,14 +20,14 @@ from ..storage.keys import UUID
 
 log = structlog.get_logger()
 
-KEPT = timedelta(days=7)  # by the file's mtime, which is set by the wall clock as it is set aside
+KEPT = timedelta(days=7)  # by the file's mtime, which is set to the wall clock's time when it is set aside
 OURS = re.compile(rf"(?P<job_id>{UUID})(?P<part>\.part)?")
-TOLD = 1000  # foreign names that are remembered, so that each is told once
+MAX_REPORTED = 1000  # foreign names that are remembered, so that each is logged once
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A file of ours in the folder; `part`: it is not whole."""
+    """A file of ours in the staging folder. `part`: the upload is not complete."""
 
     name: str
     job_id: str
@@ -36,16 +36,16 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """What lies in `orphaned`."""
+    """Number and size of the uploads in `orphaned`."""
 
     files: int = 0
     bytes: int = 0
 
 
 class StagingArea:
-    """`orphaned` is the folder for what is set aside, on the same disk.
+    """`orphaned` is the folder for uploads that are set aside, on the same disk.
 
-    The methods that touch files are for threads, and raise OSError.
+    The methods that access files block, so call them in a thread. They raise OSError.
     """
 
     def __init__(self, folder: Path, orphaned: Path) -> None:
@@ -57,7 +57,7 @@ class StagingArea:
 
     @contextmanager
     def receiving(self, job_id: str) -> Iterator[None]:
-        """Keep the files of this upload from being taken for leftovers, until its row can be read or it has failed."""
+        """Protect the files of this upload from cleanup until its row can be read or the upload has failed."""
         self._receiving.add(job_id)
         try:
             yield
@@ -74,27 +74,27 @@ class StagingArea:
         return self.folder / f"{job_id}.part"
 
     def make(self) -> bool:
-        """Make the folder, durably, where it is not there; whether it was made."""
+        """Create the folder durably if it is missing; returns whether it was created."""
         if self.folder.is_dir():
             return False
         make_root(self.folder, 0o700)
         return True
 
     def files(self) -> list[Staged]:
-        """All of ours. What else lies there is left alone, and told once."""
+        """All staged files of ours. Other files are left alone and logged once."""
         found = []
         for path in self.folder.iterdir():
-            if path.is_dir():  # lost+found of a mounted disk, for one
+            if path.is_dir():  # for example lost+found of a mounted disk
                 continue
             if ours := OURS.fullmatch(path.name):
                 found.append(Staged(path.name, ours["job_id"], ours["part"] is not None))
-            elif path.name not in self._told and len(self._told) < TOLD:
+            elif path.name not in self._told and len(self._told) < MAX_REPORTED:
                 self._told.add(path.name)
                 log.warning("foreign_file_in_staging", name=path.name)
         return found
 
     def put_aside(self, name: str) -> None:
-        """Move a whole upload to `orphaned`, durably."""
+        """Move a complete upload to `orphaned`, durably."""
         make_root(self.orphaned, 0o700)
         path = self.folder / name
         with path.open("rb") as stream:
@@ -105,7 +105,7 @@ class StagingArea:
         sync_folder(self.folder)
 
     def drop_expired(self) -> list[str]:
-        """Remove what was set aside long enough ago; returns the names."""
+        """Remove uploads that were set aside longer than KEPT ago; returns their names."""
         before, gone = time.time() - KEPT.total_seconds(), []
         for path in self._orphans():
             if path.stat().st_mtime < before:
@@ -114,7 +114,7 @@ class StagingArea:
         return gone
 
     def measure(self) -> SetAside:
-        """Count what is set aside now."""
+        """Count the uploads that are set aside now."""
         sizes = []
         for path in self._orphans():
             with suppress(FileNotFoundError):

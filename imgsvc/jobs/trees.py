@@ -1,7 +1,7 @@
-"""Removing folders that a hostile process may have filled: no recursion, no following of links, bounded memory.
+"""Removes folders that a hostile process may have filled: no recursion, no following of links, bounded memory.
 
-A worker can nest thousands of folders, whose path is longer than the system takes and whose depth is more than Python
-recurses. Each folder's subfolders are therefore moved up to the top before it is removed: one level is all there is.
+A worker can nest thousands of folders: the path gets longer than the system allows, and the nesting deeper than Python
+can recurse. So each folder's subfolders are moved up to the top before the folder is removed, which keeps one level.
 """
 
 import os
@@ -16,7 +16,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:
-    """Remove `folder`, or whatever else is there in its place; True when nothing is there any more. Never raises."""
+    """Remove `folder`, whatever type of file it is; True if nothing is left. Never raises."""
     try:
         top = os.open(folder, FOLDER)
     except FileNotFoundError:
@@ -32,12 +32,12 @@ def remove_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:
 
 
 def empty_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:
-    """Remove all that is in `folder`, which may be a link; True when it is empty. Raises OSError."""
+    """Empty `folder`, which may be a link; True if it is empty. Raises OSError."""
     return empty_open_folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), seconds)
 
 
 def empty_open_folder(top: int, seconds: float) -> bool:
-    """Remove all that is in the folder `top`, a descriptor that this closes. True when it is empty."""
+    """Empty the folder with the descriptor `top`, and close it. True if the folder is empty."""
     deadline, names = time.monotonic() + seconds, count()
     try:
         while page := _page(top):
@@ -69,14 +69,14 @@ def _page(folder: int) -> list[tuple[str, bool]]:
 
 
 def _flatten(top: int, name: str, names: "count[int]", deadline: float) -> None:
-    """Unlink the files of a folder in `top`, move its folders into `top`, and remove it. Raises OSError."""
+    """Unlink the files of a folder in `top`, move its subfolders into `top`, and remove it. Raises OSError."""
     _permit(top, name)
     folder = os.open(name, FOLDER, dir_fd=top)
     try:
         while page := _page(folder):
             for inner, is_folder in page:
                 if is_folder:
-                    _permit(folder, inner)  # a folder's own entry `..` changes as it moves
+                    _permit(folder, inner)  # moving a folder changes its entry `..`
                     os.rename(inner, _free(top, names), src_dir_fd=folder, dst_dir_fd=top)
                 else:
                     os.unlink(inner, dir_fd=folder)
@@ -88,7 +88,7 @@ def _flatten(top: int, name: str, names: "count[int]", deadline: float) -> None:
 
 
 def _free(top: int, names: "count[int]") -> str:
-    """A name that nothing in `top` has: a rename would replace an empty folder."""
+    """A name that is unused in `top`: a rename would replace an empty folder."""
     while True:
         name = f".removed-{next(names)}"
         try:
@@ -98,7 +98,7 @@ def _free(top: int, names: "count[int]") -> str:
 
 
 def _permit(parent: int, name: str) -> None:
-    """Give a folder back the permissions that its removal needs, without following a link."""
+    """Restore the permissions that removing a folder needs, without following a link."""
     if not hasattr(os, "O_PATH"):
         return
     folder = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

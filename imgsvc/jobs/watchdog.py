@@ -1,7 +1,7 @@
-"""A second look at the queue: finds jobs that no part of the service works on, says so, and puts them right.
+"""The watchdog finds jobs that no part of the service works on, reports them, and repairs them.
 
-Nothing here should ever happen. Each kind of fault is logged as an error with the job's id and counted, so that it is
-seen and mended at its cause; meanwhile the job goes on.
+None of this should ever happen. Each fault is logged as an error with the job's ID and counted, so that its cause can
+be fixed; the job itself continues.
 """
 
 import time
@@ -16,30 +16,30 @@ from .table.job_table import JobTable
 
 log = structlog.get_logger()
 
-# no_run: `processing` in the table, and no run in this process. not_claimed: next in line while its lanes idle.
-# publishing: on its way into storage for longer than that can take.
+# no_run: `processing` in the table without a run here. not_claimed: next in line although its lanes are idle.
+# publishing: has been publishing for longer than that can take.
 JobFault = Literal["no_run", "not_claimed", "publishing"]
 
 EVERY_SECONDS = 30.0
-LOOKS = 4  # in a row that must find the same job waiting beside idle lanes: minutes
+LOOKS = 4  # consecutive checks, one a minute, that must find the same job waiting although lanes are idle
 PAGE = 500  # rows of one query
-PAGES = 10  # of one look: with more jobs under way, the next look goes on
+PAGES = 10  # per check: with more active jobs, the next check continues
 PUBLISHING_SECONDS = 600.0  # of one attempt; what `publish` allows grows with the bytes and stays below
 
 
 class Watchdog:
-    """`found` is called with each fault. A fault counts only when looks that follow each other agree on job and run."""
+    """Calls `found` with each fault. A fault counts only if consecutive checks agree on the job and its run."""
 
     def __init__(self, table: JobTable, queue: Queue, found: Callable[[JobFault], None]) -> None:
         self._table = table
         self._queue = queue
         self._found = found
         self._after = ""
-        self._suspects: set[tuple[str, int]] = set()  # without a run at the last look
-        self._waiting: dict[str, tuple[str, int]] = {}  # queue: its next job, and for how many looks it has been that
+        self._suspects: set[tuple[str, int]] = set()  # had no run at the last check
+        self._waiting: dict[str, tuple[str, int]] = {}  # {queue: (its next job, number of checks that found it)}
 
     async def run(self) -> None:
-        """Look for ever. A look that fails (the database refuses) is made again at the next time."""
+        """Check periodically, without end. A check that fails (the database refuses) is repeated at the next time."""
         while True:
             await anyio.sleep(EVERY_SECONDS)
             try:
@@ -48,7 +48,7 @@ class Watchdog:
                 log.warning("watchdog_failed", reason=str(error))
 
     async def look(self) -> None:
-        """Look once. Raises sqlite3.Error or DatabaseUnavailable."""
+        """Check once. Raises sqlite3.Error or DatabaseUnavailable."""
         if self._queue.stopping:
             return
         self._end_publishing()
@@ -56,7 +56,7 @@ class Watchdog:
         await self._recover_lost()
 
     async def _recover_lost(self) -> None:
-        """Hand out again what is `processing` without a run here. Fenced by the run, and only at the second look."""
+        """Requeue jobs that are `processing` without a run here, at the second check. Fenced by the run number."""
         for job_id, run in sorted(self._suspects):
             if not self._queue.works_on(job_id, run) and await self._table.recover(job_id, run):
                 self._report("no_run", job_id)

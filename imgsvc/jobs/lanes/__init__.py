@@ -1,1 +1,1 @@
-"""Worker processes, and how many of them fit."""
+"""Worker processes, and the memory that they share."""

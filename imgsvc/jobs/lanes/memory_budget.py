@@ -1,4 +1,4 @@
-"""How many lanes there are, and how the memory of the worker processes is shared out."""
+"""The number of lanes, and how the memory for worker processes is divided among them."""
 
 import os
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from ...settings.jobs import Workers
 from .cgroup import memory_limit, processor_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
-SERVICE_BYTES = 160 * MEGABYTE  # the service's own process, while many upload at once
-IDLE_SHARE = 3  # where lanes are counted automatically, idle workers take up to a third
+SERVICE_BYTES = 160 * MEGABYTE  # the service's own process during many concurrent uploads
+IDLE_SHARE = 3  # with an automatic number of lanes, idle workers use up to a third
 PREVIEW_SHARE = 0.25  # of the memory for jobs, up to PREVIEW_MOST
 PREVIEW_MOST = 128 * MEGABYTE
 SMALLEST_PREVIEW = 20 * MEGABYTE
@@ -18,33 +18,33 @@ SMALLEST_PREVIEW = 20 * MEGABYTE
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes for the jobs of each side, beyond what idle workers take. Separate, so that neither starves the other."""
+    """Memory in bytes for the jobs of each queue, beyond the idle workers. Neither can starve the other."""
 
     preview: int
     render: int
 
 
 class MemoryTooSmall(Exception):
-    """The configured memory hardly holds the idle workers."""
+    """The configured memory is hardly enough for the idle workers."""
 
 
 def render_lanes(workers: Workers) -> int:
-    """As configured, or one for each processor that may be kept busy, as long as memory is left for their jobs."""
+    """The number of render lanes: as configured, else one per usable processor while their idle workers fit."""
     if workers.count:
         return workers.count
-    room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # the preview lane is one more
+    room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # minus the preview lane
     return max(1, min(usable_processors(), room))
 
 
 def usable_processors() -> int:
-    """How many this process may keep busy: those it may run on, or fewer where a quota grants less time than theirs."""
+    """The number of processors that this process may use: its affinity, or less if a CPU quota is lower."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = processor_limit()
     return min(there, ceil(quota)) if quota else there
 
 
 def budget(workers: Workers) -> Budget:
-    """Divide what is granted. Raises MemoryTooSmall."""
+    """Divide the granted memory between the queues. Raises MemoryTooSmall."""
     total = granted(workers)
     idle = (render_lanes(workers) + 1) * IDLE_WORKER_BYTES
     preview = min(PREVIEW_MOST, int((total - idle) * PREVIEW_SHARE))
@@ -58,9 +58,9 @@ def budget(workers: Workers) -> Budget:
 
 
 def granted(workers: Workers) -> int:
-    """Bytes for all worker processes together: `memory_mb`, or by itself.
+    """Bytes for all worker processes together: `memory_mb`, or an automatic amount.
 
-    A limit is there for us alone, so that all of it is used; a machine is shared, so that half of it is.
+    A container's or unit's limit is for this service alone, so all of it is used. A machine is shared, so half is used.
     """
     if workers.memory_mb:
         return workers.memory_mb * MEGABYTE
@@ -69,7 +69,7 @@ def granted(workers: Workers) -> int:
 
 
 def machine_memory() -> int:
-    """Bytes of memory: the limit of the container or unit where there is one."""
+    """Bytes of memory: the limit of the container or unit if there is one, else the physical memory."""
     return min(_physical(), memory_limit() or _physical())
 
 

@@ -1,7 +1,7 @@
-"""What passes between a lane and its worker, in strict models: a worker may not be ours any more.
+"""The messages between a lane and its worker, as strict models: a hostile file may have taken over the worker.
 
-One JSON object a line. Each message of a worker names the task that it is about, so that a late answer is never read
-as another's. Unknown members are refused, and nothing has a default: `{}` is no answer.
+One JSON object per line. Each message of a worker names its task, so that a late answer is never taken for that of
+another task. Unknown members are refused and nothing has a default: `{}` is not a valid answer.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ...imaging.error_messages import sentence
 from ..retry import Failure
 
-LONGEST_SECONDS = 86_400  # that a worker may say one variant took
+LONGEST_SECONDS = 86_400  # the most that a worker may report for one variant
 MAX_SIDE = 16_383  # pixels of a variant: a limit of the format (RFC 9649)
 MAX_SOURCE_SIDE = 1_000_000  # pixels
 MAX_VARIANTS = 64
-MAX_LOG = 4_000  # characters of a worker's own words
+MAX_LOG = 4_000  # characters of a worker's log text
 WorkerCode = Literal[
     "image_unreadable",
     "image_too_large",
@@ -32,7 +32,7 @@ WorkerCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One rendering to do. Paths are absolute, the time limit is in seconds, the ceiling in bytes."""
+    """One rendering task. Paths are absolute, the time limit is in seconds, the memory ceiling in bytes."""
 
     kind: Literal["preview", "render"]
     id: str  # of the job's run: each run has one task
@@ -53,7 +53,7 @@ class _Message(BaseModel):
 
 
 class VariantMade(_Message):
-    """What a worker says it wrote. Compared with the file before that is published."""
+    """A variant as the worker reports it. Compared with the file before that is published."""
 
     name: str = Field(max_length=255)
     width: int = Field(ge=1, le=MAX_SIDE)
@@ -76,20 +76,20 @@ Outcome = Rendered | Failure | None
 
 
 class Hello(_Message):
-    """A worker's first line: it has loaded what it needs."""
+    """A worker's first line: it has loaded its libraries."""
 
     ready: int
     decoder: str = Field(max_length=40, pattern=r"^[0-9A-Za-z.+-]*$")
 
 
 class Started(_Message):
-    """The worker has read the task: from here on its death is the task's doing."""
+    """The worker has read the task: if it dies from now on, the task is the cause."""
 
     started: str
 
 
 class WorkerError(_Message):
-    """Why the task failed. The message counts only where it is one that this program words (see `failure`)."""
+    """Why the task failed. The message is used only if it is one of this program's sentences (see `failure`)."""
 
     code: WorkerCode
     message: str = Field(max_length=500)
@@ -100,7 +100,7 @@ class WorkerError(_Message):
 
 
 class Answer(_Message):
-    """The worker's last word on a task: a rendering, an error, or that there is no cheap preview."""
+    """The worker's answer to a task: a rendering, an error, or that there is no cheap preview."""
 
     task: str
     outcome: Literal["rendered", "no_preview", "failed"]
@@ -124,5 +124,5 @@ class Answer(_Message):
 
     @property
     def quoted_log(self) -> str:
-        """The worker's own words, printable and on one line."""
+        """The worker's log text, printable and on one line."""
         return (self.log or "").encode("unicode_escape").decode("ascii")

@@ -1,4 +1,4 @@
-"""Lanes: each is one worker process that does one task at a time and can be killed without anybody else noticing."""
+"""Lanes. Each is one worker process that does one task at a time and can be killed without affecting the others."""
 
 import json
 from collections.abc import Callable
@@ -17,17 +17,18 @@ __all__ = ["Answer", "EndReason", "Lane", "Outcome", "ProcessLane", "Rendered", 
 log = structlog.get_logger()
 EndReason = Literal["died", "died_idle", "killed", "retired", "time_limit", "unusable_answer"]
 
-START_SECONDS = 60  # for a worker to come up on a box that is busy
-# Past the deadline that the worker checks between two steps and with every 64 KB that it decodes; everybody's
-# thumbnails wait for a preview.
+START_SECONDS = 60  # for a worker to start on a busy machine
+# After the deadline, which the worker itself checks between steps and with every 64 KB that it decodes. Short for
+# previews, since all of them share one lane.
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
 
 
 class Lane(Protocol):
-    """Something that renders one task at a time. A Dask client could stand here.
+    """Renders one task at a time: the interface for other engines than local processes.
 
-    `start` has a worker ready, or raises OSError. `run` does one task after the other and raises nothing but a
-    cancellation; its outcome is None for a preview only. `kill` and `shut` may come at any moment, and twice.
+    `start` makes a worker ready; raises OSError (TimeoutError included). `run` is called for one task after the other
+    and raises nothing but a cancellation; it returns None only for a preview that is not cheap. `kill` ends the current
+    task, `shut` also refuses further ones. Both may be called at any moment, and twice. `close` waits for the end.
     """
 
     name: str
@@ -48,10 +49,10 @@ class Lane(Protocol):
 
 
 class ProcessLane:
-    """Which worker process serves, when another replaces it, and what its end means for its task.
+    """A lane of one local worker process: replaces the process when needed and interprets its end.
 
-    `ended` is called with the reason for each worker that another will replace. The lanes of a service share a
-    launcher, whose owner closes it.
+    `ended` is called with the reason for each worker that will be replaced. The lanes of a service share a launcher,
+    which its owner closes.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ProcessLane:
         self._jobs_done = 0
         self._shut = self._killed = False
         self._worker: Worker | None = None
-        self._warm = False  # the worker has given its hello
+        self._warm = False  # the worker has sent its hello
 
     @property
     def alive(self) -> bool:
@@ -84,11 +85,11 @@ class ProcessLane:
 
     @property
     def jobs_done(self) -> int:
-        """By the present process."""
+        """Jobs that the current process has done."""
         return self._jobs_done
 
     async def start(self) -> None:
-        """Have a worker that is warm. Raises OSError when none comes up; no process is left of such a start."""
+        """Make a worker ready. Raises OSError if that fails; no process is left behind then."""
         if self.alive and self._jobs_done < self._jobs_per_process:
             return
         if self._worker is not None and not self._shut:
@@ -109,7 +110,7 @@ class ProcessLane:
             log.warning("pillow_simd_missing", pillow=hello.decoder, effect="resizing is several times slower")
 
     async def _greeted(self, worker: Worker) -> Hello:
-        """The first line of a worker. Raises OSError after that worker was ended."""
+        """Read the worker's hello. Raises OSError after ending a worker that did not send it."""
         reason: EndReason
         try:
             with TimeLimit(START_SECONDS):
@@ -125,7 +126,7 @@ class ProcessLane:
         raise ChildProcessError(words)
 
     async def run(self, task: Task) -> Outcome:
-        """Do one task. Whatever happens to the worker comes back as a Failure; the next task gets a fresh one."""
+        """Do one task. A worker's end is returned as a Failure; the next task gets a new worker."""
         self._killed = False
         for _ in range(2):
             try:
@@ -143,21 +144,21 @@ class ProcessLane:
             except (OSError, ValueError) as error:
                 return await self._unusable(task, error)
             except BaseException:
-                self.kill()  # cancelled: nobody will read the answer
+                self.kill()  # cancelled: the answer is not needed
                 raise
             if answer is not None:
                 outcome = await self._settle(task, answer)
                 if isinstance(outcome, Failure) and outcome.code == "timeout" and limit.paused_seconds:
-                    continue  # the machine stood still, and the worker's clock went on
+                    continue  # the machine was suspended, and the worker's clock continued
                 return outcome
-            # Before it had seen the task: not the picture's doing.
+            # The worker died before it had read the task: not caused by the picture.
             await self._end("killed" if self._killed else "died_idle")
             if self._killed:
                 return Failure("cancelled", "The task was ended before it began.")
         return Failure("internal_error", "No worker process stayed alive to take this image.")
 
     async def _ask(self, task: Task) -> Answer | Failure | None:
-        """The worker's answer, a Failure if it died of the task, None if it was dead before. Raises ValueError."""
+        """Return the answer, a Failure if the task killed the worker, None if it was dead before. Raises ValueError."""
         assert self._worker
         if not await self._worker.write(json.dumps(asdict(task)).encode()):
             return None
@@ -174,7 +175,7 @@ class ProcessLane:
         return answer
 
     async def _unusable(self, task: Task, error: Exception) -> Failure:
-        reason = type(error).__name__ if isinstance(error, ValueError) else str(error)  # never a worker's own words
+        reason = type(error).__name__ if isinstance(error, ValueError) else str(error)  # never text from a worker
         log.warning("worker_answer_unusable", lane=self.name, reason=reason, trace_id=task.trace_id)
         await self._end("unusable_answer")
         return Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
@@ -198,18 +199,18 @@ class ProcessLane:
         await self.close()
 
     def kill(self) -> None:
-        """End the worker now. Its task, if it has one, comes back as a Failure and is not begun again."""
+        """End the worker now. Its task, if any, is returned as a Failure and is not restarted."""
         self._killed = True
         if self._worker is not None:
             self._worker.kill()
 
     def shut(self) -> None:
-        """End the worker and take no further task: the service is stopping."""
+        """End the worker and accept no further task: the service is stopping."""
         self._shut = True
         self.kill()
 
     async def close(self) -> None:
-        """End the worker, if there is one, and wait until it is gone."""
+        """End the worker, if there is one, and wait for its end."""
         worker, self._worker, self._warm = self._worker, None, False
         if worker is not None:
             await worker.close()

@@ -1,4 +1,4 @@
-"""One task done, wherever it is done: everything a picture can do wrong becomes an answer."""
+"""Performs one task, in any process. Every fault of a picture becomes an answer."""
 
 import hashlib
 import time
@@ -13,23 +13,23 @@ from ...imaging.errors import ImageError, Unforeseen
 from ...imaging.recipe import Recipe
 
 MAX_LOG = 4_000  # characters of what is logged for a person
-UNSAID: dict[str, Any] = {"rendering": None, "error": None, "retire": False, "log": None}  # of an answer
+EMPTY: dict[str, Any] = {"rendering": None, "error": None, "retire": False, "log": None}  # of an answer
 
 
 class SourceDamaged(ImageError):
-    """What is staged is not what was accepted: rendering it would publish somebody else's picture."""
+    """The staged bytes no longer match the accepted digest (disk corruption or a swapped file)."""
 
     code = "source_damaged"
 
 
 class SourceMissing(ImageError):
-    """The staged file can't be found; the service looks itself before it believes this."""
+    """The staged file is missing. The service checks this itself before it believes it."""
 
     code = "source_missing"
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
-    """`task` holds the fields of workers.Task, the answer those of workers.Answer. Raises only MemoryError."""
+    """`task` has the fields of messages.Task, the result those of messages.Answer. Raises only MemoryError."""
     began = time.monotonic()
     answer: dict[str, Any]
     try:
@@ -39,17 +39,17 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         raise
     except ImageError as error:
         answer = failed(error.code, str(error))
-        if isinstance(error, Unforeseen):  # final for the picture, and for us to look at
+        if isinstance(error, Unforeseen):  # final for the picture, and logged: it may be a bug of ours
             answer["log"] = "".join(traceback.format_exception(error, limit=-6))[-MAX_LOG:]
     except OSError as error:
         answer = failed("io_error", retire=True, log=str(error.strerror or type(error).__name__))
     except Exception:
         answer = failed("internal_error", retire=True, log=traceback.format_exc(limit=-6)[-MAX_LOG:])
-    return UNSAID | {"task": task["id"], "seconds": time.monotonic() - began} | answer
+    return EMPTY | {"task": task["id"], "seconds": time.monotonic() - began} | answer
 
 
 def failed(code: str, message: str | None = None, *, retire: bool = False, log: str | None = None) -> dict[str, Any]:
-    """The members of an answer that says why a task failed; without a message the general one of the code."""
+    """The fields of an answer for a failed task; without a message the general one of the code."""
     error = {"code": code, "message": GENERAL[code] if message is None else message}
     return {"outcome": "failed", "error": error, "retire": retire, "log": log}
 

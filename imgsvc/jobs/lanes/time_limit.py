@@ -1,7 +1,7 @@
-"""Time limits that count only the time in which this process ran.
+"""Time limits that count only the time during which this process ran.
 
-A service that was stopped for twenty seconds (SIGSTOP, a paused virtual machine, a laptop that slept) must not find
-that its workers took too long meanwhile.
+After the service was paused for twenty seconds (SIGSTOP, a paused virtual machine, a suspended laptop), it must not
+conclude that its workers took too long.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from typing import Self
 import anyio
 
 LOOK_SECONDS = 0.5
-SLACK_SECONDS = 1.0  # a look that comes later than this was kept from running
+SLACK_SECONDS = 1.0  # a check that is later than this means that the process was paused
 
 
 class TimeLimit:
-    """A context in which a body may run for `seconds`; raises TimeoutError after that.
+    """A context that may run for `seconds`; raises TimeoutError after that.
 
-    `paused_seconds` is the time that was not counted, since nothing of this process ran in it.
+    `paused_seconds` is the time that was not counted, since the process was paused.
     """
 
     def __init__(self, seconds: float) -> None:

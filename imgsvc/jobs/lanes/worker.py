@@ -1,8 +1,8 @@
-"""What runs inside a worker: one task at a time from standard input, one line of JSON back for each.
+"""The worker process: reads tasks from standard input, one at a time, and writes JSON lines to standard output.
 
-`python -m imgsvc.jobs.lanes.worker PARENT NICE`. The lines are plain JSON, never pickles, and the service believes
-none of them: see `lanes/messages` and `rendered_files`. A decoder's bug still gives a file this process's own rights,
-which are those of the service's user.
+`python -m imgsvc.jobs.lanes.worker PARENT NICE`. The service validates every line and every file (`lanes/messages`,
+`rendered_files`). A decoder's bug still gives a file the rights of this process, which are those of the service's
+user.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from typing import Any
 
 from ...imaging.errors import OutOfMemory
 from ...imaging.open import decoder_version
-from .task import UNSAID, failed, perform
+from .task import EMPTY, failed, perform
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -31,9 +31,9 @@ def main() -> None:
     _tie_to(parent)
     _confine()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a codec prints goes to standard error
+    os.dup2(2, 1)  # anything that a codec prints goes to standard error
     os.nice(niceness)
-    warnings.simplefilter("ignore")  # Pillow's, about damaged metadata
+    warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
     _say(answers, ready=os.getpid(), decoder=decoder_version())
     for line in sys.stdin:
         task = json.loads(line)
@@ -49,10 +49,10 @@ def _say(answers: Any, **message: Any) -> None:
 
 
 def _tie_to(parent: int) -> None:
-    """Die with the service, and not from a Ctrl-C that the terminal sends to everybody.
+    """End with the service (prctl(2), PR_SET_PDEATHSIG), and ignore a Ctrl-C, which a terminal sends to all processes.
 
-    A process group, not a session, of its own: Linux shares the processor out among sessions first (autogroups), and
-    between sessions niceness counts for nothing.
+    The worker gets its own process group but not its own session: Linux divides the processor among sessions first
+    (autogroups), and niceness has no effect between sessions.
     """
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -62,39 +62,39 @@ def _tie_to(parent: int) -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:
-        sys.exit(0)  # it ended before the tie was made
+        sys.exit(0)  # the service ended before PR_SET_PDEATHSIG was set
 
 
 def _confine() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     with suppress(OSError):  # not Linux, or no /proc: the memory ceiling below still holds
-        Path("/proc/self/oom_score_adj").write_text("1000")  # short of memory, the kernel takes a worker first
+        Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, the kernel kills a worker first
 
 
 def _within_ceiling(task: dict[str, Any]) -> dict[str, Any]:
-    """One task under its memory ceiling. A worker that has hit it is not trusted with another task."""
+    """Perform one task under its memory ceiling. A worker that reached the ceiling gets no further task."""
     try:
         _set_ceiling(task["memory_ceiling"])
         return perform(task)
     except MemoryError:
         limit = task["memory_ceiling"] // MEGABYTE
         error = OutOfMemory(f"Decoding needed more than the {limit} MB that this image may use.")
-        return UNSAID | {"task": task["id"], "seconds": 0.0} | failed(error.code, str(error), retire=True)
+        return EMPTY | {"task": task["id"], "seconds": 0.0} | failed(error.code, str(error), retire=True)
     finally:
         _set_ceiling(None)
         _give_back_memory()
 
 
 def _set_ceiling(extra_bytes: int | None) -> None:
-    """Let the process's data grow by so much and no more (RLIMIT_DATA counts private anonymous memory)."""
+    """Let the process's data grow by this many bytes (RLIMIT_DATA counts private anonymous memory)."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     soft = hard if extra_bytes is None else _data_bytes() + extra_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _give_back_memory() -> None:
-    """What the allocator keeps of the last picture (tens of megabytes) would come on top of the next one's ceiling."""
+    """Return freed memory to the system: tens of megabytes of the last picture would count against the next ceiling."""
     with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,7 +1,8 @@
-"""One worker process: its launch, the lines that are exchanged with it, and its end.
+"""One worker process: its start, the lines exchanged with it, and its end.
 
-Our own child with pipes rather than a process pool: it starts with an environment of ours (a pool's spawn inherits all
-secrets), speaks JSON (a pool unpickles whatever a taken-over worker sends), and never runs the caller's main module.
+A child process with pipes instead of a process pool. It starts with a scrubbed environment (a pool's children inherit
+all secrets), speaks JSON (a pool unpickles whatever a taken-over worker sends), and never runs the caller's main
+module.
 """
 
 import asyncio
@@ -25,9 +26,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Launcher:
-    """Starts processes without stopping the event loop, from one thread that lives as long as they do.
+    """Starts processes without blocking the event loop, from one thread that lives as long as the processes.
 
-    uvloop forks, and copying the page tables of a service of some hundred megabytes stops it for tens of milliseconds;
+    uvloop forks, and copying the page tables of a service of some hundred megabytes blocks it for tens of milliseconds;
     `subprocess` uses vfork. One thread, because PR_SET_PDEATHSIG fires when the thread that started a child ends.
     """
 
@@ -35,7 +36,7 @@ class Launcher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
     async def launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """A new process with pipes as its standard input and output. Raises OSError."""
+        """Start a process with pipes as standard input and output. Raises OSError."""
         begun = self._thread.submit(_popen, command)
         try:
             return await asyncio.wrap_future(begun)
@@ -44,7 +45,7 @@ class Launcher:
             raise
 
     def close(self) -> None:
-        """End the thread, and with it every process that it started. Returns at once."""
+        """End the thread, and with it every process that it started. Does not wait."""
         self._thread.shutdown(wait=False)
 
 
@@ -55,7 +56,7 @@ def _popen(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _abandon(begun: "Future[subprocess.Popen[bytes]]") -> None:
-    """The caller was cancelled while the process was being started."""
+    """End a process whose caller was cancelled while it was being started."""
     if begun.cancelled() or begun.exception() is not None:
         return
     process = begun.result()
@@ -64,7 +65,7 @@ def _abandon(begun: "Future[subprocess.Popen[bytes]]") -> None:
 
 
 class Worker:
-    """A process that does one task at a time. Messages are read and written by one task of the event loop."""
+    """A worker process. Only one task of the event loop may read and write messages."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid = process.pid
@@ -78,7 +79,7 @@ class Worker:
 
     @classmethod
     async def launch(cls, launcher: Launcher, niceness: int) -> Self:
-        """Start a process; it has said nothing yet. Raises OSError."""
+        """Start a process, without waiting for its first line. Raises OSError."""
         command = (sys.executable, "-P", "-m", f"{__package__}.worker", str(os.getpid()), str(niceness))
         worker = cls(await launcher.launch(command))
         try:
@@ -102,7 +103,7 @@ class Worker:
         return not self._killed and self._process.poll() is None
 
     async def write(self, line: bytes) -> bool:
-        """Hand over one line; False when the process was not there to take it."""
+        """Write one line; False if the process could not receive it."""
         try:
             self._writer.write(line + b"\n")
             await self._writer.drain()
@@ -111,21 +112,21 @@ class Worker:
         return True
 
     async def read(self, kind: type[M]) -> M | None:
-        """The next message, or None at the process's end. Raises ValueError for a line that is none of this kind."""
+        """Read the next message; None if the process has ended. Raises ValueError for a line of another kind."""
         line = await self._reader.readline()
         return kind.model_validate_json(line) if line.endswith(b"\n") else None
 
     def kill(self) -> None:
-        """End the process now, whatever it does."""
+        """Kill the process immediately."""
         self._killed = True
         with suppress(ProcessLookupError):
             if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)  # never a pid that was given to another
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)  # never a pid that the system has reused
             else:
                 self._process.kill()
 
     async def close(self) -> None:
-        """End the process and give back its pipes. Not interrupted by a cancellation."""
+        """End the process and close its pipes. A cancellation does not interrupt this."""
         with anyio.CancelScope(shield=True):
             self.kill()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -152,6 +153,6 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing that a picture's decoder has any business with, above all no secret."""
+    """The worker's environment: nothing that a decoder does not need, above all no secret."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and Path(path).exists())}

@@ -1,4 +1,4 @@
-"""Opening the database: migrations, the pragmas that durability rests on, and connections for reading."""
+"""Opens the database: migrations, the pragmas that durability depends on (sqlite.org/wal), and read connections."""
 
 import sqlite3
 import time
@@ -20,18 +20,18 @@ MIGRATIONS = (
     "003_moving_backends.sql",
     "004_service_instance.sql",
     "005_job_sums.sql",
-)  # user_version n means that the first n have run
+)  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4
-LOG_BYTES = 64 << 20  # a log that grew beside a snapshot is cut back to this once all of it is in the database
+LOG_BYTES = 64 << 20  # a write-ahead log that grew during a snapshot is truncated to this after a checkpoint
 
 
 class SchemaTooNew(Exception):
-    """The database was written by a later version of this program."""
+    """A later version of this program has written the database."""
 
 
 async def open_for_writing(path: Path) -> aiosqlite.Connection:
-    """The writer's connection, with the schema up to date. Creates the database (mode 0600) if there is none."""
+    """Open the writer's connection and migrate. Creates the database (mode 0600) if there is none."""
     await anyio.to_thread.run_sync(lambda: path.touch(mode=0o600))
     db = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     try:
@@ -49,7 +49,7 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
 async def _migrate(db: aiosqlite.Connection) -> None:
     version = next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
     if version > len(MIGRATIONS):
-        raise SchemaTooNew(f"its schema has version {version}, this program knows {len(MIGRATIONS)}")
+        raise SchemaTooNew(f"its schema has version {version}, this program supports up to {len(MIGRATIONS)}")
     for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
         statements = migration(name)
         # One string: executescript would commit between the statements otherwise.
@@ -63,12 +63,12 @@ async def _open_for_reading(uri: str) -> aiosqlite.Connection:
 
 
 class Readers:
-    """A few read-only connections, each lent to one reader at a time."""
+    """A few read-only connections. Each is lent to one reader at a time."""
 
     def __init__(self, path: Path, timed: Timed = untimed) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._timed = timed
-        self.damage = ""  # what SQLite said when it met a damaged page
+        self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._all: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
         self._places = anyio.Semaphore(READERS)
@@ -103,21 +103,21 @@ class Readers:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A connection besides the others, which sees the database as it is now, whatever is committed meanwhile.
+        """Open a further connection that keeps seeing the database as it is now, whatever is committed later.
 
-        The write-ahead log grows as long as it is open.
+        While it is open, the write-ahead log can't be truncated and grows.
         """
         db = await _open_for_reading(self._uri)
         try:
             await db.execute("BEGIN")
-            await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1")  # BEGIN alone has seen nothing yet
+            await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1")  # BEGIN alone starts no snapshot
             yield db
         finally:
             with anyio.CancelScope(shield=True):
                 await db.close()
 
     async def fetch(self, query: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
-        """The rows of a statement of queries.sql. Its time is taken without the wait for a connection."""
+        """Fetch the rows of a statement in queries.sql. The measured time excludes the wait for a connection."""
         async with self.lend() as db:
             began = time.perf_counter()
             try:

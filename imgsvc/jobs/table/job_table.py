@@ -1,4 +1,7 @@
-"""The job table for the rest of the house: reading jobs, and handing changes to the writer."""
+"""The job table's interface: reading jobs, and passing changes to the writer.
+
+Methods that change something raise DatabaseUnavailable, and reads raise sqlite3.Error, if the database refuses.
+"""
 
 import json
 import sqlite3
@@ -20,13 +23,13 @@ from .writer import Change, DatabaseUnavailable, Writer
 
 log = structlog.get_logger()
 
-COUNTING_DELAY_SECONDS = 1.0  # a start has more urgent things to do
-COUNTING_PAUSE_SECONDS = 0.02  # between two pieces: others write meanwhile
+COUNTING_DELAY_SECONDS = 1.0  # after the start, which has more urgent work
+COUNTING_PAUSE_SECONDS = 0.02  # between two pages, so that other changes can be written
 COUNT_AGAIN_SECONDS = 60.0  # after the database refused
 
 
 class Observer(Protocol):
-    """Told of every committed change of status, so that nobody has to ask for it."""
+    """Receives every committed status change, so that counts are kept in memory instead of being queried."""
 
     def seed(self, statuses: Mapping[str, int]) -> None: ...
     def seed_minutes(self, minutes: Sequence[Minute]) -> None: ...
@@ -35,14 +38,14 @@ class Observer(Protocol):
 
 
 class JobTable:
-    """The job table, for everybody but the writer task itself."""
+    """The job table. Used by everything except the writer task."""
 
     def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
         self._readers = readers
         self._writer = writer
         self._write = writer.write
         self._observer = observer
-        self._unanswered: set[tuple[str, int, Status]] = set()  # ends of runs that may be recorded already
+        self._unanswered: set[tuple[str, int, Status]] = set()  # run ends without a confirmation
 
     async def job(self, job_id: str) -> Job | None:
         return await self._one("job", job_id=job_id)
@@ -51,7 +54,7 @@ class JobTable:
         return await self._one("job_of_image", image_id=image_id)
 
     async def wanting_source(self, job_ids: Iterable[str]) -> dict[str, bool]:
-        """{job id: whether the row still names its staged file} of those that have a row, deleted ones too."""
+        """{job id: whether its row still names the staged file}, for jobs that have a row, deleted ones included."""
         rows = await self._readers.fetch("wanting_source", {"job_ids": json.dumps(sorted(job_ids))})
         return {row["job_id"]: bool(row["wanted"]) for row in rows}
 
@@ -60,7 +63,7 @@ class JobTable:
         return [Job.of(row) for row in rows]
 
     async def leftover(self, job_id: str) -> list[Job]:
-        """The job, if it still is a leftover."""
+        """The job as a list of one if it still is a leftover, else an empty list."""
         return [Job.of(row) for row in await self._readers.fetch("leftover", {"job_id": job_id})]
 
     async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
@@ -73,21 +76,21 @@ class JobTable:
         return datetime.fromisoformat(rows[0][0]) if rows[0][0] else None
 
     async def first_in_line(self) -> str | None:
-        """When the waiting job with the lowest turn came in, or was retried; None when nothing waits."""
+        """When the waiting job with the lowest turn was accepted or retried (RFC 3339); None if none is waiting."""
         rows = [await self._readers.fetch("next_waiting", {"queue": queue}) for queue in ("previews", "renders")]
         return min((Job.of(found[0]).began_at for found in rows if found), default=None)
 
     @property
     def damage(self) -> str:
-        """What SQLite said when it met a damaged page, by whatever statement; empty: it has met none."""
+        """SQLite's message about a damaged page, from any statement; empty if none was found."""
         return self._writer.damage or self._readers.damage
 
     async def touch(self) -> None:
-        """Commit a real write that leaves nothing. Raises DatabaseUnavailable."""
+        """Commit a real write that leaves no change. Raises DatabaseUnavailable."""
         await self._write(transactions.touch)
 
     async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
-        """{image id: job} of those that exist."""
+        """{image id: job} for the images that exist."""
         rows = await self._readers.fetch("images", {"image_ids": json.dumps(list(image_ids))})
         return {row["image_id"]: Job.of(row) for row in rows}
 
@@ -95,21 +98,21 @@ class JobTable:
         return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
 
     async def waiting(self) -> int:
-        """How many jobs wait for a lane."""
+        """The number of jobs that wait for a lane."""
         return int((await self._readers.fetch("waiting", {}))[0]["jobs"])
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
-        """How much of the quota is left, without taking any."""
+        """How much of the quota is left. Uses none of it."""
         rows = await self._readers.fetch("rate_window", {"org_id": org_id, "user_id": user_id})
         return standing(rows[0] if rows else None, quota, now())
 
     async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
-        """Whether an upload with this idempotency key was accepted, and not too long ago."""
+        """Whether an upload with this idempotency key was accepted within KEY_KEPT."""
         rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not transactions.key_expired(Job.of(rows[0]))
 
     async def seed(self) -> None:
-        """Read the sums of which the observer will be told the changes. Before any other change."""
+        """Read the sums that the observer starts from. Must run before any change."""
         self._observer.seed(await self._sums("jobs"))
         rows = await self._readers.fetch("minutes", {"since": as_text(now() - KEPT)[:MINUTE]})
         self._observer.seed_minutes([Minute.of(row) for row in rows])
@@ -118,12 +121,12 @@ class JobTable:
         return {row["name"]: row["total"] for row in await self._readers.fetch("sums", {"kind": kind})}
 
     async def stored_bytes(self) -> dict[str, int] | None:
-        """{variant: bytes} of the completed images; None until those of an older version have been counted."""
+        """{variant: bytes} of the completed images; None until an older version's rows have been counted."""
         counted = (await self._readers.fetch("counting", {}))[0]["bytes_upto"] is None
         return await self._sums("bytes") if counted else None
 
     async def count(self) -> None:
-        """Count what an older version left uncounted, in the background and in small pieces. Call once."""
+        """Count the rows that an older version left uncounted, in the background, in small pages. Call once."""
         try:
             if all(left is None for left in (await self._readers.fetch("counting", {}))[0]):
                 return
@@ -151,9 +154,9 @@ class JobTable:
         return more
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
-        """Take a place and insert the job, or find the one that the same idempotency key made before.
+        """Count the upload against the quota and insert the job, or return the job of the same idempotency key.
 
-        The receipt may be given once this has returned. Raises RateLimited, IdempotencyConflict.
+        Once this has returned, the receipt may be sent. Raises RateLimited or IdempotencyConflict.
         """
         accepted = await self._write(lambda db: transactions.accept(db, new, quota))
         if not accepted.replayed:
@@ -161,12 +164,12 @@ class JobTable:
         return accepted
 
     async def note(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
-        """Add an event to the audit trail that goes with no change of a job."""
+        """Add an event to the audit trail without changing a job."""
         image_id, job_id = (job.image_id, job.job_id) if job else (None, None)
         await self._write(lambda db: transactions.event(db, kind, image_id, job_id, facts))
 
     async def delete(self, job: Job) -> Job | None:
-        """Make the image gone for everybody; the row still lists the files to remove. None if it was gone already."""
+        """Delete the image. The row still lists the files to remove. None if the image was already deleted."""
         deleted = await self._write(lambda db: transactions.delete(db, job.job_id))
         if deleted is not None:
             self._observer.moved(deleted.status, None)
@@ -176,18 +179,18 @@ class JobTable:
         await self._write(transactions.execute("drop_rate_windows", before=as_text(now() - quota.window)))
 
     async def drop_deleted(self, before: datetime, after: int, rows: int) -> int:
-        """Of so many rows after one, drop deletions from before a time whose files are known to be gone.
+        """Drop deleted jobs from before a time whose files are gone, among the next `rows` rows after row `after`.
 
-        Returns after which row to go on: 0 once all have been looked at.
+        Returns the row to continue after: 0 once all rows have been checked.
         """
         return await self._write(lambda db: transactions.drop_deleted(db, before, after, rows))
 
     async def drop_events(self, before: datetime, limit: int) -> int:
-        """Forget the oldest events from before a time; returns how many went."""
+        """Drop the oldest events from before a time; returns their number."""
         return await self._write(lambda db: transactions.drop_events(db, before, limit))
 
     async def claim(self, queue: QueueName, free_bytes: int, *, nothing_running: bool) -> Job | Blocked | None:
-        """The next job of a queue, now running; Blocked while it does not fit; None when nobody waits."""
+        """Claim the next job of a queue. Blocked: it needs more than `free_bytes`. None: no job is waiting."""
         claimed = await self._write(lambda db: transactions.claim(db, queue, free_bytes, nothing_running))
         if not isinstance(claimed, Claimed):
             return claimed
@@ -200,7 +203,7 @@ class JobTable:
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False
     ) -> bool:
-        """However the preview ended (done, failed, none), the job goes on to the renders."""
+        """End the preview (done, failed or skipped). The job moves on to the render queue."""
         values = {"preview": preview, "death": int(death), **transactions.found(paths, measured)}
         return await self._write(lambda db: transactions.ended(db, "end_preview", job, f"preview_{preview}", values))
 
@@ -211,15 +214,15 @@ class JobTable:
         )
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
-        """Record a failed attempt: tried again later, or failed for good."""
+        """Record a failed attempt: the job is retried later, or has failed for good."""
         if decision.outcome == "retry":
             return await self._end_run(job, "retrying", lambda db: transactions.again(db, job, failure, decision))
         return await self._end_run(job, "failed", lambda db: transactions.fail(db, job, failure, decision.retryable))
 
     async def _end_run(self, job: Job, status: Status, change: Change[bool]) -> bool:
-        """Record how a run ended; False when the row has moved on. Raises DatabaseUnavailable.
+        """Record a run's end; False if the row has changed since its claim. Raises DatabaseUnavailable.
 
-        A change whose answer was lost may have taken effect: the second try counts as recorded then.
+        A change whose confirmation was lost may have been committed: a second try then counts as recorded.
         """
         unanswered = (job.job_id, job.run, status)
         try:
@@ -238,39 +241,39 @@ class JobTable:
         return recorded
 
     async def retry(self, job: Job) -> Job | None:
-        """Let a failed job begin anew; None unless it has failed and nothing is left of it but its source."""
+        """Restart a failed job; None unless it has failed and only its source is left."""
         retried = await self._write(lambda db: transactions.retry(db, job.job_id))
         if retried is not None:
             self._observer.moved("failed", "pending")
         return retried
 
     async def release_due(self, upto: datetime | None = None) -> int:
-        """Put the jobs whose time has come back into their queues; returns how many.
+        """Requeue jobs whose next_attempt_at has passed; returns their number.
 
-        Those up to a time that is known to have come too, whatever the wall clock says now.
+        Jobs due up to `upto` are included even if the wall clock is earlier: that time is known to have passed.
         """
         released = await self._write(lambda db: transactions.release_due(db, upto))
         self._observer.moved("retrying", "pending", released)
         return released
 
     async def replay(self, retry_delay_seconds: float) -> tuple[int, int]:
-        """At start: what was running waits again. Returns how many were replayed and how many given up."""
+        """At start: requeue the jobs that were running. Returns the numbers of requeued and of abandoned jobs."""
         replayed, given_up = await self._write(lambda db: transactions.replay(db, retry_delay_seconds))
         self._observer.moved("processing", "failed", given_up)
         return replayed, given_up
 
     async def under_way(self, after: str, limit: int) -> list[tuple[str, int, bool]]:
-        """A page of the jobs that are `processing`, by id: (id, run, whether it waits for its render)."""
+        """A page of the `processing` jobs by id: (id, run, whether it waits for its render)."""
         rows = await self._readers.fetch("under_way", {"after": after, "limit": limit})
         return [(row["job_id"], row["run"], row["queue"] is not None) for row in rows]
 
     async def next_in(self, queue: QueueName) -> str | None:
-        """The id of the job that this queue hands out next."""
+        """The id of the next job of this queue."""
         rows = await self._readers.fetch("next_waiting", {"queue": queue})
         return rows[0]["job_id"] if rows else None
 
     async def recover(self, job_id: str, run: int) -> bool:
-        """Hand a job out again that is `processing` in this run without anything working on it."""
+        """Requeue a job that is `processing` in this run although nothing works on it."""
         job = await self._write(lambda db: transactions.recover(db, job_id, run))
         if job is not None:
             self._observer.moved("processing", "failed" if job.starts >= MAX_STARTS else "pending")
@@ -283,22 +286,22 @@ class JobTable:
         await self._write(transactions.execute("variants_removed", job_id=job.job_id))
 
     async def list_again(self, job: Job, paths: Mapping[str, str], also_in: str | None = None) -> None:
-        """A deleted job's row lists these {variant: key} once more: they were put after its files had been removed."""
+        """List {variant: key} in a deleted job's row again: the files were stored after the others had been removed."""
         values = {"job_id": job.job_id, "processed_paths": json.dumps(dict(paths)), "also_in": also_in}
         await self._write(transactions.execute("list_again", **values))
 
     async def copying(self, job: Job, backend: str) -> bool:
-        """From now on copies may lie in `backend` too, and a deletion removes them; False when the row has changed."""
+        """Record that copies may exist in `backend`: a deletion then removes them too. False: the row has changed."""
         return await self._write(lambda db: transactions.copying(db, job, backend))
 
     async def settled(self, job: Job, backend: str) -> None:
-        """Nothing lies in `backend` any more, the second one."""
+        """Clear the second backend: its copies are gone."""
         await self._write(transactions.execute("settled", job_id=job.job_id, backend=backend))
 
     async def move(self, job: Job, backend: str) -> bool:
-        """From now on its variants are those in `backend`; False when the row has changed since `job` was read.
+        """Make `backend` the home of the variants. False: the row has changed since `job` was read.
 
-        Old copies may lie where it was, until it is `settled`.
+        Copies may remain in the previous backend until `settled`.
         """
         return await self._write(lambda db: transactions.move(db, job, backend))
 

@@ -1,4 +1,4 @@
-"""A job as the rest of the house sees it."""
+"""The job's data types."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ from ...storage.keys import variant_key
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
-# Columns that the first schema lacks, and what they hold there: a backup is read as it was made.
+# Columns of later migrations with their defaults: a backup's database is read without migrating it.
 LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
-TEXTS = {  # fields that hold JSON as it stands in the column
+TEXTS = {  # fields that contain the column's JSON text
     "paths_text": "processed_paths",
     "measured_text": "processing_metadata",
     "client_text": "client_metadata",
@@ -32,7 +32,7 @@ def now() -> datetime:
 
 
 def as_text(moment: datetime) -> str:
-    """RFC 3339 in UTC, always with six decimals and +00:00: one width, so that it compares as text."""
+    """RFC 3339 in UTC, always with six decimals and +00:00: a fixed width, so that times compare as text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -62,7 +62,7 @@ class NewJob:
 
     @property
     def idempotency_digest(self) -> str | None:
-        """What a second request with the same key must have in common with the first."""
+        """The digest that a repeated request with the same key must match."""
         if self.idempotency_key is None:
             return None
         content = json.dumps([self.sha256, self.bucket, self.client_metadata], sort_keys=True)
@@ -115,22 +115,22 @@ class Job:
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
-        """A row of `SELECT *`, of this schema or of one before it."""
+        """Build from a row of `SELECT *`, of the current schema or an older one."""
         take = _taken(tuple(row.keys()))
         job = cls.__new__(cls)
-        # Straight into the instance: a frozen dataclass sets each of its forty fields by a call, for each of 100 rows.
+        # Fill the instance directly: a frozen dataclass makes a call for each of its forty fields, in each of 100 rows.
         vars(job).update(zip(FIELDS, take(tuple(row) + LATER), strict=True))
         vars(job)["retryable"] = bool(job.retryable)
         return job
 
     @cached_property
     def paths(self) -> dict[str, str]:
-        """{variant: key} of what has been put into storage."""
+        """{variant: key} of the stored variants."""
         return dict(json.loads(self.paths_text))
 
     @cached_property
     def measured(self) -> dict[str, Any]:
-        """What processing found out: dominant_color, original_dimensions, frames, variants."""
+        """The measurements: dominant_color, original_dimensions, frames, variants."""
         return dict(json.loads(self.measured_text))
 
     @cached_property
@@ -139,12 +139,12 @@ class Job:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """As it was accepted. Where its text is damaged, that of what is stored, so that this stays reachable."""
+        """The recipe of the receipt. If its text is damaged, one for the stored variants: they stay reachable."""
         return self._whole_recipe or Recipe(tuple(Variant(name, 0, 0, 0) for name in self.paths), 0, 0)
 
     @property
     def recipe_damaged(self) -> bool:
-        """Nothing can be made by it any more."""
+        """Whether the recipe's text is damaged, so that nothing can be rendered from it."""
         return self._whole_recipe is None
 
     @cached_property
@@ -156,21 +156,21 @@ class Job:
 
     @property
     def ready(self) -> dict[str, str]:
-        """{variant: key} of what can be fetched: nothing of a failed job, whatever is still being cleaned up."""
+        """{variant: key} of the variants that can be fetched. Empty for a failed job, even during its cleanup."""
         return {} if self.status == "failed" or self.deleted_at else self.paths
 
     @property
     def can_retry(self) -> bool:
-        """Whether the operator may let it begin anew: it has failed, and its source is still named."""
+        """Whether the operator may restart it: it has failed, and its row still names the source."""
         return self.status == "failed" and self.staging_path is not None and self.retryable and not self.deleted_at
 
     @property
     def began_at(self) -> str:
-        """When this life of the job began: at its receipt, or when the operator had it tried again."""
+        """When the job was accepted, or when the operator restarted it."""
         return self.retried_at or self.created_at
 
     def key(self, variant: str) -> str:
-        """Where a variant lives under its bucket: derived from the id, so that a replay overwrites its own places."""
+        """A variant's key in its bucket. It follows from the id, so a repeated run overwrites the same files."""
         return variant_key(variant, self.image_id)
 
 
@@ -179,9 +179,9 @@ FIELDS = tuple(field.name for field in fields(Job))
 
 @lru_cache(maxsize=32)
 def _taken(columns: tuple[str, ...]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """What takes a job's fields, in their order, out of a row of these columns with LATER behind it.
+    """Return a function that takes a job's fields, in order, from a row of these columns followed by LATER.
 
-    By position: a row looks for each name through all of its columns.
+    It works by position: access by name searches all columns of the row.
     """
     there = columns + LATER_COLUMNS
     return itemgetter(*(there.index(TEXTS.get(name, name)) for name in FIELDS))

@@ -1,8 +1,8 @@
--- All SQL of the job path. Each statement stands under its `-- name:`; `:names` are parameters.
--- Every UPDATE that ends or moves a run says `run = :run AND deleted_at IS NULL`: a run that was overtaken changes nothing.
+-- All SQL of the job path. Each statement follows its `-- name:`; `:names` are parameters.
+-- Every UPDATE that ends or moves a run says `run = :run AND deleted_at IS NULL`: a superseded run changes nothing.
 
 -- name: insert_job
--- A new job joins at the head of the line, or one turn after its user's last, whichever is later.
+-- Start-time fair queueing: a new job gets the lowest waiting turn, or the turn after its user's last job, whichever is higher.
 INSERT INTO processing_jobs (
   job_id, image_id, status, storage_bucket, staging_path, max_retries, created_at, user_id, org_id,
   original_filename, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
@@ -29,8 +29,8 @@ VALUES (:event_type, :image_id, :job_id, :metadata, :created_at)
 SELECT * FROM processing_jobs WHERE queue = :queue ORDER BY turn, created_at LIMIT 1
 
 -- name: next_preview
--- Among the first of those whose turn it is, a dear preview lets cheap ones go first that come soon after it: within two
--- seconds for each megabyte of its estimate, so that a stream of them can't hold it up for ever.
+-- Among the first jobs of the lowest turn, an expensive preview lets cheap ones pass that were accepted soon after it: within two
+-- seconds for each megabyte of its estimate, so that a stream of cheap ones can't delay it forever.
 SELECT * FROM processing_jobs WHERE job_id = (
   SELECT job_id FROM (
     SELECT job_id, turn, created_at, preview_bytes FROM processing_jobs
@@ -44,13 +44,13 @@ WHERE job_id = :job_id AND queue = :queue
 RETURNING *
 
 -- name: give_back
--- The service is stopping: the run never happened.
+-- The service is stopping: undo the claim, as if the run had never happened.
 UPDATE processing_jobs
 SET status = 'pending', starts = max(0, starts - 1), queue = iif(preview = 'wanted', 'previews', 'renders')
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: end_preview
--- However the preview ended, the job goes on to the renders.
+-- However the preview ended, the job moves on to the render queue.
 UPDATE processing_jobs
 SET queue = 'renders', starts = 0, preview = :preview,
     attempt_count = attempt_count + :death, deaths = deaths + :death, processed_paths = :processed_paths,
@@ -64,7 +64,7 @@ SET status = 'completed', completed_at = :now, starts = 0, last_error = NULL, er
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: ended_by
--- Whether this very run has brought the row to :status; asked when the answer to its change was lost.
+-- Whether this run brought the row to :status; used when the confirmation of its change was lost.
 SELECT 1 FROM processing_jobs WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = :status
 
 -- name: again_later
@@ -74,7 +74,7 @@ SET status = 'retrying', starts = 0, attempt_count = attempt_count + 1, deaths =
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: fail
--- The paths of everything that may have been put, so that housekeeping removes it.
+-- Lists the paths of everything that may have been stored, so that housekeeping removes it.
 UPDATE processing_jobs
 SET status = 'failed', failed_at = :now, starts = 0, queue = NULL, next_attempt_at = NULL,
     attempt_count = attempt_count + :attempt, deaths = deaths + :death,
@@ -83,7 +83,7 @@ SET status = 'failed', failed_at = :now, starts = 0, queue = NULL, next_attempt_
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: retry
--- The operator lets a failed job begin anew, behind its user's others, once nothing of it is left but its source.
+-- The operator restarts a failed job, behind its user's other jobs, once only its source is left.
 UPDATE processing_jobs
 SET status = 'pending', run = run + 1, attempt_count = 0, deaths = 0, starts = 0, last_error = NULL, error_code = NULL,
     retryable = NULL, failed_at = NULL, started_at = NULL, retried_at = :now, processing_metadata = '{}',
@@ -104,7 +104,7 @@ WHERE job_id = :job_id AND status = 'failed' AND retryable = 1 AND deleted_at IS
 RETURNING *
 
 -- name: release_due
--- What took too long before goes behind all that wait now, and behind its user's others.
+-- A job that took too long goes behind all waiting jobs, and behind its user's other jobs.
 UPDATE processing_jobs
 SET status = 'pending', next_attempt_at = NULL, queue = iif(preview = 'wanted', 'previews', 'renders'),
     turn = iif(error_code IS NOT 'timeout', turn, 1 + max(
@@ -124,7 +124,7 @@ SELECT min(next_attempt_at) FROM processing_jobs WHERE status = 'retrying'
 SELECT * FROM processing_jobs WHERE status = 'processing' AND deleted_at IS NULL
 
 -- name: under_way
--- A page of what is processing, in a run or waiting for its render.
+-- A page of the `processing` jobs, in a run or waiting for their render.
 SELECT job_id, run, queue FROM processing_jobs
 WHERE status = 'processing' AND job_id > :after ORDER BY job_id LIMIT :limit
 
@@ -146,7 +146,7 @@ UPDATE processing_jobs SET status = 'pending' WHERE status = 'processing' AND qu
 UPDATE processing_jobs SET next_attempt_at = :latest WHERE status = 'retrying' AND next_attempt_at > :latest
 
 -- name: leftovers
--- Rows that name a file they no longer need.
+-- Rows that still name a file they do not need any more.
 SELECT * FROM processing_jobs
 WHERE ((status = 'completed' AND staging_path IS NOT NULL)
     OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
@@ -155,7 +155,7 @@ WHERE ((status = 'completed' AND staging_path IS NOT NULL)
 ORDER BY job_id LIMIT :limit
 
 -- name: leftover
--- One of these, if it still is one.
+-- The row, if it still is a leftover.
 SELECT * FROM processing_jobs
 WHERE job_id = :job_id
   AND ((status = 'completed' AND staging_path IS NOT NULL)
@@ -171,26 +171,26 @@ UPDATE processing_jobs SET processed_paths = '{}', also_in = NULL
 WHERE job_id = :job_id AND (status = 'failed' OR deleted_at IS NOT NULL)
 
 -- name: list_again
--- Files that were put after those of a deleted job had been removed.
+-- Files that were stored after the deleted job's files had been removed.
 UPDATE processing_jobs SET processed_paths = :processed_paths, also_in = coalesce(:also_in, also_in)
 WHERE job_id = :job_id AND deleted_at IS NOT NULL
 
 -- name: copying
--- From now on copies of its variants may lie in a second backend.
+-- Records that copies of the variants may exist in a second backend.
 UPDATE processing_jobs SET also_in = :backend
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
 
 -- name: move
--- The variants of a completed job now live in another backend; the old copies still are where they were.
+-- The variants of a completed job are now in another backend; the old copies still exist.
 UPDATE processing_jobs SET storage_backend = :backend, also_in = :before
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
 
 -- name: settled
--- Nothing lies in the second backend any more.
+-- The copies in the second backend are gone.
 UPDATE processing_jobs SET also_in = NULL WHERE job_id = :job_id AND also_in = :backend AND storage_backend <> :backend
 
 -- name: jobs_between
--- A page of all jobs in the order of their coming: a bounded piece of work, whatever is in it.
+-- A page of all jobs in order of acceptance: a bounded amount of work.
 SELECT * FROM processing_jobs WHERE rowid > :after AND rowid <= :upto AND deleted_at IS NULL
 
 -- name: owners
@@ -208,7 +208,7 @@ UPDATE processing_jobs SET staging_path = NULL, retryable = 0
 WHERE job_id = :job_id AND status = 'failed' AND failed_at < :before
 
 -- name: wanting_source
--- Which of these jobs are there, and whether each still names its staged file.
+-- Which of these jobs have a row, and whether it still names the staged file.
 SELECT job_id, staging_path IS NOT NULL AS wanted FROM processing_jobs
 WHERE job_id IN (SELECT value FROM json_each(:job_ids))
 
@@ -226,19 +226,19 @@ INSERT INTO service_instance (one, id) VALUES (1, :id)
 ON CONFLICT (one) DO UPDATE SET id = excluded.id, storage_marked = 0
 
 -- name: mark_storage
--- A local storage folder has got the id: from now on one without it is not ours.
+-- A local storage folder has received the ID: from now on a folder without it is not ours.
 UPDATE service_instance SET storage_marked = 1
 
 -- name: any_job
 SELECT 1 FROM processing_jobs LIMIT 1
 
 -- name: any_local
--- Before the storage folder has got the id, so once in the life of a database.
+-- Used before the storage folder has the ID, so once in a database's life.
 SELECT 1 FROM processing_jobs
 WHERE storage_backend = 'local' AND status = 'completed' AND deleted_at IS NULL LIMIT 1
 
 -- name: touch
--- A real write for the health check, which leaves nothing: see `untouch`.
+-- A real write for the health check, undone by `untouch`.
 INSERT INTO image_upload_events (event_type, created_at) VALUES ('health', :now)
 
 -- name: untouch
@@ -253,18 +253,19 @@ VALUES (:org_id, :user_id, :window_start, :upload_count)
 ON CONFLICT (org_id, user_id) DO UPDATE SET window_start = excluded.window_start, upload_count = excluded.upload_count
 
 -- name: drop_rate_windows
--- Windows that are over.
+-- Windows that have ended.
 DELETE FROM upload_rate_limits WHERE window_start < :before
 
 -- name: of_key
 SELECT * FROM processing_jobs WHERE org_id = :org_id AND user_id = :user_id AND idempotency_key = :key
 
 -- name: free_key
--- The key is older than it is kept: a new upload may use it.
+-- The key has expired: a new upload may use it.
 UPDATE processing_jobs SET idempotency_key = NULL, idempotency_digest = NULL WHERE job_id = :job_id
 
 -- name: delete
--- One transaction makes it gone: fenced, unclaimable, nameless; the files it may have are listed for removal.
+-- One transaction deletes the image: its run is fenced, it can't be claimed, its personal fields are cleared, and the files
+-- that it may have are listed for removal.
 UPDATE processing_jobs
 SET deleted_at = :now, run = run + 1, queue = NULL, next_attempt_at = NULL, processed_paths = :processed_paths,
     user_id = NULL, org_id = NULL, original_filename = NULL, client_metadata = '{}', processing_metadata = '{}',
@@ -276,7 +277,7 @@ SELECT * FROM processing_jobs
 WHERE image_id IN (SELECT value FROM json_each(:image_ids)) AND deleted_at IS NULL
 
 -- name: count_by_status
--- Of a database of any version, which has perhaps no sums: for `adopt`, which only looks.
+-- For `adopt`, which only reads: works on a database of any version, which may have no sums.
 SELECT status, count(*) AS jobs FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status
 
 -- name: sums
@@ -287,7 +288,7 @@ SELECT minute, completed, failed, processing_seconds, ready_seconds FROM job_min
 WHERE minute >= :since ORDER BY minute
 
 -- name: latest_failed
--- SQLite would rather gather all failed jobs of another index and sort them.
+-- Without INDEXED BY, SQLite would collect all failed jobs by another index and sort them.
 SELECT * FROM processing_jobs INDEXED BY jobs_recent_failed
 WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :limit
 
@@ -295,7 +296,7 @@ WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :li
 SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 
 -- name: waiting_by_lane
--- From the indexes alone, and from no more than :most entries of each, however many jobs there are.
+-- Reads at most :most entries of each index and no rows, however many jobs there are.
 SELECT 'previews' AS lane, count(*) AS jobs, min(began_at) AS oldest
 FROM (SELECT coalesce(retried_at, created_at) AS began_at FROM processing_jobs WHERE queue = 'previews' ORDER BY turn, created_at LIMIT :most)
 UNION ALL
@@ -342,8 +343,8 @@ ON CONFLICT DO UPDATE SET completed = completed + excluded.completed, failed = f
 UPDATE job_counting SET minutes_from = :since
 
 -- name: drop_deleted
--- A deletion whose files are confirmed gone. A failed job keeps its row: who holds its receipt may still ask for it.
--- A page by rowid: an index for what may wait for weeks would make an old database's first start read all rows.
+-- Deleted jobs whose files are confirmed gone. A failed job keeps its row: the holder of its receipt may still request it.
+-- Pages by rowid: the task is not urgent, and an index for it would make an old database's first start read all rows.
 DELETE FROM processing_jobs
 WHERE rowid > :after AND rowid <= :upto AND deleted_at < :before
   AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
@@ -366,7 +367,7 @@ ORDER BY next_attempt_at LIMIT :limit
 SELECT event_type, metadata, created_at FROM image_upload_events WHERE job_id = :job_id ORDER BY id DESC LIMIT :limit
 
 -- name: event_ids
--- Ids are handed out in order and dropped oldest first: their span is the number of events, without a scan.
+-- Ids are assigned in order and dropped oldest first, so their span is the number of events, without a scan.
 SELECT
   (SELECT min(id) FROM image_upload_events) AS first,
   (SELECT max(id) FROM image_upload_events) AS last,

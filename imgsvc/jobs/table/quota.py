@@ -1,4 +1,4 @@
-"""Uploads per user in a fixed window, counted in the transaction that inserts the job: no two share a place."""
+"""Uploads per user in a fixed window, counted in the transaction that inserts the job, so the limit is exact."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .sql import QUERIES
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many uploads a user may make in one window."""
+    """The number of uploads that a user may make in one window."""
 
     max_uploads: int
     window: timedelta
@@ -27,7 +27,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitStatus:
-    """Where a user stands in the current window; `reset` is its real end."""
+    """A user's usage of the current window; `reset` is the window's real end."""
 
     limit: int
     used: int
@@ -44,7 +44,7 @@ class RateLimitStatus:
 
 
 class RateLimited(Exception):
-    """The window has no place left."""
+    """The user has used up the window's quota."""
 
     def __init__(self, standing: RateLimitStatus, quota: Quota) -> None:
         super().__init__(f"{standing.used} of {standing.limit}")
@@ -52,7 +52,7 @@ class RateLimited(Exception):
 
 
 def standing(row: aiosqlite.Row | None, quota: Quota, moment: datetime) -> RateLimitStatus:
-    """From the stored window. One that is over, or that starts in the future (the clock was set back), begins anew."""
+    """The status by the stored window. One that has ended, or starts in the future (clock set back), starts over."""
     start, used = moment, 0
     if row is not None:
         stored = datetime.fromisoformat(row["window_start"])

@@ -1,4 +1,4 @@
-"""What an operator wants to see of the jobs: the newest, the waiting, the failing. Indexed, bounded reads only."""
+"""Reports for the operator: the newest, waiting and failing jobs. Indexed and bounded reads only."""
 
 import json
 import math
@@ -15,9 +15,9 @@ MOST_COUNTED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Jobs that wait for a lane or for their next attempt, each up to MOST_COUNTED.
+    """The jobs that wait for a lane or for their next attempt, each counted up to MOST_COUNTED.
 
-    `oldest_seconds` is the age of the oldest job that waits for a lane, since it was accepted; None: none does.
+    `oldest_seconds` is the time since the oldest job that waits for a lane was accepted; None if none is waiting.
     """
 
     previews: int
@@ -28,7 +28,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How much there is: events by the span of their ids, windows by count; the time of the last event (RFC 3339)."""
+    """Row counts: events by the span of their ids, windows by count; the time of the last event (RFC 3339)."""
 
     events: int
     last_event: str | None
@@ -38,7 +38,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a user stands in the current window."""
+    """A user's usage of the current window."""
 
     user_id: str
     org_id: str
@@ -48,7 +48,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A line of the audit trail."""
+    """An entry of the audit trail."""
 
     kind: str
     facts: dict[str, Any]
@@ -66,7 +66,7 @@ class JobReports:
         return [Job.of(row) for row in rows]
 
     async def next_retries(self, limit: int) -> list[Job]:
-        """Jobs that will be tried again, the next one first."""
+        """Jobs that will be retried, the earliest first."""
         return [Job.of(row) for row in await self._readers.fetch("next_retries", {"limit": limit})]
 
     async def events(self, job_id: str, limit: int) -> list[Event]:
@@ -94,6 +94,6 @@ class JobReports:
 
 
 def _current(quota: Quota) -> dict[str, str]:
-    """Between which starts a window is the current one."""
+    """The earliest and latest start of a window that is still current."""
     moment = now()
     return {"since": as_text(moment - quota.window), "now": as_text(moment)}

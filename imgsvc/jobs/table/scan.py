@@ -1,4 +1,4 @@
-"""All that the rows name, page by page: for whoever compares it with what is stored, or copies it."""
+"""Reads all jobs page by page, for tasks that compare the rows with the stored files, or copy them."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from .database import Readers
 from .model import Job
 
-PAGE = 100  # rows in one query: what the event loop makes of them takes it some milliseconds
+PAGE = 100  # rows in one query, which occupy the event loop for some milliseconds
 
-Looked = Callable[[int, int], None]  # told how many rows have been looked at, and how many there are
+Looked = Callable[[int, int], None]  # called with (rows read, rows in all)
 
 
 class JobScan:
@@ -16,7 +16,7 @@ class JobScan:
         self._readers = readers
 
     async def jobs(self, looked: Looked) -> AsyncIterator[Job]:
-        """Every job that is not deleted, in the order of their coming, those that come meanwhile too."""
+        """All jobs that are not deleted, in order of acceptance, including those accepted during the scan."""
         after, last = 0, await self._last()
         while after < last:
             upto = min(after + PAGE, last)
@@ -28,7 +28,7 @@ class JobScan:
             looked(after, last)
 
     async def owners(self, image_ids: Iterable[str]) -> dict[str, Job]:
-        """{image id: job} of those that exist or did."""
+        """{image id: job} for images that exist, or that were deleted."""
         rows = await self._readers.fetch("owners", {"image_ids": json.dumps(sorted(set(image_ids)))})
         return {row["image_id"]: Job.of(row) for row in rows}
 

@@ -1,11 +1,11 @@
-"""Named statements out of a .sql file, so that the durability logic is reviewed in one place."""
+"""Loads named statements from .sql files, so that the durability logic can be reviewed in one place."""
 
 import re
 import sqlite3
 from collections.abc import Callable
 from importlib.resources import files
 
-Timed = Callable[[str, float], None]  # told the name of what was run, and the seconds that it took
+Timed = Callable[[str, float], None]  # called with (statement name, seconds)
 HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -24,13 +24,13 @@ def statements(name: str) -> dict[str, str]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether SQLite has met a page that can't be right, or a file that is no database."""
+    """Whether SQLite has found a damaged page, or a file that is not a database."""
     code = getattr(error, "sqlite_errorcode", None) or 0
     return isinstance(error, sqlite3.Error) and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def untimed(_operation: str, _seconds: float) -> None:
-    """Nobody wants to know."""
+    """The default: durations are dropped."""
 
 
 QUERIES = statements("queries.sql")

@@ -1,6 +1,7 @@
-"""The changes that the writer commits: whole functions on its connection, each a transaction's worth.
+"""The changes that the writer commits. Each is a function on its connection and runs in one transaction.
 
-Each also writes its event; one that finds its run overtaken changes nothing and returns False.
+A change writes its audit event too. Changes by a run are fenced with its run number (Kleppmann 2016): if the job was
+claimed again or deleted, the function changes nothing and returns False.
 """
 
 import json
@@ -16,12 +17,12 @@ from .quota import Quota, RateLimitStatus, acquire, standing
 from .sql import QUERIES
 from .writer import Change
 
-KEY_KEPT = timedelta(hours=24)  # how long an idempotency key stands for its first upload
+KEY_KEPT = timedelta(hours=24)  # how long an idempotency key is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The next job in line needs more memory than is free now, and nobody may overtake it for ever."""
+    """The next job needs more memory than is free now. No other job may be claimed first, or it could wait forever."""
 
     needs: int | None  # bytes; None: all of it
 
@@ -34,7 +35,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The row that a receipt speaks of: a new one, or with `replayed` the one that this key made before."""
+    """The row of a receipt: a new one, or with `replayed` the existing one of the same idempotency key."""
 
     job: Job
     standing: RateLimitStatus
@@ -155,7 +156,7 @@ async def claim(
 async def ended(
     db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None
 ) -> bool:
-    """Run a fenced update; the event is written only if it took effect."""
+    """Run a fenced update, and write its event only if it changed the row."""
     fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
     cursor = await db.execute(QUERIES[query], fence | (values or {}))
     if cursor.rowcount == 0:
@@ -224,7 +225,7 @@ async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[
         job = Job.of(row)
         if job.queue is not None:
             continue
-        went = await _begin_anew(db, job)
+        went = await _restart(db, job)
         replayed += went == "pending"
         given_up += went == "failed"
     await db.execute(QUERIES["replay_waiting"])
@@ -232,16 +233,16 @@ async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[
 
 
 async def recover(db: aiosqlite.Connection, job_id: str, run: int) -> Job | None:
-    """Let a job that no run works on begin anew, as at a start; the row as it was, None when it has moved on."""
+    """Restart a job that no run works on, as at a start; returns the previous row, None if it has changed."""
     row = await (await db.execute(QUERIES["lost"], {"job_id": job_id, "run": run})).fetchone()
     if row is None:
         return None
     job = Job.of(row)
-    return job if await _begin_anew(db, job) else None
+    return job if await _restart(db, job) else None
 
 
-async def _begin_anew(db: aiosqlite.Connection, job: Job) -> Literal["pending", "failed"] | None:
-    """The new status of a job whose run was cut short; None when its row has moved on."""
+async def _restart(db: aiosqlite.Connection, job: Job) -> Literal["pending", "failed"] | None:
+    """Restart or fail a job whose run was interrupted; returns the new status, None if its row has changed."""
     if job.starts < MAX_STARTS:
         return "pending" if await ended(db, "replay", job, "replayed") else None
     failure = Failure("interrupted", f"The service ended {job.starts} times while it worked on this image.")

@@ -1,7 +1,7 @@
-"""Sums that each change of a job moves, and the counting of what an older version left out of them.
+"""Sums over jobs, and the counting of rows from before the sums existed.
 
-The triggers of 005_job_sums.sql keep the sums. Counting goes page by page, each in a transaction of its own that also
-says how far it came: a start that is cut short goes on where it stopped, and no snapshot makes the log grow.
+The triggers of 005_job_sums.sql maintain the sums. Counting proceeds page by page, each in its own transaction that
+also stores its position: an interrupted count continues there, and no long snapshot makes the write-ahead log grow.
 """
 
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ import aiosqlite
 from .model import as_text, now
 from .sql import QUERIES
 
-PAGE = 1_000  # rows in one transaction: a few milliseconds, which others wait for
-STEP = timedelta(minutes=10)  # of the day, likewise
+PAGE = 1_000  # rows in one transaction: a few milliseconds, during which other changes wait
+STEP = timedelta(minutes=10)  # of job history in one transaction, likewise
 KEPT = timedelta(days=1)
 MINUTE = len("2026-03-01T12:00")
 
 
 @dataclass(slots=True)
 class Minute:
-    """What ended in one minute. Seconds are sums over the completed jobs."""
+    """The jobs that ended in one minute. Seconds are sums over the completed jobs."""
 
     start: datetime
     completed: int = 0
     failed: int = 0
-    processing_seconds: float = 0  # from the first claim to the end
-    ready_seconds: float = 0  # from the receipt to the end
+    processing_seconds: float = 0  # from the first claim to completion
+    ready_seconds: float = 0  # from the receipt to completion
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
@@ -36,7 +36,7 @@ class Minute:
 
 
 async def count_bytes(db: aiosqlite.Connection) -> bool:
-    """Add the next page of rows to the stored bytes; whether there are more."""
+    """Add the next page of rows to the stored bytes; returns whether there are more."""
     after, _ = await _one(db, "counting")
     if after is None:
         return False
@@ -48,7 +48,7 @@ async def count_bytes(db: aiosqlite.Connection) -> bool:
 
 
 async def count_minutes(db: aiosqlite.Connection) -> tuple[list[Minute], bool]:
-    """Add what ended in the STEP before the earliest moment that is counted; what, and whether there is more."""
+    """Add jobs that ended in the STEP before the earliest counted moment; returns them, and whether more are left."""
     _, counted_from = await _one(db, "counting")
     if counted_from is None:
         return [], False

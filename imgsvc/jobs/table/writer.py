@@ -1,7 +1,7 @@
-"""The one writer: the only connection that writes, and one task that uses it.
+"""The single writer: the only connection that writes, used by one task.
 
-Two coroutines on one connection would interleave their transactions, and a cancelled `execute` still takes effect; so
-callers hand over whole functions, and what the task finds waiting is committed together (group commit).
+Two coroutines on one connection would interleave their transactions, and a cancelled `execute` still takes effect.
+Therefore callers pass whole functions. The task commits all functions that are waiting together (group commit).
 """
 
 import sqlite3
@@ -21,11 +21,11 @@ T = TypeVar("T")
 Change = Callable[[aiosqlite.Connection], Awaitable[T]]
 log = structlog.get_logger()
 
-MAX_BATCH = 200  # changes in one transaction: bounds how long the first of them waits
+MAX_BATCH = 200  # changes in one transaction, which bounds how long the first one waits
 
 
 class DatabaseUnavailable(Exception):
-    """The change was not committed: a full or failing disk, or a database that is closed."""
+    """The change was not committed: the disk is full or failing, or the database is closed."""
 
 
 @dataclass(slots=True)
@@ -40,14 +40,14 @@ class Writer:
     def __init__(self, db: aiosqlite.Connection, timed: Timed = untimed) -> None:
         self._db = db
         self._timed = timed
-        self.damage = ""  # what SQLite said when it met a damaged page
+        self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
     async def write(self, change: Change[T]) -> T:
-        """Commit `change` and return its result. It happens as a whole or not at all.
+        """Commit `change` and return its result. It is committed as a whole or not at all.
 
-        Once this was called the change may be committed even if the caller is cancelled while waiting. Raises
-        DatabaseUnavailable, or what the change raised (its own statements are then rolled back).
+        The change may be committed even if the caller is cancelled while it waits. Raises DatabaseUnavailable, or
+        whatever the change raised (its statements are then rolled back).
         """
         waiting = _Waiting(change, anyio.Event())
         try:
@@ -60,8 +60,8 @@ class Writer:
         return waiting.result  # type: ignore[no-any-return]
 
     async def run(self) -> None:
-        """Write until `close` was called and everything handed over before it is written."""
-        with anyio.CancelScope(shield=True):  # half a commit is not an answer
+        """Write until `close` is called and everything passed before that is written."""
+        with anyio.CancelScope(shield=True):  # a commit must not be interrupted
             async with self._receive:
                 async for first in self._receive:
                     await self._commit(self._batch(first))
@@ -97,13 +97,13 @@ class Writer:
             self._timed("commit", time.perf_counter() - began)
 
     async def _apply(self, waiting: _Waiting) -> None:
-        """Run one change under a savepoint. Raises only when SQLite gave up the whole transaction."""
+        """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""
         await self._db.execute("SAVEPOINT change")
         try:
             waiting.result = await waiting.change(self._db)
         except Exception as error:
             if not self._db.in_transaction:
-                raise  # a full disk or an I/O error: the changes before this one are gone too
+                raise  # a full disk or an I/O error: the changes before this one are rolled back too
             self._note(error)
             operational = isinstance(error, sqlite3.OperationalError) or is_damage(error)
             waiting.error = DatabaseUnavailable(str(error)) if operational else error
