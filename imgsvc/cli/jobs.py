@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion_hold import DeletionHold
-from ..jobs.housekeeping import Housekeeping, NotRetryable
+from ..jobs.housekeeping import Housekeeping
 from ..jobs.instance import InstanceMismatch
 from ..jobs.lock import DataFolderInUse
+from ..jobs.restart import NotRetryable, Restart
 from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
@@ -90,7 +91,8 @@ class OfDataFolder:
         async def work(data: DataFolder) -> None:
             async with storage_registry(self._settings, instance=data.instance) as stores:
                 housekeeping = Housekeeping.of(self._settings, data, stores.storages, DeletionHold())
-                await housekeeping.retry((await _job(data, job_id)).job_id)
+                restart = Restart(data.table, data.staging_area, housekeeping)
+                await restart.restart((await _job(data, job_id)).job_id)
 
         self._with_data(work)
 

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ..intake.rate_limit import RateLimiter
     from ..jobs.completions import Completions
     from ..jobs.counters import JobCounters
+    from ..jobs.deletion import Deletion
     from ..jobs.deletion_hold import DeletionHold
     from ..jobs.denials import Denials
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.lock import DataFolderLock
     from ..jobs.queue import Queue
+    from ..jobs.restart import Restart
     from ..jobs.staging_area import StagingArea
     from ..jobs.table.job_table import JobTable
     from ..jobs.table.reports import JobReports
@@ -43,6 +45,8 @@ class Jobs:
     queue: "Queue"
     completions: "Completions"
     housekeeping: "Housekeeping"
+    deletion: "Deletion"
+    restart: "Restart"
     deletion_hold: "DeletionHold"
     watchdog: "Watchdog"
     staging_area: "StagingArea"

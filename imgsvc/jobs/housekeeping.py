@@ -1,8 +1,8 @@
 """Periodic cleanup: finishes removals that a crash or a full disk interrupted, and applies the retention times."""
 
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -33,16 +33,8 @@ PAGE = 100  # rows read in one query
 REFUSALS = 3  # consecutive failures after which a storage is skipped until the next sweep: each may take 20 s
 
 
-class NotRetryable(Exception):
-    """The job can't be restarted. The message gives the reason in plain words."""
-
-
 class Housekeeping:
-    """`staging_area` knows which staged files belong to an upload that has no row yet.
-
-    Code that removes files because of what it read from a row must hold the lock `removing`: otherwise a restarted job
-    could lose its files.
-    """
+    """`staging_area` knows which staged files belong to an upload that has no row yet."""
 
     def __init__(
         self,
@@ -66,7 +58,7 @@ class Housekeeping:
         self._deleted_upto = 0  # the row up to which deleted jobs have been checked
         self._hold = hold or DeletionHold()
         self._wanted = anyio.Event()
-        self.removing = anyio.Lock()
+        self._removing = anyio.Lock()
 
     @classmethod
     def of(
@@ -90,6 +82,17 @@ class Housekeeping:
             deleted_kept=timedelta(days=settings.jobs.deleted_rows_days),
             hold=hold,
         )
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether a backup suspends removals."""
+        return self._hold.active
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Hold the lock for removing files because of what was read from a row: a restarted job must not lose its own."""
+        async with self._removing:
+            yield
 
     async def run(self) -> None:
         while True:
@@ -132,13 +135,13 @@ class Housekeeping:
             self._deleted_upto = await self._table.drop_deleted(before, self._deleted_upto, DELETED_PAGE)
 
     async def _finish_removals(self) -> None:
-        """Finish pending removals. `removing` is held for one row at a time: deletions and retries wait for it."""
+        """Finish pending removals. The lock is held for one row at a time: deletions and retries wait for it."""
         refusals: Counter[str] = Counter()
         after = ""
         while not self._hold.active and (jobs := await self._table.leftovers(after, PAGE)):
             for listed in jobs:
                 after = listed.job_id
-                async with self.removing:
+                async with self._removing:
                     for job in await self._table.leftover(listed.job_id):
                         await self._finish_removal(job, refusals)
 
@@ -153,30 +156,6 @@ class Housekeeping:
         refusals[job.storage_backend] = 0 if confirmed else refusals[job.storage_backend] + 1
         if refusals[job.storage_backend] == REFUSALS:
             log.warning("removals_put_off", backend=job.storage_backend, failures=REFUSALS)
-
-    async def retry(self, job_id: str) -> Job:
-        """Restart a failed job with all its attempts and a new turn. Its last run must have ended.
-
-        Raises NotRetryable: the job has not failed, its source is gone, or its leftover files can't be removed now.
-        """
-        async with self.removing:
-            job = await self._table.job(job_id)
-            if job is None or job.status != "failed":
-                raise NotRetryable(
-                    f"Only a failed job can be tried again; its status is {job.status if job else 'gone'}."
-                )
-            source = self._staging_area.folder / (job.staging_path or "")
-            if not job.can_retry or not await anyio.to_thread.run_sync(source.is_file):
-                raise NotRetryable("The uploaded bytes of this job are not kept any more.")
-            if self._hold.active and job.paths:
-                raise NotRetryable(
-                    "A backup is being made, which needs what the failed attempt left. Try again after it."
-                )
-            await self.remove_files(job)
-            retried = await self._table.retry(job)
-        if retried is None:
-            raise NotRetryable("Files of the failed attempt can't be removed from the storage now. Is it working?")
-        return retried
 
     async def remove_files(self, job: Job) -> int:
         """Remove the files that the row names and no longer needs; returns their number.
@@ -226,7 +205,7 @@ class Housekeeping:
         while jobs := await self._table.expired_sources(before, after, PAGE):
             for job in jobs:
                 after = job.job_id
-                async with self.removing:
+                async with self._removing:
                     await self._expire_source(job, before)
 
     async def _expire_source(self, listed: Job, before: datetime) -> None:

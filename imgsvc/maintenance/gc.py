@@ -50,7 +50,7 @@ async def _alone(house: MaintenanceContext) -> None:
 async def _remove(house: MaintenanceContext, progress: Progress, orphan: Orphan) -> None:
     """Under housekeeping's lock, so that no failed job begins anew between the look at its row and the removal."""
     place, stored = orphan.place, orphan.stored
-    async with house.housekeeping.removing:
+    async with house.housekeeping.exclusive():
         if place is not None:
             owners = await house.inventory.owners([place.image_id])
             if disposition(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":

@@ -23,6 +23,7 @@ from ..intake.open_uploads import OpenUploads
 from ..intake.rate_limit import RateLimiter
 from ..jobs.completions import Completions
 from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
@@ -30,6 +31,7 @@ from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
 from ..jobs.lanes.process import Lane, ProcessLane
 from ..jobs.lanes.worker_handle import Launcher
 from ..jobs.queue import Queue
+from ..jobs.restart import Restart
 from ..jobs.run import Limits
 from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
@@ -152,11 +154,14 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         made=opened.metrics.variant_made,
         hold=hold,
     )
+    housekeeping = Housekeeping.of(settings, data, storages, hold)
     return Jobs(
         table=data.table,
         queue=queue,
         completions=completions,
-        housekeeping=Housekeeping.of(settings, data, storages, hold),
+        housekeeping=housekeeping,
+        deletion=Deletion(data.table, queue, completions, housekeeping),
+        restart=Restart(data.table, data.staging_area, housekeeping, queue),
         deletion_hold=hold,
         watchdog=Watchdog(data.table, queue, opened.metrics.job_stuck),
         staging_area=data.staging_area,

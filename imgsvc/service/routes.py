@@ -36,7 +36,7 @@ ROUTES = [
     Route("/api/v1/operator/token", sessions.upload_token, methods=["POST"]),
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
-    Route("/api/v1/operator/jobs/{job_id}/retry", sessions.retry, methods=["POST"]),
+    Route("/api/v1/operator/jobs/{job_id}/retry", operator_jobs.retry, methods=["POST"]),
     Encoded("/api/v1/operator/permissions/{org}/{user}", permissions.drop, methods=["DELETE"]),
     Route("/api/v1/operator/storage/verify", maintenance.verify, methods=["POST"]),
     Route("/api/v1/operator/storage/gc", maintenance.gc, methods=["POST"]),

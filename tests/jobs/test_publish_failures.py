@@ -10,7 +10,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.http.api import images
+from imgsvc.jobs import deletion
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
@@ -124,7 +124,7 @@ class SlowAndFull(MemoryStorage):
 async def test_publish_that_fails_after_a_deletion_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "END_RUN_SECONDS", 0.1)
+    monkeypatch.setattr(deletion, "END_RUN_SECONDS", 0.1)
     storage = SlowAndFull()
     async with testing.serving(testing.settings_in(tmp_path), storage=storage) as (app, client):
         accepted = (await client.upload(testing.picture())).json()

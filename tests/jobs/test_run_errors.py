@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from imgsvc import testing
-from imgsvc.http.api import images
+from imgsvc.jobs import deletion
 from imgsvc.jobs import run as runs
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
@@ -116,7 +116,7 @@ class Slow(MemoryStorage):
 async def test_removal_after_a_deletion_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(images, "END_RUN_SECONDS", 0.1)
+    monkeypatch.setattr(deletion, "END_RUN_SECONDS", 0.1)
     reads = Reads(monkeypatch, name, RuntimeError("a bug of ours"), RuntimeError("a bug of ours"))
     storage = Slow()
     async with testing.serving(testing.settings_in(tmp_path), storage=storage) as (app, client):

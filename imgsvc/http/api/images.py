@@ -2,8 +2,6 @@
 
 from typing import Annotated, Literal, cast
 
-import anyio
-import structlog
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,11 +25,8 @@ from .jobs import dimensions, public_metadata
 from .signed_access import SIGNED_URL, TOKEN_OF_ORG, SignedQuery, is_hidden, reader_of, verify_signed_url
 from .uploads import authenticated
 
-log = structlog.get_logger()
-
 DEFAULT_SIZE = "medium"
 MAX_BATCH = 50
-END_RUN_SECONDS = 10.0  # a worker is killed within milliseconds; publishing may take longer
 READY_IN_SECONDS = 2  # what a client is told to wait for an image whose job still runs
 NOT_THERE = ("image_not_found", "image_not_ready")
 OUT_OF_REACH = ("storage_not_configured", "overloaded")
@@ -226,15 +221,9 @@ async def delete(request: Request) -> Response:
     except PermissionDenied:
         await state.access.denials.note("delete_denied", who.org_id, who.user_id, job=job)
         raise
-    deleted = await state.jobs.table.delete(job)
-    if deleted is None:
+    removed = await state.jobs.deletion.delete(job)
+    if removed is None:
         raise image_not_found()
-    with anyio.CancelScope(shield=True):
-        with anyio.move_on_after(END_RUN_SECONDS):
-            await state.jobs.queue.cancel(job.job_id)
-        state.jobs.completions.settled(job.job_id)
-        removed = await state.jobs.housekeeping.remove_files(deleted)
-    log.info("image_deleted", image_id=image_id, job_id=job.job_id, files_removed=removed)
     return json_response(Deleted(image_id=image_id, files_removed=removed))
 
 

@@ -1,4 +1,4 @@
-"""Jobs as only the operator sees them: whose they are, what they failed of, and their audit trail."""
+"""Jobs for the operator: whose they are, what they failed of, their audit trail, and retrying them."""
 
 from typing import Annotated
 
@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Status
-from ...jobs.views import LISTED, MAX_EVENTS, ListedJob, ShownJob
-from ..openapi.operations import operation
+from ...jobs.views import LISTED, MAX_EVENTS, JobStatus, ListedJob, ShownJob
+from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
-from ..wire.problems import job_not_found
+from ..wire.problems import NO_STORE, job_not_found
 from ..wire.validation import WHOLE_NUMBER, StrictQuery, parsed
 from . import auth
 
@@ -69,3 +69,22 @@ async def job(request: Request) -> Response:
     if shown.ready and (way != "public" or state.stores.urls.signatures is None):
         shown.thumbnail_url = state.stores.urls.of_page(shown.image_id, shown.ready[-1])
     return json_response(shown)
+
+
+@operation(
+    "operator_retry",
+    "operator",
+    "Retry a failed job",
+    access="operator_acting",
+    answers={202: Answer("The job is waiting again.", JobStatus)},
+    errors=("job_not_found", "not_retryable", "overloaded"),
+)
+async def retry(request: Request) -> Response:
+    """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
+    await auth.require_operator(request)
+    jobs = state_of(request).jobs
+    job_id = path_id(request, "job_id", job_not_found)
+    if await jobs.table.job(job_id) is None:
+        raise job_not_found()
+    job = await jobs.restart.restart(job_id)
+    return json_response(JobStatus.of(job), 202, NO_STORE)

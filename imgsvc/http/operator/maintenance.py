@@ -1,79 +1,57 @@
-"""The operator's upkeep of what is stored: one piece at a time, started here, looked at and ended here."""
+"""Maintenance of what is stored, for the operator: starting a task, looking at it, and ending it. One at a time."""
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...maintenance.report import StorageTask
 from ...maintenance.requests import BackupRequest, GcRequest, MaintenanceRequest, MigrateRequest, VerifyRequest
-from ..openapi.operations import Answer, by_method, operation
+from ..openapi.operations import Answer, Handler, by_method, operation
 from ..state import state_of
 from ..wire.json_body import json_body
 from ..wire.json_response import json_response
 from ..wire.problems import NO_STORE
 from . import auth
 
-log = structlog.get_logger()
+BEGUN = Answer("The task has started; GET /api/v1/operator/storage/task shows its progress.", StorageTask)
 
 
-BEGUN = {202: Answer("The task has started; GET /api/v1/operator/storage/task shows its progress.", StorageTask)}
-ERRORS = ("task_running",)
+def _starting(kind: type[MaintenanceRequest], summary: str, description: str) -> Handler:
+    """The endpoint that starts a task of this kind; both texts are for the API document."""
+
+    async def start(request: Request) -> Response:
+        await auth.require_operator(request)
+        wanted = await json_body(request, kind)
+        return json_response(StorageTask.of(state_of(request).maintenance.start(wanted)), 202, NO_STORE)
+
+    start.__name__, start.__doc__ = kind.verb, description
+    declare = operation(
+        f"operator_storage_{kind.verb}",
+        "operator",
+        summary,
+        access="operator_acting",
+        body=kind,
+        answers={202: BEGUN},
+        errors=("task_running",),
+    )
+    return declare(start)
 
 
-@operation(
-    "operator_storage_verify",
-    "operator",
+verify = _starting(
+    VerifyRequest,
     "Compare the table with the stored files",
-    access="operator_acting",
-    body=VerifyRequest,
-    answers=BEGUN,
-    errors=ERRORS,
+    "Checks that every file of a row exists with its size, and that every file has a row. Changes nothing.",
 )
-async def verify(request: Request) -> Response:
-    """Checks that every file of a row exists with its size, and that every file has a row. Changes nothing."""
-    return await _begin(request, VerifyRequest)
-
-
-@operation(
-    "operator_storage_gc",
-    "operator",
-    "Remove files without a row",
-    access="operator_acting",
-    body=GcRequest,
-    answers=BEGUN,
-    errors=ERRORS,
-)
-async def gc(request: Request) -> Response:
-    """They are only listed, unless `dry_run` is false."""
-    return await _begin(request, GcRequest)
-
-
-@operation(
-    "operator_storage_migrate",
-    "operator",
+gc = _starting(GcRequest, "Remove files without a row", "They are only listed, unless `dry_run` is false.")
+migrate = _starting(
+    MigrateRequest,
     "Move images to another backend",
-    access="operator_acting",
-    body=MigrateRequest,
-    answers=BEGUN,
-    errors=ERRORS,
+    "Images stay available: each is copied, read back and compared before its old copy is removed.",
 )
-async def migrate(request: Request) -> Response:
-    """Images stay available: each is copied, read back and compared before its old copy is removed."""
-    return await _begin(request, MigrateRequest)
-
-
-@operation(
-    "operator_storage_backup",
-    "operator",
+backup = _starting(
+    BackupRequest,
     "Make a backup",
-    access="operator_acting",
-    body=BackupRequest,
-    answers=BEGUN,
-    errors=ERRORS,
+    "In a folder on the service's machine. A backup contains the service's secrets.",
 )
-async def backup(request: Request) -> Response:
-    """In a folder on the service's machine. A backup contains the service's secrets."""
-    return await _begin(request, BackupRequest)
 
 
 @operation(
@@ -105,9 +83,3 @@ async def cancel(request: Request) -> Response:
 
 
 current = by_method(GET=task, DELETE=cancel)
-
-
-async def _begin(request: Request, kind: type[MaintenanceRequest]) -> Response:
-    await auth.require_operator(request)
-    order = await json_body(request, kind)
-    return json_response(StorageTask.of(state_of(request).maintenance.start(order)), 202, NO_STORE)

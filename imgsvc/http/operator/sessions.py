@@ -1,9 +1,8 @@
-"""The operator's API: signing in and out, an upload token for the dashboard, a failed job tried again."""
+"""The operator's API: signing in and out, an upload token for the dashboard."""
 
 from datetime import timedelta
 from typing import Annotated
 
-import anyio
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.requests import Request
@@ -12,19 +11,16 @@ from starlette.responses import Response
 from ...access.permissions import READ, UPLOAD
 from ...jobs.answer_model import COMPLETED, example
 from ...jobs.table.model import as_text, now
-from ...jobs.views import JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.json_body import json_body
 from ..wire.json_response import json_response
-from ..wire.path_ids import path_id
-from ..wire.problems import NO_STORE, job_not_found, overloaded
+from ..wire.problems import NO_STORE
 from . import auth
 
 log = structlog.get_logger()
 
 UPLOAD_USER = "operator"
-SETTLE_SECONDS = 10.0  # for the storage to let go of what a failed run put
 UPLOAD_TOKEN_SECONDS = 600
 UPLOAD_PERMISSIONS = (UPLOAD, READ)  # what the mode `claims` asks for
 Secret = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -124,33 +120,6 @@ async def upload_token(request: Request) -> Response:
     return json_response(
         UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
     )
-
-
-@operation(
-    "operator_retry",
-    "operator",
-    "Retry a failed job",
-    access="operator_acting",
-    answers={202: Answer("The job is waiting again.", JobStatus)},
-    errors=("job_not_found", "not_retryable", "overloaded"),
-)
-async def retry(request: Request) -> Response:
-    """From the uploaded bytes, which must still be kept, with all its attempts and a new place in the queue."""
-    await auth.require_operator(request)
-    state = state_of(request)
-    job_id = path_id(request, "job_id", job_not_found)
-    found = await state.jobs.table.job(job_id)
-    if found is None:
-        raise job_not_found()
-    if found.status == "failed":
-        with anyio.move_on_after(SETTLE_SECONDS) as scope:
-            await state.jobs.queue.settled(job_id)
-        if scope.cancelled_caught:
-            raise overloaded("What the failed attempt left is still being removed. Try again shortly.")
-    job = await state.jobs.housekeeping.retry(job_id)
-    state.jobs.queue.wake()
-    log.info("job_retried", job_id=job_id, image_id=job.image_id)
-    return json_response(JobStatus.of(job), 202, NO_STORE)
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:

@@ -20,7 +20,7 @@ from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads, TooManyUploads
 from ...intake.staging import NoSpace, Rejected, StagingFailed, StagingGone, UnsupportedType, UploadTooLarge
-from ...jobs.housekeeping import NotRetryable
+from ...jobs.restart import NotRetryable, StillEnding
 from ...jobs.table.model import as_text
 from ...jobs.table.quota import RateLimited, RateLimitStatus
 from ...jobs.table.sql import is_damage
@@ -284,6 +284,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: unanswered(),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
+    StillEnding: lambda error: overloaded(str(error)),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NotStored: lambda _: image_not_found(),
     StorageNotConfigured: lambda _: storage_not_configured(),
