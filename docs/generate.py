@@ -1,12 +1,12 @@
-"""Write docs/reference/ from the code: `./run docs`. With `--check`, name what is stale or broken and exit with 1."""
+"""Write config.toml and docs/reference/ from the code: `./run docs`. With `--check`, exit with 1 if they are stale."""
 
 import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs import check, endpoints
-from docs.markdown import GENERATED, code, table
+from docs import check, config_file, endpoints
+from docs.markdown import GENERATED, code, escaped, table
 from docs.sources import (
     ALERTS,
     CODES,
@@ -24,8 +24,6 @@ from docs.sources import (
     sections,
     settings,
 )
-
-FOLDER = ROOT / "docs" / "reference"
 
 
 def settings_page() -> str:
@@ -47,13 +45,13 @@ def settings_page() -> str:
     ]
     for section in sections():
         rows = [_setting_row(one) for one in settings() if one.section == section.name]
-        parts += [f"## [{section.name}]", *([section.words] if section.words else [])]
+        parts += [f"## [{section.name}]", *([escaped(section.words)] if section.words else [])]
         parts.append(table(("setting", "environment", "default", "allowed", "meaning"), rows))
     return "\n\n".join(parts) + "\n"
 
 
 def _setting_row(one: Setting) -> tuple[str, ...]:
-    return code(one.field), code(one.environment), code(one.default), one.allowed, one.words
+    return code(one.field), code(one.environment), code(one.default), one.allowed, escaped(one.words)
 
 
 def errors_page() -> str:
@@ -172,18 +170,19 @@ def _alert(one: Alert) -> str:
     )
 
 
-PAGES: Mapping[str, Callable[[], str]] = {
-    "endpoints.md": endpoints.page,
-    "settings.md": settings_page,
-    "errors.md": errors_page,
-    "commands.md": commands_page,
-    "metrics.md": metrics_page,
+GENERATED_FILES: Mapping[str, Callable[[], str]] = {
+    "config.toml": config_file.text,
+    "docs/reference/endpoints.md": endpoints.page,
+    "docs/reference/settings.md": settings_page,
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/commands.md": commands_page,
+    "docs/reference/metrics.md": metrics_page,
 }
 
 
-def stale() -> list[str]:
-    """The names of generated pages that differ from what the code says now."""
-    return [name for name, make in PAGES.items() if not _is(FOLDER / name, make())]
+def stale(root: Path = ROOT) -> list[str]:
+    """The paths of generated files that differ from what the code says now."""
+    return [path for path, make in GENERATED_FILES.items() if not _is(root / path, make())]
 
 
 def _is(file: Path, text: str) -> bool:
@@ -194,10 +193,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./run docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when something is stale")
     if not parser.parse_args().check:
-        for name, make in PAGES.items():
-            (FOLDER / name).write_text(make())
+        for path, make in GENERATED_FILES.items():
+            (ROOT / path).write_text(make())
         return 0
-    problems = [f"docs/reference/{name} is stale: run ./run docs" for name in stale()] + check.problems()
+    problems = [f"{path} is stale: run ./run docs" for path in stale()] + check.problems()
     for problem in problems:
         print(f"docs: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -9,6 +9,11 @@ def code(text: str) -> str:
     return f"`{text}`"
 
 
+def escaped(text: str) -> str:
+    """Plain text, in which `*` is no mark of emphasis."""
+    return text.replace("*", "\\*")
+
+
 def cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 

@@ -20,7 +20,7 @@ from imgsvc.http.wire.error_codes import CODES as CODES
 from imgsvc.http.wire.error_codes import limit_of as limit_under
 from imgsvc.jobs.retry import JOB_CODES as JOB_CODES
 from imgsvc.service.routes import ROUTES as ROUTES
-from imgsvc.settings import Settings, environment_names
+from imgsvc.settings import Settings, all_settings
 from imgsvc.settings.storage import Storage
 from imgsvc.telemetry.metrics import Metrics
 
@@ -50,62 +50,49 @@ class Setting:
     section: str
     field: str
     environment: str
-    default: str
+    value: Any  # the default, as TOML has it
     allowed: str
+    bounds: str
     words: str
+
+    @property
+    def default(self) -> str:
+        """The default, for a cell of a table."""
+        if self.value == "":
+            return "(empty)"
+        return self.value if isinstance(self.value, str) else json.dumps(self.value)
 
 
 @cache
 def sections() -> tuple[Section, ...]:
-    words = _config_words()
-    return tuple(Section(name, words.get((name, ""), "")) for name in Settings.model_fields)
+    """Every section, with its docstring as words."""
+    schemas = Settings.model_json_schema()["$defs"]
+    return tuple(Section(name, schemas[_kind(name)].get("description", "")) for name in Settings.model_fields)
 
 
 @cache
 def settings() -> tuple[Setting, ...]:
-    """Every setting. Raises KeyError where config.toml lacks one."""
-    words, schemas = _config_words(), Settings.model_json_schema()["$defs"]
+    """Every setting that has an effect, in the order of their declaration."""
+    schemas = Settings.model_json_schema()["$defs"]
     found = []
-    for section, field, environment in environment_names():
-        kind = Settings.model_fields[section].annotation
-        assert kind is not None
-        schema = schemas[kind.__name__]["properties"][field]
-        found.append(
-            Setting(section, field, environment, _default(schema), _allowed(schema), words[section, field]),
-        )
+    for one in all_settings():
+        if not one.retired:
+            schema = schemas[_kind(one.section)]["properties"][one.field]
+            bounds = _bounds(schema, one.unit)
+            allowed = _allowed(schema, bounds)
+            found.append(
+                Setting(one.section, one.field, one.environment, schema["default"], allowed, bounds, one.words)
+            )
     return tuple(found)
 
 
-def _config_words() -> dict[tuple[str, str], str]:
-    """{(section, field): the comment beside it in config.toml}; the field of a section's own comment is ''."""
-    found: dict[tuple[str, str], list[str]] = {}
-    section, current = "", ("", "")
-    for line in (ROOT / "config.toml").read_text().splitlines():
-        if header := re.match(r"\[(\w+)\](?:\s*#\s*(.*))?$", line):
-            section, current = header[1], (header[1], "")
-            found[current] = [header[2] or ""]
-        elif setting := re.match(r"(\w+) = .*?#\s*\[[A-Z0-9_]+\]\s*(.*)$", line):
-            current = (section, setting[1])
-            found[current] = [setting[2]]
-        elif more := re.match(r"\s+#\s*(.*)$", line):
-            found[current].append(more[1])
-    return {key: _sentence(" ".join(lines).strip()) for key, lines in found.items()}
+def _kind(section: str) -> str:
+    kind = Settings.model_fields[section].annotation
+    assert kind is not None
+    return kind.__name__
 
 
-def _sentence(words: str) -> str:
-    words = words.replace("*", "\\*")
-    ended = words if not words or words.endswith(".") else f"{words}."
-    return ended[:1].upper() + ended[1:]
-
-
-def _default(schema: Json) -> str:
-    value = schema.get("default", "")
-    if value == "":
-        return "(empty)"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _allowed(schema: Json) -> str:
+def _allowed(schema: Json, bounds: str) -> str:
     """The kind of a value, and its bounds."""
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
@@ -113,23 +100,27 @@ def _allowed(schema: Json) -> str:
     if kind == "boolean":
         return "`true`, `false`"
     if kind in ("integer", "number"):
-        return _bounds(schema) or "a number"
+        return bounds
     if kind == "array":
-        inner = _allowed(schema["items"]) if "items" in schema else ""
+        inner = _allowed(schema["items"], "") if "items" in schema else ""
         return f"a list of {inner}" if inner.startswith("`") else "a list"
     if kind == "object":
-        inner = _bounds(schema.get("additionalProperties", {}))
-        return f"a table, each {inner}" if inner else "a table"
+        return f"a table, {bounds}"
     return {"password": "a secret", "path": "a path"}.get(schema.get("format", ""), "text")
 
 
-def _bounds(schema: Json) -> str:
+def _bounds(schema: Json, unit: str) -> str:
+    """The bounds of a number, or of each number of a table, with the unit; "" for other kinds of values."""
+    if schema.get("type") == "object":
+        return f"each {_bounds(schema['additionalProperties'], unit)}"
+    if schema.get("type") not in ("integer", "number"):
+        return ""
     least, most, above = schema.get("minimum"), schema.get("maximum"), schema.get("exclusiveMinimum")
     if above is not None:
-        return f"more than {above}, at most {most}" if most is not None else f"more than {above}"
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    return f"{least} or more" if least is not None else ""
+        found = f"more than {above}, up to {most}" if most is not None else f"more than {above}"
+    else:
+        found = f"{least} to {most}" if most is not None else f"{least} or more"
+    return f"{found} {unit}".strip()
 
 
 @dataclass(frozen=True, slots=True)

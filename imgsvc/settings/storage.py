@@ -93,7 +93,9 @@ class S3(Section):
     encryption: Literal["AES256", "none"] = setting(
         "AES256", 'Encryption at rest, requested for each object; "none" for a store without it.'
     )
-    presigned_seconds: int = setting(3600, "Lifetime of a presigned URL.", unit="seconds", ge=1, le=WEEK_SECONDS)
+    presigned_seconds: int = setting(
+        3600, "Lifetime of a presigned URL, at most a week.", unit="seconds", ge=1, le=WEEK_SECONDS
+    )
     connections: int = setting(16, "Connections open at the same time, at most.", unit="connections", ge=1, le=256)
     connect_timeout_seconds: Seconds = setting(3, "Time to connect to the store.")
     read_timeout_seconds: Seconds = setting(15, "Time without a byte from the store.")

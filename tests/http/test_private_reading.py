@@ -15,10 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from docs.pages import ROOT
 from imgsvc import testing
 from imgsvc.access.signing import KEY_FILE
 from tests.conftest import Service, Starter, held_service
-from tests.settings.test_config_file import ROOT
 from tests.support.private_service import (
     IMAGES,
     PRIVATE,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from docs import check, generate, mentions
-from docs.pages import Block, Page, pages, slug
+from docs.pages import ROOT, Block, Page, pages, slug
 from fixtures import make
 from imgsvc import testing
 from tests.support.browser import browsing, in_browser
@@ -45,7 +45,7 @@ def test_screenshot_shows_the_dashboard_as_it_is() -> None:
     assert list(check.screenshot()) == []
 
 
-def test_generated_pages_are_fresh() -> None:
+def test_generated_files_are_fresh() -> None:
     assert generate.stale() == []
 
 
@@ -80,13 +80,15 @@ def test_folder_that_is_not_explained_is_found() -> None:
     assert "imgsvc/jobs is not explained" in found and "imgsvc/http is not explained" not in found
 
 
-def test_stale_page_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in generate.PAGES:
-        (tmp_path / name).write_text((generate.FOLDER / name).read_text())
-    monkeypatch.setattr(generate, "FOLDER", tmp_path)
-    (tmp_path / "errors.md").write_text("older")
-    (tmp_path / "metrics.md").unlink()
-    assert generate.stale() == ["errors.md", "metrics.md"]
+def test_stale_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "reference").mkdir(parents=True)
+    for path in generate.GENERATED_FILES:
+        (tmp_path / path).write_text((ROOT / path).read_text())
+    assert generate.stale(tmp_path) == []
+    (tmp_path / "config.toml").write_text("older")
+    (tmp_path / "docs" / "reference" / "errors.md").write_text("older")
+    (tmp_path / "docs" / "reference" / "metrics.md").unlink()
+    assert generate.stale(tmp_path) == ["config.toml", "docs/reference/errors.md", "docs/reference/metrics.md"]
 
 
 def test_heading_has_one_anchor_everywhere() -> None:
@@ -148,7 +150,7 @@ def test_tours_and_guide_to_uploading_run_as_they_are_written(clone: Path, tmp_p
 
 def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
     """(heading, curl line, statuses) of each operation of the reference."""
-    text = (generate.FOLDER / "endpoints.md").read_text()
+    text = (ROOT / "docs" / "reference" / "endpoints.md").read_text()
     for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         (call,) = re.findall(r"^```sh\n(curl .*)\n```$", section, re.MULTILINE)
         yield section.partition("\n")[0], call, set(re.findall(r"^- \*\*(\d{3})\*\*", section, re.MULTILINE))
