@@ -1,1 +1,1 @@
-"""Who may do what, and how often."""
+"""Access control: tokens, permissions, signed URLs, and the operator."""

@@ -1,4 +1,4 @@
-"""One call to the authorization server, and what counts as its answer."""
+"""Calls the authorization server and validates its response."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -14,16 +14,16 @@ from .decision_cache import Question
 
 CHECK = "/api/v1/authorization/check"
 MAX_CONNECTIONS, MAX_IDLE = 100, 20
-KEPT_SECONDS = 4.0  # an idle connection: many servers hang up after 5, and a call may just be on its way then
+KEPT_SECONDS = 4.0  # of an idle connection: many servers close it after 5, possibly while a call is being sent
 MAX_ANSWER_BYTES = 64 * 1024
 
 
 class NoAnswer(Exception):
-    """None that can be used; the message says why, for the log."""
+    """There was no usable response. The message gives the reason, for the log."""
 
 
 class Verdict(BaseModel):
-    """200: a grant unless it says otherwise. Other members are the server's own."""
+    """The body of a 200: a grant unless `allowed` is false. Other members are ignored."""
 
     allowed: StrictBool = True
 
@@ -35,7 +35,7 @@ class AuthorizationApi:
         self._timeout_seconds = timeout_seconds
 
     async def ask(self, question: Question) -> bool:
-        """Whether it is allowed. Raises NoAnswer. The time limit is for all of it, however slowly bytes drip."""
+        """Whether the permission is granted. Raises NoAnswer. The time limit is for the whole call."""
         try:
             with anyio.fail_after(self._timeout_seconds):
                 status, body = await self._post(question)
@@ -53,7 +53,7 @@ class AuthorizationApi:
             raise NoAnswer("its answer is not a JSON object with a boolean member 'allowed'") from None
 
     async def _post(self, question: Question) -> tuple[int, bytes]:
-        """Status and body; what follows the status only matters when that is 200."""
+        """Status and body. The body is read only if the status is 200."""
         trace_id = structlog.contextvars.get_contextvars().get("trace_id")
         headers = {"X-Trace-ID": str(trace_id)} if trace_id else {}
         body = b""
@@ -68,10 +68,10 @@ class AuthorizationApi:
 
 @asynccontextmanager
 async def authorization_client() -> AsyncIterator[httpx.AsyncClient]:
-    """With its pool of connections.
+    """An HTTP client with a connection pool.
 
-    HTTP_PROXY and .netrc are left unread: questions go where AUTH_API_URL says, with the credentials that stand there.
-    SSL_CERT_FILE and SSL_CERT_DIR count, for an authority of one's own.
+    HTTP_PROXY and .netrc are ignored: calls go to AUTH_API_URL, with the credentials in it. SSL_CERT_FILE and
+    SSL_CERT_DIR are honoured, for a private certificate authority.
     """
     trusted: ssl.SSLContext = await anyio.to_thread.run_sync(httpx.create_ssl_context)
     async with httpx.AsyncClient(
@@ -82,6 +82,6 @@ async def authorization_client() -> AsyncIterator[httpx.AsyncClient]:
         limits=httpx.Limits(
             max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_IDLE, keepalive_expiry=KEPT_SECONDS
         ),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity"},  # nothing that swells when unpacked
+        headers={"Accept": "application/json", "Accept-Encoding": "identity"},  # nothing that grows when unpacked
     ) as client:
         yield client

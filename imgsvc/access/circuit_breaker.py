@@ -1,7 +1,7 @@
-"""A circuit breaker: after failures in a row nobody is asked for a while, then one call tries whether it works again.
+"""A circuit breaker: after consecutive failures no calls are made for a while, then one call probes the server.
 
-closed -> open after `threshold` consecutive failures -> half_open after `timeout_seconds`, for exactly one call at a
-time, the probe -> closed when it succeeds, open again when it fails.
+closed -> open after `threshold` consecutive failures -> half_open after `timeout_seconds`, which lets one call through
+at a time, the probe -> closed if it succeeds, open again if it fails.
 """
 
 import time
@@ -14,21 +14,21 @@ State = Literal["closed", "open", "half_open"]
 
 
 class BreakerOpen(Exception):
-    """The call may not be made now."""
+    """The circuit breaker is open: the call must not be made."""
 
 
 class Breaker:
-    """For the tasks of one event loop: no method awaits, so each is one step to all of them."""
+    """For the tasks of one event loop: no method awaits, so each one is atomic for the other tasks."""
 
     def __init__(self, threshold: int, timeout_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.threshold = threshold
         self.timeout_seconds = timeout_seconds
-        self.failures = 0  # in a row, those of probes included
-        self.opened_at: datetime | None = None  # the last time, for people; None while closed
+        self.failures = 0  # consecutive failures, including those of probes
+        self.opened_at: datetime | None = None  # when it last opened, by the wall clock; None while closed
         self._clock = clock
         self._opened: float | None = None
         self._probing = False
-        self._epoch = 0  # raised by every opening and closing: what began in an earlier one has no say any more
+        self._epoch = 0  # raised by every opening and closing: results of calls from an earlier epoch are ignored
 
     @property
     def state(self) -> State:
@@ -38,12 +38,12 @@ class Breaker:
 
     @property
     def remaining_seconds(self) -> float:
-        """Until a probe may be made; 0 when closed or half open."""
+        """Seconds until a probe is allowed; 0 if closed or half open."""
         return 0.0 if self._opened is None else max(0.0, self._opened + self.timeout_seconds - self._clock())
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Around one call: an Exception is its failure; a cancelled one says nothing. Raises BreakerOpen."""
+        """Wraps one call. An Exception counts as a failure; a cancellation does not count. Raises BreakerOpen."""
         if self.state == "open" or self._probing:
             raise BreakerOpen
         self._probing = self.state == "half_open"
@@ -56,14 +56,14 @@ class Breaker:
             raise
         except BaseException:
             if epoch == self._epoch:
-                self._probing = False  # the next one takes the place
+                self._probing = False  # the next call may be the probe
             raise
         if epoch == self._epoch:
             self._succeeded()
 
     def _failed(self) -> None:
         self.failures += 1
-        if self.failures >= self.threshold:  # always so after a probe
+        if self.failures >= self.threshold:  # always true after a probe
             self._turn(self._clock(), datetime.now(UTC))
 
     def _succeeded(self) -> None:

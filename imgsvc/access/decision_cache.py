@@ -1,4 +1,4 @@
-"""What an authorization server answered, kept for as long as the kind of permission allows."""
+"""A cache of authorization decisions, whose lifetime depends on the kind of permission."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ ADMINISTERING = frozenset(("admin", "delete", "purge"))
 
 
 class Question(NamedTuple):
-    """May this user of this organisation do that? A tuple, since any joined text could be that of another user."""
+    """A user, organisation and permission. A tuple, since joined texts of different users could be equal."""
 
     org_id: str
     user_id: str
@@ -22,7 +22,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How many seconds an answer is believed; 0: not kept."""
+    """Lifetimes of decisions in seconds; 0: not cached."""
 
     read: float
     write: float
@@ -30,7 +30,7 @@ class Lifetimes:
     denied: float
 
     def of(self, permission: str, allowed: bool) -> float:
-        """By the action, the last part of `image:upload`."""
+        """The lifetime, chosen by the action: the last part of `image:upload`."""
         action = permission.rpartition(":")[2]
         if not allowed:
             return self.denied
@@ -53,15 +53,15 @@ class DecisionCache:
         self._kept: TLRUCache[Question, bool] = TLRUCache(max_entries, self._end, clock)
 
     def get(self, question: Question) -> bool | None:
-        """None: not known (any more)."""
+        """The cached decision; None if there is none or it has expired."""
         return self._kept.get(question)
 
     def keep(self, question: Question, allowed: bool) -> None:
         if self.enabled:
-            self._kept[question] = allowed  # without a lifetime, an older answer goes and none is kept
+            self._kept[question] = allowed  # a lifetime of 0 drops an earlier decision and keeps none
 
     def drop(self, org_id: str, user_id: str) -> int:
-        """Forget one user; how many answers that were."""
+        """Drop the decisions of one user; returns their number."""
         gone = [question for question in self._kept if question[:2] == (org_id, user_id)]
         return sum(self._kept.pop(question, None) is not None for question in gone)
 

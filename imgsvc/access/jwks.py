@@ -1,6 +1,6 @@
-"""An issuer's key set (JWKS, RFC 7517 section 5): fetched when it is first needed, kept while the issuer is away.
+"""An issuer's key set (JWKS, RFC 7517 section 5): fetched at its first use, and kept while the issuer is unavailable.
 
-All who need it wait for one and the same fetch, which goes on when one of them goes away.
+Concurrent requests share one fetch, which continues if one of them is cancelled.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from .jwk import KINDS, KeysUnavailable, WrongKey, public_key
 
 log = structlog.get_logger()
 
-FETCH_SECONDS = 5.0  # for the whole of it
+FETCH_SECONDS = 5.0  # for the whole fetch
 MAX_BYTES = 256 * 1024
-FRESH_SECONDS = 3600.0  # then it is fetched anew in the background
-AGAIN_SECONDS = 60.0  # at least this long between two fetches that an unknown kid, or an old set, asks for
-AWAY_SECONDS = 5.0  # after a failure with nothing to fall back on, who comes within this time is told at once
+FRESH_SECONDS = 3600.0  # after that it is fetched again in the background
+AGAIN_SECONDS = 60.0  # the least time between two fetches caused by an unknown kid or an old set
+AWAY_SECONDS = 5.0  # after a failure without cached keys, requests within this time fail at once
 
 
 class NoKeySet(Exception):
-    """None came that can be used; the message says why, for the log."""
+    """No usable key set was received. The message gives the reason, for the log."""
 
 
 class JwksClient:
@@ -39,7 +39,7 @@ class JwksClient:
         self._client: httpx.AsyncClient | None = None
 
     async def of(self, kid: str | None) -> Sequence[Key]:
-        """The keys called `kid`; without one the only key there is, if it is the only one. Raises KeysUnavailable."""
+        """The keys with this `kid`. Without one, the key if there is exactly one. Raises KeysUnavailable."""
         now, waited = self._clock(), self._keys is None
         if self._keys is None:
             await self._first(now)
@@ -51,7 +51,7 @@ class JwksClient:
         return found
 
     async def download(self) -> list[tuple[str | None, Key]]:
-        """(kid, key) of all that can be used, past everything that is kept. Raises NoKeySet."""
+        """Fetch the set without the cache; returns (kid, key) of all usable keys. Raises NoKeySet."""
         try:
             with anyio.fail_after(FETCH_SECONDS):
                 data = await self._download()
@@ -73,7 +73,7 @@ class JwksClient:
             raise KeysUnavailable(max(1, round(self._failed + AWAY_SECONDS - self._clock())))
 
     async def _again(self, now: float) -> bool:
-        """Whether the set may be another one now: the issuer has perhaps begun to use a new key."""
+        """Fetch the set again if it may have changed: the issuer may have a new key. Returns whether it may have."""
         if self._fetching is None:
             if now - max(self._asked_again, self._failed) < AGAIN_SECONDS:
                 return False
@@ -88,7 +88,7 @@ class JwksClient:
         return [key for name, key in self._keys if name == kid]
 
     def _fetch(self) -> "asyncio.Task[None]":
-        """The fetch under way, or a new one; it never raises."""
+        """The running fetch, or a new one. It never raises."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._replace())
         return self._fetching
@@ -114,21 +114,21 @@ class JwksClient:
             if response.status_code != 200:
                 raise NoKeySet(f"the issuer answered {response.status_code}")
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise NoKeySet("the answer is compressed, though that was not asked for")
+                raise NoKeySet("the response is compressed although that was not requested")
             async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > MAX_BYTES:
-                    raise NoKeySet(f"the answer is larger than {MAX_BYTES} bytes")
+                    raise NoKeySet(f"the response is larger than {MAX_BYTES} bytes")
         return bytes(data)
 
     def _read(self, data: bytes) -> list[tuple[str | None, Key]]:
-        """The keys that our algorithm can use; what is meant for others is passed over."""
+        """The keys that the configured algorithm can use. Keys for other purposes are skipped."""
         try:
             listed = json.loads(data)["keys"]
         except (ValueError, KeyError, TypeError, RecursionError):
             listed = None
         if not isinstance(listed, list):
-            raise NoKeySet("the answer is not a key set")
+            raise NoKeySet("the response is not a key set")
         suitable = []
         for jwk in listed:
             if isinstance(jwk, dict) and self._is_meant_for_us(jwk):
@@ -151,9 +151,9 @@ class JwksClient:
 
 
 def _new_client(url: str) -> httpx.AsyncClient:
-    """Made in a thread, since it reads certificates: those of the system stand beside the usual ones.
+    """Create the HTTP client, in a thread, since it reads certificate files: the system's as well as certifi's.
 
-    The proxies of the environment count for an issuer elsewhere, as its SSL_CERT_FILE does; a redirect is no key set.
+    The environment's proxies and SSL_CERT_FILE are honoured, for an external issuer. Redirects are not followed.
     """
     context = httpx.create_ssl_context()
     context.load_default_certs()

@@ -1,4 +1,4 @@
-"""Slowing down whoever tries tokens: after a few refusals an address gets its answers late, and told to wait."""
+"""Slows down guessing of the operator's token: after a few refusals an address gets slow responses (token bucket)."""
 
 import ipaddress
 import time
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 import anyio
 
 BURST = 10  # refusals in a row before an address has to wait
-EVERY_SECONDS = 6.0  # then one more each time this has passed: a scraper with an old token stays below
-SLOW_SECONDS = 1.0  # that each of the answers beyond the burst takes
+EVERY_SECONDS = 6.0  # after this time one more refusal is free: a scraper with an old token stays below the limit
+SLOW_SECONDS = 1.0  # the delay of each response beyond the burst
 MAX_WAITING = 50
 MAX_ADDRESSES = 10_000
 HOUR_SECONDS = 3600.0
-MAX_COUNTED = 100_000  # refusals of the last hour that are told apart
+MAX_COUNTED = 100_000  # refusals of the last hour that are counted
 
 
 @dataclass(slots=True)
 class _Bucket:
-    """Refusals that an address may still collect at `since` (monotonic seconds)."""
+    """A token bucket: the refusals that an address has left at `since` (monotonic seconds)."""
 
     left: float
     since: float
 
 
 class LoginThrottle:
-    """Which address was refused how often of late."""
+    """Counts recent refusals by address."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,7 +35,7 @@ class LoginThrottle:
         self._refused: deque[float] = deque(maxlen=MAX_COUNTED)
 
     def wait(self, address: str) -> float:
-        """After a refusal: seconds until the next would be answered without delay; 0 while the burst lasts."""
+        """After a refusal: seconds until the next one would not be delayed; 0 within the burst."""
         bucket = self._buckets.get(_network(address))
         if bucket is None:
             return 0
@@ -52,7 +52,7 @@ class LoginThrottle:
         self._refused.append(now)
 
     async def slow_down(self) -> None:
-        """Keep who guesses waiting, as many at a time as cost nothing."""
+        """Delay a refused client by SLOW_SECONDS, for at most MAX_WAITING clients at once."""
         if self._waiting < MAX_WAITING:
             self._waiting += 1
             try:
@@ -61,7 +61,7 @@ class LoginThrottle:
                 self._waiting -= 1
 
     def last_hour(self) -> int:
-        """How many were refused."""
+        """The number of refusals in the last hour."""
         oldest = self._clock() - HOUR_SECONDS
         while self._refused and self._refused[0] < oldest:
             self._refused.popleft()
@@ -72,11 +72,11 @@ class LoginThrottle:
 
 
 def _network(address: str) -> str:
-    """An IPv6 client owns a /64: its addresses there count as one."""
+    """The network that is counted: an IPv6 client owns a /64, so its addresses count as one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)  # how a socket for both families reports an IPv4 client
+        return str(parsed.ipv4_mapped)  # a dual-stack socket reports IPv4 clients like this
     return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address

@@ -1,7 +1,7 @@
-"""The operator's ways in: the token itself, codes made from it that are good once, and sessions in a cookie.
+"""The operator's credentials: the token, one-use codes derived from it, and sessions in a cookie.
 
-A code is an HMAC (RFC 2104) by the token, so that the command line makes one without asking the running service. It is
-for one run of the service: the next has forgotten which were used.
+A code is an HMAC (RFC 2104) keyed with the token, so the command line can make one without calling the service. A code
+is valid for one run of the service only, since the list of used codes is in memory.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ CODE = re.compile(r"([0-9]{13})\.([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
 
 
 class OperatorAuth:
-    """One run's memory of them: a restart ends every session and every code. `run` is the data folder lock's."""
+    """Used codes and open sessions of one run: a restart ends all of them. `run` is the data folder lock's."""
 
     def __init__(
         self, token: str, run: str, session_seconds: float = 43_200, clock: Callable[[], float] = time.time
@@ -40,11 +40,11 @@ class OperatorAuth:
         return cls(operator_token(settings), run, settings.operator.session_hours * 3600)
 
     def knows(self, token: str) -> bool:
-        """Whether it is the operator's token, in a time that does not tell how much of it is right."""
+        """Whether this is the operator's token. Compared in constant time."""
         return hmac.compare_digest(_digest(token), self._digest)
 
     def redeem_code(self, code: str) -> bool:
-        """Whether it is good; from now on it is not."""
+        """Whether the code is valid. It can be used only once."""
         match, now = CODE.fullmatch(code), self._clock()
         if match is None or not hmac.compare_digest(match[3], _signature(self._token, self._run, match[1], match[2])):
             return False
@@ -63,7 +63,7 @@ class OperatorAuth:
         return session
 
     def has_session(self, session: str) -> bool:
-        """Looked up by digest, whose bytes nobody can steer: the time it takes tells nothing of the session's."""
+        """Whether the session is open. Looked up by digest, so the time taken reveals nothing about valid ones."""
         end = self._sessions.get(_digest(session))
         return end is not None and self._clock() < end
 
@@ -72,7 +72,7 @@ class OperatorAuth:
 
 
 def operator_token(settings: Settings) -> str:
-    """The configured token, or the one in the data folder, which is made if there is none."""
+    """The configured token, or the one in the data folder, which is created if there is none."""
     return settings.operator.token.get_secret_value() or own_secret(settings.data, TOKEN_FILE)
 
 

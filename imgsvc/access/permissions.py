@@ -1,4 +1,4 @@
-"""What an identity may do: by being known at all, by its token's claims, or by asking an authorization service."""
+"""Permissions of an identity: by any valid token, by the token's claims, or by an authorization service."""
 
 import math
 from typing import Literal, Protocol
@@ -10,7 +10,7 @@ Mode = Literal["none", "claims", "remote"]
 
 
 class PermissionDenied(Exception):
-    """The identity may not do this."""
+    """The identity lacks the permission."""
 
     def __init__(self, permission: str) -> None:
         super().__init__(permission)
@@ -18,7 +18,7 @@ class PermissionDenied(Exception):
 
 
 class AuthorizationUnavailable(Exception):
-    """Nobody can tell now whether the identity may. `retry_after` is in seconds."""
+    """The permission can't be checked now. `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float = 5) -> None:
         super().__init__("the authorization service can't be asked")
@@ -26,7 +26,7 @@ class AuthorizationUnavailable(Exception):
 
 
 class Unavailable(Exception):
-    """Nobody can say whether it is allowed; trying again makes sense after `retry_after` seconds."""
+    """The authorization server did not decide; a retry makes sense after `retry_after` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("the authorization server is away")
@@ -34,7 +34,7 @@ class Unavailable(Exception):
 
 
 class Authorization(Protocol):
-    """Whoever decides in the mode `remote`."""
+    """The decision service of permission mode `remote`."""
 
     async def allowed(self, org_id: str, user_id: str, permission: str) -> bool:
         """Raises Unavailable."""
@@ -42,26 +42,27 @@ class Authorization(Protocol):
 
 
 class Permissions:
-    """`remote` is asked in the mode of that name only; when it is missing there, nothing is allowed."""
+    """`remote` is used in the mode `remote` only; if it is missing there, nothing is allowed."""
 
     def __init__(self, mode: Mode = "none", remote: Authorization | None = None) -> None:
         self.mode = mode
         self._remote = remote
 
     async def require(self, identity: Identity, permission: str) -> None:
-        """Raises PermissionDenied or AuthorizationUnavailable.
+        """Check a permission. Raises PermissionDenied or AuthorizationUnavailable.
 
-        In the mode `none` who is known may do everything with what is their own; nobody may do what only admins do.
+        In the mode `none` every valid token may do everything to its own images, and no token has an admin's
+        permissions.
         """
         allowed = permission != ADMIN if self.mode == "none" else await self.holds(identity, permission)
         if not allowed:
             raise PermissionDenied(permission)
 
     async def require_to_delete(self, identity: Identity, *, own: bool) -> None:
-        """For an image of the identity's org. Raises PermissionDenied (of image:delete) or AuthorizationUnavailable.
+        """Check a deletion in the user's org. Raises PermissionDenied (of image:delete) or AuthorizationUnavailable.
 
-        Where permissions are given out, one's own image takes image:delete: a list that grants the upload and leaves
-        this out means it. An image:admin may delete every image of the org.
+        In the modes `claims` and `remote` deleting one's own image requires image:delete: a list that grants uploads
+        only does so deliberately. An image:admin may delete every image of the organisation.
         """
         if self.mode == "none":
             allowed = own
@@ -71,9 +72,9 @@ class Permissions:
             raise PermissionDenied(DELETE)
 
     async def holds(self, identity: Identity, permission: str) -> bool:
-        """Whether it was granted, by the signed claim or by the service that is asked. Raises AuthorizationUnavailable.
+        """Whether the permission was granted, by the signed claim or by the service. Raises AuthorizationUnavailable.
 
-        In the mode `none` too the claim is as the issuer signed it: it shows an admin whose an image is, no more.
+        The mode `none` uses the signed claim too: it only shows an admin whose image it is.
         """
         if self.mode != "remote":
             return permission in identity.permissions

@@ -1,4 +1,4 @@
-"""Who may do what, as an authorization server says: remembered, asked once at a time, and left alone while it is away.
+"""Permissions by an authorization server: cached, one call at a time, no calls while it is unavailable.
 
 The contract of the call is in docs/guides/permissions.md, "Remote authorization".
 """
@@ -21,20 +21,20 @@ from .permissions import Unavailable
 
 log = structlog.get_logger()
 
-RETRY_SECONDS = 5  # after a failed call that has not opened the breaker, or while a probe is on its way
+RETRY_SECONDS = 5  # after a failed call that has not opened the breaker, or during a probe
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
-    """One call on its way, and whoever waits for it. `allowed` stays None when there was no answer."""
+class _InFlightCall:
+    """One in-call call and the requests that wait for it. `allowed` stays None if there was no answer."""
 
-    landed: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event = field(default_factory=anyio.Event)
     allowed: bool | None = None
-    outdated: bool = False  # the user was dropped after it began
+    outdated: bool = False  # the user was dropped after the call began
 
 
 class RemoteAuthorization:
-    """Calls run as tasks of their own: a client that goes away ends nobody's call, and the answer is kept."""
+    """Calls run as separate tasks: a client that disconnects does not cancel the call, and the answer is cached."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class RemoteAuthorization:
         self._api = api
         self._group = group
         self._fail_open = fail_open
-        self._flights: dict[Question, _Flight] = {}
-        self._unanswered: int | None = None  # questions of the outage that lasts; None: there is none
+        self._calls: dict[Question, _InFlightCall] = {}
+        self._unanswered: int | None = None  # undecided requests of the current outage; None: there is no outage
 
     @classmethod
     @asynccontextmanager
     async def opened(
         cls, auth: Auth, clock: Callable[[], float] = time.monotonic
     ) -> AsyncIterator["RemoteAuthorization"]:
-        """With the connections and tasks that it needs."""
+        """Open with connections and a task group."""
         lifetimes = Lifetimes(auth.cache_ttl_read, auth.cache_ttl_write, auth.cache_ttl_admin, auth.cache_ttl_denied)
         async with authorization_client() as client, anyio.create_task_group() as group:
             yield cls(
@@ -71,7 +71,7 @@ class RemoteAuthorization:
             group.cancel_scope.cancel()
 
     async def allowed(self, org_id: str, user_id: str, permission: str) -> bool:
-        """Whether the user may. Raises Unavailable, unless it is set to let everybody through then."""
+        """Whether the user has the permission. Raises Unavailable, unless `fail_open` is set."""
         question = Question(org_id, user_id, permission)
         known = self.answers.get(question)
         if known is None:
@@ -82,30 +82,30 @@ class RemoteAuthorization:
             self._unanswered += 1
         if not self._fail_open:
             raise Unavailable(math.ceil(self.breaker.remaining_seconds) or RETRY_SECONDS)
-        # One line for each: these are the requests that nobody checked.
+        # One log line for each: these requests were allowed without a check.
         log.warning("allowed_without_authorization", **question._asdict())
         return True
 
     def drop(self, org_id: str, user_id: str) -> int:
-        """Forget what is known of a user, and let no call that is on its way fill it in again; how much was known."""
-        for question in [question for question in self._flights if question[:2] == (org_id, user_id)]:
-            self._flights.pop(question).outdated = True
+        """Drop a user's cached decisions, and ignore the results of calls in call; returns the number of decisions."""
+        for question in [question for question in self._calls if question[:2] == (org_id, user_id)]:
+            self._calls.pop(question).outdated = True
         return self.answers.drop(org_id, user_id)
 
     async def _asked(self, question: Question) -> bool | None:
-        flight = self._flights.get(question)
-        if flight is None:
-            flight = self._flights[question] = _Flight()
-            self._group.start_soon(self._fly, question, flight)
-        await flight.landed.wait()
-        return flight.allowed
+        call = self._calls.get(question)
+        if call is None:
+            call = self._calls[question] = _InFlightCall()
+            self._group.start_soon(self._call, question, call)
+        await call.done.wait()
+        return call.allowed
 
-    async def _fly(self, question: Question, flight: _Flight) -> None:
+    async def _call(self, question: Question, call: _InFlightCall) -> None:
         try:
             with self.breaker.attempt():
-                flight.allowed = await self._api.ask(question)
-            if not flight.outdated:
-                self.answers.keep(question, flight.allowed)
+                call.allowed = await self._api.ask(question)
+            if not call.outdated:
+                self.answers.keep(question, call.allowed)
             self._answered()
         except BreakerOpen:
             pass
@@ -114,9 +114,9 @@ class RemoteAuthorization:
         except Exception as error:
             log.error("authorization_failed", exc_info=error)
         finally:
-            if self._flights.get(question) is flight:
-                del self._flights[question]
-            flight.landed.set()
+            if self._calls.get(question) is call:
+                del self._calls[question]
+            call.done.set()
 
     def _failed(self, reason: str) -> None:
         if self._unanswered is None:
@@ -124,6 +124,6 @@ class RemoteAuthorization:
             log.warning("authorization_unavailable", reason=reason, fail_open=self._fail_open)
 
     def _answered(self) -> None:
-        if self._unanswered is not None and self.breaker.state == "closed":  # and no late answer of before
+        if self._unanswered is not None and self.breaker.state == "closed":  # not a late answer from before
             log.info("authorization_answers_again", unanswered=self._unanswered)
             self._unanswered = None

@@ -1,4 +1,4 @@
-"""Secrets that the service makes for itself at its first start. There is no default secret anywhere."""
+"""Secrets that the service generates at its first start. There are no default secrets."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ SECRET_BYTES = 48
 
 
 def own_secret(folder: Path, name: str) -> str:
-    """The secret in `folder`/`name` (mode 0600), made now if there is none. Two processes get the same one."""
+    """The secret in `folder`/`name` (mode 0600), created if there is none. Concurrent processes get the same one."""
     path = folder / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -26,10 +26,10 @@ def own_secret(folder: Path, name: str) -> str:
 
 
 def _create(path: Path) -> None:
-    """Write elsewhere, then link: whoever links first wins, and nobody ever reads half a secret."""
+    """Write a draft, then link it: the first link wins, and no process ever reads half a secret."""
     if path.exists():
         return
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # not the pid: threads make it at once too
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # not the pid: threads may do this at once
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:

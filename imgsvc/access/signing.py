@@ -1,11 +1,11 @@
-"""URLs that are good for a while: signed with HMAC-SHA256 (RFC 2104), as S3's presigned ones are.
+"""URLs that expire, signed with HMAC-SHA256 (RFC 2104), like S3's presigned ones.
 
-The text that is signed has four lines, the path last, since it alone may hold any character:
+The signed text has four lines. The path is the last one, since only it may contain any character:
 
     imgsvc url 1
     EXPIRES     seconds since 1970, in plain decimals
-    SIZE        of /direct the variant, also where the URL leaves it to the default; of /storage nothing
-    PATH        decoded once, without scheme, host, any prefix of a proxy, and query
+    SIZE        for /direct the variant, even if the URL omits it; for /storage empty
+    PATH        decoded once, without scheme, host, a proxy's prefix, and query
 """
 
 import base64
@@ -21,22 +21,22 @@ from ..settings.jobs import VARIANT_NAME
 from .secrets import own_secret
 
 KEY_FILE = "url_key"
-STEP_SECONDS = 60  # who asks again within one gets the same URL, which a browser then has in its cache
+STEP_SECONDS = 60  # within one step the URL stays the same, so that browsers can cache its response
 EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
 SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class SignatureInvalid(Exception):
-    """It is not ours, or not for this."""
+    """The signature is not ours, or is for another URL."""
 
 
 class SignatureExpired(Exception):
-    """It was good once."""
+    """The signature has expired."""
 
 
 class Signatures:
-    """Signs with `key`; what was signed with one of `older` is still accepted. A URL is good for `seconds`, and up to
-    a minute more."""
+    """Signs with `key`, and also accepts signatures made with one of `older`. URLs are valid for `seconds`, and up to a
+    minute more."""
 
     def __init__(
         self, key: str, seconds: int, older: tuple[str, ...] = (), clock: Callable[[], float] = time.time
@@ -47,24 +47,24 @@ class Signatures:
 
     @classmethod
     def of(cls, settings: Settings) -> "Signatures":
-        """With the configured key, or the one in the data folder, which is made if there is none."""
+        """Use the configured key, or the one in the data folder, which is created if there is none."""
         storage = settings.storage
         key = storage.url_signing_key.get_secret_value() or own_secret(settings.data, KEY_FILE)
         previous = storage.url_signing_key_previous.get_secret_value()
         return cls(key, storage.signed_url_seconds, (previous,) if previous else ())
 
     def query(self, path: str, size: str = "") -> str:
-        """`expires=…&signature=…` for this path and variant, from now on."""
+        """`expires=…&signature=…` for a path (decoded, without prefix) and variant, starting now."""
         expires = math.ceil((self._clock() + self._seconds) / self._step) * self._step
         return f"expires={expires}&signature={_signature(self._keys[0], canonical(path, size, expires))}"
 
     def seconds_left(self, path: str, size: str, expires: str, signature: str) -> int:
-        """How long it is still good. Raises SignatureInvalid or, of what was good once, SignatureExpired."""
+        """Seconds until it expires. Raises SignatureInvalid or, for an expired signature, SignatureExpired."""
         form = EXPIRES.fullmatch(expires) and SIGNATURE.fullmatch(signature)
         if not form or (size and not VARIANT_NAME.fullmatch(size)):
             raise SignatureInvalid
         text = canonical(path, size, int(expires))
-        # As text and by every key: the encoding has no second form, and the time tells neither key nor byte.
+        # Compared as text with every key: the encoding is unambiguous, and the time reveals neither the key nor a byte.
         known = [hmac.compare_digest(signature, _signature(key, text)) for key in self._keys]
         if not any(known):
             raise SignatureInvalid
@@ -75,7 +75,7 @@ class Signatures:
 
 
 def canonical(path: str, size: str, expires: int) -> bytes:
-    """What is signed: no two of (path, size, expires) have it in common."""
+    """The signed bytes. They differ for any two different (path, size, expires)."""
     return f"imgsvc url 1\n{expires}\n{size}\n{path}".encode("utf-8", "surrogatepass")
 
 

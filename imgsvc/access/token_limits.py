@@ -1,4 +1,4 @@
-"""The claim `imgsvc` of a token: limits of one holder that are narrower than those of the service."""
+"""The claim `imgsvc` of a token: limits for its holder that are narrower than the service's."""
 
 from typing import Annotated, Any, Self
 
@@ -9,7 +9,7 @@ MAX_NAMES = 1000  # of types or buckets; a token has no room for more anyway
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 1e6 is the integer 1000000 (RFC 8259 section 6). NaN and infinity stay wrong."""
+    """Accept whole floats: in JSON 1e6 is the integer 1000000 (RFC 8259 section 6). NaN and infinity stay invalid."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -18,10 +18,10 @@ Names = Annotated[tuple[StrictStr, ...], Field(max_length=MAX_NAMES)]
 
 
 class TokenLimits(BaseModel):
-    """What a token leaves of the limits; None: all of it. An empty list leaves nothing.
+    """The limits of a token; None: not limited. An empty list allows nothing.
 
-    `buckets` are whole names: `a` does not stand for `a/b`. An unknown member is refused, since a limit that is
-    misspelt would otherwise be no limit. Sizes are in bytes and pixels.
+    `buckets` are complete names: `a` does not include `a/b`. An unknown member is refused, since a misspelt limit would
+    otherwise have no effect. Sizes are in bytes and pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,14 +35,14 @@ class TokenLimits(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_null(cls, value: Any) -> Any:
-        """None is how we say that there is no limit: an issuer says so by leaving the member out."""
+        """Refuse null: None means "no limit" here, but an issuer must omit the member for that."""
         if isinstance(value, dict) and None in value.values():
-            raise ValueError("null is no limit")
+            raise ValueError("null is not a limit")
         return value
 
     @classmethod
     def of(cls, claims: dict[str, Any]) -> Self:
-        """Raises ValueError (pydantic's) for a claim that is not to be understood."""
+        """Parse the claim. Raises ValueError (pydantic's) if it is invalid."""
         return cls() if CLAIM not in claims else cls.model_validate(claims[CLAIM])
 
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: JWT (RFC 7519) as RFC 8725 wants them checked. `alg` and keys come from configuration alone."""
+"""Bearer tokens: JWT (RFC 7519), checked as RFC 8725 recommends. `alg` and keys come from the settings only."""
 
 import time
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ DEFAULT_ORG = "default-org"
 MAX_TOKEN_CHARACTERS = 8192
 MAX_NAME_CHARACTERS = 255
 SECRET_FILE = "jwt_secret"  # noqa: S105, a file name
-TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519 section 5.1, RFC 9068 section 4; others are not for us
+TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519 section 5.1, RFC 9068 section 4; others are refused
 ODD = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError, UnicodeError)
 
 
 class TokenInvalid(Exception):
-    """The token can't be trusted, whatever the reason."""
+    """The token is not valid, for any reason."""
 
 
 class TokenExpired(TokenInvalid):
-    """The token was good once."""
+    """The token has expired."""
 
 
 class NotOurs(Exception):
-    """Only the issuer can make tokens: the service has nothing but public keys."""
+    """The service can't issue tokens: it has only the issuer's public keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a token speaks for, what it says they may do, and how far."""
+    """The user and organisation of a token, its permissions, and its limits."""
 
     user_id: str
     org_id: str
@@ -49,26 +49,26 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is asked of a token's claims beyond `sub`; an empty text asks nothing."""
+    """Required claims beyond `sub`; an empty text requires nothing."""
 
     issuer: str = ""
     audience: str = ""
     leeway_seconds: int = 0
 
     def check(self, claims: dict[str, Any]) -> None:
-        """exp, nbf, iss and aud. Raises JoseError. iat is left out: an issuer's clock may be a little ahead."""
+        """Check exp, nbf, iss and aud. Raises JoseError. iat is not checked: an issuer's clock may be slightly fast."""
         wanted = {name: {"essential": True, "value": text} for name, text in self.claims.items()}
         rules = jwt.JWTClaimsRegistry(leeway=self.leeway_seconds, sub={"essential": True}, **wanted)  # type: ignore[arg-type]
         rules.validate({name: value for name, value in claims.items() if name != "iat"})
 
     @property
     def claims(self) -> dict[str, str]:
-        """iss and aud as a token carries them, those that are asked for."""
+        """The required iss and aud, as a token contains them."""
         return {name: text for name, text in (("iss", self.issuer), ("aud", self.audience)) if text}
 
 
 class _OneAlgorithm(JWSRegistry):
-    """Nothing but the configured algorithm, whose name we do not warn of: RFC 9864 calls EdDSA by a new one."""
+    """Allows the configured algorithm only, and does not warn about its name: RFC 9864 renames EdDSA."""
 
     max_header_length = MAX_TOKEN_CHARACTERS
 
@@ -83,7 +83,7 @@ class _OneAlgorithm(JWSRegistry):
 
 
 class Tokens:
-    """`keys` is a secret of ours, or where the keys of an issuer come from."""
+    """Issues and verifies tokens. `keys` is our own secret, or the source of an issuer's keys."""
 
     def __init__(self, keys: str | Keys, algorithm: str, expected: Expected | None = None, previous: str = "") -> None:
         own = secrets(keys, previous) if isinstance(keys, str) else []
@@ -94,7 +94,7 @@ class Tokens:
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens":
-        """With the configured keys, or the secret in the data folder, made if there is none. Raises SettingsError."""
+        """Use the configured keys, or the secret in the data folder, created if there is none. Raises SettingsError."""
         auth = settings.auth
         expected = Expected(auth.issuer, auth.audience, auth.leeway_seconds)
         if not auth.own_keys:
@@ -115,7 +115,7 @@ class Tokens:
         ttl_seconds: int = 3600,
         **claims: Any,
     ) -> str:
-        """A token that is good for `ttl_seconds` from now, with further claims. Raises NotOurs."""
+        """Issue a token that is valid for `ttl_seconds`, with further claims. Raises NotOurs."""
         if self._signing is None:
             raise NotOurs(f"tokens are made by your issuer: {self._algorithm} has no secret here")
         issued = int(time.time())
@@ -126,7 +126,7 @@ class Tokens:
         return jwt.encode({"alg": self._algorithm, "typ": "JWT"}, claims, self._signing, registry=self._algorithms)
 
     async def verify(self, token: str) -> Identity:
-        """Raises TokenExpired, TokenInvalid, or KeysUnavailable when there is nothing to check it with."""
+        """Check a token. Raises TokenExpired, TokenInvalid, or KeysUnavailable if there are no keys yet."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenInvalid
         kid = self._kid(token)
@@ -137,14 +137,14 @@ class Tokens:
         raise TokenInvalid
 
     def _kid(self, token: str) -> str | None:
-        """Of a header that may be looked at further. What it says of keys (jku, jwk, x5u, x5c) is never followed."""
+        """The header's `kid`, after a check. Key references in the header (jku, jwk, x5u, x5c) are never followed."""
         try:
             header: Any = json_b64decode(token.split(".")[0].encode("ascii"))
         except ODD:
             raise TokenInvalid from None
         if not isinstance(header, dict) or header.get("alg") != self._algorithm:
             raise TokenInvalid
-        if header.keys() & {"crit", "b64", "enc", "zip"}:  # extensions that nobody here understands
+        if header.keys() & {"crit", "b64", "enc", "zip"}:  # extensions that are not supported
             raise TokenInvalid
         kind, kid = header.get("typ", "JWT"), header.get("kid")
         if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(kid, str | None):
@@ -152,7 +152,7 @@ class Tokens:
         return kid
 
     def _claims(self, token: str, key: Key) -> dict[str, Any] | None:
-        """None if another key signed it. Raises TokenExpired or TokenInvalid."""
+        """The claims; None if another key signed the token. Raises TokenExpired or TokenInvalid."""
         try:
             claims = jwt.decode(token, key, registry=self._algorithms).claims
             self._expected.check(claims)
@@ -170,7 +170,7 @@ class Tokens:
 
 def _public_keys(auth: Auth) -> Keys:
     if auth.jwks_url:
-        from .jwks import JwksClient  # with an HTTP client that is not needed otherwise
+        from .jwks import JwksClient  # imports an HTTP client, which is not needed otherwise
 
         return JwksClient(auth.jwks_url, auth.jwt_algorithm)
     return FixedKeys([key_of_file(auth.jwt_public_key, auth.jwt_algorithm)])

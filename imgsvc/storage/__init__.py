@@ -1,1 +1,1 @@
-"""Where finished bytes live."""
+"""Stores variants: in a local folder, in S3, or in memory."""

@@ -1,4 +1,4 @@
-"""What a storage backend promises. It knows buckets and keys, and nothing of jobs."""
+"""The interface of a storage backend. A backend works with buckets and keys and does not depend on jobs."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-LOCAL = "local"  # the backend that keeps variants as files under one folder
+LOCAL = "local"  # the name of the backend that stores variants as files in one folder
 
 
 class StorageError(Exception):
-    """The backend could not do it now; the message may be logged but not sent to a client.
+    """The backend could not do it now. The message may be logged but not sent to a client.
 
-    `plain` says why in words that anybody may read, where there are some.
+    `plain` is a reason that may be shown to anyone, or empty.
     """
 
     def __init__(self, message: str, plain: str = "") -> None:
@@ -21,29 +21,29 @@ class StorageError(Exception):
 
 
 class NotStored(StorageError):
-    """There is nothing under this key."""
+    """Nothing is stored under this key."""
 
 
 class StorageBusy(StorageError):
-    """Not now: what is to be stored waits and is tried again, and no attempt of its job is counted.
+    """The backend is busy, for example because this process has run out of open files.
 
-    This process has run out of open files, for one.
+    The put is repeated later and does not count as an attempt of its job.
     """
 
 
 class StorageAway(StorageBusy):
-    """The folder is not there, or is not the one that this service wrote to: its disk is not mounted, most likely."""
+    """The folder is missing or lacks this service's ID: most likely its disk is not mounted."""
 
     def __init__(self, message: str) -> None:
         super().__init__(
             message,
-            "The storage folder does not hold this service's id: is its disk mounted? "
+            "The storage folder does not contain this service's ID. Is its disk mounted? "
             "For a new folder: imgsvc storage adopt.",
         )
 
 
 class StorageNotConfigured(StorageError):
-    """A row names a backend that the service is not set up for any more."""
+    """A row names a backend that is no longer configured."""
 
     def __init__(self, backend: str) -> None:
         super().__init__(f"the storage {backend!r} is not configured")
@@ -51,7 +51,10 @@ class StorageNotConfigured(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Stored bytes being read: `first` is already here, `rest` follows (empty for a small file)."""
+    """Stored bytes being read: `first` is in memory, `rest` yields the remaining bytes (none for a small file).
+
+    `rest` must be iterated to its end or closed.
+    """
 
     first: bytes
     rest: AsyncIterator[bytes]
@@ -59,7 +62,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One stored file, as a listing shows it."""
+    """A stored file as listed."""
 
     bucket: str
     key: str
@@ -71,31 +74,31 @@ class Storage(Protocol):
     name: str
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
-        """Store a copy of `source`, replacing what was there. Durable when this returns. Raises StorageError."""
+        """Store a copy of `source`, replacing an earlier file. Durable once this returns. Raises StorageError."""
 
     async def remove(self, bucket: str, key: str) -> bool:
-        """Remove it and whatever an interrupted `put` left; True if there was something. Raises StorageError."""
+        """Remove the file and remains of an interrupted `put`; returns whether it existed. Raises StorageError."""
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         """Read `length` bytes from `start`. Raises NotStored or StorageError."""
 
     async def size(self, bucket: str, key: str) -> int | None:
-        """How many bytes are stored there; None: there is nothing. Raises StorageError."""
+        """The size in bytes; None if nothing is stored there. Raises StorageError."""
 
     async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
-        """Copy it into `target`, a new local file that only a success leaves. Raises NotStored or StorageError.
+        """Copy the file into `target`, a new local file that exists only on success. Raises NotStored or StorageError.
 
-        `size` is what is expected, in bytes: a large file may take longer.
+        `size` is the expected size in bytes: a larger file may take longer.
         """
 
     def everything(self) -> AsyncIterator[Stored]:
-        """All that is stored but what `.health` holds, in no order and never all in memory.
+        """All stored files except those in `.health`, in no particular order, read page by page.
 
-        What an interrupted `put` left is listed too. Raises StorageError.
+        Files that an interrupted `put` left are included. Raises StorageError.
         """
 
     async def services(self) -> list[str]:
-        """The ids of all services whose health check has ever put something here, where many may share a storage.
+        """The IDs of all services whose health check has ever stored a probe here, if several can share the storage.
 
         Raises StorageError.
         """
@@ -103,12 +106,12 @@ class Storage(Protocol):
 
 @runtime_checkable
 class Presigning(Protocol):
-    """A storage that clients can fetch from themselves."""
+    """A storage from which clients can fetch files directly."""
 
     async def url(
         self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
     ) -> str:
-        """An address of it that is good for so many seconds, whether it is there or not. Raises StorageError.
+        """A signed URL of the file, valid for `seconds`, whether or not the file exists. Raises StorageError.
 
-        Fetched by a `private` one, only the client's own cache may keep it, and no longer than the address is good.
+        With `private`, the response to the URL may be cached by the client only, until the URL expires.
         """

@@ -1,4 +1,4 @@
-"""File work in threads that may hang: on a disk that does not answer a thread can't be ended, only left behind."""
+"""Runs file operations in threads that may hang: on a disk that does not respond a thread can only be abandoned."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class BoundedThreads:
-    """At most `most` threads at a time; one that was left behind counts until it ends."""
+    """At most `most` threads at a time. An abandoned thread counts until it ends."""
 
     def __init__(self, most: int) -> None:
         self._limiter = anyio.CapacityLimiter(most)
@@ -23,9 +23,9 @@ class BoundedThreads:
     async def run(
         self, work: Callable[[], T], *, linger_seconds: float = 0, dispose: Callable[[T], None] | None = None
     ) -> T:
-        """The result of `work`. A cancellation waits up to `linger_seconds` for it, then leaves the thread behind.
+        """Return the result of `work`. A cancellation waits up to `linger_seconds` for it, then abandons the thread.
 
-        `dispose` gets a result that has come too late. Raises what `work` raises.
+        `dispose` is called with a result that came too late. Raises what `work` raises.
         """
         borrower = object()
         try:
@@ -59,14 +59,14 @@ class BoundedThreads:
             with anyio.move_on_after(seconds, shield=True):
                 await asyncio.wait({begun})
             if not begun.done():
-                begun.cancel()  # the thread is left behind
+                begun.cancel()  # the thread is abandoned
             elif not begun.cancelled():
-                begun.exception()  # looked at, so that asyncio does not report it
+                begun.exception()  # retrieved, so that asyncio does not report it
             raise
 
 
 class _Visit(Generic[T]):
-    """One piece of work in a thread, which its caller may leave behind at any moment."""
+    """One operation in a thread, which its caller may abandon at any moment."""
 
     def __init__(self, work: Callable[[], T], release: Callable[[], None], dispose: Callable[[T], None] | None) -> None:
         self._work = work
@@ -79,7 +79,7 @@ class _Visit(Generic[T]):
     def __call__(self) -> T:
         with self._lock:
             if self._left:
-                raise RuntimeError("left behind before it began")
+                raise RuntimeError("abandoned before it began")
             self._running = True
         found: list[T] = []
         try:
@@ -95,7 +95,7 @@ class _Visit(Generic[T]):
         return found[0]
 
     def leave(self) -> bool:
-        """Whether the thread still works, and so will release its place by itself."""
+        """Abandon the thread. Returns whether it is still working, in which case it frees its slot itself."""
         with self._lock:
             self._left, found = True, self._found
             self._found = []

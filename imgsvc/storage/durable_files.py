@@ -1,9 +1,9 @@
-"""Files and folders that survive a loss of power: each is synced, and so is the entry that names it."""
+"""Files and folders that survive a power failure: each is synced, and so is the folder entry that names it."""
 
 import os
 from pathlib import Path
 
-REMEMBERED = 10_000  # folders; clients choose buckets, so the memory of them needs a bound
+REMEMBERED = 10_000  # folders; clients choose bucket names, so the number of remembered folders must be limited
 
 
 def sync_folder(folder: Path) -> None:
@@ -15,12 +15,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """Named after the target, so that a replay of an interrupted write overwrites it and nothing stays behind."""
+    """The temporary name, derived from the target, so that a repeated write overwrites it and leaves nothing behind."""
     return path.with_name(f".{path.name}.partial")
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Replace the file in one step, durably, readable for its owner only. Raises OSError."""
+    """Replace the file atomically and durably, readable by its owner only. Raises OSError."""
     partial = partial_of(path)
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
@@ -32,7 +32,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def make_root(folder: Path, mode: int = 0o777) -> None:
-    """Create `folder` and what is missing above it, each durable in its own parent. Raises OSError."""
+    """Create `folder` and its missing parents, each durable in its own parent. Raises OSError."""
     if folder.is_dir():
         return
     make_root(folder.parent)
@@ -41,9 +41,9 @@ def make_root(folder: Path, mode: int = 0o777) -> None:
 
 
 class DurableFolders:
-    """Folders below `root` that are known to be durable.
+    """Creates folders below `root` durably, and remembers those that are.
 
-    That a folder is there says nothing: another thread may have made it a moment ago and not synced its parent yet.
+    An existing folder may not be durable yet: another thread may just have created it without syncing its parent.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,5 +62,5 @@ class DurableFolders:
         self._synced.add(folder)
 
     def forget(self) -> None:
-        """Look again: a folder was removed by somebody else."""
+        """Forget all folders, because one of them was removed."""
         self._synced.clear()

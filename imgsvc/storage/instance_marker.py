@@ -1,6 +1,6 @@
-"""The id of the service that a folder belongs to, in a file of that folder.
+"""The ID of the service that a folder belongs to, in a file of that folder.
 
-A storage folder without it is no folder of ours: most likely the disk is not mounted that should lie there.
+A storage folder without the file is not ours: most likely the disk that belongs there is not mounted.
 """
 
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from .durable_files import make_root, write_file
 
 MARKER = ".instance"
-LONGEST = 256  # bytes that are read of it
+LONGEST = 256  # bytes of the file that are read
 
 
 def read_id(path: Path) -> str | None:
-    """The first line of the file; None where there is no such file, or nothing in it. Raises OSError."""
+    """The first line of the file; None if there is no such file or it is empty. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -25,11 +25,11 @@ def read_id(path: Path) -> str | None:
 
 
 def marker_of(root: Path) -> str | None:
-    """The id in a storage folder; None where there is none. Raises OSError."""
+    """The ID in a storage folder; None if there is none. Raises OSError."""
     return read_id(root / MARKER)
 
 
 def mark(root: Path, instance: str) -> None:
-    """Write the id into a storage folder, which is made if it is not there; durable. Raises OSError."""
+    """Write the ID into a storage folder, durably; the folder is created if it is missing. Raises OSError."""
     make_root(root)
     write_file(root / MARKER, f"{instance}\n".encode())

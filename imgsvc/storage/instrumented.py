@@ -1,4 +1,4 @@
-"""Any storage, with somebody told how each operation went."""
+"""Wraps a storage and reports the duration of each operation."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,26 +11,26 @@ from .base import Blob, NotStored, Storage, Stored
 
 Operation = Literal["put", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
-Told = Callable[[str, Operation, OperationStatus, float], None]
+OnOperation = Callable[[str, Operation, OperationStatus, float], None]
 
 
 @dataclass(slots=True)
 class _Timed:
-    """How an operation went that raised nothing."""
+    """The outcome of an operation that did not raise."""
 
     status: OperationStatus = "ok"
 
 
 class InstrumentedStorage:
-    """`told` gets the backend, the operation, how it went, and the seconds. A read ends with its first bytes.
+    """Calls `on_operation` with (backend, operation, outcome, seconds). A read ends with its first bytes.
 
-    What only the operator's upkeep asks for is not measured: it would drown what clients see.
+    Operations that only maintenance uses are not measured: they would outnumber the clients'.
     """
 
-    def __init__(self, storage: Storage, told: Told) -> None:
+    def __init__(self, storage: Storage, on_operation: OnOperation) -> None:
         self.name = storage.name
         self._storage = storage
-        self._told = told
+        self._on_operation = on_operation
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
         with self._timed("put"):
@@ -60,12 +60,12 @@ class InstrumentedStorage:
 
     @contextmanager
     def _timed(self, operation: Operation) -> Iterator[_Timed]:
-        """Tell how the body of the `with` statement went; one that was cancelled is not told."""
+        """Report the outcome of the `with` body. A cancelled operation is not reported."""
         timed, began = _Timed(), time.perf_counter()
         try:
             yield timed
         except Exception as error:
             status: OperationStatus = "missing" if isinstance(error, NotStored) else "error"
-            self._told(self.name, operation, status, time.perf_counter() - began)
+            self._on_operation(self.name, operation, status, time.perf_counter() - began)
             raise
-        self._told(self.name, operation, timed.status, time.perf_counter() - began)
+        self._on_operation(self.name, operation, timed.status, time.perf_counter() - began)

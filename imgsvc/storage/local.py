@@ -1,4 +1,4 @@
-"""Variants as files under one folder: {root}/{bucket}/{key}."""
+"""Variants as files in one folder: {root}/{bucket}/{key}."""
 
 import errno
 import os
@@ -19,19 +19,20 @@ from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
 from .keys import split_path
 
-PIECE_BYTES = 1024 * 1024  # the most that one visit to a thread reads
-CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one visit to a thread
+PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
+CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
 THREADS = 16
-LISTED = 500  # files that one visit to a thread lists
+LISTED = 500  # files that one call in a thread lists
 HEALTH = ".health"
 OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
-LINGER_SECONDS = 2.0  # a change that is cancelled is waited for, unless the disk does not answer
+LINGER_SECONDS = 2.0  # how long a cancelled change is waited for: the disk may not respond
 
 
 class LocalStorage:
-    """Raises StorageAway, and changes nothing, where the folder does not hold `instance` (None: not looked at).
+    """Storage in a local folder. `put` and `remove` are durable once they return.
 
-    The folder itself is never made here: where a disk is not mounted, its place would be taken for the disk.
+    Raises StorageAway, and changes nothing, if the folder's ID is not `instance` (None: not checked). The root folder
+    is never created here: on an unmounted disk that would create it on the wrong disk.
     """
 
     name = LOCAL
@@ -43,7 +44,7 @@ class LocalStorage:
         self._threads = BoundedThreads(THREADS)
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
-        left = threading.Event()  # set once nobody waits any more: then nothing gets its name
+        left = threading.Event()  # set once the caller has gone: the file then keeps its temporary name
         try:
             await self._threads.run(partial(self._put, bucket, key, source, left), linger_seconds=LINGER_SECONDS)
         except OSError as error:
@@ -66,7 +67,7 @@ class LocalStorage:
 
     async def remove(self, bucket: str, key: str) -> bool:
         def remove() -> bool:
-            self._require_marker()  # what is not found here may well be on the disk that is not mounted
+            self._require_marker()  # a file not found here may be on a disk that is not mounted
             return _remove(self._root, bucket, key)
 
         try:
@@ -111,7 +112,7 @@ class LocalStorage:
         try:
             return await self._threads.run(size)
         except OSError as error:
-            raise StorageError(f"looking failed: {error.strerror}") from error
+            raise StorageError(f"reading the size failed: {error.strerror}") from error
 
     async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:  # noqa: ARG002
         def fetch() -> None:
@@ -135,13 +136,13 @@ class LocalStorage:
                 yield one
 
     async def services(self) -> list[str]:
-        """A folder is one service's, by its marker."""
+        """Always empty: a local folder belongs to one service, by its marker."""
         return []
 
     def _require_marker(self) -> None:
         if self._instance is None:
             if not self._root.is_dir():
-                raise StorageAway(f"{self._root} is not there")
+                raise StorageAway(f"{self._root} does not exist")
             return
         found = marker_of(self._root)
         if found != self._instance:
@@ -162,7 +163,7 @@ class LocalStorage:
 
 
 def _path(root: Path, bucket: str, key: str) -> Path:
-    """Not on the event loop: it looks at every folder on the way."""
+    """Resolve the path. Blocks: it reads every folder on the way."""
     path = os.path.join(root, bucket, key)  # noqa: PTH118, half as dear as pathlib, four times for each image
     if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):  # noqa: PTH118
         raise StorageError("the key leads out of the storage folder")
@@ -170,7 +171,7 @@ def _path(root: Path, bucket: str, key: str) -> Path:
 
 
 def _put(target: Path, folders: DurableFolders, source: Path, left: threading.Event) -> None:
-    """Temporary name, write, fsync, rename, fsync the folder; after a failed fsync nothing of the file is kept."""
+    """Write under a temporary name, fsync, rename, fsync the folder. After a failed fsync the file is removed."""
     folders.make(target.parent)
     unnamed = partial_of(target)
     try:
@@ -206,7 +207,7 @@ def _read_first(root: Path, bucket: str, key: str, start: int, length: int) -> t
     stream = _path(root, bucket, key).open("rb")
     try:
         if os.fstat(stream.fileno()).st_size < start + length:
-            raise StorageError("the file is shorter than it was")  # an answer with its length could not be kept
+            raise StorageError("the file is shorter than it was")  # the announced Content-Length would be wrong
         stream.seek(start)
         first = stream.read(min(PIECE_BYTES, length))
     except BaseException:
@@ -239,12 +240,12 @@ def _fetch(root: Path, bucket: str, key: str, target: Path) -> None:
         except BaseException:
             target.unlink()
             with suppress(OSError):
-                writer.close()  # what a full disk left in the buffer
+                writer.close()  # flushes the buffer, which fails on a full disk
             raise
 
 
 def files_below(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Every file below `root`, whatever comes and goes meanwhile; no folder is held in memory."""
+    """Walk `root` lazily. Entries that vanish during the walk are skipped."""
     folders = [str(root)]
     while folders:
         folder = folders.pop()

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for a library that makes its loop wait (files, DNS, TLS set-up, signing)."""
+"""Runs an asyncio event loop in its own thread, for a library that blocks its loop (files, DNS, TLS, signing)."""
 
 import asyncio
 import threading
@@ -14,11 +14,11 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
 
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` there and wait for it here. If the caller is cancelled, so is `work`."""
+        """Run `work` in the thread and wait for its result. Cancelling the caller cancels `work`."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    def soon(self, work: Callable[[], object]) -> None:
-        """Call it there, without waiting."""
+    def call_soon(self, work: Callable[[], object]) -> None:
+        """Call `work` in the thread, without waiting for it."""
         self._loop.call_soon_threadsafe(work)
 
     def run(self) -> None:
@@ -43,7 +43,7 @@ class LoopThread:
 
 @asynccontextmanager
 async def loop_thread(name: str) -> AsyncIterator[LoopThread]:
-    """The loop turns until the end of the block; what still runs there then is cancelled."""
+    """The loop runs until the end of the block; tasks that are left then are cancelled."""
     loop = LoopThread()
     thread = threading.Thread(target=loop.run, name=name, daemon=True)
     thread.start()

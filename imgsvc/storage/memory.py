@@ -1,4 +1,4 @@
-"""Variants in memory, for tests: gone with the process."""
+"""Variants in memory, for tests. They are lost with the process."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The storages that the settings name, opened."""
+"""Opens the storages that the settings name."""
 
 import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,12 +10,12 @@ import anyio.to_thread
 
 from ..settings import Settings
 from .base import Presigning, Storage, StorageNotConfigured
-from .instrumented import InstrumentedStorage, Told
+from .instrumented import InstrumentedStorage, OnOperation
 from .local import LocalStorage
 
 
 class UnconfiguredStorage:
-    """In the place of a backend that rows name and the settings don't: everything about it fails."""
+    """Stands in for a backend that rows name but the settings do not: every method raises StorageNotConfigured."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,7 +33,7 @@ class Storages(dict[str, Storage]):
 
 @dataclass(frozen=True, slots=True)
 class StorageRegistry:
-    """All storages, the one for new uploads among them, and those that clients can fetch from themselves."""
+    """All storages, the active one for new uploads, and those from which clients can fetch directly."""
 
     storages: Storages
     active: Storage
@@ -43,15 +43,15 @@ class StorageRegistry:
 @asynccontextmanager
 async def storage_registry(
     settings: Settings,
-    told: Told | None = None,
+    on_operation: OnOperation | None = None,
     double: Storage | None = None,
     others: Sequence[Storage] = (),
     *,
     instance: str | None = None,
 ) -> AsyncIterator[StorageRegistry]:
-    """S3 only where it has a bucket. `told` hears of every operation. The local folder must hold the id `instance`.
+    """Open the storages; S3 only if it has a bucket. The local folder must contain the ID `instance`.
 
-    `double` takes the place of the active one, and `others` are there too.
+    `on_operation` is called for every operation. `double` replaces the active storage, and `others` are added.
     """
     async with AsyncExitStack() as stack:
         found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance)}
@@ -62,6 +62,8 @@ async def storage_registry(
         active = double.name if double else settings.storage.backend
         if double:
             found[active] = double
-        storages = Storages({name: InstrumentedStorage(one, told) if told else one for name, one in found.items()})
+        storages = Storages(
+            {name: InstrumentedStorage(one, on_operation) if on_operation else one for name, one in found.items()}
+        )
         presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
         yield StorageRegistry(storages, storages[active], presigning)

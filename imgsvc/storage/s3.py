@@ -1,7 +1,7 @@
-"""Variants as objects in one S3 bucket: {bucket}/{key}. Import it only where S3 is used: it takes a third of a second.
+"""Variants as objects in one S3 bucket: {bucket}/{key}. The import takes a third of a second: do it only if needed.
 
-The client lives on an event loop of its own: its credential files and processes, its DNS, TLS contexts, checksums and
-signatures must not make ours wait.
+The client has its own event loop: its credential files and processes, DNS, TLS contexts, checksums and signatures
+must not block the service's loop.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from .loop_thread import LoopThread, loop_thread
 from .s3_errors import as_storage_error, is_missing, is_outside, may_pass
 
 T = TypeVar("T")
-Client = Any  # botocore makes its classes while it runs
+Client = Any  # botocore generates its classes at run time
 Operation = Callable[[Client], Awaitable[T]]
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk
-SLOWEST = 64 * 1024  # bytes per second: what a transfer may take beyond the time for small ones
+SLOWEST = 64 * 1024  # bytes per second: a larger transfer gets more time than a small one at this rate
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
-HEALTH = ".health"  # what the health check puts and reads: nobody's picture
+HEALTH = ".health"  # the prefix of the health check's probes
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class S3Storage:
                     )
             except FileNotFoundError:
                 raise StorageError("putting failed: the file is gone") from None
-            if not answer.get("ETag"):  # a proxy or a web server that says 200 to everything has stored nothing
+            if not answer.get("ETag"):  # a proxy or web server that answers 200 to everything has stored nothing
                 raise StorageError(f"put {bucket}: an answer without an ETag", "The address is no object storage.")
 
         try:
@@ -73,7 +73,7 @@ class S3Storage:
 
     async def remove(self, bucket: str, key: str) -> bool:
         async def remove(client: Client) -> bool:
-            """S3 does not say whether there was something; and only a DELETE says that the whole bucket is missing."""
+            """S3's DELETE does not report whether the object existed; HEAD does not report a missing bucket."""
             found = await _head(client, self._object(bucket, key)) is not None
             await client.delete_object(**self._object(bucket, key))
             return found
@@ -113,14 +113,14 @@ class S3Storage:
                 left -= len(chunk)
                 yield chunk
         finally:
-            self._loop.soon(body.close)
+            self._loop.call_soon(body.close)
 
     async def size(self, bucket: str, key: str) -> int | None:
-        """Bytes; None: it is not there. Raises StorageError."""
+        """The size in bytes; None if the object does not exist. Raises StorageError."""
 
         async def size(client: Client) -> int | None:
             found = await _head(client, self._object(bucket, key))
-            if found is None:  # or is the whole bucket missing?
+            if found is None:  # the object or the whole bucket is missing: find out which
                 await client.head_bucket(Bucket=self._settings.bucket)
             return None if found is None else int(found["ContentLength"])
 
@@ -130,7 +130,7 @@ class S3Storage:
             raise StorageError(f"size {bucket}: no such bucket", "The bucket does not exist.") from None
 
     async def fetch(self, bucket: str, key: str, target: Path, size: int) -> None:
-        """Copy it into a new local file; `size` in bytes allows more time. Raises NotStored or StorageError."""
+        """Copy the object into a new local file; a larger `size` allows more time. Raises NotStored or StorageError."""
 
         async def fetch(client: Client) -> None:
             body = (await client.get_object(**self._object(bucket, key)))["Body"]
@@ -146,11 +146,11 @@ class S3Storage:
         except StorageError as error:
             await asyncio.to_thread(target.unlink, missing_ok=True)
             if isinstance(error, NotStored):
-                await self.size(bucket, key)  # raises when it is the whole bucket that is missing
+                await self.size(bucket, key)  # raises if the whole bucket is missing
             raise
 
     async def everything(self) -> AsyncIterator[Stored]:
-        """All that is stored, nothing of `.health`, a page at a time. Raises StorageError."""
+        """All objects except those in `.health`, page by page. Raises StorageError."""
         more: dict[str, str] = {}
 
         async def page_of(client: Client) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class S3Storage:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def services(self) -> list[str]:
-        """Each keeps `.health/{id}/probe`, which nobody removes when it is gone. Raises StorageError."""
+        """Each service has `.health/{id}/probe`, which remains when the service is gone. Raises StorageError."""
 
         async def folders(client: Client) -> dict[str, Any]:
             asked = {"Prefix": f"{HEALTH}/", "Delimiter": "/"}
@@ -180,7 +180,7 @@ class S3Storage:
     ) -> str:
         operation = "head_object" if method == "HEAD" else "get_object"
         asked = self._object(bucket, key)
-        if private:  # signed too; what the object itself says, it says to everybody
+        if private:  # part of the signature; the object's own Cache-Control is public
             asked["ResponseCacheControl"] = f"private, max-age={seconds}"
         return str(
             await self._do(
@@ -196,9 +196,9 @@ class S3Storage:
     async def _do(
         self, what: str, operation: Operation[T], size: int = 0, *, once: bool = False, sends: bool = True
     ) -> T:
-        """On the client's own loop, with all attempts; `size` in bytes allows more time. Raises StorageError.
+        """Run an operation with retries on the client's loop; a larger `size` allows more time. Raises StorageError.
 
-        What only signs (`sends` is false) must not wait until a store that hangs gives up a connection.
+        Signing (`sends` is false) must not wait for a connection that a hanging store occupies.
         """
         attempts = 1 if once else self._settings.attempts
         return await self._loop.call(self._attempts(what, operation, size, attempts, sends=sends))
@@ -224,13 +224,13 @@ class S3Storage:
         raise reason
 
     async def _attempt(self, operation: Operation[T], size: int) -> T:
-        """The library's own time-outs begin when the request is sent: a store that does not read it needs another."""
+        """The library's time-outs begin once the request is sent: a store that does not read it needs this one too."""
         settings = self._settings
         async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
             try:
                 return await operation(await self._opened())
             except NoCredentialsError:
-                await self.close()  # the next one looks for them again
+                await self.close()  # the next attempt looks for credentials again
                 raise
 
     async def _opened(self) -> Client:
@@ -240,7 +240,7 @@ class S3Storage:
             return self._client
 
     async def close(self) -> None:
-        """To be called on the client's own loop."""
+        """Must run on the client's event loop."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -248,7 +248,7 @@ class S3Storage:
 
 @asynccontextmanager
 async def s3_storage(settings: S3) -> AsyncIterator[S3Storage]:
-    """One client for the process, made when it is first needed: wrong settings show in the health, not as no start."""
+    """One client per process, created at its first use: wrong settings show in health and don't prevent a start."""
     async with loop_thread("s3") as loop:
         storage = S3Storage(settings, loop)
         try:
@@ -258,7 +258,7 @@ async def s3_storage(settings: S3) -> AsyncIterator[S3Storage]:
 
 
 def _client(settings: S3) -> Any:
-    """Not opened yet. Without keys in the settings, botocore looks for some, and renews what it found in time."""
+    """Create the client, not opened yet. Without keys in the settings, botocore finds credentials and renews them."""
     keys = {
         "aws_access_key_id": settings.access_key_id,
         "aws_secret_access_key": settings.secret_access_key.get_secret_value(),
@@ -278,7 +278,7 @@ def _client(settings: S3) -> Any:
             max_pool_connections=settings.connections,
             connect_timeout=settings.connect_timeout_seconds,
             read_timeout=settings.read_timeout_seconds,
-            retries={"total_max_attempts": 1},  # ours know which requests are not worth another
+            retries={"total_max_attempts": 1},  # retries are made here, where it is known which errors are worth one
             request_checksum_calculation="when_required",  # Content-MD5 is what every compatible store checks
             response_checksum_validation="when_required",
         ),
@@ -295,7 +295,7 @@ async def _head(client: Client, place: dict[str, str]) -> dict[str, Any] | None:
 
 
 async def _read(body: Any, length: int) -> bytes:
-    """So many bytes, fewer only at the end."""
+    """Read `length` bytes, fewer only at the end."""
     parts, left = [], length
     while left > 0 and (part := await body.read(left)):
         parts.append(part)
@@ -304,14 +304,14 @@ async def _read(body: Any, length: int) -> bytes:
 
 
 def _content_md5(source: Path) -> tuple[str, int]:
-    """(the digest that a PUT is checked by (RFC 1864), bytes)."""
+    """The Content-MD5 of a file, with which a PUT is checked (RFC 1864), and its size in bytes."""
     with source.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
         return base64.b64encode(digest.digest()).decode(), stream.tell()
 
 
 def _pause(attempt: int) -> float:
-    """Seconds, anything up to a bound that doubles: clients that failed together must not come back together."""
+    """Seconds to wait: random, with an upper bound that doubles, so that failed clients don't retry together."""
     return random.uniform(0, min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))  # noqa: S311
 
 

@@ -1,4 +1,4 @@
-"""What an S3 request failed of: whether another attempt could help, and why it is, in words for people."""
+"""Classifies S3 errors: whether a retry could help, and the reason in plain words."""
 
 import errno
 
@@ -17,7 +17,7 @@ from botocore.exceptions import (
 
 from .base import NotStored, StorageBusy, StorageError
 
-# Errors below 500 that pass: throttling, and bytes that were lost or damaged on their way.
+# Temporary errors with a status below 500: throttling, and bytes lost or damaged in transfer.
 PASSING = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "RequestTimeout"}
 DAMAGED = {"BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"}
 PLAIN = {
@@ -31,7 +31,7 @@ PLAIN = {
     "PermanentRedirect": "The bucket is in another region.",
     "AuthorizationHeaderMalformed": "The bucket is in another region.",
 }
-NOTHING_THERE = "There is nothing of this name. If it is so for all: is the address that of an object storage?"
+NOTHING_THERE = "Nothing has this name. If that is so for all names: is the address that of an object storage?"
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -46,12 +46,12 @@ def may_pass(error: Exception) -> bool:
 
 
 def is_missing(error: ClientError) -> bool:
-    """There is nothing under this key. A HEAD has no body, and so no code, to tell it from a missing bucket."""
+    """Whether the key does not exist. A HEAD has no body, and so no code to tell it from a missing bucket."""
     return _code(error) in ("NoSuchKey", "404")
 
 
 def is_outside(error: ClientError) -> bool:
-    """The range begins behind the last byte."""
+    """Whether the range begins after the last byte."""
     return _status(error) == 416
 
 

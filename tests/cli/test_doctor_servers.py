@@ -131,7 +131,7 @@ class TestTokenKeys:
             told = await asked(dependencies.token_keys, settings)
             assert told.endswith("holds no key for ES256 → set JWT_ALGORITHM to what the issuer signs with")
             server.answer = http(b"<h1>Sign in</h1>")
-            assert "the answer is not a key set → see that" in await asked(dependencies.token_keys, settings)
+            assert "the response is not a key set → see that" in await asked(dependencies.token_keys, settings)
             server.answer = http(b"", "404 Not Found")
             assert "the issuer answered 404 → see that" in await asked(dependencies.token_keys, settings)
 

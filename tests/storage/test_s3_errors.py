@@ -31,7 +31,7 @@ def answered(status: int, code: str) -> ClientError:
         (answered(403, "RequestTimeTooSkewed"), False, StorageError, "clock"),
         (answered(400, "ExpiredToken"), False, StorageError, "expired"),
         (answered(404, "NoSuchBucket"), False, StorageError, "bucket does not exist"),
-        (answered(404, "NoSuchKey"), False, NotStored, "nothing of this name"),
+        (answered(404, "NoSuchKey"), False, NotStored, "Nothing has this name"),
         (answered(404, "404"), False, NotStored, "address"),
         (answered(301, "PermanentRedirect"), False, StorageError, "another region"),
         (exceptions.EndpointConnectionError(**PLACE), True, StorageError, "can't be reached"),
