@@ -32,6 +32,7 @@ CHUNK = 256 * 1024  # bytes; most variants are one chunk
 SLOWEST = 64 * 1024  # bytes per second: a larger transfer gets more time than a small one at this rate
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
 HEALTH = ".health"  # the prefix of the health check's probes
+DOCTOR = "doctor-"  # begins the name of the probe of `imgsvc doctor`, beside those of services
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 log = structlog.get_logger()
@@ -166,14 +167,18 @@ class S3Storage:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def services(self) -> list[str]:
-        """Each service has `.health/{id}/probe`, which remains when the service is gone. Raises StorageError."""
+        """Each service has `.health/{id}/probe`, which remains when the service is gone. Raises StorageError.
+
+        The probe that a killed `imgsvc doctor` left is no service's.
+        """
 
         async def folders(client: Client) -> dict[str, Any]:
             asked = {"Prefix": f"{HEALTH}/", "Delimiter": "/"}
             return dict(await client.list_objects_v2(Bucket=self._settings.bucket, **asked))
 
         page = await self._do("list services", folders)
-        return [one["Prefix"].split("/")[1] for one in page.get("CommonPrefixes", [])]
+        names = (one["Prefix"].split("/")[1] for one in page.get("CommonPrefixes", []))
+        return [name for name in names if not name.startswith(DOCTOR)]
 
     async def url(
         self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False

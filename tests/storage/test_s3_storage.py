@@ -322,3 +322,12 @@ def test_nothing_of_it_is_imported_without_need(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )
     assert said.stdout.splitlines()[-1:] == ["set()"], said.stderr
+
+
+async def test_probe_of_a_killed_doctor_is_no_service(storage: S3Storage, tmp_path: Path) -> None:
+    """gc would refuse to remove anything until an operator had removed it."""
+    probe = tmp_path / "probe"
+    probe.write_bytes(b"x")
+    for name in ("doctor-0123456789abcdef", "11111111-1111-4111-8111-111111111111"):
+        await storage.put(f".health/{name}", "probe", probe)
+    assert await storage.services() == ["11111111-1111-4111-8111-111111111111"]

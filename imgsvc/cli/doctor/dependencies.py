@@ -113,13 +113,13 @@ def token_keys(settings: Settings) -> Iterator[Finding]:
 
 async def _write_read_remove(settings: S3) -> None:
     """Raises StorageError, also where what is gone is not said to be: that takes the right to list the bucket."""
-    from ...storage.s3 import HEALTH, s3_storage
+    from ...storage.s3 import DOCTOR, HEALTH, s3_storage
 
     soon = {
         "connect_timeout_seconds": min(settings.connect_timeout_seconds, TIMEOUT_SECONDS),
         "read_timeout_seconds": min(settings.read_timeout_seconds, TIMEOUT_SECONDS),
     }
-    bucket = f"{HEALTH}/doctor-{secrets.token_hex(8)}"
+    bucket = f"{HEALTH}/{DOCTOR}{secrets.token_hex(8)}"
     with tempfile.NamedTemporaryFile(prefix="imgsvc-doctor-") as file:
         file.write(PROBE)
         file.flush()

@@ -121,7 +121,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _probe(folder: Path) -> None:
-    with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=folder) as stream:
+    with tempfile.TemporaryFile(dir=folder) as stream:  # without a name: nothing is left of one that was killed
         stream.write(b"probe")
         stream.flush()
         os.fsync(stream.fileno())

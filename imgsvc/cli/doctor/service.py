@@ -1,12 +1,12 @@
 """What answers: the running service, and the address that people use. And whether the clocks agree."""
 
+import os
 import secrets
 import ssl
 import tempfile
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,8 +27,8 @@ def clock(settings: Settings) -> Iterator[Finding]:
     if not settings.data.is_dir():
         yield well(f"it is {now} here")
         return
-    with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=settings.data) as stream:
-        difference = Path(stream.name).stat().st_mtime - time.time()
+    with tempfile.TemporaryFile(dir=settings.data) as stream:  # without a name: nothing is left of one that was killed
+        difference = os.fstat(stream.fileno()).st_mtime - time.time()
     if abs(difference) > DIFFERENCE_SECONDS:
         advice = "set both by NTP: files would look older or newer than the rows that name them"
         yield warning(f"the data folder's clock differs from this one's by {difference:+.0f} seconds", advice)
