@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..access.secrets import drop_drafts
 from ..settings import Settings
 from ..storage.base import LOCAL
 from ..storage.durable_files import make_root, partial_of
@@ -62,7 +63,7 @@ async def open_data_folder(
     folder, places = settings.data, places_of(settings)
     if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
-    await anyio.to_thread.run_sync(lambda: folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+    await anyio.to_thread.run_sync(make_root, folder, 0o700)
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
         if await anyio.to_thread.run_sync((folder / RESTORING).exists):
             raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
@@ -112,4 +113,5 @@ async def _claimed(claim: StorageClaim) -> None:
 def _prepare(places: Places, scratch: Path) -> None:
     make_root(places.staging, 0o700)
     partial_of(places.data / NAME).unlink(missing_ok=True)
+    drop_drafts(places.data)
     empty_folder(scratch)

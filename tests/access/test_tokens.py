@@ -19,7 +19,7 @@ from joserfc import jwe, jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from imgsvc import Settings
-from imgsvc.access.secrets import own_secret
+from imgsvc.access.secrets import drop_drafts, own_secret
 from imgsvc.access.tokens import DEFAULT_ORG, MAX_TOKEN_CHARACTERS, Identity, TokenExpired, TokenInvalid, Tokens
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +256,21 @@ def test_threads_agree_on_a_secret(tmp_path: Path, attempt: int) -> None:
         secrets = set(pool.map(first, range(4)))
     assert secrets == {own_secret(tmp_path, "key")}
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_draft_that_is_taken_for_a_leftover_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a service that starts at that moment, and has the data folder to itself but for this."""
+    (tmp_path / f".key.{'0' * 16}").write_text("of a process that was killed")
+    link = os.link
+
+    def started_meanwhile(draft: Path, path: Path) -> None:
+        monkeypatch.undo()
+        drop_drafts(tmp_path)
+        link(draft, path)
+
+    monkeypatch.setattr(os, "link", started_meanwhile)
+    secret = own_secret(tmp_path, "key")
+    assert [path.name for path in tmp_path.iterdir()] == ["key"] and own_secret(tmp_path, "key") == secret
 
 
 def test_processes_agree_on_a_secret(tmp_path: Path) -> None:

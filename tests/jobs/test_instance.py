@@ -17,6 +17,7 @@ from imgsvc.cli.adopt import words
 from imgsvc.jobs import run
 from imgsvc.jobs.instance import InstanceMismatch, identify, places_of
 from imgsvc.maintenance.adopt import adopt
+from imgsvc.storage import durable_files
 from tests.conftest import WAIT_SECONDS, Service, service
 from tests.support import processes
 from tests.support.maintenance import begin, ended
@@ -270,3 +271,17 @@ async def test_lock_of_a_running_service_is_respected(tmp_path: Path) -> None:
     async with service(tmp_path / "data") as s:
         with pytest.raises(DataFolderInUse), anyio.fail_after(WAIT_SECONDS):
             await adopt(s.settings, dry_run=True)
+
+
+async def test_new_data_folder_is_durable_in_those_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a loss of power takes it away with all that was accepted."""
+    synced, sync = set[Path](), durable_files.sync_folder
+
+    def sync_folder(folder: Path) -> None:
+        synced.add(folder)
+        sync(folder)
+
+    monkeypatch.setattr(durable_files, "sync_folder", sync_folder)
+    async with service(tmp_path / "new" / "data"):
+        pass
+    assert {tmp_path, tmp_path / "new", tmp_path / "new" / "data"} <= synced

@@ -63,7 +63,8 @@ def faults(places: Places, state: State) -> list[str]:
         if version > len(MIGRATIONS) or (version < len(MIGRATIONS) and state != "killed"):
             found.append(f"The schema's version is {version}, not {len(MIGRATIONS)}.")
         rows = [Row(row) for row in db.execute("SELECT * FROM processing_jobs")]
-        return [*found, *_faults(places, state, rows), *_faults_of_events(rows, db), *_faults_of_sums(db)]
+        found += _faults(places, state, rows)
+        return [*found, *_faults_of_events(rows, db), *_faults_of_sums(db), *_faults_of_ids(places, db)]
 
 
 def _faults_of_pages(db: sqlite3.Connection) -> list[str]:
@@ -110,6 +111,8 @@ def _faults(places: Places, state: State, rows: list[Row]) -> Iterator[str]:
             yield from (f"{row} {fault}." for fault in _faults_of_variants(row, places.storages[row.backends[0]]))
     yield from _faults_of_staging(places.data / "staging", state, {row.staged for row in rows})
     yield from _faults_of_scratch(places.data / "scratch", state)
+    if state != "killed":
+        yield from (f"Data folder: {path.name} is left over." for path in sorted(places.data.glob(".*")))
     by_image = {row.image_id: row for row in rows}
     for backend, folder in places.storages.items():
         yield from _faults_of_storage(backend, folder, state, by_image)
@@ -287,6 +290,17 @@ def _faults_of_sums(db: sqlite3.Connection) -> Iterator[str]:
     for kind, name in sorted(sums.keys() | scan.keys()):
         if sums[kind, name] != scan[kind, name]:
             yield f"The sum of {kind} of {name} is {sums[kind, name]}; a scan finds {scan[kind, name]}."
+
+
+def _faults_of_ids(places: Places, db: sqlite3.Connection) -> Iterator[str]:
+    """The data folder and a local storage folder that has an id have that of the database."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'service_instance'").fetchone():
+        return  # an older schema
+    own = db.execute("SELECT id FROM service_instance").fetchone()
+    for path in (places.data / "instance", *(folder / ".instance" for folder in places.storages.values())):
+        found = path.read_text().split()[:1] if path.is_file() else []
+        if found and own and found[0] != own[0]:
+            yield f"The id in {path.relative_to(places.data.parent)} is {found[0]}, and that of the database {own[0]}."
 
 
 def _digest(path: Path) -> str:

@@ -24,7 +24,7 @@ from ...jobs.table.scan import JobScan
 from ...jobs.table.sql import QUERIES
 from ...settings import Settings
 from ...storage.base import LOCAL, Storage, StorageError
-from ...storage.durable_files import partial_of, sync_folder, write_file
+from ...storage.durable_files import make_root, partial_of, sync_folder, write_file
 from ...storage.instance_marker import mark
 from ...storage.local import OWN_FILES
 from ..context import Variant, digest_of, fetched_digest, for_each_concurrently, source_needed, variants_of
@@ -56,7 +56,7 @@ async def restore(
             if found:  # no failure: a backup is checked beside the service that it was made of
                 progress.counts["in_the_way"] = len(found)
             return
-        await anyio.to_thread.run_sync(lambda: settings.data.mkdir(mode=0o700, parents=True, exist_ok=True))
+        await anyio.to_thread.run_sync(make_root, settings.data, 0o700)
         async with data_folder_lock(settings.data, BRIEF_SECONDS):
             manifest = await restoring.check()
             await anyio.to_thread.run_sync(_make_room, settings, force)
