@@ -44,22 +44,28 @@ class Attempt:
         *,
         key: str | None = None,
         chunks: int = 0,
-        bucket: str = "b",
+        also: Iterable[int] = (),
     ) -> str | None:
-        """Upload, and keep the receipt; the job, or None without one. `chunks`: sent without a length, in so many."""
+        """Upload, and keep the receipt; the job, or None without one.
+
+        `chunks`: sent without a length, in so many; `also`: further statuses that may be answered.
+        """
         headers = {**bearer(), "Content-Type": "image/jpeg", **({"Idempotency-Key": key} if key else {})}
         size = -(-len(picture) // chunks) if chunks else 0
         body = (picture[at : at + size] for at in range(0, len(picture), size)) if chunks else picture
-        answer = self.noted(service.ask("POST", f"/api/v1/images/upload?bucket={bucket}", body, headers), "an upload")
+        answer = service.ask("POST", "/api/v1/images/upload?bucket=b", body, headers)
+        if answer.status not in also:
+            self.noted(answer, "an upload")
         if answer.status != 202:
             return None
         self.receipts[answer.body["job_id"]] = answer.body["image_id"]
         return str(answer.body["job_id"])
 
-    def delete(self, service: Service, image_id: str) -> None:
-        answer = self.noted(service.ask("DELETE", f"/api/v1/images/{image_id}", headers=bearer()), "a deletion")
-        if answer.status == 200:
-            self.deleted.add(image_id)
+    def delete(self, service: Service, *image_ids: str) -> None:
+        for image_id in image_ids:
+            answer = self.noted(service.ask("DELETE", f"/api/v1/images/{image_id}", headers=bearer()), "a deletion")
+            if answer.status == 200:
+                self.deleted.add(image_id)
 
     def noted(self, answer: Answer, what: str) -> Answer:
         if answer.status not in DEFINITE:
@@ -92,6 +98,10 @@ class Attempt:
     def _count(self, statement: str) -> int:
         return int(self.rows(statement)[0][0])
 
+    def has_logged(self, *events: str) -> bool:
+        text = self.site.log.read_text() if self.site.log.exists() else ""
+        return any(event in text for event in events)
+
     def rows(self, statement: str, *values: object) -> list[Any]:
         uri = f"{self.site.places.database.as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as db:
@@ -102,13 +112,15 @@ class Attempt:
 class Scenario:
     """`act` begins the one process that the fault comes in, and may raise Gone at any moment.
 
-    Before it, `prepare` makes what it begins with, once for all cases. After it, `again` does once more what was cut
-    short, before the service is started without a fault; `check` looks at what only this scenario promises.
+    Before it, `prepare` makes what it begins with, once for all cases, and `equip` gives each site what it needs beyond
+    its files. After it, `again` does once more what was cut short, before the service is started without a fault;
+    `check` looks at what only this scenario promises.
     """
 
     name: str
     act: Callable[[Attempt], None]
     prepare: Callable[[Attempt], None] | None = None
+    equip: Callable[[Site], None] | None = None
     again: Callable[[Attempt], None] | None = None
     check: Callable[[Attempt, Service], None] | None = None
 
@@ -134,6 +146,8 @@ def prepared(scenario: Scenario, site: Site) -> Attempt:
     """What every case of the scenario begins with."""
     site.folder.mkdir(parents=True)
     attempt = Attempt(site)
+    if scenario.equip:
+        scenario.equip(site)
     if scenario.prepare:
         scenario.prepare(attempt)
     site.trace.unlink(missing_ok=True)
@@ -143,6 +157,8 @@ def prepared(scenario: Scenario, site: Site) -> Attempt:
 def run(scenario: Scenario, ready: Attempt, fault: Fault, folder: Path) -> Result:
     """The scenario from what was prepared, in `folder`, which is removed unless something does not hold."""
     site = ready.site.copy(folder)
+    if scenario.equip:
+        scenario.equip(site)
     attempt = Attempt(site, fault, dict(ready.receipts), set(ready.deleted), dict(ready.memory))
     try:
         with suppress(Gone):
@@ -173,6 +189,11 @@ def run(scenario: Scenario, ready: Attempt, fault: Fault, folder: Path) -> Resul
 def stopped(attempt: Attempt, service: Service) -> None:
     """The end of an act in which the service goes on: its jobs end in this process, and so does it. Raises Gone."""
     attempt.rest(service)
+    stop(attempt, service)
+
+
+def stop(attempt: Attempt, service: Service) -> None:
+    """At once, whatever its jobs have come to. Raises Gone."""
     status = service.stop()
     if status == -9:
         raise Gone  # the fault came while it was stopping

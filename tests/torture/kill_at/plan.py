@@ -21,7 +21,7 @@ def every(calls: Sequence[Call], actions: Sequence[Action] = ACTIONS) -> Iterato
 
 
 def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action] = ACTIONS) -> list[Fault]:
-    """So many faults: half of them kills, and of each action as many kinds of calls as there are.
+    """So many faults, half of them kills, and of each action as many kinds of calls as there are.
 
     A kind is a call on files of one sort: a transaction has dozens of writes to the log, between which nothing can be
     told apart, and one synchronisation.
@@ -39,7 +39,7 @@ def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action
         numbers = kinds[action].pop(0)
         found.append(Fault(action, chance.choice(numbers), chance.choice(TIMES[action])))
         kinds[action].append(numbers)
-    return found
+    return list(dict.fromkeys(found))  # where there are fewer calls than cases
 
 
 def counted(calls: Sequence[Call], action: Action) -> list[Call]:

@@ -3,11 +3,13 @@
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,22 +213,42 @@ class Service:
         finally:
             connection.close()
 
-    def raw(self, path: str) -> bytes:
-        """What is answered to a GET with 200."""
+    def begin_upload(self, path: str, start: bytes, length: int, headers: Mapping[str, str]) -> "Half":
+        """An upload of `length` bytes of which only `start` is sent. Raises Gone."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_SECONDS)
         try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            data = answer.read()
-            assert answer.status == 200, (path, answer.status, data[:200])
-            return data
-        finally:
+            headers = {**headers, "Content-Type": "image/jpeg", "Content-Length": str(length)}
+            connection.request("POST", path, start, headers)
+        except OSError as error:
             connection.close()
+            until(lambda: self.gone, 2, why=f"POST {path}: {error!r}, and the service goes on")
+            raise Gone from error
+        return Half(connection)
+
+    def raw(self, path: str) -> bytes:
+        """What is answered to a GET with 200, here or at the S3 server that the answer names."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=ANSWER_SECONDS) as answer:
+            data: bytes = answer.read()
+            return data
 
     @property
     def operator(self) -> dict[str, str]:
         token = (self.site.data / "operator_token").read_text().strip()
         return {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
+class Half:
+    """An upload that its client does not go on with. Closing it breaks it off."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def is_answered(self) -> bool:
+        """Whether the service has refused it, or has ended."""
+        return bool(select.select([self._connection.sock], [], [], 0)[0])
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def _is_stream(body: object) -> bool:

@@ -1,0 +1,148 @@
+"""What is done while a durable call fails. One function for each, by its name in SCENARIOS.
+
+To add one: write a function that takes an Attempt, begins exactly one process by `attempt.serve()` or
+`attempt.command()`, and ends a service with `stopped()`. List it below, with what it begins with (`prepare`, done
+once), what each copy of that needs beyond its files (`equip`), what an operator would do once more after it was cut
+short (`again`), and what it alone promises (`check`). The invariants and the promise of the receipt are looked at after
+each case in any event.
+"""
+
+from tests.torture.kill_at.case import Scenario
+from tests.torture.kill_at.scenarios import backups, folders, jobs, pictures, stored_files, uploads
+from tests.torture.kill_at.store import own_bucket
+
+UPLOADS = (
+    Scenario("upload", uploads.upload),
+    Scenario("upload-in-chunks", uploads.upload_in_chunks),
+    Scenario("same-photo-twice", uploads.same_photo_twice, check=uploads.one_image_of_the_key),
+    Scenario("failing-picture", uploads.failing_picture),
+    Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),
+    Scenario("upload-broken-off", uploads.broken_off),
+    Scenario("stop-amid-upload", uploads.stopped_amid_upload, prepare=uploads.impatient),
+    Scenario("retry-by-itself", uploads.retried_by_itself, prepare=uploads.without_a_bucket, again=uploads.make_room),
+    Scenario(
+        "upload-to-s3",
+        stored_files.upload_to_s3,
+        prepare=stored_files.into_s3,
+        equip=own_bucket,
+        check=stored_files.bucket_is_exact,
+    ),
+)
+JOBS = (
+    Scenario("delete-completed", jobs.delete_completed, prepare=pictures.several_completed, check=pictures.same_bytes),
+    Scenario("delete-waiting", jobs.delete_waiting),
+    Scenario("delete-running", jobs.delete_running),
+    Scenario("delete-failed", jobs.delete_failed, prepare=jobs.one_failed),
+    Scenario(
+        "delete-in-s3",
+        stored_files.delete_in_s3,
+        prepare=stored_files.one_in_s3,
+        equip=own_bucket,
+        check=stored_files.bucket_is_exact,
+    ),
+    Scenario("retry-by-operator", jobs.retry_by_operator, prepare=jobs.one_failed),
+    Scenario("retry-by-command", jobs.retry_by_command, prepare=jobs.one_failed),
+    Scenario("stop-with-work", jobs.stop_with_work),
+    Scenario(
+        "set-aside",
+        jobs.sweep(jobs.is_set_aside),
+        prepare=jobs.uploads_without_a_row,
+        check=jobs.swept(jobs.is_set_aside),
+    ),
+    Scenario("retention", jobs.sweep(jobs.is_dropped), prepare=jobs.long_ago, check=jobs.swept(jobs.is_dropped)),
+)
+FOLDERS = (
+    Scenario("first-start", folders.first_start),
+    Scenario("first-secret", folders.token, prepare=folders.without_a_secret, again=folders.token_again),
+    Scenario("old-data-folder", folders.start_again, prepare=folders.old_data_folder, check=pictures.same_bytes),
+    Scenario("doctor", folders.doctor, prepare=pictures.several_completed, again=stored_files.all_is_well),
+    Scenario(
+        "adopt", folders.adopt, prepare=folders.folder_of_another, again=folders.adopt_again, check=pictures.all_there
+    ),
+    Scenario(
+        "adopt-without-database",
+        folders.adopt,
+        prepare=folders.lost_database,
+        again=folders.adopt_again_and_tidy,
+        check=folders.upload_is_set_aside,
+    ),
+)
+BACKUPS = (
+    Scenario("backup", backups.backup, prepare=backups.a_former_backup, again=backups.backup_is_whole),
+    Scenario(
+        "backup-of-a-service",
+        backups.backup_of_a_service,
+        prepare=backups.a_former_backup,
+        again=backups.backup_is_whole,
+    ),
+    Scenario(
+        "backup-that-drops", backups.backup, prepare=backups.a_backup_that_holds_more, again=backups.backup_is_whole
+    ),
+    Scenario(
+        "delete-during-backup",
+        backups.delete_during_backup,
+        prepare=backups.a_former_backup,
+        again=backups.backup_is_whole,
+    ),
+    Scenario(
+        "restore",
+        backups.restore,
+        prepare=backups.nothing_but_a_backup,
+        again=backups.restore_again,
+        check=pictures.all_there,
+    ),
+    Scenario(
+        "restore-anew",
+        backups.restore_anew,
+        prepare=backups.an_empty_machine,
+        again=backups.restore_anew_again,
+        check=pictures.all_there,
+    ),
+)
+STORED_FILES = (
+    Scenario(
+        "gc",
+        stored_files.gc,
+        prepare=stored_files.with_an_orphan,
+        again=stored_files.gc_again,
+        check=pictures.all_there,
+    ),
+    Scenario(
+        "verify",
+        stored_files.verify,
+        prepare=pictures.several_completed,
+        again=stored_files.all_is_well,
+        check=pictures.all_there,
+    ),
+    Scenario(
+        "migrate",
+        stored_files.migrate,
+        prepare=pictures.several_completed,
+        again=stored_files.migrate_again,
+        check=pictures.all_there,
+    ),
+    Scenario(
+        "migrate-by-command",
+        stored_files.migrate_by_command,
+        prepare=pictures.several_completed,
+        again=stored_files.migrate_again,
+        check=pictures.all_there,
+    ),
+    Scenario(
+        "migrate-to-s3",
+        stored_files.migrate_to_s3,
+        prepare=pictures.one_completed,
+        equip=own_bucket,
+        again=stored_files.migrate_to_s3_again,
+        check=stored_files.moved_in_s3,
+    ),
+    Scenario(
+        "migrate-from-s3",
+        stored_files.migrate_from_s3,
+        prepare=stored_files.one_in_s3,
+        equip=own_bucket,
+        again=stored_files.migrate_from_s3_again,
+        check=stored_files.moved_in_s3,
+    ),
+)
+SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *FOLDERS, *BACKUPS, *STORED_FILES)}

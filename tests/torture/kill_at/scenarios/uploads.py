@@ -1,0 +1,128 @@
+"""Uploads: whole, in chunks, repeated, refused, broken off, and rendered at the second try."""
+
+from contextlib import closing
+from pathlib import Path
+
+from fixtures import make
+from tests.torture.kill_at.case import REST_SECONDS, Attempt, stopped
+from tests.torture.kill_at.scenarios.pictures import tiny, torn
+from tests.torture.kill_at.site import Half, Service, bearer, until
+
+HALF = 300_000  # bytes: enough for the service to write a part of them
+
+
+def upload(attempt: Attempt) -> None:
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny()))
+        stopped(attempt, service)
+
+
+def upload_in_chunks(attempt: Attempt) -> None:
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny(2) + bytes(200_000), chunks=3))
+        stopped(attempt, service)
+
+
+def same_photo_twice(attempt: Attempt) -> None:
+    """A client that got no answer sends it again with the same key: there is one image."""
+    with attempt.serve() as service:
+        jobs = {attempt.upload(service, tiny(), key="once") for _ in range(3)} - {None}
+        if len(jobs) > 1:
+            attempt.wrong.append(f"One key made {len(jobs)} jobs.")
+        for job in jobs:
+            attempt.ended(service, job)
+        stopped(attempt, service)
+
+
+def one_image_of_the_key(attempt: Attempt, service: Service) -> None:
+    attempt.upload(service, tiny(), key="once")
+    attempt.rest(service)
+    count = len(attempt.rows("SELECT 1 FROM processing_jobs WHERE idempotency_key = 'once'"))
+    if count != 1 or len(attempt.receipts) != 1:
+        attempt.wrong.append(f"One key has {count} rows and {len(attempt.receipts)} receipts.")
+    until(lambda: not list((attempt.site.data / "staging").iterdir()), 3, why="a source is left in the staging folder")
+
+
+def failing_picture(attempt: Attempt) -> None:
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, torn()))
+        stopped(attempt, service)
+
+
+def refused_uploads(attempt: Attempt) -> None:
+    """One is larger than it may be, which its chunks show late, and one is beyond the rate limit."""
+    with attempt.serve() as service:
+        too_large = attempt.upload(service, tiny() + bytes(1_500_000), chunks=3, also=(413,))
+        first = attempt.upload(service, tiny())
+        attempt.ended(service, first)
+        second = attempt.upload(service, tiny(2), also=(429,))
+        if too_large or (first and second):
+            attempt.wrong.append("An upload was accepted that is beyond a limit.")
+        stopped(attempt, service)
+
+
+def few_and_small(attempt: Attempt) -> None:
+    attempt.site.more = {**attempt.site.more, "RATE_LIMIT_MAX_UPLOADS": "1", "MAX_UPLOAD_SIZE_MB": "1"}
+
+
+def broken_off(attempt: Attempt) -> None:
+    """A client goes away amid its upload, and another one's is accepted."""
+    with attempt.serve() as service:
+        with closing(half_sent(attempt, service)):
+            pass
+        until(
+            lambda: service.gone or not _parts(attempt) or attempt.has_logged("staged_file_not_removed"), REST_SECONDS
+        )
+        attempt.ended(service, attempt.upload(service, tiny()))
+        stopped(attempt, service)
+
+
+def stopped_amid_upload(attempt: Attempt) -> None:
+    """The client has no receipt, and nothing is left of what it sent."""
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny()))
+        with closing(half_sent(attempt, service)):
+            stopped(attempt, service)
+
+
+def impatient(attempt: Attempt) -> None:
+    attempt.site.more = {**attempt.site.more, "IMGSVC_SERVER_GRACEFUL_SECONDS": "0.2"}
+
+
+def half_sent(attempt: Attempt, service: Service) -> Half:
+    """Once a part of it is on the disk, or the service has refused it. Raises Gone."""
+    half = service.begin_upload("/api/v1/images/upload?bucket=b", make.jpeg(64, 48) + bytes(HALF), 2 * HALF, bearer())
+    until(lambda: service.gone or _parts(attempt) or half.is_answered(), REST_SECONDS, why="the upload does not begin")
+    return half
+
+
+def _parts(attempt: Attempt) -> list[Path]:
+    return list((attempt.site.data / "staging").glob("*.part"))
+
+
+def without_a_bucket(attempt: Attempt) -> None:
+    """A file is where the bucket's folder is to be made."""
+    storage = attempt.site.folder / "storage"
+    storage.mkdir(exist_ok=True)
+    (storage / "b").write_bytes(b"")
+
+
+def retried_by_itself(attempt: Attempt) -> None:
+    """The first attempt fails, and by the next the reason is gone."""
+    with attempt.serve() as service:
+        job = attempt.upload(service, tiny())
+
+        def tried() -> bool:
+            rows = attempt.rows("SELECT attempt_count > 0 OR error_code IS NOT NULL FROM processing_jobs")
+            return service.gone or not rows or bool(rows[0][0])
+
+        until(tried, REST_SECONDS, why="the attempt does not fail")
+        make_room(attempt)
+        attempt.ended(service, job)
+        stopped(attempt, service)
+
+
+def make_room(attempt: Attempt) -> None:
+    bucket = attempt.site.folder / "storage/b"
+    if bucket.is_file():
+        bucket.unlink()
