@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import anyio
 
+from ..settings.hosts import parsed_address
+
 BURST = 10  # refusals in a row before an address has to wait
 EVERY_SECONDS = 6.0  # after this time one more refusal is free: a scraper with an old token stays below the limit
 SLOW_SECONDS = 1.0  # the delay of each response beyond the burst
@@ -74,9 +76,7 @@ class LoginThrottle:
 def _network(address: str) -> str:
     """The network that is counted: an IPv6 client owns a /64, so its addresses count as one."""
     try:
-        parsed = ipaddress.ip_address(address)
+        parsed = parsed_address(address)
     except ValueError:
         return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)  # a dual-stack socket reports IPv4 clients like this
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)

@@ -2,18 +2,14 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+
+from ..settings.fields import INTEGRAL
 
 CLAIM = "imgsvc"
 MAX_NAMES = 1000  # of types or buckets; a token has no room for more anyway
 
-
-def _whole(value: object) -> object:
-    """Accept whole floats: in JSON 1e6 is the integer 1000000 (RFC 8259 section 6). NaN and infinity stay invalid."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[StrictInt, BeforeValidator(_whole), Field(ge=0)]
+Count = Annotated[StrictInt, INTEGRAL, Field(ge=0)]
 Names = Annotated[tuple[StrictStr, ...], Field(max_length=MAX_NAMES)]
 
 

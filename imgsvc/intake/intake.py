@@ -22,14 +22,13 @@ from ..jobs.table.model import NewJob
 from ..jobs.table.quota import RateLimited, RateLimitStatus
 from ..jobs.table.transactions import IdempotencyConflict
 from ..jobs.table.writer import DatabaseUnavailable
+from ..settings.fields import MEGABYTE
 from .limits import UploadLimits
 from .open_uploads import OpenUpload, OpenUploads
 from .rate_limit import RateLimiter
 from .staging import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
-
-MEGABYTE = 1 << 20
 
 
 class Overloaded(Rejected):

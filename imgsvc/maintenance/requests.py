@@ -4,8 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from ..settings.fields import INTEGRAL
 from .backup.backup import backup
 from .context import MaintenanceContext
 from .gc import gc
@@ -17,11 +18,6 @@ Verb = Literal["verify", "gc", "migrate", "backup"]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 
 
-def _whole(value: object) -> object:
-    """In JSON 5.0 is a whole number too (JSON Schema 2020-12, 6.1.1)."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class MaintenanceRequest(BaseModel):
     """Strict: `0` is not false where `false` keeps a removal from happening."""
 
@@ -31,7 +27,7 @@ class MaintenanceRequest(BaseModel):
     listed: Annotated[
         int,
         Field(ge=0, le=1000, description="How many findings to list; all are counted."),
-        BeforeValidator(_whole),
+        INTEGRAL,
     ] = LISTED
 
 

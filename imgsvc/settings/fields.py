@@ -132,6 +132,12 @@ def _json(text: str) -> object:
         raise ValueError("is not valid JSON") from None
 
 
+def _integral(value: object) -> object:
+    """Accept whole floats: in JSON 1e6 is the integer 1000000 (RFC 8259 section 6). NaN and infinity stay invalid."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+INTEGRAL = BeforeValidator(_integral)  # for integers in JSON that others wrote
 STRONG = AfterValidator(_strong)
 LIST = BeforeValidator(_list_from_text)
 TABLE = BeforeValidator(_table_from_text)

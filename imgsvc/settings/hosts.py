@@ -1,7 +1,7 @@
 """Host names and addresses: which of them are this machine's, and which the service answers for."""
 
-import ipaddress
 import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -29,7 +29,16 @@ def is_loopback(host: str) -> bool:
     """Whether a name or address leads to this machine only; IPv6 with or without brackets."""
     if host in LOOPBACK_NAMES:
         return True
-    return is_address(host) and ipaddress.ip_address(host).is_loopback
+    return is_address(host) and ip_address(host).is_loopback
+
+
+def parsed_address(text: str) -> IPv4Address | IPv6Address:
+    """Parse an IP address. An IPv4 address in IPv6, as a dual-stack socket reports it, becomes IPv4.
+
+    Raises ValueError.
+    """
+    address = ip_address(text)
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def without_port(host: str) -> str:
@@ -40,7 +49,7 @@ def without_port(host: str) -> str:
 
 def is_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        ip_address(text)
     except ValueError:
         return False
     return "%" not in text  # an IPv6 scope id may be any text

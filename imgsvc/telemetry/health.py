@@ -17,6 +17,7 @@ from ..access.circuit_breaker import Breaker
 from ..jobs.lanes.process import Lane
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
+from ..settings.fields import MEGABYTE
 from ..storage.base import StorageError
 from .storage_probe import StorageProbe
 
@@ -26,7 +27,6 @@ EVERY_SECONDS = 5.0
 SLACK_SECONDS = 3.0
 LIMIT_SECONDS = 4.0  # a check that takes longer has failed
 OLD_QUEUE_SECONDS = 600.0
-MEGABYTE = 1 << 20
 Status = Literal["healthy", "degraded", "unhealthy"]
 
 

@@ -10,8 +10,9 @@ import anyio.to_thread
 import psutil
 from pydantic import BaseModel
 
+from ..settings.fields import MEGABYTE
+
 GIGABYTE = 1 << 30
-MEGABYTE = 1 << 20
 LOOK_SECONDS = 2.0
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from fixtures import make
 from imgsvc.http.wire.body_rate import MinimumBodyRate, SlowClient
+from imgsvc.settings.fields import MEGABYTE
 from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 
 PHOTO = make.jpeg()
 UPLOAD = "/api/v1/images/upload?bucket=b"
-MEGABYTE = 1 << 20
 
 
 class Held:

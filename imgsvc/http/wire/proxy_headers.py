@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...settings.hosts import is_address, without_port
+from ...settings.hosts import is_address, parsed_address, without_port
 from .problems import Problem
 
 ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
@@ -54,11 +54,9 @@ class ForwardedHeaders:
 
     def _trusts(self, address: str) -> bool:
         try:
-            parsed = ipaddress.ip_address(address)
+            parsed = parsed_address(address)
         except ValueError:
             return False
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-            parsed = parsed.ipv4_mapped  # how a socket for both families reports an IPv4 client
         return any(parsed in network for network in self._networks)
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ...imaging.errors import OutOfMemory
+from ...imaging.limits import MEGABYTE
 from ...imaging.open import decoder_version
 from .task import EMPTY, failed, perform
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
-MEGABYTE = 1 << 20
 OPEN_FILES = 64
 
 
