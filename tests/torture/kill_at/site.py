@@ -19,6 +19,7 @@ from imgsvc.access.tokens import Tokens
 from tests.support.forking import ROOT, Forked, ForkServer
 from tests.support.invariants import Places
 from tests.support.preload import Call, Fault, calls, library
+from tests.support.speed import seconds
 
 SECRET = "0123456789abcdef0123456789abcdef-kill-at"
 START_SECONDS = 60
@@ -43,10 +44,10 @@ class Running:
     def poll(self) -> int | None:
         return self._process.poll()
 
-    def wait(self, seconds: float) -> int:
-        """Raises TimeoutError."""
+    def wait(self, limit: float) -> int:
+        """Raises TimeoutError after so many seconds."""
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(limit)
         except subprocess.TimeoutExpired as error:
             raise TimeoutError from error
 
@@ -259,9 +260,10 @@ def bearer(user: str = "alice") -> dict[str, str]:
     return {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
 
 
-def until(true: Callable[[], object], seconds: float, why: str = "it did not come") -> None:
-    """Raises AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+def until(true: Callable[[], object], limit: float, why: str = "it did not come") -> None:
+    """Raises AssertionError after so many seconds of a quiet machine."""
+    began = time.monotonic()
     while not true():
-        assert time.monotonic() < deadline, f"{why} (after {seconds:g} seconds)"
+        spent = time.monotonic() - began
+        assert spent < limit or spent < seconds(limit), f"{why} (after {spent:.1f} seconds)"
         time.sleep(POLL_SECONDS)
