@@ -34,13 +34,13 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(_fits_a_header), STRONG]
 class Auth(Section):
     jwt_algorithm: Algorithm = setting(
         "HS256",
-        "HS256, HS384, HS512 (with a secret), RS256, RS384, RS512, PS256, ES256, ES384 or EdDSA (with a public key: "
-        "jwt_public_key or jwks_url). A token with another algorithm is refused.",
+        "Algorithm of tokens: HS256, HS384, HS512 (with a secret), RS256, RS384, RS512, PS256, ES256, ES384 or EdDSA "
+        "(with a public key: jwt_public_key or jwks_url). A token with another algorithm is refused.",
         env="JWT_ALGORITHM",
     )
     jwt_secret_key: SharedSecret = setting(
         SecretStr(""),
-        "For HS*: at least 32 bytes. Empty: a secret is created in the data folder (jwt_secret, mode 0600).",
+        "Secret for HS*, at least 32 bytes. Empty: a secret is created in the data folder (jwt_secret, mode 0600).",
         env="JWT_SECRET_KEY",
     )
     jwt_secret_key_previous: SharedSecret = setting(
@@ -70,28 +70,30 @@ class Auth(Section):
     permissions: Literal["none", "claims", "remote"] = setting(
         "none",
         'Who may do what. "none": any valid token may upload, and delete its own images; "claims": the token\'s list '
-        'permissions decides; "remote": the server at api_url decides.',
+        'permissions decides; "remote": the authorization server at api_url decides.',
         env="AUTH_PERMISSIONS",
     )
     api_url: str = setting(
         "",
-        "Address of that server, such as https://auth.example.org; a path prefix and user:password@ are allowed. It "
-        "is called at {api_url}/api/v1/authorization/check.",
+        "Address of the authorization server, such as https://auth.example.org; a path prefix and user:password@ are "
+        "allowed. It is called at {api_url}/api/v1/authorization/check.",
         env="AUTH_API_URL",
         may_hold_password=True,
     )
     api_timeout: Seconds = setting(
-        5, "Time for one whole call; after that it counts as failed.", env="AUTH_API_TIMEOUT"
+        5,
+        "Time for one whole call of the authorization server; after that it counts as failed.",
+        env="AUTH_API_TIMEOUT",
     )
     fail_open: bool = setting(
         False,
-        "true: while that server is unavailable, any user with a valid token may do everything (each time with a "
-        "warning in the log); false: 503.",
+        "true: while the authorization server is unavailable, any user with a valid token may do everything (each "
+        "time with a warning in the log); false: 503.",
         env="AUTH_FAIL_OPEN",
     )
     cache_enabled: bool = setting(
         True,
-        "false: every request calls the server; simultaneous identical questions still share one call.",
+        "false: every request calls the authorization server; simultaneous identical questions still share one call.",
         env="AUTH_CACHE_ENABLED",
     )
     cache_ttl_read: Lifetime = setting(
@@ -108,13 +110,13 @@ class Auth(Section):
     cache_ttl_denied: Lifetime = setting(120, "How long to cache a denial; 0: not cached.", env="AUTH_CACHE_TTL_DENIED")
     breaker_threshold: int = setting(
         5,
-        "After this many failed calls in a row the server is not called.",
+        "After this many failed calls in a row the authorization server is not called.",
         unit="calls",
         env="CIRCUIT_BREAKER_THRESHOLD",
         ge=1,
     )
     breaker_timeout: Seconds = setting(
-        60, "Time until a single call tries the server again.", env="CIRCUIT_BREAKER_TIMEOUT"
+        60, "Time until a single call tries the authorization server again.", env="CIRCUIT_BREAKER_TIMEOUT"
     )
 
     @field_validator("jwks_url")

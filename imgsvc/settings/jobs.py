@@ -72,8 +72,8 @@ class Workers(Section):
     )
     memory_mb: int = setting(
         0,
-        "For all worker processes together; jobs are started by the memory that they are estimated to need. 0: half "
-        "of this machine, or what the limit of a container or unit leaves beside 160 MB.",
+        "Memory of all worker processes together; jobs are started by the memory that they are estimated to need. 0: "
+        "half of this machine, or what the limit of a container or unit leaves beside 160 MB.",
         unit="MB",
         ge=0,
     )

@@ -14,8 +14,8 @@ class Service(Section):
     environment: str = setting("production", "A label for the log and the metrics.", env="ENVIRONMENT")
     public_url: str = setting(
         "",
-        'Prefix of every URL in responses: "https://img.example.org", with a path prefix if there is one. Empty: '
-        "URLs are absolute paths.",
+        'Prefix of every URL in responses: "https://img.example.org", with a path prefix if there is one. Empty: URLs '
+        "are absolute paths.",
         env="PUBLIC_URL",
     )
 
@@ -92,7 +92,9 @@ class Log(Section):
         "INFO", "Events below this level are not logged: DEBUG, INFO, WARNING or ERROR.", env="LOG_LEVEL"
     )
     json_lines: Literal["auto", "true", "false"] = setting(
-        "auto", "JSON lines: true, false, or auto: JSON unless a terminal is attached.", env="LOG_JSON"
+        "auto",
+        "Log lines in JSON: true, false, or auto (JSON unless a terminal is attached).",
+        env="LOG_JSON",
     )
 
     @field_validator("level", mode="before")

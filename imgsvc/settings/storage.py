@@ -52,10 +52,11 @@ class Storage(Section):
         le=WEEK_SECONDS,
     )
     url_signing_key: SigningKey = setting(
-        SecretStr(""), "At least 32 bytes. Empty: a key is created in the data folder (url_key, mode 0600)."
+        SecretStr(""),
+        "Key that signs URLs, at least 32 bytes. Empty: a key is created in the data folder (url_key, mode 0600).",
     )
     url_signing_key_previous: SigningKey = setting(
-        SecretStr(""), "The previous key: URLs signed with it stay valid until they expire."
+        SecretStr(""), "The key before it: URLs signed with it stay valid until they expire."
     )
 
 
@@ -63,7 +64,10 @@ class S3(Section):
     """Used when a bucket is set, if only for images that were stored there before."""
 
     bucket: str = setting(
-        "", "Must exist already.", env="AWS_S3_BUCKET_NAME", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{1,62})?$"
+        "",
+        "Name of the bucket, which must exist already.",
+        env="AWS_S3_BUCKET_NAME",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{1,62})?$",
     )
     region: str = setting(
         "us-east-1",
@@ -73,12 +77,14 @@ class S3(Section):
     )
     access_key_id: str = setting(
         "",
-        "Empty: from the profile (AWS_PROFILE), web identity, or the role of the container or machine, like every "
-        "AWS tool.",
+        "Access key. Empty: keys come from the profile (AWS_PROFILE), web identity, or the role of the container or "
+        "machine, like every AWS tool.",
         env="AWS_ACCESS_KEY_ID",
     )
-    secret_access_key: SecretStr = setting(SecretStr(""), "Goes with access_key_id.", env="AWS_SECRET_ACCESS_KEY")
-    session_token: SecretStr = setting(SecretStr(""), "Only with temporary keys.", env="AWS_SESSION_TOKEN")
+    secret_access_key: SecretStr = setting(SecretStr(""), "The secret of access_key_id.", env="AWS_SECRET_ACCESS_KEY")
+    session_token: SecretStr = setting(
+        SecretStr(""), "Session token, only with temporary keys.", env="AWS_SESSION_TOKEN"
+    )
     endpoint_url: str = setting(
         "",
         "Address of a compatible store, which browsers must reach too; empty: AWS.",
@@ -87,8 +93,8 @@ class S3(Section):
     )
     addressing: Literal["auto", "path", "virtual"] = setting(
         "auto",
-        '"path" (host/bucket/key), "virtual" (bucket.host/key), or "auto": path with an endpoint_url, virtual with '
-        "AWS.",
+        'How the bucket is addressed: "path" (host/bucket/key), "virtual" (bucket.host/key), or "auto": path with an '
+        "endpoint_url, virtual with AWS.",
     )
     encryption: Literal["AES256", "none"] = setting(
         "AES256", 'Encryption at rest, requested for each object; "none" for a store without it.'
@@ -96,7 +102,9 @@ class S3(Section):
     presigned_seconds: int = setting(
         3600, "Lifetime of a presigned URL, at most a week.", unit="seconds", ge=1, le=WEEK_SECONDS
     )
-    connections: int = setting(16, "Connections open at the same time, at most.", unit="connections", ge=1, le=256)
+    connections: int = setting(
+        16, "Connections to the store at the same time, at most.", unit="connections", ge=1, le=256
+    )
     connect_timeout_seconds: Seconds = setting(3, "Time to connect to the store.")
     read_timeout_seconds: Seconds = setting(15, "Time without a byte from the store.")
     total_timeout_seconds: Seconds = setting(

@@ -22,7 +22,7 @@ class Uploads(Section):
     )
     allowed_mime_types: Annotated[tuple[MimeType, ...], Field(min_length=1), LIST] = setting(
         ("image/jpeg", "image/png", "image/webp"),
-        "These or fewer; detected from the content.",
+        "Types that are accepted: these or fewer; detected from the content.",
         env="ALLOWED_MIME_TYPES",
     )
     idle_timeout_seconds: Seconds = setting(15, "A body that pauses longer is dropped.")
@@ -56,8 +56,8 @@ class RateLimit(Section):
 class Redis(Section):
     url: SecretStr = setting(
         SecretStr(""),
-        "redis://, rediss:// (TLS) or unix://; empty: no Redis. Instances with the same Redis share the rate limit; "
-        "while it is unavailable each counts alone.",
+        "Address of Redis: redis://, rediss:// (TLS) or unix://; empty: no Redis. Instances with the same Redis share "
+        "the rate limit; while it is unavailable each counts alone.",
         env="REDIS_URL",
         may_hold_password=True,
     )
