@@ -82,7 +82,7 @@ class RateLimiter:
             await asyncio.wait(self._settling, timeout=CLOSE_SECONDS)
         if self.redis is not None:
             with anyio.CancelScope(shield=True):
-                await self.redis.line.drain(CLOSE_SECONDS)
+                await self.redis.line.flush(CLOSE_SECONDS)
 
 
 def _tighter(one: RateLimitStatus, other: RateLimitStatus) -> RateLimitStatus:

@@ -1,7 +1,7 @@
-"""Redis for commands that wait for it 50 ms and not longer: while it is known to be away, they don't wait at all.
+"""Redis for commands that wait at most 50 ms for it, and not at all while it is known to be away.
 
-A command that fails shows that it is away, and so does a look every few seconds. PING would not do for that: a Redis
-that is full, or a replica, answers it.
+A command that fails shows that it is away, and so do trials every few seconds. PING would not do for that: a Redis that
+is full, or a replica, answers it.
 """
 
 import asyncio
@@ -22,80 +22,76 @@ from ..settings import SettingsError
 log = structlog.get_logger()
 
 CONNECT_SECONDS = 1.0  # for new connections and their first answers; no upload waits for them
-CLOSE_SECONDS = 0.5  # to take leave
-LOOK_SECONDS = 5.0  # between two looks at a Redis that answers
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between two looks while it does not
-STEADY_SECONDS = 10.0  # a Redis that answered for less is looked at more seldom each time
-CONNECTIONS = 4
-SLICES = 5  # of the time an answer may take: one that the loop itself was busy for counts once
-TURNS = 20  # of the loop: enough to read what has come in
+CLOSE_SECONDS = 0.5
+LOOK_SECONDS = 5.0  # between the trials of a Redis that answers
+FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between the trials of one that does not
+STEADY_SECONDS = 10.0  # a Redis that answered for less is tried more seldom each time
+CONNECTIONS = 4  # with one, uploads in a busy event loop wait four times as long for each other
+SLICES = 5  # of the time an answer may take: a slice in which the event loop itself was busy counts once
+TURNS = 20  # of the event loop: enough to read what has arrived
 Command = tuple[str | int, ...]
-Unwanted = Callable[[Any], None]
 
 
 class RedisAway(Exception):
-    """It does not do what it is needed for; the message says why, without the password."""
+    """Redis can't do what it is needed for; the message gives the reason, without the password."""
 
 
 class RedisConnection:
-    """`up` and `info` (the server's own, as last seen) cost nothing to read. `skipped` is counted by the caller."""
+    """`up` and `info` (the last answer to INFO) cost nothing to read. The caller counts `skipped`."""
 
-    def __init__(self, url: str, timeout_seconds: float, tries: list[Command]) -> None:
-        """`tries` are commands that show whether Redis does what it is needed for. Raises SettingsError."""
+    def __init__(self, url: str, timeout_seconds: float, trials: list[Command]) -> None:
+        """`trials` are commands that show whether Redis can do what it is needed for. Raises SettingsError."""
         self.up = False
         self.skipped = 0
         self.attempts = 0  # to find it up
-        self.info: dict[str, Any] = {}
         self.tried = anyio.Event()  # set once the first attempt has ended, either way
+        self.info: dict[str, Any] = {}
         self._timeout = timeout_seconds
-        self._tries = tries
-        self._away_since: float | None = None
-        self._ended = anyio.Event()  # set when Redis goes; there is a new one each time it comes back
+        self._trials = (*trials, ("INFO",))
+        self._changed = 0.0  # when `up` last changed, in monotonic seconds; 0: never
+        self._failed = anyio.Event()  # replaced each time Redis comes back
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._owed: list[Command] = []  # no more than there were uploads under way when Redis went
-        limits: dict[str, Any] = {
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": max(CONNECT_SECONDS, timeout_seconds),
-        }
+        limits = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": max(CONNECT_SECONDS, timeout_seconds)}
         try:  # RESP 2: an old server repeats HELLO with the password in its error
-            self._redis = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **limits)
+            self._redis = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **limits)  # type: ignore[arg-type]
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, RedisError):  # their words may repeat the password
             raise SettingsError("[redis] url (REDIS_URL) = (hidden): the redis client can't make use of it") from None
         self._password = str(self._redis.connection_pool.connection_kwargs.get("password") or "")
 
-    async def ask(self, command: Command, unwanted: Unwanted) -> Any:
+    async def request(self, command: Command, on_unread: Callable[[Any], None]) -> Any:
         """The answer; None when Redis is away, or does not answer in time.
 
-        When the caller is cancelled, a command on its way takes effect all the same: `unwanted` gets its answer.
+        When the caller is cancelled, a command already sent takes effect all the same: `on_unread` gets its answer.
         """
         if not self.up:
             return None
-        async with self._slots:  # so that its time is not spent in waiting for the commands before it
+        async with self._slots:  # a command's time does not include waiting for those before it
             if not self.up:
                 return None
-            ended = self._ended
+            failed = self._failed
             sent = self._start(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
             try:
                 return await _in_time(sent, self._timeout)
             except asyncio.CancelledError:
-                sent.add_done_callback(lambda task: unwanted(task.result()) if _succeeded(task) else None)
+                sent.add_done_callback(lambda task: on_unread(task.result()) if _succeeded(task) else None)
                 raise
             except Exception as error:
-                if ended is self._ended:  # else Redis went and came back meanwhile
+                if failed is self._failed:  # else Redis went and came back meanwhile
                     self._went_down(error)
                 return None
 
-    def tell(self, command: Command) -> None:
-        """Send it without waiting, once at the most; if Redis is away, when it is back."""
+    def send(self, command: Command) -> None:
+        """Send it without waiting, at most once; if Redis is away, when it is back."""
         if self.up:
-            self._start(self.ask(command, lambda _: None))
+            self._start(self.request(command, lambda _: None))
         else:
             self._owed.append(command)
 
-    async def drain(self, seconds: float) -> None:
-        """Until all that is under way was answered; not longer than this, and not while Redis is away."""
+    async def flush(self, seconds: float) -> None:
+        """Wait until everything sent was answered: at most so long, and not while Redis is away."""
         with anyio.move_on_after(seconds):
             while self.up and self._under_way:
                 await asyncio.wait(self._under_way)
@@ -105,29 +101,26 @@ class RedisConnection:
         delay = FIRST_DELAY
         try:
             while True:
-                began = time.monotonic()
-                self.attempts += 1
-                await self._until_it_goes()
-                delay = FIRST_DELAY if time.monotonic() - began > STEADY_SECONDS else delay
-                await anyio.sleep(delay)
-                delay = min(2 * delay, LONGEST_DELAY)
+                self.attempts += not self.up
+                try:
+                    await self.look(self._timeout if self.up else CONNECT_SECONDS)
+                    self._came_up()
+                except RedisAway as error:
+                    self._went_down(error)
+                self.tried.set()
+                if self.up:
+                    with anyio.move_on_after(LOOK_SECONDS):
+                        await self._failed.wait()
+                if not self.up:
+                    await anyio.sleep(delay)
+                    delay = min(2 * delay, LONGEST_DELAY)
+                elif time.monotonic() - self._changed > STEADY_SECONDS:
+                    delay = FIRST_DELAY
         finally:
             await self.close()
 
-    async def _until_it_goes(self) -> None:
-        try:
-            await self.look()
-            self._came_up()
-            while not self._ended.is_set():
-                with anyio.move_on_after(LOOK_SECONDS):
-                    await self._ended.wait()
-                    return
-                await self.look(self._timeout)
-        except Exception as error:  # whatever it is, uploads go on without Redis
-            self._went_down(error)
-
     async def look(self, seconds: float = CONNECT_SECONDS) -> dict[str, Any]:
-        """What Redis says of itself, which may be nothing, after the tries. Raises RedisAway."""
+        """Run the trials; returns the answer to INFO, {} where that is refused. Raises RedisAway."""
         tried = asyncio.gather(*(self._try() for _ in range(CONNECTIONS)))  # opens as many, so that no upload has to
         try:
             info = (await _in_time(tried, seconds))[0]
@@ -142,12 +135,11 @@ class RedisConnection:
 
     async def _try(self) -> Any:
         pipeline = self._redis.pipeline(transaction=False)
-        for command in (*self._tries, ("INFO",)):
+        for command in self._trials:
             pipeline.execute_command(*command)
         *answers, info = await pipeline.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        for error in (answer for answer in answers if isinstance(answer, Exception)):
+            raise error
         return info
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -157,23 +149,23 @@ class RedisConnection:
         return task
 
     def _came_up(self) -> None:
-        if self._away_since is not None:
-            away = round(time.monotonic() - self._away_since, 1)
+        if self.up:
+            return
+        if self._changed:
+            away = round(time.monotonic() - self._changed, 1)
             log.info("redis_back", away_seconds=away, uploads_not_shared=self.skipped)
-        self._away_since, self._ended, self.up = None, anyio.Event(), True
-        self.tried.set()
+        self.up, self._changed, self._failed = True, time.monotonic(), anyio.Event()
         owed, self._owed = self._owed, []
         for command in owed:
-            self.tell(command)
+            self.send(command)
 
     def _went_down(self, error: Exception) -> None:
-        self.up, self.info = False, {}
-        if self._away_since is None:
-            self._away_since, self.skipped = time.monotonic(), 0
+        if self.up or not self._changed:
             reason, meanwhile = self._reason(error), "uploads are counted on this instance alone"
             log.warning("redis_away", reason=reason, meanwhile=meanwhile)
-        self._ended.set()
-        self.tried.set()
+            self._changed, self.skipped = time.monotonic(), 0
+        self.up, self.info = False, {}
+        self._failed.set()
 
     def _reason(self, error: Exception) -> str:
         text = str(error) or type(error).__name__
@@ -181,7 +173,7 @@ class RedisConnection:
 
 
 async def _in_time(work: "asyncio.Future[Any]", seconds: float) -> Any:
-    """Raises TimeoutError. Redis is not to blame for the time in which the loop itself was busy."""
+    """Raises TimeoutError. Redis is not to blame for the time in which the event loop itself was busy."""
     work.add_done_callback(_succeeded)
     for pause in (*[seconds / SLICES] * SLICES, *[0] * TURNS):
         await asyncio.wait({work}, timeout=pause)

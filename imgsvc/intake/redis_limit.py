@@ -52,11 +52,11 @@ class RedisRateLimit:
         """Take a place; None when Redis is away. Cancelled, it takes none. Raises RateLimited."""
         key = self.key(org_id, user_id)
 
-        def unwanted(answer: list[int]) -> None:
+        def give_back(answer: list[int]) -> None:
             if answer[0]:
                 self.release(_reservation(key, quota, answer))
 
-        answer: list[int] | None = await self.line.ask(_take(key, quota, 1), unwanted)
+        answer: list[int] | None = await self.line.request(_take(key, quota, 1), give_back)
         if answer is None:
             self.line.skipped += 1
             return None
@@ -67,12 +67,12 @@ class RedisRateLimit:
 
     def release(self, reservation: Reservation) -> None:
         """Give the place back, unless its window is over. Call at most once."""
-        self.line.tell(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
+        self.line.send(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
         """How much is left for all instances together, without taking any; None when Redis is away."""
         key = self.key(org_id, user_id)
-        answer: list[int] | None = await self.line.ask(_take(key, quota, 0), _forget)
+        answer: list[int] | None = await self.line.request(_take(key, quota, 0), _ignore)
         return None if answer is None else _reservation(key, quota, answer).standing
 
     def key(self, org_id: str, user_id: str) -> str:
@@ -90,5 +90,5 @@ def _reservation(key: str, quota: Quota, answer: list[int]) -> Reservation:
     return Reservation(key, start, RateLimitStatus(quota.max_uploads, used, reset))
 
 
-def _forget(_answer: Any) -> None:
-    """Looking changed nothing."""
+def _ignore(_answer: Any) -> None:
+    """A read needs no compensation when its caller was cancelled."""

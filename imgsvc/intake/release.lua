@@ -1,6 +1,6 @@
 -- Give one place back, unless its window is over: a newer one never gets it.
 --
--- KEYS[1]  as in take_place.lua
+-- KEYS[1]  as in acquire.lua
 -- ARGV[1]  the start of the window that the place was taken in
 -- returns  1 or 0: whether it was given back
 local stored = redis.call('HMGET', KEYS[1], 'start', 'used')

@@ -84,7 +84,7 @@ async def test_many_at_once_get_each_place_once() -> None:
             assert sum(isinstance(one, RateLimited) for one in found) == 250
             for place in places[:20]:
                 mirror.release(place)
-            await mirror.line.drain(LIMIT_SECONDS)
+            await mirror.line.flush(LIMIT_SECONDS)
             assert used(server) == 30
 
 
@@ -184,7 +184,7 @@ async def test_outage_is_told_once_and_ends_by_itself(
             mirror.release(place)
             undo()
             await until(lambda: mirror.line.up)
-            await mirror.line.drain(LIMIT_SECONDS)
+            await mirror.line.flush(LIMIT_SECONDS)
             # What was given back meanwhile came through. One that hung may have done what nobody heard of.
             assert used(server) <= (break_it is hang)
             assert await reserved(mirror)
@@ -207,7 +207,7 @@ async def test_cancelled_reservation_takes_no_place() -> None:
             await asyncio.wait(several)
             assert all(task.cancelled() for task in several)
             server.resume()
-            await mirror.line.drain(LIMIT_SECONDS)
+            await mirror.line.flush(LIMIT_SECONDS)
             assert used(server) == 0
             assert await reserved(mirror)
             assert used(server) == 1
@@ -223,7 +223,7 @@ async def test_place_of_a_window_that_is_over_goes_back_to_no_newer_one() -> Non
             new = await mirror.reserve("o", "u", QUOTA)
             assert new is not None and new.start >= old.start + 100_000
             mirror.release(old)
-            await mirror.line.drain(LIMIT_SECONDS)
+            await mirror.line.flush(LIMIT_SECONDS)
             assert used(server) == 1
 
 

@@ -160,7 +160,7 @@ async def test_place_goes_back_when_the_key_was_taken_meanwhile(
         headers = {"Content-Type": "image/jpeg", **s.bearer(), "Idempotency-Key": "k"}
         answer = await s.http.post(UPLOAD, params={"bucket": bucket}, content=TINY, headers=headers)
         assert answer.status_code == (202 if bucket == "b" else 422)
-        await mirror(s).line.drain(LIMIT_SECONDS)
+        await mirror(s).line.flush(LIMIT_SECONDS)
         assert used(redis) == 1
 
 
@@ -183,7 +183,7 @@ async def test_place_goes_back_when_this_instance_has_none(redis: RedisServer, t
         redis.ask("FLUSHALL")
         go_on.set()
         assert (await slow).status_code == 429
-        await mirror(s).line.drain(LIMIT_SECONDS)
+        await mirror(s).line.flush(LIMIT_SECONDS)
         assert redis.ask("EXISTS", KEY) == 0
 
 
@@ -239,7 +239,7 @@ async def test_cancelled_while_the_job_is_recorded(redis: RedisServer, tmp_path:
             assert upload.cancelled()
             assert used(redis) == 1
         await when(lambda: not s.state.intake._places._settling)
-        await mirror(s).line.drain(LIMIT_SECONDS)
+        await mirror(s).line.flush(LIMIT_SECONDS)
         assert used(redis) == await rows(s) == int(recorded)
 
 
@@ -262,7 +262,7 @@ async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_pat
         upload.cancel()
         await asyncio.wait({upload})
         redis.resume()
-        await line.drain(LIMIT_SECONDS)
+        await line.flush(LIMIT_SECONDS)
         assert (redis.ask("EXISTS", KEY), await rows(s), s.staged()) == (0, 0, [])
 
 
@@ -283,7 +283,7 @@ async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
             after = await at_once([s], 10)
         assert Counter(answer.status_code for answer in after) == {202: 4, 429: 6}
         assert await rows(s) == 40
-        await mirror(s).line.drain(LIMIT_SECONDS)
+        await mirror(s).line.flush(LIMIT_SECONDS)
         assert used(redis) == 4
         events = [line["event"] for line in logs if line["event"].startswith("redis")]
         assert events == ["redis_away", "redis_back"]
