@@ -1,1 +1,1 @@
-"""Taking uploads in: staging, limits, and the durable receipt."""
+"""Accepts uploads: staging, limits, and the durable receipt."""

@@ -1,8 +1,8 @@
--- Take places in a user's window, unless that would exceed the limit.
+-- Take slots in a user's window, unless that would exceed the limit.
 --
--- KEYS[1]  a hash: `start` of the window, in microseconds since 1970 by this server's clock, and places `used`
--- ARGV     the limit, the length of the window in microseconds, and how many places (0: only look)
--- returns  {1 or 0: whether they were taken, places used, start}
+-- KEYS[1]  a hash: `start` of the window, in microseconds since 1970 by this server's clock, and the slots `used`
+-- ARGV     the limit, the length of the window in microseconds, and the number of slots (0: only read)
+-- returns  {1 or 0: whether they were taken, slots used, start}
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local limit, window, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -10,7 +10,7 @@ local limit, window, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARG
 local stored = redis.call('HMGET', KEYS[1], 'start', 'used')
 local start, used = tonumber(stored[1]), tonumber(stored[2])
 if not start or not used or start > now or now >= start + window then
-  start, used = now, 0 -- over, or it starts in the future: the clock was set back
+  start, used = now, 0 -- the window has ended, or starts in the future: the clock was set back
 end
 if wanted == 0 or used + wanted > limit then
   return {0, used, start}

@@ -1,6 +1,6 @@
-"""From a byte stream to a durable job: staged while it is counted, digested and sniffed, then one row.
+"""From a byte stream to a durable job: the bytes are staged while they are counted and hashed, then a row is inserted.
 
-When `accept` has returned, the bytes and the row are on disk: the receipt may be given.
+Once `accept` has returned, the bytes and the row are on disk and the receipt may be sent.
 """
 
 import uuid
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 
 class Overloaded(Rejected):
-    """As many jobs wait as may."""
+    """The maximum number of jobs is waiting."""
 
     def __init__(self, limit: int, waiting: int) -> None:
         super().__init__(f"{waiting} jobs are waiting; at most {limit} may.")
@@ -45,7 +45,7 @@ class IdempotencyInProgress(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sends an upload, and what they say of it."""
+    """The uploader, and the metadata of the request."""
 
     user_id: str
     org_id: str
@@ -58,7 +58,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the client gets; with `replayed` it is the one of an earlier upload with the same key."""
+    """The receipt; with `replayed` that of an earlier upload with the same key."""
 
     job_id: str
     image_id: str
@@ -75,9 +75,9 @@ class Space(Protocol):
 
 
 class Intake:
-    """`staging_area` is shared with housekeeping, which leaves alone what is being received.
+    """Accepts uploads. `staging_area` is shared with housekeeping, which leaves uploads in progress alone.
 
-    `allowance` is what everybody may; each upload comes with its own, which is that or narrower.
+    `allowance` contains the service's limits. Each upload has its own limits, which are these or narrower ones.
     """
 
     def __init__(
@@ -118,34 +118,34 @@ class Intake:
     async def admitted(
         self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits, announced_bytes: int
     ) -> AsyncIterator[OpenUpload]:
-        """Refuse what can be refused before any of the body is read; hold the upload's place and bytes until it ends.
+        """Check what can be checked before the body is read; reserve the upload's slot and bytes until it ends.
 
-        `announced_bytes` is the most that the file can have. An upload whose key was accepted before takes no place,
-        and is refused for one reason only: that it would, with others on their way, fill the disk. Raises RateLimited,
-        TooManyOpenUploads, Overloaded, TooManyUploads, NoSpace or IdempotencyInProgress.
+        `announced_bytes` is the largest possible size of the file. An upload whose idempotency key was accepted before
+        takes no slot, and is refused only if it could fill the disk together with other uploads in progress. Raises
+        RateLimited, TooManyOpenUploads, Overloaded, TooManyUploads, NoSpace or IdempotencyInProgress.
         """
         user = (org_id, user_id)
         known = await self._is_known(org_id, user_id, key)
         if not known:
             known = await self._is_refused(org_id, user_id, key, allowance)
-        # From here to the end of what is held nothing else runs: no two uploads see the same room.
+        # No await from here until everything is reserved, so that two uploads never count on the same free room.
         if not known:
             self._open.require_place(user)
             self._open.require_any_place()
         self._require_space(announced_bytes, known=known)
         with (
             self._open.held(user, announced_bytes, takes_place=not known) as one,
-            self._receiving_first(org_id, user_id, None if known else key),  # any number may repeat it
+            self._receiving_first(org_id, user_id, None if known else key),  # an accepted key may be repeated
         ):
             yield one
 
     async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
-        """True for an upload that came to be known meanwhile. Raises RateLimited or Overloaded."""
+        """Return True for an upload that has been accepted in the meantime. Raises RateLimited or Overloaded."""
         waiting = await self._table.waiting()
         standing = await self._places.standing(org_id, user_id, allowance.quota)
         on_their_way = self._open.places((org_id, user_id))
         if standing.remaining <= on_their_way:
-            if await self._is_known(org_id, user_id, key):  # it took the last place between the two looks
+            if await self._is_known(org_id, user_id, key):  # it took the last slot between the two checks
                 return True
             limited = RateLimited(
                 replace(standing, used=max(standing.used, min(standing.limit, standing.used + on_their_way))),
@@ -167,7 +167,7 @@ class Intake:
             raise NoSpace(space.reserve_bytes, max(0, left))
 
     async def _is_known(self, org_id: str, user_id: str, key: str | None) -> bool:
-        """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is being received."""
+        """Whether an upload with this key was accepted. Raises IdempotencyInProgress while one is in progress."""
         if key is None:
             return False
         if (org_id, user_id, key) in self._receiving:
@@ -176,7 +176,7 @@ class Intake:
 
     @contextmanager
     def _receiving_first(self, org_id: str, user_id: str, key: str | None) -> Iterator[None]:
-        """Hold the idempotency key while its first upload comes in. Raises IdempotencyInProgress."""
+        """Reserve the idempotency key while its first upload is in progress. Raises IdempotencyInProgress."""
         if key is None:
             yield
             return
@@ -190,7 +190,7 @@ class Intake:
             self._receiving.discard(held)
 
     async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
-        """Once a window. Who may upload nothing has none: each refusal would begin and end a new one."""
+        """Write the event once a window. A limit of 0 has no window: each refusal would begin and end one."""
         end, limit = limited.standing.reset, limited.standing.limit
         await self._refusals.note("rate_limited", org_id, user_id, until=end, limit=limit)
 
@@ -212,7 +212,7 @@ class Intake:
             )
         preview = preview_bytes(header, recipe)
         if preview is not None and preview > self._preview_memory:
-            preview = None  # it gets its thumbnail with the rest
+            preview = None  # the thumbnail is made with the other variants
         new = NewJob(
             job_id=staged.job_id,
             image_id=str(uuid.uuid4()),
@@ -238,11 +238,11 @@ class Intake:
         try:
             place = await self._places.reserve(new, allowance.quota)
             staged.keep()
-            with anyio.CancelScope(shield=True):  # handed over: the row may exist whatever happens to the request
+            with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
                 accepted = await self._places.accept(new, allowance.quota, place)
                 await self._first_receipt.note()
         except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
-            staged.discard()  # a definite no
+            staged.discard()  # the row certainly does not exist
             if isinstance(error, RateLimited):
                 await self._note_limited(new.org_id, new.user_id, error)
             raise

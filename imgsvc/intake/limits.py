@@ -1,4 +1,4 @@
-"""What one upload may be: the limits of the service, made narrower by the token that it comes with, never wider."""
+"""The limits of one upload: those of the service, narrowed by the token, never widened."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class UploadLimits:
-    """`max_bytes` of the file; `recipe` holds the limit of pixels; `buckets` are whole names, None: any."""
+    """The limits. `max_bytes` is for the file; `recipe` has the pixel limit; `buckets` are whole names, None: any."""
 
     max_bytes: int
     recipe: Recipe
@@ -38,7 +38,7 @@ class UploadLimits:
 
 
 class BucketNotAllowed(Exception):
-    """The token is for other buckets."""
+    """The token does not allow this bucket."""
 
     def __init__(self, bucket: str, allowed: tuple[str, ...]) -> None:
         super().__init__(bucket)
@@ -50,14 +50,14 @@ def _least(limit: int, narrower: int | None) -> int:
 
 
 def _both(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """What stands in both lists; None is a list of everything."""
+    """The intersection; None stands for everything."""
     if ours is None or theirs is None:
         return theirs if ours is None else ours
     return tuple(one for one in ours if one in theirs)
 
 
 def _tightened(quota: Quota, per_hour: int | None) -> Quota:
-    """As many as that makes in one window, rounded down: an issuer's limit is kept even where windows are short."""
+    """Convert a limit per hour to one window, rounded down, so that it also holds if windows are short."""
     if per_hour is None:
         return quota
     hours = Fraction(quota.window // timedelta(microseconds=1), HOUR // timedelta(microseconds=1))

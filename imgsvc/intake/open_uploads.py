@@ -1,6 +1,6 @@
-"""Uploads on their way: how many there are, of each user and in all, and the bytes and places they will take.
+"""Uploads in progress: their number, per user and in all, and the bytes and rate-limit slots that they will take.
 
-They are counted from the first byte, so that what is on its way can't take more than what is looked at when it begins.
+They are counted from the first byte, so that all uploads in progress together stay within the limits checked then.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ User = tuple[str, str]  # org, user
 
 
 class TooManyOpenUploads(Rejected):
-    """This user has as many open uploads as one may."""
+    """The user has the maximum number of uploads in progress."""
 
     def __init__(self, limit: int, open_now: int) -> None:
         super().__init__(f"{open_now} uploads are open; at most {limit} may be.")
@@ -21,7 +21,7 @@ class TooManyOpenUploads(Rejected):
 
 
 class TooManyUploads(Rejected):
-    """As many uploads are open as may be, of all users together."""
+    """The maximum number of uploads is in progress, of all users together."""
 
     def __init__(self, limit: int, open_now: int) -> None:
         super().__init__(f"{open_now} uploads are on their way; at most {limit} may be.")
@@ -29,7 +29,7 @@ class TooManyUploads(Rejected):
 
 
 class OpenUploads:
-    """`announced_bytes` of all; each user's held places of the rate limit. In one process, and not over a restart."""
+    """Counts open uploads: `announced_bytes` of all, and each user's reserved rate-limit slots. In memory only."""
 
     def __init__(self, max_per_user: int, max_in_all: int) -> None:
         self.max_per_user = max_per_user
@@ -43,7 +43,7 @@ class OpenUploads:
         return self._open.total()
 
     def places(self, user: User) -> int:
-        """Places of the rate limit that are held by uploads on their way."""
+        """The rate-limit slots that uploads in progress have reserved."""
         return self._places[user]
 
     def require_place(self, user: User) -> None:
@@ -58,7 +58,7 @@ class OpenUploads:
 
     @contextmanager
     def held(self, user: User, announced_bytes: int, *, takes_place: bool) -> Iterator["OpenUpload"]:
-        """Count one upload until it ends, however it ends."""
+        """Count one upload until it ends, in whatever way."""
         one = OpenUpload(self, user, takes_place=takes_place)
         self._open[user] += 1
         self._places[user] += int(takes_place)
@@ -71,7 +71,7 @@ class OpenUploads:
             self._forget_one(self._open, user)
 
     def release_place(self, user: User) -> None:
-        """Give back a held place of the rate limit."""
+        """Release a reserved slot of the rate limit."""
         self._forget_one(self._places, user)
 
     def _forget_one(self, counts: Counter[User], user: User) -> None:
@@ -81,7 +81,7 @@ class OpenUploads:
 
 
 class OpenUpload:
-    """One upload on its way, and the place of the rate limit that it holds until the real one is taken."""
+    """One upload in progress, and its reserved slot of the rate limit, held until the actual slot is taken."""
 
     def __init__(self, uploads: OpenUploads, user: User, *, takes_place: bool) -> None:
         self._uploads = uploads
@@ -89,7 +89,7 @@ class OpenUpload:
         self._has_place = takes_place
 
     def release_place(self) -> None:
-        """Give the held place back, once: it must not count beside the real one."""
+        """Release the reserved slot, once: it must not count in addition to the actual one."""
         if self._has_place:
             self._has_place = False
             self._uploads.release_place(self._user)

@@ -1,6 +1,6 @@
-"""The places of a quota: those in this instance's own table, and those in the Redis that several instances share.
+"""The rate limiter: counts uploads in this instance's table, and in a Redis that several instances share.
 
-The table's transaction stays the law for this instance, whether there is a Redis or not.
+With or without Redis, the table's transaction enforces the limit for this instance.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from ..jobs.table.transactions import Accepted
 if TYPE_CHECKING:
     from .redis_limit import RedisRateLimit, Reservation
 
-CLOSE_SECONDS = 0.5  # for each of two steps of a stop, which has 2 seconds for all of Redis and the database
+CLOSE_SECONDS = 0.5  # for each of two steps of a stop, which has 2 seconds in all for Redis and the database
 
 
 class RateLimiter:
@@ -29,15 +29,15 @@ class RateLimiter:
         self._settling: set[asyncio.Task[Accepted]] = set()
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
-        """How much is left, without taking any."""
+        """How much of the quota is left. Uses none of it."""
         own = await self._table.standing(org_id, user_id, quota)
         shared = await self.redis.standing(org_id, user_id, quota) if self.redis else None
         return _tighter(own, shared) if shared else own
 
     async def reserve(self, new: NewJob, quota: Quota) -> "Reservation | None":
-        """Take a shared place, to be handed to `accept` at once. Cancelled, it takes none. Raises RateLimited.
+        """Take a slot in Redis, to be passed to `accept` at once. A cancelled call takes none. Raises RateLimited.
 
-        None where none is shared: without Redis, while it is away, and for an upload that was accepted before.
+        Returns None if no slot is taken: without Redis, while it is unavailable, or if the upload was accepted before.
         """
         if self.redis is None:
             return None
@@ -47,7 +47,7 @@ class RateLimiter:
         return await self.redis.reserve(new.org_id, new.user_id, quota)
 
     async def accept(self, new: NewJob, quota: Quota, place: "Reservation | None") -> Accepted:
-        """As `Table.accept`. The shared place goes back unless the job was inserted, whoever is cancelled meanwhile.
+        """Like `JobTable.accept`. The slot in Redis is released unless the job was inserted, even after a cancellation.
 
         Raises RateLimited, IdempotencyConflict, DatabaseUnavailable.
         """
@@ -56,7 +56,7 @@ class RateLimiter:
         settling = asyncio.create_task(self._settle(self.redis, new, quota, place))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
-        return await asyncio.shield(settling)  # only a task of its own lives to learn what became of the job
+        return await asyncio.shield(settling)  # only a separate task survives to learn whether the job was inserted
 
     async def _settle(self, mirror: "RedisRateLimit", new: NewJob, quota: Quota, place: "Reservation") -> Accepted:
         try:
@@ -70,14 +70,14 @@ class RateLimiter:
         return replace(accepted, standing=_tighter(accepted.standing, place.standing))
 
     async def _told(self, accepted: Accepted, new: NewJob, quota: Quota) -> Accepted:
-        """A repeated upload takes no place; what it hears of the limit is true for all instances nevertheless."""
+        """Give a repeated upload, which takes no slot, the status that is valid for all instances."""
         shared = None
         if accepted.replayed and self.redis is not None:
             shared = await self.redis.standing(new.org_id, new.user_id, quota)
         return replace(accepted, standing=_tighter(accepted.standing, shared)) if shared else accepted
 
     async def close(self) -> None:
-        """At a stop: let what is under way end, and what is to be given back go out."""
+        """Stop: wait for calls in flight, and send pending releases."""
         if self._settling:
             await asyncio.wait(self._settling, timeout=CLOSE_SECONDS)
         if self.redis is not None:
@@ -86,5 +86,5 @@ class RateLimiter:
 
 
 def _tighter(one: RateLimitStatus, other: RateLimitStatus) -> RateLimitStatus:
-    """What really limits; among equals the one that lasts longer."""
+    """The status that allows less; of two equal ones the one whose window ends later."""
     return min(one, other, key=lambda each: (each.remaining, -each.reset.timestamp()))

@@ -1,7 +1,7 @@
-"""Redis for commands that wait at most 50 ms for it, and not at all while it is known to be away.
+"""A Redis connection whose commands wait at most 50 ms, and not at all while Redis is known to be unavailable.
 
-A command that fails shows that it is away, and so do trials every few seconds. PING would not do for that: a Redis that
-is full, or a replica, answers it.
+A failing command marks Redis as unavailable, and so do trials every few seconds. PING would not do for that: a Redis
+that is full, or a read-only replica, answers it.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from ..settings import SettingsError
 
 log = structlog.get_logger()
 
-CONNECT_SECONDS = 1.0  # for new connections and their first answers; no upload waits for them
+CONNECT_SECONDS = 1.0  # for new connections and their first responses; no upload waits for them
 CLOSE_SECONDS = 0.5
 LOOK_SECONDS = 5.0  # between the trials of a Redis that answers
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between the trials of one that does not
-STEADY_SECONDS = 10.0  # a Redis that answered for less is tried more seldom each time
+STEADY_SECONDS = 10.0  # if Redis was up for less than this, the delay before the next trial grows
 CONNECTIONS = 4  # with one, uploads in a busy event loop wait four times as long for each other
 SLICES = 5  # of the time an answer may take: a slice in which the event loop itself was busy counts once
 TURNS = 20  # of the event loop: enough to read what has arrived
@@ -33,17 +33,17 @@ Command = tuple[str | int, ...]
 
 
 class RedisAway(Exception):
-    """Redis can't do what it is needed for; the message gives the reason, without the password."""
+    """Redis can't be used. The message gives the reason, without the password."""
 
 
 class RedisConnection:
-    """`up` and `info` (the last answer to INFO) cost nothing to read. The caller counts `skipped`."""
+    """Connections to one Redis. `up` and `info` (its last INFO) are read from memory. The caller counts `skipped`."""
 
     def __init__(self, url: str, timeout_seconds: float, trials: list[Command]) -> None:
-        """`trials` are commands that show whether Redis can do what it is needed for. Raises SettingsError."""
+        """`trials` are commands that show whether Redis can be used. Raises SettingsError."""
         self.up = False
         self.skipped = 0
-        self.attempts = 0  # to find it up
+        self.attempts = 0  # attempts to connect
         self.tried = anyio.Event()  # set once the first attempt has ended, either way
         self.info: dict[str, Any] = {}
         self._timeout = timeout_seconds
@@ -52,23 +52,23 @@ class RedisConnection:
         self._failed = anyio.Event()  # replaced each time Redis comes back
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._owed: list[Command] = []  # no more than there were uploads under way when Redis went
+        self._owed: list[Command] = []  # at most one for each upload that was in progress when Redis failed
         limits = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": max(CONNECT_SECONDS, timeout_seconds)}
         try:  # RESP 2: an old server repeats HELLO with the password in its error
             self._redis = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **limits)  # type: ignore[arg-type]
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        except (TypeError, ValueError, RedisError):  # their words may repeat the password
+        except (TypeError, ValueError, RedisError):  # their messages may repeat the password
             raise SettingsError("[redis] url (REDIS_URL) = (hidden): the redis client can't make use of it") from None
         self._password = str(self._redis.connection_pool.connection_kwargs.get("password") or "")
 
     async def request(self, command: Command, on_unread: Callable[[Any], None]) -> Any:
-        """The answer; None when Redis is away, or does not answer in time.
+        """Send a command and return the response; None if Redis is unavailable or does not respond in time.
 
-        When the caller is cancelled, a command already sent takes effect all the same: `on_unread` gets its answer.
+        If the caller is cancelled, a command already sent takes effect anyway: `on_unread` gets its response.
         """
         if not self.up:
             return None
-        async with self._slots:  # a command's time does not include waiting for those before it
+        async with self._slots:  # the time limit does not include waiting for earlier commands
             if not self.up:
                 return None
             failed = self._failed
@@ -79,25 +79,25 @@ class RedisConnection:
                 sent.add_done_callback(lambda task: on_unread(task.result()) if _succeeded(task) else None)
                 raise
             except Exception as error:
-                if failed is self._failed:  # else Redis went and came back meanwhile
+                if failed is self._failed:  # else Redis failed and came back in between
                     self._went_down(error)
                 return None
 
     def send(self, command: Command) -> None:
-        """Send it without waiting, at most once; if Redis is away, when it is back."""
+        """Send a command without waiting, at most once; if Redis is unavailable, once it is back."""
         if self.up:
             self._start(self.request(command, lambda _: None))
         else:
             self._owed.append(command)
 
     async def flush(self, seconds: float) -> None:
-        """Wait until everything sent was answered: at most so long, and not while Redis is away."""
+        """Wait until all sent commands are answered: at most this long, and not while Redis is unavailable."""
         with anyio.move_on_after(seconds):
             while self.up and self._under_way:
                 await asyncio.wait(self._under_way)
 
     async def run(self) -> None:
-        """Find out when Redis goes and when it comes back, until cancelled."""
+        """Watch whether Redis is available, until cancelled."""
         delay = FIRST_DELAY
         try:
             while True:
@@ -120,8 +120,8 @@ class RedisConnection:
             await self.close()
 
     async def look(self, seconds: float = CONNECT_SECONDS) -> dict[str, Any]:
-        """Run the trials; returns the answer to INFO, {} where that is refused. Raises RedisAway."""
-        tried = asyncio.gather(*(self._try() for _ in range(CONNECTIONS)))  # opens as many, so that no upload has to
+        """Run the trials; returns Redis' INFO, {} if that is refused. Raises RedisAway."""
+        tried = asyncio.gather(*(self._try() for _ in range(CONNECTIONS)))  # opens all connections now
         try:
             info = (await _in_time(tried, seconds))[0]
         except Exception as error:
@@ -173,16 +173,16 @@ class RedisConnection:
 
 
 async def _in_time(work: "asyncio.Future[Any]", seconds: float) -> Any:
-    """Raises TimeoutError. Redis is not to blame for the time in which the event loop itself was busy."""
+    """Wait with a time limit that excludes the time in which the event loop itself was busy. Raises TimeoutError."""
     work.add_done_callback(_succeeded)
     for pause in (*[seconds / SLICES] * SLICES, *[0] * TURNS):
         await asyncio.wait({work}, timeout=pause)
         if work.done():
             return work.result()
-    work.cancel()  # the client closes a connection whose answer was not read
+    work.cancel()  # the client closes a connection whose response was not read
     raise TimeoutError(f"no answer within {seconds * 1000:g} ms")
 
 
 def _succeeded(done: "asyncio.Future[Any]") -> bool:
-    """Whether there is a result. An error counts as seen."""
+    """Whether there is a result. Marks an error as retrieved."""
     return not done.cancelled() and done.exception() is None

@@ -1,8 +1,8 @@
 """The rate limit in a Redis that several instances share.
 
-Each command is one Lua script, since whether a place is taken depends on what is read: MULTI can't decide, and counting
-first and taking back later would refuse uploads that have a place. The script's text is sent every time (EVAL), so that
-a restarted Redis knows it too.
+Each command is one Lua script, since taking a slot depends on what was read: MULTI can't decide, and counting first
+and undoing later would refuse uploads that still have a slot. The script's text is sent every time (EVAL), so that it
+also works after a restart of Redis.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ TAKE_PLACE, GIVE_BACK = _script("acquire.lua"), _script("release.lua")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A place that was taken in the window that began at `start` (microseconds since 1970 by the clock of Redis)."""
+    """A slot in the window that began at `start` (microseconds since 1970 by the clock of Redis)."""
 
     key: str
     start: int
@@ -49,7 +49,7 @@ class RedisRateLimit:
         return cls(redis.url.get_secret_value(), redis.timeout_ms / 1000, redis.prefix)
 
     async def reserve(self, org_id: str, user_id: str, quota: Quota) -> Reservation | None:
-        """Take a place; None when Redis is away. Cancelled, it takes none. Raises RateLimited."""
+        """Take a slot; None while Redis is unavailable. A cancelled call takes none. Raises RateLimited."""
         key = self.key(org_id, user_id)
 
         def give_back(answer: list[int]) -> None:
@@ -66,17 +66,17 @@ class RedisRateLimit:
         return reservation
 
     def release(self, reservation: Reservation) -> None:
-        """Give the place back, unless its window is over. Call at most once."""
+        """Release the slot, unless its window has ended. Call at most once."""
         self.line.send(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
-        """How much is left for all instances together, without taking any; None when Redis is away."""
+        """How much is left for all instances together; None while Redis is unavailable. Uses none of it."""
         key = self.key(org_id, user_id)
         answer: list[int] | None = await self.line.request(_take(key, quota, 0), _ignore)
         return None if answer is None else _reservation(key, quota, answer).standing
 
     def key(self, org_id: str, user_id: str) -> str:
-        """The length says where the org ends: `a:b` and `c` are not `a` and `b:c`."""
+        """The key. It contains the org's length, so that the org `a:b` with user `c` differs from `a` with `b:c`."""
         return f"{self._prefix}uploads:{len(org_id)}:{org_id}:{user_id}"
 
 

@@ -1,4 +1,4 @@
-"""An upload on its way to disk: counted, digested and sniffed as it comes, removed unless it was kept."""
+"""Writes an upload to disk while counting, hashing and typing it; the file is removed unless it was kept."""
 
 import errno
 import hashlib
@@ -22,13 +22,13 @@ from ..storage.durable_files import sync_folder
 
 log = structlog.get_logger()
 
-CHUNK = 96 * 1024  # bytes gathered before a thread writes them: few visits, little memory
-SNIFF = 512  # bytes that the type is decided on
-SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with more to it
+CHUNK = 96 * 1024  # bytes collected before a thread writes them: few calls, little memory
+SNIFF = 512  # the first bytes, which decide the type
+SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with additional chunks
 
 
 class Rejected(Exception):
-    """An upload that is not accepted; nothing of it is kept."""
+    """The upload is refused; nothing of it is kept."""
 
 
 class UploadTooLarge(Rejected):
@@ -44,7 +44,7 @@ class UnsupportedType(Rejected):
 
 
 class NoSpace(Rejected):
-    """The disk of the staging folder is full, or holds less than the reserve (both in bytes; 0: not known)."""
+    """The disk of the staging folder is full, or has less than the reserve free (both in bytes; 0: unknown)."""
 
     def __init__(self, reserve: int = 0, free: int = 0) -> None:
         super().__init__(f"{free} of {reserve} bytes are free")
@@ -52,7 +52,7 @@ class NoSpace(Rejected):
 
 
 class StagingGone(Rejected):
-    """What had come in was removed together with its folder."""
+    """The staging folder was removed together with the bytes received so far."""
 
 
 class StagingFailed(Rejected):
@@ -60,7 +60,7 @@ class StagingFailed(Rejected):
 
 
 class StagedFile:
-    """An upload on its way to disk. Leaving the context removes it unless `keep` was called."""
+    """An upload being written to disk. Leaving the context removes it unless `keep` was called."""
 
     def __init__(self, job_id: str, area: StagingArea, recipe: Recipe, allowed: Sequence[str], max_bytes: int) -> None:
         self.job_id = job_id
@@ -95,14 +95,14 @@ class StagedFile:
             self._receiving.__exit__(kind, error, trace)
 
     def keep(self) -> None:
-        """From here on the file belongs to the table."""
+        """Keep the file: from now on the row owns it."""
         self._kept = True
 
     def discard(self) -> None:
         self._kept = False
 
     async def feed(self, data: bytes | memoryview) -> None:
-        """Take the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
+        """Write the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
         self.size += len(data)
         self._buffer += data
         first_look = not self.mime and len(self._buffer) >= SNIFF
@@ -116,7 +116,7 @@ class StagedFile:
             await self._flush()
 
     async def finish(self) -> Header:
-        """The header of the whole file, which now has its name, durably.
+        """Give the complete file its final name, durably, and return its header.
 
         Raises what `feed` raises, StagingGone and ImageError.
         """
@@ -153,12 +153,12 @@ class StagedFile:
         try:
             return os.fdopen(os.open(self._path, flags, 0o600), "wb")
         except FileNotFoundError:
-            self._area.make()  # somebody has removed the folder: the next upload needs it all the same
+            self._area.make()  # the folder was removed: the next upload needs it anyway
             log.error("staging_made_anew", path=str(self._area.folder))
             return os.fdopen(os.open(self._path, flags, 0o600), "wb")
 
     def _look_ahead(self, start: bytearray) -> None:
-        """A bomb says so in its first bytes: no need to wait for the rest."""
+        """Check the header in the first bytes, so that a decompression bomb is refused before the rest arrives."""
         try:
             header = read_header(BytesIO(start), self.mime, count_frames=False)
         except Truncated:
@@ -189,9 +189,9 @@ class StagedFile:
         if not self._kept:
             try:
                 self._path.unlink(missing_ok=True)
-            except OSError as error:  # housekeeping removes it, or sets it aside
+            except OSError as error:  # housekeeping will remove the file, or set it aside
                 log.warning("staged_file_not_removed", name=self._path.name, reason=error.strerror)
-        with suppress(OSError):  # what a full disk left in the buffer
+        with suppress(OSError):  # flushes the buffer, which fails on a full disk
             self._stream.close()
 
 

@@ -90,7 +90,7 @@ class Housekeeping:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the lock for removing files by what was read from a row: a restarted job must not lose its own."""
+        """Hold the lock for removing files that a row lists: a restarted job must not lose its own."""
         async with self._removing:
             yield
 

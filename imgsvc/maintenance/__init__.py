@@ -1,4 +1,4 @@
-"""The operator's work on what is stored: checking, removing, moving and backing up, beside a live service or without.
+"""Maintenance tasks: verify, gc, migrate, backup, restore and adopt. They run in a live service or without one.
 
-It knows jobs and storage, and nothing of HTTP or of a terminal.
+They use jobs and storage, and depend on neither HTTP nor a terminal.
 """

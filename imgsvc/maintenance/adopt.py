@@ -1,4 +1,4 @@
-"""Giving a data folder and a storage folder to the database that the settings name. Removes nothing."""
+"""Gives a data folder and a storage folder to the database in the settings. Removes nothing."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .progress import MaintenanceFailed
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What the folders hold, and the ids that were found; `instance` is the one that they have now, if `done`."""
+    """The folders' contents and the IDs that were found. `instance` is their ID now, if `done`."""
 
     database: str
     data_folder: str
@@ -40,10 +40,10 @@ class Adoption:
 
 
 async def adopt(settings: Settings, *, dry_run: bool) -> Adoption:
-    """Raises UpkeepFailed, DataFolderInUse, OSError or sqlite3.Error."""
+    """Show or do the adoption. Raises MaintenanceFailed, DataFolderInUse, OSError or sqlite3.Error."""
     places = places_of(settings)
     if not places.data.is_dir():
-        raise MaintenanceFailed(f"There is no data folder {places.data}: see that DATABASE_PATH is right.")
+        raise MaintenanceFailed(f"There is no data folder {places.data}: check DATABASE_PATH.")
     async with data_folder_lock(places.data, BRIEF_SECONDS):
         if (places.data / RESTORING).exists():
             raise DataFolderInUse(f"a restore into {places.data} is not finished: run imgsvc storage restore again")
@@ -60,7 +60,7 @@ async def adopt(settings: Settings, *, dry_run: bool) -> Adoption:
 
 
 async def _give(found: Identity) -> str:
-    """The order is that of a first start: a kill in its midst leaves a set that is adopted again."""
+    """Write the IDs in the order of a first start: after a kill in between, adopt can be repeated."""
     places, instance = found.places, found.database or str(uuid4())
     db = await open_for_writing(places.database)
     try:
@@ -107,7 +107,7 @@ def _uploads(folder: Path) -> int:
 
 
 def _stored(root: Path) -> tuple[int, int, int]:
-    """(files of ours, their bytes, other files)."""
+    """Return (number of our files, their bytes, number of other files)."""
     counts = Counter[str]()
     if root.is_dir():
         for path, found in files_below(root):

@@ -1,4 +1,4 @@
-"""What upkeep works on: the same parts, whether a service runs on them or a command alone."""
+"""Everything a maintenance task needs, whether it runs in the service or in a stand-alone command."""
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -39,7 +39,7 @@ class MaintenanceContext:
     scratch: Path
     housekeeping: Housekeeping
     hold: DeletionHold
-    instance: str  # the id by which this service is known in a storage that many may share
+    instance: str  # this service's ID in a storage that several may share
     claim: StorageClaim
 
     @classmethod
@@ -82,7 +82,7 @@ class Variant:
 
 
 def variants_of(job: Job) -> list[Variant]:
-    """What of the job can be fetched: nothing of a failed one, whatever its row still lists for removal."""
+    """The variants that can be fetched: none of a failed job, although its row may list files for removal."""
     made = job.measured.get("variants", {})
     return [
         Variant(name, job.storage_bucket, key, made[name]["size_bytes"], made[name]["sha256"])
@@ -96,13 +96,13 @@ def unfinished(job: Job) -> bool:
 
 
 def source_needed(job: Job) -> bool:
-    """Whether the uploaded bytes are still to be worked on, or may be."""
+    """Whether the uploaded bytes are still needed, or may be."""
     return job.staging_path is not None and (unfinished(job) or job.can_retry)
 
 
 @asynccontextmanager
 async def scratch_file(scratch: Path) -> AsyncIterator[Path]:
-    """The name of a local file that is gone afterwards."""
+    """Yield the path of a temporary local file, which is removed afterwards."""
     path = scratch / f"upkeep-{uuid4().hex}"
     try:
         yield path
@@ -112,7 +112,7 @@ async def scratch_file(scratch: Path) -> AsyncIterator[Path]:
 
 
 async def fetched_digest(scratch: Path, storage: Storage, variant: Variant) -> str:
-    """The SHA-256 of what is stored, in hex. Raises NotStored or StorageError."""
+    """The SHA-256 of a stored variant, in hex. Raises NotStored or StorageError."""
     async with scratch_file(scratch) as path:
         await storage.fetch(variant.bucket, variant.key, path, variant.size_bytes)
         return await digest_of(path)
@@ -127,7 +127,7 @@ async def digest_of(path: Path) -> str:
 
 
 async def for_each_concurrently(items: AsyncIterator[T], work: Callable[[T], Awaitable[None]], at_once: int) -> None:
-    """Do `work` on each item, on so many at once, with no more of them in memory. The first error ends it all."""
+    """Run `work` for each item, `at_once` at a time, with no more items in memory. The first error ends everything."""
     send, receive = anyio.create_memory_object_stream[T](0)
     failures: list[Exception] = []
 
@@ -144,12 +144,12 @@ async def for_each_concurrently(items: AsyncIterator[T], work: Callable[[T], Awa
     async with anyio.create_task_group() as group:
         for _ in range(at_once):
             group.start_soon(serve, receive.clone(), group.cancel_scope)
-        # An async generator is what is given here; left in its middle it must be closed now, not by the collector.
+        # `items` is an async generator: if it is abandoned halfway, close it now rather than in garbage collection.
         async with send, receive, aclosing(cast(AsyncGenerator[T, None], items)):
             try:
                 async for item in items:
                     await send.send(item)
-            except Exception as error:  # raised here it would come out in a group, which nobody looks into
+            except Exception as error:  # raised here, it would be wrapped in an exception group
                 failures.append(error)
                 group.cancel_scope.cancel()
     if failures:

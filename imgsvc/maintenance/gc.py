@@ -1,4 +1,4 @@
-"""Removing what no row names: the only upkeep that takes something away for good."""
+"""Removes files that no row names: the only maintenance task that deletes anything for good."""
 
 from contextlib import aclosing
 from datetime import timedelta
@@ -17,9 +17,9 @@ log = structlog.get_logger()
 async def gc(
     house: MaintenanceContext, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool
 ) -> bool:
-    """Remove each orphan that has not changed for so long, foreign files only if asked; whether all of them went.
+    """Remove orphans that have not changed for the given time, foreign files only on request; returns whether all went.
 
-    Raises UpkeepFailed where another service's images would be taken for orphans.
+    Raises MaintenanceFailed if another service's images would look like orphans.
     """
     if not dry_run:
         await _alone(house)
@@ -38,17 +38,17 @@ async def gc(
 
 
 async def _alone(house: MaintenanceContext) -> None:
-    """What has no row here may have one there: of a second service, or of one that this data was restored from."""
+    """Check that no other service shares the storage: files without a row here could have one there."""
     for storage in house.storages.values():
         for other in set(await storage.services()) - {house.instance}:
             raise MaintenanceFailed(
-                f"Another service keeps its images in {storage.name} too, and they would be removed. "
+                f"Another service keeps its images in {storage.name} too, and gc would remove them. "
                 f"If it is gone for good, remove the object .health/{other}/probe first."
             )
 
 
 async def _remove(house: MaintenanceContext, progress: Progress, orphan: Orphan) -> None:
-    """Under housekeeping's lock, so that no failed job begins anew between the look at its row and the removal."""
+    """Remove one orphan, under housekeeping's lock: no failed job may restart between the check and the removal."""
     place, stored = orphan.place, orphan.stored
     async with house.housekeeping.exclusive():
         if place is not None:

@@ -1,9 +1,9 @@
-"""Moving images from one backend to another while they are being served.
+"""Moves images from one backend to another while they are being served.
 
-Of each image: say in its row that copies may lie there too; copy, read back, compare with the digest in its row; then
-one fenced UPDATE says where it lives; only then the old copy goes. Whatever interrupts this leaves the image whole in
-the backend that its row names, and at worst copies in the other, which its row names as well: the next run or `gc`
-removes them, and so does a deletion of the image.
+For each image: record in its row that copies may exist in the target too; copy, read back, and compare with the row's
+digest; record the new backend in one fenced UPDATE; then remove the old copies. An interruption leaves the image
+complete in the backend that its row names, and at worst copies in the other one, which the row names as well: the next
+run or `gc` removes them, and so does a deletion of the image.
 """
 
 import shutil
@@ -33,9 +33,9 @@ from .progress import Finding, Kind, MaintenanceFailed, Progress
 
 log = structlog.get_logger()
 
-AT_ONCE = 4  # images: enough to hide a store's delay, few enough to leave the disk to the requests
-GIVE_UP_AFTER = 10  # images in a row that the storage did not take
-LAST_STEP_SECONDS = 10.0  # what a cancellation waits for: the UPDATE and the removal of one image's old copies
+AT_ONCE = 4  # images: enough to hide a store's latency, few enough to leave the disk free for requests
+GIVE_UP_AFTER = 10  # consecutive images that the storage refused
+LAST_STEP_SECONDS = 10.0  # how long a cancellation waits for the UPDATE and the removal of one image's old copies
 
 
 class _Damaged(Exception):
@@ -45,13 +45,13 @@ class _Damaged(Exception):
 
 
 async def migrate(house: MaintenanceContext, progress: Progress, *, to: str, dry_run: bool) -> bool:
-    """Whether every image is in `to` now. Running jobs are left alone, and so is what is damaged.
+    """Move all images; returns whether every image is in `to` now. Running jobs and damaged images are left alone.
 
-    Raises UpkeepFailed: there is no such backend, or it does not take anything.
+    Raises MaintenanceFailed: there is no such backend, or it accepts nothing.
     """
     if to not in house.storages:
         known = ", ".join(house.storages)
-        raise MaintenanceFailed(f"There is no backend {to} in the settings of this service; it knows {known}.")
+        raise MaintenanceFailed(f"The backend {to} is not configured; configured are: {known}.")
     moving = Moving(house, progress, to, dry_run)
     progress.begin("jobs")
     await for_each_concurrently(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
@@ -64,7 +64,7 @@ class Moving:
     progress: Progress
     to: str
     dry_run: bool
-    refused: int = 0  # images in a row
+    refused: int = 0  # consecutive images
 
     async def look(self, job: Job) -> None:
         if job.storage_backend == self.to:
@@ -95,13 +95,13 @@ class Moving:
             await self._not_moved(job, error, target)
             return
         self.refused = 0
-        # A cancellation from here on would leave files behind that nobody names.
+        # A cancellation from here on would leave files that no row names.
         moved, left = None, list(variants)
         with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
             try:
                 moved = await self.house.table.move(job, self.to)
             except DatabaseUnavailable as error:
-                raise MaintenanceFailed("The database does not take changes; the log says why.") from error
+                raise MaintenanceFailed("The database does not accept changes; see the log.") from error
             if moved:
                 self._count(variants)
                 await self._remove(job, source, left)
@@ -113,18 +113,18 @@ class Moving:
             self._leave(source, left)
 
     async def _noted(self, job: Job) -> bool:
-        """Whether the row is as it was and says now that copies may lie in the other backend too."""
+        """Record that copies may exist in the target too; returns whether the row was unchanged."""
         try:
             return await self.house.table.copying(job, self.to)
         except DatabaseUnavailable as error:
-            raise MaintenanceFailed("The database does not take changes; the log says why.") from error
+            raise MaintenanceFailed("The database does not accept changes; see the log.") from error
 
     async def _settled(self, job: Job, storage: Storage) -> None:
-        with suppress(DatabaseUnavailable):  # a row that names too much costs a deletion a look, and no more
+        with suppress(DatabaseUnavailable):  # a row that still names both backends only costs a deletion one more check
             await self.house.table.settled(job, storage.name)
 
     async def _finish(self, job: Job) -> None:
-        """Remove what an earlier run had left where the image was before."""
+        """Remove copies that an earlier run had left in the previous backend."""
         source = self.house.storages.get(job.also_in) if job.also_in else None
         if self.dry_run or source is None or job.status != "completed":
             return
@@ -139,10 +139,10 @@ class Moving:
             log.warning("old_copies_not_removed", backend=source.name, paths=[variant.path for variant in left])
 
     async def _room(self, size: int) -> None:
-        """A full disk would stop the service, uploads first. Raises UpkeepFailed."""
+        """Check the free space: a full disk would stop the service. Raises MaintenanceFailed."""
         storage = self.house.settings.storage
         try:
-            await self.house.claim.claim()  # where no local image was ever, the folder may not have been made yet
+            await self.house.claim.claim()  # without any local image so far, the folder may not exist yet
             free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
         except OSError as error:
             raise MaintenanceFailed(f"The storage folder can't be used: {error.strerror}.") from error
@@ -166,10 +166,10 @@ class Moving:
                 raise _Damaged("wrong_digest", variant)
             await target.put(variant.bucket, variant.key, path)
         if await fetched_digest(self.house.scratch, target, variant) != variant.digest:
-            raise StorageError("what was read back is not what was written")
+            raise StorageError("the bytes read back differ from those written")
 
     async def _not_moved(self, job: Job, error: _Damaged | StorageError, target: Storage) -> None:
-        """The image stays where its row says, if it still is there at all."""
+        """Report an image that was not moved. It stays where its row says."""
         latest = await self.house.table.job(job.job_id)
         await self._overtaken(job, target)
         if latest is None or latest.storage_backend != job.storage_backend:
@@ -185,18 +185,18 @@ class Moving:
             raise MaintenanceFailed(f"{self.refused} images in a row could not be moved; the last one: {error}.")
 
     async def _overtaken(self, job: Job, target: Storage) -> None:
-        """Remove the copies, unless the row says that they are its own by now."""
+        """Remove the copies, unless the row names them as its own by now."""
         latest = await self.house.table.job(job.job_id)
         if latest is not None and latest.storage_backend == self.to:
             return
         _, gone = await withdraw(target, job, job.paths.values())
         if gone:
             await self._settled(job, target)
-        elif latest is None:  # its own removal may be over already
+        elif latest is None:  # the deletion's own removal may already have ended
             await self.house.table.list_again(job, job.paths, also_in=self.to)
 
     async def _remove(self, job: Job, source: Storage, left: list[Variant]) -> None:
-        """What is known to be gone is not in `left` any more."""
+        """Remove the old copies. Files that are gone are taken out of `left`."""
         for variant in list(left):
             try:
                 await source.remove(variant.bucket, variant.key)

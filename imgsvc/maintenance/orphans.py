@@ -1,4 +1,4 @@
-"""Files that no row names."""
+"""Finds files that no row names."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,12 +12,12 @@ from .context import MaintenanceContext
 from .ownership import Place, disposition
 from .progress import Progress
 
-TOGETHER = 100  # files whose rows are asked for in one query
+TOGETHER = 100  # files whose rows are read in one query
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """`place` is None for a foreign file."""
+    """A stored file without a row. `place` is None for a foreign file."""
 
     storage: Storage
     stored: Stored
@@ -29,10 +29,10 @@ class Orphan:
 
 
 async def orphans(house: MaintenanceContext, older_than: timedelta, progress: Progress) -> AsyncGenerator[Orphan, None]:
-    """Each file that no row needs and that has not changed for so long; younger ones count as `settling`.
+    """Yield the files that no row needs and that have not changed for `older_than`; younger ones count as `settling`.
 
-    The rows are asked after the files were seen, since a row is there before its files, and the file once more after
-    its row, since a deletion may have come between. Raises StorageError.
+    Rows are read after the files were listed, since a row exists before its files. Each file is checked once more after
+    its row, since it may have been deleted in between. Raises StorageError.
     """
     for storage in house.storages.values():
         if storage.name == LOCAL and not await house.claim.is_used():

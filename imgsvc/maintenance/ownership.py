@@ -1,4 +1,4 @@
-"""Whose a stored file is. The one rule that checking, removing and backing up go by."""
+"""Maps a stored file to its job and decides whether it is needed. Shared by verify, gc and backup."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ Fate = Literal["kept", "leaving", "orphaned"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file of ours lies; `partial` is what an interrupted put left."""
+    """The image, variant and location of one of our files; `partial`: an interrupted put left it."""
 
     bucket: str
     key: str
@@ -22,7 +22,7 @@ class Place:
 
     @classmethod
     def of(cls, stored: Stored) -> "Place | None":
-        """None for a name that is none of ours. A backend may draw the line between bucket and key elsewhere."""
+        """Parse a name; None if it is not one of ours. Backends may split bucket and key differently."""
         found = OURS.fullmatch(f"{stored.bucket}/{stored.key}")
         if found is None:
             return None
@@ -30,7 +30,7 @@ class Place:
 
 
 def disposition(place: Place, backend: str, job: Job | None) -> Fate:
-    """`kept`: its job needs it or is making it. `leaving`: its row lists it for removal. `orphaned`: nobody's."""
+    """`kept`: its job needs it or is making it. `leaving`: its row lists it for removal. `orphaned`: neither."""
     if job is None or job.storage_bucket != place.bucket or backend not in (job.storage_backend, job.also_in):
         return "orphaned"
     listed = place.variant in job.paths

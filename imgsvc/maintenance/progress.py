@@ -1,18 +1,18 @@
-"""How far a piece of upkeep has come, and what it has found."""
+"""Progress and findings of a maintenance task."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal[
-    "missing",  # a row names it, and it is not there
+    "missing",  # a row names it, but it does not exist
     "wrong_size",
     "wrong_digest",
-    "unreadable",  # the storage could not say
-    "no_source",  # the uploaded bytes of a job that is not done
+    "unreadable",  # the storage could not read it
+    "no_source",  # the uploaded bytes of an unfinished job are missing
     "no_backend",  # the row names a backend that is not configured
     "orphaned",  # no row names it
-    "foreign",  # no row names it, and its name is none of ours
+    "foreign",  # no row names it, and its name is not one of ours
     "not_removed",
     "not_moved",
 ]
@@ -20,12 +20,12 @@ LISTED = 100
 
 
 class MaintenanceFailed(Exception):
-    """It can't be done, or not to its end; the message says why, in plain words for the operator."""
+    """The task can't be done or completed. The message gives the reason in plain words for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be. `path` is bucket and key; sizes are in bytes."""
+    """One fault that was found. `path` is bucket and key; sizes are in bytes."""
 
     kind: Kind
     backend: str
@@ -37,9 +37,9 @@ class Finding:
 
 @dataclass(slots=True)
 class Progress:
-    """`done` of `total` of whatever `phase` counts; `counts` has names of its own for each kind of upkeep.
+    """`done` of `total` items of the current `phase`; the keys of `counts` depend on the kind of task.
 
-    Of the findings the first `listed` are kept, all are counted.
+    The first `listed` findings are kept; all of them are counted.
     """
 
     listed: int = LISTED

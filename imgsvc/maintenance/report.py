@@ -1,4 +1,4 @@
-"""A maintenance task as JSON: how far it has come, and what it has found."""
+"""A maintenance task as JSON: its progress and findings."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What can be asked for: the same words on the command line, over the operator's API, and here."""
+"""Request models of maintenance tasks, shared by the CLI and the operator API."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 
 
 class MaintenanceRequest(BaseModel):
-    """Strict: `0` is not false where `false` keeps a removal from happening."""
+    """A request. Strict: `0` is not accepted for the `false` that prevents a removal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -76,7 +76,7 @@ class BackupRequest(MaintenanceRequest):
 
 
 async def execute(order: MaintenanceRequest, house: MaintenanceContext, progress: Progress) -> bool:
-    """Whether all is well, or was done to the end. Raises UpkeepFailed or StorageError."""
+    """Run the task; returns whether all is in order, or was done. Raises MaintenanceFailed or StorageError."""
     match order:
         case VerifyRequest():
             return await verify(house, progress, digests=order.digests, grace=timedelta(seconds=order.grace_seconds))

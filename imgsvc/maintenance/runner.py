@@ -1,4 +1,4 @@
-"""One piece of upkeep at a time, in the background of a service or of a command."""
+"""Runs maintenance tasks, one at a time, in the background of a service or of a command."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,16 +19,16 @@ State = Literal["running", "done", "failed", "cancelled"]
 
 
 class TaskRunning(Exception):
-    """Another piece of upkeep has not ended yet; `verb` says which."""
+    """Another maintenance task is running; `verb` is its kind."""
 
     def __init__(self, verb: str) -> None:
-        super().__init__(f"Another piece of upkeep is running: {verb}. One at a time.")
+        super().__init__(f"Another maintenance task is running: {verb}. Only one can run at a time.")
         self.verb = verb
 
 
 @dataclass(slots=True)
 class Task:
-    """`well` says whether all was found well or done to its end; None until it is done."""
+    """A task. `well`: nothing wrong was found, or everything was done; None until it has ended."""
 
     order: MaintenanceRequest
     progress: Progress
@@ -48,7 +48,7 @@ class MaintenanceRunner:
         self.task: Task | None = None  # the last one
 
     def start(self, order: MaintenanceRequest) -> Task:
-        """Returns at once. Raises TaskRunning."""
+        """Start a task and return at once. Raises TaskRunning."""
         if self.task is not None and self.task.state == "running":
             raise TaskRunning(self.task.order.verb)
         self.task = Task(order, Progress(listed=order.listed))
@@ -56,7 +56,7 @@ class MaintenanceRunner:
         return self.task
 
     def cancel(self) -> None:
-        """End the task that runs, if one does: what it did is kept, and starting it again goes on from there."""
+        """Cancel the running task, if there is one. Its results are kept; starting it again continues from there."""
         if self.task is not None:
             self.task.scope.cancel()
 
@@ -76,9 +76,9 @@ class MaintenanceRunner:
         except MaintenanceFailed as error:
             state, task.error = "failed", str(error)
         except StorageError as error:
-            state, task.error = "failed", f"The storage could not be asked: {error}."
+            state, task.error = "failed", f"The storage could not be read: {error}."
         except Exception:
-            state, task.error = "failed", "It failed unexpectedly; the log says why."
+            state, task.error = "failed", "It failed unexpectedly; see the log."
             bound.exception("upkeep_broke")
         finally:
             task.state, task.ended_at = state, now()

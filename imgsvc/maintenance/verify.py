@@ -1,4 +1,4 @@
-"""Comparing the table with what is stored, both ways. Changes nothing."""
+"""Compares the table with the stored files, both ways. Changes nothing."""
 
 from contextlib import aclosing
 from datetime import timedelta
@@ -16,7 +16,7 @@ AT_ONCE = 8  # jobs
 
 
 async def verify(house: MaintenanceContext, progress: Progress, *, digests: bool, grace: timedelta) -> bool:
-    """Whether every row's files are there with the right size (and digest), and every file has its row.
+    """Return whether every row's files exist with the right size (and digest), and every file has a row.
 
     A file without a row counts once it is older than `grace`.
     """
@@ -78,7 +78,7 @@ async def _wrong(
 
 
 async def _report(house: MaintenanceContext, progress: Progress, job: Job, finding: Finding) -> None:
-    """Unless the row has moved on since it was read: then what was seen may be what came of it."""
+    """Report a finding, unless the row has changed since it was read: the finding may be outdated then."""
     latest = await house.table.job(job.job_id)
     if latest is not None and _state(latest) == _state(job):
         progress.find(finding)

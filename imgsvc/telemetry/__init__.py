@@ -1,1 +1,1 @@
-"""What the service says about itself: logs, health, figures, metrics."""
+"""Logs, metrics, health checks and alerts."""

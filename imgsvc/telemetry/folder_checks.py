@@ -1,4 +1,4 @@
-"""Health of the folders that the service can't do without: the staging folder, and whose the folders are."""
+"""Health checks of the folders: the staging folder, and the IDs of the data and storage folders."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 def folder_checks(
     area: StagingArea, data: Path, storage: Path | None, instance: str
 ) -> dict[str, Callable[[], Awaitable[Check]]]:
-    """{name: check}. `storage` is the local storage folder, where new images go there."""
+    """Return {name: check}. `storage` is the local storage folder if new images go there."""
     return {
         "staging": partial(_in_thread, partial(_staging, area)),
         "instance": partial(_in_thread, partial(_instance, data, storage, instance)),
@@ -39,13 +39,13 @@ def _staging(area: StagingArea) -> Check:
         return Check(status="unhealthy", detail=f"the folder for uploads is gone or can't be read: {error.strerror}")
     if made:
         log.error("staging_made_anew", path=str(area.folder))
-        return Check(status="degraded", detail="the folder for uploads was gone and has been made anew")
+        return Check(status="degraded", detail="the folder for uploads was missing and has been created again")
     return Check(status="healthy", detail=f"there; {kept.files} uploads are set aside" if kept.files else "there")
 
 
 def _instance(data: Path, storage: Path | None, instance: str) -> Check:
     if read_id(data / NAME) != instance:
-        return Check(status="unhealthy", detail="the data folder does not hold this service's id any more")
+        return Check(status="unhealthy", detail="the data folder does not contain this service's ID any more")
     if storage and marker_of(storage) != instance:
-        return Check(status="unhealthy", detail="the storage folder does not hold this service's id")
+        return Check(status="unhealthy", detail="the storage folder does not contain this service's ID")
     return Check(status="healthy", detail="database and folders belong together")

@@ -1,4 +1,4 @@
-"""Is everything this service stands on really working? Tried in the background, so that asking costs nothing."""
+"""Health checks of everything that the service depends on, run in the background, so that a request costs nothing."""
 
 import shutil
 import time
@@ -31,7 +31,7 @@ Status = Literal["healthy", "degraded", "unhealthy"]
 
 
 class Check(BaseModel):
-    """The last result of one check, and how long ago it was in seconds."""
+    """The last result of a check, and its age in seconds."""
 
     status: Status
     detail: str
@@ -54,7 +54,7 @@ class Health:
         redis: Redis | None = None,
         more: Mapping[str, Callable[[], Awaitable[Check]]] | None = None,
     ) -> None:
-        """`breaker` is that of the authorization server, where one is asked; `more` are further checks by name."""
+        """`breaker` is the authorization server's circuit breaker, if any; `more` are further checks by name."""
         self.disk_full = False
         self.free_bytes = 0
         self._table = table
@@ -87,7 +87,7 @@ class Health:
         return "unhealthy" if "unhealthy" in found else "degraded" if "degraded" in found else "healthy"
 
     async def run(self) -> None:
-        """Each check on its own: one that hangs must neither hide nor stop the others."""
+        """Run each check in its own task: a check that hangs must neither hide nor stop the others."""
         async with anyio.create_task_group() as group:
             for name in self._checks:
                 group.start_soon(self._repeat, name)
@@ -98,7 +98,7 @@ class Health:
             await self._measure(name)
 
     async def measure(self) -> None:
-        """All of them once."""
+        """Run all checks once."""
         async with anyio.create_task_group() as group:
             for name in self._checks:
                 group.start_soon(self._measure, name)
@@ -150,7 +150,7 @@ class Health:
         return Check(status="degraded" if old else "healthy", detail=detail)
 
     async def _authorization(self) -> Check:
-        """By the calls that are made anyway: images are served without it, so its absence only degrades."""
+        """By the calls that requests make: images are served without the server, so its absence only degrades."""
         assert self._breaker is not None
         failures = self._breaker.failures
         if not failures:
@@ -160,14 +160,14 @@ class Health:
 
 
 async def _redis(redis: Redis) -> Check:
-    """It is asked all the time by who uses it, and never needed."""
+    """Redis is used by uploads and checked in the background; it is never required."""
     if redis.up:
-        return Check(status="healthy", detail="a place was taken and given back")
-    return Check(status="degraded", detail="away: upload limits count on this instance alone")
+        return Check(status="healthy", detail="a slot was taken and released")
+    return Check(status="degraded", detail="unavailable: each instance counts its own uploads")
 
 
 def _aged(check: Check, age: float) -> Check:
-    """A result that was not renewed in time (a thread hangs on a dead mount) says nothing good any more."""
+    """A result that was not renewed in time (a thread hangs on a dead mount) becomes unhealthy."""
     if age > EVERY_SECONDS + LIMIT_SECONDS + SLACK_SECONDS:
         return Check(status="unhealthy", detail="the check itself hangs", age_seconds=round(age, 1))
     return check.model_copy(update={"age_seconds": round(age, 1)})

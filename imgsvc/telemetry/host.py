@@ -1,4 +1,4 @@
-"""What the machine and this process use, as psutil reads it: in a thread, since a dead mount hangs it."""
+"""Resource usage of the machine and this process, read by psutil in a thread: a dead mount makes psutil hang."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ LOOK_SECONDS = 2.0
 
 
 class Cpu(BaseModel):
-    """`percent` since the last look, over all processors."""
+    """`percent` of all processors since the last sample."""
 
     percent: float
     count: int
@@ -52,7 +52,7 @@ class Resources(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class HostSample:
-    """What one look found. Sizes in MB; `storage` is None where its folder can't be asked, `rss` is by process id."""
+    """One sample. Sizes in MB; `storage` is None if its folder can't be read; `rss` is by process ID."""
 
     resources: Resources
     storage: Disk | None
@@ -61,7 +61,7 @@ class HostSample:
 
 
 class Host:
-    """Looked at when somebody asks, one look at a time: where a thread hangs, the last look is what there is."""
+    """Samples on request, one at a time. While a thread hangs, the last sample is returned."""
 
     def __init__(self, database: Path, storage: Path) -> None:
         self.started = time.monotonic()
@@ -76,7 +76,7 @@ class Host:
         return time.monotonic() - self.started
 
     async def look(self, pids: Sequence[int]) -> HostSample:
-        """Now, and the memory of these processes; the last look if this one takes too long."""
+        """Take a sample, including the memory of these processes; returns the last sample if this takes too long."""
         if not self._looking:
             self._looking = True
             with anyio.move_on_after(LOOK_SECONDS):
@@ -116,15 +116,15 @@ class Host:
         )
 
     def _cpu_percent(self) -> float:
-        """Since the last look. psutil's own function remembers its last call for each thread."""
+        """Processor usage since the last sample. psutil's own function remembers its last call per thread."""
         before, self._times = self._times, psutil.cpu_times()._asdict()
         return busy_percent(before, self._times)
 
 
 def busy_percent(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """How much of the time between two readings of all processors was spent on work, 0 to 100."""
+    """The share of time between two readings of all processors that was spent on work, 0 to 100."""
     spent = {name: max(0.0, seconds - before[name]) for name, seconds in after.items()}
-    # Linux counts the time of guests in `user` and `nice` too.
+    # Linux includes the time of guests in `user` and `nice`.
     total = sum(spent.values()) - spent.get("guest", 0.0) - spent.get("guest_nice", 0.0)
     idle = spent["idle"] + spent.get("iowait", 0.0)
     return round(100 * (total - idle) / total, 1) if total > 0 else 0.0
@@ -146,7 +146,7 @@ def _disk(folder: Path) -> Disk:
 
 
 def _resident_mb(pid: int) -> float | None:
-    """Memory of a process of ours, in MB; None when it is gone."""
+    """Memory of one of our processes in MB; None if it has ended."""
     try:
         return _megabytes(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -1,7 +1,7 @@
-"""One line per event on standard error: JSON for machines, coloured text for a person at a terminal.
+"""One line per event on standard error: JSON for programs, coloured text for a terminal.
 
-`level` is for our own events. Libraries tell of warnings and errors only, whatever it is: what they say for debugging
-holds signatures (of S3), tokens and credentials.
+`level` applies to our own events. Libraries log warnings and errors only, whatever the level: their debug messages
+contain signatures (of S3), tokens and credentials.
 """
 
 import logging
@@ -17,7 +17,7 @@ OURS = __name__.partition(".")[0]
 
 
 def configure(settings: Log) -> None:
-    """Send our events, the server's messages and Python's warnings through the same lines."""
+    """Configure one format for our events, the server's messages and Python's warnings."""
     json_lines = settings.json_lines == "true" or (settings.json_lines == "auto" and not sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -50,12 +50,12 @@ def configure(settings: Log) -> None:
 
 
 def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Show what a terminal would act on: a client's path or file name may hold escape sequences."""
+    """Escape control characters, which a terminal would execute: a client's path or file name may contain them."""
     return {name: _escaped(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """Without local variables, which the default shows: tokens, for one."""
+    """Format a traceback without local variables, which may contain tokens."""
     buffer = StringIO()
     structlog.dev.plain_traceback(buffer, error)
     stream.write("\n".join(map(_escaped, buffer.getvalue().split("\n"))))

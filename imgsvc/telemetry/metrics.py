@@ -1,4 +1,4 @@
-"""What Prometheus is told, under the names of the contract. A label is always one of a set that we know beforehand."""
+"""The metrics that Prometheus scrapes. The values of every label come from a closed set."""
 
 from collections.abc import Iterable, Mapping
 from math import nan
@@ -21,12 +21,12 @@ Child = TypeVar("Child", bound=MetricWrapperBase)
 JobStatus = Literal["completed", "failed", "retrying"]
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-FINE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)  # where milliseconds are the rule
+FINE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)  # for durations that are usually milliseconds
 OPENMETRICS = "application/openmetrics-text"
 
 
 class _Registry(CollectorRegistry):
-    """Without the client's `_created` series: one more for each of ours, which nobody asked for."""
+    """A registry without the client library's `_created` series, which would double the number of series."""
 
     def collect(self) -> Iterable[Metric]:
         for metric in super().collect():
@@ -35,7 +35,7 @@ class _Registry(CollectorRegistry):
 
 
 class _ByLabels(dict[tuple[str, ...], Child]):
-    """The children of a metric that every request moves: `labels()` takes a lock and makes the texts anew each time."""
+    """Caches the children of a metric that each request updates: `labels()` locks and formats texts each time."""
 
     def __init__(self, metric: Child) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _ByLabels(dict[tuple[str, ...], Child]):
 
 
 class Metrics:
-    """One registry for each application, since several may run in a process. All times are in seconds."""
+    """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._collectors = collectors = _Registry(auto_describe=False)
@@ -80,7 +80,7 @@ class Metrics:
         self._request_seconds = _ByLabels(
             histogram(
                 "http_request_duration_seconds",
-                "Time until the last byte was handed over; uploads last as long as their client sends.",
+                "Time until the last byte was written; uploads include the time that the client takes to send.",
                 "method",
                 "endpoint",
             )
@@ -147,7 +147,7 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """A rate needs a zero to begin with, or the first failure is lost. Naming the labels makes the series."""
+        """Create the series with 0: a rate needs a first value, or the first failure would not count."""
         for status in get_args(UploadStatus):
             self._uploads.labels(status)
         for status in get_args(JobStatus):
@@ -206,7 +206,7 @@ class Metrics:
         self._stuck.labels(fault).inc()
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
-        """What is only asked for when somebody looks. None: not known now, which is not the same as 0."""
+        """Set the gauges that are read on scrape. None means unknown, which differs from 0."""
         self._in_progress.set(self.in_progress)
         self._active.set(active)
         self._waiting.labels("previews").set(waiting.previews if waiting else nan)
@@ -218,10 +218,10 @@ class Metrics:
                 self._stored.labels(size).set(stored.get(size, 0))
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The exposition and its media type: OpenMetrics for who accepts it, else Prometheus' own text format.
+        """The exposition and its media type: OpenMetrics if `accept` contains it, else Prometheus' text format.
 
-        Takes milliseconds, and ProcessCollector reads files: not for the event loop.
+        Call it in a thread: it takes milliseconds, and ProcessCollector reads files.
         """
-        # Only the type's name: the client library stumbles over versions that are no numbers, and repeats the others.
+        # Only the media type's name: the client library fails on versions that are not numbers, and repeats the others.
         encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
         return encode(self._collectors), media_type

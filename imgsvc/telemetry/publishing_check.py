@@ -1,4 +1,4 @@
-"""Health of publishing: how long the oldest file has been on its way into storage."""
+"""Health check of publishing: the age of the oldest file that is being stored."""
 
 import time
 
@@ -10,10 +10,10 @@ STUCK_SECONDS = 120.0
 
 
 async def publishing_check(queue: Queue) -> Check:
-    """Degraded while one takes long; unhealthy once it is stuck, or when no place is left for others."""
+    """Degraded while one file takes long; unhealthy once it is stuck, or if no further file can be published."""
     ages = sorted((time.monotonic() - run.publishing_since for run in queue.publishing()), reverse=True)
     if not ages or ages[0] <= SLOW_SECONDS:
-        return Check(status="healthy", detail=f"{len(ages)} on their way into storage")
+        return Check(status="healthy", detail=f"{len(ages)} being stored")
     stuck = len(ages) >= PUBLISHING and ages[-1] > SLOW_SECONDS
-    detail = f"{len(ages)} on their way into storage, the oldest for {ages[0]:.0f} seconds"
+    detail = f"{len(ages)} being stored, the oldest for {ages[0]:.0f} seconds"
     return Check(status="unhealthy" if stuck or ages[0] > STUCK_SECONDS else "degraded", detail=detail)

@@ -1,4 +1,4 @@
-"""Does the storage still take, give and remove? Under `.health`, which holds nobody's picture."""
+"""The health check of a storage: stores, reads and removes a probe under `.health`, where no image is."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -11,15 +11,15 @@ import anyio.to_thread
 
 from ..storage.base import NotStored, Storage, StorageAway, StorageError
 
-PROVE_EVERY_SECONDS = {"s3": 300.0}  # where each request is paid for, a read has to do between two proofs
+PROVE_EVERY_SECONDS = {"s3": 300.0}  # requests to S3 cost money: between two full checks the probe is only read
 PROBE = b"ok"
-REMOVAL_SECONDS = 1.0  # that the removal may take, also when the check is over or the service stops
+REMOVAL_SECONDS = 1.0  # the most that the removal may take, even if the check has ended or the service stops
 
 
 class StorageProbe:
-    """`file` is written here and put there. `instance` tells the services apart that share a storage.
+    """Checks one storage. `file` is the probe's local copy; `instance` distinguishes services that share a storage.
 
-    `claim` is tried where the folder does not hold this service's id: it may never have got one.
+    `claim` is tried if the folder lacks this service's ID: it may never have received one.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class StorageProbe:
         self._proved = -inf
 
     async def check(self) -> str:
-        """What was done, in words. Raises StorageError or OSError; then the next check does it all again."""
+        """Run the check; returns what was done, in words. Raises StorageError or OSError: then a full check follows."""
         try:
             return await self._check()
         except StorageAway:
@@ -47,12 +47,12 @@ class StorageProbe:
             await self._put()
             try:
                 await self._read()
-            finally:  # bounded: on a disk that does not answer it would keep the service from ending
+            finally:  # bounded: on a disk that does not respond it would prevent the service from stopping
                 with anyio.move_on_after(REMOVAL_SECONDS, shield=True) as removal:
                     await self._remove()
             await anyio.lowlevel.checkpoint_if_cancelled()
             if removal.cancelled_caught:
-                raise StorageError("removing took too long", "What was written could not be removed in time.")
+                raise StorageError("removing took too long", "The probe could not be removed in time.")
             return "written, read and removed"
         proved, self._proved = self._proved, -inf
         if time.monotonic() - proved < self._every and await self._still_there():
@@ -61,7 +61,7 @@ class StorageProbe:
         await self._put()
         await self._read()
         await self._remove()
-        await self._put()  # it stays, for the reads until the next proof
+        await self._put()  # it stays, for the reads until the next full check
         await self._read()
         self._proved = time.monotonic()
         return "written, read and removed"
@@ -69,7 +69,7 @@ class StorageProbe:
     async def _still_there(self) -> bool:
         try:
             await self._read()
-        except NotStored:  # somebody tidied up
+        except NotStored:  # the probe was removed by someone else
             return False
         return True
 
@@ -80,7 +80,7 @@ class StorageProbe:
     async def _read(self) -> None:
         blob = await self._storage.read(self._bucket, "probe", 0, len(PROBE))
         if blob.first != PROBE:
-            raise StorageError("what was read is not what was written", "What was read is not what was written.")
+            raise StorageError("the bytes read differ from those written", "The bytes read differ from those written.")
 
     async def _remove(self) -> None:
         await self._storage.remove(self._bucket, "probe")

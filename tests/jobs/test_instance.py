@@ -171,7 +171,7 @@ async def test_disk_that_is_not_mounted_takes_nothing_and_all_goes_on_once_it_is
             accepted = await s.upload(TINY)
             assert accepted.status_code == 202
             assert (await begin(s, "gc", dry_run=False)).status_code == 202
-            assert "could not be asked" in (await ended(s))["error"]
+            assert "could not be read" in (await ended(s))["error"]
             assert not path.exists() or not list(path.iterdir())
         path.rmdir()
         away.rename(path)

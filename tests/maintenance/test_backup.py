@@ -342,7 +342,7 @@ async def test_other_backends_stay_where_they_are_unless_asked(tmp_path: Path) -
             assert await variants(s, image_id) == before
     progress = Progress()
     only_local = {"local": LocalStorage(tmp_path / "four" / "data" / "storage")}
-    with pytest.raises(MaintenanceFailed, match="holds images of other"):
+    with pytest.raises(MaintenanceFailed, match="has images of the backend other"):
         await restore(
             settings_of(tmp_path / "four"), only_local, progress, source=tmp_path / "with", force=False, dry_run=False
         )
@@ -356,8 +356,8 @@ async def test_where_a_backup_may_not_go(tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         for destination, words in (
             (tmp_path / "full", "neither empty nor a backup"),
-            (s.settings.data / "backup", "apart from"),
-            (s.settings.storage.path / "b", "apart from"),
+            (s.settings.data / "backup", "must be outside"),
+            (s.settings.storage.path / "b", "must be outside"),
             (tmp_path / "file", "could not be written"),
         ):
             report = await carried_out(s, "backup", destination=str(destination))

@@ -87,7 +87,7 @@ async def test_jobs_that_run_are_left_alone(tmp_path: Path) -> None:
 async def test_unknown_backend(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
         report = await carried_out(s, "migrate", to="s4")
-        assert report["state"] == "failed" and "no backend s4" in report["error"] and "other" in report["error"]
+        assert report["state"] == "failed" and "s4 is not configured" in report["error"] and "other" in report["error"]
 
 
 class Slow(Other):

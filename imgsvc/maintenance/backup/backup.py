@@ -1,6 +1,6 @@
-"""A copy of everything, taken while the service goes on: it is of the moment at which the database was copied.
+"""Copies everything while the service runs. The backup is of the moment at which the database was copied.
 
-While it is made no file of a job is removed, so that whatever the copied rows name is still there to be copied.
+No file of a job is removed meanwhile, so that all files that the copied rows name can still be copied.
 """
 
 import hashlib
@@ -47,9 +47,9 @@ PAGES = 512  # of the database in one step: 2 MB, after which a cancellation is 
 async def backup(
     house: MaintenanceContext, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
 ) -> bool:
-    """Whether the backup holds everything. With `digests` what a former backup copied is read and compared too.
+    """Make a backup; returns whether it is complete. With `digests` earlier copies are read and compared too.
 
-    Raises UpkeepFailed, and leaves what was complete before as it was.
+    Raises MaintenanceFailed, and leaves an earlier complete backup as it was.
     """
     _check_destination(house, destination)
     making = Backup(house, progress, BackupFolder(destination), with_s3, digests, dry_run)
@@ -61,8 +61,8 @@ async def backup(
             await making.make()
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise MaintenanceFailed(f"The backup could not be written: {reason}. A former one is as it was.") from error
-    house.housekeeping.sweep_soon()  # what was held back; not waited for: the backup is complete
+        raise MaintenanceFailed(f"The backup could not be written: {reason}. An earlier one is unchanged.") from error
+    house.housekeeping.sweep_soon()  # removals that were suspended; not waited for, since the backup is complete
     return progress.found == 0
 
 
@@ -73,7 +73,7 @@ def _check_destination(house: MaintenanceContext, destination: Path) -> None:
     for folder in (house.settings.data, house.settings.storage.path):
         own = Path(os.path.realpath(folder))
         if wanted.is_relative_to(own) or own.is_relative_to(wanted):
-            raise MaintenanceFailed("The destination must lie apart from the service's own folders.")
+            raise MaintenanceFailed("The destination must be outside the service's own folders.")
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Backup:
             self.progress.begin("tidying")
             try:
                 await prune(self.folder, inventory, manifest)
-            except (OSError, StorageError) as error:  # the backup is complete: what is too much goes the next time
+            except (OSError, StorageError) as error:  # the backup is complete: superfluous files are removed next time
                 log.warning("backup_not_tidied", reason=str(error))
 
     def _copied(self, left: int, total: int) -> None:
@@ -113,7 +113,7 @@ class Backup:
         anyio.from_thread.check_cancelled()
 
     async def measure(self, inventory: JobScan) -> None:
-        """Count what is to be copied, and see whether there is room. Raises UpkeepFailed."""
+        """Count the files to copy, and check the free space. Raises MaintenanceFailed."""
         self.progress.begin("measuring")
         new = 0
         async for job in inventory.jobs(self.progress.looked):
@@ -127,7 +127,7 @@ class Backup:
             raise MaintenanceFailed(f"There are {max(0, free)} bytes free at the destination; {new} are needed.")
 
     def _free(self) -> int:
-        """Bytes; on the disk of the service itself, those beyond what it keeps in reserve."""
+        """Free bytes; on the service's own disk, those beyond its reserve."""
         folder, data = self.folder.root, self.house.settings.data
         while not folder.exists():
             folder = folder.parent
@@ -162,13 +162,13 @@ class Backup:
         self._count("variants", variant.size_bytes)
 
     async def _has(self, path: Path, size: int, digest: str) -> bool:
-        """Kept from a former backup. A file under its own name was complete and synced when it got it."""
+        """Whether an earlier backup has copied the file. A file under its final name is complete and synced."""
         if await anyio.to_thread.run_sync(_size, path) != size:
             return False
         return not self.digests or await digest_of(path) == digest
 
     async def _fetch(self, job: Job, variant: Variant, path: Path) -> Kind | None:
-        """What is wrong with the variant itself, if anything is. Raises OSError when the destination refuses."""
+        """Copy a variant; returns the fault of the variant, if any. Raises OSError if the destination fails."""
         partial_path = partial_of(path)
         storage = self.house.storages.get(job.storage_backend)
         if storage is None:
@@ -197,7 +197,7 @@ class Backup:
             try:
                 await anyio.to_thread.run_sync(copy, self.house.staging / name, path)
             except FileNotFoundError:
-                if unfinished(job):  # the source of a failed one may have just been kept long enough
+                if unfinished(job):  # the source of a failed job may just have reached its retention time
                     self.absent.append(name)
                     self.progress.find(Finding("no_source", "staging", name, job.image_id))
                 return
@@ -209,7 +209,7 @@ class Backup:
         self.progress.counts[f"{what}_bytes"] += size
 
     def _copy_secrets(self) -> dict[str, str]:
-        """{name: digest}; under its digest, since the former manifest may need the one that it replaces."""
+        """Copy the secrets; returns {name: digest}. Named by digest: the earlier manifest may need old ones."""
         found: dict[str, str] = {}
         for name in SECRET_FILES:
             with suppress(FileNotFoundError):
@@ -235,7 +235,7 @@ class Backup:
 
 
 def _copy_database(path: Path, target: Path, copied: Callable[[int, int], None]) -> None:
-    """SQLite's online backup, out of a transaction: what is committed meanwhile does not make it begin anew."""
+    """Copy with SQLite's online backup inside a transaction: concurrent commits do not make it start over."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     target.touch(mode=0o600)
     try:
@@ -254,7 +254,7 @@ def _copy_database(path: Path, target: Path, copied: Callable[[int, int], None])
 
 
 def _try_to_write(path: Path, size: int) -> None:
-    """Raises OSError if the destination can't take a file of this size: then it was not the source that failed."""
+    """Write a file of this size, to find out which side failed. Raises OSError if the destination can't take it."""
     path.unlink(missing_ok=True)
     try:
         with path.open("wb") as stream:

@@ -1,14 +1,14 @@
-"""What a backup looks like on disk.
+"""The layout of a backup on disk.
 
-    imgsvc-backup.txt        says what this folder is; it marks the folder as ours
-    manifest.json            written last: what it names is complete
-    database-{moment}.db     one SQLite file without a log; it holds the digest of every file below
-    variants/{bucket}/{key}  as they are stored, whichever backend they came from
-    staged/{name}            uploads that are not yet processed
-    secrets/{digest}         mode 0600; the manifest says which is which
+    imgsvc-backup.txt        describes the folder, and marks it as a backup
+    manifest.json            written last: everything it names is complete
+    database-{moment}.db     one SQLite file without a log; it contains the digest of every file below
+    variants/{bucket}/{key}  as stored, from any backend
+    staged/{name}            uploads that are not processed yet
+    secrets/{digest}         mode 0600; the manifest maps names to digests
 
-A second backup into the same folder copies only what is new. Nothing that the manifest of before needs is touched
-until the new manifest has taken its place in one rename.
+A second backup into the same folder copies only new files. Files that the earlier manifest needs are not touched until
+the new manifest has replaced it in one rename.
 """
 
 import os
@@ -26,13 +26,13 @@ VARIANTS, STAGED, SECRETS = "variants", "staged", "secrets"
 SECRET_FILES = ("jwt_secret", "operator_token", "url_key")
 WORDS = """\
 This folder is a backup of imgsvc. It is complete when manifest.json is there.
-It holds the secrets of the service and uploads that may carry GPS data: keep it as private as the service itself.
+It contains the service's secrets and uploads that may carry GPS data: keep it as private as the service itself.
 To restore it, stop the service and run: imgsvc storage restore THIS_FOLDER
 """
 
 
 class Whole(BaseModel):
-    """Files of one kind together."""
+    """Number and size of the files of one kind."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +41,7 @@ class Whole(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`absent` names what the service itself had lost; `elsewhere` counts files that stayed in their backends."""
+    """The manifest. `absent` lists files that the service had lost; `elsewhere` counts files left in backends."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,13 +59,13 @@ class Manifest(BaseModel):
 
 
 class BackupFolder:
-    """Raises OSError wherever the disk refuses."""
+    """A backup's folder. Methods raise OSError if the disk fails; MaintenanceFailed for a path outside of it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def variant(self, bucket: str, key: str) -> Path:
-        """A backup may have been in other hands: what its database names must not lead out of it."""
+        """The path of a variant. It must be inside the folder: a backup may have been tampered with."""
         name = f"{bucket}/{key}"
         if name.startswith("/") or os.path.normpath(name) != name or name.split("/")[0] == "..":
             raise MaintenanceFailed("The backup names a file outside of itself.")
@@ -86,7 +86,7 @@ class BackupFolder:
         return self.root / folder / name
 
     def prepare(self) -> None:
-        """Make it ours. Raises UpkeepFailed for a folder that holds anything else."""
+        """Create or reuse the folder. Raises MaintenanceFailed if it contains anything else."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not (self.root / MARKER).is_file():
             if any(self.root.iterdir()):
@@ -98,13 +98,13 @@ class BackupFolder:
         self.drop_databases(self.manifest().database if (self.root / MANIFEST).is_file() else "")
 
     def drop_databases(self, current: str) -> None:
-        """All but one: a backup that fails every night must not fill its disk with copies."""
+        """Remove all database copies but one: a backup that fails every night must not fill its disk with them."""
         for path in self.root.glob("database-*"):
             if path.name != current and not path.is_dir():
                 path.unlink(missing_ok=True)
 
     def manifest(self) -> Manifest:
-        """Raises UpkeepFailed: there is none, or it can't be understood."""
+        """Read the manifest. Raises MaintenanceFailed if it is missing or invalid."""
         try:
             found = Manifest.model_validate_json((self.root / MANIFEST).read_bytes())
         except FileNotFoundError:
@@ -113,7 +113,7 @@ class BackupFolder:
         except ValidationError:
             raise MaintenanceFailed(f"The {MANIFEST} in {self.root} is damaged.") from None
         if not found.secrets.keys() <= set(SECRET_FILES):
-            raise MaintenanceFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not have.")
+            raise MaintenanceFailed(f"The {MANIFEST} in {self.root} names secrets that this program does not use.")
         if found.format > FORMAT:
             raise MaintenanceFailed(f"The backup in {self.root} was made by a later version: {found.version}.")
         return found
@@ -123,7 +123,7 @@ class BackupFolder:
 
 
 def settle(partial: Path, path: Path, mode: int = 0o600) -> None:
-    """Give a file that was written under its partial name its own one, durably."""
+    """Rename a file from its temporary name, durably."""
     partial.chmod(mode)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
@@ -132,7 +132,7 @@ def settle(partial: Path, path: Path, mode: int = 0o600) -> None:
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copy a file durably; nothing half is ever found under its name. Raises OSError."""
+    """Copy a file durably and atomically. Raises OSError."""
     partial = partial_of(path)
     try:
         shutil.copyfile(source, partial)
@@ -143,7 +143,7 @@ def copy(source: Path, path: Path) -> None:
 
 
 def make_folders(folder: Path, root: Path) -> None:
-    """`folder` and what is missing above it up to `root`, each durable in its parent."""
+    """Create `folder` and its missing parents below `root`, each durable in its parent."""
     if not folder.is_dir():
         make_folders(folder.parent, root)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""After a backup: removing from its folder what only a former one needed."""
+"""Removes files that only earlier backups needed, after a backup."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -48,7 +48,7 @@ async def _prune_variants(folder: BackupFolder, inventory: JobScan, batch: list[
     owners = await inventory.owners(place.image_id for _, place in placed if place)
     for _, place in placed:
         job = owners.get(place.image_id) if place and not place.partial else None
-        if place is None:  # of a file manager, or of a program that copies backups on: not ours to judge or remove
+        if place is None:  # a file of a file manager or a sync program: not ours to remove
             continue
         if job is None or place.variant not in job.ready or job.storage_bucket != place.bucket:
             path = folder.variant(place.bucket, place.key)

@@ -1,6 +1,6 @@
-"""Putting a backup back, only where no service runs: all of it is checked before anything is written.
+"""Restores a backup, only while no service runs. The whole backup is checked before anything is written.
 
-The database comes last: until then a marker keeps a service from starting on half of it, and a second try goes on.
+The database is written last. Until then a marker prevents a service from starting, and a repeated restore continues.
 """
 
 import os
@@ -34,7 +34,7 @@ from .folder import BackupFolder, Manifest, copy
 AT_ONCE = 4  # jobs
 FIRST_WITH_ID = MIGRATIONS.index("004_service_instance.sql") + 1
 ASIDE = "replaced-"
-MOVING_WORDS = b"What was in this folder is being moved aside for a restore.\n"
+MOVING_WORDS = b"The contents of this folder are being moved aside for a restore.\n"
 RESTORING_WORDS = b"A restore into this folder was begun and is not finished.\n"
 
 
@@ -47,13 +47,13 @@ async def restore(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """With `force` what is there is moved aside, not removed. Raises UpkeepFailed or DataFolderInUse."""
+    """Restore. With `force` existing data is moved aside, not removed. Raises MaintenanceFailed or DataFolderInUse."""
     try:
         restoring = Restore(settings, storages, progress, BackupFolder(source))
         if dry_run:
             await restoring.check()
             found = await anyio.to_thread.run_sync(_in_the_way, settings)
-            if found:  # no failure: a backup is checked beside the service that it was made of
+            if found:  # not an error: a dry run may check a backup on the machine of its service
                 progress.counts["in_the_way"] = len(found)
             return
         await anyio.to_thread.run_sync(make_root, settings.data, 0o700)
@@ -74,7 +74,7 @@ class Restore:
     folder: BackupFolder
 
     async def check(self) -> Manifest:
-        """Read all of the backup. Raises UpkeepFailed when anything that it should hold is missing or damaged."""
+        """Read the whole backup. Raises MaintenanceFailed if anything is missing or damaged."""
         manifest = await anyio.to_thread.run_sync(self.folder.manifest)
         database = self.folder.database(manifest.database)
         self.progress.begin("database")
@@ -82,13 +82,11 @@ class Restore:
             not await anyio.to_thread.run_sync(database.is_file)
             or await digest_of(database) != manifest.database_sha256
         ):
-            raise MaintenanceFailed("The backup is damaged: its database is not the one that its manifest names.")
+            raise MaintenanceFailed("The backup is damaged: its database does not match its manifest.")
         await anyio.to_thread.run_sync(_check_schema, database)
         for name, digest in manifest.secrets.items():
             if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
-                raise MaintenanceFailed(
-                    f"The backup is damaged: the secret {name} is not the one that its manifest names."
-                )
+                raise MaintenanceFailed(f"The backup is damaged: the secret {name} does not match its manifest.")
         absent = set(manifest.absent)
 
         async def look(job: Job) -> None:
@@ -110,11 +108,11 @@ class Restore:
             await for_each_concurrently(JobScan(readers).jobs(self.progress.looked), look, AT_ONCE)
         if self.progress.found:
             count = self.progress.found
-            raise MaintenanceFailed(f"The backup is damaged: {count} of its files are missing or not what they were.")
+            raise MaintenanceFailed(f"The backup is damaged: {count} of its files are missing or changed.")
         return manifest
 
     def _listed(self, job: Job) -> list[tuple[Path, str, int, str]]:
-        """(path in the backup, name, bytes, digest) of what it should hold of a job."""
+        """List (path in the backup, name, bytes, digest) of the files that the backup should contain for a job."""
         found = [
             (self.folder.variant(one.bucket, one.key), one.path, one.size_bytes, one.digest)
             for one in self._variants(job)
@@ -125,14 +123,14 @@ class Restore:
         return found
 
     def _variants(self, job: Job) -> list[Variant]:
-        """Those of another backend only where they were backed up too."""
+        """The variants to restore. Those of another backend are included only if they were backed up too."""
         variants = variants_of(job)
         if job.storage_backend == LOCAL:
             return variants
         held = [one for one in variants if self.folder.variant(one.bucket, one.key).is_file()]
         if held and job.storage_backend not in self.storages:
             raise MaintenanceFailed(
-                f"The backup holds images of {job.storage_backend}, which is not in the settings here."
+                f"The backup has images of the backend {job.storage_backend}, which is not configured here."
             )
         return held
 
@@ -164,7 +162,7 @@ class Restore:
         await self._put_database(manifest, instance)
 
     async def _put(self, storage: Storage, variant: Variant, scratch: Path) -> None:
-        """Store it and read it back, unless a former try has stored it already."""
+        """Store a variant and read it back, unless an earlier try has stored it."""
         path = self.folder.variant(variant.bucket, variant.key)
         self.progress.counts["files"] += 1
         self.progress.counts["bytes"] += variant.size_bytes
@@ -173,15 +171,15 @@ class Restore:
             return
         await storage.put(variant.bucket, variant.key, path)
         if await fetched_digest(scratch, storage, variant) != variant.digest:
-            raise MaintenanceFailed(f"{variant.path} was written and reads differently: check the disk.")
+            raise MaintenanceFailed(f"{variant.path} was written but reads back differently: check the disk.")
 
     async def _put_database(self, manifest: Manifest, instance: str) -> None:
         path = self.settings.database.path
         await anyio.to_thread.run_sync(copy, self.folder.database(manifest.database), path)
         if await digest_of(path) != manifest.database_sha256:
             await anyio.to_thread.run_sync(path.unlink)
-            raise MaintenanceFailed("The database was written and reads differently: check the disk.")
-        await anyio.to_thread.run_sync(_name_anew, path, instance)
+            raise MaintenanceFailed("The database was written but reads back differently: check the disk.")
+        await anyio.to_thread.run_sync(_assign_new_id, path, instance)
         await anyio.to_thread.run_sync((self.settings.data / RESTORING).unlink)
         await anyio.to_thread.run_sync(sync_folder, self.settings.data)
 
@@ -202,14 +200,14 @@ def _check_schema(database: Path) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise MaintenanceFailed(
-                f"The backup's database has schema {version}; this program knows {len(MIGRATIONS)}."
+                f"The backup's database has schema {version}; this program supports up to {len(MIGRATIONS)}."
             )
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise MaintenanceFailed("The backup is damaged: SQLite finds faults in its database.")
+            raise MaintenanceFailed("The backup is damaged: SQLite found errors in its database.")
 
 
-def _name_anew(database: Path, instance: str) -> None:
-    """What was backed up may still run elsewhere: this is another service. An older schema gets the id at its start."""
+def _assign_new_id(database: Path, instance: str) -> None:
+    """Give the restored database a new ID, since the original may still run. An older schema gets one at its start."""
     with closing(sqlite3.connect(database, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = FULL")
         if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_ID:
@@ -218,10 +216,10 @@ def _name_anew(database: Path, instance: str) -> None:
 
 
 def _make_room(settings: Settings, force: bool) -> None:
-    """An empty data folder, marked. Raises UpkeepFailed when there is something that was not to be moved aside.
+    """Provide an empty, marked data folder. Raises MaintenanceFailed if existing data must not be moved aside.
 
     It is marked before anything is moved: a service that started on a part of it (a database without its log) would
-    make the rest worthless.
+    damage the rest.
     """
     data = settings.data
     marker = data / RESTORING
@@ -229,13 +227,11 @@ def _make_room(settings: Settings, force: bool) -> None:
         found = _in_the_way(settings)
         if found and not force:
             raise MaintenanceFailed(
-                "There is data here already. With --force it is moved aside (to a folder replaced-…), not removed."
+                "There is already data here. --force moves it aside (to a folder replaced-…) and does not remove it."
             )
         for path in found:
             if os.path.ismount(path):
-                raise MaintenanceFailed(
-                    f"{path} is a mount point, which can't be moved aside: move away what is in it."
-                )
+                raise MaintenanceFailed(f"{path} is a mount point, which can't be moved aside: move its contents away.")
         write_file(marker, MOVING_WORDS)
         aside = f"{ASIDE}{now():%Y%m%dT%H%M%S.%f}"
         for path in found:
@@ -248,7 +244,7 @@ def _make_room(settings: Settings, force: bool) -> None:
 
 
 def _in_the_way(settings: Settings) -> list[Path]:
-    """What lies in the data folder, and the storage folder if it lies elsewhere and holds files."""
+    """The contents of the data folder, and the storage folder if it is elsewhere and contains files."""
     data, storage = settings.data, settings.storage.path
     kept = [path for path in data.iterdir() if _occupies(path)] if data.is_dir() else []
     outside = not Path(os.path.realpath(storage)).is_relative_to(os.path.realpath(data))
@@ -264,6 +260,6 @@ def _occupies(path: Path) -> bool:
 
 
 def _holds_files(folder: Path) -> bool:
-    """An empty storage folder has its marker all the same."""
+    """Whether the folder contains files other than the marker, which an empty storage folder has too."""
     own = {Path(name) for name in OWN_FILES}
     return any(not path.is_dir() and path.relative_to(folder) not in own for path in folder.rglob("*"))
