@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import structlog
 
-from ..storage.base import StorageError
+from ..storage.base import HEALTH, SharedStorage, StorageError
 from .context import MaintenanceContext
 from .orphans import Orphan, orphans
 from .ownership import disposition
@@ -39,11 +39,12 @@ async def gc(
 
 async def _alone(house: MaintenanceContext) -> None:
     """Check that no other service shares the storage: files without a row here could have one there."""
-    for storage in house.storages.values():
-        for other in set(await storage.services()) - {house.instance}:
+    for name, storage in house.storages.items():
+        others = set(await storage.services()) - {house.instance} if isinstance(storage, SharedStorage) else ()
+        for other in others:
             raise MaintenanceFailed(
-                f"Another service keeps its images in {storage.name} too, and gc would remove them. "
-                f"If it is gone for good, remove the object .health/{other}/probe first."
+                f"Another service keeps its images in {name} too, and gc would remove them. "
+                f"If it is gone for good, remove the object {HEALTH}/{other}/probe first."
             )
 
 

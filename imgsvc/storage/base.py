@@ -6,6 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+HEALTH = ".health"  # the bucket of probes, or the first segment of their buckets: not listed, and not tried again
+IMMUTABLE = "public, max-age=31536000, immutable"  # Cache-Control of what never changes under its address
 LOCAL = "local"  # the name of the backend that stores variants as files in one folder
 
 
@@ -47,6 +49,11 @@ class StorageNotConfigured(StorageError):
 
     def __init__(self, backend: str) -> None:
         super().__init__(f"the storage {backend!r} is not configured")
+
+
+def is_probe(bucket: str) -> bool:
+    """Whether the bucket holds a probe of a health check, of `imgsvc doctor` for one."""
+    return bucket.split("/", 1)[0] == HEALTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +104,15 @@ class Storage(Protocol):
         Files that an interrupted `put` left are included. Raises StorageError.
         """
 
-    async def services(self) -> list[str]:
-        """The IDs of all services whose health check has ever stored a probe here, if several can share the storage.
 
-        Raises StorageError.
-        """
+@runtime_checkable
+class SharedStorage(Protocol):
+    """A storage that several services may share, and that charges for each request."""
+
+    probe_interval: float  # seconds between two complete probes of the health check; in between it only reads
+
+    async def services(self) -> list[str]:
+        """The IDs of all services whose health check has ever stored a probe here. Raises StorageError."""
 
 
 @runtime_checkable

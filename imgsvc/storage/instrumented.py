@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .base import Blob, NotStored, Storage, Stored
+from .base import Blob, NotStored, SharedStorage, Storage, Stored
 
 Operation = Literal["put", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
@@ -55,9 +55,6 @@ class InstrumentedStorage:
     def everything(self) -> AsyncIterator[Stored]:
         return self._storage.everything()
 
-    async def services(self) -> list[str]:
-        return await self._storage.services()
-
     @contextmanager
     def _timed(self, operation: Operation) -> Iterator[_Timed]:
         """Report the outcome of the `with` body. A cancelled operation is not reported."""
@@ -69,3 +66,17 @@ class InstrumentedStorage:
             self._on_operation(self.name, operation, status, time.perf_counter() - began)
             raise
         self._on_operation(self.name, operation, timed.status, time.perf_counter() - began)
+
+
+class InstrumentedSharedStorage(InstrumentedStorage):
+    def __init__(self, storage: Storage, shared: SharedStorage, on_operation: OnOperation) -> None:
+        super().__init__(storage, on_operation)
+        self.probe_interval = shared.probe_interval
+        self.services = shared.services
+
+
+def instrumented(storage: Storage, on_operation: OnOperation) -> Storage:
+    """Measure a storage without hiding that services share it."""
+    if isinstance(storage, SharedStorage):
+        return InstrumentedSharedStorage(storage, storage, on_operation)
+    return InstrumentedStorage(storage, on_operation)

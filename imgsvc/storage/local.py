@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .base import LOCAL, Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
+from .base import HEALTH, LOCAL, Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
@@ -23,7 +23,6 @@ PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
 THREADS = 16
 LISTED = 500  # files that one call in a thread lists
-HEALTH = ".health"
 OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
 LINGER_SECONDS = 2.0  # how long a cancelled change is waited for: the disk may not respond
 
@@ -134,10 +133,6 @@ class LocalStorage:
         while page := await self._threads.run(partial(self._page, files)):
             for one in page:
                 yield one
-
-    async def services(self) -> list[str]:
-        """Always empty: a local folder belongs to one service, by its marker."""
-        return []
 
     def _require_marker(self) -> None:
         if self._instance is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from .base import Blob, NotStored, Stored
+from .base import Blob, NotStored, Stored, is_probe
 
 
 class MemoryStorage:
@@ -41,11 +41,8 @@ class MemoryStorage:
     async def everything(self) -> AsyncIterator[Stored]:
         for bucket, key in list(self._stored):
             data, modified = self._stored.get((bucket, key)), self._modified.get((bucket, key))
-            if data is not None and modified is not None and bucket.split("/")[0] != ".health":
+            if data is not None and modified is not None and not is_probe(bucket):
                 yield Stored(bucket, key, len(data), modified)
-
-    async def services(self) -> list[str]:
-        return []
 
 
 async def _nothing() -> AsyncIterator[bytes]:

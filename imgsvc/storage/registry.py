@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from ..settings import Settings
 from .base import Presigning, Storage, StorageNotConfigured
-from .instrumented import InstrumentedStorage, OnOperation
+from .instrumented import OnOperation, instrumented
 from .local import LocalStorage
 
 
@@ -63,7 +63,7 @@ async def storage_registry(
         if double:
             found[active] = double
         storages = Storages(
-            {name: InstrumentedStorage(one, on_operation) if on_operation else one for name, one in found.items()}
+            {name: instrumented(one, on_operation) if on_operation else one for name, one in found.items()}
         )
         presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
         yield StorageRegistry(storages, storages[active], presigning)

@@ -19,7 +19,7 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from ..settings.storage import S3
-from .base import Blob, NotStored, StorageError, Stored
+from .base import HEALTH, IMMUTABLE, Blob, NotStored, StorageError, Stored, is_probe
 from .keys import split_path
 from .loop_thread import LoopThread, loop_thread
 from .s3_errors import as_storage_error, is_missing, is_outside, may_pass
@@ -31,15 +31,14 @@ Operation = Callable[[Client], Awaitable[T]]
 CHUNK = 256 * 1024  # bytes; most variants are one chunk
 SLOWEST = 64 * 1024  # bytes per second: a larger transfer gets more time than a small one at this rate
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
-HEALTH = ".health"  # the prefix of the health check's probes
 DOCTOR = "doctor-"  # begins the name of the probe of `imgsvc doctor`, beside those of services
-IMMUTABLE = "public, max-age=31536000, immutable"
 
 log = structlog.get_logger()
 
 
 class S3Storage:
     name = "s3"
+    probe_interval = 300.0
 
     def __init__(self, settings: S3, loop: LoopThread) -> None:
         self._settings = settings
@@ -70,7 +69,7 @@ class S3Storage:
             digest, size = await asyncio.to_thread(_content_md5, source)
         except OSError as error:
             raise as_storage_error(error, f"put {bucket}") from error
-        await self._do(f"put {bucket}", put, size, once=bucket.startswith(HEALTH))
+        await self._do(f"put {bucket}", put, size, once=is_probe(bucket))
 
     async def remove(self, bucket: str, key: str) -> bool:
         async def remove(client: Client) -> bool:
@@ -79,7 +78,7 @@ class S3Storage:
             await client.delete_object(**self._object(bucket, key))
             return found
 
-        return await self._do(f"remove {bucket}", remove, once=bucket.startswith(HEALTH))
+        return await self._do(f"remove {bucket}", remove, once=is_probe(bucket))
 
     async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
         async def read(client: Client) -> tuple[bytes, Any]:
@@ -99,7 +98,7 @@ class S3Storage:
 
         if length <= 0:
             return Blob(b"", _nothing())
-        first, body = await self._do(f"read {bucket}", read, length, once=bucket.startswith(HEALTH))
+        first, body = await self._do(f"read {bucket}", read, length, once=is_probe(bucket))
         return Blob(first, self._rest(body, length - len(first)) if first else _nothing())
 
     async def _rest(self, body: Any, left: int) -> AsyncIterator[bytes]:

@@ -9,9 +9,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ..storage.base import NotStored, Storage, StorageAway, StorageError
+from ..storage.base import HEALTH, NotStored, SharedStorage, Storage, StorageAway, StorageError
 
-PROVE_EVERY_SECONDS = {"s3": 300.0}  # requests to S3 cost money: between two full checks the probe is only read
 PROBE = b"ok"
 REMOVAL_SECONDS = 1.0  # the most that the removal may take, even if the check has ended or the service stops
 
@@ -28,8 +27,9 @@ class StorageProbe:
         self._storage = storage
         self._file = file
         self._claim = claim
-        self._every = PROVE_EVERY_SECONDS.get(storage.name, 0.0)
-        self._bucket = f".health/{instance}" if self._every else ".health"
+        self._every, self._bucket = 0.0, HEALTH
+        if isinstance(storage, SharedStorage):
+            self._every, self._bucket = storage.probe_interval, f"{HEALTH}/{instance}"
         self._proved = -inf
 
     async def check(self) -> str:

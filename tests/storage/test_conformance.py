@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from imgsvc.settings.storage import S3
-from imgsvc.storage.base import NotStored, Storage, StorageError
+from imgsvc.storage.base import NotStored, SharedStorage, Storage, StorageError
 from imgsvc.storage.instance_marker import mark
 from imgsvc.storage.instrumented import InstrumentedStorage
+from imgsvc.storage.instrumented import instrumented as instrumented_storage
 from imgsvc.storage.local import CHUNK, LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.storage.s3 import s3_storage
@@ -225,6 +226,10 @@ async def test_a_cancelled_read_or_put_can_be_done_again(storage: Storage, tmp_p
     assert await read(storage, "a", KEY, 0, len(data)) == data
 
 
-async def test_services_are_known_by_their_health_objects_or_there_are_none(storage: Storage, tmp_path: Path) -> None:
+async def test_services_that_share_a_storage_are_known_by_their_probes(storage: Storage, tmp_path: Path) -> None:
     await storage.put(f".health/{INSTANCE}", "probe", source(tmp_path, b"x"))
-    assert await storage.services() in ([], [INSTANCE])
+    for one in (storage, instrumented_storage(storage, lambda *_: None)):
+        assert isinstance(one, SharedStorage) == (storage.name == "s3")
+        if isinstance(one, SharedStorage):
+            assert await one.services() == [INSTANCE]
+            assert one.probe_interval > 0

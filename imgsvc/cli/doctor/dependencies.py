@@ -18,7 +18,7 @@ from ...access.jwk import key_of_file
 from ...settings import Settings, SettingsError
 from ...settings.hosts import without_credentials
 from ...settings.storage import S3
-from ...storage.base import NotStored, StorageError
+from ...storage.base import HEALTH, NotStored, StorageError
 from .finding import Finding, warning, well, wrong
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def token_keys(settings: Settings) -> Iterator[Finding]:
 
 async def _write_read_remove(settings: S3) -> None:
     """Raises StorageError, also where what is gone is not said to be: that takes the right to list the bucket."""
-    from ...storage.s3 import DOCTOR, HEALTH, s3_storage
+    from ...storage.s3 import DOCTOR, s3_storage
 
     soon = {
         "connect_timeout_seconds": min(settings.connect_timeout_seconds, TIMEOUT_SECONDS),

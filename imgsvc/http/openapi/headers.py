@@ -3,6 +3,7 @@
 from typing import Any
 
 from ...jobs.answer_model import JOB_ID
+from ...storage.base import IMMUTABLE
 
 TEXT: dict[str, Any] = {"type": "string"}
 SECONDS: dict[str, Any] = {"type": "integer", "minimum": 0}
@@ -32,7 +33,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "Preference-Applied": ("What of Prefer was followed (RFC 7240).", TEXT, "wait=30"),
     "ETag": ("Names these very bytes; for If-None-Match, If-Match and If-Range.", TEXT, '"9f86d081884c7d65"'),
     "Last-Modified": ("When the variant was made.", TEXT, "Sun, 01 Mar 2026 12:00:00 GMT"),
-    "Cache-Control": ("How long caches may keep it.", TEXT, "public, max-age=31536000, immutable"),
+    "Cache-Control": ("How long caches may keep it.", TEXT, IMMUTABLE),
     "Accept-Ranges": ("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
     "Content-Range": ("Which bytes of how many these are.", TEXT, "bytes 0-1023/45120"),
     "Vary": ("The request headers that decide between answers.", TEXT, "Accept"),

@@ -9,6 +9,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from ...storage.base import IMMUTABLE
 from ..wire.cached_response import CachedBody
 from ..wire.problems import Problem
 from .operations import PAGE, Answer, Content, operation
@@ -20,7 +21,6 @@ SWAGGER_UI = {
     "favicon-32x32.png": "image/png",
 }
 STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
-FOR_EVER = "public, max-age=31536000, immutable"  # of an address that holds the digest
 # Swagger UI shows its own images as data: and what a call answered as blob:; its styles are set by script.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -88,4 +88,4 @@ async def asset(request: Request) -> Response:
     if held is None:
         raise Problem(404, "not_found", "There is no such part of the page.")
     versioned = request.query_params.get("v") == held.digest[:16]
-    return held.answer(request, FOR_EVER if versioned else "no-cache")
+    return held.answer(request, IMMUTABLE if versioned else "no-cache")

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .answer_memory import COUNTED
+from .conditional import names_etag
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class CachedBody:
         """200, or 304 when the request already has these bytes (RFC 9110 section 13.1.2)."""
         request.scope[COUNTED] = True  # one copy is shared by all answers
         headers = {"ETag": f'"{self.digest}"', "Cache-Control": cache, **self.headers}
-        tags = request.headers.get("If-None-Match", "")
-        if tags.strip() == "*" or any(tag.strip().removeprefix("W/") == headers["ETag"] for tag in tags.split(",")):
+        if names_etag(request.headers.get("If-None-Match", ""), headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return Response(self.body, headers=headers, media_type=self.media_type)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...storage.base import Storage, StorageError
+from ...storage.base import IMMUTABLE, Storage, StorageError
 from .answer_memory import COUNTED, AnswerMemory, NoRoom, no_room
 from .problems import precondition_failed, range_not_satisfiable
 from .validation import Headers, parsed
@@ -26,7 +26,6 @@ PIECE_BYTES = 128 * 1024  # of a client that takes its time: what the kernel has
 LARGEST_PIECE_BYTES = 1024 * 1024  # of one that took the former piece at once: fewer visits to a thread
 QUICK_SECONDS = 0.5
 CLIENT = "imgsvc.client"  # in the scope's state: the Client, where there is a connection
-IMMUTABLE = "public, max-age=31536000, immutable"
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
 
 
@@ -242,9 +241,14 @@ def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
     """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
     tags = wanted.none_match
     if tags is not None:
-        return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == served.etag for tag in tags.split(","))
+        return names_etag(tags, served.etag)
     since = _date(wanted.modified_since or "")
     return since is not None and served.last_modified <= since
+
+
+def names_etag(tags: str, etag: str) -> bool:
+    """Whether the header If-None-Match says that the client has these bytes (RFC 9110 section 13.1.2)."""
+    return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))
 
 
 def _range(wanted: ByteHeaders, served: StoredVariant) -> tuple[int, int]:
