@@ -5,46 +5,53 @@ the file, so it can't cost time or memory. Each part that is kept has a size lim
 claims is checked against the file's real size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from . import jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
+from .jpeg_segments import JpegParts
 from .pieces import Piece, Span, content
+from .png_chunks import PngParts
 
 
 @dataclass(frozen=True, slots=True)
 class Essentials:
-    """The needed parts of one file. `orientation` is that of EXIF, 1 to 8."""
+    """The needed parts of one file. `orientation` is that of EXIF, 1 to 8; `jpeg` and `png` say more of these two."""
 
     pieces: list[Piece]
     profile: bytes | None
     orientation: int
+    jpeg: JpegParts | None = None
+    png: PngParts | None = None
 
 
 def read_essentials(stream: BinaryIO, form: str) -> Essentials:
     """Read the parts of a file whose header was read as `form` (Pillow's format name). Raises Unreadable."""
-    pieces, profile, exif = READERS[form](stream)
-    held = orientation(content(stream, exif, MOST_BYTES)) if exif else 1
-    return Essentials(pieces, profile, held)
+    return READERS[form](stream)
 
 
-Read = tuple[list[Piece], bytes | None, Span | None]
+def _jpeg(stream: BinaryIO) -> Essentials:
+    parts = jpeg_segments.essentials(stream)
+    profile = jpeg_segments.profile_of(stream, parts.profile)
+    return Essentials(parts.pieces, profile, _orientation(stream, parts.exif), jpeg=parts)
 
 
-def _jpeg(stream: BinaryIO) -> Read:
-    pieces, parts, exif = jpeg_segments.essentials(stream)
-    return pieces, jpeg_segments.profile_of(stream, parts), exif
+def _png(stream: BinaryIO) -> Essentials:
+    parts = png_chunks.essentials(stream)
+    profile = png_chunks.profile_of(stream, parts.profile) if parts.profile else None
+    return Essentials(parts.pieces, profile, _orientation(stream, parts.exif), png=parts)
 
 
-def _png(stream: BinaryIO) -> Read:
-    pieces, chunk, exif = png_chunks.essentials(stream)
-    return pieces, png_chunks.profile_of(stream, chunk) if chunk else None, exif
-
-
-def _webp(stream: BinaryIO) -> Read:
+def _webp(stream: BinaryIO) -> Essentials:
     pieces, chunk, exif = webp_chunks.essentials(stream)
-    return pieces, webp_chunks.profile_of(stream, chunk) if chunk else None, exif
+    profile = webp_chunks.profile_of(stream, chunk) if chunk else None
+    return Essentials(pieces, profile, _orientation(stream, exif))
 
 
-READERS = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp}
+def _orientation(stream: BinaryIO, exif: Span | None) -> int:
+    return orientation(content(stream, exif, MOST_BYTES)) if exif else 1
+
+
+READERS: dict[str, Callable[[BinaryIO], Essentials]] = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp}

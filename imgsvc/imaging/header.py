@@ -9,6 +9,7 @@ Sources: JPEG ITU-T T.81 annex B, PNG third edition (W3C), WebP RFC 9649.
 """
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from .errors import Unreadable, Unsupported
 
 # More segments or chunks than any camera or editor writes. A file made of empty ones must not cost seconds.
 MAX_SEGMENTS = 4_000
+MAX_FRAMES = (1 << 31) - 1  # of a PNG (its third edition, 7.1: integers end there)
+MAX_STRAY = 1 << 16  # bytes between two segments of a JPEG that belong to neither
+MARKER = re.compile(rb"\xff[\x01-\xfe]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Header:
     arithmetic: bool = False  # JPEG: arithmetic coding
     coefficients: float = 0  # JPEG: samples of all components together, per pixel
     profile: bool = False  # an ICC profile is embedded
+    stored_bits: int = 0  # PNG: bits per pixel as stored
+    interlaced: bool = False  # PNG
     indirect: bool = False  # has a palette or a colour key: decoding needs a second copy
     # Known only once the whole file has arrived (`limits.probe`):
     scans: int = 1  # JPEG
@@ -106,13 +112,21 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
 
 
 def next_marker(stream: BinaryIO) -> int:
-    """Read the marker at the current position, after any fill bytes. Raises Truncated or Unreadable."""
-    if _take(stream, 1) != b"\xff":
-        raise Unreadable("The JPEG has stray bytes between its segments.")
-    for _ in range(64):  # fill bytes are allowed, but not an endless run of them
-        marker = _take(stream, 1)[0]
-        if marker != 0xFF:
-            return marker
+    """Read the next marker; the stream stands behind it. Raises Truncated or Unreadable.
+
+    Fill bytes and stray bytes before it are skipped, as libjpeg does (`next_marker` in jdmarker.c), up to MAX_STRAY.
+    """
+    start = stream.read(2)
+    if len(start) == 2 and start[0] == 0xFF and start[1] not in (0x00, 0xFF):
+        return start[1]
+    at = stream.seek(-len(start), os.SEEK_CUR)
+    window = stream.read(MAX_STRAY)
+    found = MARKER.search(window)
+    if found:
+        stream.seek(at + found.end())
+        return window[found.end() - 1]
+    if len(window) < MAX_STRAY:
+        raise Truncated
     raise Unreadable("The JPEG has stray bytes between its segments.")
 
 
@@ -139,7 +153,8 @@ def _jpeg_frame(marker: int, body: bytes) -> Header:
     )
 
 
-PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; a palette becomes RGB
+PALETTE = 3
+PNG_CHANNELS = {0: 1, 2: 3, PALETTE: 3, 4: 2, 6: 4}  # by colour type; a palette becomes RGB
 
 
 def _png(stream: BinaryIO, count_frames: bool) -> Header:
@@ -151,8 +166,19 @@ def _png(stream: BinaryIO, count_frames: bool) -> Header:
     width, height, bits, colour = struct.unpack(">IIBB", _take(stream, 10))
     if colour not in PNG_CHANNELS:
         raise Unreadable(f"The PNG has the unknown colour type {colour}.")
-    stream.seek(3 + 4, os.SEEK_CUR)
-    header = Header("PNG", width, height, channels=PNG_CHANNELS[colour], bits=bits, indirect=colour == 3 or bits == 1)
+    interlaced = _take(stream, 3)[2] == 1
+    stream.seek(4, os.SEEK_CUR)
+    channels = PNG_CHANNELS[colour]
+    header = Header(
+        "PNG",
+        width,
+        height,
+        channels,
+        bits,
+        stored_bits=bits * (1 if colour == PALETTE else channels),
+        interlaced=interlaced,
+        indirect=colour == PALETTE or bits == 1,
+    )
     for _ in range(MAX_SEGMENTS):
         length, kind = _png_chunk(stream)
         if kind == b"IDAT":
@@ -160,7 +186,8 @@ def _png(stream: BinaryIO, count_frames: bool) -> Header:
         if kind == b"IEND":
             raise Unreadable("The PNG has no pixels.")
         if kind == b"acTL" and length == 8 and count_frames:
-            header = replace(header, frames=max(1, struct.unpack(">I", _take(stream, 4))[0]))
+            claimed = struct.unpack(">I", _take(stream, 4))[0]
+            header = replace(header, frames=claimed if 1 <= claimed <= MAX_FRAMES else 1)
             length -= 4
         elif kind == b"tRNS" and header.channels in (1, 3):
             header = replace(header, channels=header.channels + 1, indirect=True)

@@ -1,6 +1,7 @@
 """The JPEG segments that a picture needs, and the cost of its scans (ITU-T T.81, annex B)."""
 
 import os
+import random
 import re
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ ENDS_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 WINDOWS = (1 << 12, 1 << 14, 1 << 16, 1 << 18)
 FILL = b"\xff" * (1 << 14)  # libjpeg starts over on such a run with every block of input that it gets
 BLOCK = 8  # samples on a side
+ALL_COEFFICIENTS = (1 << 64) - 1
+EOI_BYTES = b"\xff\xd9"
+# Coded data for the place of what is missing: whatever it makes of the picture, it differs from what a decoder does
+# about missing data. No byte is 0xFF, which would begin a marker.
+NOISE = bytes(value % 255 for value in random.Random(1).randbytes(4096))  # noqa: S311
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes
 PROFILE_HEAD = 14  # bytes before a segment's part of the profile: name, part number, number of parts
@@ -37,11 +43,20 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """The number of scans, the samples they traverse together, and the byte offset of the picture's end."""
+    """The scans of the first picture.
+
+    `samples` is what they traverse together, `end` the byte offset of the picture's end. A picture that is not `closed`
+    by an EOI marker may have been cut; `finished` says that its scans at least begin to send every coefficient in full.
+    """
 
     count: int
     samples: int
     end: int
+    closed: bool
+    finished: bool
+    row: int  # pixels: the height of a row of MCUs, the smallest part of a picture that can be missing
+    last: int  # bytes of coded data in the last scan
+    last_two: int  # bytes: of the longer one of the last two
 
 
 def segments(stream: BinaryIO) -> Iterator[Segment]:
@@ -70,42 +85,122 @@ def read_scans(stream: BinaryIO) -> Scans:
     Raises Unreadable.
     """
     stop = length_of(stream)
-    frame, count, samples = b"", 0, 0
+    frame = b""
     for segment in segments(stream):
         if segment.marker in FRAMES:
             frame = content(stream, segment.body, 1 << 12)
-    blocks = _samples_by_component(frame)
+    walk = _Walk(frame)
+    end = _walk_scans(stream, segment, walk)
+    closed = end is not None and _is_eoi(stream, end)
+    end = end or _end_of_data(stream, stop)
+    lengths = [min(behind, end) - begun for begun, behind in walk.coded]
+    last_two = max(lengths[-2:], default=0)
+    return Scans(
+        walk.count, walk.samples, end, closed, walk.finished, walk.row, lengths[-1] if lengths else 0, last_two
+    )
+
+
+class _Walk:
+    """What the scan headers of one picture add up to."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.count = self.samples = 0
+        self.coded: list[tuple[int, int]] = []  # by scan: where its coded data begins and ends
+        self._blocks = _samples_by_component(frame)
+        self._sent = dict.fromkeys(self._blocks, 0)  # by component: a bit for each coefficient that is sent in full
+        factors = [frame[at] & 15 for at in range(7, 6 + 3 * frame[5], 3)]
+        self.row = BLOCK * max(factors, default=1)
+
+    @property
+    def finished(self) -> bool:
+        return all(sent == ALL_COEFFICIENTS for sent in self._sent.values())
+
+    def add(self, scan: bytes) -> None:
+        """Take the body of a scan header (T.81, B.2.3)."""
+        self.count += 1
+        if not scan:
+            return
+        components = scan[1 : 1 + 2 * scan[0] : 2]
+        self.samples += sum(self._blocks.get(component, 0) for component in components)
+        parameters = scan[1 + 2 * scan[0] : 4 + 2 * scan[0]]
+        if len(parameters) == 3 and not parameters[2] & 15:
+            first, last = parameters[0], min(parameters[1], 63)
+            for component in components:
+                self._sent[component] = self._sent.get(component, 0) | (2 << last) - (1 << first)
+
+
+def _walk_scans(stream: BinaryIO, first: Segment, walk: _Walk) -> int | None:
+    """Where the picture ends: behind its EOI, or at the file's end where libjpeg gives up. None: it is not closed."""
+    stop = length_of(stream)
     marker: int | None = SOS
-    stream.seek(segment.at + 2)
+    stream.seek(first.at + 2)
     for _ in range(MAX_SEGMENTS):
-        if marker is None or marker == EOI:
-            return Scans(count, samples, stop if marker is None else stream.tell())
-        if marker == 0xD8 or marker == 0x01:
+        if marker is None:
+            return None
+        if marker == EOI:
+            return stream.tell()
+        if marker not in (0xD8, 0x01):
+            if marker < 0xC4 or marker in FRAMES or marker == 0xC8 or 0xF0 <= marker < COMMENT:
+                return stop  # libjpeg gives up here
+            body = _body(stream)
+            if body is None:
+                return stop
+            if marker == SOS:
+                walk.add(content(stream, body, 1 << 9))
+            begun = stream.seek(body.at + body.length)
+            after = _next_in_scan(stream)
+            if marker == SOS:
+                walk.coded.append((begun, stop if after is None else stream.tell() - 2))
+            marker = after
+        else:
             marker = _next_in_scan(stream)
-            continue
-        if marker < 0xC4 or marker in FRAMES or marker == 0xC8 or 0xF0 <= marker < COMMENT:
-            return Scans(count, samples, stop)  # libjpeg gives up here
-        body = _body(stream)
-        if body is None:
-            return Scans(count, samples, stop)
-        if marker == SOS:
-            scan = content(stream, body, 1 << 9)
-            count += 1
-            samples += sum(blocks.get(component, 0) for component in scan[1 : 1 + 2 * scan[0] : 2]) if scan else 0
-        stream.seek(body.at + body.length)
-        marker = _next_in_scan(stream)
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments among its scans.")
 
 
-def essentials(stream: BinaryIO) -> tuple[list[Piece], list[Span], Span | None]:
-    """Return the pieces for the decoder, the unjoined parts of the ICC profile, and EXIF. Raises Unreadable."""
+def _is_eoi(stream: BinaryIO, end: int) -> bool:
+    return content(stream, Span(end - 2, 2), 2) == b"\xff\xd9"
+
+
+def _end_of_data(stream: BinaryIO, stop: int) -> int:
+    """Where a file without EOI ends once the zeros are taken off that a broken transfer leaves behind the data."""
+    while stop:
+        size = min(stop, WINDOWS[-1])
+        window = content(stream, Span(stop - size, size), size)
+        if left := window.rstrip(b"\0"):
+            return stop - size + len(left.removesuffix(b"\xff"))
+        stop -= size
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class JpegParts:
+    """The pieces for the decoder, the scans among them, and where the ICC profile's segments and the EXIF block are."""
+
+    pieces: list[Piece]
+    scans: Scans
+    profile: list[Span]
+    exif: Span | None
+
+    def filled_with(self, coded: bytes) -> list[Piece]:
+        """The pieces with `coded` data behind the last that is there, before the EOI."""
+        *head, scan = self.pieces if self.scans.closed else self.pieces[:-1]
+        assert isinstance(scan, Span)
+        data = Span(scan.at, scan.length - 2) if self.scans.closed else scan
+        return [*head, data, coded, EOI_BYTES]
+
+
+def essentials(stream: BinaryIO) -> JpegParts:
+    """Read what a decoder needs of a JPEG. Raises Unreadable."""
     pieces: list[Piece] = [b"\xff\xd8"]
     profile: list[Span] = []
     exif: Span | None = None
+    scans: Scans | None = None
     for segment in segments(stream):
         marker, body = segment.marker, segment.body
         if marker == SOS:
-            pieces.append(Span(segment.at, read_scans(stream).end - segment.at))
+            scans = read_scans(stream)
+            pieces.append(Span(segment.at, scans.end - segment.at))
+            pieces += [] if scans.closed else [EOI_BYTES]
             break
         if not (APP0 <= marker <= APP15 or marker == COMMENT):
             pieces.append(Span(segment.at, body.at + body.length - segment.at))
@@ -120,7 +215,8 @@ def essentials(stream: BinaryIO) -> tuple[list[Piece], list[Span], Span | None]:
         elif marker == EXIF_SEGMENT and head.startswith(b"Exif\0\0") and exif is None:
             exif = body
         stream.seek(body.at + body.length)
-    return pieces, profile, exif
+    assert scans  # `segments` ends with a scan or raises
+    return JpegParts(pieces, scans, profile, exif)
 
 
 def profile_of(stream: BinaryIO, parts: list[Span]) -> bytes | None:

@@ -37,11 +37,11 @@ RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 
 
-def probe(path: Path, mime: str, *, max_pixels: int, max_frames: int) -> Header:
+def probe(path: Path, mime: str, *, max_pixels: int) -> Header:
     """Read the whole file's header and check it against the limits. Raises ImageError."""
     with path.open("rb") as stream:
         header = replace(read_header(stream, mime), length=length_of(stream))
-        check_limits(header, max_pixels=max_pixels, max_frames=max_frames)
+        check_limits(header, max_pixels=max_pixels)
         if header.format == "JPEG":
             scans = read_scans(stream)
             header = replace(header, scans=scans.count, coded=scans.samples)
@@ -60,7 +60,7 @@ def _check_scans(header: Header, max_pixels: int) -> None:
         )
 
 
-def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
+def check_limits(header: Header, *, max_pixels: int) -> None:
     """Raises TooLarge, naming the limit and the measured value."""
     if header.pixels > max_pixels:
         exact = f"{header.pixels / 1e6:.1f}" if max_pixels >= 1e6 else f"{header.pixels / 1e6:g}"
@@ -69,8 +69,6 @@ def check_limits(header: Header, *, max_pixels: int, max_frames: int) -> None:
     if max(header.width, header.height) > MAX_LENGTH:
         longest = max(header.width, header.height)
         raise TooLarge(f"The image is {longest} pixels long; at most {MAX_LENGTH} are allowed.")
-    if header.frames > max_frames:
-        raise TooLarge(f"The image has {header.frames} frames; at most {max_frames} are allowed.")
 
 
 def has_cheap_preview(header: Header) -> bool:

@@ -18,7 +18,7 @@ from .limits import OVERSAMPLE, has_cheap_preview, probe
 from .open import open_image
 from .orient import swaps_sides, upright
 from .recipe import Recipe, Variant
-from .resize import resized, shrink
+from .resize import resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Picture:
     wants_colour: bool
     deadline: float = inf  # time.monotonic
     image: Image.Image = field(init=False)
+    extent: tuple[float, float] = field(init=False)  # of the picture in the decoded image, in its pixels
     profile: bytes | None = field(init=False)
     turn: int = field(init=False)
     size: tuple[int, int] = field(init=False)  # of the whole picture as displayed
@@ -53,7 +54,8 @@ class Picture:
 
 def decode(picture: Picture) -> None:
     opened = open_image(picture.source, picture.header, picture.side, picture.deadline)
-    picture.image, picture.profile, picture.turn = opened.image, opened.profile, opened.orientation
+    picture.image, picture.extent = opened.image, opened.extent
+    picture.profile, picture.turn = opened.profile, opened.orientation
 
 
 def as_samples(picture: Picture) -> None:
@@ -62,7 +64,8 @@ def as_samples(picture: Picture) -> None:
 
 def fit_largest(picture: Picture) -> None:
     """Shrink early: the cost of the following steps then depends on the output's pixels, not on the input's."""
-    picture.image = shrink(picture.image, picture.side)
+    size = fit((picture.header.width, picture.header.height), picture.side)
+    picture.image = resized(picture.image, size, picture.extent)
 
 
 def to_srgb(picture: Picture) -> None:
@@ -129,7 +132,7 @@ def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: 
 
     Raises ImageError, MemoryError, or OSError from writing into `folder`.
     """
-    header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+    header = probe(source, mime, max_pixels=recipe.max_pixels)
     if not has_cheap_preview(header):
         return None
     return _rendering(run(_preview_picture(source, header, recipe, folder, deadline)))
@@ -144,7 +147,7 @@ def render(
     depend on which function made it. The dominant colour is "" if `done` contains the variant that it is measured on.
     Raises ImageError, MemoryError, or OSError from writing into `folder`.
     """
-    header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+    header = probe(source, mime, max_pixels=recipe.max_pixels)
     wanted = [variant for variant in recipe.variants if variant.name not in done]
     pictures = []
     if recipe.preview in wanted and has_cheap_preview(header):

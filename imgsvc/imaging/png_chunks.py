@@ -6,6 +6,7 @@ Text, time stamps and private chunks are not passed to a decoder. Nor are the ch
 
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -35,8 +36,27 @@ class Found:
     exif: Span | None = None
 
 
-def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]:
-    """Return the pieces for the decoder, the ICC profile's chunk, and the EXIF chunk. Raises Unreadable."""
+@dataclass(frozen=True, slots=True)
+class PngParts:
+    """What comes before the pixels for the decoder, the spans of the compressed pixels, and the other chunks."""
+
+    head: list[Piece]
+    pixels: list[Span]
+    profile: Span | None
+    exif: Span | None
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return self.with_pixels(self.pixels)
+
+    def with_pixels(self, pixels: Sequence[Piece]) -> list[Piece]:
+        """A PNG of one IDAT chunk: a million empty chunks cost a decoder seconds. Its checksum is not verified."""
+        size = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pixels)
+        return [*self.head, struct.pack(">I4s", size, b"IDAT"), *pixels, bytes(4), _chunk(b"IEND", b"")]
+
+
+def essentials(stream: BinaryIO) -> PngParts:
+    """Read what a decoder needs of a PNG. Raises Unreadable."""
     end = length_of(stream)
     found = _walk(stream, end)
     pieces: list[Piece] = [Span(0, SIGNATURE), _whole(found.header, end)]
@@ -45,9 +65,7 @@ def essentials(stream: BinaryIO) -> tuple[list[Piece], Span | None, Span | None]
         pieces.append(_whole(found.palette, end))
     if b"tRNS" in found.small:
         pieces.append(_chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
-    # All pixels in one chunk: a million empty chunks cost a decoder seconds. Their checksums are not verified.
-    pieces.append(struct.pack(">I4s", sum(span.length for span in found.pixels), b"IDAT"))
-    return [*pieces, *found.pixels, bytes(4), _chunk(b"IEND", b"")], found.profile, found.exif
+    return PngParts(pieces, found.pixels, found.profile, found.exif)
 
 
 def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:

@@ -2,13 +2,12 @@
 
 from PIL import Image
 
-from .geometry import fit
 
+def resized(image: Image.Image, size: tuple[int, int], extent: tuple[float, float] | None = None) -> Image.Image:
+    """Resize with a Lanczos filter. Pillow premultiplies alpha for it.
 
-def shrink(image: Image.Image, side: int) -> Image.Image:
-    return resized(image, fit(image.size, side))
-
-
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resize with a Lanczos filter. Pillow premultiplies alpha for it."""
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    `extent` (width, height, in pixels of `image`) is the part that is resized, from the top left corner; None: all.
+    """
+    if size == image.size and extent in (None, size):
+        return image
+    return image.resize(size, Image.Resampling.LANCZOS, box=(0, 0, *(extent or image.size)))

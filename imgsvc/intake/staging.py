@@ -166,14 +166,14 @@ class StagedFile:
         self._check(header)
 
     def _check(self, header: Header) -> None:
-        check_limits(header, max_pixels=self._recipe.max_pixels, max_frames=self._recipe.max_frames)
+        check_limits(header, max_pixels=self._recipe.max_pixels)
 
     def _probe_and_sync(self) -> Header:
         assert self._stream is not None
         try:
             self._stream.flush()
             recipe = self._recipe
-            header = probe(self._path, self.mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+            header = probe(self._path, self.mime, max_pixels=recipe.max_pixels)
             os.fsync(self._stream.fileno())
             self._path = self._path.rename(self._area.whole(self.job_id))
             sync_folder(self._area.folder)

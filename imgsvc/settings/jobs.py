@@ -35,7 +35,12 @@ class Images(Section):
     max_pixels: int = setting(
         50_000_000, "Width x height; larger images are refused with 422.", unit="pixels", ge=1, le=500_000_000
     )
-    max_frames: int = setting(1000, "Frames of an animation; only the first is shown.", unit="frames", ge=1)
+    max_frames: int = setting(
+        1000,
+        "Frames of an animation that are decoded. Only the first one is, so that nothing is refused for its frames.",
+        unit="frames",
+        ge=1,
+    )
 
     @field_validator("sizes")
     @classmethod

@@ -6,12 +6,9 @@ import pytest
 from PIL import Image
 
 from fixtures import make
-from imgsvc.imaging.errors import TooLarge
 from imgsvc.imaging.header import read_header
 from imgsvc.imaging.open import open_image
-from imgsvc.imaging.pipeline import render
-from imgsvc.imaging.recipe import Recipe
-from tests.support.rendering import RECIPE, SIDES, Studio, assert_upright, near
+from tests.support.rendering import SIDES, Studio, assert_upright, near
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
@@ -22,14 +19,6 @@ def test_an_animation_gives_its_first_frame(studio: Studio, form: str) -> None:
         image = studio.variant(name)
         assert getattr(image, "n_frames", 1) == 1
         assert near(image.convert("RGB").getpixel((20, 15)), make.RED)
-
-
-@pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_too_many_frames_are_refused(tmp_path: Path, form: str) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(make.animation(form))
-    with pytest.raises(TooLarge, match="3 frames; at most 2"):
-        render(source, f"image/{form.lower()}", Recipe(RECIPE.variants, 10**7, 2), tmp_path)
 
 
 def multi_picture(size: tuple[int, int] = (2400, 1600)) -> bytes:

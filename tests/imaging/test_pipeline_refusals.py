@@ -16,7 +16,9 @@ def test_truncated_pixels_are_unreadable(studio: Studio, form: str, share: float
     for run in (studio.render, studio.preview):
         if run == studio.preview and form != "JPEG" and size == (1700, 1300):
             continue
-        with pytest.raises(Unreadable, match=r"^The image can't be decoded: .+\.$"):
+        with pytest.raises(
+            Unreadable, match=r"^(The image can't be decoded: .+|The picture ends after \d+ of \d+ rows)\.$"
+        ):
             run(cut, form)
 
 

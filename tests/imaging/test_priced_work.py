@@ -37,7 +37,7 @@ def quick() -> Iterator[None]:
 
 
 def probed(studio: Studio, data: bytes, mime: str = "image/jpeg") -> Header:
-    return probe(studio.place(data), mime, max_pixels=MAX_PIXELS, max_frames=9)
+    return probe(studio.place(data), mime, max_pixels=MAX_PIXELS)
 
 
 # Scans
@@ -152,7 +152,7 @@ def test_what_is_cheap(header: Header, cheap: bool) -> None:
 
 def test_the_clock_is_looked_at_amid_a_decode(studio: Studio) -> None:
     source = studio.place(hostile.empty_deflate_blocks(2_000_000))
-    header = probe(source, "image/png", max_pixels=MAX_PIXELS, max_frames=9)
+    header = probe(source, "image/png", max_pixels=MAX_PIXELS)
     began = time.monotonic()
     with pytest.raises(OutOfTime):
         open_image(source, header, 300, began + 0.01)
@@ -293,7 +293,7 @@ def test_orientation(exif: bytes, expected: int) -> None:
 
 def test_a_damaged_length_is_unreadable(studio: Studio) -> None:
     for run in (studio.preview, studio.render):
-        with quick(), pytest.raises(Unreadable, match="can't be decoded"):
+        with quick(), pytest.raises(Unreadable, match="ends after 0 of 8 rows"):
             run(hostile.damaged_length())
 
 
@@ -319,9 +319,9 @@ def test_decodes_in_threads_leave_each_other_and_the_host_alone(
     sources = []
     for name, size in (("small", (60, 40)), ("large", (300, 200))):
         (tmp_path / name).write_bytes(make.encoded(make.quadrants(*size), "PNG"))
-        sources.append((tmp_path / name, probe(tmp_path / name, "image/png", max_pixels=60_000, max_frames=1)))
+        sources.append((tmp_path / name, probe(tmp_path / name, "image/png", max_pixels=60_000)))
     (tmp_path / "cut").write_bytes(photo("PNG", (300, 200))[:-9000])
-    cut = tmp_path / "cut", probe(tmp_path / "cut", "image/png", max_pixels=60_000, max_frames=1)
+    cut = tmp_path / "cut", probe(tmp_path / "cut", "image/png", max_pixels=60_000)
 
     def decode(number: int) -> bool:
         path, header = cut if number % 50 == 0 else sources[number % 2]

@@ -138,7 +138,6 @@ LIES: dict[str, Tamper] = {
     "twice": lambda _, rendered: rendered.model_copy(update={"variants": rendered.variants * 2}),
     "the preview again": lambda _, rendered: told(rendered, name="thumbnail"),
     "another source": lambda _, rendered: rendered.model_copy(update={"width": rendered.width + 1}),
-    "endless frames": lambda _, rendered: rendered.model_copy(update={"frames": 1 << 30}),
     "nothing": lambda _, _rendered: None,
 }
 

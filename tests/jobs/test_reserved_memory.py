@@ -100,7 +100,7 @@ async def lane() -> AsyncIterator[ProcessLane]:
 async def test_texts_are_not_in_memory(tmp_path: Path, lane: ProcessLane, size: int) -> None:
     """62 texts of four megabytes each: the picture is rendered within what its size is admitted with."""
     given = task(tmp_path, hostile.texts(size, size))
-    header = probe(Path(given.source), given.mime, max_pixels=50_000_000, max_frames=1)
+    header = probe(Path(given.source), given.mime, max_pixels=50_000_000)
     estimate = render_bytes(header, Recipe.from_json(given.recipe))
     assert estimate < 32 * MEGABYTE
     assert isinstance(await lane.run(replace(given, memory_ceiling=estimate)), Rendered)

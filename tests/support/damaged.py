@@ -25,7 +25,7 @@ for line in sys.stdin:
     mime, name = line.split()
     source = folder / name
     try:
-        header = probe(source, mime, max_pixels=recipe.max_pixels, max_frames=recipe.max_frames)
+        header = probe(source, mime, max_pixels=recipe.max_pixels)
     except ImageError as error:
         print(json.dumps({"probe": error.code}))
         continue

@@ -22,7 +22,7 @@ def limit_of(code: str, settings: Settings) -> str | None:
         f"or {uploads.min_bytes_per_second} bytes per second",
         "upload_too_large": f"{uploads.max_size_mb:g} MB for the file",
         "unsupported_type": ", ".join(uploads.allowed_mime_types),
-        "image_too_large": f"{images.max_pixels / 1e6:g} megapixels, {images.max_frames} frames; "
+        "image_too_large": f"{images.max_pixels / 1e6:g} megapixels; "
         f"{images.max_pixels * SAMPLES_PER_PIXEL / 1e6:g} million samples in all scans of a JPEG",
         "rate_limited": f"{settings.rate_limit.max_uploads} uploads in {settings.rate_limit.window_minutes:g} minutes",
         "too_many_open_uploads": f"{uploads.max_open_per_user} uploads at the same time",

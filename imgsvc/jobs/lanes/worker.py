@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ...imaging.decoder import decoder_version
 from ...imaging.errors import OutOfMemory
 from ...imaging.limits import MEGABYTE
-from ...imaging.open import decoder_version
 from .task import EMPTY, failed, perform
 
 PR_SET_PDEATHSIG = 1

@@ -1,0 +1,91 @@
+"""Pillow's decoders, given only what a picture needs: one format each, at the cheapest scale, with a deadline."""
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import PIL
+from PIL import Image, ImageFile
+
+from .errors import ImageError, Unreadable
+from .geometry import fit
+from .header import Header
+from .pieces import Piece, Pieces, length_of
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Decodes what is made of one open file. `deadline` is in time.monotonic."""
+
+    stream: BinaryIO
+    header: Header
+    deadline: float
+
+    def read(self, pieces: Sequence[Piece]) -> BinaryIO:
+        """The pieces as a file. Raises OutOfTime as it is read."""
+        return cast(BinaryIO, Pieces(self.stream, pieces, self.deadline))
+
+    def decode(self, pieces: Sequence[Piece], side: int) -> Image.Image:
+        """Decode the pieces. Raises ImageError, MemoryError, or OSError with an errno for an error of the disk."""
+        try:
+            return _decoded(self.read(pieces), self.header, side)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error, EOFError, …
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # an error of the disk, not of the file: Pillow's own OSErrors have no errno
+            raise Unreadable(f"The image can't be decoded: {_reason(error)}.") from error
+
+
+def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
+    with _pillow_set_up():
+        image = Image.open(stream, formats=[header.format])
+        if (image.width, image.height) != (header.width, header.height):
+            raise Unreadable("The image's header and its pixels disagree about its size.")
+        image.draft(None, fit(image.size, side))
+        if header.arithmetic:  # libjpeg's arithmetic decoder can't wait for more data: it needs all of it at once
+            image.decodermaxblock = max(image.decodermaxblock, length_of(stream))
+        image.load()
+    return image
+
+
+def part(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """A part of a decoded image, without Pillow's warning about large ones, which looks at a global switch."""
+    with _pillow_set_up():
+        return image.crop(box)
+
+
+_set_up = threading.Lock()
+
+
+@contextmanager
+def _pillow_set_up() -> Iterator[None]:
+    """Set Pillow's global switches for a decode, and restore them afterwards.
+
+    The switches are global to the process, which may be a user's test suite with its own limits and several threads.
+    Therefore only one decode runs at a time. A worker has one thread and never waits here.
+    """
+    with _set_up, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usual = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS = None  # `header` has already checked the size, and it is compared again after opening
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = usual
+
+
+def _reason(error: Exception) -> str:
+    """A plain reason for Pillow's error, without paths, memory addresses or a trailing full stop."""
+    text = str(error)
+    known = {"truncated": "it is truncated", "broken data": "its data is broken", "cannot identify": "it is damaged"}
+    return next((plain for sign, plain in known.items() if sign in text), "its data is damaged")
+
+
+def decoder_version() -> str:
+    """Pillow's version. The version of pillow-simd ends in `.post0`."""
+    return str(PIL.__version__)

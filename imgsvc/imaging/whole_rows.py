@@ -1,0 +1,83 @@
+"""Whether all rows of a picture arrived. What is missing a decoder fills with grey or black, and says nothing.
+
+Most files cost nothing here: only one that has no end, or whose last rows look like a decoder's filling, is measured.
+"""
+
+from collections.abc import Sequence
+
+from PIL import Image, ImageChops
+
+from .decoder import Decoder, part
+from .errors import Unreadable
+from .essentials import Essentials
+from .jpeg_segments import NOISE, JpegParts
+from .pieces import Piece
+from .png_chunks import PngParts
+from .png_pixels import inflated, sealed
+
+FORGIVEN_BYTES = 64  # of coded data
+GREY = range(127, 130)  # what libjpeg makes of a block without data, through any colour conversion
+REDUCED = 8  # the scale at which libjpeg needs no coefficient but the first of a block
+HALF = 2  # the scale that shows most of what the last scans of a progressive JPEG add
+
+
+def require_whole(decoder: Decoder, needed: Essentials, image: Image.Image) -> None:
+    """Raises Unreadable if rows are missing from the picture that was decoded as `image`."""
+    if needed.jpeg is not None:
+        scans = needed.jpeg.scans
+        if not scans.closed and not scans.finished and scans.last_two > FORGIVEN_BYTES:
+            raise Unreadable("The JPEG ends before its last scan.")
+        unfinished = decoder.header.whole and not scans.finished  # some viewers' previews, or a file that was cut
+        if not scans.closed or unfinished or _uniform(image, GREY):
+            _require_jpeg_rows(decoder, needed.jpeg)
+    elif needed.png is not None and _uniform(image, range(1)):
+        _require_png_rows(decoder, needed.png)
+
+
+def sound_pixels(decoder: Decoder, png: PngParts) -> Sequence[Piece]:
+    """The PNG once more, with a sound end of its pixels, if all rows are there. Raises Unreadable if some are not."""
+    found = inflated(decoder.read(png.pixels), decoder.header)
+    _require_rows(found.rows, decoder.header.height)
+    return png.with_pixels(sealed(png.pixels, found))
+
+
+def _require_png_rows(decoder: Decoder, png: PngParts) -> None:
+    _require_rows(inflated(decoder.read(png.pixels), decoder.header).rows, decoder.header.height)
+
+
+def _require_jpeg_rows(decoder: Decoder, jpeg: JpegParts) -> None:
+    """Decode it twice, with nothing and with noise in the place of what may be missing: the rows that differ are.
+
+    A transfer that broke off may have lost the last bytes, and so a part of the last row of blocks; in a flat picture
+    few bytes are many rows. So much is forgiven.
+    """
+    header, scans = decoder.header, jpeg.scans
+    scale = HALF if header.whole else REDUCED
+    side = max(1, max(header.width, header.height) // scale)
+    plain = decoder.decode(jpeg.pieces, side)
+    noisy = decoder.decode(jpeg.filled_with(NOISE), side)
+    differs = ImageChops.difference(plain, noisy).getbbox()
+    if differs is None:
+        return
+    scale = -(-header.height // plain.height)
+    left, top = differs[0], differs[1] * scale
+    last = (header.height - 1) // scans.row * scans.row  # where the last row of blocks begins
+    if top >= last and (last or left):
+        return
+    if scans.last * (header.height - top) > FORGIVEN_BYTES * max(top, 1):
+        _require_rows(top, header.height)
+
+
+def _require_rows(rows: int, height: int) -> None:
+    if rows < height:
+        raise Unreadable(f"The picture ends after {rows} of {height} rows.")
+
+
+def _uniform(image: Image.Image, values: range) -> bool:
+    """Whether one of the last two rows (interlaced pictures are filled by every other) holds nothing but these."""
+    for top in range(max(0, image.height - 2), image.height):
+        extrema = part(image, (0, top, image.width, top + 1)).getextrema()
+        channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
+        if all(low in values and high in values for low, high in channels):
+            return True
+    return False
