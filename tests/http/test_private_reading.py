@@ -1,6 +1,5 @@
 """Private reading: who gets URLs, where they work, and that it is off unless it is wanted."""
 
-import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Literal
@@ -15,10 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from docs.pages import ROOT
 from imgsvc import testing
 from imgsvc.access.signing import KEY_FILE
 from tests.conftest import Service, Starter, held_service
+from tests.support.papers import runs
 from tests.support.private_service import (
     IMAGES,
     PRIVATE,
@@ -192,9 +191,7 @@ async def test_behind_a_path_prefix(start: Starter, strips: bool) -> None:
 
 async def test_application_that_shares_the_key_signs_for_itself(start: Starter) -> None:
     """With the lines that the guide gives it."""
-    (lines,) = re.findall(
-        r"```python\n(import base64.*?)```", (ROOT / "docs/guides/private-images.md").read_text(), re.DOTALL
-    )
+    (lines,) = runs("docs/guides/private-images.md", "signing")
     own: dict[str, Any] = {}
     exec(lines, own)
     key = "the key of these tests, which is long enough"

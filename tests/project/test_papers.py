@@ -13,23 +13,13 @@ from pathlib import Path
 import pytest
 
 from docs import check, generate, mentions
-from docs.pages import ROOT, Block, Page, pages, slug
+from docs.pages import ROOT, Page, slug
 from fixtures import make
 from imgsvc import testing
 from tests.support.browser import browsing, in_browser
 from tests.support.dashboard_page import TOKEN
+from tests.support.papers import PAGES, TOUR_SECONDS, marked, run_blocks
 from tests.support.server_process import WAIT_SECONDS, ServerProcess, bearer
-
-TOUR_HOST = "http://127.0.0.1:8000"
-TOUR_SECONDS = 120  # some ten processes are started one after another: two seconds on a quiet machine
-MARK = "----- next block -----"
-# What `./run` does here, in a folder that holds no clone.
-RUN = f"""\
-#!/bin/sh
-[ "$1" = imgsvc ] && shift
-exec {sys.executable} -m imgsvc "$@"
-"""
-PAGES = list(pages())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.path))
@@ -93,47 +83,6 @@ def test_stale_file_is_found(tmp_path: Path) -> None:
 
 def test_heading_has_one_anchor_everywhere() -> None:
     assert slug("POST /api/v1/images/{image_id}") == "post-apiv1imagesimage_id"
-
-
-def marked(path: str, *, kind: str = "") -> list[Block]:
-    """The blocks of a page that are to be run, each followed by what it gives."""
-    page = next(one for one in PAGES if str(one.path) == path)
-    found = [block for block in page.blocks if block.mark == "gives" or (block.mark == "run" and block.kind == kind)]
-    assert found
-    return found
-
-
-def run_blocks(server: ServerProcess, folder: Path, blocks: list[Block]) -> None:
-    """All `run` blocks in one shell, as a reader types them; what each prints is what the page says it gives."""
-    runs = [block for block in blocks if block.mark == "run"]
-    script = "set -euo pipefail\n" + f"echo '{MARK}'\n".join(block.text for block in runs)
-    environ = {**server.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        ["bash", "-c", script.replace(TOUR_HOST, server.url)],
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=TOUR_SECONDS,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    printed = done.stdout.replace(server.url, TOUR_HOST).split(f"{MARK}\n")
-    for index, block in enumerate(blocks):
-        if block.mark == "gives":
-            number = sum(one.mark == "run" for one in blocks[:index]) - 1
-            wanted = ".*".join(re.escape(part) for part in block.text.strip().split("…"))
-            assert re.fullmatch(wanted, printed[number].strip(), re.DOTALL), (block.text, printed[number])
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the examples can be typed: `./run`, the environment, and a photo."""
-    folder = tmp_path_factory.mktemp("clone")
-    (folder / "run").write_text(RUN)
-    (folder / "run").chmod(0o755)
-    (folder / ".venv").symlink_to(sys.prefix)
-    (folder / "photo.jpg").write_bytes(make.jpeg())
-    return folder
 
 
 @pytest.mark.process
@@ -221,16 +170,3 @@ async def test_example_for_an_applications_own_tests_passes() -> None:
     own: dict[str, Callable[[], object]] = {"imgsvc": testing}  # type: ignore[dict-item]
     exec(example.text, own)
     await own["test_upload"]()  # type: ignore[misc]
-
-
-def test_every_block_that_is_marked_is_run() -> None:
-    kinds = {(str(page.path), block.kind) for page in PAGES for block in page.blocks if block.mark == "run"}
-    assert kinds == {
-        ("README.md", ""),
-        ("docs/start/tour.md", ""),
-        ("docs/guides/uploading.md", ""),
-        ("docs/guides/uploading.md", "python"),
-        ("docs/guides/uploading.md", "browser"),
-        ("docs/guides/private-images.md", "private"),
-        ("docs/guides/testing.md", "pytest"),
-    }

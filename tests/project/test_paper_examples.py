@@ -1,0 +1,425 @@
+"""Every block of README, start and guides is run, here or in test_papers.py, or at least read by a parser."""
+
+import ast
+import asyncio
+import configparser
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from docs.pages import ROOT, Block, Page
+from docs.sources import ALERTS
+from fixtures import make
+from imgsvc import Settings, __version__
+from imgsvc.access.tokens import Tokens
+from tests.support import tls
+from tests.support.authorization_server import authorization_server
+from tests.support.dashboard_page import TOKEN
+from tests.support.papers import PAGES, TOUR_HOST, like, make_clone, runs, succeeds
+from tests.support.s3 import S3Server
+from tests.support.server_process import SECRET, WAIT_SECONDS, ServerProcess, bearer, until
+
+FOR_READERS = [page for page in PAGES if page.path.parts[0] in ("README.md", "CONTRIBUTING.md")]
+FOR_READERS += [page for page in PAGES if page.path.parts[:2] in (("docs", "start"), ("docs", "guides"))]
+PUBLIC = "https://img.example.org"
+PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
+# Which test runs the blocks of a page: those marked `<!-- run: KIND -->`.
+RUN_BY = {
+    ("README.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
+    ("README.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/start/tour.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
+    ("docs/start/tour.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/start/container.md", "container"): "test_commands_inside_a_container",
+    ("docs/guides/backups.md", "backups"): "test_guide_to_backups",
+    ("docs/guides/backups.md", "cron"): "test_nightly_backup",
+    ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",
+    ("docs/guides/installing.md", "checks"): "test_checks_of_an_installation",
+    ("docs/guides/monitoring.md", "operator"): "test_commands_of_the_operator",
+    ("docs/guides/monitoring.md", "prometheus"): "test_prometheus_finds_metrics_and_rules",
+    ("docs/guides/permissions.md", "authorization"): "test_authorization_server_is_asked_as_the_guide_says",
+    ("docs/guides/private-images.md", "private"): "test_guide_to_private_images_runs_as_it_is_written",
+    ("docs/guides/private-images.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/guides/private-images.md", "signing"): "test_application_that_shares_the_key_signs_for_itself",
+    ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
+    ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
+    ("docs/guides/s3.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/guides/testing.md", "pytest"): "test_example_for_an_applications_own_tests_passes",
+    ("docs/guides/tokens.md", "limits"): "test_token_with_the_limits_of_the_guide",
+    ("docs/guides/upgrading.md", "checks"): "test_checks_of_an_installation",
+    ("docs/guides/uploading.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
+    ("docs/guides/uploading.md", "browser"): "test_example_for_browsers_uploads_from_another_origin",
+    ("docs/guides/uploading.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
+}
+
+
+def shell_syntax(text: str) -> str:
+    return subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True).stderr
+
+
+def unit_syntax(text: str) -> str:
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.read_string(text)
+    return "" if unit.sections() == ["Unit", "Service", "Install"] else "other sections than a unit's"
+
+
+def caddy_syntax(text: str) -> str:
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    opened = sum(line.endswith("{") for line in lines)
+    return "" if opened == lines.count("}") else "braces do not match"
+
+
+# What is wrong with a block that is not run: "", words, or an exception.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "sh": shell_syntax,
+    "json": lambda text: json.loads(text) and "",
+    "yaml": lambda text: yaml.safe_load(text) and "",
+    "toml": lambda text: Settings.model_validate(tomllib.loads(text)) and "",
+    "python": lambda text: ast.parse(text) and "",
+    "ini": unit_syntax,
+    "caddyfile": caddy_syntax,
+}
+
+
+def fault(page: Page, block: Block) -> str:
+    """Why nothing is known of this block, or what is wrong with it; empty: it is run, or a parser takes it."""
+    if block.mark == "gives":
+        return ""  # compared by the test that runs the block before it
+    if block.mark == "run":
+        return "" if (str(page.path), block.kind) in RUN_BY else f"no test runs blocks of kind {block.kind!r}"
+    if block.language not in PARSERS:
+        return f"is neither run nor read by a parser for {block.language!r}"
+    try:
+        return str(PARSERS[block.language](block.text))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("page", FOR_READERS, ids=lambda page: str(page.path))
+def test_every_block_is_run_or_read_by_a_parser(page: Page) -> None:
+    found = {block.text: fault(page, block) for block in page.blocks}
+    assert {text: words for text, words in found.items() if words} == {}
+
+
+def test_every_test_that_runs_blocks_is_there() -> None:
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in RUN_BY.values() if f"def {name}(" not in tests] == []
+    kinds = {(str(page.path), block.kind) for page in FOR_READERS for block in page.blocks if block.mark == "run"}
+    assert kinds == set(RUN_BY)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("```sh\necho 'open\n```", "unexpected EOF"),
+        ("```json\n{'a': 1}\n```", "JSONDecodeError"),
+        ("```yaml\na: [1\n```", "ParserError"),
+        ("```toml\n[uploads]\nnothing = 1\n```", "ValidationError"),
+        ("```python\ndef f(:\n```", "SyntaxError"),
+        ("```ini\n[Service]\n```", "other sections"),
+        ("```caddyfile\nhost {\n```", "braces"),
+        ("```nginx\nserver {}\n```", "neither run nor read"),
+        ("```\nwhat is this\n```", "neither run nor read"),
+        ("<!-- run: nothing -->\n```sh\ntrue\n```", "no test runs"),
+    ],
+    ids=lambda value: value.partition("\n")[0].strip("`"),
+)
+def test_fault_of_a_block_is_found(text: str, words: str) -> None:
+    page = Page(Path("README.md"), text)
+    assert words in fault(page, *page.blocks)
+
+
+@contextmanager
+def typed(line: str, folder: Path, environ: dict[str, str]) -> Iterator[list[str]]:
+    """A service started at a terminal by this line: what it prints first."""
+    try:
+        ours, theirs = os.openpty()
+    except OSError:
+        pytest.skip("there are no terminals here")
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", line],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.close(theirs)
+    try:
+        with os.fdopen(ours, encoding="utf-8", errors="replace") as terminal:
+            yield [terminal.readline().strip() for _ in range(4)]
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(WAIT_SECONDS)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("path", [path for path, kind in RUN_BY if kind == "serve"])
+def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
+    """The environment that a line sets takes effect; the tour shows what is printed at a terminal."""
+    make_clone(tmp_path)
+    (line,) = (line for text in runs(path, "serve") for line in text.splitlines() if "./run serve" in line)
+    environ = {
+        "PATH": PATH,
+        "PYTHONPATH": str(ROOT),
+        "IMGSVC_SERVER_PORT": "0",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    }
+    environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}  # or the chain would look for a machine's role
+    with typed(line, tmp_path, environ) as printed:
+        assert "listens on" in printed[0], (tmp_path / "log.txt").read_text()
+        url = printed[0].split()[-1]
+        info = httpx.get(f"{url}/info").json()
+        if path == "docs/guides/s3.md":
+            assert info["storage"] == {"backend": "s3", "region": "eu-central-1"}
+        if path == "docs/guides/private-images.md":
+            answer = httpx.get(f"{url}/api/v1/images/00000000-0000-4000-8000-000000000000/direct?size=large")
+            assert answer.json()["code"] == "signature_required"
+    if path == "docs/start/tour.md":
+        page = next(page for page in FOR_READERS if str(page.path) == path)
+        (shown,) = (block.text for block in page.blocks if block.kind == "serve" and block.mark == "gives")
+        assert like("\n".join(printed).replace(url, TOUR_HOST), re.sub(r"code=\d+…", "code=…", shown).strip()), printed
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
+        yield one
+
+
+@pytest.mark.process
+def test_commands_inside_a_container(server: ServerProcess, clone: Path, tmp_path: Path) -> None:
+    for text in runs("docs/start/container.md", "container"):
+        command = text.replace("docker compose exec imgsvc imgsvc", "./run imgsvc")
+        succeeds(command.replace(" /backup", f" {tmp_path}/backup"), clone, server.environ)
+    assert (tmp_path / "backup" / "manifest.json").is_file()
+
+
+@pytest.mark.process
+def test_guide_to_backups(s3: S3Server, clone: Path, tmp_path: Path) -> None:
+    """The commands one after another: a backup of a running service, and the rest on what is restored from it."""
+    (text,) = runs("docs/guides/backups.md", "backups")
+    first, *rest = text.replace("/backup/imgsvc", f"{tmp_path}/backup").splitlines()
+    with ServerProcess(tmp_path, **{**s3.environment(s3.bucket()), "STORAGE_BACKEND": "local"}) as server:
+        image = server.job_ended(server.upload(make.jpeg(64, 48)).json()["job_id"])["image_id"]
+        succeeds(first, clone, server.environ)
+        server.stop()
+        shutil.rmtree(tmp_path / "data")
+        shutil.rmtree(tmp_path / "storage")
+        succeeds("\n".join(rest), clone, server.environ)
+        server.start()
+        answer = server.http.get(f"{server.url}/api/v1/images/{image}/direct?size=large")
+        assert answer.status_code == 307 and answer.headers["Location"].startswith(s3.url)
+
+
+@pytest.mark.process
+def test_nightly_backup(server: ServerProcess, clone: Path, tmp_path: Path) -> None:
+    (text,) = runs("docs/guides/backups.md", "cron")
+    minute, hour, *every, command = text.strip().split(" ", 5)
+    assert int(minute) < 60 and int(hour) < 24 and every == ["*", "*", "*"]
+    command = command.replace("/opt/imgsvc", str(clone)).replace("/backup/imgsvc", f"{tmp_path}/backup")
+    succeeds(command, tmp_path, server.environ)
+    assert (tmp_path / "backup" / "manifest.json").is_file()
+
+
+def test_first_command_of_an_installation(clone: Path) -> None:
+    (text,) = runs("docs/guides/installing.md", "installing")
+    environ = {"PATH": PATH, "PYTHONPATH": str(ROOT)}
+    assert succeeds(text.replace("/opt/imgsvc", str(clone)), clone, environ) == f"imgsvc {__version__}\n"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
+def test_unit_is_one_that_systemd_takes(clone: Path, tmp_path: Path) -> None:
+    page = next(page for page in FOR_READERS if page.path.name == "installing.md")
+    (text,) = (block.text for block in page.blocks if block.language == "ini")
+    unit = tmp_path / "imgsvc.service"
+    unit.write_text(text.replace("/opt/imgsvc", str(clone)))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert done.returncode == 0 and unit.name not in done.stderr, done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("path", ["docs/guides/installing.md", "docs/guides/upgrading.md"])
+def test_checks_of_an_installation(path: str, clone: Path, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, JWT_SECRET_KEY=secrets.token_urlsafe(48)) as server:  # doctor dislikes the tests' own
+        for text in runs(path, "checks"):
+            command = text.replace(PUBLIC, server.url).replace(TOUR_HOST, server.url)
+            assert "✗" not in succeeds(command, clone, server.environ)
+
+
+@pytest.mark.process
+def test_commands_of_the_operator(server: ServerProcess, clone: Path, tmp_path: Path) -> None:
+    """With a job that could not be stored, and can be once the hindrance is gone."""
+    (tmp_path / "storage" / "b").write_text("where the bucket's folder would be")
+    job = server.upload(make.jpeg(64, 48)).json()["job_id"]
+    assert server.job_ended(job)["error_code"] == "storage_error"
+    (tmp_path / "storage" / "b").unlink()
+    link, commands = runs("docs/guides/monitoring.md", "operator")
+    assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
+    assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
+    until(lambda: server.job(job)["status"] == "completed")
+
+
+@pytest.mark.process
+def test_prometheus_finds_metrics_and_rules(server: ServerProcess, clone: Path, tmp_path: Path) -> None:
+    """promtool reads them too, where it is installed."""
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    texts = runs("docs/guides/monitoring.md", "prometheus")
+    config, copy = (text.replace("/etc/prometheus", str(folder)) for text in texts)
+    succeeds(copy, clone, server.environ)
+    (folder / "prometheus.yml").write_text(config)
+    (folder / "imgsvc-token").write_text(TOKEN)
+    said = yaml.safe_load(config)
+    rules = yaml.safe_load((folder / said["rule_files"][0]).read_text())
+    assert rules == yaml.safe_load((files("imgsvc") / ALERTS).read_text())
+    (scrape,) = said["scrape_configs"]
+    assert f'job="{scrape["job_name"]}"' in json.dumps(rules).replace("\\", "")
+    (target,) = scrape["static_configs"][0]["targets"]
+    url = f"http://{target}/metrics".replace(TOUR_HOST, server.url)
+    token = Path(scrape["authorization"]["credentials_file"]).read_text()
+    answer = httpx.get(url, headers={"Authorization": f"Bearer {token}"})
+    assert len(list(text_string_to_metric_families(answer.text))) > 20
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "config", str(folder / "prometheus.yml")], check=True, capture_output=True)
+
+
+@pytest.mark.process
+async def test_authorization_server_is_asked_as_the_guide_says(clone: Path, tmp_path: Path) -> None:
+    (call, drop) = runs("docs/guides/permissions.md", "authorization")
+    first, body = call.strip().split("\n")
+    async with authorization_server() as authorization:
+        remote = {"AUTH_PERMISSIONS": "remote", "AUTH_API_URL": authorization.url}
+        with ServerProcess(tmp_path, **remote) as server:
+            answer = await asyncio.to_thread(server.upload, make.jpeg(64, 48))
+            assert answer.status_code == 202, answer.text
+            (asked,) = authorization.asked
+            assert (first, json.loads(body)) == (f"POST https://auth.example.org{asked.path}", asked.body)
+            command = drop.replace("ORG", "default-org").replace("USER", "alice")
+            assert "1" in await asyncio.to_thread(succeeds, command, clone, server.environ)
+
+
+def test_policy_allows_what_the_storage_calls() -> None:
+    (text,) = runs("docs/guides/s3.md", "policy")
+    (objects, bucket) = json.loads(text)["Statement"]
+    assert {objects["Effect"], bucket["Effect"]} == {"Allow"} and objects["Resource"] == f"{bucket['Resource']}/*"
+    called = set(re.findall(r"client\.(\w+)\(", (ROOT / "imgsvc/storage/s3.py").read_text()))
+    # https://docs.aws.amazon.com/AmazonS3/latest/API: what HeadObject, HeadBucket and ListObjectsV2 need
+    needs = {"head_object": "GetObject", "head_bucket": "ListBucket", "list_objects_v2": "ListBucket"}
+    own = {"put_object": "PutObject", "get_object": "GetObject", "delete_object": "DeleteObject"}
+    needed = {f"s3:{(needs | own)[name]}" for name in called - {"close", "generate_presigned_url"}}
+    assert needed == {*objects["Action"], bucket["Action"]}
+
+
+@pytest.mark.process
+def test_token_with_the_limits_of_the_guide(server: ServerProcess) -> None:
+    (text,) = runs("docs/guides/tokens.md", "limits")
+    claims = json.loads(text)
+    token = Tokens(SECRET, "HS256").issue(claims["sub"], imgsvc=claims["imgsvc"])
+
+    def upload(bucket: str, data: bytes) -> httpx.Response:
+        form, sent = {"bucket": bucket}, {"file": ("photo", data)}
+        headers = {"Authorization": f"Bearer {token}"}
+        return server.http.post(f"{server.url}/api/v1/images/upload", data=form, files=sent, headers=headers)
+
+    assert upload("kiosk/2026", make.jpeg(64, 48)).headers["X-RateLimit-Limit"] == "10"
+    assert upload("elsewhere", make.jpeg(64, 48)).status_code == 403
+    assert upload("kiosk", make.palette_with_transparency()).status_code == 415
+    assert upload("kiosk", make.jpeg(1500, 1500, quality=100)).status_code == 413
+
+
+def test_settings_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(runs("docs/guides/proxy.md", "proxy")[0])
+    settings = Settings.load(environ={})
+    assert settings.service.public_url == PUBLIC
+    assert [str(network) for network in settings.server.trusted_proxies] == ["127.0.0.1/32"]
+
+
+def nginx_syntax(text: str) -> bool:
+    """Each directive ends with a semicolon or opens a block, and all blocks are closed."""
+    bare = re.sub(r"#.*", "", text)
+    depth, rest = 0, ""
+    for end in re.finditer(r"([^;{}]*)([;{}])", bare):
+        depth += {"{": 1, "}": -1, ";": 0}[end[2]]
+        rest = bare[end.end() :]
+        if depth < 0 or bool(end[1].strip()) == (end[2] == "}") or "\n" in end[1].strip():
+            return False
+    return depth == 0 and not rest.strip()
+
+
+def test_nginx_syntax_is_checked_without_nginx() -> None:
+    (text,) = runs("docs/guides/proxy.md", "proxy")[1:]
+    assert nginx_syntax(text) and "proxy_pass http://127.0.0.1:8000;" in text
+    for spoilt in (text.replace("0;", "0", 1), text.rstrip()[:-1], text + "}"):
+        assert not nginx_syntax(spoilt)
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not shutil.which("nginx", path=PATH), reason="nginx is not installed")
+def test_nginx_passes_uploads_on(tmp_path: Path) -> None:
+    """nginx itself, with the guide's lines, in front of a service with the guide's settings."""
+    settings, text = runs("docs/guides/proxy.md", "proxy")
+    environ = dict(re.findall(r"^(\w+)=(\S+)", settings, re.MULTILINE))
+    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, **environ) as server, nginx(tmp_path, text, server.url) as port:
+        verify = httpx.Client(verify=False, headers={"Host": PUBLIC.partition("//")[2]})
+        with verify as http:
+            url, sent = f"https://127.0.0.1:{port}", {"file": ("photo", make.jpeg(2000, 1500))}
+            answer = http.post(f"{url}/api/v1/images/upload", data={"bucket": "b"}, files=sent, headers=bearer())
+            assert answer.status_code == 202, answer.text
+            image = server.job_ended(answer.json()["job_id"])["image_id"]
+            assert http.get(f"{url}/api/v1/images/{image}").json()["url"].startswith(f"{PUBLIC}/storage/")
+            operator = {"Authorization": f"Bearer {TOKEN}"}
+            assert http.get(f"{url}/metrics", headers=operator).status_code == 403
+            assert server.http.get(f"{server.url}/metrics", headers=operator).status_code == 200
+
+
+@contextmanager
+def nginx(folder: Path, text: str, service: str) -> Iterator[int]:
+    """nginx in the foreground, on a free port."""
+    certificate, key = tls.certificate(folder)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for shown, own in {".pem": certificate, ".key": key}.items():
+        text = text.replace(f"/etc/ssl/img.example.org{shown}", str(own))
+    text = text.replace("443", f"127.0.0.1:{port}").replace(TOUR_HOST, service)
+    temporary = "".join(
+        f"{name}_temp_path {folder}/nginx-{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
+        f"events {{}} http {{ access_log off; {temporary} {text} }}"
+    )
+    command = [shutil.which("nginx", path=PATH) or "", "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+    assert checked.returncode == 0 and "warn" not in checked.stderr, checked.stderr
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: listens(port))
+        yield port
+    finally:
+        process.terminate()
+        process.wait(WAIT_SECONDS)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
