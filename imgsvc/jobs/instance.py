@@ -112,15 +112,17 @@ def identify(places: Places) -> Identity:
     lost = not _size(places.database) and _size(places.log) > 0
     instance, has_jobs = (None, False) if lost else _of_database(places)
     lines = _lines(places.data / NAME)
+    folder = _valid(lines[0]) if lines else None
+    known = instance is not None and instance == folder  # uploads set aside here never had a row of this database
     return Identity(
         places,
         database=instance,
-        folder=_valid(lines[0]) if lines else None,
+        folder=folder,
         storage=marker_of(places.storage),
         has_jobs=has_jobs,
         has_accepted=ACCEPTED in lines[1:],
         log_without_database=lost,
-        files=() if has_jobs else tuple(_with_files(places)),
+        files=() if has_jobs else tuple(_with_files(places, set_aside=not known)),
     )
 
 
@@ -139,8 +141,8 @@ def _of_database(places: Places) -> tuple[str | None, bool]:
     return found[0] if found else None, jobs
 
 
-def _with_files(places: Places) -> Iterator[Path]:
-    for folder in (places.staging, places.orphaned):
+def _with_files(places: Places, *, set_aside: bool) -> Iterator[Path]:
+    for folder in (places.staging, *([places.orphaned] if set_aside else [])):
         if folder.is_dir() and any(WHOLE_UPLOAD.fullmatch(path.name) for path in folder.iterdir()):
             yield folder
     if holds_images(places.storage):

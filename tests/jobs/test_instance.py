@@ -108,6 +108,36 @@ async def test_kill_amid_the_very_first_upload_is_no_lost_database(tmp_path: Pat
         assert (await s.completed(TINY))["status"] == "completed"
 
 
+async def test_upload_set_aside_by_this_database_keeps_no_service_without_jobs_from_starting(tmp_path: Path) -> None:
+    orphan = tmp_path / "data" / "orphaned" / "00000000-0000-4000-8000-000000000000"
+    async with service(tmp_path / "data") as s:
+        await s.completed(TINY)
+        await s.sql("DELETE FROM processing_jobs")
+    shutil.rmtree(s.settings.storage.path / "photos")
+    orphan.parent.mkdir()
+    orphan.write_bytes(TINY)
+    async with service(tmp_path / "data") as s:
+        assert (await s.completed(TINY))["status"] == "completed"
+    assert orphan.read_bytes() == TINY
+    remove_all(s.settings.database.path)
+    assert str(orphan.parent) in await refused(s.settings)  # another database's
+
+
+async def test_service_whose_images_were_all_deleted_long_ago_starts(tmp_path: Path) -> None:
+    """Beside a stored file that no row names: the rows of deletions go, and the latest tells that nothing was lost."""
+    async with service(tmp_path / "data") as s:
+        for seed in range(2):
+            image_id = (await s.completed(make.jpeg(64, 48, seed)))["image_id"]
+            stray = s.settings.storage.path / "photos" / "processed" / "large" / f"{image_id}_large.webp"
+            assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
+        await s.sql("UPDATE processing_jobs SET deleted_at = '2020-01-01T00:00:00.000000+00:00'")
+        await s.state.jobs.housekeeping.sweep()
+        assert await s.sql("SELECT image_id FROM processing_jobs") == [(image_id,)]
+    stray.write_bytes(TINY)
+    async with service(tmp_path / "data") as s:
+        assert (await s.completed(TINY))["status"] == "completed"
+
+
 def test_command_says_it_in_one_line_and_exits_with_2(tmp_path: Path) -> None:
     folder = anyio.run(killed, tmp_path / "data")
     before = contents(folder)

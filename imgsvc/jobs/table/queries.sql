@@ -344,9 +344,10 @@ UPDATE job_counting SET minutes_from = :since
 
 -- name: drop_deleted
 -- Deleted jobs whose files are confirmed gone. A failed job keeps its row: the holder of its receipt may still request it.
+-- The latest row stays: a table without rows beside our files means that the database was lost (see jobs/instance).
 -- Pages by rowid: the task is not urgent, and an index for it would make an old database's first start read all rows.
 DELETE FROM processing_jobs
-WHERE rowid > :after AND rowid <= :upto AND deleted_at < :before
+WHERE rowid > :after AND rowid <= :upto AND deleted_at < :before AND rowid < (SELECT max(rowid) FROM processing_jobs)
   AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
 
 -- name: drop_events
