@@ -252,7 +252,7 @@ async def test_uploads_are_taken_with_a_wrong_key_and_stored_with_the_right_one(
 async def test_throttling_delays_a_job_and_costs_it_nothing(
     on_s3: On, s3: S3Server, bucket: str, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgsvc.storage.s3.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("imgsvc.storage.s3_client.FIRST_PAUSE_SECONDS", 0.01)
     async with proxy(s3.port) as faulty, on_s3(endpoint_url=faulty.url, attempts=10) as s:
         faulty.fail("503", 5)
         job = await s.completed(photo)

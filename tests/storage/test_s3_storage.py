@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from imgsvc.settings.storage import S3
 from imgsvc.storage import s3 as module
+from imgsvc.storage import s3_client
 from imgsvc.storage.base import NotStored, StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
 from tests.support.s3 import S3Server
@@ -114,7 +115,7 @@ async def test_listing_is_whole_and_split_into_buckets(
     def by_three(params: dict[str, Any], **_: Any) -> None:
         params["MaxKeys"] = 3
 
-    client = await storage._loop.call(storage._opened())
+    client = await storage._client.loop.call(storage._client._opened())
     client.meta.events.register("before-parameter-build.s3.ListObjectsV2", by_three)
     found = [one async for one in storage.everything()]
     expected = [("processed/b", name.removeprefix("processed/b/")) for name in names]
@@ -185,7 +186,7 @@ def test_keys_are_looked_for_where_aws_tools_do(s3: S3Server, tmp_path: Path, mo
 async def test_what_passes_is_tried_again(
     behind: S3Storage, faulty: Proxy, fault: Fault, times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(s3_client, "FIRST_PAUSE_SECONDS", 0.01)
     data = os.urandom(20_000)
     faulty.fail(fault, times)
     await behind.put("a/b", KEY, source(tmp_path, data))
@@ -201,7 +202,7 @@ async def test_what_passes_is_tried_again(
 async def test_what_does_not_pass_ends_in_time(
     behind: S3Storage, faulty: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(s3_client, "FIRST_PAUSE_SECONDS", 0.01)
     path = source(tmp_path, b"x")
     faulty.fail("503", 1000)
     with pytest.raises(StorageError) as raised:
@@ -233,7 +234,7 @@ async def test_answer_that_breaks_off_is_an_error(behind: S3Storage, faulty: Pro
 async def test_damaged_bytes_are_refused_by_the_store(
     storage: S3Storage, s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(s3_client, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(module, "_content_md5", lambda source: ("1B2M2Y8AsgTpgAmY7PhCfg==", 3))
     with pytest.raises(StorageError, match="BadDigest"):
         await storage.put("a/b", KEY, source(tmp_path, b"not empty"))

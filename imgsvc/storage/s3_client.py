@@ -1,0 +1,136 @@
+"""The S3 client: one for the process, on an event loop of its own, with limits of time and with retries.
+
+Its credential files and processes, DNS, TLS contexts, checksums and signatures must not block the service's loop.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, TypeVar
+
+import aiobotocore.session
+import structlog
+from aiobotocore.config import AioConfig
+from botocore.exceptions import NoCredentialsError
+
+from ..settings.storage import S3
+from .base import StorageError
+from .loop_thread import LoopThread, loop_thread
+from .s3_errors import as_storage_error, may_pass
+
+T = TypeVar("T")
+Client = Any  # botocore generates its classes at run time
+Operation = Callable[[Client], Awaitable[T]]
+
+SLOWEST = 64 * 1024  # bytes per second: a larger transfer gets more time than a small one at this rate
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
+
+log = structlog.get_logger()
+
+
+class S3Client:
+    """`loop` is where the bodies of answers must be read too."""
+
+    def __init__(self, settings: S3, loop: LoopThread) -> None:
+        self.loop = loop
+        self._settings = settings
+        self._client: Client = None
+        self._opening = asyncio.Lock()
+        self._slots = asyncio.Semaphore(settings.connections)
+
+    async def do(
+        self, what: str, operation: Operation[T], size: int = 0, *, once: bool = False, sends: bool = True
+    ) -> T:
+        """Run an operation with retries on the client's loop; a larger `size` allows more time. Raises StorageError.
+
+        Signing (`sends` is false) must not wait for a connection that a hanging store occupies.
+        """
+        attempts = 1 if once else self._settings.attempts
+        return await self.loop.call(self._attempts(what, operation, size, attempts, sends=sends))
+
+    async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool) -> T:
+        reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
+        try:
+            async with (
+                self._slots if sends else nullcontext(),
+                asyncio.timeout(self._settings.total_timeout_seconds + size / SLOWEST),
+            ):
+                for attempt in range(1, attempts + 1):
+                    try:
+                        return await self._attempt(operation, size)
+                    except Exception as error:
+                        reason = as_storage_error(error, what)
+                        if not may_pass(error) or attempt == attempts:
+                            raise reason from error
+                        log.info("s3_tried_again", reason=str(reason), attempt=attempt)
+                    await asyncio.sleep(_pause(attempt))
+        except TimeoutError:
+            raise reason from None
+        raise reason
+
+    async def _attempt(self, operation: Operation[T], size: int) -> T:
+        """The library's time-outs begin once the request is sent: a store that does not read it needs this one too."""
+        settings = self._settings
+        async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
+            try:
+                return await operation(await self._opened())
+            except NoCredentialsError:
+                await self.close()  # the next attempt looks for credentials again
+                raise
+
+    async def _opened(self) -> Client:
+        async with self._opening:
+            if self._client is None:
+                self._client = await _client(self._settings).__aenter__()
+            return self._client
+
+    async def close(self) -> None:
+        """Must run on the client's event loop."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+
+@asynccontextmanager
+async def s3_client(settings: S3) -> AsyncIterator[S3Client]:
+    """The client is created at its first use: wrong settings show in health and don't prevent a start."""
+    async with loop_thread("s3") as loop:
+        client = S3Client(settings, loop)
+        try:
+            yield client
+        finally:
+            await asyncio.shield(loop.call(client.close()))
+
+
+def _client(settings: S3) -> Any:
+    """Create the client, not opened yet. Without keys in the settings, botocore finds credentials and renews them."""
+    keys = {
+        "aws_access_key_id": settings.access_key_id,
+        "aws_secret_access_key": settings.secret_access_key.get_secret_value(),
+        "aws_session_token": settings.session_token.get_secret_value() or None,
+    }
+    addressing = settings.addressing
+    if addressing == "auto" and settings.endpoint_url:
+        addressing = "path"
+    return aiobotocore.session.get_session().create_client(
+        "s3",
+        region_name=settings.region,
+        endpoint_url=settings.endpoint_url or None,
+        **(keys if settings.access_key_id else {}),
+        config=AioConfig(
+            signature_version="s3v4",
+            s3={"addressing_style": addressing},
+            max_pool_connections=settings.connections,
+            connect_timeout=settings.connect_timeout_seconds,
+            read_timeout=settings.read_timeout_seconds,
+            retries={"total_max_attempts": 1},  # retries are made here, where it is known which errors are worth one
+            request_checksum_calculation="when_required",  # Content-MD5 is what every compatible store checks
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _pause(attempt: int) -> float:
+    """Seconds to wait: random, with an upper bound that doubles, so that failed clients don't retry together."""
+    return random.uniform(0, min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))  # noqa: S311
