@@ -197,7 +197,7 @@ async def test_health_proves_it_once_and_then_reads(on_s3: On, s3: S3Server, buc
         assert s.state.telemetry.health.checks()["storage"].detail == "written, read and removed"
         s3.client.put_object(Bucket=bucket, Key=listed[0]["Key"], Body=PROBE[::-1])
         await s.state.telemetry.health.measure()
-        assert s.state.telemetry.health.checks()["storage"].detail == "What was read is not what was written."
+        assert s.state.telemetry.health.checks()["storage"].detail == "The bytes read differ from those written."
         await s.state.telemetry.health.measure()
         assert s.state.telemetry.health.status() == "healthy"
 
