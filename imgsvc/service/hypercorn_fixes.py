@@ -1,14 +1,19 @@
-"""Hypercorn 0.18 as an HTTP/1.1 server with bounds: HTTP/2 is refused, no client is waited for without end.
+"""Hypercorn as an HTTP/1.1 server with bounds: HTTP/2 is refused, and no client is waited for without an end.
 
-What each part replaces, and why:
-- `StrictHead`: h11 looks at a head's size only while it is incomplete, takes a bare LF and Content-Length beside
-  Transfer-Encoding (RFC 9112 sections 2.2 and 6.3), and any version.
-- `Http1`: Hypercorn's HTTP/2 has no back-pressure at a window of 0 and no end at a reset (pgjones/hypercorn#146); a
-  proxy speaks it for us. Its refusal of a WebSocket says nothing.
-- `Connection`: Hypercorn's has no deadline for a client that does not read, hands a whole body to the transport, and
-  keeps the socket of a client that has left until the keep-alive time is over.
-- `HttpServer`: Hypercorn's stop waits for clients without end on Python 3.12 and later (pgjones/hypercorn#308), and
-  for those that do not read on any (#342).
+All of Hypercorn's inner parts that are replaced or relied on are here. What each replaces, and why:
+- `StrictHead`: h11 checks the size of a head only while it is incomplete (python-hyper/h11#182), and accepts a bare LF
+  (since python-hyper/h11#115), Content-Length beside Transfer-Encoding (python-hyper/h11#90) and any version: a proxy
+  may read such a head differently (RFC 9112 sections 2.2 and 6.3).
+- `Http1`: Hypercorn changes to HTTP/2 on request, which goes past a proxy that checks paths, keeps answers in memory
+  for a client whose window is 0, and bounds resets only by a number of requests (pgjones/hypercorn#146): a proxy speaks
+  it for us. A WebSocket would be refused without a word. A head and a small body are two writes.
+- `Connection`: Hypercorn's hands a whole body to the transport, and keeps the socket of a client that has left until
+  the keep-alive time is over (no issue found for either).
+- `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
+  pgjones/hypercorn#262). Its stop waits for requests without an end on Python 3.12 and later (pgjones/hypercorn#308),
+  and on any version for a client that does not read (with TLS it fails instead, pgjones/hypercorn#202).
+
+`tests/service/test_hypercorn_fixes.py` shows for each that the plain part misbehaves, and fails once it does not.
 """
 
 import asyncio
@@ -21,6 +26,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final, cast
 
 import h11
@@ -40,6 +46,8 @@ from ..http.wire.conditional import CLIENT
 
 log = structlog.get_logger()
 
+TRIED_WITH = ("0.18.0",)  # versions of Hypercorn with which all tests have passed
+
 PIECE_BYTES = 256 * 1024  # handed to the transport at a time, which holds no copy of it
 TLS_PIECE_BYTES = 16 * 1024  # as much as one record, whose encrypted copy waits beyond our sight
 COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both go out in one write
@@ -54,6 +62,18 @@ BARE_LF = re.compile(rb"(?<!\r)\n")
 VERSION = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 LENGTH = re.compile(rb"\ncontent-length[ \t]*:", re.IGNORECASE)
 ENCODING = re.compile(rb"\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+
+
+def warn_if_untried() -> None:
+    """Log a warning when the installed Hypercorn is a version that these fixes were not tried with."""
+    installed = version("hypercorn")
+    if installed not in TRIED_WITH:
+        log.warning(
+            "hypercorn_untried",
+            installed=installed,
+            tried=", ".join(TRIED_WITH),
+            effect="replaced parts of it may not fit this version: run the tests, or install one that was tried",
+        )
 
 
 class StrictHead(h11.Connection):

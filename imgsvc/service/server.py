@@ -29,7 +29,7 @@ from ..settings import Settings, SettingsError
 from ..settings.server import Server
 from ..telemetry import logs
 from .app import create_app
-from .hypercorn_fixes import HttpServer, Patience
+from .hypercorn_fixes import HttpServer, Patience, warn_if_untried
 from .process_privacy import deny_tracing, keep_only
 from .runner import wind_down
 
@@ -55,6 +55,7 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log)
     if settings.server.http2:
         log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
+    warn_if_untried()
     _raise_file_limit()
     keep_only(KEPT_ENVIRONMENT)
     deny_tracing()

@@ -1,0 +1,343 @@
+"""Each part of Hypercorn that is replaced: in the same case the plain one must misbehave, and ours must not.
+
+Once an upgrade of Hypercorn or h11 behaves by itself, the test fails and names the fix to remove.
+"""
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import uvloop
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.run import worker_serve
+from hypercorn.asyncio.task_group import TaskGroup
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config, Sockets
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.typing import ConnectionState
+from structlog.testing import capture_logs
+
+from imgsvc.service import hypercorn_fixes
+from imgsvc.service.hypercorn_fixes import (
+    PIECE_BYTES,
+    TRIED_WITH,
+    Connection,
+    Http1,
+    HttpServer,
+    Patience,
+    warn_if_untried,
+)
+from tests.support.clients import asking
+from tests.support.speed import seconds
+
+ROOT = Path(__file__).parents[2]
+HEAD_BYTES = 16 * 1024
+BODY = bytes(32 << 20)  # more than the kernel keeps for a client that does not read
+PLAIN_SECONDS = 1.0  # that the plain one has to behave
+FIXED_SECONDS = 10.0
+FOREVER_SECONDS = 300.0
+CLEAN_UP_SECONDS = 5.0
+LOCAL = ("127.0.0.1", 1)
+
+
+class Application:
+    """Answers every request with `body`, and notes what it was asked."""
+
+    def __init__(self, body: bytes = b"answer") -> None:
+        self.body = body
+        self.asked: list[str] = []
+        self.ended = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for word in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{word}.complete"})
+            return
+        self.asked.append(scope["type"])
+        try:
+            await self.answer(send)
+        finally:
+            self.ended.set()
+
+    async def answer(self, send: Any) -> None:
+        length = (b"content-length", str(len(self.body)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class EndlessApplication(Application):
+    async def answer(self, send: Any) -> None:
+        await asyncio.sleep(FOREVER_SECONDS)
+
+
+def config(**more: Any) -> Config:
+    made = Config()
+    made.h11_max_incomplete_size = HEAD_BYTES
+    made.errorlog = None
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+async def is_so(condition: Callable[[], bool], limit_seconds: float) -> bool:
+    """Whether it becomes so in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_seconds):
+            while not condition():
+                await asyncio.sleep(0.01)
+    return condition()
+
+
+async def spoken(application: Application, sent: bytes, *, fixed: bool) -> list[bytes]:
+    """What one connection's protocol writes once it has received these bytes, write by write."""
+    written: list[bytes] = []
+
+    async def send(event: Event) -> None:
+        if isinstance(event, RawData) and event.data:
+            written.append(event.data)
+
+    with suppress(TimeoutError):  # an answer that nothing will take any more
+        async with asyncio.timeout(limit(fixed=fixed)), TaskGroup(asyncio.get_running_loop()) as group:
+            kind: Any = Http1 if fixed else ProtocolWrapper
+            protocol = kind(
+                ASGIWrapper(cast(Any, application)),
+                config(),
+                WorkerContext(None),
+                group,
+                ConnectionState({}),
+                False,
+                LOCAL,
+                LOCAL,
+                send,
+            )
+            await protocol.handle(RawData(data=sent))
+            await is_so(lambda: bool(written), limit(fixed=fixed))
+            if application.asked:
+                await is_so(application.ended.is_set, limit(fixed=fixed))
+            await protocol.handle(Closed())
+    return written
+
+
+@asynccontextmanager
+async def connections(
+    application: Application, settings: Config, *, fixed: bool
+) -> AsyncIterator[tuple[str, list[TCPServer], list["asyncio.Task[None]"]]]:
+    """A listening address, and the connections made to it with their tasks."""
+    found: list[TCPServer] = []
+    tasks: list[asyncio.Task[None]] = []
+    context, loop = WorkerContext(None), asyncio.get_running_loop()
+    kind: Any = partial(Connection, waiting=set()) if fixed else TCPServer
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        one = kind(ASGIWrapper(cast(Any, application)), loop, settings, context, {}, reader, writer)
+        found.append(one)
+        tasks.append(loop.create_task(one.run()))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield "http://{}:{}".format(*server.sockets[0].getsockname()), found, tasks
+    finally:
+        server.close()
+        await context.terminated.set()
+        for one in found:
+            one.writer.transport.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLEAN_UP_SECONDS)
+
+
+@asynccontextmanager
+async def served(
+    application: Application, settings: Config, *, fixed: bool
+) -> AsyncIterator[tuple[str, asyncio.Event, "asyncio.Task[None]"]]:
+    """A listening address, the event that stops its server, and the server's task."""
+    listener, stop = socket.create_server(("127.0.0.1", 0)), asyncio.Event()
+    url = "http://{}:{}".format(*listener.getsockname())
+
+    async def stopped() -> None:
+        await stop.wait()
+
+    if fixed:
+        http = HttpServer(cast(Any, application), settings, Patience(idle_seconds=0.2, min_bytes_per_second=1))
+        running = http.run(listener, stopped)
+    else:
+        listener.setblocking(False)
+        app, sockets = ASGIWrapper(cast(Any, application)), Sockets([], [listener], [])
+        running = worker_serve(app, settings, sockets=sockets, shutdown_trigger=stopped)
+    task = asyncio.get_running_loop().create_task(running)
+    try:
+        yield url, stop, task
+    finally:
+        stop.set()
+        await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
+        task.cancel()
+        listener.close()
+
+
+async def received(client: socket.socket) -> None:
+    """Return once the first byte of an answer has come; nothing more is read."""
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_recv(client, 1)
+
+
+# The cases. Each says whether the server behaves.
+
+
+async def is_refused(sent: bytes, *, fixed: bool) -> bool:
+    application = Application()
+    written = b"".join(await spoken(application, sent, fixed=fixed))
+    return not application.asked and written.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+
+
+async def answers_h2c_as_http1(*, fixed: bool) -> bool:
+    sent = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+    )
+    written = b"".join(await spoken(Application(), sent, fixed=fixed))
+    return written.startswith(b"HTTP/1.1 200 ")
+
+
+async def answers_websocket_as_http(*, fixed: bool) -> bool:
+    sent = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    application = Application()
+    with suppress(Exception):  # the application speaks HTTP only
+        await spoken(application, sent, fixed=fixed)
+    return application.asked == ["http"]
+
+
+async def writes_a_small_answer_at_once(*, fixed: bool) -> bool:
+    return len(await spoken(Application(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", fixed=fixed)) == 1
+
+
+async def holds_a_piece_of_a_body(*, fixed: bool) -> bool:
+    """While the client reads nothing."""
+    async with connections(Application(BODY), config(), fixed=fixed) as (url, found, _):
+        with asking(url, "/") as client:
+            await received(client)
+            return found[0].writer.transport.get_write_buffer_size() <= PIECE_BYTES
+
+
+async def closes_once_the_client_has_left(*, fixed: bool) -> bool:
+    """And not only when the keep-alive time is over."""
+    settings = config(keep_alive_timeout=FOREVER_SECONDS)
+    async with connections(Application(), settings, fixed=fixed) as (url, _, tasks):
+        with asking(url, "/") as client:
+            await received(client)
+        return await is_so(tasks[0].done, limit(fixed=fixed))
+
+
+async def gives_up_a_client_that_does_not_read(*, fixed: bool) -> bool:
+    """Every limit that Hypercorn has is set."""
+    application, settings = Application(BODY), config(keep_alive_timeout=0.2, read_timeout=0.2)
+    async with served(application, settings, fixed=fixed) as (url, _, _):
+        with asking(url, "/") as client:
+            await received(client)
+            return await is_so(application.ended.is_set, limit(fixed=fixed))
+
+
+async def stops_beside(application: Callable[[], Application], *, fixed: bool) -> bool:
+    made = application()
+    async with served(made, config(graceful_timeout=0.1), fixed=fixed) as (url, stop, task):
+        with asking(url, "/"):
+            assert await is_so(lambda: bool(made.asked), seconds(5))
+            stop.set()
+            return await is_so(task.done, limit(fixed=fixed))
+
+
+def limit(*, fixed: bool) -> float:
+    return seconds(FIXED_SECONDS) if fixed else PLAIN_SECONDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """`fix` names what mends it in `hypercorn_fixes`; before Python `since` the plain one behaves too."""
+
+    fix: str
+    behaves: Callable[..., Awaitable[bool]]
+    since: tuple[int, int] = (3, 11)
+
+
+HOST = b"Host: a\r\n"
+CASES = {
+    "large head in one piece": Case(
+        "StrictHead", partial(is_refused, b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 40_000 + b"\r\n\r\n")
+    ),
+    "line ended by LF": Case("StrictHead", partial(is_refused, b"GET / HTTP/1.1\r\n" + HOST + b"X: a\nY: b\r\n\r\n")),
+    "two lengths": Case(
+        "StrictHead",
+        partial(
+            is_refused,
+            b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+    ),
+    "unknown version": Case("StrictHead", partial(is_refused, b"GET / HTTP/9.9\r\n" + HOST + b"\r\n")),
+    "HTTP/2 from the first byte": Case("StrictHead", partial(is_refused, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")),
+    "upgrade to HTTP/2": Case("Http1._check_protocol", answers_h2c_as_http1),
+    "upgrade to WebSocket": Case("Http1._create_stream", answers_websocket_as_http),
+    "head and body in two writes": Case("Http1._send_h11_event", writes_a_small_answer_at_once),
+    "whole body in the transport": Case("Connection.protocol_send", holds_a_piece_of_a_body),
+    "client that has left": Case("Connection.run", closes_once_the_client_has_left),
+    "client that does not read": Case("HttpServer._watch", gives_up_a_client_that_does_not_read),
+    "stop beside a client that does not read": Case(
+        "HttpServer._end", partial(stops_beside, partial(Application, BODY))
+    ),
+    "stop beside an endless request": Case("HttpServer.run", partial(stops_beside, EndlessApplication), (3, 12)),
+}
+
+
+@pytest.fixture(autouse=True)
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn_fixes, "LOOK_SECONDS", 0.05)
+
+
+def result(case: Case, *, fixed: bool) -> bool:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return bool(runner.run(cast(Any, case.behaves(fixed=fixed))))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fixed(name: str) -> None:
+    assert result(CASES[name], fixed=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fix_is_needed(name: str) -> None:
+    case = CASES[name]
+    if sys.version_info < case.since:
+        pytest.skip(f"misbehaves from Python {'.'.join(map(str, case.since))} on")
+    if result(case, fixed=False):
+        installed = f"Hypercorn {version('hypercorn')} with h11 {version('h11')}"
+        pytest.fail(f"{installed} behaves without it ({name}): remove this fix: {case.fix}")
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_locked_version_was_tried(lock: str) -> None:
+    (locked,) = re.findall(r"^hypercorn==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
+    assert locked in TRIED_WITH
+
+
+def test_warning_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    with capture_logs() as logged:
+        warn_if_untried()
+        assert (logged == []) == (version("hypercorn") in TRIED_WITH)
+    monkeypatch.setattr(hypercorn_fixes, "TRIED_WITH", ("0.1", "0.2"))
+    with capture_logs() as logged:
+        warn_if_untried()
+    (line,) = logged
+    assert (line["event"], line["log_level"]) == ("hypercorn_untried", "warning")
+    assert (line["installed"], line["tried"]) == (version("hypercorn"), "0.1, 0.2")
