@@ -14,13 +14,19 @@ from imgsvc import Settings
 from tests.conftest import Starter
 from tests.support.many_jobs import fill
 
+CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
+AS_ITS_OWNER_ALONE = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_DAC_OVERRIDE}, 0, 0, 0)  # permissions count for root too
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 SERVE = "import imgsvc.jobs.table.database as d; d.BUSY_SECONDS = 0.2; from imgsvc.cli.main import main; main()"
 
 
 def started(path: Path) -> tuple[int, list[str]]:
     """The exit status of `imgsvc serve` on this database, and what it says beside its log."""
     environment = {"PATH": "/usr/bin:/bin", "DATABASE_PATH": str(path), "STORAGE_PATH": str(path.parent / "storage")}
-    command = [sys.executable, "-c", SERVE, "serve"]
+    command = [sys.executable, "-c", AS_ITS_OWNER_ALONE, sys.executable, "-c", SERVE, "serve"]
     ran = subprocess.run(
         command,
         env={**environment, "IMGSVC_SERVER_PORT": "0", "LOG_JSON": "true"},
@@ -62,6 +68,24 @@ def test_start_on_a_locked_one_is_one_line(tmp_path: Path) -> None:
         status, said = started(path)
     assert (status, len(said)) == (2, 1), said
     assert "locked" in said[0]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("name", "mode", "words"),
+    [("imgsvc.db", 0o444, "readonly database"), (".", 0o555, "lock: Permission denied")],
+    ids=["file", "folder"],
+)
+def test_start_on_one_that_can_only_be_read_is_one_line(tmp_path: Path, name: str, mode: int, words: str) -> None:
+    path = tmp_path / "imgsvc.db"
+    fill(path, 10)
+    before, usual = path.read_bytes(), (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(mode)
+    status, said = started(path)
+    (tmp_path / name).chmod(usual)
+    assert (status, len(said)) == (2, 1), said
+    assert said[0].startswith("imgsvc: ") and said[0].endswith(words)
+    assert path.read_bytes() == before
 
 
 def zero_the_events(settings: Settings) -> None:
