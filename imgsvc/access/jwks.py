@@ -135,7 +135,7 @@ class JwksClient:
                 try:
                     suitable.append((jwk.get("kid"), public_key(jwk, self._algorithm)))
                 except WrongKey as error:
-                    log.warning("key_passed_over", kid=str(jwk.get("kid"))[:255], reason=str(error))
+                    log.warning("key_skipped", kid=str(jwk.get("kid"))[:255], reason=str(error))
         return suitable
 
     def _is_meant_for_us(self, jwk: dict[str, Any]) -> bool:

@@ -125,5 +125,5 @@ class RemoteAuthorization:
 
     def _answered(self) -> None:
         if self._unanswered is not None and self.breaker.state == "closed":  # not a late answer from before
-            log.info("authorization_answers_again", unanswered=self._unanswered)
+            log.info("authorization_available", unanswered=self._unanswered)
             self._unanswered = None

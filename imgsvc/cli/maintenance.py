@@ -76,8 +76,10 @@ def gc(
             f"gc: removed {counts.get('removed', 0)} files, {megabytes(counts.get('removed_bytes', 0))}{failed}{left}"
         )
 
-    order = GcRequest(older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed)
-    _carried_out(config, order, summary, as_json)
+    request = GcRequest(
+        older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed
+    )
+    _carried_out(config, request, summary, as_json)
 
 
 @storage.command()
@@ -107,10 +109,10 @@ def migrate(
         return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
-        order = MigrateRequest(to=to, dry_run=dry_run, listed=listed)
+        request = MigrateRequest(to=to, dry_run=dry_run, listed=listed)
     except ValidationError:
         stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
-    _carried_out(config, order, summary, as_json)
+    _carried_out(config, request, summary, as_json)
 
 
 @storage.command()
@@ -146,12 +148,12 @@ def backup(
         return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
-        order = BackupRequest(
+        request = BackupRequest(
             destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
         )
     except ValidationError:
         stop(f"{destination} is no name for a folder", WRONG)
-    _carried_out(config, order, summary, as_json)
+    _carried_out(config, request, summary, as_json)
 
 
 @storage.command()
@@ -204,12 +206,12 @@ def adopt(
 
 
 def _carried_out(
-    config: Path | None, order: "MaintenanceRequest", summary: Callable[[dict[str, Any]], str], as_json: bool
+    config: Path | None, request: "MaintenanceRequest", summary: Callable[[dict[str, Any]], str], as_json: bool
 ) -> None:
     from .maintenance_online import carry_out
 
     settings = loaded(config)
-    _run(order.verb, lambda show: carry_out(settings, order, show), summary, as_json)
+    _run(request.verb, lambda show: carry_out(settings, request, show), summary, as_json)
 
 
 def _run(

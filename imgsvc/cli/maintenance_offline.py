@@ -28,16 +28,16 @@ from .errors import failing_for
 from .maintenance_online import Show, pauses
 
 
-def carry_out(settings: Settings, order: MaintenanceRequest, show: Show) -> dict[str, Any]:
+def carry_out(settings: Settings, request: MaintenanceRequest, show: Show) -> dict[str, Any]:
     """How the task has ended. Raises CommandFailed."""
-    return _alone(settings, partial(_by_itself, settings, order, show))
+    return _alone(settings, partial(_by_itself, settings, request, show))
 
 
-async def _by_itself(settings: Settings, order: MaintenanceRequest, show: Show) -> dict[str, Any]:
-    async with _house(settings) as house, anyio.create_task_group() as group:
-        upkeep = MaintenanceRunner(house)
-        group.start_soon(upkeep.run)
-        task, waits = upkeep.start(order), pauses()
+async def _by_itself(settings: Settings, request: MaintenanceRequest, show: Show) -> dict[str, Any]:
+    async with _context(settings) as context, anyio.create_task_group() as group:
+        runner = MaintenanceRunner(context)
+        group.start_soon(runner.run)
+        task, waits = runner.start(request), pauses()
         while task.state == "running":
             show(StorageTask.of(task).model_dump())
             await anyio.sleep(next(waits))
@@ -46,7 +46,7 @@ async def _by_itself(settings: Settings, order: MaintenanceRequest, show: Show) 
 
 
 @asynccontextmanager
-async def _house(settings: Settings) -> AsyncIterator[MaintenanceContext]:
+async def _context(settings: Settings) -> AsyncIterator[MaintenanceContext]:
     async with (
         open_data_folder(settings, lock_wait_seconds=BRIEF_SECONDS) as data,
         storage_registry(settings, instance=data.instance) as stores,

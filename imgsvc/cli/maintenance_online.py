@@ -20,20 +20,20 @@ TASK = "/api/v1/operator/storage/task"
 Show = Callable[[dict[str, Any]], None]  # told how the task stands, as StorageTask says it
 
 
-def carry_out(settings: Settings, order: "MaintenanceRequest", show: Show) -> dict[str, Any]:
+def carry_out(settings: Settings, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
     """How the task has ended. Ctrl-C ends it too, and then goes on as KeyboardInterrupt. Raises CommandFailed."""
     service = running(settings)
     if service:
-        return _in_service(service, order, show)
+        return _in_service(service, request, show)
     if not settings.database.path.is_file():
         raise CommandFailed(f"there is no database at {settings.database.path}")
     from . import maintenance_offline  # half of the program, which a service has loaded already
 
-    return maintenance_offline.carry_out(settings, order, show)
+    return maintenance_offline.carry_out(settings, request, show)
 
 
-def _in_service(service: Running, order: "MaintenanceRequest", show: Show) -> dict[str, Any]:
-    begun = service.call("POST", f"/api/v1/operator/storage/{order.verb}", body=order.model_dump())
+def _in_service(service: Running, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
+    begun = service.call("POST", f"/api/v1/operator/storage/{request.verb}", body=request.model_dump())
     waits = pauses()
     try:
         while (task := _same(begun, service.call("GET", TASK)))["state"] == "running":

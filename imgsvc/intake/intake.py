@@ -84,7 +84,7 @@ class Intake:
         self,
         table: JobTable,
         places: RateLimiter,
-        refusals: Denials,
+        denials: Denials,
         *,
         staging_area: StagingArea,
         open_uploads: OpenUploads,
@@ -101,7 +101,7 @@ class Intake:
         self.allowance = allowance
         self._table = table
         self._places = places
-        self._refusals = refusals
+        self._denials = denials
         self._staging_area = staging_area
         self._open = open_uploads
         self._preview_memory = preview_memory
@@ -192,7 +192,7 @@ class Intake:
     async def _note_limited(self, org_id: str, user_id: str, limited: RateLimited) -> None:
         """Write the event once a window. A limit of 0 has no window: each refusal would begin and end one."""
         end, limit = limited.standing.reset, limited.standing.limit
-        await self._refusals.note("rate_limited", org_id, user_id, until=end, limit=limit)
+        await self._denials.record("rate_limited", org_id, user_id, until=end, limit=limit)
 
     def stage(self, allowance: UploadLimits) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes
@@ -240,7 +240,7 @@ class Intake:
             staged.keep()
             with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
                 accepted = await self._places.accept(new, allowance.quota, place)
-                await self._first_receipt.note()
+                await self._first_receipt.record()
         except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
             staged.discard()  # the row certainly does not exist
             if isinstance(error, RateLimited):

@@ -153,7 +153,7 @@ class RedisConnection:
             return
         if self._changed:
             away = round(time.monotonic() - self._changed, 1)
-            log.info("redis_back", away_seconds=away, uploads_not_shared=self.skipped)
+            log.info("redis_available", away_seconds=away, uploads_not_shared=self.skipped)
         self.up, self._changed, self._failed = True, time.monotonic(), anyio.Event()
         owed, self._owed = self._owed, []
         for command in owed:
@@ -162,7 +162,7 @@ class RedisConnection:
     def _went_down(self, error: Exception) -> None:
         if self.up or not self._changed:
             reason, meanwhile = self._reason(error), "uploads are counted on this instance alone"
-            log.warning("redis_away", reason=reason, meanwhile=meanwhile)
+            log.warning("redis_unavailable", reason=reason, meanwhile=meanwhile)
             self._changed, self.skipped = time.monotonic(), 0
         self.up, self.info = False, {}
         self._failed.set()

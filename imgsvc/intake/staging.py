@@ -154,7 +154,7 @@ class StagedFile:
             return os.fdopen(os.open(self._path, flags, 0o600), "wb")
         except FileNotFoundError:
             self._area.make()  # the folder was removed: the next upload needs it anyway
-            log.error("staging_made_anew", path=str(self._area.folder))
+            log.error("staging_recreated", path=str(self._area.folder))
             return os.fdopen(os.open(self._path, flags, 0o600), "wb")
 
     def _look_ahead(self, start: bytearray) -> None:

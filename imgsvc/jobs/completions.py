@@ -6,12 +6,12 @@ import anyio
 
 
 class Completions:
-    """Wakes requests that wait for a job: `settled` is called after each recorded run, and they reread the row."""
+    """Wakes requests that wait for a job: `notify` is called after each recorded run, and they reread the row."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[anyio.Event]] = defaultdict(set)
 
-    def settled(self, job_id: str) -> None:
+    def notify(self, job_id: str) -> None:
         for event in self._waiting.get(job_id, ()):
             event.set()
 

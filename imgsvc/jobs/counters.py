@@ -22,10 +22,10 @@ class Performance:
 
 
 class JobCounters:
-    """`came_to` is called with (status, number of jobs) whenever jobs enter a status."""
+    """`on_status` is called with (status, number of jobs) whenever jobs enter a status."""
 
-    def __init__(self, came_to: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
-        self._came_to = came_to
+    def __init__(self, on_status: Callable[[str, int], None] = lambda _status, _jobs: None) -> None:
+        self._on_status = on_status
         self._statuses: Counter[str] = Counter()
         self._minutes: dict[datetime, Minute] = {}  # keyed by the minute's start, in any order
 
@@ -47,7 +47,7 @@ class JobCounters:
             self._statuses[before] -= jobs
         if after:
             self._statuses[after] += jobs
-            self._came_to(after, jobs)
+            self._on_status(after, jobs)
 
     def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None:
         """Record the end of a job. Times are RFC 3339. Calls may come in any order."""

@@ -23,7 +23,7 @@ from .table.database import Readers, open_for_writing
 from .table.job_table import JobTable
 from .table.reports import JobReports
 from .table.scan import JobScan
-from .table.sql import untimed
+from .table.sql import ignore
 from .table.writer import Writer
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class DataFolder:
     lock: DataFolderLock
     table: JobTable
     overview: JobReports
-    inventory: JobScan
-    figures: JobCounters
+    scan: JobScan
+    counters: JobCounters
     staging: Path
     staging_area: StagingArea
     scratch: Path
@@ -59,7 +59,7 @@ async def open_data_folder(
     settings: Settings, lock_wait_seconds: float, metrics: "Metrics | None" = None
 ) -> AsyncIterator[DataFolder]:
     """Lock the folder and migrate the database. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
-    timed = metrics.query if metrics else untimed
+    on_query = metrics.query if metrics else ignore
     folder, places = settings.data, places_of(settings)
     if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
@@ -73,20 +73,20 @@ async def open_data_folder(
         db = await open_for_writing(settings.database.path)
         try:
             instance = await settle_id(db, found)
-            writer = Writer(db, timed)
-            async with Readers(settings.database.path, timed) as readers, anyio.create_task_group() as writing:
+            writer = Writer(db, on_query)
+            async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
                 writing.start_soon(writer.run)
                 try:
                     claim = StorageClaim(places.storage, instance, readers, writer)
                     if settings.storage.backend == LOCAL:
                         await _claimed(claim)
-                    figures = JobCounters(metrics.job_came_to) if metrics else JobCounters()
+                    counters = JobCounters(metrics.job_reached) if metrics else JobCounters()
                     yield DataFolder(
                         lock,
-                        JobTable(readers, writer, figures),
+                        JobTable(readers, writer, counters),
                         JobReports(readers),
                         JobScan(readers),
-                        figures,
+                        counters,
                         places.staging,
                         StagingArea(places.staging, places.orphaned),
                         folder / "scratch",

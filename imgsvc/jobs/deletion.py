@@ -35,7 +35,7 @@ class Deletion:
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(END_RUN_SECONDS):
                 await self.queue.cancel(job.job_id)
-            self.completions.settled(job.job_id)
+            self.completions.notify(job.job_id)
             removed = await self.housekeeping.remove_files(deleted)
         log.info("image_deleted", image_id=job.image_id, job_id=job.job_id, files_removed=removed)
         return removed

@@ -19,7 +19,7 @@ class DeletionHold:
         return self._holders > 0
 
     @contextmanager
-    def holding(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         self._holders += 1
         try:
             yield

@@ -13,15 +13,15 @@ from .table.writer import DatabaseUnavailable
 log = structlog.get_logger()
 
 HOUR = timedelta(hours=1)
-MAX_NOTED = 10_000  # denials of this window or hour that are kept in memory
+MAX_RECORDED = 10_000  # denials of this window or hour that are kept in memory
 
 
 class Denials:
     def __init__(self, table: JobTable) -> None:
         self._table = table
-        self._noted: OrderedDict[tuple[str, ...], datetime] = OrderedDict()
+        self._recorded: OrderedDict[tuple[str, ...], datetime] = OrderedDict()
 
-    async def note(
+    async def record(
         self,
         kind: str,
         org_id: str,
@@ -36,15 +36,15 @@ class Denials:
         If the event can't be written, the request is still denied; only the log shows it then.
         """
         what = (kind, org_id, user_id, job.job_id if job else "")
-        if (noted := self._noted.get(what)) and now() < noted:
+        if (noted := self._recorded.get(what)) and now() < noted:
             return
-        self._noted[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
-        self._noted.move_to_end(what)  # a denial that keeps recurring must not be evicted first
-        if len(self._noted) > MAX_NOTED:
-            self._noted.popitem(last=False)
+        self._recorded[what] = until or now().replace(minute=0, second=0, microsecond=0) + HOUR
+        self._recorded.move_to_end(what)  # a denial that keeps recurring must not be evicted first
+        if len(self._recorded) > MAX_RECORDED:
+            self._recorded.popitem(last=False)
         facts = {"org_id": org_id, "user_id": user_id, **facts}
         try:
             await self._table.note(kind, facts, job)
         except DatabaseUnavailable:
-            self._noted.pop(what, None)
-            log.warning("refusal_not_in_audit", kind=kind, **facts)
+            self._recorded.pop(what, None)
+            log.warning("denial_not_recorded", kind=kind, **facts)

@@ -155,7 +155,7 @@ class Housekeeping:
         _, confirmed = await self._remove_variants(job)
         refusals[job.storage_backend] = 0 if confirmed else refusals[job.storage_backend] + 1
         if refusals[job.storage_backend] == REFUSALS:
-            log.warning("removals_put_off", backend=job.storage_backend, failures=REFUSALS)
+            log.warning("removals_postponed", backend=job.storage_backend, failures=REFUSALS)
 
     async def remove_files(self, job: Job) -> int:
         """Remove the files that the row names and no longer needs; returns their number.

@@ -197,7 +197,7 @@ class FirstReceipt:
         self._given = given
         self._lock = anyio.Lock()
 
-    async def note(self) -> None:
+    async def record(self) -> None:
         """Call after the row is committed. The first upload costs a sync, later ones nothing."""
         if self._given:
             return
@@ -206,7 +206,7 @@ class FirstReceipt:
                 try:
                     await anyio.to_thread.run_sync(write_id, self._data, self._instance, True)
                 except OSError as error:  # the receipt is valid without it
-                    log.warning("first_receipt_not_noted", reason=str(error))
+                    log.warning("first_receipt_not_recorded", reason=str(error))
                     return
                 self._given = True
 

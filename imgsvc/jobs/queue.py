@@ -16,7 +16,7 @@ from .completions import Completions
 from .deletion_hold import DeletionHold
 from .lanes.process import Lane, Outcome
 from .retry import exclusive
-from .run import UNEXPECTED, Limits, Made, Run
+from .run import UNEXPECTED, Limits, OnVariant, Run
 from .table.job_table import JobTable
 from .table.model import Job, QueueName, now
 
@@ -107,17 +107,17 @@ class Queue:
         staging: Path,
         scratch: Path,
         limits: Limits,
-        endings: Completions,
-        made: Made,
+        completions: Completions,
+        on_variant: OnVariant,
         hold: DeletionHold | None = None,
     ) -> None:
         self._table = table
-        self._endings = endings
+        self._completions = completions
         self._storages = storages
         self._staging = staging
         self._scratch = scratch
         self._limits = limits
-        self._made = made
+        self._on_variant = on_variant
         self._hold = hold or DeletionHold()
         self._sides = {
             "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
@@ -210,7 +210,7 @@ class Queue:
             for lane in side.lanes:
                 lane.shut()
         for run in self._running:
-            run.given_back = True
+            run.requeued = True
         with anyio.move_on_after(recording_seconds):  # if the database refuses, the next start replays the jobs
             await self._settled()
         self._scope.cancel()
@@ -255,7 +255,7 @@ class Queue:
 
     def _begin(self, side: _Side, job: Job) -> Run:
         storage = self._storages[job.storage_backend]  # where its preview is, even if new uploads go elsewhere
-        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._made, self._hold)
+        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._on_variant, self._hold)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
@@ -284,11 +284,11 @@ class Queue:
     async def _render(self, side: _Side, lane: Lane, run: Run) -> Outcome:
         self._running[run] = lane
         run.began = time.monotonic()
-        run.given_back = self._grace_over
+        run.requeued = self._grace_over
         try:
             return await run.render(lane)
         except Exception:
-            log.exception("run_broke", job_id=run.job.job_id, trace_id=run.job.trace_id)
+            log.exception("run_failed_unexpectedly", job_id=run.job.job_id, trace_id=run.job.trace_id)
             return UNEXPECTED
         finally:
             del self._running[run]
@@ -299,13 +299,13 @@ class Queue:
         try:
             await run.settle(outcome)
         except Exception:
-            log.exception("run_not_settled", job_id=run.job.job_id, trace_id=run.job.trace_id)
+            log.exception("run_not_recorded", job_id=run.job.job_id, trace_id=run.job.trace_id)
         finally:
             self._publishing.release()
             self._begun.discard(run)
             run.over.set()
             self._end_run()
-            self._endings.settled(run.job.job_id)
+            self._completions.notify(run.job.job_id)
             self.wake()
             self._retry_set.set()
 
@@ -314,7 +314,7 @@ class Queue:
             try:
                 await self._release_next()
             except Exception as error:
-                log.error("retries_not_released", reason=str(error))
+                log.error("retries_not_requeued", reason=str(error))
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _release_next(self) -> None:

@@ -35,7 +35,7 @@ REMOVE_AGAIN = 5  # attempts to remove the stored files of a deleted job, or to 
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 
-Made = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
+OnVariant = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
 
 CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: the row's fencing token has changed
 CRASHED = Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
@@ -67,12 +67,12 @@ class Run:
         staging: Path,
         scratch: Path,
         limits: Limits,
-        made: Made,
+        on_variant: OnVariant,
         hold: DeletionHold,
     ) -> None:
         self.job = job
         self.is_preview = job.preview == "wanted"
-        self.given_back = False  # the service is stopping: this does not count as an attempt
+        self.requeued = False  # the service is stopping: this does not count as an attempt
         self.cancelled = False  # the image was deleted
         self.over = anyio.Event()  # set once nothing of this run is active
         self.reserved_bytes = 0
@@ -85,7 +85,7 @@ class Run:
         self._scratch = scratch / f"{job.job_id}.{job.run}"
         self._checked = scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
         self._limits = limits
-        self._made = made
+        self._on_variant = on_variant
         self._hold = hold
         self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
@@ -102,7 +102,7 @@ class Run:
                 return await self._explained(outcome)
             await self._check(outcome)
         except Untrue as lie:
-            self._log.error("worker_answer_untrue", lane=lane.name, reason=str(lie))
+            self._log.error("worker_answer_mismatch", lane=lane.name, reason=str(lie))
             lane.kill()
             return CRASHED
         except OSError as error:
@@ -118,7 +118,7 @@ class Run:
             return failure
         found = await anyio.to_thread.run_sync(_look_at, self._source, self.job.sha256)
         if found.code != failure.code:
-            self._log.warning("source_looked_at", reported=failure.code, found=found.code)
+            self._log.warning("source_checked", reported=failure.code, found=found.code)
         return found
 
     async def _check(self, outcome: Rendered | None) -> None:
@@ -151,7 +151,7 @@ class Run:
 
     def _tell_made(self, rendered: Rendered) -> None:
         for made in rendered.variants:
-            self._made(made.name, made.seconds)
+            self._on_variant(made.name, made.seconds)
 
     def _task(self) -> Task:
         job = self.job
@@ -192,7 +192,7 @@ class Run:
                 except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
                 except Exception:
-                    self._log.exception("run_broke", again_in_seconds=RECORD_AGAIN_SECONDS)
+                    self._log.exception("run_failed_unexpectedly", again_in_seconds=RECORD_AGAIN_SECONDS)
                     outcome = UNEXPECTED
                 await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
@@ -210,8 +210,8 @@ class Run:
 
     async def _settle(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
-            if self.given_back:
-                await self._table.give_back(self.job)
+            if self.requeued:
+                await self._table.requeue(self.job)
             elif self.is_preview:
                 await self._end_preview("failed", death=outcome.death)
                 self._log.info("preview_failed", code=outcome.code)

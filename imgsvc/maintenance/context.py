@@ -32,7 +32,7 @@ T = TypeVar("T")
 class MaintenanceContext:
     settings: Settings
     table: JobTable
-    inventory: JobScan
+    scan: JobScan
     storages: Mapping[str, Storage]
     staging: Path
     staging_area: StagingArea
@@ -54,7 +54,7 @@ class MaintenanceContext:
         return cls(
             settings,
             data.table,
-            data.inventory,
+            data.scan,
             storages,
             data.staging,
             data.staging_area,

@@ -15,16 +15,16 @@ log = structlog.get_logger()
 
 
 async def gc(
-    house: MaintenanceContext, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool
+    context: MaintenanceContext, progress: Progress, *, older_than: timedelta, foreign: bool, dry_run: bool
 ) -> bool:
     """Remove orphans that have not changed for the given time, foreign files only on request; returns whether all went.
 
     Raises MaintenanceFailed if another service's images would look like orphans.
     """
     if not dry_run:
-        await _alone(house)
+        await _alone(context)
     progress.begin("files")
-    found = orphans(house, older_than, progress)
+    found = orphans(context, older_than, progress)
     async with aclosing(found):
         async for orphan in found:
             if orphan.place is None and not foreign:
@@ -33,14 +33,14 @@ async def gc(
                 kind: Kind = "orphaned" if orphan.place else "foreign"
                 progress.find(Finding(kind, orphan.storage.name, orphan.path, None, orphan.stored.size_bytes))
             else:
-                await _remove(house, progress, orphan)
+                await _remove(context, progress, orphan)
     return dry_run or progress.found == 0
 
 
-async def _alone(house: MaintenanceContext) -> None:
+async def _alone(context: MaintenanceContext) -> None:
     """Check that no other service shares the storage: files without a row here could have one there."""
-    for name, storage in house.storages.items():
-        others = set(await storage.services()) - {house.instance} if isinstance(storage, SharedStorage) else ()
+    for name, storage in context.storages.items():
+        others = set(await storage.services()) - {context.instance} if isinstance(storage, SharedStorage) else ()
         for other in others:
             raise MaintenanceFailed(
                 f"Another service keeps its images in {name} too, and gc would remove them. "
@@ -48,12 +48,12 @@ async def _alone(house: MaintenanceContext) -> None:
             )
 
 
-async def _remove(house: MaintenanceContext, progress: Progress, orphan: Orphan) -> None:
+async def _remove(context: MaintenanceContext, progress: Progress, orphan: Orphan) -> None:
     """Remove one orphan, under housekeeping's lock: no failed job may restart between the check and the removal."""
     place, stored = orphan.place, orphan.stored
-    async with house.housekeeping.exclusive():
+    async with context.housekeeping.exclusive():
         if place is not None:
-            owners = await house.inventory.owners([place.image_id])
+            owners = await context.scan.owners([place.image_id])
             if disposition(place, orphan.storage.name, owners.get(place.image_id)) != "orphaned":
                 return
         bucket, key = (place.bucket, place.key) if place else (stored.bucket, stored.key)

@@ -44,23 +44,23 @@ class _Damaged(Exception):
         self.kind, self.variant = kind, variant
 
 
-async def migrate(house: MaintenanceContext, progress: Progress, *, to: str, dry_run: bool) -> bool:
+async def migrate(context: MaintenanceContext, progress: Progress, *, to: str, dry_run: bool) -> bool:
     """Move all images; returns whether every image is in `to` now. Running jobs and damaged images are left alone.
 
     Raises MaintenanceFailed: there is no such backend, or it accepts nothing.
     """
-    if to not in house.storages:
-        known = ", ".join(house.storages)
+    if to not in context.storages:
+        known = ", ".join(context.storages)
         raise MaintenanceFailed(f"The backend {to} is not configured; configured are: {known}.")
-    moving = Moving(house, progress, to, dry_run)
+    moving = Moving(context, progress, to, dry_run)
     progress.begin("jobs")
-    await for_each_concurrently(house.inventory.jobs(progress.looked), moving.look, AT_ONCE)
+    await for_each_concurrently(context.scan.jobs(progress.advance), moving.look, AT_ONCE)
     return progress.found == 0 and not progress.counts["unfinished"]
 
 
 @dataclass(slots=True)
 class Moving:
-    house: MaintenanceContext
+    context: MaintenanceContext
     progress: Progress
     to: str
     dry_run: bool
@@ -74,7 +74,7 @@ class Moving:
             self.progress.counts["unfinished"] += 1
         if job.status != "completed":
             return
-        source = self.house.storages.get(job.storage_backend)
+        source = self.context.storages.get(job.storage_backend)
         if source is None:
             self.progress.find(Finding("no_backend", job.storage_backend, "", job.image_id))
         elif self.dry_run:
@@ -83,7 +83,7 @@ class Moving:
             await self._move(job, source)
 
     async def _move(self, job: Job, source: Storage) -> None:
-        target, variants = self.house.storages[self.to], variants_of(job)
+        target, variants = self.context.storages[self.to], variants_of(job)
         if self.to == "local":
             await self._room(sum(variant.size_bytes for variant in variants))
         if not await self._noted(job):
@@ -99,7 +99,7 @@ class Moving:
         moved, left = None, list(variants)
         with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
             try:
-                moved = await self.house.table.move(job, self.to)
+                moved = await self.context.table.move(job, self.to)
             except DatabaseUnavailable as error:
                 raise MaintenanceFailed("The database does not accept changes; see the log.") from error
             if moved:
@@ -115,17 +115,17 @@ class Moving:
     async def _noted(self, job: Job) -> bool:
         """Record that copies may exist in the target too; returns whether the row was unchanged."""
         try:
-            return await self.house.table.copying(job, self.to)
+            return await self.context.table.copying(job, self.to)
         except DatabaseUnavailable as error:
             raise MaintenanceFailed("The database does not accept changes; see the log.") from error
 
     async def _settled(self, job: Job, storage: Storage) -> None:
         with suppress(DatabaseUnavailable):  # a row that still names both backends only costs a deletion one more check
-            await self.house.table.settled(job, storage.name)
+            await self.context.table.settled(job, storage.name)
 
     async def _finish(self, job: Job) -> None:
         """Remove copies that an earlier run had left in the previous backend."""
-        source = self.house.storages.get(job.also_in) if job.also_in else None
+        source = self.context.storages.get(job.also_in) if job.also_in else None
         if self.dry_run or source is None or job.status != "completed":
             return
         left = variants_of(job)
@@ -140,9 +140,9 @@ class Moving:
 
     async def _room(self, size: int) -> None:
         """Check the free space: a full disk would stop the service. Raises MaintenanceFailed."""
-        storage = self.house.settings.storage
+        storage = self.context.settings.storage
         try:
-            await self.house.claim.claim()  # without any local image so far, the folder may not exist yet
+            await self.context.claim.claim()  # without any local image so far, the folder may not exist yet
             free = (await anyio.to_thread.run_sync(shutil.disk_usage, storage.path)).free
         except OSError as error:
             raise MaintenanceFailed(f"The storage folder can't be used: {error.strerror}.") from error
@@ -157,7 +157,7 @@ class Moving:
         self.progress.counts["bytes"] += sum(variant.size_bytes for variant in variants)
 
     async def _copy(self, variant: Variant, source: Storage, target: Storage) -> None:
-        async with scratch_file(self.house.scratch) as path:
+        async with scratch_file(self.context.scratch) as path:
             try:
                 await source.fetch(variant.bucket, variant.key, path, variant.size_bytes)
             except NotStored:
@@ -165,12 +165,12 @@ class Moving:
             if await digest_of(path) != variant.digest:
                 raise _Damaged("wrong_digest", variant)
             await target.put(variant.bucket, variant.key, path)
-        if await fetched_digest(self.house.scratch, target, variant) != variant.digest:
+        if await fetched_digest(self.context.scratch, target, variant) != variant.digest:
             raise StorageError("the bytes read back differ from those written")
 
     async def _not_moved(self, job: Job, error: _Damaged | StorageError, target: Storage) -> None:
         """Report an image that was not moved. It stays where its row says."""
-        latest = await self.house.table.job(job.job_id)
+        latest = await self.context.table.job(job.job_id)
         await self._overtaken(job, target)
         if latest is None or latest.storage_backend != job.storage_backend:
             return
@@ -186,14 +186,14 @@ class Moving:
 
     async def _overtaken(self, job: Job, target: Storage) -> None:
         """Remove the copies, unless the row names them as its own by now."""
-        latest = await self.house.table.job(job.job_id)
+        latest = await self.context.table.job(job.job_id)
         if latest is not None and latest.storage_backend == self.to:
             return
         _, gone = await withdraw(target, job, job.paths.values())
         if gone:
             await self._settled(job, target)
         elif latest is None:  # the deletion's own removal may already have ended
-            await self.house.table.list_again(job, job.paths, also_in=self.to)
+            await self.context.table.list_again(job, job.paths, also_in=self.to)
 
     async def _remove(self, job: Job, source: Storage, left: list[Variant]) -> None:
         """Remove the old copies. Files that are gone are taken out of `left`."""

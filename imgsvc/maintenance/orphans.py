@@ -28,14 +28,16 @@ class Orphan:
         return f"{self.stored.bucket}/{self.stored.key}".lstrip("/")
 
 
-async def orphans(house: MaintenanceContext, older_than: timedelta, progress: Progress) -> AsyncGenerator[Orphan, None]:
+async def orphans(
+    context: MaintenanceContext, older_than: timedelta, progress: Progress
+) -> AsyncGenerator[Orphan, None]:
     """Yield the files that no row needs and that have not changed for `older_than`; younger ones count as `settling`.
 
     Rows are read after the files were listed, since a row exists before its files. Each file is checked once more after
     its row, since it may have been deleted in between. Raises StorageError.
     """
-    for storage in house.storages.values():
-        if storage.name == LOCAL and not await house.claim.is_used():
+    for storage in context.storages.values():
+        if storage.name == LOCAL and not await context.claim.is_used():
             continue
         batch: list[Stored] = []
         everything = storage.everything()
@@ -43,22 +45,22 @@ async def orphans(house: MaintenanceContext, older_than: timedelta, progress: Pr
             async for stored in everything:
                 batch.append(stored)
                 if len(batch) == TOGETHER:
-                    for orphan in await _of(house, storage, batch, older_than, progress):
+                    for orphan in await _of(context, storage, batch, older_than, progress):
                         yield orphan
                     batch.clear()
-        for orphan in await _of(house, storage, batch, older_than, progress):
+        for orphan in await _of(context, storage, batch, older_than, progress):
             yield orphan
 
 
 async def _of(
-    house: MaintenanceContext, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
+    context: MaintenanceContext, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
 ) -> list[Orphan]:
     placed = [(stored, Place.of(stored)) for stored in batch]
-    owners = await house.inventory.owners(place.image_id for _, place in placed if place)
+    owners = await context.scan.owners(place.image_id for _, place in placed if place)
     latest = now() - older_than
     found = []
     for stored, place in placed:
-        progress.looked(progress.done + 1, max(progress.total, progress.done + 1))
+        progress.advance(progress.done + 1, max(progress.total, progress.done + 1))
         if place and disposition(place, storage.name, owners.get(place.image_id)) != "orphaned":
             continue
         if await storage.size(stored.bucket, stored.key) is None:

@@ -53,7 +53,7 @@ class Progress:
     def begin(self, phase: str, total: int = 0) -> None:
         self.phase, self.done, self.total = phase, 0, total
 
-    def looked(self, done: int, total: int) -> None:
+    def advance(self, done: int, total: int) -> None:
         self.done, self.total = done, total
 
     def find(self, finding: Finding) -> None:

@@ -63,7 +63,7 @@ class StorageTask(BaseModel):
         progress = task.progress
         return cls(
             task_id=task.task_id,
-            verb=task.order.verb,
+            verb=task.request.verb,
             state=task.state,
             began_at=as_text(task.began_at),
             ended_at=as_text(task.ended_at) if task.ended_at else None,

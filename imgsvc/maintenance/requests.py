@@ -75,23 +75,25 @@ class BackupRequest(MaintenanceRequest):
     dry_run: Annotated[bool, Field(description="Write nothing.")] = False
 
 
-async def execute(order: MaintenanceRequest, house: MaintenanceContext, progress: Progress) -> bool:
+async def execute(request: MaintenanceRequest, context: MaintenanceContext, progress: Progress) -> bool:
     """Run the task; returns whether all is in order, or was done. Raises MaintenanceFailed or StorageError."""
-    match order:
+    match request:
         case VerifyRequest():
-            return await verify(house, progress, digests=order.digests, grace=timedelta(seconds=order.grace_seconds))
+            return await verify(
+                context, progress, digests=request.digests, grace=timedelta(seconds=request.grace_seconds)
+            )
         case GcRequest():
-            older_than = timedelta(seconds=order.older_than_seconds)
-            return await gc(house, progress, older_than=older_than, foreign=order.foreign, dry_run=order.dry_run)
+            older_than = timedelta(seconds=request.older_than_seconds)
+            return await gc(context, progress, older_than=older_than, foreign=request.foreign, dry_run=request.dry_run)
         case MigrateRequest():
-            return await migrate(house, progress, to=order.to, dry_run=order.dry_run)
+            return await migrate(context, progress, to=request.to, dry_run=request.dry_run)
         case BackupRequest():
             return await backup(
-                house,
+                context,
                 progress,
-                destination=Path(order.destination),
-                with_s3=order.with_s3,
-                digests=order.digests,
-                dry_run=order.dry_run,
+                destination=Path(request.destination),
+                with_s3=request.with_s3,
+                digests=request.digests,
+                dry_run=request.dry_run,
             )
-    raise AssertionError(order)
+    raise AssertionError(request)

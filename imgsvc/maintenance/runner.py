@@ -30,7 +30,7 @@ class TaskRunning(Exception):
 class Task:
     """A task. `well`: nothing wrong was found, or everything was done; None until it has ended."""
 
-    order: MaintenanceRequest
+    request: MaintenanceRequest
     progress: Progress
     task_id: str = field(default_factory=lambda: str(uuid4()))
     state: State = "running"
@@ -42,16 +42,16 @@ class Task:
 
 
 class MaintenanceRunner:
-    def __init__(self, house: MaintenanceContext) -> None:
-        self._house = house
+    def __init__(self, context: MaintenanceContext) -> None:
+        self._context = context
         self._send, self._receive = anyio.create_memory_object_stream[Task](1)
         self.task: Task | None = None  # the last one
 
-    def start(self, order: MaintenanceRequest) -> Task:
+    def start(self, request: MaintenanceRequest) -> Task:
         """Start a task and return at once. Raises TaskRunning."""
         if self.task is not None and self.task.state == "running":
-            raise TaskRunning(self.task.order.verb)
-        self.task = Task(order, Progress(listed=order.listed))
+            raise TaskRunning(self.task.request.verb)
+        self.task = Task(request, Progress(listed=request.listed))
         self._send.send_nowait(self.task)
         return self.task
 
@@ -66,12 +66,12 @@ class MaintenanceRunner:
                 await self._carry_out(task)
 
     async def _carry_out(self, task: Task) -> None:
-        bound = log.bind(upkeep=task.order.verb, task_id=task.task_id)
-        bound.info("upkeep_began")
+        bound = log.bind(task=task.request.verb, task_id=task.task_id)
+        bound.info("maintenance_started")
         state: State = "cancelled"
         try:
             with task.scope:
-                task.well = await execute(task.order, self._house, task.progress)
+                task.well = await execute(task.request, self._context, task.progress)
                 state = "done"
         except MaintenanceFailed as error:
             state, task.error = "failed", str(error)
@@ -79,7 +79,7 @@ class MaintenanceRunner:
             state, task.error = "failed", f"The storage could not be read: {error}."
         except Exception:
             state, task.error = "failed", "It failed unexpectedly; see the log."
-            bound.exception("upkeep_broke")
+            bound.exception("maintenance_failed")
         finally:
             task.state, task.ended_at = state, now()
-            bound.info("upkeep_ended", state=state, well=task.well, error=task.error, **task.progress.counts)
+            bound.info("maintenance_ended", state=state, well=task.well, error=task.error, **task.progress.counts)

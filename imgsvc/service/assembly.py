@@ -150,8 +150,8 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
             retry_delay_seconds=settings.jobs.retry_delay_seconds,
         ),
-        endings=completions,
-        made=opened.metrics.variant_made,
+        completions=completions,
+        on_variant=opened.metrics.variant_made,
         hold=hold,
     )
     housekeeping = Housekeeping.of(settings, data, storages, hold)
@@ -166,7 +166,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         watchdog=Watchdog(data.table, queue, opened.metrics.job_stuck),
         staging_area=data.staging_area,
         reports=data.overview,
-        counters=data.figures,
+        counters=data.counters,
     )
 
 

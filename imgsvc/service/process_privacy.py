@@ -30,7 +30,7 @@ def keep_only(kept: re.Pattern[str]) -> None:
     try:
         _wipe_block()
     except (OSError, ValueError, IndexError) as error:  # not Linux, or no /proc: there is no block to read either
-        log.debug("environment_block_not_wiped", reason=str(error))
+        log.debug("environment_not_cleared", reason=str(error))
 
 
 def _wipe_block() -> None:

@@ -87,7 +87,7 @@ def _end_beside_hung_threads() -> None:
     for thread in hung:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in hung):
-        log.warning("ended_beside_hung_threads", threads=sum(thread.is_alive() for thread in hung))
+        log.warning("exited_with_hung_threads", threads=sum(thread.is_alive() for thread in hung))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -38,7 +38,7 @@ def _staging(area: StagingArea) -> Check:
         log.warning("health_check_failed", check="staging", reason=str(error))
         return Check(status="unhealthy", detail=f"the folder for uploads is gone or can't be read: {error.strerror}")
     if made:
-        log.error("staging_made_anew", path=str(area.folder))
+        log.error("staging_recreated", path=str(area.folder))
         return Check(status="degraded", detail="the folder for uploads was missing and has been created again")
     return Check(status="healthy", detail=f"there; {kept.files} uploads are set aside" if kept.files else "there")
 

@@ -182,7 +182,7 @@ class Metrics:
     def rate_limited(self) -> None:
         self._limited.inc()
 
-    def job_came_to(self, status: str, jobs: int) -> None:
+    def job_reached(self, status: str, jobs: int) -> None:
         if status in get_args(JobStatus):
             self._jobs.labels(status).inc(jobs)
 

@@ -95,7 +95,7 @@ async def test_refusal_stays_one_where_it_can_not_be_noted(start: Starter) -> No
         await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
         with capture_logs() as logs:
             denied(await upload(s, permissions=[]), "image:upload")
-        (said,) = [entry for entry in logs if entry["event"] == "refusal_not_in_audit"]
+        (said,) = [entry for entry in logs if entry["event"] == "denial_not_recorded"]
         assert (said["kind"], said["user_id"]) == ("upload_denied", "alice")
         await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
         denied(await upload(s, permissions=[]), "image:upload")

@@ -452,7 +452,7 @@ async def test_log_tells_of_an_outage_once_and_of_its_end() -> None:
             assert await tried(one) is True
         assert [(entry["event"], entry["log_level"]) for entry in logs] == [
             ("authorization_unavailable", "warning"),
-            ("authorization_answers_again", "info"),
+            ("authorization_available", "info"),
         ]
         assert logs[0]["reason"] == "it answered 500"
         assert logs[1]["unanswered"] == 5

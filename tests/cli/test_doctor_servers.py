@@ -152,7 +152,7 @@ class TestTokenKeys:
                 "AUTH_API_JWKS_URL": server.url,
             }
             done = await asyncio.to_thread(run, ["doctor"], folder=tmp_path, environ=environ)
-        assert done.returncode == 1 and "key_passed_over" in done.stderr
+        assert done.returncode == 1 and "key_skipped" in done.stderr
         assert all(line[0] in "✓!✗" for line in done.stdout.splitlines())
 
 

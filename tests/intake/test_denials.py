@@ -290,14 +290,14 @@ async def test_stopping(start: Starter) -> None:
 async def test_refusal_that_goes_on_is_not_the_first_to_be_forgotten(
     s: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_audit, "MAX_NOTED", 2)
+    monkeypatch.setattr(of_audit, "MAX_RECORDED", 2)
     refusals, over = of_audit.Denials(s.state.jobs.table), now() - timedelta(seconds=1)
-    await refusals.note("upload_denied", "org", "goes-on", until=over)
-    await refusals.note("upload_denied", "org", "second")
-    await refusals.note("upload_denied", "org", "goes-on")  # its time is over: it is noted anew
-    await refusals.note("upload_denied", "org", "third")
+    await refusals.record("upload_denied", "org", "goes-on", until=over)
+    await refusals.record("upload_denied", "org", "second")
+    await refusals.record("upload_denied", "org", "goes-on")  # its time is over: it is noted anew
+    await refusals.record("upload_denied", "org", "third")
     for user in ("goes-on", "goes-on", "third"):
-        await refusals.note("upload_denied", "org", user)
+        await refusals.record("upload_denied", "org", user)
     rows = await s.sql(
         "SELECT json_extract(metadata, '$.user_id') FROM image_upload_events "
         "WHERE event_type = 'upload_denied' ORDER BY id"

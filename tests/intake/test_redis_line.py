@@ -120,8 +120,12 @@ async def test_redis_that_hangs_is_waited_for_once() -> None:
             await until(lambda: mirror.line.up)
             assert await reserved(mirror)
     away, back = logs
-    assert (away["event"], away["log_level"], away["reason"]) == ("redis_away", "warning", "no answer within 50 ms")
-    assert (back["event"], back["log_level"], back["uploads_not_shared"]) == ("redis_back", "info", 41)
+    assert (away["event"], away["log_level"], away["reason"]) == (
+        "redis_unavailable",
+        "warning",
+        "no answer within 50 ms",
+    )
+    assert (back["event"], back["log_level"], back["uploads_not_shared"]) == ("redis_available", "info", 41)
 
 
 def refuse_password(server: RedisServer) -> Callable[[], Any]:
@@ -189,7 +193,7 @@ async def test_outage_is_told_once_and_ends_by_itself(
             assert used(server) <= (break_it is hang)
             assert await reserved(mirror)
             assert mirror.line.info["redis_version"]
-    assert [line["event"] for line in logs] == ["redis_away", "redis_back"]
+    assert [line["event"] for line in logs] == ["redis_unavailable", "redis_available"]
     assert re.search(reason, logs[0]["reason"]), logs[0]
     assert logs[1]["uploads_not_shared"] == 3
 
@@ -276,7 +280,7 @@ async def test_nonsense_is_an_outage_that_tells_no_password(answer: bytes) -> No
             if mirror.line.up:  # it talked like a Redis as far as it was asked
                 assert await reserved(mirror) is None
             assert not mirror.line.up
-    assert [line["event"] for line in logs] == ["redis_away"]
+    assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert PASSWORD not in repr(logs)
 
 
@@ -290,7 +294,7 @@ async def test_tls_that_never_answers_is_an_outage() -> None:
                 mirror.reserve("o", "u", QUOTA).send(None)
             tried = mirror.line.attempts
             await until(lambda: mirror.line.attempts > tried + 1)
-    assert [line["event"] for line in logs] == ["redis_away"]
+    assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert PASSWORD not in repr(logs)
 
 

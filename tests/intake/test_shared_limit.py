@@ -286,7 +286,7 @@ async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
         await mirror(s).line.flush(LIMIT_SECONDS)
         assert used(redis) == 4
         events = [line["event"] for line in logs if line["event"].startswith("redis")]
-        assert events == ["redis_away", "redis_back"]
+        assert events == ["redis_unavailable", "redis_available"]
 
 
 async def test_health_and_dashboard_tell_the_truth(redis: RedisServer, tmp_path: Path) -> None:

@@ -124,11 +124,11 @@ async def test_overtaken_run_changes_nothing(tmp_path: Path) -> None:
     async with table(tmp_path) as t:
         await accept(t, new_job("a"))
         first = await claim(t)
-        assert await t.give_back(first)
+        assert await t.requeue(first)
         second = await claim(t)
         assert second.run == first.run + 1
         assert not await t.complete(first, {"thumbnail": "stale"}, {})
-        assert not await t.give_back(first)
+        assert not await t.requeue(first)
         assert not await t.unsuccessful(first, Failure("timeout", "late"), Decision("fail"))
         assert await t.complete(second, {"thumbnail": "fresh"}, {"variants": {}})
         row = await t.job(first.job_id)
@@ -204,7 +204,7 @@ async def test_give_back_costs_neither_start_nor_attempt(tmp_path: Path) -> None
         await accept(t, new_job("a"))
         for _ in range(20):
             job = await claim(t)
-            await t.give_back(job)
+            await t.requeue(job)
         row = await t.job(job.job_id)
         assert row
         assert (row.status, row.starts, row.attempt_count, row.run) == ("pending", 0, 0, 20)

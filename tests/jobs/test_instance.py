@@ -252,7 +252,7 @@ async def test_disk_that_is_not_mounted_at_the_first_start_after_0_1_0_is_claime
         path.rmdir()
         (tmp_path / "away").rename(path)
         assert (await storage_health(s))["status"] == "healthy"
-        assert marker(s) == s.state.maintenance._house.instance
+        assert marker(s) == s.state.maintenance._context.instance
         assert await s.variant(image_id, "large")
 
 

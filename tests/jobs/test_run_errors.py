@@ -124,7 +124,7 @@ async def test_removal_after_a_deletion_is_tried_again(
         await storage.publishing.wait()
         queue = app.state.service.jobs.queue
         # While removals are held back the row must list the files again.
-        with queue._hold.holding() if name == "list_again" else nullcontext():
+        with queue._hold.held() if name == "list_again" else nullcontext():
             assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
             storage.go.set()
             with anyio.fail_after(seconds(10)):

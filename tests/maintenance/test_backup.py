@@ -209,7 +209,7 @@ async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: P
         await s.sql('UPDATE processing_jobs SET processed_paths = \'{"large": "x"}\'')
         blocked.unlink()
         address = f"/api/v1/operator/jobs/{job['job_id']}/retry"
-        with s.state.jobs.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.held():
             refused = await s.http.post(address, headers=s.operator)
             assert refused.status_code == 409 and "backup" in refused.json()["detail"]
         assert (await s.http.post(address, headers=s.operator)).status_code == 202
@@ -620,7 +620,7 @@ async def test_storage_that_hangs_is_left_alone_after_three_rows(
     storage = Stuck(tmp_path / "data" / "storage")
     async with keeping(tmp_path, storage=storage) as s:
         images = await several(s, 8)
-        with s.state.jobs.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.held():
             for image_id in images:
                 await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
         await s.state.jobs.housekeeping.sweep()
@@ -635,7 +635,7 @@ async def test_backup_is_done_before_what_was_held_back_is_removed(
     storage = Stuck(tmp_path / "data" / "storage")
     async with keeping(tmp_path, storage=storage) as s:
         first, _ = await several(s, 2)
-        with s.state.jobs.housekeeping._hold.holding():
+        with s.state.jobs.housekeeping._hold.held():
             await s.http.delete(f"/api/v1/images/{first}", headers=s.bearer())
         assert (await backed_up(s, tmp_path / "backup"))["well"] is True
         with anyio.fail_after(WAIT_SECONDS):

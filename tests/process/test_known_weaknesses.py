@@ -196,7 +196,7 @@ async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> 
             for decision in (Decision("fail", retryable=True), Decision("retry", 0)):
                 assert not await s.state.jobs.table.unsuccessful(late, broke, decision)
             assert not await s.state.jobs.table.complete(late, {}, {})
-            assert not await s.state.jobs.table.give_back(late)
+            assert not await s.state.jobs.table.requeue(late)
         assert await s.job(job["job_id"]) == job
         assert (await s.http.get("/api/v1/health/stats")).json()["status_breakdown"]["completed"] == 1
     async with with_workers(tmp_path) as s:

@@ -149,8 +149,8 @@ class FailedQuery(Query):
 @operation("health_stats", "health", "Counts by status, and the last 24 hours", answers={200: Stats})
 async def stats(request: Request) -> Response:
     state = state_of(request)
-    figures = state.jobs.counters
-    by_status, day = figures.by_status(), figures.performance(now() - timedelta(days=1))
+    counters = state.jobs.counters
+    by_status, day = counters.by_status(), counters.performance(now() - timedelta(days=1))
     workers = WorkerCounts(active_workers=state.jobs.queue.living_lanes, active_tasks=state.jobs.queue.running_tasks)
     return json_response(
         Stats(

@@ -219,7 +219,7 @@ async def delete(request: Request) -> Response:
     try:
         await state.access.permissions.require_to_delete(who, own=job.user_id == who.user_id)
     except PermissionDenied:
-        await state.access.denials.note("delete_denied", who.org_id, who.user_id, job=job)
+        await state.access.denials.record("delete_denied", who.org_id, who.user_id, job=job)
         raise
     removed = await state.jobs.deletion.delete(job)
     if removed is None:

@@ -41,7 +41,7 @@ async def reader_of(request: Request) -> Identity | None:
     try:
         await state.access.permissions.require(who, READ)
     except PermissionDenied as denied:
-        await state.access.denials.note("read_denied", who.org_id, who.user_id, permission=denied.permission)
+        await state.access.denials.record("read_denied", who.org_id, who.user_id, permission=denied.permission)
         raise
     return who
 

@@ -124,7 +124,9 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
             try:
                 form = await _read(request, pace, staged, allowance, raw)
             except BucketNotAllowed as error:
-                await state.access.denials.note("bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket)
+                await state.access.denials.record(
+                    "bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket
+                )
                 raise
             origin = _origin(form, identity, request.scope["trace_id"], key)
             receipt = await intake.accept(staged, origin, allowance, one)
@@ -171,7 +173,7 @@ async def _permitted(request: Request, identity: Identity) -> None:
     try:
         await state.access.permissions.require(identity, UPLOAD)
     except PermissionDenied as denied:
-        await state.access.denials.note(
+        await state.access.denials.record(
             "upload_denied", identity.org_id, identity.user_id, permission=denied.permission
         )
         raise

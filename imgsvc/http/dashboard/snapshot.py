@@ -147,11 +147,11 @@ def _workers(lanes: list[LaneState], look: HostSample, check: Check) -> shown.Wo
     )
 
 
-def _processing(figures: JobCounters, recent: list[Job]) -> shown.Processing:
+def _processing(counters: JobCounters, recent: list[Job]) -> shown.Processing:
     return shown.Processing(
-        jobs_by_status=figures.by_status(),
-        performance=shown.Performance(last_hour=_span(figures, HOUR), last_24h=_span(figures, DAY)),
-        minutes=_chart(figures),
+        jobs_by_status=counters.by_status(),
+        performance=shown.Performance(last_hour=_span(counters, HOUR), last_24h=_span(counters, DAY)),
+        minutes=_chart(counters),
         recent_jobs=[
             shown.RecentJob(
                 job_id=job.job_id,
@@ -170,8 +170,8 @@ def _processing(figures: JobCounters, recent: list[Job]) -> shown.Processing:
     )
 
 
-def _span(figures: JobCounters, length: timedelta) -> shown.Span:
-    found = figures.performance(now() - length)
+def _span(counters: JobCounters, length: timedelta) -> shown.Span:
+    found = counters.performance(now() - length)
     return shown.Span(
         total=found.completed + found.failed,
         completed=found.completed,
@@ -181,11 +181,11 @@ def _span(figures: JobCounters, length: timedelta) -> shown.Span:
     )
 
 
-def _chart(figures: JobCounters) -> list[shown.ChartMinute]:
+def _chart(counters: JobCounters) -> list[shown.ChartMinute]:
     """Every minute of the last hour, those too in which nothing ended."""
     this = now().replace(second=0, microsecond=0)
     starts = [this - timedelta(minutes=back) for back in reversed(range(CHART_MINUTES))]
-    found = {minute.start: minute for minute in figures.minutes(starts[0])}
+    found = {minute.start: minute for minute in counters.minutes(starts[0])}
     chart = []
     for start in starts:
         minute = found.get(start)
@@ -233,14 +233,14 @@ def _rate_limits(state: AppState, rows: Rows, near: list[Window]) -> shown.RateL
     )
 
 
-def _errors(figures: JobCounters, failed: list[Job], retrying: list[Job]) -> shown.Errors:
+def _errors(counters: JobCounters, failed: list[Job], retrying: list[Job]) -> shown.Errors:
     return shown.Errors(
         recent_failures=[_failure(job) for job in failed],
         retrying=[_failure(job) for job in retrying],
         error_summary=shown.ErrorSummary(
-            last_hour=figures.performance(now() - HOUR).failed,
-            last_24h=figures.performance(now() - DAY).failed,
-            total=figures.by_status()["failed"],
+            last_hour=counters.performance(now() - HOUR).failed,
+            last_24h=counters.performance(now() - DAY).failed,
+            total=counters.by_status()["failed"],
         ),
     )
 

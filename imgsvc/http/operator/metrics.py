@@ -46,5 +46,5 @@ async def _measured(ask: Callable[[], Awaitable[T]]) -> T | None:
         with anyio.move_on_after(DATABASE_SECONDS):
             return await ask()
     except sqlite3.Error as error:
-        log.warning("not_measured", reason=str(error))
+        log.warning("metrics_incomplete", reason=str(error))
     return None

@@ -205,10 +205,10 @@ class PiecewiseResponse(Response):
             quick = time.monotonic() - sent_at < QUICK_SECONDS
             try:
                 if not await self._stored.load_more(quick=quick):
-                    log.error("answer_broken_off", reason="the stored file is shorter than its row says")
+                    log.error("response_aborted", reason="the stored file is shorter than its row says")
                     return
             except (NoRoom, StorageError) as error:
-                log.warning("answer_broken_off", reason=str(error) or type(error).__name__)
+                log.warning("response_aborted", reason=str(error) or type(error).__name__)
                 return
 
 

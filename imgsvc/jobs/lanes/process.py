@@ -176,7 +176,7 @@ class ProcessLane:
 
     async def _unusable(self, task: Task, error: Exception) -> Failure:
         reason = type(error).__name__ if isinstance(error, ValueError) else str(error)  # never text from a worker
-        log.warning("worker_answer_unusable", lane=self.name, reason=reason, trace_id=task.trace_id)
+        log.warning("worker_answer_invalid", lane=self.name, reason=reason, trace_id=task.trace_id)
         await self._end("unusable_answer")
         return Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
 

@@ -12,7 +12,7 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
-from .sql import QUERIES, Timed, is_damage, migration, untimed
+from .sql import QUERIES, OnQuery, ignore, is_damage, migration
 
 MIGRATIONS = (
     "001_tables.sql",
@@ -65,9 +65,9 @@ async def _open_for_reading(uri: str) -> aiosqlite.Connection:
 class Readers:
     """A few read-only connections. Each is lent to one reader at a time."""
 
-    def __init__(self, path: Path, timed: Timed = untimed) -> None:
+    def __init__(self, path: Path, on_query: OnQuery = ignore) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
-        self._timed = timed
+        self._on_query = on_query
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._all: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
@@ -127,4 +127,4 @@ class Readers:
                     self.damage = str(error)
                 raise
             finally:
-                self._timed(query, time.perf_counter() - began)
+                self._on_query(query, time.perf_counter() - began)

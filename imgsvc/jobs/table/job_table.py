@@ -131,7 +131,7 @@ class JobTable:
             if all(left is None for left in (await self._readers.fetch("counting", {}))[0]):
                 return
         except sqlite3.Error as error:
-            log.error("counting_stopped", reason=str(error))
+            log.error("counting_failed", reason=str(error))
             return
         await anyio.sleep(COUNTING_DELAY_SECONDS)
         for piece in (self._count_minutes, self._count_bytes):
@@ -141,7 +141,7 @@ class JobTable:
                         break
                     pause = COUNTING_PAUSE_SECONDS
                 except (DatabaseUnavailable, sqlite3.Error) as error:
-                    log.error("counting_stopped", reason=str(error), again_in_seconds=COUNT_AGAIN_SECONDS)
+                    log.error("counting_failed", reason=str(error), again_in_seconds=COUNT_AGAIN_SECONDS)
                     pause = COUNT_AGAIN_SECONDS
                 await anyio.sleep(pause)
 
@@ -197,8 +197,8 @@ class JobTable:
         self._observer.moved(claimed.before, "processing")
         return claimed.job
 
-    async def give_back(self, job: Job) -> bool:
-        return await self._end_run(job, "pending", lambda db: transactions.ended(db, "give_back", job, "given_back"))
+    async def requeue(self, job: Job) -> bool:
+        return await self._end_run(job, "pending", lambda db: transactions.ended(db, "requeue", job, "given_back"))
 
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False

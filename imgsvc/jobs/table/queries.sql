@@ -43,7 +43,7 @@ SET status = 'processing', queue = NULL, run = run + 1, starts = starts + 1, sta
 WHERE job_id = :job_id AND queue = :queue
 RETURNING *
 
--- name: give_back
+-- name: requeue
 -- The service is stopping: undo the claim, as if the run had never happened.
 UPDATE processing_jobs
 SET status = 'pending', starts = max(0, starts - 1), queue = iif(preview = 'wanted', 'previews', 'renders')

@@ -8,14 +8,14 @@ from .model import Job
 
 PAGE = 100  # rows in one query, which occupy the event loop for some milliseconds
 
-Looked = Callable[[int, int], None]  # called with (rows read, rows in all)
+OnProgress = Callable[[int, int], None]  # called with (rows read, rows in all)
 
 
 class JobScan:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
 
-    async def jobs(self, looked: Looked) -> AsyncIterator[Job]:
+    async def jobs(self, on_progress: OnProgress) -> AsyncIterator[Job]:
         """All jobs that are not deleted, in order of acceptance, including those accepted during the scan."""
         after, last = 0, await self._last()
         while after < last:
@@ -25,7 +25,7 @@ class JobScan:
             after = upto
             if after == last:
                 last = await self._last()
-            looked(after, last)
+            on_progress(after, last)
 
     async def owners(self, image_ids: Iterable[str]) -> dict[str, Job]:
         """{image id: job} for images that exist, or that were deleted."""

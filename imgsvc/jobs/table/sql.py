@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from importlib.resources import files
 
-Timed = Callable[[str, float], None]  # called with (statement name, seconds)
+OnQuery = Callable[[str, float], None]  # called with (statement name, seconds)
 HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
@@ -29,7 +29,7 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.Error) and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def untimed(_operation: str, _seconds: float) -> None:
+def ignore(_operation: str, _seconds: float) -> None:
     """The default: durations are dropped."""
 
 

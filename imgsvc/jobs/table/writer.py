@@ -15,7 +15,7 @@ import aiosqlite
 import anyio
 import structlog
 
-from .sql import Timed, is_damage, untimed
+from .sql import OnQuery, ignore, is_damage
 
 T = TypeVar("T")
 Change = Callable[[aiosqlite.Connection], Awaitable[T]]
@@ -37,9 +37,9 @@ class _Waiting:
 
 
 class Writer:
-    def __init__(self, db: aiosqlite.Connection, timed: Timed = untimed) -> None:
+    def __init__(self, db: aiosqlite.Connection, on_query: OnQuery = ignore) -> None:
         self._db = db
-        self._timed = timed
+        self._on_query = on_query
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
@@ -94,7 +94,7 @@ class Writer:
         finally:
             for waiting in batch:
                 waiting.done.set()
-            self._timed("commit", time.perf_counter() - began)
+            self._on_query("commit", time.perf_counter() - began)
 
     async def _apply(self, waiting: _Waiting) -> None:
         """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""

@@ -45,32 +45,32 @@ PAGES = 512  # of the database in one step: 2 MB, after which a cancellation is 
 
 
 async def backup(
-    house: MaintenanceContext, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
+    context: MaintenanceContext, progress: Progress, *, destination: Path, with_s3: bool, digests: bool, dry_run: bool
 ) -> bool:
     """Make a backup; returns whether it is complete. With `digests` earlier copies are read and compared too.
 
     Raises MaintenanceFailed, and leaves an earlier complete backup as it was.
     """
-    _check_destination(house, destination)
-    making = Backup(house, progress, BackupFolder(destination), with_s3, digests, dry_run)
+    _check_destination(context, destination)
+    making = Backup(context, progress, BackupFolder(destination), with_s3, digests, dry_run)
     try:
         if dry_run:
-            await making.measure(house.inventory)
+            await making.measure(context.scan)
             return True
-        with house.hold.holding():
+        with context.hold.held():
             await making.make()
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MaintenanceFailed(f"The backup could not be written: {reason}. An earlier one is unchanged.") from error
-    house.housekeeping.sweep_soon()  # removals that were suspended; not waited for, since the backup is complete
+    context.housekeeping.sweep_soon()  # removals that were suspended; not waited for, since the backup is complete
     return progress.found == 0
 
 
-def _check_destination(house: MaintenanceContext, destination: Path) -> None:
+def _check_destination(context: MaintenanceContext, destination: Path) -> None:
     if not destination.is_absolute():
         raise MaintenanceFailed("The destination must be an absolute path.")
     wanted = Path(os.path.realpath(destination))
-    for folder in (house.settings.data, house.settings.storage.path):
+    for folder in (context.settings.data, context.settings.storage.path):
         own = Path(os.path.realpath(folder))
         if wanted.is_relative_to(own) or own.is_relative_to(wanted):
             raise MaintenanceFailed("The destination must be outside the service's own folders.")
@@ -78,7 +78,7 @@ def _check_destination(house: MaintenanceContext, destination: Path) -> None:
 
 @dataclass(slots=True)
 class Backup:
-    house: MaintenanceContext
+    context: MaintenanceContext
     progress: Progress
     folder: BackupFolder
     with_s3: bool
@@ -92,31 +92,31 @@ class Backup:
         name = f"database-{now():%Y%m%dT%H%M%S.%f}.db"
         database = self.folder.database(name)
         self.progress.begin("database")
-        await anyio.to_thread.run_sync(_copy_database, self.house.settings.database.path, database, self._copied)
+        await anyio.to_thread.run_sync(_copy_database, self.context.settings.database.path, database, self._copied)
         async with Readers(database) as readers:
-            inventory = JobScan(readers)
-            await self.measure(inventory)
+            scan = JobScan(readers)
+            await self.measure(scan)
             self.progress.counts.clear()
             self.progress.begin("jobs")
-            await for_each_concurrently(inventory.jobs(self.progress.looked), self._keep, AT_ONCE)
+            await for_each_concurrently(scan.jobs(self.progress.advance), self._keep, AT_ONCE)
             secrets = await anyio.to_thread.run_sync(self._copy_secrets)
             manifest = await self._manifest(taken_at, database, secrets)
             await anyio.to_thread.run_sync(self.folder.complete, manifest)
             self.progress.begin("tidying")
             try:
-                await prune(self.folder, inventory, manifest)
+                await prune(self.folder, scan, manifest)
             except (OSError, StorageError) as error:  # the backup is complete: superfluous files are removed next time
-                log.warning("backup_not_tidied", reason=str(error))
+                log.warning("backup_prune_failed", reason=str(error))
 
     def _copied(self, left: int, total: int) -> None:
-        self.progress.looked(total - left, total)
+        self.progress.advance(total - left, total)
         anyio.from_thread.check_cancelled()
 
-    async def measure(self, inventory: JobScan) -> None:
+    async def measure(self, scan: JobScan) -> None:
         """Count the files to copy, and check the free space. Raises MaintenanceFailed."""
         self.progress.begin("measuring")
         new = 0
-        async for job in inventory.jobs(self.progress.looked):
+        async for job in scan.jobs(self.progress.advance):
             for path, size in await anyio.to_thread.run_sync(self._wanted, job):
                 new += size if _size(path) != size else 0
                 self.progress.counts["files"] += 1
@@ -128,11 +128,11 @@ class Backup:
 
     def _free(self) -> int:
         """Free bytes; on the service's own disk, those beyond its reserve."""
-        folder, data = self.folder.root, self.house.settings.data
+        folder, data = self.folder.root, self.context.settings.data
         while not folder.exists():
             folder = folder.parent
         own = folder.stat().st_dev == data.stat().st_dev
-        return shutil.disk_usage(folder).free - (self.house.settings.storage.reserve_mb * MEGABYTE if own else 0)
+        return shutil.disk_usage(folder).free - (self.context.settings.storage.reserve_mb * MEGABYTE if own else 0)
 
     def _wanted(self, job: Job) -> list[tuple[Path, int]]:
         found = [(self.folder.variant(one.bucket, one.key), one.size_bytes) for one in self._variants(job)]
@@ -170,7 +170,7 @@ class Backup:
     async def _fetch(self, job: Job, variant: Variant, path: Path) -> Kind | None:
         """Copy a variant; returns the fault of the variant, if any. Raises OSError if the destination fails."""
         partial_path = partial_of(path)
-        storage = self.house.storages.get(job.storage_backend)
+        storage = self.context.storages.get(job.storage_backend)
         if storage is None:
             return "no_backend"
         await anyio.to_thread.run_sync(make_folders, path.parent, self.folder.root)
@@ -195,7 +195,7 @@ class Backup:
         path = self.folder.staged(name)
         if not await self._has(path, job.content_length, job.sha256):
             try:
-                await anyio.to_thread.run_sync(copy, self.house.staging / name, path)
+                await anyio.to_thread.run_sync(copy, self.context.staging / name, path)
             except FileNotFoundError:
                 if unfinished(job):  # the source of a failed job may just have reached its retention time
                     self.absent.append(name)
@@ -213,7 +213,7 @@ class Backup:
         found: dict[str, str] = {}
         for name in SECRET_FILES:
             with suppress(FileNotFoundError):
-                data = (self.house.settings.data / name).read_bytes()
+                data = (self.context.settings.data / name).read_bytes()
                 found[name] = hashlib.sha256(data).hexdigest()
                 write_file(self.folder.secret(found[name]), data)
         return found

@@ -18,11 +18,11 @@ from .folder import SECRETS, STAGED, VARIANTS, BackupFolder, Manifest
 TOGETHER = 100
 
 
-async def prune(folder: BackupFolder, inventory: JobScan, manifest: Manifest) -> None:
+async def prune(folder: BackupFolder, scan: JobScan, manifest: Manifest) -> None:
     await anyio.to_thread.run_sync(folder.drop_databases, manifest.database)
     await anyio.to_thread.run_sync(_old_secrets, folder.root, set(manifest.secrets.values()))
-    await _variants(folder, inventory)
-    await _sources(folder, inventory)
+    await _variants(folder, scan)
+    await _sources(folder, scan)
 
 
 def _old_secrets(root: Path, current: set[str]) -> None:
@@ -31,21 +31,21 @@ def _old_secrets(root: Path, current: set[str]) -> None:
             path.unlink()
 
 
-async def _variants(folder: BackupFolder, inventory: JobScan) -> None:
+async def _variants(folder: BackupFolder, scan: JobScan) -> None:
     everything = LocalStorage(folder.root / VARIANTS).everything()
     batch: list[Stored] = []
     async with aclosing(cast(AsyncGenerator[Stored, None], everything)):
         async for stored in everything:
             batch.append(stored)
             if len(batch) == TOGETHER:
-                await _prune_variants(folder, inventory, batch)
+                await _prune_variants(folder, scan, batch)
                 batch.clear()
-    await _prune_variants(folder, inventory, batch)
+    await _prune_variants(folder, scan, batch)
 
 
-async def _prune_variants(folder: BackupFolder, inventory: JobScan, batch: list[Stored]) -> None:
+async def _prune_variants(folder: BackupFolder, scan: JobScan, batch: list[Stored]) -> None:
     placed = [(stored, Place.of(stored)) for stored in batch]
-    owners = await inventory.owners(place.image_id for _, place in placed if place)
+    owners = await scan.owners(place.image_id for _, place in placed if place)
     for _, place in placed:
         job = owners.get(place.image_id) if place and not place.partial else None
         if place is None:  # a file of a file manager or a sync program: not ours to remove
@@ -55,8 +55,8 @@ async def _prune_variants(folder: BackupFolder, inventory: JobScan, batch: list[
             await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
 
 
-async def _sources(folder: BackupFolder, inventory: JobScan) -> None:
-    needed = {job.staging_path async for job in inventory.jobs(lambda _done, _total: None) if source_needed(job)}
+async def _sources(folder: BackupFolder, scan: JobScan) -> None:
+    needed = {job.staging_path async for job in scan.jobs(lambda _done, _total: None) if source_needed(job)}
 
     def remove() -> None:
         for path in (folder.root / STAGED).iterdir():

@@ -105,7 +105,7 @@ class Restore:
 
         self.progress.begin("checking")
         async with Readers(database) as readers:
-            await for_each_concurrently(JobScan(readers).jobs(self.progress.looked), look, AT_ONCE)
+            await for_each_concurrently(JobScan(readers).jobs(self.progress.advance), look, AT_ONCE)
         if self.progress.found:
             count = self.progress.found
             raise MaintenanceFailed(f"The backup is damaged: {count} of its files are missing or changed.")
@@ -155,7 +155,7 @@ class Restore:
 
         self.progress.begin("copying")
         async with Readers(self.folder.database(manifest.database)) as readers:
-            await for_each_concurrently(JobScan(readers).jobs(self.progress.looked), one, AT_ONCE)
+            await for_each_concurrently(JobScan(readers).jobs(self.progress.advance), one, AT_ONCE)
         for name, digest in manifest.secrets.items():
             await anyio.to_thread.run_sync(copy, self.folder.secret(digest), data / name)
         await anyio.to_thread.run_sync(write_id, data, instance, False)
