@@ -42,7 +42,7 @@ PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
 # Which test runs the blocks of a page: those marked `<!-- run: KIND -->`.
 RUN_BY = {
     ("README.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("README.md", "serve"): "test_service_starts_as_a_page_says",
+    ("README.md", "serve"): "test_readme_starts_the_service_as_the_tour_does",
     ("docs/start/tour.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/start/tour.md", "serve"): "test_service_starts_as_a_page_says",
     ("docs/start/container.md", "container"): "test_commands_inside_a_container",
@@ -170,12 +170,21 @@ def typed(line: str, folder: Path, environ: dict[str, str]) -> Iterator[list[str
         process.wait(WAIT_SECONDS)
 
 
+def serve_line(path: str) -> str:
+    (line,) = (line for text in runs(path, "serve") for line in text.splitlines() if "./run serve" in line)
+    return line.partition("#")[0].strip()
+
+
+def test_readme_starts_the_service_as_the_tour_does() -> None:
+    assert serve_line("README.md") == serve_line("docs/start/tour.md")
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("path", [path for path, kind in RUN_BY if kind == "serve"])
+@pytest.mark.parametrize("path", ["docs/start/tour.md", "docs/guides/private-images.md", "docs/guides/s3.md"])
 def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
     """The environment that a line sets takes effect; the tour shows what is printed at a terminal."""
     make_clone(tmp_path)
-    (line,) = (line for text in runs(path, "serve") for line in text.splitlines() if "./run serve" in line)
+    line = serve_line(path)
     environ = {
         "PATH": PATH,
         "PYTHONPATH": str(ROOT),
@@ -198,9 +207,10 @@ def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
         assert like("\n".join(printed).replace(url, TOUR_HOST), re.sub(r"code=\d+…", "code=…", shown).strip()), printed
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("server")
+    with ServerProcess(folder, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
         yield one
 
 
@@ -256,21 +266,24 @@ def test_unit_is_one_that_systemd_takes(clone: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("path", ["docs/guides/installing.md", "docs/guides/upgrading.md"])
-def test_checks_of_an_installation(path: str, clone: Path, tmp_path: Path) -> None:
+def test_checks_of_an_installation(clone: Path, tmp_path: Path) -> None:
+    """Of the guides to installing and to upgrading; what both say is run once."""
+    texts = runs("docs/guides/installing.md", "checks") + runs("docs/guides/upgrading.md", "checks")
     with ServerProcess(tmp_path, JWT_SECRET_KEY=secrets.token_urlsafe(48)) as server:  # doctor dislikes the tests' own
-        for text in runs(path, "checks"):
-            command = text.replace(PUBLIC, server.url).replace(TOUR_HOST, server.url)
-            assert "✗" not in succeeds(command, clone, server.environ)
+        commands = "".join(texts).replace(PUBLIC, server.url).replace(TOUR_HOST, server.url)
+        once = dict.fromkeys(line.partition("#")[0].strip() for line in commands.splitlines())
+        assert set(once) == {"./run imgsvc doctor", f"./run imgsvc smoke {server.url}"}
+        assert "✗" not in succeeds("\n".join(once), clone, server.environ)
 
 
 @pytest.mark.process
-def test_commands_of_the_operator(server: ServerProcess, clone: Path, tmp_path: Path) -> None:
+def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
     """With a job that could not be stored, and can be once the hindrance is gone."""
-    (tmp_path / "storage" / "b").write_text("where the bucket's folder would be")
+    hindrance = server.folder / "storage" / "b"
+    hindrance.write_text("where the bucket's folder would be")
     job = server.upload(make.jpeg(64, 48)).json()["job_id"]
     assert server.job_ended(job)["error_code"] == "storage_error"
-    (tmp_path / "storage" / "b").unlink()
+    hindrance.unlink()
     link, commands = runs("docs/guides/monitoring.md", "operator")
     assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
     assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
