@@ -12,6 +12,7 @@ from .geometry import fit
 from .header import Header, read_header
 from .jpeg_segments import read_scans
 from .pieces import length_of
+from .png_chunks import check_chunks
 from .recipe import Recipe
 
 CHEAP_PIXELS = 2_000_000  # up to this size a full decode is as quick as the reduced decode of a photo
@@ -45,6 +46,8 @@ def probe(path: Path, mime: str, *, max_pixels: int) -> Header:
         if header.format == "JPEG":
             scans = read_scans(stream)
             header = replace(header, scans=scans.count, coded=scans.samples)
+        elif header.format == "PNG":
+            check_chunks(stream)
     _check_scans(header, max_pixels)
     return header
 

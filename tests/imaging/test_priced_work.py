@@ -184,6 +184,14 @@ def test_empty_chunks_of_pixels_have_an_end(studio: Studio) -> None:
         studio.render(data)
 
 
+async def test_empty_chunks_of_pixels_are_refused_at_upload(start: Starter) -> None:
+    async with start() as s:
+        refused = await s.upload(hostile.empty_chunks(20_000, b"IDAT"))
+        assert (refused.status_code, refused.json()["code"]) == (422, "image_unreadable")
+        assert "more chunks than are read" in refused.json()["detail"]
+        assert s.staged() == []
+
+
 def test_pixels_in_many_chunks_are_read(studio: Studio) -> None:
     whole = make.encoded(make.quadrants(), "PNG")
     at = whole.index(b"IDAT") - 4
