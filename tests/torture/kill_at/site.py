@@ -26,6 +26,7 @@ START_SECONDS = 60
 STOP_SECONDS = 15  # compose's
 ANSWER_SECONDS = 20
 POLL_SECONDS = 0.003
+PATIENCE = 4
 MODULE = "tests.support.two_storages"
 Way = Literal["forked", "fresh"]
 
@@ -261,9 +262,9 @@ def bearer(user: str = "alice") -> dict[str, str]:
 
 
 def until(true: Callable[[], object], limit: float, why: str = "it did not come") -> None:
-    """Raises AssertionError after so many seconds of a quiet machine."""
+    """Raises AssertionError after so many seconds of a quiet machine, at the latest after `PATIENCE` times as many."""
     began = time.monotonic()
     while not true():
         spent = time.monotonic() - began
-        assert spent < limit or spent < seconds(limit), f"{why} (after {spent:.1f} seconds)"
+        assert spent < limit or spent < min(PATIENCE * limit, seconds(limit)), f"{why} (after {spent:.1f} seconds)"
         time.sleep(POLL_SECONDS)

@@ -4,8 +4,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
+from pathlib import Path
 
 from fixtures import make
 from tests.torture.kill_at.case import REST_SECONDS, Attempt, stop, stopped
@@ -115,11 +116,17 @@ def swept(done: Callable[[Attempt], bool]) -> Callable[[Attempt, Service], None]
 
 def is_set_aside(attempt: Attempt) -> bool:
     data, kept = attempt.site.data, tiny(7)
-    found = [path.read_bytes() for folder in ("staging", "orphaned") for path in (data / folder).glob(LOST)]
-    if kept not in found and not (data / "orphaned" / LOST).exists():  # it may have moved between the two looks
-        attempt.wrong.append("An upload without a row is lost.")
+    staged, aside = _bytes(data / "staging" / LOST), _bytes(data / "orphaned" / LOST)  # in the order in which it moves
+    if kept not in (staged, aside):
+        raise AssertionError("an upload without a row is lost")
     gone = not (data / "orphaned" / OLD).exists() and not (data / "staging" / f"{TORN}.part").exists()
-    return gone and (data / "orphaned" / LOST).is_file() and (data / "orphaned" / LOST).read_bytes() == kept
+    return gone and aside == kept
+
+
+def _bytes(path: Path) -> bytes | None:
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return None
 
 
 def long_ago(attempt: Attempt) -> None:
