@@ -1,1 +1,1 @@
-"""The wire: every status, header and text that a client sees."""
+"""The HTTP layer: every status, header and text that a client sees."""

@@ -1,4 +1,4 @@
-"""One running service, as handlers reach it: what belongs together is one group."""
+"""The application state that handlers use, in groups of related parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The table of jobs, the queue that works through it, and what looks after both."""
+    """The job table, the queue, and what maintains both."""
 
     table: "JobTable"
     queue: "Queue"
@@ -56,11 +56,11 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Clients and operators: how they are known, and what they may do."""
+    """Authentication and permissions of clients and operators."""
 
     tokens: "Tokens"
     permissions: "Permissions"
-    remote: "RemoteAuthorization | None"  # None: no authorization server is asked
+    remote: "RemoteAuthorization | None"  # None: no authorization server is configured
     operators: "OperatorAuth"
     throttle: "LoginThrottle"
     denials: "Denials"
@@ -68,7 +68,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """{name: storage} of every backend, and the addresses of what they hold."""
+    """{name: storage} of every backend, and the URLs of stored variants."""
 
     storages: "Mapping[str, Storage]"
     urls: "Urls"
@@ -76,7 +76,7 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What is measured and checked."""
+    """Metrics and health checks."""
 
     health: "Health"
     host: "Host"

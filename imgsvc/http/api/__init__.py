@@ -1,1 +1,1 @@
-"""What clients call."""
+"""The endpoints for clients."""

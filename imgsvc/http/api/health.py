@@ -1,4 +1,4 @@
-"""Whether the service is well, for people, load balancers and containers."""
+"""Health and readiness endpoints, statistics, and the latest failed jobs."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -17,7 +17,7 @@ from ..state import state_of
 from ..wire.json_response import json_response
 from ..wire.validation import WHOLE_NUMBER, Query, parsed
 
-DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one answer
+DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one response
 
 
 class HealthReport(AnswerModel):
@@ -49,7 +49,7 @@ class Live(AnswerModel):
 @operation(
     "health_health",
     "health",
-    "Whether everything that the service needs works",
+    "The health of everything that the service needs",
     answers={200: HealthReport, 503: Answer("Something failed: `status` is `unhealthy`.", HealthReport)},
 )
 async def health(request: Request) -> Response:
@@ -65,7 +65,7 @@ async def health(request: Request) -> Response:
     return json_response(report, 503 if status == "unhealthy" else 200)
 
 
-@operation("health_live", "health", "Whether the process answers at all", answers={200: Live})
+@operation("health_live", "health", "Whether the process responds at all", answers={200: Live})
 async def live(_request: Request) -> Response:
     return json_response(Live())
 
@@ -114,7 +114,7 @@ class FailedJob(AnswerModel):
 
 
 class FailedJobOfOperator(FailedJob):
-    """The id of a job leads to that of its image once it is tried again, and an image id lets everybody see it."""
+    """With the job's ID, for the operator only: after a retry it leads to the image, which anyone can view then."""
 
     job_id: str
     image_id: str
@@ -169,7 +169,7 @@ async def stats(request: Request) -> Response:
 @operation(
     "health_failed",
     "health",
-    "The latest failed jobs and why",
+    "The latest failed jobs and their errors",
     query=FailedQuery,
     answers={200: FailedJobs},
     errors=("overloaded",),

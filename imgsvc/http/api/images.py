@@ -1,4 +1,4 @@
-"""An image: what it is, and its bytes."""
+"""Images: their metadata, URLs and bytes."""
 
 from typing import Annotated, Literal, cast
 
@@ -27,7 +27,7 @@ from .uploads import authenticated
 
 DEFAULT_SIZE = "medium"
 MAX_BATCH = 50
-READY_IN_SECONDS = 2  # what a client is told to wait for an image whose job still runs
+READY_IN_SECONDS = 2  # Retry-After for an image whose job is still running
 NOT_THERE = ("image_not_found", "image_not_ready")
 OUT_OF_REACH = ("storage_not_configured", "overloaded")
 
@@ -286,7 +286,7 @@ async def stored(request: Request) -> Response:
 
 
 async def _image(request: Request, who: Identity | None = None) -> tuple[Job, str]:
-    """The image and the variant asked for, if it can be fetched, by `who`. Raises Problem (404, 422)."""
+    """The job and the requested variant, if `who` may fetch it. Raises Problem (404, 422)."""
     image_id = path_id(request, "image_id", image_not_found)
     size = parsed(request, SizeQuery).size
     job = await state_of(request).jobs.table.job_of_image(image_id)
@@ -302,7 +302,7 @@ async def _image(request: Request, who: Identity | None = None) -> tuple[Job, st
 
 
 async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Response:
-    """`left`: seconds that the signature by which the client reads is good for; None where reading is public."""
+    """Send the bytes. `left`: seconds until the client's signature expires; None if reading is public."""
     try:
         return await _bytes_from(request, job, size, left)
     except NotStored:

@@ -28,12 +28,12 @@ PAGE_HEADERS = {
 
 
 class Root(AnswerModel):
-    """Name and version of the service, and where things are."""
+    """Name and version of the service, and its main addresses."""
 
     model_config = example(
         service="imgsvc",
         version=__version__,
-        description="Takes photos, keeps its receipts, serves clean WebP variants.",
+        description="Accepts photos and serves clean WebP variants.",
         documentation="/docs",
         health_check="/api/v1/health",
         dashboard="/dashboard",
@@ -42,7 +42,7 @@ class Root(AnswerModel):
 
     service: str
     version: str
-    description: str = "Takes photos, keeps its receipts, serves clean WebP variants."
+    description: str = "Accepts photos and serves clean WebP variants."
     documentation: str
     health_check: str
     dashboard: str
@@ -94,7 +94,7 @@ class Info(AnswerModel):
 @operation(
     "about_root",
     "about",
-    "Name, version, and where things are",
+    "Name, version and main addresses",
     answers={200: Answer("What this service is.", Root, ("Vary",), ("Content-Security-Policy",), page=PAGE)},
 )
 async def root(request: Request) -> Response:

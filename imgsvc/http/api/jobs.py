@@ -1,4 +1,4 @@
-"""Status and result of an upload."""
+"""Jobs: status and result of an upload."""
 
 from typing import Any, cast
 

@@ -1,7 +1,7 @@
-"""Private reading (`[storage] signed_urls`): who gets URLs, and what a signed one opens.
+"""Private reading (`[storage] signed_urls`): which tokens get URLs, and what a signed URL allows.
 
-A signed URL is looked at before the image is looked up, so that nobody learns from a refusal whether there is one. A
-token neither helps nor hurts there: who holds the URL may use it, and what is answered depends on the URL alone.
+The signature is checked before the image is looked up, so that a refusal does not reveal whether the image exists. A
+token makes no difference there: the response depends on the URL alone.
 """
 
 from typing import Annotated
@@ -21,7 +21,7 @@ from .uploads import authenticated
 
 
 class SignedQuery(Query):
-    """What stands in a signed URL, for the API document, which knows the signature as a way to get in."""
+    """The signature parameters, for requests and for the API document."""
 
     expires: Annotated[
         str, Field(pattern=f"^{EXPIRES.pattern}$", description="In seconds since 1970.", examples=["1772370000"])
@@ -33,7 +33,7 @@ SIGNED_URL = Private("signature", query=SignedQuery)
 
 
 async def reader_of(request: Request) -> Identity | None:
-    """Who asks for URLs, and may; None where everybody does. Raises Problem (401) or what Permissions and Tokens do."""
+    """The authenticated reader; None if reading is public. Raises Problem (401), or as Permissions and Tokens do."""
     state = state_of(request)
     if state.stores.urls.signatures is None:
         return None
@@ -47,12 +47,13 @@ async def reader_of(request: Request) -> Identity | None:
 
 
 def is_hidden(job: Job, who: Identity | None) -> bool:
-    """Whether there is no such job for this reader."""
+    """Whether the job must look non-existent to this reader."""
     return who is not None and job.org_id != who.org_id
 
 
 def verify_signed_url(request: Request, default_size: str = "") -> int | None:
-    """How many seconds this URL is good for; None: for ever. `default_size` where `size` is part of it.
+    """Check a signed URL; returns the seconds until it expires, None if reading is public. `default_size` replaces a
+    missing `size`.
 
     Raises Problem (403).
     """
@@ -75,6 +76,6 @@ def verify_signed_url(request: Request, default_size: str = "") -> int | None:
 
 
 def _path(request: Request) -> str:
-    """What the service itself sees, decoded once; the parameters of a route lack what its pattern leaves out."""
+    """The path as the service sees it, decoded once. The route's parameters lack the fixed parts of its pattern."""
     path, root = str(request.scope["path"]), str(request.scope.get("root_path", ""))
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path

@@ -88,13 +88,13 @@ class Accepted(AnswerModel):
     ),
 )
 async def upload(request: Request) -> Response:
-    """A form, or just the bytes with `?bucket=`. The type is detected from the content. A rejected upload is free."""
+    """A form, or just the bytes with `?bucket=`. The type is detected from the content. Rejected uploads are free."""
     metrics = state_of(request).telemetry.metrics
     try:
         receipt, seconds = await _upload(request)
     except ClientDisconnect:
         metrics.upload("aborted")
-        return Response(status_code=499)  # nobody reads it; the log line shows what happened
+        return Response(status_code=499)  # the client has gone; the status is for the log line
     except Exception as error:
         metrics.upload("rejected")
         if isinstance(error, RateLimited):
@@ -107,7 +107,7 @@ async def upload(request: Request) -> Response:
 
 
 async def _upload(request: Request) -> tuple[Receipt, int | None]:
-    """The receipt, and for how many seconds the client would wait for the job's end."""
+    """The receipt, and the seconds that the client wants to wait for the job's end."""
     state = state_of(request)
     identity = await authenticated(request)
     await _permitted(request, identity)
@@ -136,7 +136,7 @@ async def _upload(request: Request) -> tuple[Receipt, int | None]:
 async def _read(
     request: Request, pace: MinimumBodyRate, staged: StagedFile, allowance: UploadLimits, raw: Form
 ) -> Form:
-    """The upload in either of its forms; `raw` is what stands beside a body that is the file itself."""
+    """Read the upload as a form or a raw body. `raw` has the bucket and metadata sent with a raw body."""
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
     chunks = body_chunks(request.receive, pace)
@@ -155,7 +155,7 @@ async def _read(
 
 
 async def authenticated(request: Request) -> Identity:
-    """Whose request this is (RFC 6750 section 2.1). Raises Problem (401) or KeysUnavailable."""
+    """The identity of the request's token (RFC 6750 section 2.1). Raises Problem (401) or KeysUnavailable."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise not_authenticated("token_missing")
@@ -168,7 +168,7 @@ async def authenticated(request: Request) -> Identity:
 
 
 async def _permitted(request: Request, identity: Identity) -> None:
-    """Raises PermissionDenied, which is noted, or AuthorizationUnavailable."""
+    """Check the permission. Raises PermissionDenied, after recording it, or AuthorizationUnavailable."""
     state = state_of(request)
     try:
         await state.access.permissions.require(identity, UPLOAD)
@@ -180,7 +180,7 @@ async def _permitted(request: Request, identity: Identity) -> None:
 
 
 def _announced_bytes(request: Request, max_bytes: int) -> int:
-    """The most that the file can have: by Content-Length, or as large as the user may send. Raises Problem (413)."""
+    """The largest possible size of the file: by Content-Length, else the user's limit. Raises Problem (413)."""
     length = request.headers.get("Content-Length", "")
     if not (length.isascii() and length.isdigit()):
         return max_bytes
@@ -202,7 +202,7 @@ async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> 
     if receipt.replayed:
         headers["Idempotency-Replayed"] = "true"
     if seconds is not None:
-        with suppress(sqlite3.Error):  # the receipt is given in any case
+        with suppress(sqlite3.Error):  # the receipt is sent in any case
             await settled(request, receipt.job_id, seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
     return json_response(accepted, 202, headers)

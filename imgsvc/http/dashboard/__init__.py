@@ -1,1 +1,1 @@
-"""The dashboard: page, data, static files."""
+"""The dashboard: page, data and static files."""

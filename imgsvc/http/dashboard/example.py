@@ -1,4 +1,4 @@
-"""What the API document shows of the dashboard's data; a test holds it against the models."""
+"""The example of the dashboard's data in the API document. A test compares it with the models."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ FAILURE = {
     "error": "The image could not be stored.",
     "error_code": "storage_error",
     "why": "The variants could not be stored.",
-    "advice": "The health page says more.",
+    "advice": "The health page has details.",
     "attempts": 3,
     "created_at": CREATED,
     "failed_at": COMPLETED,

@@ -24,7 +24,7 @@ class Health(AnswerModel):
 
 
 class Operator(AnswerModel):
-    """What this client may do here."""
+    """What this client may do."""
 
     signed_in: bool
     may_act: bool
@@ -68,7 +68,7 @@ class Active(AnswerModel):
 
 
 class Celery(AnswerModel):
-    """`workers` and their tasks, under the name that scripts for the older API look for."""
+    """`workers` and their tasks, under the name that scripts for the older API expect."""
 
     status: Status
     workers: Active
@@ -103,7 +103,7 @@ class Workers(AnswerModel):
 
 
 class Span(AnswerModel):
-    """What ended within some time; the averages are null where nothing was completed."""
+    """The jobs that ended in a period; averages are null if no job was completed."""
 
     total: int
     completed: int
@@ -127,10 +127,10 @@ class ChartMinute(AnswerModel):
 
 
 class RecentJob(AnswerModel):
-    """`began_at` is when it was accepted, or when the operator had it tried again.
+    """`began_at` is when it was accepted, or when the operator retried it.
 
-    The addresses, of the smallest and the largest variant that is ready, begin at the service's own root. They are null
-    where nothing is ready, and, where reading is private, for clients that are not signed in.
+    The addresses of the smallest and the largest ready variant are relative to the service's root. They are null if
+    nothing is ready and, with private reading, for clients that are not signed in.
     """
 
     job_id: str
@@ -169,7 +169,7 @@ class S3Storage(AnswerModel):
 
 
 class SetAside(AnswerModel):
-    """Whole uploads that no row names, which are kept for 7 days."""
+    """Complete uploads without a row, which are kept for 7 days."""
 
     files: int
     bytes: int
@@ -201,7 +201,7 @@ class RateLimits(AnswerModel):
 class Failure(AnswerModel):
     """A failed job, or one whose next attempt is at `next_attempt_at`.
 
-    `why` and `advice` explain the code in plain words; `can_retry` says whether its source is still kept.
+    `why` and `advice` explain the code in plain words; `can_retry` is true if its source is still kept.
     """
 
     job_id: str
@@ -231,7 +231,7 @@ class Errors(AnswerModel):
 
 
 class Snapshot(AnswerModel):
-    """What is the same for everybody who may see it."""
+    """The part that is the same for all clients."""
 
     system: System
     health: Health
@@ -248,7 +248,7 @@ class Snapshot(AnswerModel):
 
 
 class DashboardData(Snapshot):
-    """All that the dashboard shows."""
+    """Everything that the dashboard shows."""
 
     model_config = example(**EXAMPLE)
 

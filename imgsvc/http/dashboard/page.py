@@ -1,4 +1,4 @@
-"""The operator's page, its files, and the data that it shows."""
+"""The dashboard's page, its static files, and its data."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -30,7 +30,7 @@ def _read() -> dict[str, CachedBody]:
     return {file.name: CachedBody(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
 
 
-FILES = _read()  # at the import, before there is a loop that would have to wait
+FILES = _read()  # read at import, before there is an event loop to block
 
 
 @operation(
@@ -73,7 +73,7 @@ async def static(request: Request) -> Response:
 @operation(
     "dashboard_data",
     "operator",
-    "All that the dashboard shows",
+    "The dashboard's data",
     access="operator",
     answers={200: DashboardData},
     errors=("overloaded",),
@@ -95,7 +95,7 @@ async def data(request: Request) -> Response:
 
 
 def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:
-    """With the addresses of the recent jobs' pictures, the largest of which stands first in `ready`."""
+    """Add the addresses of the recent jobs' pictures. The largest ready variant is the first in `ready`."""
     jobs = [
         job.model_copy(
             update={
@@ -128,5 +128,5 @@ def _page(
 
 
 def _policy(images_from: str) -> str:
-    """The service may refer a picture's request to the object storage at this origin."""
+    """The page's CSP. Pictures may come from this origin, the object storage, since the service redirects there."""
     return POLICY.format(pictures=f" {images_from}" if images_from else "")

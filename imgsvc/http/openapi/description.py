@@ -1,4 +1,4 @@
-"""The words of the API document that belong to no single operation."""
+"""Texts of the API document that belong to no single operation."""
 
 from typing import Any
 
@@ -70,11 +70,11 @@ def description(settings: Settings) -> str:
     reading = "Anyone who has an image's ID can view the image."
     if settings.storage.signed_urls:
         reading = (
-            "Images are private. Only tokens of the uploader's organisation get URLs; each has an expiry and a "
-            "signature, and must be used exactly as it is."
+            "Images are private. Only tokens of the uploader's organisation get URLs; they expire, are signed, "
+            "and must be used exactly as returned."
         )
     return f"""\
-Accepts photos, keeps its receipts, serves clean WebP variants ({variants}).
+Accepts photos and serves clean WebP variants ({variants}).
 
 - **Receipts.** A 202 means that the bytes and the job are on disk: the job will end as `completed`, or as `failed` with
   a code and a reason, even if the service is killed. Follow it at `status_url`; `Prefer: wait=30` waits for its end.

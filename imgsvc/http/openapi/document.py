@@ -1,4 +1,4 @@
-"""GET /openapi.json: OpenAPI 3.1, built from the routes, what their handlers declare, and their models."""
+"""GET /openapi.json: OpenAPI 3.1, built from the routes, their handlers' declarations, and their models."""
 
 import json
 import re
@@ -40,7 +40,7 @@ async def document(request: Request) -> Response:
 
 
 class Document:
-    """Built in a thread when it is first asked for, then kept as bytes: the settings it tells of never change."""
+    """Built in a thread at the first request, then kept as bytes: it depends only on settings, which never change."""
 
     def __init__(self, settings: Settings, routes: Sequence[BaseRoute]) -> None:
         self._settings, self._routes = settings, routes
@@ -59,7 +59,7 @@ class Document:
 
 
 def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:
-    """The document as these settings make it."""
+    """Build the OpenAPI document for these settings."""
     private = settings.storage.signed_urls
     listed = [(path, method, one.kept_private() if private else one) for path, method, one in described(routes)]
     operations = [one for _, _, one in listed]
@@ -74,7 +74,7 @@ def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:
             "version": __version__,
             "description": description(settings),
         },
-        "servers": [{"url": ".", "description": "where this document comes from"}, *_public(settings)],
+        "servers": [{"url": ".", "description": "the service that this document comes from"}, *_public(settings)],
         "tags": [{"name": tag, "description": TAGS[tag]} for tag in TAGS if any(one.tag == tag for one in operations)],
         "paths": paths,
         "components": {
@@ -90,7 +90,7 @@ def build(settings: Settings, routes: Iterable[BaseRoute]) -> Json:
 
 
 def described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation]]:
-    """(path, method, operation) of each route; an address with a slash at its end is its twin without."""
+    """Yield (path, method, operation) of each route. A path with a trailing slash is skipped: it repeats another."""
     for route in routes:
         assert isinstance(route, Route) and route.methods
         path = re.sub(r":\w+}", "}", route.path)

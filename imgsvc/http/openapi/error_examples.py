@@ -1,4 +1,4 @@
-"""One real problem for each error code, made as the handlers make it, for the API document."""
+"""An example of each error for the API document, built by the same constructors as real errors."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ MOMENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def example(code: str, settings: Settings) -> Problem:
-    """What `code` looks like with these settings."""
+    """The example of `code` with these settings."""
     known, make = CODES[code], _makers(settings).get(code)
     if make is None:
         return Problem(known.status, code, known.meaning)

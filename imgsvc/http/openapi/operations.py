@@ -1,4 +1,4 @@
-"""What a handler takes and answers, declared beside it: the models that it works with are those of /openapi.json.
+"""Declares what a handler accepts and returns, next to the handler. /openapi.json is built from the same models.
 
 @operation("images", "One variant of an image", query=SizeQuery, answers={200: ImageInfo}, errors=("image_not_found",))
 async def info(request: Request) -> Response: ...
@@ -17,11 +17,11 @@ from ..wire.validation import Headers, Query
 Handler = Callable[[Request], Awaitable[Response]]
 Access = Literal["public", "optional", "bearer", "signature", "operator", "operator_acting"]
 
-# What every operation can answer, and what comes with its access, a query, a header or a path parameter.
+# The errors of every operation, and those that come with its access, a query, a header or a path parameter.
 EVERYWHERE = ("host_not_allowed", "internal_error")
 OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
     "public": (),
-    "optional": (),  # a token that is not good is as none
+    "optional": (),  # an invalid token counts as no token
     "bearer": ("token_missing", "token_invalid", "token_expired", "authorization_unavailable"),
     "signature": ("signature_required", "signature_invalid", "signature_expired"),
     "operator": ("operator_required", "operator_refused", "operator_attempts"),
@@ -31,7 +31,7 @@ OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A body that is no JSON model: its media type, a JSON schema of it, and an example where text can give one."""
+    """A body that is not a JSON model: its media type, its JSON schema, and an example if text can express one."""
 
     media_type: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
@@ -44,14 +44,14 @@ PAGE = Content("text/html", example="<!doctype html>…")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One status: its body (None: there is none), and the names of its headers, as `headers.py` explains them."""
+    """One status: its body (None: no body), and the names of its headers, which `headers.py` explains."""
 
     description: str
     body: type[BaseModel] | Content | None = None
-    headers: tuple[str, ...] = ()  # on every such answer
+    headers: tuple[str, ...] = ()  # on every such response
     sometimes: tuple[str, ...] = ()  # headers that depend on the request
-    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {operation: {parameter: where it is found}}
-    page: Content | None = None  # instead of `body`, for clients that prefer it
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {operation: {parameter: runtime expression}}
+    page: Content | None = None  # instead of `body`, for clients that prefer a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """What is different about an operation where reading is private (`[storage] signed_urls`)."""
+    """The differences of an operation if reading is private (`[storage] signed_urls`)."""
 
     access: Access
     errors: tuple[str, ...] = ()
-    query: type[Query] | None = None  # instead of the usual one
+    query: type[Query] | None = None  # instead of the public one
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Operation:
     private: Private | None
 
     def kept_private(self) -> "Operation":
-        """This operation where reading is private."""
+        """This operation as it is if reading is private."""
         if self.private is None:
             return self
         codes = (*EVERYWHERE, *OF_ACCESS[self.private.access], *self.private.errors, *self.codes)
@@ -111,8 +111,8 @@ def operation(
 ) -> Callable[[Handler], Handler]:
     """Declare a handler; its docstring becomes the description.
 
-    `errors` are codes of `codes.py` beyond those that come with the rest. `head`: HEAD is worth a place of its own.
-    `private`: what is different where reading is private.
+    `errors` are codes of `error_codes.py`, in addition to those of every operation. `head`: document HEAD separately.
+    `private`: the differences if reading is private.
     """
     bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
     implied = ("validation_error",) if query or headers or bodies else ()
@@ -144,7 +144,7 @@ def operation(
 
 
 def by_method(**handlers: Handler) -> Handler:
-    """One handler for a path whose methods differ: `by_method(GET=info, DELETE=delete)`. HEAD is answered as GET is."""
+    """One handler for a path with several methods: `by_method(GET=info, DELETE=delete)`. HEAD is handled like GET."""
 
     async def handle(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
@@ -155,7 +155,7 @@ def by_method(**handlers: Handler) -> Handler:
 
 
 def operations_of(handler: Any) -> dict[str, Operation]:
-    """{method: operation} of a handler; the method is empty where one handler answers all that its route allows."""
+    """{method: operation} of a handler. The method is empty if one handler serves all methods of its route."""
     found: dict[str, Operation] = getattr(handler, "operations", {})
     return found
 

@@ -1,4 +1,4 @@
-"""GET /docs: Swagger UI out of an installed package, with nothing from elsewhere and no script in the page."""
+"""GET /docs: Swagger UI from an installed package. It loads nothing from other servers and has no inline script."""
 
 from collections.abc import Mapping
 from html import escape
@@ -21,7 +21,7 @@ SWAGGER_UI = {
     "favicon-32x32.png": "image/png",
 }
 STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
-# Swagger UI shows its own images as data: and what a call answered as blob:; its styles are set by script.
+# Swagger UI shows its own images as data: and a call's response as blob:; its styles are set by script.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -29,7 +29,7 @@ POLICY = (
 
 
 class Assets:
-    """What the page loads: a closed list, read in a thread when it is first asked for, and kept."""
+    """The page's files: a closed list, read in a thread at the first request, and kept."""
 
     def __init__(self, service_name: str) -> None:
         self.service_name = service_name

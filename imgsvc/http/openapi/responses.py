@@ -1,4 +1,4 @@
-"""What an operation answers, as the API document says it: each status with its headers, schema and examples."""
+"""The responses of an operation in the API document: each status with its headers, schema and examples."""
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -13,7 +13,7 @@ from .schemas import Json, Schemas
 
 
 def responses(settings: Settings, schemas: Schemas, one: Operation, codes: Sequence[str], head: bool) -> Json:
-    """{status: what comes with it}; a HEAD has no bodies."""
+    """{status: its description}. HEAD has no bodies."""
     listed = {str(status): _answered(schemas, answer, head) for status, answer in one.answers.items()}
     by_status: dict[int, list[str]] = {}
     for code in codes:
@@ -21,7 +21,7 @@ def responses(settings: Settings, schemas: Schemas, one: Operation, codes: Seque
     for status, same in by_status.items():
         refused = _refused(settings, schemas, same, head)
         known = listed.setdefault(str(status), refused)
-        if known is not refused:  # an answer that is an error too: the unhealthy report, for one
+        if known is not refused:  # for example the unhealthy report, a regular response with an error status
             known["content"] = {**known.get("content", {}), **refused.get("content", {})}
             known["description"] += f" Or: {refused['description']}"
     return dict(sorted(listed.items()))
@@ -48,7 +48,7 @@ def _first_example(schemas: Schemas, reference: Json) -> Any:
 
 
 def _refused(settings: Settings, schemas: Schemas, codes: Sequence[str], head: bool) -> Json:
-    """The errors of one status: their headers are those that the problems themselves carry."""
+    """The errors of one status, with the headers that these errors carry."""
     problems = [example(code, settings) for code in codes]
     every = set.intersection(*(set(problem.headers) for problem in problems))
     some = set.union(*(set(problem.headers) for problem in problems)) - every
@@ -58,7 +58,7 @@ def _refused(settings: Settings, schemas: Schemas, codes: Sequence[str], head: b
         "headers": _headers(sorted(every), sorted(some)),
     }
     if not head:
-        # The reference stands first: a reader that ignores what stands beside one still knows a problem.
+        # The reference comes first: a tool that ignores its siblings still recognizes a problem.
         schema = {**schemas.problem, "properties": {"code": {"enum": list(codes)}}}
         shown = {
             problem.code: {"summary": problem.detail, "value": problem.body(settings.service.public_url, TRACE_EXAMPLE)}
@@ -74,6 +74,6 @@ def _headers(always: Iterable[str], sometimes: Iterable[str]) -> Json:
 
 
 def header(name: str, *, required: bool) -> Json:
-    """What `headers.py` says of a header of ours."""
+    """The documentation of a header, from `headers.py`."""
     meaning, schema, shown = HEADERS[name]
     return {"description": meaning, "required": required, "schema": schema, "example": shown}

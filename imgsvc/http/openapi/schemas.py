@@ -1,4 +1,4 @@
-"""JSON schemas of the models that handlers validate and answer with, as an API document takes them."""
+"""JSON schemas of the request and response models, in the form that an API document needs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,14 +16,14 @@ Used = tuple[type[BaseModel], JsonSchemaMode]
 
 
 class _Untitled(GenerateJsonSchema):
-    """A field's title would only repeat its name."""
+    """Omits titles of fields: they would only repeat the name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
 
 
 class Schemas:
-    """Every model of some operations under a name of its own."""
+    """The models of some operations, each under a unique name."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         used: dict[Used, None] = {(ProblemBody, "serialization"): None}
@@ -50,7 +50,7 @@ class Schemas:
 
 
 def parameters(place: str, model: type[Query] | type[Headers] | None) -> list[Json]:
-    """The parameters that a query or header model takes from a request."""
+    """The parameters of a query or header model."""
     if model is None:
         return []
     schema = model.model_json_schema(schema_generator=_Untitled)
@@ -59,9 +59,9 @@ def parameters(place: str, model: type[Query] | type[Headers] | None) -> list[Js
 
 
 def _parameter(place: str, name: str, schema: Json, required: bool) -> Json:
-    """What pydantic says of a field, sorted into what OpenAPI says of a parameter and what of its value."""
+    """Split pydantic's schema of a field into the parameter's properties and those of its value."""
     for choice in schema.pop("anyOf", []):
-        schema = schema if choice == {"type": "null"} else {**choice, **schema}  # it is there or not, but never null
+        schema = schema if choice == {"type": "null"} else {**choice, **schema}  # absent or present, but never null
     if schema.get("default", ...) is None:
         del schema["default"]
     about: Json = {key: schema.pop(key) for key in ("description", "style", "explode", "examples") if key in schema}

@@ -1,1 +1,1 @@
-"""What the operator calls."""
+"""The endpoints for the operator."""

@@ -1,7 +1,7 @@
-"""The operator's gate: who may read the dashboard and metrics, and who may act.
+"""Authentication of the operator: for reading the dashboard and metrics, and for changes.
 
-The token comes as a bearer (RFC 6750) or as the password of Basic (RFC 7617), a session as a cookie. A loopback address
-proves nothing, since a reverse proxy has one, so it opens nothing.
+The token is a bearer token (RFC 6750) or the password of Basic (RFC 7617); a session is a cookie. A loopback address
+proves nothing, since a reverse proxy has one, so it grants nothing.
 """
 
 import base64
@@ -25,28 +25,31 @@ AuthMethod = Literal["bearer", "basic", "cookie", "public"]
 
 
 async def require_reader(request: Request) -> AuthMethod:
-    """Authenticate a read-only operator request; returns how. Raises Problem (401, 429)."""
+    """Authenticate a read-only operator request; returns the method used, or `public`. Raises Problem (401, 429)."""
     way = await _presented(request)
     if way is None and state_of(request).settings.operator.public:
         return "public"
     if way is None:
-        raise _refusal(request, "operator_required", "The operator's token is needed here.")
+        raise _refusal(request, "operator_required", "This requires the operator's token.")
     return way
 
 
 async def require_operator(request: Request) -> AuthMethod:
-    """How the operator is known who wants to change something. Raises Problem (401, 403, 429)."""
+    """Authenticate an operator request that changes something, with the CSRF check for cookie and Basic.
+
+    Raises Problem (401, 403, 429).
+    """
     way = await _presented(request)
     if way is None:
-        raise _refusal(request, "operator_required", "The operator's token is needed here.")
+        raise _refusal(request, "operator_required", "This requires the operator's token.")
     if way != "bearer" and not (same_origin(request) and CUSTOM_HEADER in request.headers):
-        # A browser sends cookies and Basic credentials along with whatever another page makes it send.
+        # A browser adds cookies and Basic credentials to requests that another site's page makes it send.
         raise _cross_site(request)
     return way
 
 
 async def is_operator(request: Request) -> bool:
-    """For what is public but tells the operator more: a user's JWT is no attempt, and nothing is refused."""
+    """For public endpoints that show the operator more. A user's JWT is not an attempt; nothing is refused."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.count(".") == 2:
         return False
@@ -57,10 +60,10 @@ async def is_operator(request: Request) -> bool:
 
 
 async def checked(request: Request, secret: str, *, code: bool = False) -> None:
-    """Let a token or a one-use code pass. Raises Problem: 401 when it is wrong, 429 once too many were.
+    """Check a token or a one-use code. Raises Problem: 401 if it is wrong, 429 after too many wrong ones.
 
-    What is right passes at once, whatever else comes from its address: behind a proxy that is everybody's, and who
-    guesses must not lock out the operator or Prometheus. A token has 32 bytes; nobody comes upon it in time.
+    A correct one is accepted at once, whatever else comes from its address: behind a proxy all clients share an
+    address, and an attacker must not lock out the operator or Prometheus. 256 bits cannot be guessed.
     """
     operators, attempts = state_of(request).access.operators, state_of(request).access.throttle
     if operators.redeem_code(secret) if code else operators.knows(secret):
@@ -72,14 +75,14 @@ async def checked(request: Request, secret: str, *, code: bool = False) -> None:
     if wait:
         await attempts.slow_down()
         raise _too_many(wait)
-    what = "code is not good (any more)" if code else "token is wrong"
+    what = "code is wrong, expired or already used" if code else "token is wrong"
     raise _refusal(request, "operator_refused", f"The operator's {what}.")
 
 
 def same_origin(request: Request) -> bool:
-    """Whether the browser says that a page of this very service sent it.
+    """Whether the browser reports that a page of this service sent the request.
 
-    The scheme is left to Sec-Fetch-Site: behind a proxy that ends TLS only the browser knows it.
+    The scheme is not compared but left to Sec-Fetch-Site: behind a proxy that ends TLS only the browser knows it.
     """
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         return False
@@ -91,12 +94,12 @@ def same_origin(request: Request) -> bool:
 
 
 def from_elsewhere(request: Request) -> bool:
-    """Whether a page of somebody else's sent it. A program sends no Origin."""
+    """Whether another site's page sent the request. Programs send no Origin."""
     return ("Origin" in request.headers or "Sec-Fetch-Site" in request.headers) and not same_origin(request)
 
 
 def refuse_elsewhere(request: Request) -> None:
-    """Raises Problem (403)."""
+    """Refuse a request that another site's page sent. Raises Problem (403)."""
     if from_elsewhere(request):
         raise _cross_site(request)
 
@@ -106,7 +109,7 @@ def wants_page(request: Request) -> bool:
 
 
 async def _presented(request: Request) -> AuthMethod | None:
-    """What the request proves itself by; None when it brings nothing, or a session that is over."""
+    """The request's valid credential; None if it has none, or a session that has ended."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         await checked(request, value.strip())
@@ -127,7 +130,7 @@ def _password(credentials: str) -> str:
 
 
 def _refusal(request: Request, code: str, what: str) -> Problem:
-    """A browser is not offered Basic: it would open a window of its own instead of the page's field."""
+    """The 401. A browser is not offered Basic: it would open its own dialog instead of the page's field."""
     detail = (
         f"{what} Send it as a bearer token or as the password of Basic authentication, or open the link that "
         "`imgsvc dashboard` prints. It is OPERATOR_TOKEN, or in the file operator_token in the data folder."
@@ -138,7 +141,7 @@ def _refusal(request: Request, code: str, what: str) -> Problem:
 
 
 def _too_many(wait: float) -> Problem:
-    detail = "Too many wrong operator's tokens came from this address. Wait a little."
+    detail = "Too many wrong operator tokens came from this address. Wait a little."
     return Problem(429, "operator_attempts", detail, headers={"Retry-After": str(int(wait) + 1)})
 
 
@@ -146,7 +149,7 @@ def _cross_site(request: Request) -> Problem:
     client = request.client.host if request.client else ""
     log.warning("cross_site_refused", client=client, path=quote(request.scope["path"]))
     detail = (
-        "With a session or Basic credentials this needs an Origin of this service and the header X-Requested-With; "
-        "a program sends the token as a bearer. Behind a proxy that changes Host, set PUBLIC_URL."
+        "With a session or Basic credentials this requires an Origin of this service and the header X-Requested-With; "
+        "programs should send a bearer token. Behind a proxy that changes Host, set PUBLIC_URL."
     )
     return Problem(403, "cross_site", detail)

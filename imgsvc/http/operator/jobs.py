@@ -1,4 +1,4 @@
-"""Jobs for the operator: whose they are, what they failed of, their audit trail, and retrying them."""
+"""Jobs for the operator: with users, errors and audit trails, and retrying them."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ class Listing(StrictQuery):
 
 
 class ListedJobs(AnswerModel):
-    """The newest first."""
+    """Jobs, the newest first."""
 
     model_config = example(jobs=[LISTED])
 

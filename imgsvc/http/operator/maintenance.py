@@ -1,4 +1,4 @@
-"""Maintenance of what is stored, for the operator: starting a task, looking at it, and ending it. One at a time."""
+"""Maintenance tasks for the operator: starting one, its progress, and cancelling it. Only one runs at a time."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ BEGUN = Answer("The task has started; GET /api/v1/operator/storage/task shows it
 
 
 def _starting(kind: type[MaintenanceRequest], summary: str, description: str) -> Handler:
-    """The endpoint that starts a task of this kind; both texts are for the API document."""
+    """Build the endpoint that starts a task of this kind. Both texts are for the API document."""
 
     async def start(request: Request) -> Response:
         await auth.require_operator(request)

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus comes for."""
+"""GET /metrics: what Prometheus scrapes."""
 
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from .auth import require_reader
 T = TypeVar("T")
 log = structlog.get_logger()
 
-DATABASE_SECONDS = 3.0  # the rest is told even while the database hangs; Prometheus itself gives up after 10
+DATABASE_SECONDS = 3.0  # the other metrics are sent even if the database hangs; Prometheus itself gives up after 10 s
 EXAMPLE = 'image_uploads_total{status="accepted"} 3.0\n'
 HEADERS = {"Cache-Control": "private, no-store", "Vary": "Accept, Authorization"}
 

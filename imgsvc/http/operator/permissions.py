@@ -1,4 +1,4 @@
-"""The authorization server as the operator sees it: whether it answers, and a user whose answers are forgotten."""
+"""The state of the authorization server, and dropping a user's cached decisions."""
 
 from typing import Literal
 
@@ -134,7 +134,7 @@ async def health(request: Request) -> Response:
 
 
 @operation(
-    "authorization_drop", "operator", "Forget a user's permissions", access="operator_acting", answers={200: Dropped}
+    "authorization_drop", "operator", "Drop a user's permissions", access="operator_acting", answers={200: Dropped}
 )
 async def drop(request: Request) -> Response:
     """Drop the cached answers of the authorization server for this user; calls in progress are not cached either."""

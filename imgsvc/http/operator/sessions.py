@@ -1,4 +1,4 @@
-"""The operator's API: signing in and out, an upload token for the dashboard."""
+"""The operator's sign-in and sign-out, and an upload token for the dashboard."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 
 UPLOAD_USER = "operator"
 UPLOAD_TOKEN_SECONDS = 600
-UPLOAD_PERMISSIONS = (UPLOAD, READ)  # what the mode `claims` asks for
+UPLOAD_PERMISSIONS = (UPLOAD, READ)  # required in the mode `claims`
 Secret = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class TokenLogin(BaseModel):
-    """With the operator's token."""
+    """Sign in with the operator's token."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -35,7 +35,7 @@ class TokenLogin(BaseModel):
 
 
 class CodeLogin(BaseModel):
-    """With a one-use code of the last ten minutes."""
+    """Sign in with a one-use code, valid for ten minutes."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -123,7 +123,7 @@ async def upload_token(request: Request) -> Response:
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:
-    """HttpOnly: no script reads it; Strict: it comes with no request that another page starts (RFC 6265bis)."""
+    """HttpOnly: scripts can't read it. Strict: it is not sent with requests that another site starts (RFC 6265bis)."""
     secure = request.url.scheme == "https" or str(request.app.state.public_url).startswith("https:")
     response.set_cookie(
         auth.COOKIE, session, max_age=seconds, path="/", secure=secure, httponly=True, samesite="strict"

@@ -1,10 +1,10 @@
-"""Which of two forms of an answer a client prefers, by its Accept header (RFC 9110 section 12.5.1)."""
+"""Decides between a page and JSON, by the Accept header (RFC 9110 section 12.5.1)."""
 
 from starlette.requests import Request
 
 
 def prefers_page(request: Request) -> bool:
-    """Whether the client names HTML and ranks it before JSON, as browsers do. `*/*` alone is a program's."""
+    """Whether the client lists HTML and prefers it to JSON, as browsers do. `*/*` alone gets JSON."""
     ranks = _ranks(request.headers.get("Accept", ""))
     html = ranks.get("text/html", 0.0)
     wildcard = ranks.get("*/*", 0.0)

@@ -1,6 +1,6 @@
-"""A bound on the bytes of answers that are held for clients which have not taken them yet, all together.
+"""Limits the memory for response bodies that clients have not received yet, over all responses.
 
-One copy that all answers share (the API document, the page's scripts) costs nothing and is not counted.
+A body that all responses share (the API document, the page's scripts) is not counted.
 """
 
 import time
@@ -13,21 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import Problem, overloaded
 
-SMALL_BYTES = 32 * 1024  # of a piece, once there is little room
-FREE_BYTES = 4 * 1024  # an answer of this size is never refused
-LARGE_SHARE, PIECES_SHARE = 0.5, 0.75  # of the memory: for pieces as large as is wanted, and for any; the rest for JSON
-WAIT_SECONDS = 10.0  # for room
+SMALL_BYTES = 32 * 1024  # of a piece, once memory is short
+FREE_BYTES = 4 * 1024  # a response of this size is never refused
+LARGE_SHARE, PIECES_SHARE = 0.5, 0.75  # of the memory: for full-size pieces, for all pieces; the rest is for JSON
+WAIT_SECONDS = 10.0  # for free memory
 LOOK_SECONDS = 0.25
-READERS = 8  # answers that hold memory for bytes they do not have yet
-COUNTED = "imgsvc.answer_counted"  # in the scope: the bytes are counted elsewhere, or shared by all
+READERS = 8  # responses that reserve memory for bytes that are still being read
+COUNTED = "imgsvc.answer_counted"  # in the scope: the bytes are counted elsewhere, or shared
 
 
 class NoRoom(Exception):
-    """The memory for answers stayed full."""
+    """The memory for responses stayed full."""
 
 
 class AnswerMemory:
-    """`held_bytes` of at most `max_bytes`; `relieve` gives up a client that takes nothing, if there is one."""
+    """The memory, `held_bytes` of at most `max_bytes`. `relieve` drops a client that receives nothing, if any."""
 
     def __init__(self, max_bytes: int) -> None:
         self.held_bytes = 0
@@ -38,9 +38,9 @@ class AnswerMemory:
 
     @asynccontextmanager
     async def room(self, wanted_bytes: int) -> AsyncIterator[int]:
-        """Hold as many bytes as are wanted, or fewer where there is little room, for reading them inside.
+        """Reserve the wanted bytes, or fewer if memory is short, for reading them inside the context.
 
-        They are held on after it: `release` gives them back. Raises NoRoom.
+        They stay reserved afterwards until `release`. Raises NoRoom.
         """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
@@ -65,14 +65,14 @@ class AnswerMemory:
         return 0
 
     def release(self, taken_bytes: int) -> None:
-        """Give back what `room` gave."""
+        """Release bytes that `room` reserved."""
         self.held_bytes -= taken_bytes
         self._released.set()
         self._released = anyio.Event()
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Count bytes that are there already."""
+        """Count bytes that are already in memory."""
         self.held_bytes += size
         try:
             yield
@@ -80,13 +80,13 @@ class AnswerMemory:
             self.release(size)
 
     def has_room(self, size: int) -> bool:
-        """Whether an answer of this size may be held too, if need be in the place of one that is not taken."""
+        """Whether a response of this size fits, if necessary by dropping one whose client receives nothing."""
         fits = size <= FREE_BYTES or self.held_bytes + size <= self.max_bytes
         return fits or (self.relieve() and self.held_bytes <= self.max_bytes)
 
 
 class BoundedAnswers:
-    """Counts the bodies that handlers make, and answers 503 in the place of one that there is no room for."""
+    """Middleware that counts the bodies of handlers, and replaces one that does not fit by a 503."""
 
     def __init__(self, app: ASGIApp, memory: AnswerMemory) -> None:
         self.app = app
@@ -102,7 +102,7 @@ class BoundedAnswers:
         async def send_counted(message: Message) -> None:
             nonlocal start, refused
             if message["type"] == "http.response.start":
-                start = message  # goes out with the first bytes: until then another answer may take its place
+                start = message  # sent with the first bytes: until then another response may replace it
                 return
             if refused:
                 return
@@ -121,6 +121,6 @@ class BoundedAnswers:
 
 
 def no_room(memory: AnswerMemory) -> Problem:
-    """The answer in the place of one that there is no room for."""
-    detail = "Too much of other answers waits for clients that do not take it."
+    """The error that replaces a response that does not fit."""
+    detail = "Clients that do not read their responses fill the memory for responses."
     return overloaded(detail, limit_bytes=memory.max_bytes, measured_bytes=memory.held_bytes)

@@ -1,4 +1,4 @@
-"""How long a body may keep us waiting."""
+"""The minimum rate of a request body."""
 
 import time
 from collections.abc import Callable
@@ -10,23 +10,23 @@ from ...intake.staging import Rejected
 
 
 class SlowClient(Rejected):
-    """The body stopped coming, or comes too slowly."""
+    """The body stopped arriving, or arrives too slowly."""
 
 
 class MinimumBodyRate:
-    """How long a body may keep us waiting: `idle_seconds` for its next bytes, and a rate over each such time of it.
+    """The limits of a body: `idle_seconds` for its next bytes, and a minimum rate over each such time of waiting.
 
-    Not over all of the waiting: what came fast at first must not pay for hours of single bytes.
+    The rate is not taken over the whole upload: a fast start must not pay for hours of single bytes.
     """
 
     def __init__(self, idle_seconds: float, min_bytes_per_second: int) -> None:
         self._idle_seconds = idle_seconds
         self._min_rate = min_bytes_per_second
-        self._waited = 0.0  # seconds, of the current window
+        self._waited = 0.0  # seconds of waiting in the current window
         self._received = 0
 
     async def next(self, receive: Callable[[], Any]) -> Any:
-        """The next message of `receive`. Raises Stalled."""
+        """The next message of `receive`. Raises SlowClient."""
         began = time.monotonic()
         try:
             with anyio.fail_after(self._idle_seconds):

@@ -1,4 +1,4 @@
-"""Answers whose bytes are kept in memory: with an entity tag, so that a reload costs nothing."""
+"""Responses from memory, with an entity tag, so that a reload is cheap."""
 
 import hashlib
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class CachedBody:
         object.__setattr__(self, "digest", hashlib.sha256(self.body).hexdigest()[:32])
 
     def answer(self, request: Request, cache: str = "no-cache") -> Response:
-        """200, or 304 when the request already has these bytes (RFC 9110 section 13.1.2)."""
-        request.scope[COUNTED] = True  # one copy is shared by all answers
+        """200, or 304 if the client already has these bytes (RFC 9110 section 13.1.2)."""
+        request.scope[COUNTED] = True  # all responses share one copy
         headers = {"ETag": f'"{self.digest}"', "Cache-Control": cache, **self.headers}
         if names_etag(request.headers.get("If-None-Match", ""), headers["ETag"]):
             return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""Bytes of a variant: conditional requests and single ranges (RFC 9110), cacheable as long as its URL is good."""
+"""Sends a variant: conditional requests and single ranges (RFC 9110), cacheable until its URL expires."""
 
 import re
 import time
@@ -21,11 +21,11 @@ from .validation import Headers, parsed
 
 log = structlog.get_logger()
 
-FIRST_PIECE_BYTES = 256 * 1024  # most variants are one, and so cost one visit to a thread
-PIECE_BYTES = 128 * 1024  # of a client that takes its time: what the kernel has room for once it takes more
-LARGEST_PIECE_BYTES = 1024 * 1024  # of one that took the former piece at once: fewer visits to a thread
+FIRST_PIECE_BYTES = 256 * 1024  # most variants are one piece, and so cost one call in a thread
+PIECE_BYTES = 128 * 1024  # for a slow client: about what the kernel's buffer has room for once the client reads on
+LARGEST_PIECE_BYTES = 1024 * 1024  # for a client that received the previous piece at once: fewer calls in a thread
 QUICK_SECONDS = 0.5
-CLIENT = "imgsvc.client"  # in the scope's state: the Client, where there is a connection
+CLIENT = "imgsvc.client"  # in the scope's state: the Client, if there is a connection
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
 
 
@@ -34,7 +34,7 @@ def _named(name: str, words: str) -> Any:
 
 
 class ByteHeaders(Headers):
-    """What does not have the form that it should is ignored, as RFC 9110 wants it."""
+    """Conditional and range headers. A malformed value is ignored, as RFC 9110 requires."""
 
     match: Annotated[str | None, _named("If-Match", "Send it only if its ETag is one of these (else 412).")] = None
     none_match: Annotated[str | None, _named("If-None-Match", "Do not send it if its ETag is one of these (304).")] = (
@@ -72,9 +72,9 @@ class StoredVariant:
 async def redirect_to_storage(
     request: Request, served: StoredVariant, address: Callable[[], Awaitable[str]], seconds: int
 ) -> Response:
-    """To the storage itself, at an address that is good for so many seconds; a condition is decided here.
+    """Redirect to the storage, at a URL that is valid for `seconds`. Conditions are evaluated here.
 
-    Half of that time the referral may be kept: whoever follows it then has the other half to fetch the bytes.
+    The 307 may be cached for half of `seconds`, so that the redirect target stays valid while it is followed.
     """
     unchanged = _unchanged(parsed(request, ByteHeaders), served, seconds)
     if unchanged:
@@ -85,7 +85,7 @@ async def redirect_to_storage(
 
 
 async def send_variant(request: Request, storage: Storage, served: StoredVariant, left: int | None = None) -> Response:
-    """`left`: for how many seconds more this URL is good; None: for ever."""
+    """Send a variant. `left`: seconds until this URL expires; None: never."""
     wanted = parsed(request, ByteHeaders)
     unchanged = _unchanged(wanted, served, left)
     if unchanged:
@@ -109,18 +109,18 @@ async def send_variant(request: Request, storage: Storage, served: StoredVariant
 
 
 class Client(Protocol):
-    """The connection that an answer goes out on."""
+    """The connection of a response."""
 
     @property
     def gone(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether the connection is closed."""
 
     async def takes_more(self) -> None:
-        """Return as soon as more can be sent, or the client is gone."""
+        """Return as soon as more can be sent, or the client has disconnected."""
 
 
 class StoredRange:
-    """Bytes of a variant, read piece by piece: a file is open, and its bytes are held, for no longer than needed."""
+    """A range of a variant, read piece by piece. Files are open and bytes in memory no longer than needed."""
 
     def __init__(self, storage: Storage, served: StoredVariant, start: int, length: int, memory: AnswerMemory) -> None:
         self._storage = storage
@@ -133,7 +133,7 @@ class StoredRange:
         self.piece = b""
 
     async def load(self) -> bool:
-        """Make the next bytes the `piece`; whether there are any. Raises NoRoom, NotStored or StorageError."""
+        """Load the next bytes into `piece`; returns whether there are any. Raises NoRoom, NotStored or StorageError."""
         self.drop()
         if not self._left:
             return False
@@ -146,16 +146,16 @@ class StoredRange:
         self._start += len(self.piece)
         self._left -= len(self.piece)
         if not self.piece:
-            self._left = 0  # shorter than it is said to be: the answer breaks off
+            self._left = 0  # shorter than the row says: the response is aborted
         return bool(self.piece)
 
     async def load_more(self, *, quick: bool) -> bool:
-        """Load a piece twice as large for a client that was quick, and a small one for any other. Raises as `load`."""
+        """Load the next piece: twice as large for a quick client, small for any other. Raises as `load`."""
         self._wanted = min(2 * self._wanted, LARGEST_PIECE_BYTES) if quick else PIECE_BYTES
         return await self.load()
 
     def drop(self) -> None:
-        """Hold nothing any more."""
+        """Release the piece."""
         self.piece = b""
         self._memory.release(self._taken)
         self._taken = 0
@@ -173,7 +173,7 @@ async def _whole(storage: Storage, served: StoredVariant, start: int, length: in
 
 
 class PiecewiseResponse(Response):
-    """Sends a range whose first piece has been loaded, and ends as soon as its client has gone."""
+    """Sends a range whose first piece has been loaded. Ends as soon as the client disconnects."""
 
     def __init__(self, stored: StoredRange, status: int, headers: Mapping[str, str]) -> None:
         self._stored = stored
@@ -191,7 +191,7 @@ class PiecewiseResponse(Response):
             self._stored.drop()
 
     async def _send_pieces(self, send: Send, client: Client | None) -> None:
-        """Half an answer ends with its connection."""
+        """Send the pieces. A response that can't be completed ends with its connection."""
         while True:
             last, sent_at = self._stored.is_last, time.monotonic()
             await send({"type": "http.response.body", "body": self._stored.piece, "more_body": not last})
@@ -222,14 +222,14 @@ def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:
 
 
 def _unchanged(wanted: ByteHeaders, served: StoredVariant, left: int | None) -> Response | None:
-    """304 where a condition says that the client has it already. Raises Problem (412)."""
+    """A 304 if the request's conditions show that the client has the variant. Raises Problem (412)."""
     if _outdated(wanted, served):
         raise precondition_failed()
     return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
 
 
 def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:
-    """RFC 9110 section 13.2.2: If-Match decides alone where it is sent."""
+    """RFC 9110 section 13.2.2: If-Match, if sent, takes precedence."""
     tags = wanted.match
     if tags is not None:
         return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
@@ -238,7 +238,7 @@ def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:
 
 
 def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
-    """RFC 9110 section 13.2.2: If-None-Match decides alone where it is sent."""
+    """RFC 9110 section 13.2.2: If-None-Match, if sent, takes precedence."""
     tags = wanted.none_match
     if tags is not None:
         return names_etag(tags, served.etag)
@@ -247,12 +247,12 @@ def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
 
 
 def names_etag(tags: str, etag: str) -> bool:
-    """Whether the header If-None-Match says that the client has these bytes (RFC 9110 section 13.1.2)."""
+    """Whether If-None-Match contains this entity tag (RFC 9110 section 13.1.2)."""
     return tags.strip() == "*" or any(tag.strip().removeprefix("W/") == etag for tag in tags.split(","))
 
 
 def _range(wanted: ByteHeaders, served: StoredVariant) -> tuple[int, int]:
-    """(start, length) of the bytes to send. A range of an unknown form is ignored; one outside is refused (416)."""
+    """(start, length) of the bytes to send. An invalid range is ignored; one outside of the file is refused (416)."""
     whole = (0, served.size_bytes)
     match = RANGE.fullmatch((wanted.range or "").strip())
     if match is None or not any(match.groups()) or not _range_applies(wanted, served):

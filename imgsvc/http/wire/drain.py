@@ -1,4 +1,4 @@
-"""Bodies that the handler did not read to their end, because it refused the request or had no use for one."""
+"""Request bodies that the handler did not read to their end (lingering close; RFC 9112 section 9.6)."""
 
 import time
 
@@ -9,20 +9,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
-LINGER_SECONDS = 0.5  # for who reads while sending to see the answer: nothing is read meanwhile
-OVER_SECONDS = 1.0  # for the server to say so, once the answer is out
-QUEUED = 3  # messages that may stand in Hypercorn's queue (max_app_queue_size), and one that waits to
-NO_DRAIN = "imgsvc.body_stalled"  # in the scope: reading on would only wait again
+LINGER_SECONDS = 0.5  # for a client that reads while it sends to see the response; nothing is read in this time
+OVER_SECONDS = 1.0  # for the end-of-stream message, once the response is sent
+QUEUED = 3  # messages in Hypercorn's queue (max_app_queue_size), and one that waits to be queued
+NO_DRAIN = "imgsvc.body_stalled"  # in the scope: the body has stalled, so reading more would only wait again
 
 
 class DrainUnreadBody:
-    """Reads on a little before the answer, so that a client that only sends can get to reading; then closes.
+    """Reads some more of the body before the response, so that a client that only sends gets to reading; then closes.
 
-    Not at once: with bytes on their way to a closed socket the answer would be lost, even to who is just reading it. A
-    proxy would tell its client of a bad gateway then.
+    Closing at once would lose the response: bytes that arrive at a closed socket reset the connection, even for a
+    client that is already reading. A proxy would then report a bad gateway.
 
-    And it takes what still comes while the answer goes out: Hypercorn hands over the end of a request in the queue
-    that the body waits in, and with nobody reading that, the answer's own end would wait for ever.
+    The middleware also discards what arrives while the response is sent. Hypercorn puts the end of a request into the
+    queue of the body, and if that is full and not read, the response never ends.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -42,7 +42,7 @@ class DrainUnreadBody:
                     MutableHeaders(scope=message)["Connection"] = "close"
                     closing = not scope.get(NO_DRAIN)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                if closing:  # by its length the answer is whole; we close when its end is sent
+                if closing:  # by its length the response is complete; the connection closes once its end is sent
                     await send({**message, "more_body": True})
                     await anyio.sleep(LINGER_SECONDS)
                     message = {"type": "http.response.body", "body": b""}
@@ -59,7 +59,7 @@ def _has_body(scope: Scope) -> bool:
 
 
 class _Watched:
-    """A request's `receive`, remembering whether the body has ended."""
+    """Wraps a request's `receive` and remembers whether the body has ended."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -71,9 +71,9 @@ class _Watched:
         return message
 
     async def drain(self) -> bool:
-        """True when the body has ended."""
+        """Read the rest within the limits; returns whether the body has ended."""
         deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
-        while not self._ended and left > 0 and time.monotonic() < deadline:  # what is always ready is never cancelled
+        while not self._ended and left > 0 and time.monotonic() < deadline:  # if always ready, it is never cancelled
             with anyio.move_on_after(deadline - time.monotonic()):
                 left -= len((await self.receive()).get("body", b""))
                 continue
@@ -88,8 +88,8 @@ class _Watched:
             group.start_soon(self._swallow)
             await send(last)
             group.cancel_scope.cancel()
-        # The word that it is over stands in the queue now; with that full, what comes next would keep all of the
-        # connection waiting.
+        # The end-of-stream message is in Hypercorn's queue by now. If that is full, further messages would block the
+        # whole connection.
         for _ in range(QUEUED):
             with anyio.move_on_after(OVER_SECONDS) as waited:
                 await self.receive()

@@ -1,4 +1,4 @@
-"""Every error code: what happened and what to do, as shown by `/errors/{code}`. A test finds missing codes."""
+"""The error codes: what happened and what to do, as shown by `/errors/{code}`. A test finds missing codes."""
 
 from dataclasses import dataclass
 
@@ -119,12 +119,12 @@ CODES = {
     "image_not_ready": Code(
         404,
         "The image was accepted and is still being processed.",
-        "Ask again after Retry-After seconds, or wait for the job with Prefer: wait=30.",
+        "Try again after Retry-After seconds, or wait for the job with Prefer: wait=30.",
     ),
     "size_not_available": Code(
         404,
         "The image has no variant of this name.",
-        "/info lists the names; older images have the variants of their time.",
+        "/info lists the names; older images may have other variants.",
     ),
     "method_not_allowed": Code(
         405, "The address does not support this method.", "The Allow header lists the methods that it supports."
@@ -143,7 +143,7 @@ CODES = {
     "precondition_failed": Code(
         412,
         "The request's If-Match or If-Unmodified-Since names another version of this variant.",
-        "Ask again without the condition: a variant never changes while its image exists.",
+        "Try again without the condition: a variant never changes while its image exists.",
     ),
     "upload_too_large": Code(
         413,
@@ -207,13 +207,13 @@ CODES = {
     ),
     "row_damaged": Code(
         500,
-        "What the service had noted about this image was changed or lost on its disk.",
-        "Upload the image again. The operator should look at the disk and the database.",
+        "The service's record of this image was changed or lost on its disk.",
+        "Upload the image again. The operator should check the disk and the database.",
     ),
     "io_error": Code(
         500,
         "A file could not be read or written.",
-        "The service tries again by itself; the log says why. The operator can retry a failed job.",
+        "The service tries again by itself; the log has the reason. The operator can retry a failed job.",
     ),
     "storage_error": Code(
         500,

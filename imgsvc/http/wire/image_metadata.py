@@ -1,4 +1,4 @@
-"""What an answer says of an image besides its URLs: dictionaries, since a client's own keys stand among ours."""
+"""The metadata of an image in responses: dictionaries, since the client's own keys are among the service's."""
 
 from typing import Annotated, Any, NotRequired
 
@@ -14,7 +14,7 @@ class Size(TypedDict):
 
 
 class Dimensions(Size):
-    """Of one variant: in pixels, width / height to three places, and the file in bytes."""
+    """One variant: sides in pixels, width / height to three places, and the file's size in bytes."""
 
     aspect_ratio: float
     format: str
@@ -28,7 +28,7 @@ class Brief(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class PublicMetadata(TypedDict):
-    """What the service found out, beside the client's own keys. `content_length` is that of the upload, in bytes."""
+    """The service's measurements, next to the client's own keys. `content_length` is that of the upload, in bytes."""
 
     detected_mime_type: str
     content_length: int
@@ -41,7 +41,7 @@ class PublicMetadata(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class Metadata(PublicMetadata):
-    """The last three are there only for the uploader and the org's admins."""
+    """The last three are present only for the uploader and the organisation's admins."""
 
     uploader_id: NotRequired[str | None]
     org_id: NotRequired[str | None]

@@ -17,7 +17,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def json_body(request: Request, model: type[T]) -> T:
-    """The body as `model`. Raises Problem (422), Stalled, and ClientDisconnect."""
+    """The body as `model`. Raises Problem (422), SlowClient or ClientDisconnect."""
     declared = request.scope["imgsvc.operation"]
     assert model in [body.model for body in declared.bodies], f"{declared.name} does not declare {model.__name__}"
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()

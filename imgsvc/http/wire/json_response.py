@@ -1,4 +1,4 @@
-"""JSON answers: made from pydantic models only, so that the API document can be made from the same."""
+"""JSON responses. They are made from pydantic models only, so that the API document can be built from these."""
 
 from collections.abc import Mapping
 

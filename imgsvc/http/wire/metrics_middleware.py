@@ -1,4 +1,4 @@
-"""Around every request: how often, how long, how it ended. No label is anything that a client wrote."""
+"""Measures every request: count, duration, status. No label contains text from a client."""
 
 import time
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...telemetry.metrics import Metrics
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-UNMATCHED = "unmatched"  # no route: a scan of made-up paths is one series
-EXPECTED = ("internal_error", "storage_full")  # rare and grave: alerts must see the first of them
-GONE = 499  # the client, before there was anything to answer
+UNMATCHED = "unmatched"  # no route: scans of invalid paths all count in one series
+EXPECTED = ("internal_error", "storage_full")  # rare and serious: alerts must notice the first one
+GONE = 499  # the client disconnected before there was a response
 
 
 class RequestMetrics:
-    """Within it the route and the problem are known by the scope: `route` is Starlette's, `problem` ours."""
+    """Reads the route and the error from the scope: `route` is Starlette's, `problem` ours."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
         self.app = app
@@ -42,7 +42,7 @@ class RequestMetrics:
             await self.app(scope, receive, send_noted)
         except Exception as error:
             if not isinstance(error, ClientDisconnect):
-                scope["problem"] = "internal_error"  # amid an answer: there was no other way to say so
+                scope["problem"] = "internal_error"  # in the middle of a response: no error could be sent
             raise
         finally:
             self._metrics.in_progress -= 1
@@ -57,6 +57,6 @@ class RequestMetrics:
 
 
 def _template(route: BaseRoute | None) -> str:
-    """The path as it stands in the route; the second form of an address, with a slash, counts as the first."""
+    """The route's path template. A path with a trailing slash counts as the one without."""
     template: str = getattr(route, "path", UNMATCHED)
     return template.rstrip("/") or "/"

@@ -1,6 +1,6 @@
-"""Around every request: its trace id, the headers that every answer carries, one log line, and no crash.
+"""Middleware for every request: trace ID, standard headers, one log line, and errors that no handler caught.
 
-Three layers, since what stands between them (CORS) must have its say on the answer to a crash too.
+Three layers, because CORS, which is between them, must also add its headers to the response to such an error.
 """
 
 import re
@@ -20,11 +20,11 @@ from .problems import as_problem
 log = structlog.get_logger()
 TRACE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
-QUIET = ("/api/v1/health/live",)  # asked every few seconds by whoever watches the container
+QUIET = ("/api/v1/health/live",)  # called every few seconds by container health checks
 
 
 class Tracing:
-    """Gives the request its id."""
+    """Assigns the trace ID."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -67,7 +67,7 @@ class Tracing:
 
 
 class CrossOrigin(CORSMiddleware):
-    """CORS for the configured origins; any other is answered as if there were no CORS at all."""
+    """CORS for the configured origins. Other origins get a response without CORS headers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self.is_allowed_origin(Headers(scope=scope).get("Origin", "")):
@@ -82,14 +82,14 @@ class CrossOrigin(CORSMiddleware):
         await self.app(scope, receive, send_varying)
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """What is allowed; whether that is enough, the browser finds out."""
+        """List what is allowed; the browser decides whether that is enough."""
         headers = super().preflight_response(request_headers).headers
         kept = {name: value for name, value in headers.items() if name.startswith(("access-control-", "vary"))}
         return Response(status_code=204, headers=kept)
 
 
 class CaughtErrors:
-    """Answers for what no handler caught."""
+    """Answers requests whose handler raised an unexpected exception."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -109,7 +109,7 @@ class CaughtErrors:
             await self.app(scope, receive, send_noted)
         except Exception as error:
             if begun:
-                raise  # half an answer is out: only closing the connection tells the client
+                raise  # half of the response is sent: only closing the connection shows the client that it failed
             await (await as_problem(Request(scope), error))(scope, receive, send)
 
 

@@ -1,4 +1,4 @@
-"""An upload's body, read once: the file's bytes go to disk as they come, the fields are checked as soon as they end.
+"""Reads an upload's body once: the file's bytes go to disk as they arrive, each field is checked as soon as it ends.
 
 multipart/form-data is RFC 7578, parsed by python-multipart's streaming callbacks; any other body is the file itself.
 """
@@ -24,13 +24,13 @@ MAX_FILENAME = 255  # characters kept of a client's file name
 
 
 def safe_filename(name: str) -> str:
-    """The last component of whatever path a client sent, without control characters."""
+    """The last component of a client's path, without control characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(character for character in last if character.isprintable())[:MAX_FILENAME]
 
 
 async def body_chunks(receive: Receive, pace: MinimumBodyRate) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises ClientDisconnect or Stalled."""
+    """The body as it arrives. Raises ClientDisconnect or SlowClient."""
     while True:
         message = await pace.next(receive)
         if message["type"] == "http.disconnect":
@@ -58,7 +58,7 @@ async def read_raw(chunks: AsyncIterator[bytes], staged: StagedFile) -> None:
 async def read_multipart(
     chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, allowance: UploadLimits
 ) -> Form:
-    """Feed the part `file` to `staged`, in whatever order the parts come. Raises Problem, and what `feed` raises."""
+    """Feed the part `file` to `staged`, whatever the order of the parts. Raises Problem, and what `feed` raises."""
     reader = _Multipart(content_type, allowance)
     received, max_bytes = 0, allowance.max_bytes
     async for chunk in chunks:
@@ -73,7 +73,7 @@ async def read_multipart(
 
 
 class _Multipart:
-    """Parser callbacks. What belongs to the file waits in `_file_data` until it is taken after each chunk."""
+    """Callbacks of the parser. Bytes of the file are collected in `_file_data` and taken after each chunk."""
 
     def __init__(self, content_type: str, allowance: UploadLimits) -> None:
         self._allowance = allowance
@@ -118,7 +118,7 @@ class _Multipart:
         return taken
 
     def finish(self) -> None:
-        """Raises Problem (422) for a body that broke off or lacks a part."""
+        """End the body. Raises Problem (422) if it is truncated or lacks a part."""
         if not self._ended:
             raise _malformed("the multipart body ends before its last boundary")
         missing = [name for name in ("file", "bucket") if name not in self._seen]

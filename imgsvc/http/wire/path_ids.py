@@ -1,4 +1,4 @@
-"""Ids in paths: a malformed one is simply not found."""
+"""IDs in paths. A malformed one is answered as not found."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from .problems import Problem
 
 
 def path_id(request: Request, name: str, not_found: Callable[[], Problem]) -> str:
-    """The id in the path, in the lower case it was made in. Raises what `not_found` makes."""
+    """The ID in the path, in lower case as generated. Raises what `not_found` makes."""
     text = str(request.path_params[name])
     if not IS_UUID.fullmatch(text):
         raise not_found()

@@ -1,4 +1,4 @@
-"""`Prefer: wait=N` (RFC 7240): the answer comes when the job has ended, or as it stands when the time is over."""
+"""`Prefer: wait=N` (RFC 7240): the response is sent once the job has ended, or after N seconds with its status then."""
 
 import re
 from typing import Annotated
@@ -30,13 +30,13 @@ class WaitHeaders(Headers):
 
 
 def wait_seconds(prefer: str | None) -> int | None:
-    """How long the client is ready to wait, 30 seconds at most; None when it doesn't say."""
+    """The seconds that the client wants to wait, at most 30; None if it does not say."""
     match = WAIT.search(prefer or "")
     return min(int(match[1]), MAX_WAIT_SECONDS) if match else None
 
 
 async def settled(request: Request, job_id: str, seconds: int) -> Job | None:
-    """The job once it has ended, or as it stands after `seconds`; None if it is not there (any more)."""
+    """The job once it has ended, or as it is after `seconds`; None if it does not exist (any more)."""
     state = state_of(request)
     with state.jobs.completions.watch(job_id) as watch:
         job = await state.jobs.table.job(job_id)

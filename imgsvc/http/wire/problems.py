@@ -47,7 +47,7 @@ class Detail(BaseModel):
 class ProblemBody(BaseModel):
     """An error (RFC 9457). `code` is stable; `error` and `status_code` repeat `detail` and `status` for older clients.
 
-    The members of limits say what was allowed and what was measured.
+    Limit errors have members with the limit and the measured value.
     """
 
     model_config = ConfigDict(title="Problem", extra="allow")
@@ -72,7 +72,7 @@ class ProblemBody(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that is an error. `more` becomes members beside the standard ones."""
+    """An error response. `more` becomes further members of the body."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
@@ -83,7 +83,7 @@ class Problem(Exception):
         self.more = more
 
     def body(self, public_url: str, trace_id: str) -> dict[str, Any]:
-        """What is sent: the members that this problem has."""
+        """The members that are sent."""
         return ProblemBody(
             type=f"{public_url}/errors/{self.code}",
             title=http.HTTPStatus(self.status).phrase,
@@ -97,7 +97,7 @@ class Problem(Exception):
         ).model_dump(exclude_unset=True)
 
     def response(self, request: Request) -> Response:
-        request.scope["problem"] = self.code  # for whoever counts errors
+        request.scope["problem"] = self.code  # for the error metric
         body = self.body(request.app.state.public_url, request.scope.get("trace_id", ""))
         return JSONResponse(body, self.status, {**NO_STORE, **self.headers}, media_type=PROBLEM)
 
@@ -137,7 +137,7 @@ def precondition_failed() -> Problem:
 
 
 def range_not_satisfiable(size_bytes: int) -> Problem:
-    detail = f"The range lies outside the {size_bytes} bytes of this variant."
+    detail = f"The range is outside the {size_bytes} bytes of this variant."
     return Problem(416, "range_not_satisfiable", detail, headers={"Content-Range": f"bytes */{size_bytes}"})
 
 
@@ -167,7 +167,7 @@ def rate_limited(error: RateLimited) -> Problem:
 
 
 def rate_headers(standing: RateLimitStatus) -> dict[str, str]:
-    """Where the user stands; `Reset` is the real end of the window."""
+    """The rate-limit headers; `Reset` is the real end of the window."""
     return {
         "X-RateLimit-Limit": str(standing.limit),
         "X-RateLimit-Remaining": str(standing.remaining),
@@ -176,7 +176,7 @@ def rate_headers(standing: RateLimitStatus) -> dict[str, str]:
 
 
 def too_many_images(limit: int, measured: int) -> Problem:
-    detail = f"At most {limit} images can be asked for at once; {measured} were."
+    detail = f"At most {limit} images can be requested at once, not {measured}."
     return Problem(400, "too_many_images", detail, limit=limit, measured=measured)
 
 
@@ -202,7 +202,7 @@ def signature_required() -> Problem:
 
 
 def signature_invalid() -> Problem:
-    return Problem(403, "signature_invalid", "The signature is not one for this URL.")
+    return Problem(403, "signature_invalid", "The signature does not match this URL.")
 
 
 def signature_expired() -> Problem:
@@ -218,7 +218,7 @@ def overloaded(detail: str, retry_after: int = 5, **more: int) -> Problem:
 
 
 def storage_not_configured() -> Problem:
-    detail = "The image is kept in a storage that this service is not set up for any more."
+    detail = "The image is in a storage that is no longer configured."
     return Problem(503, "storage_not_configured", detail, headers={"Retry-After": "3600"})
 
 
@@ -233,7 +233,7 @@ def unanswered() -> Problem:
 
 
 def internal_error() -> Problem:
-    return Problem(500, "internal_error", "Something went wrong here. The trace id leads to the log entry.")
+    return Problem(500, "internal_error", "Something went wrong in the service. The trace ID leads to the log entry.")
 
 
 def _from_intake(error: Rejected) -> Problem:
@@ -247,7 +247,7 @@ def _from_intake(error: Rejected) -> Problem:
     if isinstance(error, Overloaded):
         return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
     if isinstance(error, StagingGone):
-        return overloaded("What had come in of the upload was lost. Send it again.")
+        return overloaded("The received part of the upload was lost. Send it again.")
     if isinstance(error, StagingFailed):
         return overloaded("The upload could not be written to disk now. Try again shortly.")
     if isinstance(error, TooManyUploads):
@@ -266,7 +266,7 @@ def _from_http(error: HTTPException) -> Problem:
     return Problem(error.status_code, code, error.detail, headers=error.headers)
 
 
-# What may leave a handler, and what it becomes.
+# The exceptions that a handler may raise, and their errors.
 MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     Problem: lambda error: error,
     HTTPException: _from_http,
@@ -274,7 +274,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     BucketNotAllowed: bucket_not_allowed,
     AuthorizationUnavailable: lambda error: authorization_unavailable(error.retry_after),
     KeysUnavailable: lambda error: authorization_unavailable(error.retry_after),
-    NotOurs: lambda _: Problem(409, "tokens_not_ours", "Tokens are made by another issuer, whose secret is not here."),
+    NotOurs: lambda _: Problem(409, "tokens_not_ours", "An external issuer signs the tokens: none can be made here."),
     Rejected: _from_intake,
     RateLimited: rate_limited,
     IdempotencyConflict: lambda _: idempotency_conflict(),

@@ -1,4 +1,4 @@
-"""Who is really asking, and by which name: proxies that may speak for a client, hosts that are answered for."""
+"""The client's real address and the host name: trusted proxies' headers, and the allowed hosts."""
 
 import ipaddress
 import re
@@ -42,7 +42,8 @@ class ForwardedHeaders:
         if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
             headers = MutableHeaders(scope=scope)
             hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",") if hop.strip()]
-            # From the right: the first that is no proxy of ours is the client; what stands left of it anyone can write.
+            # From the right, the first address that is no trusted proxy is the client. Addresses left of it may be
+            # forged.
             client = next((hop for hop in reversed(hops) if not self._trusts(hop)), None)
             if client and is_address(client):
                 scope["client"] = (client, 0)
@@ -61,7 +62,7 @@ class ForwardedHeaders:
 
 
 class AllowedHosts:
-    """Refuses other names than ours, which a page elsewhere could point at this address (DNS rebinding)."""
+    """Refuses other host names, which another site's page could point at this address (DNS rebinding)."""
 
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
         self.app = app
@@ -78,7 +79,7 @@ class AllowedHosts:
         if not HOST.fullmatch(host):
             return Problem(400, "bad_request", "The header Host is malformed.")
         if self._names and without_port(host).lower() not in self._names:
-            return Problem(400, "host_not_allowed", "The host named in the request is not answered for here.")
-        if scope["path"].endswith("\n"):  # which a route's `$` would pass over: a second address of everything
+            return Problem(400, "host_not_allowed", "The host named in the request is not one of this service's.")
+        if scope["path"].endswith("\n"):  # a route's `$` also matches before it: a second address of each path
             return Problem(404, "not_found", "Not Found")
         return None

@@ -1,4 +1,4 @@
-"""Two ways to match a path that Starlette's own routes lack."""
+"""Two kinds of routes that Starlette lacks."""
 
 from urllib.parse import quote, unquote
 
@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 
 class Literal(Route):
-    """A path that an id would match too: a wrong method is refused here, and not taken for an id's."""
+    """A fixed path that a route with an ID would also match: a wrong method is refused and not passed on."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
@@ -15,7 +15,7 @@ class Literal(Route):
 
 
 class Encoded(Route):
-    """A path whose values may hold any character, `/` too: it is matched as it was sent, and they are decoded then."""
+    """A path whose values may contain any character, `/` included: it is matched as sent, and decoded afterwards."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http":

@@ -1,4 +1,4 @@
-"""Bucket and metadata of an upload, wherever they stand: in a form, the query, or a header."""
+"""Bucket and metadata of an upload, from a form, the query, or a header."""
 
 import json
 import math
@@ -13,11 +13,11 @@ from .prefer import Prefer
 from .validation import Headers, Query, invalid
 
 METADATA_BYTES = 16 * 1024
-MAX_NESTING = 64  # levels of metadata; the answer that shows it again stops at 255
+MAX_NESTING = 64  # levels of metadata; responses support 255
 BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_BUCKET_SEGMENTS = 5
-# A bucket that goes through the place of an image's file: one of the two could not be stored. Any other may hold these
-# words; images that are in such a bucket already stay reachable.
+# A bucket whose path leads through an image's file: one of the two could not be stored. Any other bucket may contain
+# these words. Existing images in such a bucket stay reachable.
 THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
 MAX_KEY = 255  # characters of an Idempotency-Key
 MORE_SEGMENTS = f"(/{BUCKET_SEGMENT.pattern}){{0,{MAX_BUCKET_SEGMENTS - 1}}}"
@@ -58,7 +58,7 @@ def _metadata(text: object) -> object:
         json.dumps(value).encode("utf-8")
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (UnicodeEncodeError, RecursionError):
-        raise _wrong("json_invalid", "must not hold a lone surrogate") from None
+        raise _wrong("json_invalid", "must not contain a lone surrogate") from None
     return value
 
 
@@ -74,7 +74,7 @@ def _deeper_than(levels: int, value: Any) -> bool:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{text} is beyond a double")
+        raise ValueError(f"{text} is out of the range of a double")
     return number
 
 
@@ -94,7 +94,7 @@ Bucket = Annotated[
     str,
     AfterValidator(_bucket),
     Field(
-        description=f"Where it is kept: 1 to {MAX_BUCKET_SEGMENTS} segments joined by `/`.",
+        description=f"Where the image is stored: 1 to {MAX_BUCKET_SEGMENTS} segments joined by `/`.",
         json_schema_extra={"pattern": f"^{BUCKET_SEGMENT.pattern}{MORE_SEGMENTS}$", "not": {"pattern": r"\.\."}},
     ),
 ]
@@ -105,7 +105,7 @@ METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 
 
 def field_value(kind: TypeAdapter[T], text: str, name: str) -> T:
-    """What a field of the form says. Raises Problem (422)."""
+    """Parse a field of the form. Raises Problem (422)."""
     try:
         return kind.validate_python(text)
     except ValidationError as error:
@@ -113,7 +113,7 @@ def field_value(kind: TypeAdapter[T], text: str, name: str) -> T:
 
 
 class UploadForm(BaseModel):
-    """The parts, in any order. This documents the form; `form.py` reads it as it streams, with the same checks."""
+    """The parts, in any order. This documents the form; `multipart.py` reads it as it streams, with the same checks."""
 
     file: Annotated[bytes, Field(description="The photo.")]
     bucket: Annotated[Bucket, Field(examples=["holiday"])]

@@ -1,4 +1,4 @@
-"""Where a variant can be fetched."""
+"""URLs of variants."""
 
 from contextlib import suppress
 from typing import Literal
@@ -11,14 +11,14 @@ from ...jobs.table.model import Job
 from ...storage.base import StorageError, StorageNotConfigured
 from ...storage.registry import StorageRegistry
 
-ORIGIN_SECONDS = 1.0  # that a page waits for a storage that has not said yet where it is
+ORIGIN_SECONDS = 1.0  # that a page waits for a storage whose origin is not known yet
 
 
 class Urls:
-    """`public_url` is put before every path; without one they are absolute paths.
+    """Makes URLs. `public_url` is put before every path; without one URLs are absolute paths.
 
-    What lies in a storage that clients can fetch from has presigned addresses, made anew for each answer. With
-    `signatures` reading is private: every other address is signed, as the path that the service itself sees.
+    Variants in a storage that clients can fetch from get presigned URLs, new ones for each response. With `signatures`
+    reading is private: all other URLs are signed, for the path as the service itself sees it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Urls:
         self._origin = ""
 
     async def variant(self, job: Job, name: str) -> str:
-        """Raises StorageError: not configured any more, or no keys to sign with."""
+        """The URL of a variant. Raises StorageError: the storage is not configured, or has no keys to sign with."""
         if self.is_presigned(job):
             return await self.presigned(job, name, "GET", self.presigned_seconds)
         path = f"/storage/{job.storage_bucket}/{job.ready[name]}"
@@ -49,7 +49,7 @@ class Urls:
         return await storage.url(job.storage_bucket, job.ready[name], seconds, method, private=private)
 
     async def foreign_origin(self) -> str:
-        """Where presigned addresses lead to: `scheme://host`; empty while there are none."""
+        """The origin of presigned URLs, `scheme://host`; empty if there are none."""
         for storage in self._stores.presigning.values() if not self._origin else ():
             with suppress(StorageError), anyio.move_on_after(ORIGIN_SECONDS):
                 address = urlsplit(await storage.url("", "x", 1))
@@ -57,7 +57,7 @@ class Urls:
         return self._origin
 
     async def of(self, job: Job) -> dict[str, str]:
-        """{variant: url} of all that can be fetched."""
+        """{variant: url} of all variants that can be fetched."""
         return {
             variant.name: await self.variant(job, variant.name)
             for variant in job.recipe.variants
@@ -65,7 +65,7 @@ class Urls:
         }
 
     def of_page(self, image_id: str, size: str) -> str:
-        """From the service's own root, for its own pages, wherever `public_url` leads."""
+        """A URL relative to the service's root, for its own pages, whatever `public_url` is."""
         path = f"/api/v1/images/{image_id}/direct"
         query = f"&{self.signatures.query(path, size)}" if self.signatures else ""
         return f"{path}?size={size}{query}"

@@ -1,4 +1,4 @@
-"""Query parameters and headers as pydantic models: what is checked here is what the API document says of them."""
+"""Query parameters and headers as pydantic models. The API document is built from the same models."""
 
 import re
 from typing import Any, TypeVar, cast
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from .problems import Problem, validation
 
 NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
-ONCE = ("Idempotency-Key", "X-Metadata")  # of any other header several lines are one list (RFC 9110 section 5.3)
+ONCE = ("Idempotency-Key", "X-Metadata")  # several lines of any other header form one list (RFC 9110 section 5.3)
 Model = TypeVar("Model", bound="Query | Headers")
 
 
@@ -20,7 +20,7 @@ class Query(BaseModel):
 
 
 class StrictQuery(Query):
-    """For a filter: with a misspelt parameter it would answer more than was asked for."""
+    """A query that refuses unknown parameters: a misspelt filter would return more than was requested."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,13 +32,13 @@ class Headers(BaseModel):
 
 
 def _whole_number(value: object) -> object:
-    """Only plain decimals: Python would take ` 5 `, `+5`, `1_0` and `5.0` too."""
+    """Accept plain decimals only: Python would also accept ` 5 `, `+5`, `1_0` and `5.0`."""
     if isinstance(value, str) and not NUMBER.fullmatch(value):
         raise ValueError("must be a whole number")
     return value
 
 
-WHOLE_NUMBER = BeforeValidator(_whole_number)  # the last mark of an integer field
+WHOLE_NUMBER = BeforeValidator(_whole_number)  # must be the last item of the Annotated type
 
 
 def parsed(request: Request, model: type[Model]) -> Model:
@@ -63,7 +63,7 @@ def parsed(request: Request, model: type[Model]) -> Model:
 
 
 def invalid(error: ValidationError, *place: str) -> Problem:
-    """The refusal of what a model found wrong with what was sent in `place`."""
+    """The 422 for pydantic's findings about the values in `place`."""
     return validation(*((_where(place, one["loc"]), _message(one["msg"]), one["type"]) for one in error.errors()))
 
 
