@@ -16,6 +16,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.support.server_process import ROOT, SECRET, ServerProcess
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 
@@ -54,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield one
 
 
-def attack(server: ServerProcess, *options: str, seconds: float = LIMIT_SECONDS) -> Run:
+def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -> Run:
     """Every check on, valid and invalid data; the same requests each time."""
     failed = _failed(server)
     kept, gone = (_completed(server) for _ in range(2))
@@ -77,7 +78,7 @@ def attack(server: ServerProcess, *options: str, seconds: float = LIMIT_SECONDS)
         },
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=seconds(limit),
         check=False,
     )
     return Run(done.returncode, done.stdout + done.stderr, _answers(report))
@@ -134,5 +135,5 @@ def test_nothing_is_found(server: ServerProcess) -> None:
 
 @pytest.mark.torture
 def test_long_run(server: ServerProcess) -> None:
-    run = attack(server, "--max-examples=400", seconds=1800)
+    run = attack(server, "--max-examples=400", limit=1800)
     assert run.status == 0, run.printed

@@ -17,6 +17,7 @@ from imgsvc.access.tokens import Tokens
 from tests.support.invariants import Places, faults
 from tests.support.processes import Process, begin, run
 from tests.support.running_invariants import Watched, faults_of_running
+from tests.support.speed import is_over
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -24,11 +25,11 @@ SECRET = "0123456789abcdef0123456789abcdef-process-tests"
 WAIT_SECONDS = 30
 
 
-def until(found: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
-    """What `found` returns as soon as that is true; an AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+def until(found: Callable[[], T], limit: float = WAIT_SECONDS) -> T:
+    """What `found` returns as soon as that is true; an AssertionError after so many seconds of a quiet machine."""
+    began = time.monotonic()
     while not (value := found()):
-        assert time.monotonic() < deadline, f"nothing after {seconds} seconds"
+        assert not is_over(began, limit), f"nothing after {time.monotonic() - began:.1f} seconds"
         time.sleep(0.02)
     return value
 

@@ -4,6 +4,7 @@ import hashlib
 import time
 
 QUIET_SECONDS = 0.005  # for `_work`, with a processor to itself
+PATIENCE = 4  # what never comes is not waited for much longer on a slow machine
 _slowest = 1.0
 
 
@@ -12,6 +13,15 @@ def seconds(limit: float) -> float:
     global _slowest
     _slowest = max(_slowest, _work() / QUIET_SECONDS)
     return limit * _slowest
+
+
+def is_over(began: float, limit: float) -> bool:
+    """Whether so many seconds of a quiet machine have gone by since `began` (time.monotonic), at most PATIENCE-fold.
+
+    The machine is only looked at once `limit` has gone by here.
+    """
+    spent = time.monotonic() - began
+    return spent >= limit and spent >= min(seconds(limit), PATIENCE * limit)
 
 
 def _work() -> float:
