@@ -10,7 +10,7 @@ from ..maintenance.progress import MaintenanceFailed
 from ..settings import Settings
 from ..telemetry import logs
 from .errors import CommandFailed, failing_for
-from .maintenance_output import megabytes
+from .maintenance_summary import megabytes
 from .service_client import running
 
 

@@ -34,17 +34,8 @@ def verify(
 ) -> None:
     """Compare the table with the stored files, both ways. Exit status 1: something is wrong."""
     from ..maintenance.requests import VerifyRequest
-    from .maintenance_output import megabytes
 
-    def summary(task: dict[str, Any]) -> str:
-        counts = task["counts"]
-        checked = (
-            f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
-        )
-        aside = f"; {counts['set_aside']} uploads without a row are set aside" if counts.get("set_aside") else ""
-        return f"verify: {checked}: {_found(task) if task['found'] else 'all is well'}{aside}"
-
-    _carried_out(config, VerifyRequest(digests=digests, grace_seconds=grace * 3600, listed=listed), summary, as_json)
+    _carried_out(config, VerifyRequest(digests=digests, grace_seconds=grace * 3600, listed=listed), as_json)
 
 
 @storage.command()
@@ -63,23 +54,11 @@ def gc(
 ) -> None:
     """Remove files without a row. They can't be recovered, so this is a dry run without --yes."""
     from ..maintenance.requests import GcRequest
-    from .maintenance_output import megabytes
-
-    def summary(task: dict[str, Any]) -> str:
-        counts = task["counts"]
-        left = f"; {counts['foreign']} foreign files left alone" if counts.get("foreign") and not foreign else ""
-        if not yes or dry_run:
-            size = counts.get("orphaned_bytes", 0) + counts.get("foreign_bytes", 0)
-            return f"gc: would remove {task['found']} files, {megabytes(size)}{left}. With --yes it does."
-        failed = f"; {counts['not_removed']} could not be removed" if counts.get("not_removed") else ""
-        return (
-            f"gc: removed {counts.get('removed', 0)} files, {megabytes(counts.get('removed_bytes', 0))}{failed}{left}"
-        )
 
     request = GcRequest(
         older_than_seconds=older_than * 3600, foreign=foreign, dry_run=dry_run or not yes, listed=listed
     )
-    _carried_out(config, request, summary, as_json)
+    _carried_out(config, request, as_json)
 
 
 @storage.command()
@@ -94,25 +73,12 @@ def migrate(
     from pydantic import ValidationError
 
     from ..maintenance.requests import MigrateRequest
-    from .maintenance_output import megabytes
-
-    def summary(task: dict[str, Any]) -> str:
-        counts = task["counts"]
-        moved = f"{counts.get('images', 0)} images, {counts.get('files', 0)} files, {megabytes(counts.get('bytes', 0))}"
-        words = f"migrate: {'would move' if dry_run else 'moved'} {moved} to {to}"
-        if counts.get("unfinished"):
-            words += f"; {counts['unfinished']} are still being processed: run it again"
-        if counts.get("old_copies_left"):
-            words += f"; {counts['old_copies_left']} old copies could not be removed: the next run or gc will"
-        if counts.get("old_copies_removed"):
-            words += f"; {counts['old_copies_removed']} copies that an earlier run had left were removed"
-        return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
         request = MigrateRequest(to=to, dry_run=dry_run, listed=listed)
     except ValidationError:
         stop(f"--to {to}: must be the name of a backend: s3 or local", WRONG)
-    _carried_out(config, request, summary, as_json)
+    _carried_out(config, request, as_json)
 
 
 @storage.command()
@@ -131,21 +97,6 @@ def backup(
     from pydantic import ValidationError
 
     from ..maintenance.requests import BackupRequest
-    from .maintenance_output import megabytes
-
-    def summary(task: dict[str, Any]) -> str:
-        counts = task["counts"]
-        if dry_run:
-            size, new = megabytes(counts.get("bytes", 0)), megabytes(counts.get("new_bytes", 0))
-            return f"backup: would hold {counts.get('files', 0)} files, {size}; {new} are to be copied"
-        words = (
-            f"backup: {counts.get('variants', 0)} variants ({megabytes(counts.get('variants_bytes', 0))}), "
-            f"{counts.get('sources', 0)} waiting uploads, the database and the secrets; "
-            f"{counts.get('copied', 0)} are new"
-        )
-        if counts.get("elsewhere"):
-            words += f"; {counts['elsewhere']} files stayed in their backend (--with-s3 takes them)"
-        return f"{words}; {_found(task)}" if task["found"] else words
 
     try:
         request = BackupRequest(
@@ -153,7 +104,7 @@ def backup(
         )
     except ValidationError:
         stop(f"{destination} is no name for a folder", WRONG)
-    _carried_out(config, request, summary, as_json)
+    _carried_out(config, request, as_json)
 
 
 @storage.command()
@@ -166,23 +117,14 @@ def restore(
 ) -> None:
     """Restore a backup while no service runs. The whole backup is checked before anything is written."""
     from . import maintenance_online as command
-    from .maintenance_output import megabytes
-
-    def summary(task: dict[str, Any]) -> str:
-        counts = task["counts"]
-        if dry_run:
-            occupied = (
-                " There is data here already, which only --force moves aside." if counts.get("in_the_way") else ""
-            )
-            return f"restore: the backup is whole: {counts.get('files', 0)} files. Nothing was written.{occupied}"
-        return (
-            f"restore: {counts.get('files', 0)} variants ({megabytes(counts.get('bytes', 0))}) and "
-            f"{counts.get('sources', 0)} waiting uploads are back. Start the service, then: imgsvc storage verify"
-        )
+    from .maintenance_summary import restored
 
     settings = loaded(config)
     _run(
-        "restore", lambda show: command.restore(settings, source, show, force=force, dry_run=dry_run), summary, as_json
+        "restore",
+        lambda show: command.restore(settings, source, show, force=force, dry_run=dry_run),
+        lambda task: restored(task, dry_run=dry_run),
+        as_json,
     )
 
 
@@ -205,13 +147,12 @@ def adopt(
     typer.echo(json.dumps(asdict(found), indent=2) if as_json else words(found))
 
 
-def _carried_out(
-    config: Path | None, request: "MaintenanceRequest", summary: Callable[[dict[str, Any]], str], as_json: bool
-) -> None:
+def _carried_out(config: Path | None, request: "MaintenanceRequest", as_json: bool) -> None:
     from .maintenance_online import carry_out
+    from .maintenance_summary import summary
 
     settings = loaded(config)
-    _run(request.verb, lambda show: carry_out(settings, request, show), summary, as_json)
+    _run(request.verb, lambda show: carry_out(settings, request, show), lambda task: summary(request, task), as_json)
 
 
 def _run(
@@ -235,9 +176,3 @@ def _run(
     if words and not as_json:
         stop(words, FAILED)
     raise typer.Exit(0 if task["state"] == "done" and task["well"] else FAILED)
-
-
-def _found(task: dict[str, Any]) -> str:
-    from .maintenance_output import WORDS
-
-    return ", ".join(f"{task['counts'][kind]} {words}" for kind, words in WORDS.items() if task["counts"].get(kind))

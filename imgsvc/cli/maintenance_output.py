@@ -12,20 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .maintenance_online import Show
+from .maintenance_summary import KINDS
 
 LINE_SECONDS = 5.0
-WORDS = {
-    "missing": "missing",
-    "wrong_size": "wrong size",
-    "wrong_digest": "damaged",
-    "unreadable": "can't be read",
-    "no_source": "upload missing",
-    "no_backend": "backend not configured",
-    "orphaned": "orphaned",
-    "foreign": "foreign",
-    "not_removed": "not removed",
-    "not_moved": "not moved",
-}
 
 
 @contextmanager
@@ -79,8 +68,4 @@ def _finding(finding: dict[str, Any]) -> str:
         sizes = f" ({finding['size_bytes']} bytes instead of {finding['expected_bytes']})"
     elif finding["size_bytes"] is not None and finding["kind"] in ("orphaned", "foreign"):
         sizes = f" ({finding['size_bytes']} bytes)"
-    return f"{WORDS[finding['kind']]:<16} {finding['backend']}: {where}{sizes}"
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{KINDS[finding['kind']]:<16} {finding['backend']}: {where}{sizes}"
