@@ -5,6 +5,7 @@ from typing import Literal
 
 # Caused by the file itself: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
+NEEDS_OPERATOR = {"source_missing", "place_taken"}  # another attempt helps only after somebody has mended something
 # Codes that appear only as a job's `error_code`, never as a response.
 JOB_CODES = (
     "memory_limit",
@@ -16,6 +17,7 @@ JOB_CODES = (
     "row_damaged",
     "io_error",
     "storage_error",
+    "place_taken",
 )
 MAX_DEATHS = 2  # worker crashes that one file may cause
 MAX_TIMEOUTS = 2  # attempts for a file that takes too long
@@ -49,7 +51,7 @@ def decide(failure: Failure, *, attempts: int, deaths: int, max_attempts: int, d
     """
     if failure.code in FINAL:
         return Decision("fail")
-    if failure.code == "source_missing":  # an operator's problem: the job can be retried if the bytes turn up again
+    if failure.code in NEEDS_OPERATOR:  # an operator's problem: the job can be retried if the bytes turn up again
         return Decision("fail", retryable=True)
     if failure.death:
         return Decision("fail") if deaths + 1 >= MAX_DEATHS else Decision("retry")

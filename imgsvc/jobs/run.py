@@ -16,7 +16,7 @@ import anyio.to_thread
 import structlog
 
 from ..imaging.error_messages import GENERAL
-from ..storage.base import Storage, StorageBusy, StorageError
+from ..storage.base import PlaceTaken, Storage, StorageBusy, StorageError
 from .deletion_hold import DeletionHold
 from .lanes.process import Lane, Outcome, Rendered, Task
 from .publish import publish, withdraw
@@ -41,6 +41,7 @@ CANCELLED = Failure("cancelled", "The image was deleted.")  # never recorded: th
 CRASHED = Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
 UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
 NOT_STORED = Failure("storage_error", "The image could not be stored.")
+PLACE_TAKEN = Failure("place_taken", "Another image's file is in the way of this one.")
 IO_ERROR = Failure("io_error", GENERAL["io_error"])
 SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
 ROW_DAMAGED = Failure("row_damaged", "What was to be made of this image can't be read any more.")
@@ -235,7 +236,7 @@ class Run:
             if self.is_preview:
                 await self._end_preview("failed")
                 return
-            await self._unsuccessful(NOT_STORED)
+            await self._unsuccessful(PLACE_TAKEN if isinstance(error, PlaceTaken) else NOT_STORED)
             return
         paths, measured = {**job.paths, **keys}, _measured(job, rendered)
         if self.is_preview:

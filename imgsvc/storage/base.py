@@ -33,6 +33,10 @@ class StorageBusy(StorageError):
     """
 
 
+class PlaceTaken(StorageError):
+    """Another image's file is in the way: nothing can be stored under this bucket and key while it is there."""
+
+
 class StorageAway(StorageBusy):
     """The folder is missing or lacks this service's ID: most likely its disk is not mounted."""
 

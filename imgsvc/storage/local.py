@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .base import HEALTH, LOCAL, Blob, NotStored, StorageAway, StorageBusy, StorageError, Stored
+from .base import HEALTH, LOCAL, Blob, NotStored, PlaceTaken, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
@@ -46,6 +46,8 @@ class LocalStorage:
         left = threading.Event()  # set once the caller has gone: the file then keeps its temporary name
         try:
             await self._threads.run(partial(self._put, bucket, key, source, left), linger_seconds=LINGER_SECONDS)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            raise PlaceTaken(f"writing failed: {error.strerror}") from error
         except OSError as error:
             kind = StorageBusy if error.errno in (errno.EMFILE, errno.ENFILE) else StorageError
             raise kind(f"writing failed: {error.strerror}") from error

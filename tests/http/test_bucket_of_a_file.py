@@ -1,9 +1,10 @@
 """A bucket that is named like an image's file can't be stored beside it: the upload is refused, and others are not."""
 
+import anyio
 import pytest
 
 from fixtures import make
-from tests.conftest import Starter
+from tests.conftest import WAIT_SECONDS, Starter
 
 TINY = make.jpeg(64, 48)
 ID = "11111111-1111-4111-8111-111111111111"
@@ -22,6 +23,28 @@ async def test_bucket_through_the_file_of_an_image_is_refused(start: Starter) ->
             assert "must not lead through the file of an image" in why["msg"]
         assert await s.variant(image_id, "thumbnail") == before
         assert await s.sql("SELECT count(*) FROM processing_jobs") == [(1,)]
+
+
+async def test_job_that_was_accepted_with_such_a_bucket_fails_once_and_can_be_retried(start: Starter) -> None:
+    """By an earlier version. What is in its way stays, and is gone once that image is deleted."""
+    async with start() as s:
+        first = await s.completed(TINY, bucket="lab")
+        there = f"lab/processed/thumbnail/{first['image_id']}_thumbnail.webp"
+        await s.sql(
+            "CREATE TRIGGER accept AFTER INSERT ON processing_jobs BEGIN "
+            f"UPDATE processing_jobs SET storage_bucket = '{there}' WHERE job_id = NEW.job_id; END"
+        )
+        job = await s.ended(await s.upload(TINY))
+        assert (job["status"], job["error_code"], job["attempts"]) == ("failed", "place_taken", 1)
+        assert job["retryable"] and len(s.staged()) == 1
+        assert await s.variant(first["image_id"], "thumbnail")
+        assert (await s.http.delete(f"/api/v1/images/{first['image_id']}", headers=s.bearer())).status_code == 200
+        again = f"/api/v1/operator/jobs/{job['job_id']}/retry"
+        assert (await s.http.post(again, headers=s.operator)).status_code < 300
+        with anyio.fail_after(WAIT_SECONDS):
+            while (await s.job(job["job_id"]))["status"] != "completed":
+                await anyio.sleep(0.02)
+        assert await s.variant(job["image_id"], "thumbnail")
 
 
 @pytest.mark.parametrize(

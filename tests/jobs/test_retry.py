@@ -14,6 +14,7 @@ AT_ONCE, LATER = Decision("retry"), Decision("retry", 60)
         ("image_unsupported", False, 0, 0, FAIL),
         ("memory_limit", False, 0, 0, FAIL),
         ("source_missing", False, 0, 0, GIVE_UP),
+        ("place_taken", False, 0, 0, GIVE_UP),
         ("memory_limit", True, 0, 0, FAIL),
         ("worker_died", True, 0, 0, AT_ONCE),
         ("worker_died", True, 0, MAX_DEATHS - 1, FAIL),

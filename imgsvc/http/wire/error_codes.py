@@ -220,6 +220,11 @@ CODES = {
         "The variants could not be stored.",
         "The service tries again by itself. Once the storage works, the operator can retry a failed job.",
     ),
+    "place_taken": Code(
+        500,
+        "The bucket leads through the file of another image, so the variants can't be stored.",
+        "Upload the image to another bucket. Since version 0.2.0 such a bucket is refused at the upload.",
+    ),
     "internal_error": Code(
         500, "Something unexpected went wrong in the service.", "The trace ID leads the operator to the log entry."
     ),
