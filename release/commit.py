@@ -19,7 +19,9 @@ class Commit:
 
 def releasable(root: Path) -> Commit:
     """The commit that is checked out in `root`. Raises Refused unless all of it can be released as one version."""
-    if not shutil.which("git") or _git(root, "rev-parse", "--show-toplevel") is None:
+    if not shutil.which("git"):
+        raise Refused("git is not installed: a release is made of a commit.")
+    if _git(root, "rev-parse", "--show-toplevel") is None:
         raise Refused(f"{root.name} is no git repository: a release is made of a commit.")
     changed = (_git(root, "status", "--porcelain") or "").splitlines()
     if changed:

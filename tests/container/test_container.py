@@ -4,10 +4,13 @@ It needs buildah and podman, and the base image or a way to pull it. CONTAINER_S
 CONTAINER_RUN some for `podman run`, where a machine needs them.
 """
 
+import io
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +20,7 @@ import httpx
 import pytest
 
 from fixtures import make
+from release import container
 from tests.support.server_process import until
 
 pytestmark = [
@@ -46,6 +50,19 @@ def _out(line: list[str], seconds: float) -> str:
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     return done.stdout.strip()
+
+
+@pytest.mark.parametrize("engine", container.ENGINES)
+def test_engine_writes_an_oci_archive(engine: str, tmp_path: Path) -> None:
+    """`./run release` with an image that needs no base."""
+    if not shutil.which(engine) or subprocess.run([engine, *STORE, "info"], capture_output=True).returncode:
+        pytest.skip(f"{engine} is not installed, or does not run")
+    (tmp_path / "Containerfile").write_text("FROM scratch\nCOPY Containerfile /\n")
+    file = container.build(engine, tmp_path, tmp_path, "0.0.0", 1_764_115_200)
+    with tarfile.open(file) as archive:
+        index = json.load(archive.extractfile("index.json") or io.BytesIO())
+        assert len(index["manifests"]) == 1 and "oci-layout" in archive.getnames()
+    subprocess.run([engine, *STORE, "rmi", "-f", "localhost/imgsvc:0.0.0"], capture_output=True)
 
 
 def size(image: str) -> int:

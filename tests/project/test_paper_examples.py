@@ -49,6 +49,7 @@ RUN_BY = {
     ("docs/guides/backups.md", "backups"): "test_guide_to_backups",
     ("docs/guides/backups.md", "cron"): "test_nightly_backup",
     ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",
+    ("docs/guides/installing.md", "release"): "test_checksums_are_what_sha256sum_reads",
     ("docs/guides/installing.md", "checks"): "test_checks_of_an_installation",
     ("docs/guides/monitoring.md", "operator"): "test_commands_of_the_operator",
     ("docs/guides/monitoring.md", "prometheus"): "test_prometheus_finds_metrics_and_rules",
