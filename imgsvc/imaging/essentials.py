@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import jpeg_segments, png_chunks, webp_chunks
+from . import colour_description, jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
 from .jpeg_segments import JpegParts
 from .pieces import Piece, Span, content
@@ -40,7 +40,8 @@ def _jpeg(stream: BinaryIO) -> Essentials:
 
 def _png(stream: BinaryIO) -> Essentials:
     parts = png_chunks.essentials(stream)
-    profile = png_chunks.profile_of(stream, parts.profile) if parts.profile else None
+    embedded = png_chunks.profile_of(stream, parts.profile) if parts.profile else None
+    profile = colour_description.profile_of(parts.colour, embedded, grey=parts.grey)
     return Essentials(parts.pieces, profile, _orientation(stream, parts.exif), png=parts)
 
 

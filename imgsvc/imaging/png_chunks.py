@@ -19,6 +19,7 @@ FRAMING = 12  # bytes of a chunk in addition to its body: length, type, CRC
 # The valid lengths in bytes of the chunks about colour. A chunk of another length is damaged and left out.
 COLOUR = {b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,)}
 TRANSPARENCY = {0: (2,), 2: (6,), 3: range(1, 257)}  # tRNS, by colour type
+GREYS = (0, 4)  # colour types
 MAX_PALETTE = 3 * 256
 MAX_PROFILE = 1 << 20  # bytes, both compressed and uncompressed
 BYTES_PER_CHUNK = 256  # a file may have one pixel chunk per this many bytes, and a few thousand more
@@ -29,6 +30,7 @@ class Found:
     """The chunks found so far. Spans are chunk bodies."""
 
     header: Span
+    colour_type: int
     palette: Span | None = None
     small: dict[bytes, Span] = field(default_factory=dict)
     pixels: list[Span] = field(default_factory=list)
@@ -42,6 +44,8 @@ class PngParts:
 
     head: list[Piece]
     pixels: list[Span]
+    grey: bool
+    colour: dict[bytes, bytes]  # the bodies of the chunks in COLOUR that are there
     profile: Span | None
     exif: Span | None
 
@@ -65,12 +69,12 @@ def essentials(stream: BinaryIO) -> PngParts:
     end = length_of(stream)
     found = _walk(stream, end)
     pieces: list[Piece] = [Span(0, SIGNATURE), _whole(found.header, end)]
-    pieces += [_chunk(kind, content(stream, body, 32)) for kind, body in found.small.items() if kind != b"tRNS"]
+    colour = {kind: content(stream, body, 32) for kind, body in found.small.items() if kind != b"tRNS"}
     if found.palette:
         pieces.append(_whole(found.palette, end))
     if b"tRNS" in found.small:
         pieces.append(_chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
-    return PngParts(pieces, found.pixels, found.profile, found.exif)
+    return PngParts(pieces, found.pixels, found.colour_type in GREYS, colour, found.profile, found.exif)
 
 
 def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
@@ -89,9 +93,8 @@ def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
 
 
 def _walk(stream: BinaryIO, end: int) -> Found:
-    found = Found(Span(SIGNATURE + 8, 13))
     stream.seek(SIGNATURE + 8)
-    colour_type = stream.read(13)[9]
+    found = Found(Span(SIGNATURE + 8, 13), stream.read(13)[9])
     at, over, behind = SIGNATURE + FRAMING + 13, False, 0
     for _ in range(MAX_SEGMENTS + end // BYTES_PER_CHUNK):
         stream.seek(at)
@@ -111,13 +114,13 @@ def _walk(stream: BinaryIO, end: int) -> Found:
         if kind == b"eXIf" and whole:
             found.exif = found.exif or body
         elif not over and whole:
-            _note(found, kind, body, colour_type)
+            _note(found, kind, body)
     if over:
         return found
     raise Unreadable("The PNG's pixels are in more chunks than are read.")
 
 
-def _note(found: Found, kind: bytes, body: Span, colour_type: int) -> None:
+def _note(found: Found, kind: bytes, body: Span) -> None:
     """Record a chunk before the pixels. Of several chunks of one type the last one counts, as in decoders."""
     if kind == b"PLTE":
         if body.length > MAX_PALETTE:
@@ -125,7 +128,7 @@ def _note(found: Found, kind: bytes, body: Span, colour_type: int) -> None:
         found.palette = body
     elif kind == b"iCCP":
         found.profile = found.profile or body
-    elif body.length in (TRANSPARENCY.get(colour_type, ()) if kind == b"tRNS" else COLOUR.get(kind, ())):
+    elif body.length in (TRANSPARENCY.get(found.colour_type, ()) if kind == b"tRNS" else COLOUR.get(kind, ())):
         found.small[kind] = body
 
 
