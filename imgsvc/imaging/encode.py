@@ -1,12 +1,18 @@
 """Encode a variant as WebP (RFC 9649): pixels and alpha only, never EXIF, XMP or a profile."""
 
 import hashlib
+import io
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from PIL import Image
 
 from .recipe import FORMAT, Variant, scratch_file
+
+FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that everybody sees
+SOME_COLOURS = 4096  # a screenshot made smaller: lossless coding may be the shorter one
+LOWER_QUALITY = 10  # by so much the quality may be lowered for a variant that would be larger than its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +31,51 @@ class Encoded:
     seconds: float = field(default=0.0, compare=False)
 
 
-def encode(image: Image.Image, variant: Variant, folder: Path) -> Encoded:
-    """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk."""
+def encode(image: Image.Image, variant: Variant, folder: Path, most_bytes: float = inf) -> Encoded:
+    """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk.
+
+    Few colours are coded without loss, some colours if that is shorter. A variant of more than `most_bytes` is tried at
+    a lower quality and without loss, and the shortest is taken.
+    """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
-    path = scratch_file(folder, variant.name)
-    with path.open("w+b") as stream:
-        try:
-            image.save(
-                stream, "WEBP", quality=variant.quality, method=variant.effort, exif=b"", xmp=b"", icc_profile=b""
-            )
-        except ValueError as error:
-            if "memory" in str(error).lower():  # libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY, as Pillow words it
-                raise MemoryError from error
-            raise
-        stream.seek(0)
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size_bytes = stream.tell()
-    return Encoded(variant.name, image.width, image.height, size_bytes, digest)
+    data = _shortest(image, variant, most_bytes)
+    scratch_file(folder, variant.name).write_bytes(data)
+    return Encoded(variant.name, image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _shortest(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+    exact = b""
+    colours = len(image.getcolors(SOME_COLOURS) or ()) or inf
+    if colours <= SOME_COLOURS:
+        exact = _without_loss(image, variant)
+        if exact and colours <= FEW_COLOURS and len(exact) <= most_bytes:
+            return exact
+    found = [_lossy(image, variant, variant.quality), *([exact] if exact else [])]
+    if len(min(found, key=len)) > most_bytes:
+        found.append(_lossy(image, variant, max(1, variant.quality - LOWER_QUALITY)))
+        if not exact and len(min(found, key=len)) > most_bytes and (exact := _without_loss(image, variant)):
+            found.append(exact)
+    return min(found, key=len)
+
+
+def _lossy(image: Image.Image, variant: Variant, quality: int) -> bytes:
+    return _saved(image, quality=quality, method=variant.effort)
+
+
+def _without_loss(image: Image.Image, variant: Variant) -> bytes:
+    """Empty if that needs more memory than this picture may use; lossy coding, which is admitted, needs less."""
+    try:
+        return _saved(image, lossless=True, quality=75, method=variant.effort)
+    except MemoryError:
+        return b""
+
+
+def _saved(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "WEBP", exif=b"", xmp=b"", icc_profile=b"", **options)
+    except ValueError as error:
+        if "memory" in str(error).lower():  # libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY, as Pillow words it
+            raise MemoryError from error
+        raise
+    return buffer.getvalue()

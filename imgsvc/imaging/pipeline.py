@@ -88,8 +88,14 @@ def write_variants(picture: Picture) -> None:
     for variant in picture.variants:
         began = time.monotonic()
         image = resized(picture.image, fit(picture.size, variant.side))
-        made = encode(image, variant, picture.folder)
+        made = encode(image, variant, picture.folder, most_bytes(picture, image.size))
         picture.made.append(replace(made, seconds=time.monotonic() - began))
+
+
+def most_bytes(picture: Picture, size: tuple[int, int]) -> float:
+    """A variant as large as its source in pixels should not be larger in bytes, if the source was no JPEG."""
+    header = picture.header
+    return header.length if header.format != "JPEG" and size == picture.size else inf
 
 
 STEPS: tuple[Callable[[Picture], None], ...] = (

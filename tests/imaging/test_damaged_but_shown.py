@@ -157,10 +157,10 @@ def test_webp_that_lost_pixels_is_refused(studio: Studio, options: dict[str, obj
 
 
 PNGS: dict[str, Callable[[], bytes]] = {
-    "RGB": lambda: make.encoded(make.photo(300, 200), "PNG"),
-    "grey": lambda: make.encoded(make.photo(300, 200).convert("L"), "PNG"),
-    "palette": lambda: make.encoded(make.photo(300, 200).convert("P"), "PNG"),
-    "two colours": lambda: make.encoded(make.photo(301, 200).convert("1"), "PNG"),
+    "RGB": lambda: make.encoded(make.photo(400, 200), "PNG"),
+    "grey": lambda: make.encoded(make.photo(400, 200).convert("L"), "PNG"),
+    "palette": lambda: make.encoded(make.photo(400, 200).convert("P"), "PNG"),
+    "two colours": lambda: make.encoded(make.photo(401, 200).convert("1"), "PNG"),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from fixtures import hostile, make, profiles
-from imgsvc.imaging import limits
+from imgsvc.imaging import limits, png_chunks
 from imgsvc.imaging.errors import ImageError, OutOfTime, TooLarge, Unreadable
 from imgsvc.imaging.essentials import read_essentials
 from imgsvc.imaging.exif import orientation
@@ -226,13 +226,16 @@ def test_a_decoder_sees_the_picture_and_nothing_else(form: str) -> None:
 
 
 def test_what_decides_colour_is_kept_and_each_has_a_limit() -> None:
-    sound = {b"cICP": bytes(4), b"sRGB": b"\0", b"gAMA": bytes(4), b"cHRM": bytes(32), b"tRNS": bytes(6)}
-    chunks = b"".join(make.png_chunk(kind, body) for kind, body in sound.items())
-    seen = decoders_view(hostile.with_chunks(8, 8, before=chunks * 500), "PNG")[0]
-    assert all(seen.count(make.png_chunk(kind, body)) == 1 for kind, body in sound.items())
-    long = b"".join(make.png_chunk(kind, body + bytes(9_999)) for kind, body in sound.items())
-    seen = decoders_view(hostile.with_chunks(8, 8, before=long), "PNG")[0]
-    assert not any(kind in seen for kind in sound)
+    sound = {b"cICP": bytes(4), b"sRGB": b"\0", b"gAMA": bytes(4), b"cHRM": bytes(32)}
+    transparent = make.png_chunk(b"tRNS", bytes(6))
+    chunks = b"".join(make.png_chunk(kind, body) for kind, body in sound.items()) + transparent
+    file = hostile.with_chunks(8, 8, before=chunks * 500)
+    assert png_chunks.essentials(io.BytesIO(file)).colour == sound
+    assert decoders_view(file, "PNG")[0].count(transparent) == 1
+    long = b"".join(make.png_chunk(kind, body + bytes(9_999)) for kind, body in (*sound.items(), (b"tRNS", b"")))
+    file = hostile.with_chunks(8, 8, before=long)
+    assert png_chunks.essentials(io.BytesIO(file)).colour == {}
+    assert b"tRNS" not in decoders_view(file, "PNG")[0]
     huge = make.png_chunk(b"iCCP", b"p\0\0" + bytes(2_000_000))
     assert decoders_view(hostile.with_chunks(8, 8, before=huge), "PNG")[1] is None
 
