@@ -92,7 +92,7 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
         assert files(tmp_path / "storage") == set() and len(files(tmp_path / "other")) == 12
         assert storage(server, "migrate", "--to", "local").returncode == 0
         unknown = storage(server, "migrate", "--to", "s4")
-        assert (unknown.returncode, unknown.stdout) == (1, "") and "no backend s4" in unknown.stderr
+        assert (unknown.returncode, unknown.stdout) == (1, "") and "The backend s4 is not configured" in unknown.stderr
 
         kept = storage(server, "backup", "kept")
         assert kept.returncode == 0 and "12 variants" in kept.stdout and (tmp_path / "kept/manifest.json").exists()
