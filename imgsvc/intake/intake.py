@@ -7,20 +7,22 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import anyio
 import structlog
 
 from ..imaging.errors import TooLarge
+from ..imaging.header import Header
 from ..imaging.limits import preview_bytes, render_bytes
+from ..imaging.recipe import Recipe
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
-from ..jobs.table.quota import RateLimited, RateLimitStatus
-from ..jobs.table.transactions import IdempotencyConflict
+from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
+from ..jobs.table.transactions import Accepted, IdempotencyConflict
 from ..jobs.table.writer import DatabaseUnavailable
 from ..settings.fields import MEGABYTE
 from .limits import UploadLimits
@@ -66,6 +68,39 @@ class Receipt:
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class IntakePolicy:
+    """What holds for every upload: bytes of memory for one preview and one render, the most jobs that may wait, the
+    attempts that a job has, and the backend of its variants.
+    """
+
+    preview_memory: int
+    render_memory: int
+    max_waiting: int
+    max_attempts: int
+    storage_backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes of memory that processing needs; `preview` is None if the thumbnail is made with the other variants."""
+
+    preview: int | None
+    render: int
+
+    @classmethod
+    def of(cls, header: Header, recipe: Recipe, policy: IntakePolicy) -> Self:
+        """Raises TooLarge if no lane has as much memory."""
+        render = render_bytes(header, recipe)
+        if render > policy.render_memory:
+            raise TooLarge(
+                f"Processing the image would need {render / MEGABYTE:.0f} MB of memory; "
+                f"at most {policy.render_memory / MEGABYTE:.0f} MB are available for one image."
+            )
+        preview = preview_bytes(header, recipe)
+        return cls(None if preview is not None and preview > policy.preview_memory else preview, render)
+
+
 class Space(Protocol):
     """Free space in the data folder, as last measured, in bytes."""
 
@@ -89,11 +124,7 @@ class Intake:
         staging_area: StagingArea,
         open_uploads: OpenUploads,
         allowance: UploadLimits,
-        preview_memory: int,
-        render_memory: int,
-        max_attempts: int,
-        storage_backend: str,
-        max_waiting: int,
+        policy: IntakePolicy,
         space: Space,
         accepted: Callable[[], None],
         first_receipt: FirstReceipt,
@@ -104,11 +135,7 @@ class Intake:
         self._denials = denials
         self._staging_area = staging_area
         self._open = open_uploads
-        self._preview_memory = preview_memory
-        self._render_memory = render_memory
-        self._max_attempts = max_attempts
-        self._storage_backend = storage_backend
-        self._max_waiting = max_waiting
+        self._policy = policy
         self._space = space
         self._accepted = accepted
         self._first_receipt = first_receipt
@@ -153,8 +180,8 @@ class Intake:
             )
             await self._note_limited(org_id, user_id, limited)
             raise limited
-        if waiting >= self._max_waiting:
-            raise Overloaded(self._max_waiting, waiting)
+        if waiting >= self._policy.max_waiting:
+            raise Overloaded(self._policy.max_waiting, waiting)
         return False
 
     def _require_space(self, announced_bytes: int, *, known: bool) -> None:
@@ -204,48 +231,9 @@ class Intake:
         Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
         """
         header, recipe = await staged.finish(), allowance.recipe
-        render = render_bytes(header, recipe)
-        if render > self._render_memory:
-            raise TooLarge(
-                f"Processing the image would need {render / MEGABYTE:.0f} MB of memory; "
-                f"at most {self._render_memory / MEGABYTE:.0f} MB are available for one image."
-            )
-        preview = preview_bytes(header, recipe)
-        if preview is not None and preview > self._preview_memory:
-            preview = None  # the thumbnail is made with the other variants
-        new = NewJob(
-            job_id=staged.job_id,
-            image_id=str(uuid.uuid4()),
-            user_id=origin.user_id,
-            org_id=origin.org_id,
-            bucket=origin.bucket,
-            staging_path=staged.job_id,
-            original_filename=origin.filename,
-            client_metadata=origin.client_metadata,
-            trace_id=origin.trace_id,
-            mime_type=staged.mime,
-            content_length=staged.size,
-            sha256=staged.sha256,
-            pixels=header.pixels,
-            preview_bytes=preview,
-            render_bytes=render,
-            storage_backend=self._storage_backend,
-            recipe=recipe,
-            max_attempts=self._max_attempts,
-            idempotency_key=origin.idempotency_key,
-        )
+        new = _new_job(staged, origin, header, recipe, self._policy)
         one.release_place()
-        try:
-            place = await self._places.reserve(new, allowance.quota)
-            staged.keep()
-            with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
-                accepted = await self._places.accept(new, allowance.quota, place)
-                await self._first_receipt.record()
-        except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
-            staged.discard()  # the row certainly does not exist
-            if isinstance(error, RateLimited):
-                await self._note_limited(new.org_id, new.user_id, error)
-            raise
+        accepted = await self._recorded(staged, new, allowance.quota)
         if accepted.replayed:
             staged.discard()
         else:
@@ -253,3 +241,44 @@ class Intake:
             log.info("job_accepted", **ids, bytes=new.content_length)
             self._accepted()
         return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
+
+    async def _recorded(self, staged: StagedFile, new: NewJob, quota: Quota) -> Accepted:
+        """Insert the row. Raises RateLimited, IdempotencyConflict or DatabaseUnavailable, and then removes the file."""
+        try:
+            place = await self._places.reserve(new, quota)
+            staged.keep()
+            with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
+                accepted = await self._places.accept(new, quota, place)
+                await self._first_receipt.record()
+            return accepted
+        except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
+            staged.discard()  # the row certainly does not exist
+            if isinstance(error, RateLimited):
+                await self._note_limited(new.org_id, new.user_id, error)
+            raise
+
+
+def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe, policy: IntakePolicy) -> NewJob:
+    """Raises TooLarge."""
+    estimate = Estimate.of(header, recipe, policy)
+    return NewJob(
+        job_id=staged.job_id,
+        image_id=str(uuid.uuid4()),
+        user_id=origin.user_id,
+        org_id=origin.org_id,
+        bucket=origin.bucket,
+        staging_path=staged.job_id,
+        original_filename=origin.filename,
+        client_metadata=origin.client_metadata,
+        trace_id=origin.trace_id,
+        mime_type=staged.mime,
+        content_length=staged.size,
+        sha256=staged.sha256,
+        pixels=header.pixels,
+        preview_bytes=estimate.preview,
+        render_bytes=estimate.render,
+        storage_backend=policy.storage_backend,
+        recipe=recipe,
+        max_attempts=policy.max_attempts,
+        idempotency_key=origin.idempotency_key,
+    )

@@ -17,7 +17,7 @@ from ..access.signing import Signatures
 from ..access.tokens import Tokens
 from ..http.state import Access, AppState, Jobs, Stores, Telemetry
 from ..http.wire.urls import Urls
-from ..intake.intake import Intake
+from ..intake.intake import Intake, IntakePolicy
 from ..intake.limits import UploadLimits
 from ..intake.open_uploads import OpenUploads
 from ..intake.rate_limit import RateLimiter
@@ -229,11 +229,13 @@ def _intake(
             types=uploads.allowed_mime_types,
             quota=Quota.of(settings.rate_limit),
         ),
-        preview_memory=memory.preview,
-        render_memory=memory.render,
-        max_attempts=settings.jobs.max_attempts,
-        storage_backend=opened.stores.active.name,
-        max_waiting=settings.jobs.max_waiting,
+        policy=IntakePolicy(
+            preview_memory=memory.preview,
+            render_memory=memory.render,
+            max_waiting=settings.jobs.max_waiting,
+            max_attempts=settings.jobs.max_attempts,
+            storage_backend=opened.stores.active.name,
+        ),
         space=space,
         accepted=queue.wake,
         first_receipt=data.first_receipt,
