@@ -18,7 +18,7 @@ from imgsvc.http.openapi.document import build
 from imgsvc.http.openapi.operations import EVERYWHERE as EVERYWHERE
 from imgsvc.http.wire.error_codes import CODES as CODES
 from imgsvc.http.wire.error_codes import limit_of as limit_under
-from imgsvc.jobs.retry import JOB_CODES as JOB_CODES
+from imgsvc.jobs.failures import JOB_CODES as JOB_CODES
 from imgsvc.service.routes import ROUTES as ROUTES
 from imgsvc.settings import Settings, all_settings
 from imgsvc.settings.storage import Storage

@@ -1,34 +1,28 @@
 """The queue is the job table. Two channels of capacity 0 (previews, renders) pass each claimed job to an idle lane."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from math import inf
-from pathlib import Path
 
 import anyio
 import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
-from ..storage.base import Storage
 from .completions import Completions
-from .deletion_hold import DeletionHold
+from .failures import UNEXPECTED
+from .lane_memory import LaneMemory
 from .lanes.process import Lane, Outcome
-from .retry import exclusive
-from .run import UNEXPECTED, Limits, OnVariant, Run
-from .table.job_table import JobTable
-from .table.model import Job, QueueName, now
+from .retry_timer import RetryTimer
+from .run import Run, RunContext
+from .settlement import Settlement
+from .table.model import Job, QueueName
 
 log = structlog.get_logger()
 
 PUBLISHING = 8  # runs that may be publishing while their lanes already take further jobs
 LOOK_AGAIN_SECONDS = 1.0  # pause after the database refused a claim
-LONGEST_SLEEP_SECONDS = 30.0  # the wall clock may have been set in between
 RECORDING_SECONDS = 5.0
-# Added to the estimate, which was measured with typical files of each kind: other builds of the codecs may differ.
-RESERVE_FACTOR = 1.1
-RESERVE_EXTRA = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +39,12 @@ class LaneState:
 
 
 @dataclass(slots=True)
-class Memory:
-    """The memory in bytes that the lanes of one queue may use together, beyond their idle size.
-
-    The bytes reserved for a job are also its worker's memory ceiling, so all ceilings together stay within `total`.
-    """
-
-    total: int
-    used: int = 0
-    running: int = 0
-
-    @property
-    def free(self) -> int:
-        return self.total - self.used
-
-    @property
-    def largest(self) -> int:
-        """The largest estimate whose reserve is free. A job that runs alone may use all memory."""
-        return int((self.free - RESERVE_EXTRA) / RESERVE_FACTOR) if self.used else self.total
-
-    def reserve(self, job: Job, queue: QueueName) -> int:
-        """Reserve the most that the job may use, or everything if it must run alone; returns the bytes."""
-        estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
-        needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
-        if queue == "renders" and exclusive(deaths=job.deaths, starts=job.starts - 1):
-            needs = max(needs, self.free)
-        self.used += needs
-        self.running += 1
-        return needs
-
-    def release(self, reserved: int) -> None:
-        self.used -= reserved
-        self.running -= 1
-
-
-@dataclass(slots=True)
-class _Side:
+class Side:
     """One queue (previews or renders): its lanes, its memory, and its channel of capacity 0."""
 
     queue: QueueName
     lanes: Sequence[Lane]
-    memory: Memory
+    memory: LaneMemory
     idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # counts the lanes that could take a job
     changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -95,42 +54,19 @@ class _Side:
 
 
 class Queue:
-    def __init__(
-        self,
-        table: JobTable,
-        storages: Mapping[str, Storage],
-        *,
-        preview_lanes: Sequence[Lane],
-        render_lanes: Sequence[Lane],
-        preview_memory: int,
-        render_memory: int,
-        staging: Path,
-        scratch: Path,
-        limits: Limits,
-        completions: Completions,
-        on_variant: OnVariant,
-        hold: DeletionHold | None = None,
-    ) -> None:
-        self._table = table
+    def __init__(self, previews: Side, renders: Side, runs: RunContext, completions: Completions) -> None:
+        self._table = runs.table
+        self._runs = runs
         self._completions = completions
-        self._storages = storages
-        self._staging = staging
-        self._scratch = scratch
-        self._limits = limits
-        self._on_variant = on_variant
-        self._hold = hold or DeletionHold()
-        self._sides = {
-            "previews": _Side("previews", preview_lanes, Memory(preview_memory)),
-            "renders": _Side("renders", render_lanes, Memory(render_memory)),
-        }
+        self._sides = {side.queue: side for side in (previews, renders)}
+        self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
         self._running: dict[Run, Lane] = {}
         self._begun: set[Run] = set()  # claimed and not ended yet
+        self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
         self._run_ended = anyio.Event()
         self._publishing = anyio.Semaphore(PUBLISHING)
         self._stopping = self._grace_over = False
-        self._retry_set = anyio.Event()
-        self._next_retry: tuple[datetime, float] | None = None  # next retry: wall clock, monotonic
         self._scope = anyio.CancelScope()
 
     def wake(self) -> None:
@@ -147,6 +83,11 @@ class Queue:
         return len(self._running)
 
     @property
+    def active_runs(self) -> int:
+        """The number of runs that were claimed and have not ended."""
+        return len(self._begun)
+
+    @property
     def stopping(self) -> bool:
         return self._stopping
 
@@ -159,9 +100,9 @@ class Queue:
         side = self._sides[queue]
         return not self._stopping and not side.memory.running and any(lane.alive for lane in side.lanes)
 
-    def publishing(self) -> list[Run]:
-        """The runs that have left their lanes and whose end is not recorded yet."""
-        return [run for run in self._begun if run.publishing_since]
+    def publishing(self) -> list[Settlement]:
+        """Of the runs that have left their lanes and whose end is not recorded yet."""
+        return list(self._settling)
 
     def lanes(self) -> list[LaneState]:
         """All lanes, the preview lane first."""
@@ -178,7 +119,7 @@ class Queue:
                     for lane in side.lanes:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
                     receive.close()
-                group.start_soon(self._release_retries)
+                group.start_soon(self._retries.run)
 
     async def cancel(self, job_id: str) -> None:
         """End the run of a deleted job, if there is one; returns once nothing of it is active."""
@@ -227,14 +168,14 @@ class Queue:
         self._open_runs -= 1
         self._run_ended.set()
 
-    async def _feed(self, side: _Side, send: ObjectSendStream[Run]) -> None:
+    async def _feed(self, side: Side, send: ObjectSendStream[Run]) -> None:
         """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
                 await side.idle.acquire()
                 await send.send(await self._next(side))
 
-    async def _next(self, side: _Side) -> Run:
+    async def _next(self, side: Side) -> Run:
         while True:
             changed = side.changed
             pause = inf
@@ -253,15 +194,14 @@ class Queue:
             with anyio.move_on_after(pause):
                 await changed.wait()
 
-    def _begin(self, side: _Side, job: Job) -> Run:
-        storage = self._storages[job.storage_backend]  # where its preview is, even if new uploads go elsewhere
-        run = Run(job, self._table, storage, self._staging, self._scratch, self._limits, self._on_variant, self._hold)
+    def _begin(self, side: Side, job: Job) -> Run:
+        run = Run(job, self._runs)
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
         return run
 
-    async def _serve(self, side: _Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
+    async def _serve(self, side: Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
         async with receive:
             while True:
                 await self._warm(lane)
@@ -281,7 +221,7 @@ class Queue:
                     log.error("worker_start_failed", lane=lane.name, reason=str(error))
                 await anyio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _render(self, side: _Side, lane: Lane, run: Run) -> Outcome:
+    async def _render(self, side: Side, lane: Lane, run: Run) -> Outcome:
         self._running[run] = lane
         run.began = time.monotonic()
         run.requeued = self._grace_over
@@ -296,49 +236,21 @@ class Queue:
             side.wake()
 
     async def _finish(self, run: Run, outcome: Outcome) -> None:
+        settlement = Settlement(run)
+        self._settling.add(settlement)
         try:
-            await run.settle(outcome)
+            await settlement.settle(outcome)
         except Exception:
             log.exception("run_not_recorded", job_id=run.job.job_id, trace_id=run.job.trace_id)
         finally:
             self._publishing.release()
+            self._settling.discard(settlement)
             self._begun.discard(run)
             run.over.set()
             self._end_run()
             self._completions.notify(run.job.job_id)
             self.wake()
-            self._retry_set.set()
-
-    async def _release_retries(self) -> None:
-        while True:
-            try:
-                await self._release_next()
-            except Exception as error:
-                log.error("retries_not_requeued", reason=str(error))
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
-
-    async def _release_next(self) -> None:
-        """Wait until the next retry is due, or until an earlier one is scheduled, and requeue the jobs that are due.
-
-        The time waited counts by the monotonic clock too: setting the wall clock back postpones nothing.
-        """
-        self._retry_set = anyio.Event()
-        due = await self._table.next_due()
-        pause = self._until(due) if due else LONGEST_SLEEP_SECONDS
-        with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
-            await self._retry_set.wait()
-            return
-        if await self._table.release_due(due if pause <= LONGEST_SLEEP_SECONDS else None):
-            self.wake()
-
-    def _until(self, due: datetime) -> float:
-        """Seconds until `due`, by the clock that gives less. No retry is ever set further ahead than its delay."""
-        moment = time.monotonic()
-        at = moment + min((due - now()).total_seconds(), self._limits.retry_delay_seconds)
-        if self._next_retry is not None and self._next_retry[0] == due:
-            at = min(at, self._next_retry[1])
-        self._next_retry = (due, at)
-        return max(0.0, at - moment)
+            self._retries.look_again()
 
 
 def _state(lane: Lane, run: Run | None) -> LaneState:

@@ -6,19 +6,6 @@ from typing import Literal
 # Caused by the file itself: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
 NEEDS_OPERATOR = {"source_missing", "place_taken"}  # another attempt helps only after somebody has mended something
-# Codes that appear only as a job's `error_code`, never as a response.
-JOB_CODES = (
-    "memory_limit",
-    "timeout",
-    "worker_crashed",
-    "interrupted",
-    "source_missing",
-    "source_damaged",
-    "row_damaged",
-    "io_error",
-    "storage_error",
-    "place_taken",
-)
 MAX_DEATHS = 2  # worker crashes that one file may cause
 MAX_TIMEOUTS = 2  # attempts for a file that takes too long
 MAX_STARTS = 10  # times that the whole service may end during a run of one file

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from .answer_model import COMPLETED, CREATED, IMAGE_ID, JOB_ID, STARTED, AnswerModel, example
-from .retry import JOB_CODES
+from .failures import JOB_CODES
 from .table.model import Job, Status
 from .table.reports import Event
 

@@ -86,10 +86,10 @@ class Watchdog:
                 self._queue.wake()
 
     def _end_publishing(self) -> None:
-        for run in self._queue.publishing():
-            if time.monotonic() - run.publishing_since > PUBLISHING_SECONDS:
-                self._report("publishing", run.job.job_id)
-                run.abandon()
+        for settlement in self._queue.publishing():
+            if time.monotonic() - settlement.publishing_since > PUBLISHING_SECONDS:
+                self._report("publishing", settlement.job.job_id)
+                settlement.abandon()
 
     def _report(self, fault: JobFault, job_id: str) -> None:
         self._found(fault)

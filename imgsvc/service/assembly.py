@@ -27,12 +27,13 @@ from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
+from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
 from ..jobs.lanes.process import Lane, ProcessLane
 from ..jobs.lanes.worker_handle import Launcher
-from ..jobs.queue import Queue
+from ..jobs.queue import Queue, Side
 from ..jobs.restart import Restart
-from ..jobs.run import Limits
+from ..jobs.run import Limits, RunContext
 from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
 from ..maintenance.context import MaintenanceContext
@@ -136,13 +137,9 @@ async def _built(opened: Opened) -> AppState:
 def _jobs(opened: Opened, memory: Budget) -> Jobs:
     settings, data, storages = opened.settings, opened.data, opened.stores.storages
     completions, hold = Completions(), DeletionHold()
-    queue = Queue(
-        data.table,
-        storages,
-        preview_lanes=opened.lanes[:1],
-        render_lanes=opened.lanes[1:],
-        preview_memory=memory.preview,
-        render_memory=memory.render,
+    runs = RunContext(
+        table=data.table,
+        storages=storages,
         staging=data.staging,
         scratch=data.scratch,
         limits=Limits(
@@ -150,9 +147,14 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
             retry_delay_seconds=settings.jobs.retry_delay_seconds,
         ),
-        completions=completions,
         on_variant=opened.metrics.variant_made,
         hold=hold,
+    )
+    queue = Queue(
+        Side("previews", opened.lanes[:1], LaneMemory(memory.preview)),
+        Side("renders", opened.lanes[1:], LaneMemory(memory.render)),
+        runs,
+        completions,
     )
     housekeeping = Housekeeping.of(settings, data, storages, hold)
     return Jobs(

@@ -11,7 +11,7 @@ STUCK_SECONDS = 120.0
 
 async def publishing_check(queue: Queue) -> Check:
     """Degraded while one file takes long; unhealthy once it is stuck, or if no further file can be published."""
-    ages = sorted((time.monotonic() - run.publishing_since for run in queue.publishing()), reverse=True)
+    ages = sorted((time.monotonic() - one.publishing_since for one in queue.publishing()), reverse=True)
     if not ages or ages[0] <= SLOW_SECONDS:
         return Check(status="healthy", detail=f"{len(ages)} being stored")
     stuck = len(ages) >= PUBLISHING and ages[-1] > SLOW_SECONDS

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from imgsvc import Settings
 from imgsvc.http.openapi.document import build
 from imgsvc.http.wire.error_codes import CODES
-from imgsvc.jobs.retry import JOB_CODES
+from imgsvc.jobs.failures import JOB_CODES
 from imgsvc.service.routes import ROUTES
 from tests.conftest import Starter
 

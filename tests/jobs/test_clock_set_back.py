@@ -8,7 +8,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.jobs import queue
+from imgsvc.jobs import retry_timer
 from imgsvc.jobs.table import model, transactions
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
@@ -34,7 +34,7 @@ async def test_retry_is_not_postponed(tmp_path: Path, monkeypatch: pytest.Monkey
         with anyio.fail_after(WAIT_SECONDS):
             while (await s.job(accepted.json()["job_id"]))["status"] != "retrying":
                 await anyio.sleep(0.01)
-        for module in (transactions, queue):
+        for module in (transactions, retry_timer):
             monkeypatch.setattr(module, "now", lambda: model.now() - timedelta(hours=1))
         storage.broken = False
         assert (await s.ended(accepted))["status"] == "completed"

@@ -14,7 +14,7 @@ import pytest
 from fixtures import make
 from imgsvc import Settings, testing
 from imgsvc.cli.adopt import words
-from imgsvc.jobs import run
+from imgsvc.jobs import settlement
 from imgsvc.jobs.instance import InstanceMismatch, identify, places_of
 from imgsvc.maintenance.adopt import adopt
 from imgsvc.storage import durable_files
@@ -185,7 +185,7 @@ async def storage_health(s: Service) -> dict[str, Any]:
 async def test_disk_that_is_not_mounted_takes_nothing_and_all_goes_on_once_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "RECORD_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(settlement, "RECORD_AGAIN_SECONDS", 0.05)
     path, away = tmp_path / "mnt" / "photos", tmp_path / "disk"
     async with service(tmp_path / "data", storage={"path": path}) as s:
         image_id = (await s.completed(TINY))["image_id"]

@@ -29,7 +29,7 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
         await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
         with anyio.fail_after(seconds(10)):
-            while s.state.jobs.queue._begun:
+            while s.state.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
         assert len(s.stored()) == 4
@@ -132,6 +132,6 @@ async def test_publish_that_fails_after_a_deletion_leaves_no_file(
         assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
         storage.go.set()
         with anyio.fail_after(seconds(10)):
-            while app.state.service.jobs.queue._begun:
+            while app.state.service.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

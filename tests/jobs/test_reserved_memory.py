@@ -16,8 +16,8 @@ from imgsvc import testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.imaging.limits import probe, render_bytes
 from imgsvc.imaging.recipe import Recipe
+from imgsvc.jobs.lane_memory import RESERVE_EXTRA, LaneMemory
 from imgsvc.jobs.lanes.process import Outcome, ProcessLane, Rendered, Task
-from imgsvc.jobs.queue import RESERVE_EXTRA, Memory
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.table.model import Job
 from imgsvc.service.app import create_app
@@ -41,7 +41,7 @@ async def a_job(start: Starter) -> Job:
 
 async def test_ceilings_together_stay_within_the_budget(start: Starter) -> None:
     chance, job = random.Random(5), await a_job(start)
-    memory, held = Memory(TOTAL), []
+    memory, held = LaneMemory(TOTAL), []
     for _ in range(2000):
         estimate = chance.randrange(16 * MEGABYTE, TOTAL + 1)
         if not memory.running or estimate <= memory.largest:
@@ -59,9 +59,11 @@ def with_estimate(job: Job, estimate: int) -> Job:
 
 async def test_a_job_has_room_beyond_its_estimate_where_there_is_any(start: Starter) -> None:
     job = await a_job(start)
-    assert Memory(TOTAL).reserve(with_estimate(job, 100 * MEGABYTE), "renders") == 110 * MEGABYTE + RESERVE_EXTRA
-    assert Memory(TOTAL).reserve(with_estimate(job, TOTAL), "renders") == TOTAL
-    assert Memory(TOTAL).reserve(with_estimate(job, 2 * TOTAL), "renders") == 2 * TOTAL  # accepted with a larger budget
+    assert LaneMemory(TOTAL).reserve(with_estimate(job, 100 * MEGABYTE), "renders") == 110 * MEGABYTE + RESERVE_EXTRA
+    assert LaneMemory(TOTAL).reserve(with_estimate(job, TOTAL), "renders") == TOTAL
+    assert (
+        LaneMemory(TOTAL).reserve(with_estimate(job, 2 * TOTAL), "renders") == 2 * TOTAL
+    )  # accepted with a larger budget
 
 
 class Noting(InlineLane):

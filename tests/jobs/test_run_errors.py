@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from imgsvc import testing
-from imgsvc.jobs import deletion
+from imgsvc.jobs import deletion, settlement
 from imgsvc.jobs import run as runs
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
@@ -22,7 +22,8 @@ QUICK = {"retry_delay_seconds": 0.05}
 
 @pytest.fixture(autouse=True)
 def again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RECORD_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(settlement, "RECORD_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "FILES_AGAIN_SECONDS", 0.05)
 
 
 class Failing(MemoryStorage):
@@ -51,7 +52,7 @@ async def test_storage_that_raises_anything_costs_an_attempt(tmp_path: Path, err
         job = await client.ready((await client.upload(testing.picture())).json()["job_id"])
         assert job["attempts"] == (variant == "large")
         assert not storage.errors
-        assert not app.state.service.jobs.queue._begun
+        assert not app.state.service.jobs.queue.active_runs
 
 
 class Reads:
@@ -124,11 +125,11 @@ async def test_removal_after_a_deletion_is_tried_again(
         await storage.publishing.wait()
         queue = app.state.service.jobs.queue
         # While removals are held back the row must list the files again.
-        with queue._hold.held() if name == "list_again" else nullcontext():
+        with app.state.service.jobs.deletion_hold.held() if name == "list_again" else nullcontext():
             assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
             storage.go.set()
             with anyio.fail_after(seconds(10)):
-                while queue._begun:
+                while queue.active_runs:
                     await anyio.sleep(0.01)
         if name == "job":
             assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

@@ -147,7 +147,7 @@ async def test_stuck_publishing_is_seen_by_health_and_ended(tmp_path: Path, monk
         monkeypatch.setattr(publishing_check, "SLOW_SECONDS", 0)
         await state.telemetry.health.measure()
         assert (await client.get("/api/v1/health")).status_code == 503
-        assert "8 on their way" in state.telemetry.health.checks()["publishing"].detail
+        assert "8 being stored" in state.telemetry.health.checks()["publishing"].detail
         await state.jobs.watchdog.look()
         monkeypatch.setattr(watchdog, "PUBLISHING_SECONDS", 0)
         await state.jobs.watchdog.look()

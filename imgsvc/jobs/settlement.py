@@ -1,0 +1,194 @@
+"""The end of a run: publishes what was rendered, records the outcome in the row, and removes what is left over."""
+
+import sqlite3
+import time
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from ..storage.base import PlaceTaken, StorageBusy, StorageError
+from .failures import NOT_STORED, PLACE_TAKEN, UNEXPECTED
+from .lanes.process import Outcome, Rendered
+from .publish import publish, withdraw
+from .retry import Decision, Failure, decide
+from .run import Run
+from .table.model import Job
+from .table.writer import DatabaseUnavailable
+from .trees import remove_tree
+
+RECORD_AGAIN_SECONDS = 1.0
+REMOVE_AGAIN = 5  # attempts to remove the stored files of a deleted job, or to list them for housekeeping
+
+
+class Settlement:
+    """Ends one run, whatever fails meanwhile."""
+
+    def __init__(self, run: Run) -> None:
+        self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
+        self._attempt = anyio.CancelScope()
+        self._run = run
+        self._context = run.context
+        self._table = run.context.table
+        self._storage = run.storage
+        self._log = run.log
+
+    @property
+    def job(self) -> Job:
+        return self._run.job
+
+    async def settle(self, outcome: Outcome) -> None:
+        """Publish and record the outcome, then remove the scratch folder.
+
+        Repeats until the row records the run's end. Errors of the database and a lack of open files are retried
+        unchanged; any unexpected error is recorded as a retryable failure.
+        """
+        try:
+            while True:
+                self.publishing_since, self._attempt = time.monotonic(), anyio.CancelScope()
+                try:
+                    with self._attempt:
+                        return await self._settle(outcome)
+                    outcome = NOT_STORED if isinstance(outcome, Rendered) else outcome  # publishing was abandoned
+                except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
+                    self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
+                except Exception:
+                    self._log.exception("run_failed_unexpectedly", again_in_seconds=RECORD_AGAIN_SECONDS)
+                    outcome = UNEXPECTED
+                await anyio.sleep(RECORD_AGAIN_SECONDS)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._remove_scratch)
+
+    def abandon(self) -> None:
+        """Abandon the current attempt to publish and record; the next one records that storing the image failed."""
+        self._attempt.cancel()
+
+    def _remove_scratch(self) -> None:
+        for folder in (self._run.scratch, self._run.checked):
+            if not remove_tree(folder):
+                self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
+
+    async def _settle(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
+            if self._run.requeued:
+                await self._table.requeue(self.job)
+            elif self._run.is_preview:
+                await self._end_preview("failed", death=outcome.death)
+                self._log.info("preview_failed", code=outcome.code)
+            else:
+                await self._unsuccessful(outcome)
+        elif outcome is None:
+            await self._end_preview("none")
+        else:
+            await self._publish(outcome)
+
+    async def _publish(self, rendered: Rendered) -> None:
+        job = self.job
+        names = [made.name for made in rendered.variants]
+        try:
+            keys = await publish(self._storage, job, rendered.variants, self._run.checked)
+        except StorageBusy:
+            raise
+        except Exception as error:  # a storage may be somebody's own, and raise anything
+            self._log.error("publish_failed", reason=str(error), exc_info=not isinstance(error, StorageError))
+            await self._overtaken({name: job.key(name) for name in names})
+            if self._run.is_preview:
+                await self._end_preview("failed")
+                return
+            await self._unsuccessful(PLACE_TAKEN if isinstance(error, PlaceTaken) else NOT_STORED)
+            return
+        paths, measured = {**job.paths, **keys}, _measured(job, rendered)
+        if self._run.is_preview:
+            recorded = await self._table.end_preview(job, "done", paths, measured)
+        else:
+            recorded = await self._table.complete(job, paths, measured)
+        if not recorded:
+            await self._overtaken(keys)
+            return
+        self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=names)
+        if not self._run.is_preview:
+            await self._remove_source()
+
+    async def _overtaken(self, keys: dict[str, str]) -> None:
+        """Remove the files that this run stored if its row was deleted in the meantime, or list them for housekeeping.
+
+        A row that still exists was changed by this run's own record, whose first confirmation was lost, or will be
+        recorded again. Repeats while the database refuses, and REMOVE_AGAIN times after an unexpected error.
+        """
+        left = REMOVE_AGAIN
+        while left:
+            try:
+                if await self._table.job(self.job.job_id) is not None:
+                    return
+                if self._context.hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
+                    await self._table.list_again(self.job, keys)
+                return
+            except Exception as error:
+                left -= not isinstance(error, (DatabaseUnavailable, sqlite3.Error))
+                self._log.error("files_not_removed", reason=str(error), keys=list(keys.values()), given_up=not left)
+            await anyio.sleep(RECORD_AGAIN_SECONDS)
+
+    async def _end_preview(self, preview: str, *, death: bool = False) -> None:
+        await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
+
+    async def _remove_source(self) -> None:
+        """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""
+        if self._context.hold.active:
+            return
+        try:
+            await anyio.to_thread.run_sync(lambda: self._run.source.unlink(missing_ok=True))
+            await self._table.source_removed(self.job)
+        except Exception as error:
+            self._log.warning("source_not_removed", reason=str(error))
+
+    async def _unsuccessful(self, failure: Failure) -> None:
+        job = self.job
+        decision = decide(
+            failure,
+            attempts=job.attempt_count,
+            deaths=job.deaths,
+            max_attempts=job.max_retries,
+            delay_seconds=self._context.limits.retry_delay_seconds,
+        )
+        if not await self._table.unsuccessful(job, failure, decision):
+            return
+        self._log.warning(_event(decision), code=failure.code, reason=failure.message, retryable=decision.retryable)
+        if decision.outcome == "fail":
+            if not decision.retryable:
+                await self._remove_source()
+            await self._remove_variants()
+
+    async def _remove_variants(self) -> None:
+        """Remove everything that this job may have stored. Housekeeping does it if that fails now."""
+        if self._context.hold.active:
+            return
+        try:
+            if (await withdraw(self._storage, self.job, _every_key(self.job)))[1]:
+                await self._table.variants_removed(self.job)
+        except Exception as error:
+            self._log.warning("variants_not_removed", reason=str(error))
+
+
+def _event(decision: Decision) -> str:
+    return "job_retrying" if decision.outcome == "retry" else "job_failed"
+
+
+def _every_key(job: Job) -> list[str]:
+    return [job.key(variant.name) for variant in job.recipe.variants]
+
+
+def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
+    """The measurements for the row: those of this run, added to those of the preview."""
+    before = job.measured
+    variants = dict(before.get("variants", {}))
+    for made in rendered.variants:
+        variants[made.name] = made.model_dump(exclude={"name", "seconds"})
+    found: dict[str, Any] = {**before, "variants": variants}
+    if rendered.dominant_colour:
+        found["dominant_color"] = rendered.dominant_colour
+    if rendered.width:
+        found["original_dimensions"] = {"width": rendered.width, "height": rendered.height}
+    if rendered.frames > 1:
+        found |= {"animated": True, "frames": rendered.frames}
+    return found
