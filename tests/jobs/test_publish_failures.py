@@ -1,5 +1,6 @@
 """What goes wrong around the record of a run must not undo it."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fixtures import make
 from imgsvc import testing
 from imgsvc.jobs import deletion
+from imgsvc.storage import local
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
@@ -40,16 +42,18 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
         assert len(await s.variant(job["image_id"], "large")) > 100
 
 
-async def test_retry_after_a_storage_error_is_released_in_time(start: Starter) -> None:
+async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
     async with start(jobs={"retry_delay_seconds": 0.3}) as s:
-        in_the_way = s.settings.storage.path / "photos"
-        in_the_way.write_bytes(b"")
+        monkeypatch.setattr(local, "_put", refuse)
         accepted = await s.upload(make.jpeg())
         with anyio.fail_after(seconds(10)):
             while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):
                 await anyio.sleep(0.01)
         assert (job["status"], job["error_code"]) == ("retrying", "storage_error")
-        in_the_way.unlink()
+        monkeypatch.undo()
         assert (await s.ended(accepted))["status"] == "completed"
 
 
