@@ -4,6 +4,9 @@ import re
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 IS_UUID = re.compile(UUID, re.IGNORECASE)
+# A bucket whose path leads through an image's file: one of the two could not be stored. Any other bucket may contain
+# these words. Existing images in such a bucket stay reachable.
+THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
 OURS = re.compile(
     rf"(?P<bucket>.+)/(?P<key>processed/(?P<variant>[^/]+)/(?P<partial>\.)?(?P<image>{UUID})_(?P=variant)\.webp"
     r"(?(partial)\.partial))"

@@ -17,7 +17,7 @@ from .base import HEALTH, LOCAL, Blob, NotStored, PlaceTaken, StorageAway, Stora
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
-from .keys import split_path
+from .keys import THROUGH_A_FILE, split_path
 
 PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
@@ -46,11 +46,8 @@ class LocalStorage:
         left = threading.Event()  # set once the caller has gone: the file then keeps its temporary name
         try:
             await self._threads.run(partial(self._put, bucket, key, source, left), linger_seconds=LINGER_SECONDS)
-        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-            raise PlaceTaken(f"writing failed: {error.strerror}") from error
         except OSError as error:
-            kind = StorageBusy if error.errno in (errno.EMFILE, errno.ENFILE) else StorageError
-            raise kind(f"writing failed: {error.strerror}") from error
+            raise _not_stored(error, bucket) from error
         except BaseException:
             left.set()
             raise
@@ -157,6 +154,15 @@ class LocalStorage:
     def _stored(self, path: str, found: os.stat_result) -> Stored:
         bucket, key = split_path(os.path.relpath(path, self._root))
         return Stored(bucket, key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def _not_stored(error: OSError, bucket: str) -> StorageError:
+    kind = StorageError
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        kind = StorageBusy
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST) and THROUGH_A_FILE.search(bucket):
+        kind = PlaceTaken
+    return kind(f"writing failed: {error.strerror}")
 
 
 def _path(root: Path, bucket: str, key: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from ...storage.keys import UUID
+from ...storage.keys import THROUGH_A_FILE
 from .prefer import Prefer
 from .validation import Headers, Query, invalid
 
@@ -16,9 +16,6 @@ METADATA_BYTES = 16 * 1024
 MAX_NESTING = 64  # levels of metadata; responses support 255
 BUCKET_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_BUCKET_SEGMENTS = 5
-# A bucket whose path leads through an image's file: one of the two could not be stored. Any other bucket may contain
-# these words. Existing images in such a bucket stay reachable.
-THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
 MAX_KEY = 255  # characters of an Idempotency-Key
 MORE_SEGMENTS = f"(/{BUCKET_SEGMENT.pattern}){{0,{MAX_BUCKET_SEGMENTS - 1}}}"
 T = TypeVar("T")
