@@ -366,6 +366,15 @@ async def test_where_a_backup_may_not_go(tmp_path: Path) -> None:
         assert files(tmp_path / "full") == {"letters.txt"}
 
 
+async def test_first_backup_that_was_killed_as_it_began_is_made_again(tmp_path: Path) -> None:
+    begun = tmp_path / "backup"
+    begun.mkdir()
+    (begun / ".imgsvc-backup.txt.partial").write_bytes(b"")
+    async with keeping(tmp_path) as s:
+        await backed_up(s, begun)
+    assert ".imgsvc-backup.txt.partial" not in files(begun)
+
+
 @contextmanager
 def harmed(backup: Path, path: Path, change: str) -> Iterator[None]:
     data = path.read_bytes()

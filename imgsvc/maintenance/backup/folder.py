@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...storage.durable_files import partial_of, sync_folder, write_file
+from ...storage.durable_files import make_root, partial_of, sync_folder, write_file
 from ..progress import MaintenanceFailed
 
 FORMAT = 1
@@ -87,8 +87,9 @@ class BackupFolder:
 
     def prepare(self) -> None:
         """Create or reuse the folder. Raises MaintenanceFailed if it contains anything else."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_root(self.root, 0o700)
         if not (self.root / MARKER).is_file():
+            partial_of(self.root / MARKER).unlink(missing_ok=True)  # of a first backup that was killed
             if any(self.root.iterdir()):
                 raise MaintenanceFailed(f"{self.root} is neither empty nor a backup of imgsvc: name another folder.")
             self.root.chmod(0o700)

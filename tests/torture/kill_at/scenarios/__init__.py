@@ -68,6 +68,7 @@ FOLDERS = (
     ),
 )
 BACKUPS = (
+    Scenario("first-backup", backups.backup, prepare=pictures.several_completed, again=backups.backup_again),
     Scenario("backup", backups.backup, prepare=backups.a_former_backup, again=backups.backup_is_whole),
     Scenario(
         "backup-of-a-service",

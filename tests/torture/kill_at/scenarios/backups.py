@@ -28,8 +28,18 @@ def backup_is_whole(attempt: Attempt) -> None:
     """The former one after it was cut short; then a new one can be made."""
     if attempt.site.command("storage", "restore", str(attempt.site.backup), "--dry-run") != 0:
         attempt.wrong.append("The former backup is not whole any more.")
+    backup_again(attempt)
+
+
+def backup_again(attempt: Attempt) -> None:
+    """It goes to its end, and leaves nothing of the one that was cut short."""
     if attempt.site.command("storage", "backup", str(attempt.site.backup)) != 0:
         attempt.wrong.append("A backup can't be made any more.")
+    partial = sorted(str(path.relative_to(attempt.site.backup)) for path in attempt.site.backup.rglob("*.partial"))
+    if partial:
+        attempt.wrong.append(f"The next backup leaves {partial} of the one that was cut short.")
+    if attempt.site.command("storage", "restore", str(attempt.site.backup), "--dry-run") != 0:
+        attempt.wrong.append("The backup is not whole.")
 
 
 def nothing_but_a_backup(attempt: Attempt) -> None:
