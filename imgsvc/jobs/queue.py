@@ -1,11 +1,7 @@
 """The queue is the job table. Two channels of capacity 0 (previews, renders) pass each claimed job to an idle lane."""
 
 import time
-<<<<<<< Updated upstream
 from collections.abc import Sequence
-=======
-from collections.abc import Iterable, Sequence
->>>>>>> Stashed changes
 from dataclasses import dataclass, field
 from math import inf
 
@@ -14,7 +10,6 @@ import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from .completions import Completions
-<<<<<<< Updated upstream
 from .failures import UNEXPECTED
 from .lane_memory import LaneMemory
 from .lanes.process import Lane, Outcome
@@ -22,12 +17,6 @@ from .retry_timer import RetryTimer
 from .run import Run, RunContext
 from .settlement import Settlement
 from .table.model import Job, QueueName
-=======
-from .lanes.process import Lane, Outcome
-from .retry import exclusive
-from .run import UNEXPECTED, Run, RunContext
-from .table.model import Job, QueueName, now
->>>>>>> Stashed changes
 
 log = structlog.get_logger()
 
@@ -50,44 +39,6 @@ class LaneState:
 
 
 @dataclass(slots=True)
-<<<<<<< Updated upstream
-=======
-class Memory:
-    """The memory in bytes that the lanes of one queue may use together, beyond their idle size.
-
-    The bytes reserved for a job are also its worker's memory ceiling, so all ceilings together stay within `total`.
-    """
-
-    total: int
-    used: int = 0
-    running: int = 0
-
-    @property
-    def free(self) -> int:
-        return self.total - self.used
-
-    @property
-    def largest(self) -> int:
-        """The largest estimate whose reserve is free. A job that runs alone may use all memory."""
-        return int((self.free - RESERVE_EXTRA) / RESERVE_FACTOR) if self.used else self.total
-
-    def reserve(self, job: Job, queue: QueueName) -> int:
-        """Reserve the most that the job may use, or everything if it must run alone; returns the bytes."""
-        estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
-        needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
-        if queue == "renders" and exclusive(deaths=job.deaths, starts=job.starts - 1):
-            needs = max(needs, self.free)
-        self.used += needs
-        self.running += 1
-        return needs
-
-    def release(self, reserved: int) -> None:
-        self.used -= reserved
-        self.running -= 1
-
-
-@dataclass(slots=True)
->>>>>>> Stashed changes
 class Side:
     """One queue (previews or renders): its lanes, its memory, and its channel of capacity 0."""
 
@@ -103,20 +54,12 @@ class Side:
 
 
 class Queue:
-<<<<<<< Updated upstream
     def __init__(self, previews: Side, renders: Side, runs: RunContext, completions: Completions) -> None:
         self._table = runs.table
         self._runs = runs
         self._completions = completions
         self._sides = {side.queue: side for side in (previews, renders)}
         self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
-=======
-    def __init__(self, context: RunContext, completions: Completions, sides: Iterable[Side]) -> None:
-        self._context = context
-        self._table = context.table
-        self._completions = completions
-        self._sides = {side.queue: side for side in sides}
->>>>>>> Stashed changes
         self._running: dict[Run, Lane] = {}
         self._begun: set[Run] = set()  # claimed and not ended yet
         self._settling: set[Settlement] = set()
@@ -252,11 +195,7 @@ class Queue:
                 await changed.wait()
 
     def _begin(self, side: Side, job: Job) -> Run:
-<<<<<<< Updated upstream
         run = Run(job, self._runs)
-=======
-        run = Run(job, self._context)
->>>>>>> Stashed changes
         run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
         log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
@@ -311,42 +250,7 @@ class Queue:
             self._end_run()
             self._completions.notify(run.job.job_id)
             self.wake()
-<<<<<<< Updated upstream
             self._retries.look_again()
-=======
-            self._retry_set.set()
-
-    async def _release_retries(self) -> None:
-        while True:
-            try:
-                await self._release_next()
-            except Exception as error:
-                log.error("retries_not_requeued", reason=str(error))
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
-
-    async def _release_next(self) -> None:
-        """Wait until the next retry is due, or until an earlier one is scheduled, and requeue the jobs that are due.
-
-        The time waited counts by the monotonic clock too: setting the wall clock back postpones nothing.
-        """
-        self._retry_set = anyio.Event()
-        due = await self._table.next_due()
-        pause = self._until(due) if due else LONGEST_SLEEP_SECONDS
-        with anyio.move_on_after(min(pause, LONGEST_SLEEP_SECONDS)):
-            await self._retry_set.wait()
-            return
-        if await self._table.release_due(due if pause <= LONGEST_SLEEP_SECONDS else None):
-            self.wake()
-
-    def _until(self, due: datetime) -> float:
-        """Seconds until `due`, by the clock that gives less. No retry is ever set further ahead than its delay."""
-        moment = time.monotonic()
-        at = moment + min((due - now()).total_seconds(), self._context.limits.retry_delay_seconds)
-        if self._next_retry is not None and self._next_retry[0] == due:
-            at = min(at, self._next_retry[1])
-        self._next_retry = (due, at)
-        return max(0.0, at - moment)
->>>>>>> Stashed changes
 
 
 def _state(lane: Lane, run: Run | None) -> LaneState:

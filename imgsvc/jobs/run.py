@@ -4,10 +4,6 @@ import errno
 import hashlib
 import os
 import stat
-<<<<<<< Updated upstream
-=======
-import time
->>>>>>> Stashed changes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-<<<<<<< Updated upstream
     """What all runs share."""
-=======
-    """What all runs work with: `staging` holds their sources, each has a folder of its own in `scratch`."""
->>>>>>> Stashed changes
 
     table: JobTable
     storages: Mapping[str, Storage]
@@ -75,25 +67,11 @@ class Run:
         self.over = anyio.Event()  # set once nothing of this run is active
         self.reserved_bytes = 0  # the memory ceiling of its worker
         self.began = 0.0  # when it started on its lane, in monotonic seconds
-<<<<<<< Updated upstream
         self.storage = context.storages[job.storage_backend]  # has its preview, even if new uploads go elsewhere
         self.source = context.staging / (job.staging_path or job.job_id)
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
         self.checked = context.scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
-=======
-        self.publishing_since = 0.0  # start of the current attempt to publish and record, in monotonic seconds; 0: none
-        self._attempt = anyio.CancelScope()
-        self._table = context.table
-        self._storage = context.storages[job.storage_backend]  # where its preview is, even if new uploads go elsewhere
-        self._source = context.staging / (job.staging_path or job.job_id)
-        self._scratch = context.scratch / f"{job.job_id}.{job.run}"
-        self._checked = context.scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
-        self._limits = context.limits
-        self._on_variant = context.on_variant
-        self._hold = context.hold
-        self._log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
->>>>>>> Stashed changes
 
     async def render(self, lane: Lane) -> Outcome:
         """Render on the lane, then compare the answer with the task and with the files on disk."""

@@ -31,11 +31,7 @@ from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
 from ..jobs.lanes.process import Lane, ProcessLane
 from ..jobs.lanes.worker_handle import Launcher
-<<<<<<< Updated upstream
 from ..jobs.queue import Queue, Side
-=======
-from ..jobs.queue import Memory, Queue, Side
->>>>>>> Stashed changes
 from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
 from ..jobs.table.quota import Quota
@@ -141,7 +137,6 @@ async def _built(opened: Opened) -> AppState:
 def _jobs(opened: Opened, memory: Budget) -> Jobs:
     settings, data, storages = opened.settings, opened.data, opened.stores.storages
     completions, hold = Completions(), DeletionHold()
-<<<<<<< Updated upstream
     runs = RunContext(
         table=data.table,
         storages=storages,
@@ -161,9 +156,6 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         runs,
         completions,
     )
-=======
-    queue = _queue(opened, memory, completions, hold)
->>>>>>> Stashed changes
     housekeeping = Housekeeping.of(settings, data, storages, hold)
     return Jobs(
         table=data.table,
@@ -178,26 +170,6 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         reports=data.overview,
         counters=data.counters,
     )
-
-
-def _queue(opened: Opened, memory: Budget, completions: Completions, hold: DeletionHold) -> Queue:
-    settings, data = opened.settings, opened.data
-    runs = RunContext(
-        table=data.table,
-        storages=opened.stores.storages,
-        staging=data.staging,
-        scratch=data.scratch,
-        limits=Limits(
-            time_limit_seconds=settings.workers.time_limit_seconds,
-            time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
-            retry_delay_seconds=settings.jobs.retry_delay_seconds,
-        ),
-        on_variant=opened.metrics.variant_made,
-        hold=hold,
-    )
-    previews = Side("previews", opened.lanes[:1], Memory(memory.preview))
-    renders = Side("renders", opened.lanes[1:], Memory(memory.render))
-    return Queue(runs, completions, (previews, renders))
 
 
 async def _access(opened: Opened) -> Access:
