@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from ..http.api import health, images, info, jobs, uploads
+from ..http.api import error_pages, health, images, info, jobs, uploads, variants
 from ..http.dashboard import page as dashboard
 from ..http.openapi import document, page
 from ..http.operator import jobs as operator_jobs
@@ -13,7 +13,7 @@ from ..http.wire.routing import Encoded, Literal
 ROUTES = [
     Route("/", info.root),
     Route("/info", info.info),
-    Route("/errors/{code}", info.error_page),
+    Route("/errors/{code}", error_pages.error_page),
     Route("/openapi.json", document.document),
     Route("/docs", page.docs),
     Route("/docs/", page.docs),
@@ -24,7 +24,7 @@ ROUTES = [
     Literal("/api/v1/images/batch", images.batch),
     Route("/api/v1/images/{image_id}", images.image, methods=["GET", "DELETE"]),
     Route("/api/v1/images/{image_id}/all", images.every_size),
-    Route("/api/v1/images/{image_id}/direct", images.direct),
+    Route("/api/v1/images/{image_id}/direct", variants.direct),
     Route("/api/v1/health", health.health),
     Route("/api/v1/health/", health.health),
     Route("/api/v1/health/live", health.live),
@@ -49,5 +49,5 @@ ROUTES = [
     Route("/dashboard/login", dashboard.login_page),
     Route("/dashboard/static/{name}", dashboard.static),
     Route("/metrics", exposition),
-    Route("/storage/{path:path}", images.stored),
+    Route("/storage/{path:path}", variants.stored),
 ]

@@ -1,7 +1,5 @@
-"""The service itself: version, limits, documentation, and the meaning of its errors."""
+"""The service itself: version, limits, documentation."""
 
-import base64
-import hashlib
 from html import escape
 
 from starlette.requests import Request
@@ -12,19 +10,9 @@ from ...jobs.answer_model import AnswerModel, example
 from ..openapi.operations import PAGE, Answer, operation
 from ..state import state_of
 from ..wire.accept import prefers_page
-from ..wire.error_codes import CODES, limit_of
 from ..wire.json_response import json_response
-from ..wire.problems import NO_STORE, Problem
-
-STYLE = (
-    ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto}"
-    "code{font-size:1.1em}dt{font-weight:600;margin-top:1rem}dd{margin:0}"
-)
-STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-PAGE_HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",
-}
+from ..wire.problems import NO_STORE
+from ..wire.small_page import PAGE_HEADERS, small_page
 
 
 class Root(AnswerModel):
@@ -121,18 +109,10 @@ def _start_page(root: Root, base: str) -> str:
         f"{base}/info": "Sizes, types and limits",
     }
     listed = "".join(f'<li><a href="{escape(address)}">{escape(text)}</a>' for address, text in links.items())
-    return _page(
+    return small_page(
         root.service,
         f"<h1>{escape(root.service)}</h1><p>{escape(root.description)}"
         f"<ul>{listed}</ul><p>imgsvc {escape(root.version)}. Programs get JSON at this address.",
-    )
-
-
-def _page(title: str, content: str) -> str:
-    """A small page for people; `content` is HTML."""
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{escape(title)}</title><style>{STYLE}</style><main>{content}</main></html>"
     )
 
 
@@ -157,26 +137,3 @@ async def info(request: Request) -> Response:
             ),
         )
     )
-
-
-@operation(
-    "about_error_page",
-    "about",
-    "What an error code means",
-    answers={200: Answer("A page that explains the code.", PAGE, ("Content-Security-Policy",))},
-    errors=("not_found",),
-)
-async def error_page(request: Request) -> Response:
-    """The page that the `type` of every error links to."""
-    code = str(request.path_params["code"])
-    if code not in CODES:
-        raise Problem(404, "not_found", "There is no such error code.")
-    known = CODES[code]
-    limit = limit_of(code, state_of(request).settings)
-    limit_line = f"<dt>The limit<dd>{escape(limit)}" if limit else ""
-    content = (
-        f"<h1><code>{escape(code)}</code></h1>"
-        f"<dl><dt>What happened<dd>{escape(known.meaning)}{limit_line}<dt>What to do<dd>{escape(known.advice)}"
-        f"<dt>Status<dd>{known.status}</dl>"
-    )
-    return HTMLResponse(_page(code, content), headers=PAGE_HEADERS)

@@ -13,15 +13,14 @@ from ...jobs.table.model import Job, Status
 from ...jobs.views import JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
-from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Dimensions, Metadata
+from ..wire.bearer import bearer_token
+from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Metadata, public_metadata
 from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
 from ..wire.problems import NO_STORE, job_not_found, not_completed
 from ..wire.validation import parsed
 from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
-
-SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
 
 
 class JobResult(AnswerModel):
@@ -103,42 +102,16 @@ async def _job(request: Request) -> Job:
     return job
 
 
-def public_metadata(job: Job) -> dict[str, Any]:
-    """The client's keys, then the server's own, which win; what is personal is never taken from the client's."""
-    client = {name: value for name, value in job.client_metadata.items() if name not in SERVER_KEYS}
-    measured = job.measured
-    return {
-        **client,
-        "detected_mime_type": job.mime_type,
-        "content_length": job.content_length,
-        "dominant_color": measured["dominant_color"],
-        "original_dimensions": measured["original_dimensions"],
-        **({"animated": True, "frames": measured["frames"]} if measured.get("animated") else {}),
-        "variants": {name: dimensions(measured, name) for name in job.paths},
-    }
-
-
-def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
-    made = measured["variants"][variant]
-    return {
-        "width": made["width"],
-        "height": made["height"],
-        "aspect_ratio": round(made["width"] / made["height"], 3),
-        "format": made["format"],
-        "size_bytes": made["size_bytes"],
-    }
-
-
 async def _personal(request: Request, job: Job) -> dict[str, Any]:
     """Who uploaded it, for the uploader and the org's admins only: these pages are public.
 
     Where nobody can tell now whether somebody is one, the page stays what it is to everybody.
     """
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
+    token = bearer_token(request)
+    if not token:
         return {}
     try:
-        who = await state_of(request).access.tokens.verify(token.strip())
+        who = await state_of(request).access.tokens.verify(token)
         own = who.org_id == job.org_id and who.user_id == job.user_id
         shown = own or (who.org_id == job.org_id and await state_of(request).access.permissions.holds(who, ADMIN))
     except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):

@@ -15,9 +15,9 @@ from ...access.tokens import Identity
 from ...jobs.table.model import Job
 from ..openapi.operations import Private
 from ..state import state_of
+from ..wire.bearer import authenticated
 from ..wire.problems import signature_expired, signature_invalid, signature_required
 from ..wire.validation import Query
-from .uploads import authenticated
 
 
 class SignedQuery(Query):

@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ...access.permissions import UPLOAD, PermissionDenied
-from ...access.tokens import Identity, TokenExpired, TokenInvalid
+from ...access.tokens import Identity
 from ...intake.intake import Origin, Receipt
 from ...intake.limits import BucketNotAllowed, UploadLimits
 from ...intake.staging import StagedFile
@@ -15,12 +15,13 @@ from ...jobs.answer_model import IMAGE_ID, JOB_ID, AnswerModel, example
 from ...jobs.table.quota import RateLimited
 from ..openapi.operations import Answer, Body, Content, operation
 from ..state import state_of
+from ..wire.bearer import authenticated
 from ..wire.body_rate import MinimumBodyRate, SlowClient
 from ..wire.drain import NO_DRAIN
 from ..wire.json_response import json_response
 from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
 from ..wire.prefer import settled, wait_seconds
-from ..wire.problems import NO_STORE, not_authenticated, overloaded, rate_headers, upload_too_large, validation
+from ..wire.problems import NO_STORE, overloaded, rate_headers, upload_too_large, validation
 from ..wire.upload_fields import UploadForm, UploadHeaders, UploadQuery
 from ..wire.validation import parsed
 
@@ -152,19 +153,6 @@ async def _read(
     allowance.check_bucket(raw.bucket)
     await read_raw(chunks, staged)
     return raw
-
-
-async def authenticated(request: Request) -> Identity:
-    """The identity of the request's token (RFC 6750 section 2.1). Raises Problem (401) or KeysUnavailable."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise not_authenticated("token_missing")
-    try:
-        return await state_of(request).access.tokens.verify(token.strip())
-    except TokenExpired:
-        raise not_authenticated("token_expired") from None
-    except TokenInvalid:
-        raise not_authenticated("token_invalid") from None
 
 
 async def _permitted(request: Request, identity: Identity) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from ...jobs.table.model import Job
+
 
 class Size(TypedDict):
     """In pixels."""
@@ -69,3 +71,31 @@ EXAMPLE: dict[str, Any] = {
     "original_dimensions": {"width": 3000, "height": 2000},
     "variants": {"medium": DIMENSIONS},
 }
+# Names of the service's own that only some readers see, or only some images have.
+SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames")
+
+
+def public_metadata(job: Job) -> dict[str, Any]:
+    """The client's keys, then the server's own, which win; what is personal is never taken from the client's."""
+    client = {name: value for name, value in job.client_metadata.items() if name not in SERVER_KEYS}
+    measured = job.measured
+    return {
+        **client,
+        "detected_mime_type": job.mime_type,
+        "content_length": job.content_length,
+        "dominant_color": measured["dominant_color"],
+        "original_dimensions": measured["original_dimensions"],
+        **({"animated": True, "frames": measured["frames"]} if measured.get("animated") else {}),
+        "variants": {name: dimensions(measured, name) for name in job.paths},
+    }
+
+
+def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
+    made = measured["variants"][variant]
+    return {
+        "width": made["width"],
+        "height": made["height"],
+        "aspect_ratio": round(made["width"] / made["height"], 3),
+        "format": made["format"],
+        "size_bytes": made["size_bytes"],
+    }
