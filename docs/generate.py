@@ -35,6 +35,9 @@ def settings_page() -> str:
         "1. `config.toml` in the working folder, or the file that `--config` names,\n"
         "2. a `.env` file beside it,\n"
         "3. the environment.",
+        "A misspelt name in `config.toml`, and a variable that begins with `IMGSVC_` and is no setting, stops "
+        "the start with one line that names it. What Kubernetes adds for a service of a name like this one is "
+        "[ignored](../guides/installing.md#on-kubernetes).",
         "The repository's own `config.toml` shows every setting with its default. A line that is removed means the "
         "same as the default. A value that can't be used stops the start with one line that names the setting, the "
         "value and what is allowed.",

@@ -25,7 +25,7 @@ from ..jobs.lanes.memory_budget import MemoryTooSmall
 from ..jobs.lock import DataFolderInUse
 from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.writer import DatabaseUnavailable
-from ..settings import Settings, SettingsError
+from ..settings import Settings, SettingsError, ignored_service_links
 from ..settings.server import Server
 from ..telemetry import logs
 from .app import create_app
@@ -55,6 +55,8 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log)
     if settings.server.http2:
         log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
+    if links := ignored_service_links():
+        log.warning("service_links_ignored", names=links, reason="set enableServiceLinks: false in the pod's spec")
     warn_if_untried()
     _raise_file_limit()
     keep_only(KEPT_ENVIRONMENT)

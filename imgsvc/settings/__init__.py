@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from .auth import Auth, Operator
 from .fields import SettingInfo, SettingsError, declared
 from .jobs import Images, Jobs, Workers
-from .loading import first_problem, given_values
+from .loading import first_problem, given_values, service_links
 from .server import Log, Server, Service
 from .storage import S3, Database, Storage
 from .uploads import RateLimit, Redis, Uploads
 
-__all__ = ["SettingInfo", "Settings", "SettingsError", "all_settings", "environment_names"]
+__all__ = ["SettingInfo", "Settings", "SettingsError", "all_settings", "environment_names", "ignored_service_links"]
 
 
 class Settings(BaseModel):
@@ -71,6 +71,11 @@ class Settings(BaseModel):
 def all_settings() -> tuple[SettingInfo, ...]:
     """Every setting in the order of config.toml, with the retired ones."""
     return tuple(declared(Settings))
+
+
+def ignored_service_links() -> list[str]:
+    """Names in this process's environment that Kubernetes added, and that are no settings."""
+    return service_links(all_settings(), os.environ)
 
 
 def environment_names() -> Iterator[tuple[str, str, str]]:

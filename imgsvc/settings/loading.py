@@ -3,6 +3,7 @@
 `{NAME}_FILE` names a file that holds the value of `{NAME}`, as container engines hand over secrets.
 """
 
+import difflib
 import os
 import re
 import tomllib
@@ -16,6 +17,12 @@ from .fields import SettingInfo, SettingsError
 
 MAX_VALUE_BYTES = 65_536  # of a file that holds a setting's value
 PASSWORD = re.compile(r"@|password=", re.IGNORECASE)  # how a URL shows that it holds one
+
+PREFIX = "IMGSVC_"
+NO_SETTINGS = {"IMGSVC_TOKEN"}  # options of commands, for which typer reads the environment
+# What Kubernetes and Docker's old links add for each service: a service named imgsvc-server gives IMGSVC_SERVER_PORT.
+LINK_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
 
 Names = Mapping[str, str | None]
 
@@ -31,9 +38,11 @@ def given_values(settings: Iterable[SettingInfo], config: Path | None, environ: 
     if config and not config.is_file():
         raise SettingsError(f"--config {config}: there is no such file")
     values = _toml(file)
+    settings = tuple(settings)
     for names in (_dotenv(file.parent / ".env"), environ):
+        _check_names(names, settings)
         for one in settings:
-            text = _text(names, one)
+            text = None if _is_link(one, names) else _text(names, one)
             if text is not None and isinstance(values.setdefault(one.section, {}), dict):
                 values[one.section][one.field] = text
     return values
@@ -55,6 +64,28 @@ def first_problem(error: ValidationError, settings: Iterable[SettingInfo]) -> st
     if known.secret or (known.may_hold_password and PASSWORD.search(shown)):
         shown = "(hidden)"
     return f"[{section}] {'.'.join(rest)} ({known.environment}) = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def service_links(settings: Iterable[SettingInfo], environ: Names) -> list[str]:
+    """Variables that Kubernetes added for a service of a name like ours (`enableServiceLinks`); they are ignored."""
+    settings = tuple(settings)
+    links = {name for name in environ if name.startswith(PREFIX) and LINK_NAME.fullmatch(name)}
+    links -= {one.environment for one in settings}
+    return sorted(links | {one.environment for one in settings if _is_link(one, environ)})
+
+
+def _is_link(setting: SettingInfo, names: Names) -> bool:
+    """Whether the setting's variable holds the address of a service link. A URL such as Redis's must be a good one."""
+    return not setting.may_hold_password and bool(LINK_VALUE.fullmatch(names.get(setting.environment) or ""))
+
+
+def _check_names(names: Names, settings: Iterable[SettingInfo]) -> None:
+    """Refuse a misspelt name of ours, like a misspelt key in config.toml. Raises SettingsError."""
+    known = {name for one in settings for name in (one.environment, f"{one.environment}_FILE")}
+    for name in sorted(names):
+        if name.startswith(PREFIX) and name not in known | NO_SETTINGS and not LINK_NAME.fullmatch(name):
+            near = difflib.get_close_matches(name, known, n=1)
+            raise SettingsError(f"{name}: there is no such setting" + (f"; {near[0]} is one" if near else ""))
 
 
 def _toml(file: Path) -> dict[str, Any]:

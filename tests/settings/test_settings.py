@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from imgsvc import Settings
-from imgsvc.settings import SettingsError, environment_names
+from imgsvc.settings import SettingsError, environment_names, ignored_service_links
 from imgsvc.settings.fields import MEGABYTE
 
 JPEG, PNG, WEBP = "image/jpeg", "image/png", "image/webp"
@@ -295,3 +295,55 @@ def test_settings_are_frozen(section: str, field: str) -> None:
         setattr(getattr(settings, section), field, None)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(settings, section, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("IMGSVC_SERVER_PROT", "IMGSVC_SERVER_PROT: there is no such setting; IMGSVC_SERVER_PORT is one"),
+        ("IMGSVC_SERVER_PROT_FILE", "there is no such setting; IMGSVC_SERVER_PORT_FILE is one"),
+        ("IMGSVC_JWT_SECRET_KEY", "IMGSVC_JWT_SECRET_KEY: there is no such setting"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_by_name(folder: Path, name: str, said: str) -> None:
+    assert said in problem(folder, {name: "8000"})
+    (folder / ".env").write_text(f"{name}=8000\n")
+    with pytest.raises(SettingsError, match="there is no such setting"):
+        Settings.load(folder / "my.toml", {})
+
+
+@pytest.mark.parametrize("name", ["IMGSVC_TOKEN", "IMGSVC_SERVER_HTTP2", "IMAGE_TAG", "imgsvc_server_prot"])
+def test_other_variables_are_not_looked_at(folder: Path, name: str) -> None:
+    assert load(folder, {name: "0"}) == Settings()
+
+
+# As kubelet sets them for services named imgsvc and imgsvc-server (kubernetes.io, "Accessing the Service").
+LINKS = {
+    "IMGSVC_SERVICE_HOST": "10.0.0.11",
+    "IMGSVC_SERVICE_PORT": "8000",
+    "IMGSVC_SERVICE_PORT_HTTP": "8000",
+    "IMGSVC_PORT": "tcp://10.0.0.11:8000",
+    "IMGSVC_PORT_8000_TCP": "tcp://10.0.0.11:8000",
+    "IMGSVC_PORT_8000_TCP_PROTO": "tcp",
+    "IMGSVC_PORT_8000_TCP_PORT": "8000",
+    "IMGSVC_PORT_8000_TCP_ADDR": "10.0.0.11",
+    "IMGSVC_PORT_53_UDP": "udp://10.0.0.11:53",
+    "IMGSVC_SERVER_SERVICE_HOST": "10.0.0.12",
+    "IMGSVC_SERVER_PORT": "tcp://10.0.0.12:8000",
+    "IMGSVC_SERVER_PORT_8000_TCP": "tcp://[fd00::12]:8000",
+}
+
+
+def test_service_links_of_kubernetes_are_ignored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.load()
+    assert settings.server.port == 8000
+    assert ignored_service_links() == sorted(LINKS)
+
+
+def test_a_setting_given_as_such_is_no_service_link(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSVC_SERVER_PORT", "8001")
+    assert Settings.load().server.port == 8001
+    assert ignored_service_links() == []
+    assert "REDIS_URL" in problem(folder, {"REDIS_URL": "tcp://10.0.0.11:6379"})

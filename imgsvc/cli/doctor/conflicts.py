@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
-from ...settings import Settings
+from ...settings import Settings, ignored_service_links
 from ...settings.hosts import allowed_hosts, is_loopback
 from .finding import Finding, warning, well, wrong
 
@@ -97,6 +97,14 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield warning("uploads.max_size_mb is more than storage.reserve_mb", advice)
 
 
+def _service_links(_settings: Settings) -> Iterator[Finding]:
+    if links := ignored_service_links():
+        advice = "set enableServiceLinks: false in the pod's spec, or give the service another name"
+        yield warning(
+            f"{', '.join(links)}: ignored, since Kubernetes made {'it' if len(links) == 1 else 'them'}", advice
+        )
+
+
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _public_url,
     _proxies,
@@ -105,4 +113,5 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _tokens,
     _presigned,
     _disk,
+    _service_links,
 )
