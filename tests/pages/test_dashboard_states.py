@@ -94,7 +94,7 @@ async def test_authorization_server_that_is_away_is_named(served: ServerProcess,
     async with signed_in(served) as visit:
         await changed(visit.page, away)
         await refreshed(visit.page)
-        await expect(visit.page.locator("#verdict-line")).to_contain_text("the authorization server does not answer")
+        await expect(visit.page.locator("#verdict-line")).to_contain_text("the authorization server does not respond")
         await expect(visit.page.locator("main")).to_contain_text(words)
 
 
@@ -222,7 +222,7 @@ async def test_refusals_are_shown_in_the_service_s_words(served: ServerProcess) 
         body = json.dumps({"detail": "The request could not be answered now.", "code": "overloaded"})
         await page.route("**/dashboard/data", lambda route: route.fulfill(status=503, body=body))
         await page.clock.fast_forward(5_000)
-        await expect(page.locator("#verdict-line")).to_contain_text("The service answers with an error since")
+        await expect(page.locator("#verdict-line")).to_contain_text("The service has responded with errors since")
         await expect(page.locator("#advice")).to_contain_text("The request could not be answered now.")
         await page.unroute("**/dashboard/data")
         await page.clock.fast_forward(5_000)

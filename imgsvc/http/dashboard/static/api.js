@@ -1,4 +1,4 @@
-// Requests to the service this page came from, wherever its proxy has put it.
+// Requests to the service that sent this page, behind any path prefix.
 
 const ROOT = new URL('../../', import.meta.url); // this script is {root}/dashboard/static/api.js
 
@@ -6,7 +6,7 @@ export const at = (path) => new URL(path, ROOT).href;
 
 const UNSAFE = { 'X-Requested-With': 'imgsvc' };
 
-/** An answer that is an error: `detail` says in words why. `status` is 0 when there was no answer at all. */
+/** An error response: `detail` has the reason in words. `status` is 0 if there was no response. */
 export class Refused extends Error {
   constructor(status, detail, code = '', retryAfter = null) {
     super(detail);
@@ -14,7 +14,7 @@ export class Refused extends Error {
   }
 }
 
-/** What a failed answer says, as problem+json does; something readable too when a proxy made it. */
+/** Read an error response: problem+json, or something readable if a proxy sent it. */
 export function refusal(status, body, retryAfter) {
   let problem = null;
   try {
@@ -24,13 +24,13 @@ export function refusal(status, body, retryAfter) {
   }
   const told = typeof problem?.detail === 'string' ? problem.detail : null;
   const details = (problem?.details ?? []).map((one) => `${one.loc?.at(-1)}: ${one.msg}`).join('; ');
-  const detail = told ?? (status >= 502 && status <= 504 ? `no answer behind the proxy (${status})` : `error ${status}`);
+  const detail = told ?? (status >= 502 && status <= 504 ? `no response behind the proxy (${status})` : `error ${status}`);
   const seconds = Number.parseInt(retryAfter ?? '', 10);
   const code = typeof problem?.code === 'string' ? problem.code : '';
   return new Refused(status, details ? `${detail} (${details})` : detail, code, Number.isNaN(seconds) ? null : seconds);
 }
 
-/** The answer's JSON, or null where it has none. Raises Refused. */
+/** The response's JSON, or null if it has none. Raises Refused. */
 export async function ask(path, { method = 'GET', json, headers = {}, limit = 15_000 } = {}) {
   const sent = method === 'GET' ? headers : { ...UNSAFE, ...headers };
   const body = json === undefined ? undefined : JSON.stringify(json);
@@ -42,7 +42,7 @@ export async function ask(path, { method = 'GET', json, headers = {}, limit = 15
     text = await answer.text();
   } catch (error) {
     const late = error.name === 'TimeoutError';
-    throw new Refused(0, late ? `no answer within ${limit / 1000} seconds` : 'the service can not be reached');
+    throw new Refused(0, late ? `no response within ${limit / 1000} seconds` : 'the service can\'t be reached');
   }
   if (!answer.ok) throw refusal(answer.status, text, answer.headers.get('Retry-After'));
   try {

@@ -7,7 +7,7 @@ import { empty, table } from './components.js';
 const MINUTES = 60;
 const HEIGHT = 40;
 
-/** The hour's minutes, oldest first; those of which nothing is told are empty. */
+/** The hour's minutes, oldest first; minutes without data are empty. */
 function slots(minutes, now) {
   const last = Math.floor(now / 60_000);
   const hour = Array.from({ length: MINUTES }, (_, place) => ({
@@ -58,7 +58,7 @@ function readiness(hour) {
   const times = hour.map((slot) => slot.avg_ready_seconds ?? 0);
   const longest = Math.max(...times);
   const scale = longest ? HEIGHT / longest : 0;
-  const label = longest ? `From accepted to ready: at most ${duration(longest)} on average in a minute` : 'Nothing became ready';
+  const label = longest ? `From accepted to ready: at most ${duration(longest)} on average in a minute` : 'No image became ready';
   const shapes = hour.flatMap((slot, place) => [
     bar(place, HEIGHT - times[place] * scale, times[place] * scale, 'ready'),
     over(slot, place, HEIGHT),

@@ -1,4 +1,4 @@
-// Copying, also where the page came over plain HTTP and the clipboard's own interface is closed.
+// Copying, which must also work over plain HTTP, where the clipboard API is not available.
 
 import { setText } from './dom.js';
 

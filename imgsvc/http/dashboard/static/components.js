@@ -1,4 +1,4 @@
-// What the sections are made of: facts, bars, tables, states, thumbnails.
+// Components of the sections: facts, bars, tables, states, thumbnails.
 
 import { at, pathOf } from './api.js';
 import { el, foreign } from './dom.js';
@@ -11,7 +11,7 @@ const SIGNS = {
 const FORGET_AFTER = 15_000;
 const missing = new Set();
 
-/** A state as a sign and a word; its colour says the same a third time. */
+/** A state as a sign and a word, and in addition a colour. */
 export const state = (name, words = name) =>
   el('span', { class: `state ${name}` }, el('span', { class: 'sign', 'aria-hidden': 'true' }, SIGNS[name] ?? '·'), words);
 
@@ -21,7 +21,7 @@ export const facts = (...pairs) =>
 
 export const empty = (...words) => el('p', { class: 'empty' }, ...words);
 
-/** A bar of 0 to 100; from `high` on it says so in words too. `label` is foreign where it names a user. */
+/** A bar of 0 to 100. From `high` on it is marked in words too. `label` is untrusted text if it names a user. */
 export function meter(label, value, words, high = 90) {
   const share = Math.min(100, Math.max(0, value));
   const fill = el('div', { class: 'fill' });
@@ -36,7 +36,7 @@ export function meter(label, value, words, high = 90) {
     }, fill));
 }
 
-/** Rows are {key, cells}; on a narrow screen each becomes a card, so every cell knows its heading and keeps its role. */
+/** Rows are {key, cells}; on a narrow screen each becomes a card, so every cell has its heading and role. */
 export function table(caption, headings, rows, kind = '') {
   const head = headings.map((words) => el('th', { scope: 'col', role: 'columnheader' }, words));
   const body = rows.map(({ key, cells }) => el('tr', { 'data-key': key, role: 'row' }, cells.map((cell, place) =>
@@ -50,7 +50,7 @@ export function table(caption, headings, rows, kind = '') {
 export const jobLink = (id) =>
   el('a', { class: 'id', href: at(`api/v1/images/jobs/${pathOf(id)}`), title: id, 'aria-label': `Job ${id}` }, id);
 
-/** An address that the service told from its own root, which a proxy may have put elsewhere. */
+/** Resolve a URL relative to the service's root, which may be behind a path prefix. */
 export const own = (address) => at(`.${address}`);
 
 /** The picture of a recent job, or an empty frame. */
@@ -67,7 +67,7 @@ document.addEventListener('error', ({ target }) => {
   setTimeout(() => missing.delete(target.src), FORGET_AFTER);
 }, true);
 
-/** Where a fact names a path, it may break anywhere. */
+/** A path may break at any character. */
 export const path = (text) => foreign(text, { class: 'path' });
 
 export const curlLine = (ours) =>

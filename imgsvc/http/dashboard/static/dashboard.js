@@ -1,4 +1,4 @@
-// The start of the dashboard: asks, shows, and says so when nobody answers.
+// The dashboard's entry point: fetches the data, shows it, and reports when the service does not respond.
 
 import { Refused, ask, at } from './api.js';
 import { copy } from './clipboard.js';
@@ -28,8 +28,8 @@ const SECTIONS = {
   'configuration-body': sections.configuration,
 };
 
-let shown = null; // the last answer, and when it came
-let failedSince = null; // {words, title}: the first refusal after it
+let shown = null; // the last response, and when it arrived
+let failedSince = null; // {words, title}: the first error after it
 const refresh = new Refresh(load, countdown);
 
 async function load() {
@@ -71,20 +71,20 @@ function gone(error) {
   if (error.status === 401) {
     refresh.end();
     const way = el('li', {}, el('a', { href: at('dashboard/login') }, 'Sign in again'), ' with the operator token or a new link from imgsvc dashboard.');
-    verdict('gone', 'The session is over.', []);
+    verdict('gone', 'The session has ended.', []);
     update(byId('advice'), [way, ...oldNumbers()]);
     return;
   }
   failedSince ??= Date.now();
   const from = clockTime(shown?.at ?? failedSince);
-  const line = error.status ? `The service answers with an error since ${from}.` : `No answer since ${from}.`;
+  const line = error.status ? `The service has responded with errors since ${from}.` : `No response since ${from}.`;
   verdict('gone', line, []);
   const reason = `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}. `;
   update(byId('advice'), [
-    el('li', {}, reason, 'See whether the service still runs (its terminal, systemctl or docker compose ps) and what its log says. This page keeps trying.'),
+    el('li', {}, reason, 'Check whether the service is running (its terminal, systemctl or docker compose ps), and check its log. This page keeps trying.'),
     ...oldNumbers(),
   ]);
-  document.title = `✕ no answer`;
+  document.title = `✕ no response`;
   countdown();
 }
 
@@ -100,7 +100,7 @@ function countdown(words = said) {
   else setText(byId('age'), shown ? `${refresh.paused ? `Paused: numbers from ${clockTime(shown.at)}, ${age} ago` : `As of ${clockTime(shown.at)}`}` : '');
 }
 
-/** Said aloud, the same words twice too: that takes a moment without any between them. */
+/** Announce to screen readers. A short pause without text makes them read the same words a second time. */
 function announce(words) {
   setText(byId('announcements'), '');
   setTimeout(() => setText(byId('announcements'), words), SILENCE_MS);
@@ -125,6 +125,6 @@ document.addEventListener('click', ({ target }) => {
 });
 
 const code = takeCode();
-if (code !== null) await signIn({ code }).catch(() => {}); // signed in already: only so that nobody else can use it
+if (code !== null) await signIn({ code }).catch(() => {}); // already signed in: this only uses up the code
 startUploads({ announce, refresh: () => refresh.soon() });
 refresh.start();

@@ -1,4 +1,4 @@
-// The page's nodes. What comes from the server becomes text nodes and attributes here, never markup.
+// Building nodes. Data from the server becomes text nodes and attributes, never markup.
 
 const SVG = 'http://www.w3.org/2000/svg';
 const OF_THE_PERSON = new Set(['open', 'style']); // opened by hand / set through the style object, as the policy wants
@@ -22,7 +22,7 @@ function filled(node, attributes, children) {
   return node;
 }
 
-/** Foreign text (names, buckets, reasons): its direction stays its own. */
+/** Untrusted text (names, buckets, reasons), with isolated text direction. */
 export const foreign = (text, attributes = {}) => el('bdi', { dir: 'auto', ...attributes }, String(text));
 
 export function setText(node, text) {

@@ -1,11 +1,11 @@
-// What failed, why, what becomes of it, and the operator's retry.
+// Failed jobs: the reason, what follows, and the operator's retry.
 
 import { at, pathOf, post } from './api.js';
 import { el, foreign } from './dom.js';
 import { ago, count, number } from './format.js';
 import { empty, facts, jobLink, state } from './components.js';
 
-const asked = new Map(); // job id -> what became of the retry that was asked for here
+const asked = new Map(); // job id -> result of the retry requested on this page
 const failedAt = new Map(); // job id -> when it failed, as listed now
 
 export function failures({ errors, operator }) {
@@ -21,7 +21,7 @@ export function failures({ errors, operator }) {
       ? el('ul', { class: 'failures', 'data-key': 'list' },
         retrying.map((one) => item(one, `retrying ${one.job_id}`, operator)),
         failed.map((one) => item(one, `failed ${one.job_id}`, operator)))
-      : empty(sum.total ? 'No failed job is kept any more.' : 'Nothing has failed.'),
+      : empty(sum.total ? 'There are no failed jobs any more.' : 'Nothing has failed.'),
   ];
 }
 
@@ -41,8 +41,8 @@ function item(one, key, operator) {
 }
 
 function future(one) {
-  if (one.next_attempt_at) return el('span', {}, 'Tried again ', ago(one.next_attempt_at), ' by itself.');
-  return one.can_retry ? 'Not tried again by itself; the upload is still kept.' : 'Not tried again: the same would happen.';
+  if (one.next_attempt_at) return el('span', {}, 'Retried automatically ', ago(one.next_attempt_at), '.');
+  return one.can_retry ? 'Not retried automatically; the upload is still kept.' : 'Not retried: the result would be the same.';
 }
 
 function retryButton(one) {
@@ -55,15 +55,15 @@ function retryButton(one) {
     said?.words ? el('span', { class: 'said' }, said.words) : null);
 }
 
-/** Ask the service to take the job up again; `tell` gets a sentence for everybody, `show` draws the section anew. */
+/** Request a retry. `tell` announces a sentence, `show` redraws the section. */
 export async function retry(jobId, tell, show) {
   if (asked.get(jobId)?.closed) return;
   asked.set(jobId, { closed: true, button: 'Asking…' });
   show();
   try {
     await post(`api/v1/operator/jobs/${pathOf(jobId)}/retry`);
-    asked.set(jobId, { closed: true, button: 'Taken up again', failedAt: failedAt.get(jobId) });
-    tell(`Job ${jobId} is being tried again.`);
+    asked.set(jobId, { closed: true, button: 'Retry accepted', failedAt: failedAt.get(jobId) });
+    tell(`Job ${jobId} is being retried.`);
   } catch (refused) {
     asked.set(jobId, { words: `Not retried: ${refused.message}` });
     tell(`Job ${jobId} was not retried: ${refused.message}`);
@@ -71,7 +71,7 @@ export async function retry(jobId, tell, show) {
   show();
 }
 
-/** What was asked for holds until the job is listed no more, or has failed anew. */
+/** A requested retry is remembered until the job leaves the list or fails again. */
 function forget(listed) {
   failedAt.clear();
   for (const one of listed) failedAt.set(one.job_id, one.failed_at);

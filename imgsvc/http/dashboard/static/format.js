@@ -1,4 +1,4 @@
-// Numbers, sizes and times in words.
+// Formats numbers, sizes and times.
 
 import { el } from './dom.js';
 
@@ -10,7 +10,7 @@ const exact = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle:
 let serverTime = Date.now();
 let measuredAt = performance.now();
 
-/** The service's clock is what ages are counted by: the browser's may be off. */
+/** Ages are computed by the service's clock: the browser's may be wrong. */
 export function setServerTime(timestamp) {
   const given = Date.parse(timestamp);
   serverTime = Number.isNaN(given) ? Date.now() : given;
@@ -30,7 +30,7 @@ export const megabytes = (value) => (value >= 1024 ? gigabytes(value / 1024) : `
 
 export const bytes = (value) => (value < 1024 * 1024 ? `${number(Math.ceil(value / 1024))} kB` : megabytes(value / 1024 / 1024));
 
-/** '0.8 s', '45 s', '3 min', '2 h 5 min', '3 d 4 h'; an n-dash where there is nothing. */
+/** '0.8 s', '45 s', '3 min', '2 h 5 min', '3 d 4 h'; an en dash if there is no value. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return '–';
   if (seconds < 10) return `${number(seconds, 1)} s`;
@@ -49,7 +49,7 @@ export const clockTime = (moment) => clock.format(moment);
 
 export const shortTime = (moment) => shortClock.format(moment);
 
-/** 'just now', '35 s ago', 'in 40 s', with the exact time for who asks. */
+/** 'just now', '35 s ago', 'in 40 s', with the exact time as a tooltip. */
 export function ago(timestamp) {
   const moment = timestamp ? Date.parse(timestamp) : NaN;
   if (Number.isNaN(moment)) return el('span', {}, '–');

@@ -1,4 +1,4 @@
-// The page for who is not signed in.
+// The sign-in page.
 
 import { at } from './api.js';
 import { byId, setText } from './dom.js';
@@ -6,7 +6,7 @@ import { whole } from './format.js';
 import { signIn, takeCode } from './session.js';
 
 const TOKEN_WRONG = 'That is not the operator token of this service.';
-const CODE_USED = 'This link was used before or is older than 10 minutes. Ask for a new one, or use the token.';
+const CODE_USED = 'This link was used before or is older than 10 minutes. Get a new one, or use the token.';
 
 async function attempt(proof, refusedWords) {
   setText(byId('said'), 'Signing in…');
@@ -28,7 +28,7 @@ byId('form').addEventListener('submit', (event) => {
   if (token && !byId('enter').hasAttribute('aria-disabled')) void attempt({ token }, TOKEN_WRONG);
 });
 
-// Until here Enter would have submitted the form by the browser itself, which the page's policy forbids.
+// Enabled last: before this, Enter would make the browser submit the form itself, which the page's policy forbids.
 for (const field of ['token', 'enter']) byId(field).disabled = false;
 
 const code = takeCode();

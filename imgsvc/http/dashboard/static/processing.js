@@ -1,4 +1,4 @@
-// What was done and how fast, and the recent jobs with their pictures.
+// Throughput and processing times, and the recent jobs with their thumbnails.
 
 import { charts } from './chart.js';
 import { el, foreign } from './dom.js';
@@ -27,7 +27,7 @@ function spans({ last_hour: hour, last_24h: day }) {
       duration(span.avg_processing_time_seconds), duration(span.avg_ready_seconds),
     ],
   }));
-  return table('What ended', ['Span', 'Ended', 'Completed', 'Failed', 'Processing, average', 'Accepted to ready, average'], rows, 'numbers');
+  return table('Finished jobs', ['Span', 'Ended', 'Completed', 'Failed', 'Processing, average', 'Accepted to ready, average'], rows, 'numbers');
 }
 
 export function recentJobs(data) {
@@ -51,9 +51,9 @@ export function recentJobs(data) {
 function firstUpload(data) {
   const ours = data.operator.can_make_tokens || !data.operator.signed_in;
   return el('div', { class: 'empty', 'data-key': 'first' },
-    el('p', {}, isEmpty(data) ? 'No photo yet. Send the first one:' : 'No job is listed here any more. Send another photo:'),
+    el('p', {}, isEmpty(data) ? 'No photo yet. Send the first one:' : 'The list is empty. Send another photo:'),
     copyable(curlLine(ours), 'the upload command'),
     el('p', { class: 'muted' }, ours
-      ? 'In the folder of imgsvc; where it is installed or in its container, imgsvc token takes the place of ./run token.'
-      : 'TOKEN is one that your identity provider signed.'));
+      ? 'Run this in the folder of imgsvc. Where it is installed or in its container, use imgsvc token instead of ./run token.'
+      : 'TOKEN is a token from your identity provider.'));
 }

@@ -1,8 +1,8 @@
-// The loop that keeps the numbers fresh: one request at a time, none while nobody looks.
+// The loop that refreshes the numbers: one request at a time, none while the page is hidden.
 
 const EVERY_SECONDS = 5;
 const TICK_MS = 250;
-const SOON_MS = 1100; // the service makes a new answer once a second at the most
+const SOON_MS = 1100; // the service builds a new response at most once a second
 
 export class Refresh {
   #due = 0;
@@ -10,7 +10,7 @@ export class Refresh {
   #asked = false; // for one request, even while paused
   #ended = false;
 
-  /** `load` fetches and shows; it never raises. `tick(words)` gets what the countdown says, four times a second. */
+  /** `load` fetches and shows; it never raises. `tick(words)` gets the countdown's text, four times a second. */
   constructor(load, tick) {
     this.load = load;
     this.tick = tick;
@@ -23,14 +23,14 @@ export class Refresh {
     this.now();
   }
 
-  /** A request at once, or right after the one that is under way. */
+  /** Send a request at once, or right after the current one. */
   now() {
     this.#asked = true;
     this.#due = 0;
     this.#look();
   }
 
-  /** A request once what was just done shows: an answer may be as old as the one before it by that time. */
+  /** Send a request after the snapshot has been renewed: an earlier response would not show the latest action. */
   soon() {
     this.#asked = true;
     this.#due = performance.now() + SOON_MS;

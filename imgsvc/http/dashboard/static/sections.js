@@ -1,4 +1,4 @@
-// The sections that are mostly facts: machine, database, storage, limits, Redis, configuration.
+// The sections with facts: machine, database, storage, limits, Redis, configuration.
 
 import { el, foreign } from './dom.js';
 import { ago, count, duration, gigabytes, megabytes, number, percent, shortTime } from './format.js';
@@ -6,7 +6,7 @@ import { empty, facts, meter, path, state, table } from './components.js';
 
 const DEFAULT_ORG = 'default-org';
 const FULL = 100;
-const NEVER_HIGH = Infinity; // renders are to use what is there
+const NEVER_HIGH = Infinity; // renders are meant to use all of it
 
 export function checks({ health }) {
   return Object.entries(health.checks).sort().map(([name, check]) =>
@@ -65,7 +65,7 @@ export function storage({ storage: one }) {
       s3 && ['Region', foreign(s3.region)],
       s3 && ['At', s3.endpoint === null ? 'AWS' : foreign(s3.endpoint)],
     ),
-    local && !local.disk ? empty('The folder can not be looked at: see that it is there and mounted.') : null,
+    local && !local.disk ? empty('The folder can\'t be read: check that it exists and is mounted.') : null,
   ].filter(Boolean);
 }
 
@@ -75,7 +75,7 @@ export function rateLimits({ rate_limits: limits }) {
       ['Uploads per user and hour', number(limits.max_uploads_per_hour, 1)],
       ['Users in a window now', number(limits.total_active_windows)],
     ),
-    ...(limits.users_near_limit.length ? limits.users_near_limit.map(nearLimit) : [empty('Nobody is near the limit.')]),
+    ...(limits.users_near_limit.length ? limits.users_near_limit.map(nearLimit) : [empty('No user is near the limit.')]),
   ];
 }
 
@@ -86,12 +86,12 @@ function nearLimit(one) {
 
 export function redis({ redis: one }) {
   if (one.status === 'disabled') {
-    return [empty('Not configured, and not needed: limits and jobs are kept in the database.')];
+    return [empty('Not configured, and not needed: limits and jobs are in the database.')];
   }
   const known = Object.entries(one.info).map(([name, value]) => [name.replaceAll('_', ' '), foreign(value)]);
   return [
     facts(['State', state(one.status, one.connected ? one.status : `${one.status}, not connected`)], ...known),
-    one.connected ? null : empty('Limits count on this instance alone until Redis answers again. See REDIS_URL and its log.'),
+    one.connected ? null : empty('Until Redis responds again, each instance counts its own uploads. Check REDIS_URL and the log of Redis.'),
   ].filter(Boolean);
 }
 
@@ -120,9 +120,9 @@ export function lanes({ queue, workers }) {
       ['Waiting for a preview', number(queue.previews)],
       ['Waiting for a render', number(queue.renders)],
       ['Waiting for a retry', number(queue.retrying)],
-      ['Longest wait', queue.oldest_waiting_seconds === null ? 'nothing waits' : duration(queue.oldest_waiting_seconds)],
+      ['Longest wait', queue.oldest_waiting_seconds === null ? 'no job is waiting' : duration(queue.oldest_waiting_seconds)],
     ),
-    rows.length ? table('What each worker does', ['Lane', 'State', 'Job', 'For', 'Memory', 'Done', 'Restarts'], rows, 'lanes')
-      : empty('No worker is there. Look at [workers] count and at the log.'),
+    rows.length ? table('Workers', ['Lane', 'State', 'Job', 'For', 'Memory', 'Done', 'Restarts'], rows, 'lanes')
+      : empty('There is no worker. Check [workers] count and the log.'),
   ];
 }

@@ -1,21 +1,21 @@
-// One file's way through the public API: token, upload, thumbnail, addresses.
+// Sends one file through the public API: token, upload, thumbnail, URLs.
 
 import { Refused, ask, at, pathOf, post, refusal } from './api.js';
 import { own } from './components.js';
 
 const LOOK_MS = 200, LOOK_AGAIN_MS = 2000;
-const SPARE_MS = 30_000; // a token this close to its end is not used any more
+const SPARE_MS = 30_000; // a token this close to its expiry is not used
 const WAIT_SECONDS = 30;
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Upload tokens: made by the service as they are needed, or the one that was pasted where the keys are not ours. */
+/** Upload tokens: issued by the service when needed, or pasted by the operator if an external issuer signs them. */
 export class Tokens {
   #made = null;
   #asking = null;
 
   constructor(pasted) {
-    this.pasted = pasted; // () => string, or null where the service makes them
+    this.pasted = pasted; // () => string, or null if the service issues tokens
   }
 
   async get(fresh = false) {
@@ -35,10 +35,10 @@ export class Tokens {
   }
 }
 
-/** A key for one file, so that sending it again after a lost answer makes no second image. Works without HTTPS too. */
+/** An idempotency key for one file: sending it again after a lost response makes no second image. Works without HTTPS too. */
 export const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (one) => one.toString(16)).join('-');
 
-/** Carry `one` ({file, bucket, key}) to its end, telling `report({state, …})` of each step. Raises Refused. */
+/** Upload `one` ({file, bucket, key}) and wait for its job; `report({state, …})` is called at each step. Raises Refused. */
 export async function send(one, tokens, report) {
   const receipt = await uploaded(one, tokens, (fraction) => report({ state: 'sending', fraction }));
   report({ state: 'accepted', fraction: 1, jobId: receipt.job_id, imageId: receipt.image_id });
@@ -49,10 +49,10 @@ export async function send(one, tokens, report) {
   report({ state: 'completed', note: null, urls: Object.entries(urls).map(([name, url]) => [name, absolute(url)]) });
 }
 
-/** Where the service has no public address, it tells addresses from its root. */
+/** Without a public URL the service returns URLs relative to its root. */
 const absolute = (url) => (url.startsWith('/') ? own(url) : url);
 
-/** Told by the operator's page of the job: that address is good where photos are private, and is ours, as the page's policy wants. */
+/** The thumbnail's URL from the operator's data of the job: it works with private photos, and is of this origin, as the CSP requires. */
 async function picture(jobId, report) {
   const { thumbnail_url: thumbnail } = await ask(`api/v1/operator/jobs/${pathOf(jobId)}`);
   if (thumbnail !== null) report({ thumbnail: own(thumbnail) });
@@ -71,7 +71,7 @@ function put({ file, bucket, key }, token, progress) {
   const form = new FormData();
   form.append('bucket', bucket);
   form.append('file', file, file.name);
-  const request = new XMLHttpRequest(); // fetch tells no progress of what is sent
+  const request = new XMLHttpRequest(); // fetch reports no upload progress
   request.open('POST', at('api/v1/images/upload'));
   request.setRequestHeader('Authorization', `Bearer ${token}`);
   request.setRequestHeader('Idempotency-Key', key);
@@ -86,7 +86,7 @@ function put({ file, bucket, key }, token, progress) {
   });
 }
 
-/** The job once it has ended. First short looks, until the first picture is there; then one long wait at a time. */
+/** The job once it has ended: short polls until the first variant is ready, then one long wait at a time. */
 async function ended(jobId, first, report) {
   let shown = false;
   for (;;) {
@@ -95,10 +95,10 @@ async function ended(jobId, first, report) {
       const job = await ask(`api/v1/images/jobs/${pathOf(jobId)}`, { headers, limit: (WAIT_SECONDS + 10) * 1000 });
       if (!shown && job.ready.length) {
         shown = true;
-        await first().catch(() => {}); // the photo is kept, seen or not
+        await first().catch(() => {}); // the upload has succeeded, with or without a thumbnail
       }
       if (job.status === 'completed' || job.status === 'failed') return job;
-      report({ note: job.status === 'retrying' ? `will be tried again: ${job.error}` : null });
+      report({ note: job.status === 'retrying' ? `will be retried: ${job.error}` : null });
       if (!shown) await pause(LOOK_MS);
     } catch (refused) {
       if (refused.status === 404) throw refused;

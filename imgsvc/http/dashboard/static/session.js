@@ -4,7 +4,7 @@ import { post } from './api.js';
 
 const CODE = /^#code=([\w.-]+)$/;
 
-/** The code in the address, which is dropped from there and from the history at once; null where there is none. */
+/** Take the code out of the address and the history; null if there is none. */
 export function takeCode() {
   const code = CODE.exec(location.hash)?.[1] ?? null;
   if (location.hash.startsWith('#code=')) history.replaceState(null, '', location.pathname + location.search);

@@ -1,4 +1,4 @@
-// The operator's upload corner: dropped or chosen files, their progress, pictures and addresses.
+// The operator's upload section: dropped or chosen files, their progress, thumbnails and URLs.
 
 import { byId, el, foreign, keepingFocus, setText, update } from './dom.js';
 import { bytes, whole } from './format.js';
@@ -16,7 +16,7 @@ let tokens = null;
 let tell = () => {};
 let onEnded = () => {};
 
-/** Show the corner to who may use it. Called with each answer of the service. */
+/** Show the section if the operator may use it. Called with each response of the service. */
 export function allowUploads(operator) {
   open = operator.may_act;
   byId('upload').hidden = !open;
@@ -33,7 +33,7 @@ export function startUploads({ announce, refresh }) {
     take(target.files);
     target.value = '';
   });
-  let depth = 0; // enter and leave come for every child too
+  let depth = 0; // enter and leave events also come from child elements
   const carriesFiles = (event) => open && event.dataTransfer?.types.includes('Files');
   const highlight = (change) => {
     depth = Math.max(0, depth + change);
@@ -90,10 +90,10 @@ function draw() {
   const one = uploads.length;
   keepingFocus(() => update(byId('uploads'), uploads.map(view)));
   byId('clear').hidden = !uploads.some(isOver);
-  setText(byId('clear'), one > 1 ? 'Clear the ended ones' : 'Clear');
+  setText(byId('clear'), one > 1 ? 'Clear finished uploads' : 'Clear');
 }
 
-/** Whether the same file may be taken the next time. */
+/** Whether sending the same file again could succeed. */
 const mayHelp = (status) => status === 0 || status >= 500 || [401, 408, 429].includes(status);
 
 const isOver = (one) => one.state === 'completed' || one.state === 'failed';
