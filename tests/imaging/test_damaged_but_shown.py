@@ -1,5 +1,6 @@
 """Files that are wrong somewhere and that every viewer shows all the same; and pictures of which rows are missing."""
 
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -266,3 +267,55 @@ def test_reduced_decode_does_not_shift_the_picture(studio: Studio, size: tuple[i
         row = found.crop((0, found.height // 2, found.width, found.height // 2 + 1)).tobytes()
         bright = sum(row) / 255 / found.width
         assert abs(bright - (width - width * 2 // 3) / width) < 0.12 / found.width * 2, (name, bright)
+
+
+def arithmetic(width: int = 2000, height: int = 1500) -> bytes:
+    """A grey JPEG coded arithmetically, of 190 KB of noise: any bytes are coefficients to such a decoder.
+
+    Each row of blocks is an interval of its own, so that the decoder reads on after one that it can't make sense of.
+    """
+    chance, rows = random.Random(1), -(-height // 8)
+    coded = [chance.randbytes(1000).replace(b"\xff", b"\xfe") + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows)]
+    sound = c.jpeg_parts(make.encoded(make.photo(width, height).convert("L"), "JPEG"))
+    parts = []
+    for part in sound:
+        if part.marker == 0xC0:
+            parts += [c.Segment(0xC9, part.body), c.Segment(0xDD, struct.pack(">H", -(-width // 8)))]
+        elif part.marker == c.SOS:
+            parts.append(c.Segment(c.SOS, part.body, b"".join(coded)[:-2]))
+        elif part.marker != 0xC4:
+            parts.append(part)
+    return c.jpeg_file(parts)
+
+
+def test_arithmetic_coding_of_more_than_one_buffer_is_decoded(studio: Studio) -> None:
+    data = arithmetic()
+    assert len(data) > 2 * 65_536
+    assert studio.render(data, "JPEG").width == 2000
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"></x:xmpmeta>'
+)
+
+
+def turned_by_words() -> dict[str, bytes]:
+    text = b"Raw profile type exif\0\0\nexif\n      34\n" + make.exif(6).hex().encode() + b"\n"
+    return {
+        "JPEG": c.jpeg_file(
+            c.before(c.jpeg_parts(JPEGS["baseline"]()), 0xDB, c.Segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP))
+        ),
+        "PNG": c.after_header(
+            make.encoded(make.quadrants(), "PNG"),
+            (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+            (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)),
+        ),
+        "WEBP": make.encoded(make.quadrants(), "WEBP", xmp=XMP),
+    }
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_orientation_in_xmp_or_text_turns_nothing(studio: Studio, form: str) -> None:
+    rendering = studio.render(turned_by_words()[form], form)
+    assert (rendering.width, rendering.height) == (320, 200)
+    assert_upright(studio.variant("medium"))
