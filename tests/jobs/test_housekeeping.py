@@ -72,7 +72,7 @@ async def test_source_of_a_failed_job_may_be_kept_for_no_time(start: Starter, no
 
 async def test_source_of_a_hopeless_job_goes_at_once(start: Starter) -> None:
     async with start() as s:
-        job = await s.ended(await s.upload(make.jpeg(1000, 800)[:-500]))
+        job = await s.ended(await s.upload(make.jpeg(1000, 800)[:80_000]))
         assert (job["status"], job["retryable"]) == ("failed", False)
         with anyio.fail_after(WAIT_SECONDS):
             while s.staged():

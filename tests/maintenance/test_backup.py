@@ -144,7 +144,7 @@ async def test_what_is_removed_meanwhile_is_in_it_and_goes_after_it(tmp_path: Pa
         one, other = images
         s.state.jobs.queue.hold()
         waiting = await s.upload(TINY)
-        broken = await s.upload(make.jpeg(1000, 800)[:-500])
+        broken = await s.upload(make.jpeg(1000, 800)[:80_000])
         await begin(s, "backup", destination=str(tmp_path / "backup"))
         await storage.asked.wait()
 

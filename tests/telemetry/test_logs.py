@@ -47,7 +47,7 @@ def test_json_lines_of_a_whole_session(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, LOG_JSON="true", LOG_LEVEL="DEBUG") as server:
         good, bad = (
             send(server, TINY, token, "of-the-good"),
-            send(server, make.jpeg(1000, 800)[:-500], token, "bad-one"),
+            send(server, make.jpeg(1000, 800)[:80_000], token, "bad-one"),
         )
         done = server.job_ended(good.json()["job_id"])
         assert server.job_ended(bad.json()["job_id"])["status"] == "failed"
