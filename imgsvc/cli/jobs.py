@@ -56,7 +56,7 @@ class OfService:
 
     def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]:
         query: dict[str, str | int] = {"limit": limit} | ({"status": status} if status else {})
-        return list(self._service.call("GET", "/api/v1/operator/jobs", query)["jobs"])
+        return list(self._service.call("GET", "/api/v1/operator/jobs", params=query)["jobs"])
 
     def shown(self, job_id: str) -> dict[str, Any]:
         return self._service.call("GET", f"/api/v1/operator/jobs/{quote(job_id, safe='')}")

@@ -33,7 +33,7 @@ def carry_out(settings: Settings, request: "MaintenanceRequest", show: Show) -> 
 
 
 def _in_service(service: Running, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
-    begun = service.call("POST", f"/api/v1/operator/storage/{request.verb}", body=request.model_dump())
+    begun = service.call("POST", f"/api/v1/operator/storage/{request.verb}", json=request.model_dump())
     waits = pauses()
     try:
         while (task := _same(begun, service.call("GET", TASK)))["state"] == "running":

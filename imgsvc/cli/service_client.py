@@ -1,6 +1,5 @@
 """Speaking to the running service: where it listens, and its operator API."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -27,27 +26,24 @@ class Running:
     run: str
     token: str
 
-    def call(
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """The JSON body of a successful response; `options` as for `request`. Raises CommandFailed."""
+        return dict(self.request(method, path, **options).json())
+
+    def request(
         self,
         method: str,
         path: str,
-        query: Mapping[str, str | int] | None = None,
-        timeout: float = TIMEOUT_SECONDS,
-        body: Mapping[str, Any] | None = None,
         *,
+        timeout: float = TIMEOUT_SECONDS,
         as_operator: bool = True,
-    ) -> dict[str, Any]:
-        """The JSON answer; `timeout` in seconds. Raises CommandFailed."""
-        answer = self.ask(method, path, timeout, as_operator=as_operator, params=query, json=body)
-        found = answer.json()
-        if answer.is_error:
-            raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
-        return dict(found)
-
-    def ask(
-        self, method: str, path: str, timeout: float = TIMEOUT_SECONDS, *, as_operator: bool = True, **request: Any
+        expect_ok: bool = True,
+        **content: Any,
     ) -> httpx.Response:
-        """The answer, whatever its status, which is JSON; `request` as httpx takes it. Raises CommandFailed."""
+        """The response, whose body is JSON; `content` as httpx takes it (params, json). Raises CommandFailed.
+
+        Without `expect_ok`, an error is returned too.
+        """
         headers = {"Host": self.host} if self.host else {}
         if as_operator:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -55,10 +51,12 @@ class Running:
         try:
             # The certificate is for the public name; this address is of this machine, and out of our own file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
-                answer = client.request(method, url, headers=headers, **request)
-            answer.json()
+                answer = client.request(method, url, headers=headers, **content)
+            found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
+        if expect_ok and answer.is_error:
+            raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
         return answer
 
 

@@ -30,12 +30,11 @@ def configure(settings: Log) -> None:
         logger_factory=lambda *_: logging.getLogger(OURS),
         cache_logger_on_first_use=True,
     )
-    renderer: list[Any] = [
-        _printable,
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
-    ]
-    if json_lines:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: list[Any] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if json_lines
+        else [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)]
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -41,7 +41,7 @@ def service(settings: Settings) -> Iterator[Finding]:
     if found is None:
         yield warning("nothing runs on the data folder", "start it: imgsvc serve")
         return
-    answer = found.ask("GET", "/api/v1/health", timeout=TIMEOUT_SECONDS)
+    answer = found.request("GET", "/api/v1/health", timeout=TIMEOUT_SECONDS, expect_ok=False)
     report: dict[str, Any] = answer.json()
     bad = [f"{name}: {check['detail']}" for name, check in report["checks"].items() if check["status"] != "healthy"]
     said = f"version {report['version']} answers at {found.address} and is {report['status']}"

@@ -1,5 +1,6 @@
-"""The response headers for /openapi.json: {name: (meaning, JSON schema, example)}."""
+"""The response headers for /openapi.json."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from ...jobs.answer_model import JOB_ID
@@ -11,32 +12,42 @@ ON_EVERY_ANSWER = ("X-Trace-ID", "X-Correlation-ID")
 TRACE: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}
 TRACE_EXAMPLE = "3b1f0c9a-6a55-4a0e-9d6b-0d9c1f3c7a10"
 
-HEADERS: dict[str, tuple[str, dict[str, Any], Any]] = {
-    "X-Trace-ID": ("The ID in every log line of this request and of the job it starts.", TRACE, TRACE_EXAMPLE),
-    "X-Correlation-ID": ("The same as X-Trace-ID.", TRACE, TRACE_EXAMPLE),
-    "Location": (
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    meaning: str
+    schema: dict[str, Any]
+    example: Any
+
+
+HEADERS = {
+    "X-Trace-ID": Header("The ID in every log line of this request and of the job it starts.", TRACE, TRACE_EXAMPLE),
+    "X-Correlation-ID": Header("The same as X-Trace-ID.", TRACE, TRACE_EXAMPLE),
+    "Location": Header(
         "The URL of the job's status, or of the bytes.",
         {"type": "string", "format": "uri-reference"},
         f"/api/v1/images/jobs/{JOB_ID}",
     ),
-    "Retry-After": ("Seconds to wait before trying again.", SECONDS, 5),
-    "Allow": ("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
-    "WWW-Authenticate": ("How to authenticate (RFC 6750).", TEXT, 'Bearer realm="imgsvc"'),
-    "X-RateLimit-Limit": ("Uploads in one window.", SECONDS, 50),
-    "X-RateLimit-Remaining": ("Uploads left in this window.", SECONDS, 49),
-    "X-RateLimit-Reset": (
+    "Retry-After": Header("Seconds to wait before trying again.", SECONDS, 5),
+    "Allow": Header("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
+    "WWW-Authenticate": Header("How to authenticate (RFC 6750).", TEXT, 'Bearer realm="imgsvc"'),
+    "X-RateLimit-Limit": Header("Uploads in one window.", SECONDS, 50),
+    "X-RateLimit-Remaining": Header("Uploads left in this window.", SECONDS, 49),
+    "X-RateLimit-Reset": Header(
         "The real end of the window.",
         {"type": "string", "format": "date-time"},
         "2026-03-01T13:00:00.000000+00:00",
     ),
-    "Idempotency-Replayed": ("This is the earlier response to the same key.", {"const": "true"}, "true"),
-    "Preference-Applied": ("The preference that was applied (RFC 7240).", TEXT, "wait=30"),
-    "ETag": ("Identifies these bytes; for If-None-Match, If-Match and If-Range.", TEXT, '"9f86d081884c7d65"'),
-    "Last-Modified": ("When the variant was made.", TEXT, "Sun, 01 Mar 2026 12:00:00 GMT"),
-    "Cache-Control": ("How long caches may keep the response.", TEXT, IMMUTABLE),
-    "Accept-Ranges": ("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
-    "Content-Range": ("The range that is sent, and the full length.", TEXT, "bytes 0-1023/45120"),
-    "Vary": ("The request headers that the response depends on.", TEXT, "Accept"),
-    "Set-Cookie": ("The session, HttpOnly and SameSite=Strict.", TEXT, "imgsvc_session=…; HttpOnly; SameSite=strict"),
-    "Content-Security-Policy": ("What the page may load and run.", TEXT, "default-src 'none'"),
+    "Idempotency-Replayed": Header("This is the earlier response to the same key.", {"const": "true"}, "true"),
+    "Preference-Applied": Header("The preference that was applied (RFC 7240).", TEXT, "wait=30"),
+    "ETag": Header("Identifies these bytes; for If-None-Match, If-Match and If-Range.", TEXT, '"9f86d081884c7d65"'),
+    "Last-Modified": Header("When the variant was made.", TEXT, "Sun, 01 Mar 2026 12:00:00 GMT"),
+    "Cache-Control": Header("How long caches may keep the response.", TEXT, IMMUTABLE),
+    "Accept-Ranges": Header("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
+    "Content-Range": Header("The range that is sent, and the full length.", TEXT, "bytes 0-1023/45120"),
+    "Vary": Header("The request headers that the response depends on.", TEXT, "Accept"),
+    "Set-Cookie": Header(
+        "The session, HttpOnly and SameSite=Strict.", TEXT, "imgsvc_session=…; HttpOnly; SameSite=strict"
+    ),
+    "Content-Security-Policy": Header("What the page may load and run.", TEXT, "default-src 'none'"),
 }

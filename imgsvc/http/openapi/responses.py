@@ -75,5 +75,5 @@ def _headers(always: Iterable[str], sometimes: Iterable[str]) -> Json:
 
 def header(name: str, *, required: bool) -> Json:
     """The documentation of a header, from `headers.py`."""
-    meaning, schema, shown = HEADERS[name]
-    return {"description": meaning, "required": required, "schema": schema, "example": shown}
+    found = HEADERS[name]
+    return {"description": found.meaning, "required": required, "schema": found.schema, "example": found.example}
