@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from . import Settings
 
+BRACKETED = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]{0,5})?")
+V4_WITH_PORT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3}){3}):[0-9]{0,5}")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -45,6 +47,19 @@ def without_port(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0]
+
+
+def forwarded_address(hop: str) -> str:
+    """The address in an element of X-Forwarded-For, which some proxies send with a port, brackets or quotes.
+
+    Anything else comes back as it is.
+    """
+    hop = hop.strip().strip('"')
+    if match := BRACKETED.fullmatch(hop):
+        return match[1]
+    if match := V4_WITH_PORT.fullmatch(hop):
+        return match[1]
+    return hop
 
 
 def is_address(text: str) -> bool:

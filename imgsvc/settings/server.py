@@ -36,7 +36,9 @@ class Server(Section):
     keep_alive_seconds: Seconds = setting(
         30, "An idle connection is closed after this time, and so is one whose request headers do not arrive."
     )
-    max_header_kb: int = setting(16, "Larger request headers are refused with 431.", unit="KB", ge=1, le=1024)
+    max_header_kb: int = setting(
+        64, "Larger request headers are refused with 431, however they arrive.", unit="KB", ge=1, le=1024
+    )
     answers_mb: float = setting(
         8,
         "Memory for responses that clients have not read yet, all together. A client that reads nothing is dropped in "

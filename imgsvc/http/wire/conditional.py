@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from typing import Annotated, Any, Protocol
 
 import structlog
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...storage.base import IMMUTABLE, Storage, StorageError
 from .answer_memory import COUNTED, AnswerMemory, NoRoom, no_room
+from .dates import parsed_date
 from .problems import precondition_failed, range_not_satisfiable
 from .validation import Headers, parsed
 
@@ -26,6 +27,8 @@ PIECE_BYTES = 128 * 1024  # for a slow client: about what the kernel's buffer ha
 LARGEST_PIECE_BYTES = 1024 * 1024  # for a client that received the previous piece at once: fewer calls in a thread
 QUICK_SECONDS = 0.5
 CLIENT = "imgsvc.client"  # in the scope's state: the Client, if there is a connection
+# A page of another site may show an image although its own policy (COEP) or ours refuses all else.
+EMBEDDABLE = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
 
 
@@ -79,9 +82,8 @@ async def redirect_to_storage(
     unchanged = _unchanged(parsed(request, ByteHeaders), served, seconds)
     if unchanged:
         return unchanged
-    return Response(
-        status_code=307, headers={"Location": await address(), "Cache-Control": f"private, max-age={seconds // 2}"}
-    )
+    headers = {"Location": await address(), "Cache-Control": f"private, max-age={seconds // 2}", **EMBEDDABLE}
+    return Response(status_code=307, headers=headers)
 
 
 async def send_variant(request: Request, storage: Storage, served: StoredVariant, left: int | None = None) -> Response:
@@ -218,6 +220,7 @@ def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:
         "Last-Modified": format_datetime(served.last_modified, usegmt=True),
         "Cache-Control": IMMUTABLE if left is None else f"private, max-age={left}",
         "Accept-Ranges": "bytes",
+        **EMBEDDABLE,
     }
 
 
@@ -233,7 +236,7 @@ def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:
     tags = wanted.match
     if tags is not None:
         return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
-    since = _date(wanted.unmodified_since or "")
+    since = parsed_date(wanted.unmodified_since or "")
     return since is not None and served.last_modified > since
 
 
@@ -242,7 +245,7 @@ def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
     tags = wanted.none_match
     if tags is not None:
         return names_etag(tags, served.etag)
-    since = _date(wanted.modified_since or "")
+    since = parsed_date(wanted.modified_since or "")
     return since is not None and served.last_modified <= since
 
 
@@ -273,12 +276,4 @@ def _range(wanted: ByteHeaders, served: StoredVariant) -> tuple[int, int]:
 def _range_applies(wanted: ByteHeaders, served: StoredVariant) -> bool:
     """If-Range: an entity tag or a date that must match exactly (RFC 9110 section 13.1.5)."""
     condition = wanted.if_range
-    return condition is None or condition == served.etag or _date(condition) == served.last_modified
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return moment if moment.tzinfo else None
+    return condition is None or condition == served.etag or parsed_date(condition) == served.last_modified

@@ -19,7 +19,12 @@ from .problems import as_problem
 
 log = structlog.get_logger()
 TRACE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
+ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",  # images say cross-origin
+}
 QUIET = ("/api/v1/health/live",)  # called every few seconds by container health checks
 
 

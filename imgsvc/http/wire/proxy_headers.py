@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...settings.hosts import is_address, parsed_address, without_port
+from ...settings.hosts import forwarded_address, is_address, parsed_address, without_port
 from .problems import Problem
 
 ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
@@ -41,7 +41,8 @@ class ForwardedHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
             headers = MutableHeaders(scope=scope)
-            hops = [hop.strip() for hop in ",".join(headers.getlist("X-Forwarded-For")).split(",") if hop.strip()]
+            listed = ",".join(headers.getlist("X-Forwarded-For")).split(",")
+            hops = [forwarded_address(hop) for hop in listed if hop.strip()]
             # From the right, the first address that is no trusted proxy is the client. Addresses left of it may be
             # forged.
             client = next((hop for hop in reversed(hops) if not self._trusts(hop)), None)
