@@ -23,6 +23,7 @@ FETCH_SECONDS = 5.0  # for the whole fetch
 MAX_BYTES = 256 * 1024
 FRESH_SECONDS = 3600.0  # after that it is fetched again in the background
 AGAIN_SECONDS = 60.0  # the least time between two fetches caused by an unknown kid or an old set
+MAX_TRIED = 8  # keys for a token without kid: each one costs a check of a signature
 AWAY_SECONDS = 5.0  # after a failure without cached keys, requests within this time fail at once
 
 
@@ -39,7 +40,7 @@ class JwksClient:
         self._client: httpx.AsyncClient | None = None
 
     async def of(self, kid: str | None) -> Sequence[Key]:
-        """The keys with this `kid`. Without one, the key if there is exactly one. Raises KeysUnavailable."""
+        """The keys with this `kid`; without one, the first MAX_TRIED keys. Raises KeysUnavailable."""
         now, waited = self._clock(), self._keys is None
         if self._keys is None:
             await self._first(now)
@@ -84,7 +85,7 @@ class JwksClient:
     def _known(self, kid: str | None) -> list[Key]:
         assert self._keys is not None
         if kid is None:
-            return [key for _, key in self._keys] if len(self._keys) == 1 else []
+            return [key for _, key in self._keys[:MAX_TRIED]]
         return [key for name, key in self._keys if name == kid]
 
     def _fetch(self) -> "asyncio.Task[None]":

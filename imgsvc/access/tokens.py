@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import BadSignatureError, ExpiredTokenError, JoseError, UnsupportedAlgorithmError
+from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 from joserfc.util import json_b64decode
@@ -18,19 +18,28 @@ from .secrets import own_secret
 from .token_limits import UNTIGHTENED, TokenLimits
 
 DEFAULT_ORG = "default-org"
-MAX_TOKEN_CHARACTERS = 8192
+MAX_TOKEN_BYTES = 16 * 1024
 MAX_NAME_CHARACTERS = 255
+SHOWN_CHARACTERS = 100  # of a claim, in the log
 SECRET_FILE = "jwt_secret"  # noqa: S105, a file name
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519 section 5.1, RFC 9068 section 4; others are refused
 ODD = (JoseError, ValueError, TypeError, KeyError, OverflowError, RecursionError, UnicodeError)
 
 
 class TokenInvalid(Exception):
-    """The token is not valid, for any reason."""
+    """The token is not valid. The message is the reason, for the log only: it holds parts of the token's claims."""
 
 
 class TokenExpired(TokenInvalid):
     """The token has expired."""
+
+
+class TokenTooLong(TokenInvalid):
+    """The token has more bytes than are accepted."""
+
+    def __init__(self, limit: int, measured: int) -> None:
+        super().__init__(f"it has {measured} bytes; [auth] max_token_kb accepts {limit}")
+        self.limit, self.measured = limit, measured
 
 
 class NotOurs(Exception):
@@ -56,10 +65,28 @@ class Expected:
     leeway_seconds: int = 0
 
     def check(self, claims: dict[str, Any]) -> None:
-        """Check exp, nbf, iss and aud. Raises JoseError. iat is not checked: an issuer's clock may be slightly fast."""
+        """Check exp, nbf, iss and aud. Raises TokenExpired or TokenInvalid, with the reason and by how much.
+
+        iat is not checked: an issuer's clock may be slightly fast.
+        """
         wanted = {name: {"essential": True, "value": text} for name, text in self.claims.items()}
         rules = jwt.JWTClaimsRegistry(leeway=self.leeway_seconds, sub={"essential": True}, **wanted)  # type: ignore[arg-type]
-        rules.validate({name: value for name, value in claims.items() if name != "iat"})
+        try:
+            rules.validate({name: value for name, value in claims.items() if name != "iat"})
+        except ExpiredTokenError:
+            raise TokenExpired(self._off("exp", "past", time.time() - claims["exp"])) from None
+        except ClaimError as error:
+            raise TokenInvalid(self._reason(error.claim, claims)) from None
+
+    def _reason(self, claim: str, claims: dict[str, Any]) -> str:
+        value = claims.get(claim)
+        if claim == "nbf" and isinstance(value, int | float) and value > time.time():
+            return self._off("nbf", "ahead", value - time.time())
+        wanted = self.claims.get(claim)
+        return f"{claim} is {_shown(value)}" + (f"; {wanted!r} is expected" if wanted else "")
+
+    def _off(self, claim: str, where: str, seconds: float) -> str:
+        return f"{claim} is {seconds:.1f} seconds {where}; [auth] leeway_seconds is {self.leeway_seconds}"
 
     @property
     def claims(self) -> dict[str, str]:
@@ -70,10 +97,9 @@ class Expected:
 class _OneAlgorithm(JWSRegistry):
     """Allows the configured algorithm only, and does not warn about its name: RFC 9864 renames EdDSA."""
 
-    max_header_length = MAX_TOKEN_CHARACTERS
-
-    def __init__(self, algorithm: str) -> None:
+    def __init__(self, algorithm: str, max_bytes: int) -> None:
         super().__init__(algorithms=[algorithm], strict_check_header=False)
+        self.max_header_length = max_bytes  # of a part; the whole token has been measured before
         self._algorithm = algorithm
 
     def get_alg(self, name: str) -> Any:
@@ -85,22 +111,30 @@ class _OneAlgorithm(JWSRegistry):
 class Tokens:
     """Issues and verifies tokens. `keys` is our own secret, or the source of an issuer's keys."""
 
-    def __init__(self, keys: str | Keys, algorithm: str, expected: Expected | None = None, previous: str = "") -> None:
+    def __init__(
+        self,
+        keys: str | Keys,
+        algorithm: str,
+        expected: Expected | None = None,
+        previous: str = "",
+        max_bytes: int = MAX_TOKEN_BYTES,
+    ) -> None:
         own = secrets(keys, previous) if isinstance(keys, str) else []
         self._signing = own[0] if own else None
         self._keys: Keys = FixedKeys(own) if isinstance(keys, str) else keys
-        self._algorithm, self._algorithms = algorithm, _OneAlgorithm(algorithm)
-        self._expected = expected or Expected()
+        self._algorithm, self._algorithms = algorithm, _OneAlgorithm(algorithm, max_bytes)
+        self._expected, self._max_bytes = expected or Expected(), max_bytes
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens":
         """Use the configured keys, or the secret in the data folder, created if there is none. Raises SettingsError."""
         auth = settings.auth
         expected = Expected(auth.issuer, auth.audience, auth.leeway_seconds)
+        most = settings.max_token_bytes
         if not auth.own_keys:
-            return cls(_public_keys(auth), auth.jwt_algorithm, expected)
+            return cls(_public_keys(auth), auth.jwt_algorithm, expected, max_bytes=most)
         secret = auth.jwt_secret_key.get_secret_value() or own_secret(settings.data, SECRET_FILE)
-        return cls(secret, auth.jwt_algorithm, expected, auth.jwt_secret_key_previous.get_secret_value())
+        return cls(secret, auth.jwt_algorithm, expected, auth.jwt_secret_key_previous.get_secret_value(), most)
 
     @property
     def ours(self) -> bool:
@@ -127,28 +161,36 @@ class Tokens:
 
     async def verify(self, token: str) -> Identity:
         """Check a token. Raises TokenExpired, TokenInvalid, or KeysUnavailable if there are no keys yet."""
-        if len(token) > MAX_TOKEN_CHARACTERS:
-            raise TokenInvalid
+        if len(token) > self._max_bytes:
+            raise TokenTooLong(self._max_bytes, len(token))
         kid = self._kid(token)
-        for key in await self._keys.of(kid):
+        keys = await self._keys.of(kid)
+        for key in keys:
             claims = self._claims(token, key)
             if claims is not None:
                 return _identity(claims)
-        raise TokenInvalid
+        if not keys:
+            raise TokenInvalid("it has no kid, and no key fits" if kid is None else f"no key has the kid {_shown(kid)}")
+        named = "" if kid is None else f", kid {_shown(kid)}"
+        raise TokenInvalid(f"the signature is by none of {len(keys)} key{'s' if len(keys) > 1 else ''}{named}")
 
     def _kid(self, token: str) -> str | None:
         """The header's `kid`, after a check. Key references in the header (jku, jwk, x5u, x5c) are never followed."""
         try:
             header: Any = json_b64decode(token.split(".")[0].encode("ascii"))
         except ODD:
-            raise TokenInvalid from None
-        if not isinstance(header, dict) or header.get("alg") != self._algorithm:
-            raise TokenInvalid
-        if header.keys() & {"crit", "b64", "enc", "zip"}:  # extensions that are not supported
-            raise TokenInvalid
+            raise TokenInvalid("it is no JWT: its header can't be read") from None
+        if not isinstance(header, dict):
+            raise TokenInvalid("it is no JWT: its header is no JSON object")
+        if header.get("alg") != self._algorithm:
+            raise TokenInvalid(f"alg is {_shown(header.get('alg'))}; {self._algorithm!r} is expected")
+        if extensions := header.keys() & {"crit", "b64", "enc", "zip"}:
+            raise TokenInvalid(f"its header has extensions that are not supported: {', '.join(sorted(extensions))}")
         kind, kid = header.get("typ", "JWT"), header.get("kid")
-        if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(kid, str | None):
-            raise TokenInvalid
+        if not isinstance(kind, str) or kind.lower() not in TYPES:
+            raise TokenInvalid(f"typ is {_shown(kind)}; 'JWT' or 'at+jwt' is expected")
+        if not isinstance(kid, str | None):
+            raise TokenInvalid(f"kid is {_shown(kid)}; a string is expected")
         return kid
 
     def _claims(self, token: str, key: Key) -> dict[str, Any] | None:
@@ -158,10 +200,8 @@ class Tokens:
             self._expected.check(claims)
         except BadSignatureError:
             return None
-        except ExpiredTokenError:
-            raise TokenExpired from None
-        except ODD:
-            raise TokenInvalid from None
+        except ODD as error:
+            raise TokenInvalid(f"it can't be read: {type(error).__name__}") from None
         return claims
 
     async def close(self) -> None:
@@ -180,12 +220,21 @@ def _identity(claims: dict[str, Any]) -> Identity:
     user, org, permissions = claims["sub"], claims.get("org_id"), claims.get("permissions")
     org = DEFAULT_ORG if org is None else org
     permissions = [] if permissions is None else permissions
-    for name in (user, org):
+    for claim, name in (("sub", user), ("org_id", org)):
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
-            raise TokenInvalid
+            raise TokenInvalid(f"{claim} must be 1 to {MAX_NAME_CHARACTERS} printable characters, not {_shown(name)}")
     if not isinstance(permissions, list) or not all(isinstance(one, str) for one in permissions):
-        raise TokenInvalid
+        raise TokenInvalid("permissions must be a list of strings")
     try:
         return Identity(user, org, tuple(permissions), TokenLimits.of(claims))
-    except ValueError:
-        raise TokenInvalid from None
+    except ValueError as error:
+        raise TokenInvalid(f"the claim imgsvc can't be used: {_short(str(error))}") from None
+
+
+def _shown(value: object) -> str:
+    """A claim or header member for the log: a token may be signed by anyone and hold anything."""
+    return "missing" if value is None else _short(ascii(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

@@ -49,6 +49,21 @@ class Settings(BaseModel):
             raise ValueError("[s3] bucket (AWS_S3_BUCKET_NAME) = '': is needed where [storage] backend is s3")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_fit_into_headers(self) -> Self:
+        token, header = self.auth.max_token_kb, self.server.max_header_kb
+        if token > header and token != Auth().max_token_kb:  # a lower header limit alone lowers the default silently
+            raise ValueError(
+                f"[auth] max_token_kb (IMGSVC_AUTH_MAX_TOKEN_KB) = {token}: a token travels in the headers, and "
+                f"[server] max_header_kb (IMGSVC_SERVER_MAX_HEADER_KB) is {header}"
+            )
+        return self
+
+    @property
+    def max_token_bytes(self) -> int:
+        """Bytes of the longest token that is accepted: as configured, and no more than all headers may have."""
+        return min(self.auth.max_token_kb, self.server.max_header_kb) * 1024
+
     @classmethod
     def load(cls, config: Path | None = None, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read config.toml (`config`, or ./config.toml if there is one), its .env and the environment.

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from .fields import STRONG, Seconds, Section, setting
 from .hosts import is_loopback
@@ -49,11 +49,19 @@ class Auth(Section):
         "it.",
     )
     jwt_public_key: str = setting("", "A PEM file with the one public key of your issuer.")
+    jwks_insecure: bool = setting(
+        False,
+        "true: jwks_url may be http on another machine, such as http://keycloak:8080 in a private network. Anyone who "
+        "can change what travels there can make tokens.",
+    )
     jwks_url: str = setting(
         "",
         "Address of the issuer's key set (RFC 7517), instead of jwt_public_key: https, or http on this machine.",
         env="AUTH_API_JWKS_URL",
         may_hold_password=True,
+    )
+    max_token_kb: int = setting(
+        16, "Longer tokens are refused; [server] max_header_kb must be as large at least.", unit="KB", ge=1, le=1024
     )
     issuer: str = setting("", "Required value of a token's iss; empty: not checked.", env="AUTH_API_ISSUER_URL")
     audience: str = setting(
@@ -121,13 +129,17 @@ class Auth(Section):
 
     @field_validator("jwks_url")
     @classmethod
-    def _asked_safely(cls, value: str) -> str:
+    def _asked_safely(cls, value: str, info: ValidationInfo) -> str:
         """A key set that could be changed on its way would let every token be forged."""
         url = _http_url(value) if value else None
         if url and (url.username or url.password):
             raise ValueError("must not hold a user name or password: a key set is public")
-        if url and url.scheme != "https" and not is_loopback(url.hostname or ""):
-            raise ValueError("must be https, unless it is asked on this machine (localhost, 127.0.0.1, [::1])")
+        insecure = info.data.get("jwks_insecure", False)
+        if url and url.scheme != "https" and not insecure and not is_loopback(url.hostname or ""):
+            raise ValueError(
+                "must be https, unless it is asked on this machine (localhost, 127.0.0.1, [::1]), or in a private "
+                "network with jwks_insecure = true (IMGSVC_AUTH_JWKS_INSECURE)"
+            )
         return value
 
     @field_validator("api_url")

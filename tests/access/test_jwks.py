@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from imgsvc.access import jwks
 from imgsvc.access.jwk import KeysUnavailable
-from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, JwksClient
+from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_BYTES, MAX_TRIED, JwksClient
 from imgsvc.access.tokens import TokenInvalid, Tokens
 from tests.support import issuer
 from tests.support.issuer import ALGORITHMS, KeyServer, http, jwk, key, key_server
@@ -312,17 +312,25 @@ async def test_a_key_may_say_what_it_is_for() -> None:
         await good(tokens, by(FIRST))
 
 
-async def test_without_a_kid_the_only_suitable_key_is_tried() -> None:
+async def test_without_a_kid_each_suitable_key_is_tried() -> None:
     clock = Clock()
     async with key_server(FIRST, key("RS256")) as server, checked_by(server, clock) as tokens:
         await good(tokens, by(FIRST, kid=None))
         await bad(tokens, by(SECOND, kid=None))
         server.publish(FIRST, SECOND)
         await good(tokens, by(SECOND))
-        await bad(tokens, by(FIRST, kid=None), by(SECOND, kid=None))  # which of them, it does not say
+        await good(tokens, by(FIRST, kid=None), by(SECOND, kid=None))
+        await bad(tokens, by(THIRD, kid=None))
         server.publish({**jwk(THIRD), "kid": "x"}, {**jwk(SECOND), "kid": "x"})
         clock.now += AGAIN_SECONDS
         await good(tokens, by(SECOND, kid="x"), by(THIRD, kid="x"))
+
+
+async def test_without_a_kid_at_most_eight_keys_are_tried() -> None:
+    keys = [key("ES256", f"number {n}") for n in range(MAX_TRIED + 1)]
+    async with key_server(key("RS256"), *keys) as server, checked_by(server, Clock()) as tokens:
+        await good(tokens, *(by(one, kid=None) for one in keys[:MAX_TRIED]), by(keys[MAX_TRIED]))
+        await bad(tokens, by(keys[MAX_TRIED], kid=None))
 
 
 async def test_an_issuer_that_withdraws_all_keys() -> None:

@@ -108,7 +108,6 @@ ATTACKS: dict[str, Callable[[Signer], str]] = {
     "claims changed": lambda sign: flipped(sign(), 1),
     "signature changed": lambda sign: flipped(sign(), 2),
     "four parts": lambda sign: sign() + ".x",
-    "huge": lambda sign: sign(permissions=["x" * 9000]),
     "deep": lambda _: by_hmac(SECRET.encode(), "HS256", b'{"sub": "alice", "imgsvc": ' + b"[" * 3000),
     "sub missing": lambda sign: sign(sub=...),
     "sub null": lambda sign: sign(sub=None),

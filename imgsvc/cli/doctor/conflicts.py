@@ -71,6 +71,9 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
     if auth.permissions == "remote" and auth.fail_open:
         advice = "set AUTH_FAIL_OPEN=false, unless uploads matter more than who sends them"
         yield warning("AUTH_FAIL_OPEN is true: any valid token may do everything while the server is away", advice)
+    if auth.jwks_insecure and auth.jwks_url.startswith("http:"):
+        advice = "use https, unless nobody else can change what travels in that network"
+        yield warning("jwks_insecure is true: whoever is on the way to the key set can make tokens", advice)
     if not auth.own_keys and not auth.audience:
         advice = "set AUTH_API_AUDIENCE, unless the issuer serves nothing else"
         yield warning("tokens that the issuer made for other applications are good here too", advice)

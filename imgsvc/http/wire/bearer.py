@@ -1,10 +1,13 @@
 """The bearer token of a request (RFC 6750 section 2.1)."""
 
+import structlog
 from starlette.requests import Request
 
-from ...access.tokens import Identity, TokenExpired, TokenInvalid
+from ...access.tokens import Identity, TokenExpired, TokenInvalid, TokenTooLong
 from ..state import state_of
-from .problems import not_authenticated
+from .problems import not_authenticated, token_too_long
+
+log = structlog.get_logger()
 
 
 def bearer_token(request: Request) -> str:
@@ -20,7 +23,7 @@ async def authenticated(request: Request) -> Identity:
         raise not_authenticated("token_missing")
     try:
         return await state_of(request).access.tokens.verify(token)
-    except TokenExpired:
-        raise not_authenticated("token_expired") from None
-    except TokenInvalid:
-        raise not_authenticated("token_invalid") from None
+    except TokenInvalid as error:
+        code = "token_expired" if isinstance(error, TokenExpired) else "token_invalid"
+        log.info("token_refused", code=code, reason=str(error))
+        raise token_too_long(error) if isinstance(error, TokenTooLong) else not_authenticated(code) from None

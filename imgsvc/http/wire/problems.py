@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...access.jwk import KeysUnavailable
 from ...access.permissions import AuthorizationUnavailable, PermissionDenied
-from ...access.tokens import NotOurs
+from ...access.tokens import NotOurs, TokenTooLong
 from ...imaging.errors import ImageError
 from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
@@ -61,6 +61,7 @@ class ProblemBody(BaseModel):
     error: str
     status_code: int
     details: list[Detail] = []
+    reason: str = ""
     limit: int = 0
     limit_bytes: int = 0
     measured: int = 0
@@ -109,6 +110,13 @@ def not_authenticated(code: str) -> Problem:
     if code != "token_missing":
         challenge += f', error="invalid_token", error_description="{details[code]}"'
     return Problem(401, code, details[code], headers={"WWW-Authenticate": challenge})
+
+
+def token_too_long(error: TokenTooLong) -> Problem:
+    reason = f"The token has {error.measured} bytes; at most {error.limit} are accepted."
+    challenge = f'Bearer realm="imgsvc", error="invalid_token", error_description="{reason}"'
+    more: dict[str, Any] = {"reason": reason, "limit_bytes": error.limit, "measured_bytes": error.measured}
+    return Problem(401, "token_invalid", "Invalid token", headers={"WWW-Authenticate": challenge}, **more)
 
 
 def validation(*details: tuple[tuple[str, ...], str, str]) -> Problem:
