@@ -193,8 +193,8 @@ def metrics() -> tuple[Metric, ...]:
     """Ours, with the label values that are there from the start."""
     own = Metrics(Settings())
     for backend in BACKENDS:
-        own.uses_storage(backend)
-    collectors = own._collectors  # nothing public lists label names of a metric that has no series yet
+        own.storage.uses(backend)
+    collectors = own._registry  # nothing public lists label names of a metric that has no series yet
     found = []
     for collector in collectors._collector_to_names:
         names = tuple(getattr(collector, "_labelnames", ()))

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -16,18 +15,15 @@ from ..storage.base import LOCAL
 from ..storage.durable_files import make_root, partial_of
 from .counters import JobCounters
 from .housekeeping import empty_folder
-from .instance import NAME, FirstReceipt, Places, StorageClaim, identify, places_of, settle_id
+from .instance import NAME, FirstReceipt, Identity, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .staging_area import StagingArea
 from .table.database import Readers, open_for_writing
 from .table.job_table import JobTable
 from .table.reports import JobReports
 from .table.scan import JobScan
-from .table.sql import ignore
+from .table.sql import OnQuery, ignore
 from .table.writer import Writer
-
-if TYPE_CHECKING:
-    from ..telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -38,7 +34,7 @@ CLAIM_SECONDS = 10.0  # after that the start continues without: the disk does no
 class DataFolder:
     """The opened data folder. `staging` contains uploads not processed yet, `scratch` the files of active runs.
 
-    `instance` is this service's ID. It is stored in the database, in this folder, and in the local storage folder
+    `instance` is this service's ID: in the database, in this folder, and by `claim` in the local storage folder.
     """
 
     lock: DataFolderLock
@@ -56,11 +52,10 @@ class DataFolder:
 
 @asynccontextmanager
 async def open_data_folder(
-    settings: Settings, lock_wait_seconds: float, metrics: "Metrics | None" = None
+    settings: Settings, lock_wait_seconds: float, on_query: OnQuery = ignore, counters: JobCounters | None = None
 ) -> AsyncIterator[DataFolder]:
     """Lock the folder and migrate the database. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
-    on_query = metrics.query if metrics else ignore
-    folder, places = settings.data, places_of(settings)
+    folder, places, counters = settings.data, places_of(settings), counters or JobCounters()
     if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
     await anyio.to_thread.run_sync(make_root, folder, 0o700)
@@ -70,35 +65,43 @@ async def open_data_folder(
         found = await anyio.to_thread.run_sync(identify, places)
         found.check()
         await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        db = await open_for_writing(settings.database.path)
-        try:
-            instance = await settle_id(db, found)
-            writer = Writer(db, on_query)
-            async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
-                writing.start_soon(writer.run)
-                try:
-                    claim = StorageClaim(places.storage, instance, readers, writer)
-                    if settings.storage.backend == LOCAL:
-                        await _claimed(claim)
-                    counters = JobCounters(metrics.job_reached) if metrics else JobCounters()
-                    yield DataFolder(
-                        lock,
-                        JobTable(readers, writer, counters),
-                        JobReports(readers),
-                        JobScan(readers),
-                        counters,
-                        places.staging,
-                        StagingArea(places.staging, places.orphaned),
-                        folder / "scratch",
-                        instance,
-                        claim,
-                        FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
-                    )
-                finally:
-                    writer.close()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await db.close()
+        async with _open_database(settings, found, on_query) as (instance, readers, writer):
+            claim = StorageClaim(places.storage, instance, readers, writer)
+            if settings.storage.backend == LOCAL:
+                await _claimed(claim)
+            yield DataFolder(
+                lock,
+                JobTable(readers, writer, counters),
+                JobReports(readers),
+                JobScan(readers),
+                counters,
+                places.staging,
+                StagingArea(places.staging, places.orphaned),
+                folder / "scratch",
+                instance,
+                claim,
+                FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
+            )
+
+
+@asynccontextmanager
+async def _open_database(
+    settings: Settings, found: Identity, on_query: OnQuery
+) -> AsyncIterator[tuple[str, Readers, Writer]]:
+    """The instance's ID, and the open database."""
+    db = await open_for_writing(settings.database.path)
+    try:
+        instance = await settle_id(db, found)
+        writer = Writer(db, on_query)
+        async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
+            writing.start_soon(writer.run)
+            try:
+                yield instance, readers, writer
+            finally:
+                writer.close()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await db.close()
 
 
 async def _claimed(claim: StorageClaim) -> None:

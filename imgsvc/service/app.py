@@ -69,7 +69,7 @@ def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> l
         Middleware(ForwardedHeaders, networks=server.trusted_proxies),
         Middleware(DrainUnreadBody),
         Middleware(Tracing),
-        Middleware(RequestMetrics, metrics=metrics, routes=ROUTES),
+        Middleware(RequestMetrics, metrics=metrics.http, routes=ROUTES),
         *([cross_origin] if server.cors_origins else []),
         Middleware(CaughtErrors),
         Middleware(AllowedHosts, names=allowed_hosts(settings)),

@@ -22,6 +22,7 @@ from ..intake.limits import UploadLimits
 from ..intake.open_uploads import OpenUploads
 from ..intake.rate_limit import RateLimiter
 from ..jobs.completions import Completions
+from ..jobs.counters import JobCounters
 from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
@@ -94,7 +95,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
         await table.seed()
         for name in opened.stores.storages:
-            metrics.uses_storage(name)
+            metrics.storage.uses(name)
         state = await _built(opened)
         async with running(state, opened.lanes):
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
@@ -104,9 +105,9 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
 @asynccontextmanager
 async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Opened]:
     """The data folder's lock comes first: whoever holds it is alone with everything else."""
-    told, others = metrics.storage_operation, doubles.others
+    told, others, counters = metrics.storage.operation, doubles.others, JobCounters(metrics.jobs.job_reached)
     async with (
-        open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics) as data,
+        open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters) as data,
         storage_registry(settings, told, doubles.storage, others, instance=data.instance) as stores,
         _remote_permissions(settings) as remote,
         _worker_lanes(settings, metrics, doubles.lanes) as lanes,
@@ -147,7 +148,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
             retry_delay_seconds=settings.jobs.retry_delay_seconds,
         ),
-        on_variant=opened.metrics.variant_made,
+        on_variant=opened.metrics.jobs.variant_made,
         hold=hold,
     )
     queue = Queue(
@@ -165,7 +166,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         deletion=Deletion(data.table, queue, completions, housekeeping),
         restart=Restart(data.table, data.staging_area, housekeeping, queue),
         deletion_hold=hold,
-        watchdog=Watchdog(data.table, queue, opened.metrics.job_stuck),
+        watchdog=Watchdog(data.table, queue, opened.metrics.jobs.job_stuck),
         staging_area=data.staging_area,
         reports=data.overview,
         counters=data.counters,
@@ -282,7 +283,7 @@ async def _worker_lanes(
     launcher = Launcher()
 
     def lane(name: str, nice: int, share: int) -> ProcessLane:
-        return ProcessLane(name, nice=nice, jobs_per_process=share, ended=metrics.worker_ended, launcher=launcher)
+        return ProcessLane(name, nice=nice, jobs_per_process=share, ended=metrics.jobs.worker_ended, launcher=launcher)
 
     share = settings.workers.jobs_per_process
     renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(settings.workers))]

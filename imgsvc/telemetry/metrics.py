@@ -33,6 +33,15 @@ class _Registry(CollectorRegistry):
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self)
+
+    def histogram(self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(name, text, labels, registry=self, buckets=buckets)
+
 
 class _ByLabels(dict[tuple[str, ...], Child]):
     """Caches the children of a metric that each request updates: `labels()` locks and formats texts each time."""
@@ -46,30 +55,14 @@ class _ByLabels(dict[tuple[str, ...], Child]):
         return child
 
 
-class Metrics:
-    """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
+class HttpMetrics:
+    """Requests, and the errors that answer them."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._collectors = collectors = _Registry(auto_describe=False)
-        ProcessCollector(registry=collectors)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=collectors)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=collectors)
-
-        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-            return Histogram(name, text, labels, registry=collectors, buckets=buckets)
-
-        service = Info("service", "Always 1; the labels describe the service.", registry=collectors)
-        service.info(
-            {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
-        )
+    def __init__(self, registry: _Registry) -> None:
         self.in_progress = 0
-        self._in_progress = gauge("http_requests_in_progress", "Requests in progress, including this one.")
+        self._in_progress = registry.gauge("http_requests_in_progress", "Requests in progress, including this one.")
         self._requests = _ByLabels(
-            counter(
+            registry.counter(
                 "http_requests_total",
                 "Requests; endpoint is the route's template, unmatched without one; 499: the client disconnected.",
                 "method",
@@ -78,93 +71,16 @@ class Metrics:
             )
         )
         self._request_seconds = _ByLabels(
-            histogram(
+            registry.histogram(
                 "http_request_duration_seconds",
                 "Time until the last byte was written; uploads include the time that the client takes to send.",
                 "method",
                 "endpoint",
             )
         )
-        self._errors = counter(
+        self._errors = registry.counter(
             "errors_total", "Error responses; error_type is the error code.", "error_type", "endpoint"
         )
-        self._uploads = counter(
-            "image_uploads_total",
-            "Uploads by outcome; replayed: a repeated Idempotency-Key, aborted: the client disconnected.",
-            "status",
-        )
-        self._limited = counter("rate_limit_rejections_total", "Uploads refused with 429.")
-        self._jobs = counter("image_processing_jobs_total", "Times that a job reached this status.", "status")
-        self._active = gauge("image_processing_jobs_active", "Jobs that worker processes are working on.")
-        self._made = histogram(
-            "image_processing_duration_seconds", "Time to resize, encode and write one variant.", "size"
-        )
-        self._stored = gauge(
-            "image_storage_bytes",
-            "Bytes of the variants of completed images; absent while a database of 0.1.0 is counted, once.",
-            "size",
-        )
-        self._queries = _ByLabels(
-            histogram(
-                "database_query_duration_seconds",
-                "Time of a statement of queries.sql, or of commit: everything that the writer commits together.",
-                "operation",
-                buckets=FINE_SECONDS,
-            )
-        )
-        self._storage = _ByLabels(
-            counter(
-                "storage_operations_total",
-                "Storage requests, including those of the health check.",
-                "backend",
-                "operation",
-                "status",
-            )
-        )
-        self._storage_seconds = _ByLabels(
-            histogram(
-                "storage_operation_duration_seconds",
-                "Time of a storage request; a read ends with its first 256 KiB.",
-                "backend",
-                "operation",
-                buckets=FINE_SECONDS,
-            )
-        )
-        self._waiting = gauge(
-            "job_queue_length",
-            "Jobs waiting for a preview, for a render, or for their next attempt; counted up to 100,000.",
-            "lane",
-        )
-        self._oldest = gauge("job_queue_oldest_seconds", "Age of the oldest job that is waiting for a lane.")
-        self._set_aside = gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
-        self._restarts = counter(
-            "worker_restarts_total",
-            "Worker processes replaced; killed (its image was deleted) and retired (its share was done) are normal.",
-            "reason",
-        )
-        self._stuck = counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
-        self._sizes = tuple(settings.images.sizes)
-        self._begin_at_zero()
-
-    def _begin_at_zero(self) -> None:
-        """Create the series with 0: a rate needs a first value, or the first failure would not count."""
-        for status in get_args(UploadStatus):
-            self._uploads.labels(status)
-        for status in get_args(JobStatus):
-            self._jobs.labels(status)
-        for reason in get_args(EndReason):
-            self._restarts.labels(reason)
-        for fault in get_args(JobFault):
-            self._stuck.labels(fault)
-        for size in self._sizes:
-            self._made.labels(size)
-        self._queries["commit",]
-
-    def uses_storage(self, backend: str) -> None:
-        for operation in get_args(Operation):
-            self._storage_seconds[backend, operation]
-            for status in get_args(OperationStatus):
-                self._storage[backend, operation, status]
 
     def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
         self._requests[method, endpoint, status].inc()
@@ -176,11 +92,74 @@ class Metrics:
     def expects_error(self, error_type: str, endpoint: str) -> None:
         self._errors.labels(error_type, endpoint)
 
+    def measured(self) -> None:
+        self._in_progress.set(self.in_progress)
+
+
+class UploadMetrics:
+    """Uploads up to their receipt."""
+
+    def __init__(self, registry: _Registry) -> None:
+        self._uploads = registry.counter(
+            "image_uploads_total",
+            "Uploads by outcome; replayed: a repeated Idempotency-Key, aborted: the client disconnected.",
+            "status",
+        )
+        self._limited = registry.counter("rate_limit_rejections_total", "Uploads refused with 429.")
+        self._set_aside = registry.gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
+        for status in get_args(UploadStatus):
+            self._uploads.labels(status)
+
     def upload(self, status: UploadStatus) -> None:
         self._uploads.labels(status).inc()
 
     def rate_limited(self) -> None:
         self._limited.inc()
+
+    def measured(self, set_aside: int) -> None:
+        """`set_aside`: files without a row."""
+        self._set_aside.set(set_aside)
+
+
+class JobMetrics:
+    """Jobs and the worker processes that work on them. `sizes` are the names of the variants."""
+
+    def __init__(self, registry: _Registry, sizes: Iterable[str]) -> None:
+        self._sizes = tuple(sizes)
+        self._jobs = registry.counter("image_processing_jobs_total", "Times that a job reached this status.", "status")
+        self._active = registry.gauge("image_processing_jobs_active", "Jobs that worker processes are working on.")
+        self._made = registry.histogram(
+            "image_processing_duration_seconds", "Time to resize, encode and write one variant.", "size"
+        )
+        self._stored = registry.gauge(
+            "image_storage_bytes",
+            "Bytes of the variants of completed images; absent while a database of 0.1.0 is counted, once.",
+            "size",
+        )
+        self._waiting = registry.gauge(
+            "job_queue_length",
+            "Jobs waiting for a preview, for a render, or for their next attempt; counted up to 100,000.",
+            "lane",
+        )
+        self._oldest = registry.gauge("job_queue_oldest_seconds", "Age of the oldest job that is waiting for a lane.")
+        self._restarts = registry.counter(
+            "worker_restarts_total",
+            "Worker processes replaced; killed (its image was deleted) and retired (its share was done) are normal.",
+            "reason",
+        )
+        self._stuck = registry.counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Create the series with 0: a rate needs a first value, or the first failure would not count."""
+        for status in get_args(JobStatus):
+            self._jobs.labels(status)
+        for reason in get_args(EndReason):
+            self._restarts.labels(reason)
+        for fault in get_args(JobFault):
+            self._stuck.labels(fault)
+        for size in self._sizes:
+            self._made.labels(size)
 
     def job_reached(self, status: str, jobs: int) -> None:
         if status in get_args(JobStatus):
@@ -189,16 +168,6 @@ class Metrics:
     def variant_made(self, size: str, seconds: float) -> None:
         self._made.labels(size).observe(seconds)
 
-    def query(self, operation: str, seconds: float) -> None:
-        self._queries[operation,].observe(seconds)
-
-    def storage_operation(self, backend: str, operation: Operation, status: OperationStatus, seconds: float) -> None:
-        self._storage[backend, operation, status].inc()
-        self._storage_seconds[backend, operation].observe(seconds)
-
-    def uploads_set_aside(self, files: int) -> None:
-        self._set_aside.set(files)
-
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()
 
@@ -206,8 +175,7 @@ class Metrics:
         self._stuck.labels(fault).inc()
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
-        """Set the gauges that are read on scrape. None means unknown, which differs from 0."""
-        self._in_progress.set(self.in_progress)
+        """Set what is read on scrape. None means unknown, which differs from 0."""
         self._active.set(active)
         self._waiting.labels("previews").set(waiting.previews if waiting else nan)
         self._waiting.labels("renders").set(waiting.renders if waiting else nan)
@@ -217,6 +185,68 @@ class Metrics:
             for size in {*self._sizes, *stored}:
                 self._stored.labels(size).set(stored.get(size, 0))
 
+
+class StorageMetrics:
+    """The database and the storage backends."""
+
+    def __init__(self, registry: _Registry) -> None:
+        self._queries = _ByLabels(
+            registry.histogram(
+                "database_query_duration_seconds",
+                "Time of a statement of queries.sql, or of commit: everything that the writer commits together.",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
+        )
+        self._storage = _ByLabels(
+            registry.counter(
+                "storage_operations_total",
+                "Storage requests, including those of the health check.",
+                "backend",
+                "operation",
+                "status",
+            )
+        )
+        self._storage_seconds = _ByLabels(
+            registry.histogram(
+                "storage_operation_duration_seconds",
+                "Time of a storage request; a read ends with its first 256 KiB.",
+                "backend",
+                "operation",
+                buckets=FINE_SECONDS,
+            )
+        )
+        self._queries["commit",]
+
+    def uses(self, backend: str) -> None:
+        for operation in get_args(Operation):
+            self._storage_seconds[backend, operation]
+            for status in get_args(OperationStatus):
+                self._storage[backend, operation, status]
+
+    def query(self, operation: str, seconds: float) -> None:
+        self._queries[operation,].observe(seconds)
+
+    def operation(self, backend: str, operation: Operation, status: OperationStatus, seconds: float) -> None:
+        self._storage[backend, operation, status].inc()
+        self._storage_seconds[backend, operation].observe(seconds)
+
+
+class Metrics:
+    """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._registry = registry = _Registry(auto_describe=False)
+        ProcessCollector(registry=registry)
+        service = Info("service", "Always 1; the labels describe the service.", registry=registry)
+        service.info(
+            {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
+        )
+        self.http = HttpMetrics(registry)
+        self.uploads = UploadMetrics(registry)
+        self.jobs = JobMetrics(registry, settings.images.sizes)
+        self.storage = StorageMetrics(registry)
+
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type: OpenMetrics if `accept` contains it, else Prometheus' text format.
 
@@ -224,4 +254,4 @@ class Metrics:
         """
         # Only the media type's name: the client library fails on versions that are not numbers, and repeats the others.
         encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
-        return encode(self._collectors), media_type
+        return encode(self._registry), media_type

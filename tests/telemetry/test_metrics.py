@@ -263,7 +263,7 @@ async def test_database_that_fails_hides_nothing_else(start: Starter) -> None:
 async def test_services_in_one_process_count_apart(tmp_path: Path) -> None:
     names = ("one", "two")
     apps = [create_app(testing.settings_in(tmp_path / name, service={"name": name})) for name in names]
-    apps[0].state.metrics.upload("accepted")
+    apps[0].state.metrics.uploads.upload("accepted")
     texts = [app.state.metrics.text("")[0].decode() for app in apps]
     assert ['image_uploads_total{status="accepted"} 1.0' in text for text in texts] == [True, False]
     assert [f'name="{name}"' in text for name, text in zip(names, texts, strict=True)] == [True, True]

@@ -90,7 +90,7 @@ class Accepted(AnswerModel):
 )
 async def upload(request: Request) -> Response:
     """A form, or just the bytes with `?bucket=`. The type is detected from the content. Rejected uploads are free."""
-    metrics = state_of(request).telemetry.metrics
+    metrics = state_of(request).telemetry.metrics.uploads
     try:
         receipt, seconds = await _upload(request)
     except ClientDisconnect:

@@ -34,10 +34,12 @@ async def exposition(request: Request) -> Response:
     await require_reader(request)
     state = state_of(request)
     waiting, stored = await _measured(state.jobs.reports.waiting), await _measured(state.jobs.table.stored_bytes)
-    state.telemetry.metrics.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
-    state.telemetry.metrics.uploads_set_aside(state.jobs.staging_area.set_aside.files)
+    metrics = state.telemetry.metrics
+    metrics.http.measured()
+    metrics.uploads.measured(state.jobs.staging_area.set_aside.files)
+    metrics.jobs.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
     accept = request.headers.get("Accept", "")
-    text, media_type = await anyio.to_thread.run_sync(state.telemetry.metrics.text, accept)
+    text, media_type = await anyio.to_thread.run_sync(metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})
 
 

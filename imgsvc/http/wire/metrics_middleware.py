@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...telemetry.metrics import Metrics
+from ...telemetry.metrics import HttpMetrics
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 UNMATCHED = "unmatched"  # no route: scans of invalid paths all count in one series
@@ -18,7 +18,7 @@ GONE = 499  # the client disconnected before there was a response
 class RequestMetrics:
     """Reads the route and the error from the scope: `route` is Starlette's, `problem` ours."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, routes: Sequence[BaseRoute]) -> None:
         self.app = app
         self._metrics = metrics
         for route in routes:
