@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..maintenance.runner import MaintenanceRunner
     from ..settings import Settings
     from ..storage.base import Storage
+    from ..telemetry.disk_space import DiskSpace
     from ..telemetry.health import Health
     from ..telemetry.host import Host
     from ..telemetry.metrics import Metrics
@@ -79,6 +80,7 @@ class Telemetry:
     """Metrics and health checks."""
 
     health: "Health"
+    disk: "DiskSpace"
     host: "Host"
     metrics: "Metrics"
 

@@ -43,11 +43,20 @@ from ..settings import Settings
 from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
 from ..storage.registry import StorageRegistry, storage_registry
+from ..telemetry.disk_space import DiskSpace
 from ..telemetry.folder_checks import folder_checks
-from ..telemetry.health import Health
+from ..telemetry.health import Health, RunCheck
 from ..telemetry.host import Host
 from ..telemetry.metrics import Metrics
 from ..telemetry.publishing_check import publishing_check
+from ..telemetry.service_checks import (
+    authorization_check,
+    database_check,
+    queue_check,
+    redis_check,
+    storage_check,
+    workers_check,
+)
 from ..telemetry.storage_probe import StorageProbe
 from .runner import running
 
@@ -129,7 +138,7 @@ async def _built(opened: Opened) -> AppState:
         access=access,
         stores=stores,
         telemetry=telemetry,
-        intake=_intake(opened, memory, jobs.queue, rate_limiter, access.denials, telemetry.health),
+        intake=_intake(opened, memory, jobs.queue, rate_limiter, access.denials, telemetry.disk),
         rate_limiter=rate_limiter,
         maintenance=_maintenance(opened, jobs),
     )
@@ -195,28 +204,32 @@ def _stores(opened: Opened) -> Stores:
 async def _telemetry(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Telemetry:
     settings = opened.settings
     host = await anyio.to_thread.run_sync(Host, settings.database.path, settings.storage.path)
-    return Telemetry(_health(opened, queue, rate_limiter), host, opened.metrics)
+    disk = DiskSpace(settings.data, settings.storage.reserve_mb * MEGABYTE)
+    return Telemetry(Health(_checks(opened, queue, rate_limiter, disk)), disk, host, opened.metrics)
 
 
-def _health(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Health:
+def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskSpace) -> dict[str, RunCheck]:
     settings, data, active = opened.settings, opened.data, opened.stores.active
+    probe = StorageProbe(active, data.scratch / "health", data.instance, data.claim.claim)
     local = settings.storage.path if active.name == settings.storage.backend == LOCAL else None
-    checks = folder_checks(data.staging_area, settings.data, local, data.instance)
-    checks["publishing"] = partial(publishing_check, queue)
-    return Health(
-        data.table,
-        StorageProbe(active, data.scratch / "health", data.instance, data.claim.claim),
-        opened.lanes,
-        settings.data,
-        settings.storage.reserve_mb * MEGABYTE,
-        opened.remote.breaker if opened.remote else None,
-        rate_limiter.redis.line if rate_limiter.redis else None,
-        checks,
-    )
+    checks: dict[str, RunCheck] = {
+        "database": partial(database_check, data.table),
+        "storage": partial(storage_check, probe),
+        "workers": partial(workers_check, opened.lanes),
+        "disk": disk.check,
+        "queue": partial(queue_check, data.table),
+        **folder_checks(data.staging_area, settings.data, local, data.instance),
+        "publishing": partial(publishing_check, queue),
+    }
+    if opened.remote:
+        checks["authorization"] = partial(authorization_check, opened.remote.breaker)
+    if rate_limiter.redis:
+        checks["redis"] = partial(redis_check, rate_limiter.redis.line)
+    return checks
 
 
 def _intake(
-    opened: Opened, memory: Budget, queue: Queue, rate_limiter: RateLimiter, denials: Denials, space: Health
+    opened: Opened, memory: Budget, queue: Queue, rate_limiter: RateLimiter, denials: Denials, space: DiskSpace
 ) -> Intake:
     settings, data = opened.settings, opened.data
     uploads = settings.uploads

@@ -44,7 +44,7 @@ async def test_rate_limit_is_told_before_a_full_backlog_or_disk(start: Starter) 
     async with start(rate_limit={"max_uploads": 1}, jobs={"max_waiting": 1}) as s:
         s.state.jobs.queue.hold()
         assert (await s.upload(TINY)).status_code == 202
-        s.state.telemetry.health.disk_full = True
+        s.state.telemetry.disk.disk_full = True
         assert (await s.upload(TINY)).status_code == 429
         assert (await s.upload(TINY, user="bob")).status_code == 503
 

@@ -300,7 +300,7 @@ async def test_replay_is_given_while_the_disk_is_full(start: Starter) -> None:
         key = {"Idempotency-Key": "k", "Content-Type": "image/jpeg"} | s.bearer()
         url, photo = "/api/v1/images/upload?bucket=b", make.jpeg(200, 150)
         first = await s.http.post(url, content=photo, headers=key)
-        s.state.telemetry.health.disk_full = True
+        s.state.telemetry.disk.disk_full = True
         again = await s.http.post(url, content=photo, headers=key)
         assert (again.status_code, again.json()) == (202, first.json())
         assert again.headers["Idempotency-Replayed"] == "true"

@@ -79,11 +79,11 @@ async def _refusals(s: Service) -> None:
     window = ("default-org", "greedy", datetime.now(UTC).isoformat(timespec="microseconds"), 1_000_000)
     await s.sql("INSERT INTO upload_rate_limits VALUES (?, ?, ?, ?)", *window)
     assert (await s.upload(TINY, user="greedy")).status_code == 429
-    reserve, s.state.telemetry.health.reserve_bytes = s.state.telemetry.health.reserve_bytes, 1 << 62
+    reserve, s.state.telemetry.disk.reserve_bytes = s.state.telemetry.disk.reserve_bytes, 1 << 62
     await s.state.telemetry.health.measure()
     assert (await s.upload(TINY)).status_code == 507
     assert (await s.http.get("/api/v1/health/")).status_code == 503
-    s.state.telemetry.health.reserve_bytes = reserve
+    s.state.telemetry.disk.reserve_bytes = reserve
     await s.state.telemetry.health.measure()
 
 

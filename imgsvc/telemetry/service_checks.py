@@ -1,0 +1,71 @@
+"""Health of the parts that a service is made of: database, storage, workers, queue, and the servers that it calls."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from ..access.circuit_breaker import Breaker
+from ..jobs.lanes.process import Lane
+from ..jobs.table.job_table import JobTable
+from ..jobs.table.model import now
+from ..storage.base import StorageError
+from .health import Check, Status
+from .storage_probe import StorageProbe
+
+log = structlog.get_logger()
+
+OLD_QUEUE_SECONDS = 600.0
+
+
+class Redis(Protocol):
+    up: bool
+
+
+async def database_check(table: JobTable) -> Check:
+    await table.touch()
+    await table.latest_failed(1)
+    if table.damage:
+        log.error("database_damaged", reason=table.damage)
+        return Check(status="unhealthy", detail="a page of it is damaged: restore a backup")
+    return Check(status="healthy", detail="a write was committed")
+
+
+async def storage_check(probe: StorageProbe) -> Check:
+    try:
+        return Check(status="healthy", detail=await probe.check())
+    except StorageError as error:
+        if not error.plain:
+            raise
+        log.warning("health_check_failed", check="storage", reason=str(error))
+        return Check(status="unhealthy", detail=error.plain)
+
+
+async def workers_check(lanes: Sequence[Lane]) -> Check:
+    alive = sum(lane.alive for lane in lanes)
+    status: Status = "healthy" if alive == len(lanes) else "degraded" if alive else "unhealthy"
+    return Check(status=status, detail=f"{alive} of {len(lanes)} alive")
+
+
+async def queue_check(table: JobTable) -> Check:
+    oldest = await table.first_in_line()
+    waited = (now() - datetime.fromisoformat(oldest)).total_seconds() if oldest else 0
+    old = waited > OLD_QUEUE_SECONDS
+    detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
+    return Check(status="degraded" if old else "healthy", detail=detail)
+
+
+async def authorization_check(breaker: Breaker) -> Check:
+    """By the calls that requests make: images are served without the server, so its absence only degrades."""
+    if not breaker.failures:
+        return Check(status="healthy", detail="the last call was answered, or none was needed yet")
+    rest = "" if breaker.state == "closed" else "; calls are held back"
+    return Check(status="degraded", detail=f"{breaker.failures} failed in a row{rest}")
+
+
+async def redis_check(redis: Redis) -> Check:
+    """Redis is used by uploads and checked in the background; it is never required."""
+    if redis.up:
+        return Check(status="healthy", detail="a slot was taken and released")
+    return Check(status="degraded", detail="unavailable: each instance counts its own uploads")
