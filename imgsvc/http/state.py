@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..jobs.staging_area import StagingArea
     from ..jobs.table.job_table import JobTable
     from ..jobs.table.reports import JobReports
+    from ..jobs.table.usage import JobSums
     from ..jobs.watchdog import Watchdog
     from ..maintenance.runner import MaintenanceRunner
     from ..settings import Settings
@@ -52,6 +53,7 @@ class Jobs:
     watchdog: "Watchdog"
     staging_area: "StagingArea"
     reports: "JobReports"
+    sums: "JobSums"
     counters: "JobCounters"
 
 

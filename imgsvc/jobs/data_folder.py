@@ -23,6 +23,7 @@ from .table.job_table import JobTable
 from .table.reports import JobReports
 from .table.scan import JobScan
 from .table.sql import OnQuery, ignore
+from .table.usage import JobSums
 from .table.writer import Writer
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class DataFolder:
     table: JobTable
     overview: JobReports
     scan: JobScan
+    sums: JobSums
     counters: JobCounters
     staging: Path
     staging_area: StagingArea
@@ -74,6 +76,7 @@ async def open_data_folder(
                 JobTable(readers, writer, counters),
                 JobReports(readers),
                 JobScan(readers),
+                JobSums(readers, writer, counters),
                 counters,
                 places.staging,
                 StagingArea(places.staging, places.orphaned),

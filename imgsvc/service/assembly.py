@@ -102,7 +102,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
-        await table.seed()
+        await opened.data.sums.seed()
         for name in opened.stores.storages:
             metrics.storage.uses(name)
         state = await _built(opened)
@@ -178,6 +178,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         watchdog=Watchdog(data.table, queue, opened.metrics.jobs.job_stuck),
         staging_area=data.staging_area,
         reports=data.overview,
+        sums=data.sums,
         counters=data.counters,
     )
 

@@ -65,7 +65,7 @@ async def _start_worker(lane: Lane) -> None:
 
 async def _start(state: AppState, group: TaskGroup) -> None:
     jobs, health, redis = state.jobs, state.telemetry.health, state.rate_limiter.redis
-    group.start_soon(jobs.table.count)
+    group.start_soon(jobs.sums.count)
     group.start_soon(jobs.queue.run)
     if redis is not None:
         group.start_soon(redis.line.run)

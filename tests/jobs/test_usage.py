@@ -11,7 +11,7 @@ import pytest
 
 from fixtures import make
 from imgsvc import Settings
-from imgsvc.jobs.table import job_table, usage
+from imgsvc.jobs.table import usage
 from imgsvc.jobs.table.model import now
 from imgsvc.jobs.table.writer import DatabaseUnavailable
 from tests.conftest import WAIT_SECONDS, Service, Starter
@@ -23,7 +23,7 @@ PICTURES = [make.jpeg(640, 480), make.jpeg(1300, 900, seed=2), make.jpeg(200, 30
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_table, "COUNTING_DELAY_SECONDS", 0)
+    monkeypatch.setattr(usage, "COUNTING_DELAY_SECONDS", 0)
 
 
 def lying(s: Service) -> dict[str, int]:
@@ -96,7 +96,7 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
                 await anyio.sleep(0.01)
     age(s.settings)
     monkeypatch.setattr(usage, "PAGE", page)
-    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 0)
     for _ in range(2):
         async with start() as s:
             assert counted(await told_when(s, known)) == lying(s)
@@ -116,7 +116,7 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
     age(s.settings)
     monkeypatch.setattr(usage, "PAGE", 1)
     monkeypatch.setattr(usage, "KEPT", timedelta(0))  # of the minutes there is one piece
-    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 3600)
     async with start() as s:
         with anyio.fail_after(WAIT_SECONDS):
             while await s.sql("SELECT bytes_upto FROM job_counting") != [(1,)]:
@@ -127,7 +127,7 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
         passing = await s.completed(make.jpeg(400, 400, seed=8))
         await delete(s, passing["image_id"])
         assert (await s.sql("PRAGMA wal_checkpoint(TRUNCATE)"))[0][0] == 0, "a snapshot is open"
-    monkeypatch.setattr(job_table, "COUNTING_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 0)
     async with start() as s:
         assert counted(await told_when(s, known)) == lying(s)
         await delete(s, second)

@@ -33,7 +33,7 @@ async def exposition(request: Request) -> Response:
     """In Prometheus' text format, or as OpenMetrics where the client accepts it."""
     await require_reader(request)
     state = state_of(request)
-    waiting, stored = await _measured(state.jobs.reports.waiting), await _measured(state.jobs.table.stored_bytes)
+    waiting, stored = await _measured(state.jobs.reports.waiting), await _measured(state.jobs.sums.stored_bytes)
     metrics = state.telemetry.metrics
     metrics.http.measured()
     metrics.uploads.measured(state.jobs.staging_area.set_aside.files)

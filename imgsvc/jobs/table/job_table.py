@@ -4,37 +4,18 @@ Methods that change something raise DatabaseUnavailable, and reads raise sqlite3
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
-
-import anyio
-import structlog
+from typing import Any
 
 from ..retry import MAX_STARTS, Decision, Failure
-from . import transactions, usage
+from . import transactions
 from .database import Readers
 from .model import Job, NewJob, QueueName, Status, as_text, now
 from .quota import Quota, RateLimitStatus, standing
 from .transactions import Accepted, Blocked, Claimed
-from .usage import KEPT, MINUTE, Minute
+from .usage import Observer
 from .writer import Change, DatabaseUnavailable, Writer
-
-log = structlog.get_logger()
-
-COUNTING_DELAY_SECONDS = 1.0  # after the start, which has more urgent work
-COUNTING_PAUSE_SECONDS = 0.02  # between two pages, so that other changes can be written
-COUNT_AGAIN_SECONDS = 60.0  # after the database refused
-
-
-class Observer(Protocol):
-    """Receives every committed status change, so that counts are kept in memory instead of being queried."""
-
-    def seed(self, statuses: Mapping[str, int]) -> None: ...
-    def seed_minutes(self, minutes: Sequence[Minute]) -> None: ...
-    def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
-    def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
 
 
 class JobTable:
@@ -110,48 +91,6 @@ class JobTable:
         """Whether an upload with this idempotency key was accepted within KEY_KEPT."""
         rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not transactions.key_expired(Job.of(rows[0]))
-
-    async def seed(self) -> None:
-        """Read the sums that the observer starts from. Must run before any change."""
-        self._observer.seed(await self._sums("jobs"))
-        rows = await self._readers.fetch("minutes", {"since": as_text(now() - KEPT)[:MINUTE]})
-        self._observer.seed_minutes([Minute.of(row) for row in rows])
-
-    async def _sums(self, kind: str) -> dict[str, int]:
-        return {row["name"]: row["total"] for row in await self._readers.fetch("sums", {"kind": kind})}
-
-    async def stored_bytes(self) -> dict[str, int] | None:
-        """{variant: bytes} of the completed images; None until an older version's rows have been counted."""
-        counted = (await self._readers.fetch("counting", {}))[0]["bytes_upto"] is None
-        return await self._sums("bytes") if counted else None
-
-    async def count(self) -> None:
-        """Count the rows that an older version left uncounted, in the background, in small pages. Call once."""
-        try:
-            if all(left is None for left in (await self._readers.fetch("counting", {}))[0]):
-                return
-        except sqlite3.Error as error:
-            log.error("counting_failed", reason=str(error))
-            return
-        await anyio.sleep(COUNTING_DELAY_SECONDS)
-        for piece in (self._count_minutes, self._count_bytes):
-            while True:
-                try:
-                    if not await piece():
-                        break
-                    pause = COUNTING_PAUSE_SECONDS
-                except (DatabaseUnavailable, sqlite3.Error) as error:
-                    log.error("counting_failed", reason=str(error), again_in_seconds=COUNT_AGAIN_SECONDS)
-                    pause = COUNT_AGAIN_SECONDS
-                await anyio.sleep(pause)
-
-    async def _count_bytes(self) -> bool:
-        return await self._write(usage.count_bytes)
-
-    async def _count_minutes(self) -> bool:
-        minutes, more = await self._write(usage.count_minutes)
-        self._observer.seed_minutes(minutes)
-        return more
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Count the upload against the quota and insert the job, or return the job of the same idempotency key.

@@ -4,18 +4,29 @@ The triggers of 005_job_sums.sql maintain the sums. Counting proceeds page by pa
 also stores its position: an interrupted count continues there, and no long snapshot makes the write-ahead log grow.
 """
 
+import sqlite3
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Protocol, Self
 
 import aiosqlite
+import anyio
+import structlog
 
+from .database import Readers
 from .model import as_text, now
 from .sql import QUERIES
+from .writer import DatabaseUnavailable, Writer
+
+log = structlog.get_logger()
 
 PAGE = 1_000  # rows in one transaction: a few milliseconds, during which other changes wait
 STEP = timedelta(minutes=10)  # of job history in one transaction, likewise
 KEPT = timedelta(days=1)
+COUNTING_DELAY_SECONDS = 1.0  # after the start, which has more urgent work
+COUNTING_PAUSE_SECONDS = 0.02  # between two pages, so that other changes can be written
+COUNT_AGAIN_SECONDS = 60.0  # after the database refused
 MINUTE = len("2026-03-01T12:00")
 
 
@@ -33,6 +44,66 @@ class Minute:
     def of(cls, row: aiosqlite.Row) -> Self:
         minute, *sums = row
         return cls(datetime.fromisoformat(minute).replace(tzinfo=UTC), *sums)
+
+
+class Observer(Protocol):
+    """Receives every committed status change, so that counts are kept in memory instead of being queried."""
+
+    def seed(self, statuses: Mapping[str, int]) -> None: ...
+    def seed_minutes(self, minutes: Sequence[Minute]) -> None: ...
+    def moved(self, before: str | None, after: str | None, jobs: int = 1) -> None: ...
+    def ended(self, status: str, began_at: str, started_at: str | None, ended_at: str) -> None: ...
+
+
+class JobSums:
+    """The sums as the database keeps them. `observer` starts from them and follows the changes by itself."""
+
+    def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
+        self._readers = readers
+        self._write = writer.write
+        self._observer = observer
+
+    async def seed(self) -> None:
+        """Read the sums that the observer starts from. Must run before any change."""
+        self._observer.seed(await self._sums("jobs"))
+        rows = await self._readers.fetch("minutes", {"since": as_text(now() - KEPT)[:MINUTE]})
+        self._observer.seed_minutes([Minute.of(row) for row in rows])
+
+    async def _sums(self, kind: str) -> dict[str, int]:
+        return {row["name"]: row["total"] for row in await self._readers.fetch("sums", {"kind": kind})}
+
+    async def stored_bytes(self) -> dict[str, int] | None:
+        """{variant: bytes} of the completed images; None until an older version's rows have been counted."""
+        counted = (await self._readers.fetch("counting", {}))[0]["bytes_upto"] is None
+        return await self._sums("bytes") if counted else None
+
+    async def count(self) -> None:
+        """Count the rows that an older version left uncounted, in the background, in small pages. Call once."""
+        try:
+            if all(left is None for left in (await self._readers.fetch("counting", {}))[0]):
+                return
+        except sqlite3.Error as error:
+            log.error("counting_failed", reason=str(error))
+            return
+        await anyio.sleep(COUNTING_DELAY_SECONDS)
+        for piece in (self._count_minutes, self._count_bytes):
+            while True:
+                try:
+                    if not await piece():
+                        break
+                    pause = COUNTING_PAUSE_SECONDS
+                except (DatabaseUnavailable, sqlite3.Error) as error:
+                    log.error("counting_failed", reason=str(error), again_in_seconds=COUNT_AGAIN_SECONDS)
+                    pause = COUNT_AGAIN_SECONDS
+                await anyio.sleep(pause)
+
+    async def _count_bytes(self) -> bool:
+        return await self._write(count_bytes)
+
+    async def _count_minutes(self) -> bool:
+        minutes, more = await self._write(count_minutes)
+        self._observer.seed_minutes(minutes)
+        return more
 
 
 async def count_bytes(db: aiosqlite.Connection) -> bool:
