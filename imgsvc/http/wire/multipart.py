@@ -3,10 +3,11 @@
 multipart/form-data is RFC 7578, parsed by python-multipart's streaming callbacks; any other body is the file itself.
 """
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from python_multipart.exceptions import FormParserError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -14,19 +15,17 @@ from starlette.types import Receive
 from ...intake.limits import UploadLimits
 from ...intake.staging import StagedFile
 from .body_rate import MinimumBodyRate
+from .disposition import part_names
+from .first_boundary import MAX_PREAMBLE, BareLineFeed, FirstBoundary, PreambleTooLong
 from .problems import Problem, upload_too_large, validation
 from .upload_fields import BUCKET, METADATA, METADATA_BYTES, field_value
 
 ENVELOPE_BYTES = 128 * 1024  # boundaries, part headers and fields around a file of the largest size
 MAX_PARTS = 20
 FIELDS = ("bucket", "metadata")
-MAX_FILENAME = 255  # characters kept of a client's file name
-
-
-def safe_filename(name: str) -> str:
-    """The last component of a client's path, without control characters."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(character for character in last if character.isprintable())[:MAX_FILENAME]
+MAX_PART_HEADERS = 32
+MAX_SHOWN = 40  # characters of a field's name in an error
+BARE_LF = "its lines end with LF alone; RFC 2046 wants CRLF at the end of each boundary and header"
 
 
 async def body_chunks(receive: Receive, pace: MinimumBodyRate) -> AsyncIterator[bytes]:
@@ -81,9 +80,15 @@ class _Multipart:
         boundary = options.get(b"boundary", b"")
         if not boundary:
             raise _malformed("the multipart boundary is missing")
+        self._opening = FirstBoundary(boundary)
+        self._bare_lf_boundary = re.compile(
+            rb"(?<!\r)\n--" + re.escape(boundary) + rb"|--" + re.escape(boundary) + rb"-*\n"
+        )
+        self._tail = b""  # the last bytes of the body
         self.form = Form()
         self._file_data: list[bytes] = []
         self._seen: set[str] = set()
+        self._names: list[str] = []
         self._part = ""
         self._field = bytearray()
         self._header: tuple[bytearray, bytearray] = (bytearray(), bytearray())
@@ -103,13 +108,24 @@ class _Multipart:
                     "on_part_end": self._end,
                     "on_end": self._finished,
                 },
+                max_header_count=MAX_PART_HEADERS,
             )
         except FormParserError:
             raise _malformed("the multipart boundary is too long") from None
 
     def write(self, chunk: bytes) -> None:
+        keep = 2 * len(self._parser.boundary)
+        self._tail = (self._tail + chunk[-keep:])[-keep:]
         try:
-            self._parser.write(chunk)
+            parts = self._opening.after(chunk)
+        except PreambleTooLong:
+            raise _malformed(f"the multipart body has no boundary in its first {MAX_PREAMBLE} bytes") from None
+        except BareLineFeed:
+            raise _malformed(f"the multipart body is malformed: {BARE_LF}") from None
+        try:
+            self._parser.write(parts)
+        except MultipartParseError as error:
+            raise _malformed(f"the multipart body is malformed{_cause(parts, error.offset)}") from None
         except FormParserError:
             raise _malformed("the multipart body is malformed") from None
 
@@ -119,13 +135,20 @@ class _Multipart:
 
     def finish(self) -> None:
         """End the body. Raises Problem (422) if it is truncated or lacks a part."""
+        if not self._ended and self._bare_lf_boundary.search(self._tail):
+            raise _malformed(f"the multipart body is malformed: {BARE_LF}")
         if not self._ended:
-            raise _malformed("the multipart body ends before its last boundary")
+            which = "last" if self._opening.found else "first"
+            raise _malformed(f"the multipart body ends before its {which} boundary")
         missing = [name for name in ("file", "bucket") if name not in self._seen]
         if missing:
-            raise validation(*((("body", name), "Field required", "missing") for name in missing))
+            raise validation(*((("body", name), "Field required", "missing") for name in missing), hint=self._found())
         if self.form.metadata is None:
             self.form.metadata = {}
+
+    def _found(self) -> str:
+        names = ", ".join(self._names)
+        return f"found the field{'s' if len(self._names) > 1 else ''}: {names}" if names else "found no fields"
 
     def _begin(self) -> None:
         self._parts += 1
@@ -137,18 +160,20 @@ class _Multipart:
         name, value = self._header
         if name.lower() == b"content-disposition":
             self._disposition = bytes(value)
+        if b"\n" in value:
+            raise _malformed(f"the multipart body is malformed: {BARE_LF}")
         self._header = (bytearray(), bytearray())
 
     def _named(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        self._part = options.get(b"name", b"").decode("utf-8", "replace")
+        self._part, filename = part_names(self._disposition)
+        self._names.append(_shown(self._part))
         self._field = bytearray()
         if self._part in ("file", *FIELDS):
             if self._part in self._seen:
                 raise validation((("body", self._part), "must be sent once", "duplicate"))
             self._seen.add(self._part)
         if self._part == "file":
-            self.form.filename = safe_filename(options.get(b"filename", b"").decode("utf-8", "replace"))
+            self.form.filename = filename
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._part == "file":
@@ -174,6 +199,16 @@ class _Multipart:
 
     def _finished(self) -> None:
         self._ended = True
+
+
+def _shown(name: str) -> str:
+    return "".join(character for character in name[:MAX_SHOWN] if character.isprintable()) or "(no name)"
+
+
+def _cause(chunk: bytes, offset: int) -> str:
+    """What can be said of an error of the parser: whether the line in which it is ends with LF alone."""
+    line_end = re.search(rb"[\r\n]", chunk[max(0, offset) :])
+    return f": {BARE_LF}" if line_end and line_end[0] == b"\n" else ""
 
 
 def _malformed(reason: str) -> Problem:

@@ -47,7 +47,8 @@ class Detail(BaseModel):
 class ProblemBody(BaseModel):
     """An error (RFC 9457). `code` is stable; `error` and `status_code` repeat `detail` and `status` for older clients.
 
-    Limit errors have members with the limit and the measured value.
+    `reason` says in words what is wrong with this request. Limit errors have members with the limit and the measured
+    value.
     """
 
     model_config = ConfigDict(title="Problem", extra="allow")
@@ -60,8 +61,8 @@ class ProblemBody(BaseModel):
     trace_id: str
     error: str
     status_code: int
-    details: list[Detail] = []
     reason: str = ""
+    details: list[Detail] = []
     limit: int = 0
     limit_bytes: int = 0
     measured: int = 0
@@ -119,9 +120,11 @@ def token_too_long(error: TokenTooLong) -> Problem:
     return Problem(401, "token_invalid", "Invalid token", headers={"WWW-Authenticate": challenge}, **more)
 
 
-def validation(*details: tuple[tuple[str, ...], str, str]) -> Problem:
-    """Each detail is (where, message, type)."""
-    return Problem(422, "validation_error", "Validation error", details=_listed(*details))
+def validation(*details: tuple[tuple[str, ...], str, str], hint: str = "") -> Problem:
+    """Each detail is (where, message, type). `reason` says the first in words, and the hint."""
+    (_, *names), message, _ = details[0]
+    reason = "; ".join(filter(None, (f"{'.'.join(names)}: {message}" if names else message, hint)))
+    return Problem(422, "validation_error", "Validation error", reason=reason, details=_listed(*details))
 
 
 def _listed(*details: tuple[tuple[str, ...], str, str]) -> list[dict[str, Any]]:
