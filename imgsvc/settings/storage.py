@@ -87,8 +87,14 @@ class S3(Section):
     )
     endpoint_url: str = setting(
         "",
-        "Address of a compatible store, which browsers must reach too; empty: AWS.",
+        "Address of a compatible store; empty: AWS. Browsers must reach it too, unless public_endpoint_url is set.",
         env="AWS_ENDPOINT_URL",
+        may_hold_password=True,
+    )
+    public_endpoint_url: str = setting(
+        "",
+        "Address of the same store for browsers, where endpoint_url is an inner one such as http://minio:9000. URLs "
+        "are signed for it and nothing is sent to it. Empty: endpoint_url.",
         may_hold_password=True,
     )
     addressing: Literal["auto", "path", "virtual"] = setting(
@@ -114,7 +120,7 @@ class S3(Section):
         4, "Attempts of a request that failed for a reason that may pass.", unit="attempts", ge=1, le=20
     )
 
-    @field_validator("endpoint_url")
+    @field_validator("endpoint_url", "public_endpoint_url")
     @classmethod
     def _absolute(cls, value: str) -> str:
         if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):

@@ -126,7 +126,12 @@ class Presigning(Protocol):
     async def url(
         self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
     ) -> str:
-        """A signed URL of the file, valid for `seconds`, whether or not the file exists. Raises StorageError.
+        """A signed URL of the file, valid for `seconds` if its credentials are; the file need not exist.
+
+        Raises StorageError.
 
         With `private`, the response to the URL may be cached by the client only, until the URL expires.
         """
+
+    async def url_seconds(self, seconds: int) -> int:
+        """How long a URL signed now for `seconds` is valid: no longer than the credentials. Raises StorageError."""

@@ -3,18 +3,21 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from botocore.exceptions import ClientError
 
 from ..settings.storage import S3
 from .base import HEALTH, IMMUTABLE, Blob, NotStored, StorageError, Stored, is_probe
 from .keys import split_path
 from .s3_client import Client, S3Client, s3_client
-from .s3_errors import as_storage_error, is_missing, is_outside
+from .s3_errors import CAN_NOT_ENCRYPT, as_storage_error, is_missing, is_not_implemented, is_outside
+
+log = structlog.get_logger()
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk
 DOCTOR = "doctor-"  # begins the name of the probe of `imgsvc doctor`, beside those of services
@@ -32,7 +35,7 @@ class S3Storage:
     async def put(self, bucket: str, key: str, source: Path) -> None:
         async def put(client: Client) -> None:
             try:
-                with source.open("rb") as body:
+                with source.open("rb") as body, self._naming_encryption(bucket):
                     answer = await client.put_object(
                         **self._object(bucket, key),
                         Body=body,
@@ -54,8 +57,14 @@ class S3Storage:
 
     async def remove(self, bucket: str, key: str) -> bool:
         async def remove(client: Client) -> bool:
-            """S3's DELETE does not report whether the object existed; HEAD does not report a missing bucket."""
-            found = await _head(client, self._object(bucket, key)) is not None
+            """S3's DELETE does not report whether the object existed, and HEAD does so only with s3:ListBucket.
+
+            Without that right, or where HEAD is refused for another reason, the object counts as one that existed.
+            """
+            try:
+                found = await _head(client, self._object(bucket, key)) is not None
+            except ClientError:
+                found = True
             await client.delete_object(**self._object(bucket, key))
             return found
 
@@ -163,17 +172,32 @@ class S3Storage:
     async def url(
         self, bucket: str, key: str, seconds: int, method: Literal["GET", "HEAD"] = "GET", *, private: bool = False
     ) -> str:
-        operation = "head_object" if method == "HEAD" else "get_object"
-        asked = self._object(bucket, key)
-        if private:  # part of the signature; the object's own Cache-Control is public
-            asked["ResponseCacheControl"] = f"private, max-age={seconds}"
-        return str(
-            await self._client.do(
-                f"sign {bucket}",
-                lambda client: client.generate_presigned_url(operation, Params=asked, ExpiresIn=seconds),
-                sends=False,
-            )
-        )
+        async def sign(client: Client) -> str:
+            left = await self._client.lifetime(client, seconds)
+            asked = self._object(bucket, key)
+            if private:  # part of the signature; the object's own Cache-Control is public
+                asked["ResponseCacheControl"] = f"private, max-age={left}"
+            operation = "head_object" if method == "HEAD" else "get_object"
+            return str(await client.generate_presigned_url(operation, Params=asked, ExpiresIn=left))
+
+        return await self._client.do(f"sign {bucket}", sign, sends=False)
+
+    async def url_seconds(self, seconds: int) -> int:
+        async def measured(client: Client) -> int:
+            return await self._client.lifetime(client, seconds)
+
+        return await self._client.do("sign", measured, sends=False)
+
+    @contextmanager
+    def _naming_encryption(self, bucket: str) -> Iterator[None]:
+        """Name the setting where a store answers 501 to a put: one without keys can't encrypt (MinIO without KMS)."""
+        try:
+            yield
+        except ClientError as error:
+            if self._encryption and is_not_implemented(error):
+                log.error("s3_can_not_encrypt", reason=str(error), setting="[s3] encryption = none")
+                raise StorageError(f"put {bucket}: {error}", CAN_NOT_ENCRYPT) from error
+            raise
 
     def _object(self, bucket: str, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": f"{bucket}/{key}" if bucket else key}

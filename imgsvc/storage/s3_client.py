@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import aiobotocore.session
@@ -36,6 +37,7 @@ class S3Client:
         self.loop = loop
         self._settings = settings
         self._client: Client = None
+        self._signer: Client = None  # the same client, unless browsers know the store by another address
         self._opening = asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.connections)
 
@@ -49,6 +51,18 @@ class S3Client:
         attempts = 1 if once else self._settings.attempts
         return await self.loop.call(self._attempts(what, operation, size, attempts, sends=sends))
 
+    async def lifetime(self, client: Client, seconds: int) -> int:
+        """Seconds for which what is signed now stays valid: `seconds`, or the rest of the temporary credentials' life.
+
+        botocore renews them a quarter of an hour before they end. Must run on the client's event loop.
+        """
+        credentials = client._request_signer._credentials
+        if credentials is None:
+            return seconds  # signing raises the reason
+        await credentials.get_frozen_credentials()  # renews them if it is time
+        ends: datetime | None = getattr(credentials, "_expiry_time", None)  # botocore offers no other way
+        return seconds if ends is None else max(1, min(seconds, int((ends - datetime.now(UTC)).total_seconds())))
+
     async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool) -> T:
         reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
         try:
@@ -58,7 +72,7 @@ class S3Client:
             ):
                 for attempt in range(1, attempts + 1):
                     try:
-                        return await self._attempt(operation, size)
+                        return await self._attempt(operation, size, sends=sends)
                     except Exception as error:
                         reason = as_storage_error(error, what)
                         if not may_pass(error) or attempt == attempts:
@@ -69,26 +83,33 @@ class S3Client:
             raise reason from None
         raise reason
 
-    async def _attempt(self, operation: Operation[T], size: int) -> T:
+    async def _attempt(self, operation: Operation[T], size: int, *, sends: bool) -> T:
         """The library's time-outs begin once the request is sent: a store that does not read it needs this one too."""
         settings = self._settings
         async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
             try:
-                return await operation(await self._opened())
+                client, signer = await self._opened()
+                return await operation(client if sends else signer)
             except NoCredentialsError:
                 await self.close()  # the next attempt looks for credentials again
                 raise
 
-    async def _opened(self) -> Client:
+    async def _opened(self) -> tuple[Client, Client]:
+        """The clients that send and that sign; both share the credentials, and their renewal."""
+        settings = self._settings
         async with self._opening:
             if self._client is None:
-                self._client = await _client(self._settings).__aenter__()
-            return self._client
+                session = aiobotocore.session.get_session()
+                self._client = self._signer = await _client(session, settings, settings.endpoint_url).__aenter__()
+                if settings.public_endpoint_url:
+                    self._signer = await _client(session, settings, settings.public_endpoint_url).__aenter__()
+            return self._client, self._signer
 
     async def close(self) -> None:
         """Must run on the client's event loop."""
-        client, self._client = self._client, None
-        if client is not None:
+        opened = {id(one): one for one in (self._client, self._signer) if one is not None}
+        self._client = self._signer = None
+        for client in opened.values():
             await client.close()
 
 
@@ -103,7 +124,7 @@ async def s3_client(settings: S3) -> AsyncIterator[S3Client]:
             await asyncio.shield(loop.call(client.close()))
 
 
-def _client(settings: S3) -> Any:
+def _client(session: aiobotocore.session.AioSession, settings: S3, endpoint: str) -> Any:
     """Create the client, not opened yet. Without keys in the settings, botocore finds credentials and renews them."""
     keys = {
         "aws_access_key_id": settings.access_key_id,
@@ -111,12 +132,12 @@ def _client(settings: S3) -> Any:
         "aws_session_token": settings.session_token.get_secret_value() or None,
     }
     addressing = settings.addressing
-    if addressing == "auto" and settings.endpoint_url:
+    if addressing == "auto" and endpoint:
         addressing = "path"
-    return aiobotocore.session.get_session().create_client(
+    return session.create_client(
         "s3",
         region_name=settings.region,
-        endpoint_url=settings.endpoint_url or None,
+        endpoint_url=endpoint or None,
         **(keys if settings.access_key_id else {}),
         config=AioConfig(
             signature_version="s3v4",

@@ -32,6 +32,7 @@ PLAIN = {
     "AuthorizationHeaderMalformed": "The bucket is in another region.",
 }
 NOTHING_THERE = "Nothing has this name. If that is so for all names: is the address that of an object storage?"
+CAN_NOT_ENCRYPT = "The object storage can't encrypt at rest: set [s3] encryption = none."
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
@@ -53,6 +54,11 @@ def is_missing(error: ClientError) -> bool:
 def is_outside(error: ClientError) -> bool:
     """Whether the range begins after the last byte."""
     return _status(error) == 416
+
+
+def is_not_implemented(error: ClientError) -> bool:
+    """Whether the store lacks what the request asked for."""
+    return _status(error) == 501 or "KMS" in _code(error)
 
 
 def as_storage_error(error: Exception, operation: str) -> StorageError:

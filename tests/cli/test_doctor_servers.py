@@ -174,6 +174,16 @@ class TestTokenKeys:
         ({"s3": {"bucket": "pictures", "endpoint_url": "http://127.0.0.1:8333"}}, "warning: presigned URLs lead to 1"),
         ({"s3": {"bucket": "pictures", "endpoint_url": "http://s3.example"}}, "warning: presigned URLs are http"),
         ({"s3": {"bucket": "pictures", "endpoint_url": "https://s3.example"}}, "well"),
+        (
+            {
+                "s3": {
+                    "bucket": "pictures",
+                    "endpoint_url": "http://s3:8333",
+                    "public_endpoint_url": "https://s3.example",
+                }
+            },
+            "well",
+        ),
         ({"s3": {"endpoint_url": "http://s3:8333"}}, "well"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import filecmp
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
@@ -22,7 +24,7 @@ from imgsvc.storage import s3 as module
 from imgsvc.storage import s3_client
 from imgsvc.storage.base import NotStored, StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
-from tests.support.s3 import S3Server
+from tests.support.s3 import SECRET, S3Server
 from tests.support.s3_proxy import Fault, Proxy, proxy
 from tests.support.server_process import ROOT
 from tests.support.speed import seconds
@@ -138,6 +140,66 @@ async def test_presigned_url_is_good_for_its_time_and_its_object_only(storage: S
                 await anyio.sleep(0.1)
         for tampered in (url.replace("large", "small"), url.replace("604800", "604799"), url[:-1] + "z", head):
             assert (await client.get(tampered)).status_code == 403
+
+
+async def test_urls_are_signed_for_the_public_address(s3: S3Server, bucket: str, faulty: Proxy, tmp_path: Path) -> None:
+    """Which is a proxy here, before the same store."""
+    settings = S3(**s3.settings(bucket, public_endpoint_url=faulty.url))
+    async with s3_storage(settings) as storage:
+        await storage.put("a/b", KEY, source(tmp_path, b"the bytes"))
+        url = await storage.url("a/b", KEY, 60)
+        assert url.startswith(f"{faulty.url}/{bucket}/{OBJECT}?") and faulty.connections == 0
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(url)
+            assert (answer.status_code, answer.content) == (200, b"the bytes")
+            assert (await client.get(url.replace(faulty.url, s3.url))).status_code == 403
+        assert await storage.remove("a/b", KEY) and faulty.connections == 1
+
+
+@pytest.mark.parametrize(("left", "asked", "most"), [(1200, 3600, 1200), (1200, 60, 60), (7200, 3600, 3600)])
+def test_no_url_outlives_the_credentials_that_signed_it(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, asked: int, most: int
+) -> None:
+    """Temporary ones, as a role or a process of the user's hands them out."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    ends = (datetime.now(UTC) + timedelta(seconds=left)).isoformat()
+    given = {"Version": 1, "AccessKeyId": "test:tester", "SecretAccessKey": SECRET, "Expiration": ends}
+    (tmp_path / "given").write_text(json.dumps(given))
+    (tmp_path / "config").write_text(f"[profile ours]\ncredential_process = cat {tmp_path / 'given'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "ours")
+    settings = S3(**s3.settings(s3.bucket(), access_key_id="", secret_access_key=""))
+
+    async def signed() -> tuple[str, int]:
+        async with s3_storage(settings) as storage:
+            return await storage.url("a/b", KEY, asked, private=True), await storage.url_seconds(asked)
+
+    url, valid = asyncio.run(signed())
+    query = parse_qs(urlsplit(url).query)
+    assert most - 30 <= int(query["X-Amz-Expires"][0]) <= most and most - 30 <= valid <= most
+    assert query["response-cache-control"] == [f"private, max-age={query['X-Amz-Expires'][0]}"]
+
+
+async def test_a_removal_needs_no_right_to_list(
+    behind: S3Storage, faulty: Proxy, s3: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    """Without s3:ListBucket the HEAD of what is not there is a 403."""
+    await behind.put("a/b", KEY, source(tmp_path, b"x"))
+    faulty.fail("403")
+    assert await behind.remove("a/b", KEY)
+    assert s3.keys(bucket) == []
+    faulty.fail("403")
+    assert await behind.remove("a/b", KEY)
+
+
+async def test_a_store_that_can_not_encrypt_names_the_setting(behind: S3Storage, faulty: Proxy, tmp_path: Path) -> None:
+    faulty.fail("501")
+    with capture_logs() as logged, pytest.raises(StorageError) as raised:
+        await behind.put("a/b", KEY, source(tmp_path, b"x"))
+    assert raised.value.plain == "The object storage can't encrypt at rest: set [s3] encryption = none."
+    assert [(line["event"], line["setting"]) for line in logged] == [("s3_can_not_encrypt", "[s3] encryption = none")]
+    assert faulty.connections == 1  # it is not tried again
 
 
 async def test_wrong_settings_are_named_and_not_tried_again(s3: S3Server, bucket: str, tmp_path: Path) -> None:

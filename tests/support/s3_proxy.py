@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
-Fault = Literal["503", "reset", "stall", "cut"]
-UNAVAILABLE = (
-    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 85\r\nConnection: close\r\n\r\n"
-    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Too fast.</Message></Error>"
-)
+Fault = Literal["403", "501", "503", "reset", "stall", "cut"]
+HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+BODY = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>So it is.</Message></Error>"
+ANSWERS = {
+    "403": HEAD % (b"403 Forbidden", 0),  # as to a HEAD, which has no body
+    "501": HEAD % (b"501 Not Implemented", len(BODY) + 12) + BODY % b"NotImplemented",
+    "503": HEAD % (b"503 Slow Down", len(BODY) + 6) + BODY % b"SlowDown",
+}
 
 
 class Proxy:
@@ -49,8 +52,8 @@ class Proxy:
         await reader.readuntil(b"\r\n\r\n")
         if fault == "stall":
             await asyncio.Event().wait()
-        if fault == "503":
-            writer.write(UNAVAILABLE)
+        if fault in ANSWERS:
+            writer.write(ANSWERS[fault])
             await writer.drain()
             writer.write_eof()
             while await reader.read(65536):  # a reset would take the answer with it

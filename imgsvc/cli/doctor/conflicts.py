@@ -81,11 +81,12 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
 
 def _presigned(settings: Settings) -> Iterator[Finding]:
     """Who fetches a variant goes to the store's own address."""
-    s3, public = urlsplit(settings.s3.endpoint_url), urlsplit(settings.service.public_url)
+    s3 = urlsplit(settings.s3.public_endpoint_url or settings.s3.endpoint_url)
+    public = urlsplit(settings.service.public_url)
     if not settings.s3.bucket or not s3.hostname or not public.hostname:
         return
     if (is_loopback(s3.hostname) or not re.search(r"[.:]", s3.hostname)) and not is_loopback(public.hostname):
-        advice = "set AWS_ENDPOINT_URL to a name that browsers know too"
+        advice = "set IMGSVC_S3_PUBLIC_ENDPOINT_URL to the address by which browsers reach the store"
         yield warning(f"presigned URLs lead to {s3.hostname}, which is known on this side only", advice)
     elif s3.scheme == "http" and public.scheme == "https":
         advice = "put TLS before the object storage too"

@@ -139,7 +139,7 @@ async def _write_read_remove(settings: S3) -> None:
 
 
 def _storage_advice() -> Mapping[str, str]:
-    from ...storage.s3_errors import PLAIN
+    from ...storage.s3_errors import CAN_NOT_ENCRYPT, PLAIN
 
     rights = "grant s3:PutObject, s3:GetObject and s3:DeleteObject on its objects, and s3:ListBucket on the bucket"
     advice = {
@@ -160,7 +160,7 @@ def _storage_advice() -> Mapping[str, str]:
         "No access key was found, neither in the settings nor where AWS tools look for one.": (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ),
-        "The object storage answered with the status 501.": "if it can't encrypt, set IMGSVC_S3_ENCRYPTION=none",
+        CAN_NOT_ENCRYPT: "set IMGSVC_S3_ENCRYPTION=none, or give the store keys to encrypt with",
     }
 
 

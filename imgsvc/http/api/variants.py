@@ -121,6 +121,7 @@ async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -
         return await send_variant(request, state_of(request).stores.storages[job.storage_backend], served, left)
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
+    seconds = await urls.valid_seconds(job, seconds)
     return await redirect_to_storage(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
 
 

@@ -48,6 +48,10 @@ class Urls:
         private = self.signatures is not None
         return await storage.url(job.storage_bucket, job.ready[name], seconds, method, private=private)
 
+    async def valid_seconds(self, job: Job, seconds: int) -> int:
+        """How long a presigned URL made now for `seconds` is valid. Raises StorageError."""
+        return await self._stores.presigning[job.storage_backend].url_seconds(seconds)
+
     async def foreign_origin(self) -> str:
         """The origin of presigned URLs, `scheme://host`; empty if there are none."""
         for storage in self._stores.presigning.values() if not self._origin else ():
