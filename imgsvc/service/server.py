@@ -52,6 +52,22 @@ class CantStart(Exception):
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends at once. Returns the exit status. Raises CantStart."""
+    _prepare_process(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(settings))
+        except Exception as error:
+            cause = _cause(error)
+            reason = _explained(cause, settings)
+            if reason is None:
+                raise
+            raise CantStart(reason) from (error if isinstance(cause, OSError) else None)
+    _end_beside_hung_threads()
+    return 0
+
+
+def _prepare_process(settings: Settings) -> None:
+    """Set up what holds for the whole process, before it has threads: log, limits, environment, privacy."""
     logs.configure(settings.log)
     if settings.server.http2:
         log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
@@ -61,22 +77,17 @@ def run(settings: Settings) -> int:
     _raise_file_limit()
     keep_only(KEPT_ENVIRONMENT)
     deny_tracing()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(_serve(settings))
-        except Exception as error:
-            cause = _cause(error)
-            if isinstance(cause, (CantStart, DataFolderInUse, InstanceMismatch, SchemaTooNew, MemoryTooSmall)):
-                raise CantStart(str(cause)) from None
-            if isinstance(cause, SettingsError):
-                raise CantStart(str(cause)) from None
-            if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
-                raise CantStart(f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}") from None
-            if isinstance(cause, OSError):
-                raise CantStart(f"{cause.filename or 'the service'}: {cause.strerror or cause}") from error
-            raise
-    _end_beside_hung_threads()
-    return 0
+
+
+def _explained(cause: BaseException, settings: Settings) -> str | None:
+    """Why the service could not start, in one line, where an operator can mend it; None for a fault of the program."""
+    if isinstance(cause, (CantStart, DataFolderInUse, InstanceMismatch, SchemaTooNew, MemoryTooSmall, SettingsError)):
+        return str(cause)
+    if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
+        return f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}"
+    if isinstance(cause, OSError):
+        return f"{cause.filename or 'the service'}: {cause.strerror or cause}"
+    return None
 
 
 def _end_beside_hung_threads() -> None:

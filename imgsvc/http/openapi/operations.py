@@ -6,6 +6,7 @@ async def info(request: Request) -> Response: ...
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -116,31 +117,33 @@ def operation(
     """
     bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
     implied = ("validation_error",) if query or headers or bodies else ()
+    undescribed = Operation(
+        name=id,
+        tag=tag,
+        summary=summary,
+        description="",
+        access=access,
+        query=query,
+        headers=headers,
+        bodies=bodies,
+        answers={status: _answer(status, given) for status, given in answers.items()},
+        codes=tuple(dict.fromkeys((*EVERYWHERE, *OF_ACCESS[access], *implied, *errors))),
+        head=head,
+        private=private,
+    )
+    return partial(_declared, undescribed)
 
-    def declare(handler: Handler) -> Handler:
-        declared = Operation(
-            name=id,
-            tag=tag,
-            summary=summary,
-            description=" ".join((handler.__doc__ or "").split()),
-            access=access,
-            query=query,
-            headers=headers,
-            bodies=bodies,
-            answers={status: _answer(status, given) for status, given in answers.items()},
-            codes=tuple(dict.fromkeys((*EVERYWHERE, *OF_ACCESS[access], *implied, *errors))),
-            head=head,
-            private=private,
-        )
 
-        async def handle(request: Request) -> Response:
-            request.scope["imgsvc.operation"] = declared
-            return await handler(request)
+def _declared(undescribed: Operation, handler: Handler) -> Handler:
+    """A handler that puts its operation into the request's scope."""
+    declared = replace(undescribed, description=" ".join((handler.__doc__ or "").split()))
 
-        handle.__name__, handle.__module__, handle.__doc__ = handler.__name__, handler.__module__, handler.__doc__
-        return _with_operations(handle, {"": declared})
+    async def handle(request: Request) -> Response:
+        request.scope["imgsvc.operation"] = declared
+        return await handler(request)
 
-    return declare
+    handle.__name__, handle.__module__, handle.__doc__ = handler.__name__, handler.__module__, handler.__doc__
+    return _with_operations(handle, {"": declared})
 
 
 def by_method(**handlers: Handler) -> Handler:

@@ -32,25 +32,39 @@ class DrainUnreadBody:
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
-        body, closing = _Watched(receive), False
+        body = _Watched(receive)
+        await self.app(scope, body.receive, _Responder(scope, body, send).send)
 
-        async def send_after_body(message: Message) -> None:
-            nonlocal closing
-            if message["type"] == "http.response.start":
-                unread = scope.get(NO_DRAIN) or not await body.drain()
-                if unread:
-                    MutableHeaders(scope=message)["Connection"] = "close"
-                    closing = not scope.get(NO_DRAIN)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                if closing:  # by its length the response is complete; the connection closes once its end is sent
-                    await send({**message, "more_body": True})
-                    await anyio.sleep(LINGER_SECONDS)
-                    message = {"type": "http.response.body", "body": b""}
-                await body.swallow_during(send, message)
-            else:
-                await send(message)
 
-        await self.app(scope, body.receive, send_after_body)
+class _Responder:
+    """Sends the response of one request, and deals with the rest of its body."""
+
+    def __init__(self, scope: Scope, body: "_Watched", send: Send) -> None:
+        self._scope = scope
+        self._body = body
+        self._send = send
+        self._closing = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._before_start(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self._send_last(message)
+        else:
+            await self._send(message)
+
+    async def _before_start(self, message: Message) -> None:
+        stalled = self._scope.get(NO_DRAIN)
+        if stalled or not await self._body.drain():
+            MutableHeaders(scope=message)["Connection"] = "close"
+            self._closing = not stalled
+
+    async def _send_last(self, message: Message) -> None:
+        if self._closing:  # by its length the response is complete; the connection closes once its end is sent
+            await self._send({**message, "more_body": True})
+            await anyio.sleep(LINGER_SECONDS)
+            message = {"type": "http.response.body", "body": b""}
+        await self._body.swallow_during(self._send, message)
 
 
 def _has_body(scope: Scope) -> bool:

@@ -76,6 +76,11 @@ class Restore:
     async def check(self) -> Manifest:
         """Read the whole backup. Raises MaintenanceFailed if anything is missing or damaged."""
         manifest = await anyio.to_thread.run_sync(self.folder.manifest)
+        for check in (self._check_database, self._check_secrets, self._check_files):
+            await check(manifest)
+        return manifest
+
+    async def _check_database(self, manifest: Manifest) -> None:
         database = self.folder.database(manifest.database)
         self.progress.begin("database")
         if (
@@ -84,9 +89,13 @@ class Restore:
         ):
             raise MaintenanceFailed("The backup is damaged: its database does not match its manifest.")
         await anyio.to_thread.run_sync(_check_schema, database)
+
+    async def _check_secrets(self, manifest: Manifest) -> None:
         for name, digest in manifest.secrets.items():
             if not self.folder.secret(digest).is_file() or await digest_of(self.folder.secret(digest)) != digest:
                 raise MaintenanceFailed(f"The backup is damaged: the secret {name} does not match its manifest.")
+
+    async def _check_files(self, manifest: Manifest) -> None:
         absent = set(manifest.absent)
 
         async def look(job: Job) -> None:
@@ -104,12 +113,11 @@ class Restore:
                     self.progress.find(Finding(wrong, "backup", name, job.image_id, None, size))
 
         self.progress.begin("checking")
-        async with Readers(database) as readers:
+        async with Readers(self.folder.database(manifest.database)) as readers:
             await for_each_concurrently(JobScan(readers).jobs(self.progress.advance), look, AT_ONCE)
         if self.progress.found:
             count = self.progress.found
             raise MaintenanceFailed(f"The backup is damaged: {count} of its files are missing or changed.")
-        return manifest
 
     def _listed(self, job: Job) -> list[tuple[Path, str, int, str]]:
         """List (path in the backup, name, bytes, digest) of the files that the backup should contain for a job."""
