@@ -244,7 +244,7 @@ class Connection(TCPServer):
 
     def taken_bytes(self) -> int:
         """What the client's system has confirmed so far; in user space and the kernel more may wait."""
-        with suppress(OSError, struct.error, AttributeError):
+        with suppress(OSError, ValueError, struct.error, AttributeError):  # ValueError: it was closed meanwhile
             found = self._raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
             return int(struct.unpack_from("=Q", found, BYTES_ACKED_AT)[0])
         return -self.writer.transport.get_write_buffer_size()  # not Linux: progress as far as it can be seen
@@ -319,6 +319,10 @@ class HttpServer:
         self._open[task] = connection
         try:
             await connection.run()
+        except asyncio.CancelledError:
+            if not self._context.terminated.is_set():
+                raise
+            # The stop has aborted it; before Python 3.12 asyncio's streams log a task that ends as cancelled.
         finally:
             del self._open[task]
 

@@ -5,15 +5,17 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fixtures import make
-from tests.support.clients import asking, unread
+from tests.support.clients import asking, connected, unread
 from tests.support.server_process import ServerProcess, until
 from tests.support.speed import seconds
+from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
 CLIENTS, WARMING = 400, 20
@@ -117,3 +119,24 @@ def test_stop_waits_for_no_client(server: ServerProcess, tmp_path: Path) -> None
         assert time.monotonic() - began < seconds(15)
         ended = [server.job_ended(job) for job in jobs]
         assert {(job["status"], job["attempts"]) for job in ended} == {("completed", 0)}
+
+
+def test_unread_answers_over_tls_hold_little_and_keep_no_stop_waiting(tmp_path: Path) -> None:
+    """Beside what each connection's keys take, idle or not; some are idle as the service stops."""
+    cert, key = certificate(tmp_path)
+    tls = {"IMGSVC_SERVER_CERTFILE": str(cert), "IMGSVC_SERVER_KEYFILE": str(key)}
+    with (
+        ServerProcess(tmp_path, real="its memory is measured", OPERATOR_PUBLIC="true", **tls) as server,
+        ExitStack() as stack,
+    ):
+        stack.enter_context(unread(server.url, BUNDLE, WARMING))  # what is made once, at a first use
+        clients = [stack.enter_context(connected(server.url)) for _ in range(CLIENTS // 4)]
+        idle = resident_bytes(server)
+        for client in clients[WARMING:]:
+            client.sendall(f"GET {BUNDLE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert all(client.recv(1) == b"H" for client in clients[WARMING:])
+        assert resident_bytes(server) < 1.4 * idle
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < seconds(11)
+        assert "Traceback" not in server.log.read_text()
