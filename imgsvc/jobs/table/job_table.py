@@ -40,12 +40,16 @@ class JobTable:
         return {row["job_id"]: bool(row["wanted"]) for row in rows}
 
     async def leftovers(self, after: str, limit: int) -> list[Job]:
-        rows = await self._readers.fetch("leftovers", {"after": after, "limit": limit})
-        return [Job.of(row) for row in rows]
+        """A page of the rows that still name a file they no longer need, by job ID."""
+        return await self._leftovers(f"{after} ", "~", limit)  # with a space it sorts right behind itself
 
     async def leftover(self, job_id: str) -> list[Job]:
-        """The job as a list of one if it still is a leftover, else an empty list."""
-        return [Job.of(row) for row in await self._readers.fetch("leftover", {"job_id": job_id})]
+        """The job, if it is still a leftover."""
+        return await self._leftovers(job_id, job_id, 1)
+
+    async def _leftovers(self, first: str, last: str, limit: int) -> list[Job]:
+        rows = await self._readers.fetch("leftovers", {"first": first, "last": last, "limit": limit})
+        return [Job.of(row) for row in rows]
 
     async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
         values = {"before": as_text(before), "after": after, "limit": limit}

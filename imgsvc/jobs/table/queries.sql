@@ -83,6 +83,7 @@ SET status = 'failed', failed_at = :now, starts = 0, queue = NULL, next_attempt_
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: retry
+-- The turn is found as in insert_job.
 -- The operator restarts a failed job, behind its user's other jobs, once only its source is left.
 UPDATE processing_jobs
 SET status = 'pending', run = run + 1, attempt_count = 0, deaths = 0, starts = 0, last_error = NULL, error_code = NULL,
@@ -146,21 +147,13 @@ UPDATE processing_jobs SET status = 'pending' WHERE status = 'processing' AND qu
 UPDATE processing_jobs SET next_attempt_at = :latest WHERE status = 'retrying' AND next_attempt_at > :latest
 
 -- name: leftovers
--- Rows that still name a file they do not need any more.
+-- Rows that still name a file they no longer need, from one job ID to another. The condition is that of the index.
 SELECT * FROM processing_jobs
 WHERE ((status = 'completed' AND staging_path IS NOT NULL)
     OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
     OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
-  AND job_id > :after
+  AND job_id BETWEEN :first AND :last
 ORDER BY job_id LIMIT :limit
-
--- name: leftover
--- The row, if it still is a leftover.
-SELECT * FROM processing_jobs
-WHERE job_id = :job_id
-  AND ((status = 'completed' AND staging_path IS NOT NULL)
-    OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
-    OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
 
 -- name: source_removed
 UPDATE processing_jobs SET staging_path = NULL
