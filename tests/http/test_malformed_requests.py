@@ -21,7 +21,9 @@ ASKED = f"GET {LIVE} HTTP/1.1\r\nHost: localhost\r\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("server"), LOG_JSON="false") as running:
+    with ServerProcess(
+        tmp_path_factory.mktemp("server"), LOG_JSON="false", IMGSVC_SERVER_MAX_HEADER_KB="16"
+    ) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
 
