@@ -3,6 +3,7 @@
 The folders are `fixtures/older/*.tar.gz`. `fixtures/older_version.py` says what is in them and makes the next one.
 """
 
+import asyncio
 import hashlib
 import json
 import sqlite3
@@ -44,6 +45,11 @@ def unpack(release: Path, end: str, folder: Path) -> dict[str, Any]:
         archive.extractall(folder, filter="data")
     (folder / end / "data").rename(folder / "data")
     make_recent(folder / "data" / "imgsvc.db")
+    return answers_there(folder)
+
+
+def answers_there(folder: Path) -> dict[str, Any]:
+    """What that version answered of the images that the database has."""
     answers: dict[str, Any] = json.loads((folder / "answers.json").read_text())
     with closing(sqlite3.connect(folder / "data" / "imgsvc.db")) as db:
         there = {job_id for (job_id,) in db.execute("SELECT job_id FROM processing_jobs")}
@@ -158,6 +164,23 @@ async def deletes_and_accepts(s: Service, answers: dict[str, Any]) -> None:
     assert (await s.http.delete(address, headers=s.bearer("alice"))).status_code == 403
     assert (await s.http.delete(address, headers=s.bearer("bob"))).status_code == 200
     await s.completed(older_version.unfinished(), bucket="holiday/2026")
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+async def test_backup_of_an_older_version_is_restored(release: Path, tmp_path: Path) -> None:
+    with tarfile.open(release) as archive:
+        archive.extractall(tmp_path, filter="data")
+    done = await asyncio.to_thread(run, ("storage", "restore", "backup"), folder=tmp_path, environ={})
+    assert done.returncode == 0, done.stdout + done.stderr
+    make_recent(tmp_path / "data" / "imgsvc.db")
+    answers = answers_there(tmp_path)
+    assert set(answers) == {"turned", "transparent", "damaged", "deleted"}
+    async with opened(tmp_path) as s:
+        for name, earlier in answers.items():
+            await assert_answers_as_before(s, name, earlier)
+            variants = earlier["variants"]
+            assert await digests(s, earlier["receipt"]["image_id"], list(variants)) == variants, name
+        await repeated_upload_gets_the_first_receipt(s, answers["turned"])
 
 
 @pytest.mark.process
