@@ -14,6 +14,8 @@ from pathlib import Path
 
 import anyio
 
+from ..storage.mounts import mount_of
+
 POLL_SECONDS = 0.05
 BRIEF_SECONDS = 0.2  # for a command that won't wait for a service: `holder` of another command locks it for a moment
 NAME = "lock"
@@ -22,6 +24,10 @@ RESTORING = "restoring"  # a marker file: a backup is being restored here, and t
 
 class DataFolderInUse(Exception):
     """Another process holds the data folder, or a restore into it was not finished. The message gives the details."""
+
+
+class LocksUnavailable(OSError):
+    """The file system of the data folder can't lock files. The message is a whole sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,14 @@ class DataFolderLock:
 
 @asynccontextmanager
 async def data_folder_lock(folder: Path, wait_seconds: float) -> AsyncIterator[DataFolderLock]:
-    """Lock `folder` for this process, waiting for a predecessor that is still stopping. Raises DataFolderInUse."""
+    """Lock `folder` for this process, waiting for a predecessor that is still stopping.
+
+    Raises DataFolderInUse or LocksUnavailable.
+    """
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait_seconds
-        while not _try_lock(descriptor, fcntl.LOCK_EX):
+        while not _try_lock(folder, descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
                 raise DataFolderInUse(f"the data folder {folder} is in use by process {_holder(descriptor).pid}")
             await anyio.sleep(POLL_SECONDS)
@@ -76,7 +85,7 @@ def holder(folder: Path) -> Holder | None:
     except FileNotFoundError:
         return None
     try:
-        return None if _try_lock(descriptor, fcntl.LOCK_SH) else _holder(descriptor)
+        return None if _try_lock(folder, descriptor, fcntl.LOCK_SH) else _holder(descriptor)
     finally:
         os.close(descriptor)
 
@@ -86,9 +95,15 @@ def _holder(descriptor: int) -> Holder:
     return Holder(lines[0] or "unknown", lines[1], lines[2])
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_lock(folder: Path, descriptor: int, kind: int) -> bool:
+    """Whether it is locked now; False: another process has it. Raises LocksUnavailable."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # ENOLCK, ENOTSUP, EINVAL: a share without a lock service
+        mount = mount_of(folder)
+        where = f"it is on {mount.kind} mounted at {mount.point}"
+        words = f"the data folder {folder} can't be locked: {error.strerror}; {where}: move it to a local disk"
+        raise LocksUnavailable(f"{words} (DATABASE_PATH)") from error
     return True

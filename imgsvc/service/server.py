@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -22,11 +23,13 @@ from hypercorn.config import Config
 from ..access.operator_auth import login_code, operator_token
 from ..jobs.instance import InstanceMismatch
 from ..jobs.lanes.memory_budget import MemoryTooSmall
-from ..jobs.lock import DataFolderInUse
-from ..jobs.table.database import SchemaTooNew
+from ..jobs.lock import DataFolderInUse, LocksUnavailable
+from ..jobs.table.database import NoWriteAheadLog, SchemaTooNew
 from ..jobs.table.writer import DatabaseUnavailable
 from ..settings import Settings, SettingsError, ignored_service_links
 from ..settings.server import Server
+from ..storage.durable_files import ownership
+from ..storage.mounts import mount_of
 from ..telemetry import logs
 from .app import create_app
 from .hypercorn_fixes import HttpServer, Patience, warn_if_untried
@@ -44,6 +47,18 @@ KEPT_ENVIRONMENT = re.compile(
 HUNG_SECONDS = 0.5  # for threads that are about to end
 BACKLOG = 1024  # connections that wait to be accepted
 UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond what is on its way
+
+
+# Their messages are whole sentences.
+REASONS = (
+    DataFolderInUse,
+    LocksUnavailable,
+    NoWriteAheadLog,
+    InstanceMismatch,
+    SchemaTooNew,
+    MemoryTooSmall,
+    SettingsError,
+)
 
 
 class CantStart(Exception):
@@ -74,6 +89,9 @@ def _prepare_process(settings: Settings) -> None:
     if links := ignored_service_links():
         log.warning("service_links_ignored", names=links, reason="set enableServiceLinks: false in the pod's spec")
     warn_if_untried()
+    if (mount := mount_of(settings.data)).is_network:
+        words = "on a share the database's locks and syncs promise nothing: move it to a local disk (DATABASE_PATH)"
+        log.warning("database_on_share", filesystem=mount.kind, mounted_at=str(mount.point), reason=words)
     _raise_file_limit()
     keep_only(KEPT_ENVIRONMENT)
     deny_tracing()
@@ -81,13 +99,22 @@ def _prepare_process(settings: Settings) -> None:
 
 def _explained(cause: BaseException, settings: Settings) -> str | None:
     """Why the service could not start, in one line, where an operator can mend it; None for a fault of the program."""
-    if isinstance(cause, (CantStart, DataFolderInUse, InstanceMismatch, SchemaTooNew, MemoryTooSmall, SettingsError)):
+    if isinstance(cause, (CantStart, *REASONS)):
         return str(cause)
     if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
-        return f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}"
+        return f"[database] path (DATABASE_PATH) = {settings.database.path}: {cause}{_on_share(settings)}"
+    if isinstance(cause, PermissionError) and cause.filename:
+        return f"{cause.filename}: {cause.strerror} ({ownership(Path(os.fsdecode(cause.filename)))})"
     if isinstance(cause, OSError):
         return f"{cause.filename or 'the service'}: {cause.strerror or cause}"
     return None
+
+
+def _on_share(settings: Settings) -> str:
+    """The advice for a database that is on a share, whose locks and shared memory may be what failed."""
+    mount = mount_of(settings.data)
+    where = f" (it is on {mount.kind} mounted at {mount.point}: move it to a local disk)"
+    return where if mount.is_network else ""
 
 
 def _end_beside_hung_threads() -> None:

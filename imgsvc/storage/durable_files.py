@@ -1,17 +1,55 @@
 """Files and folders that survive a power failure: each is synced, and so is the folder entry that names it."""
 
+import errno
 import os
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
+# What fsync of a folder says where a file system has none (CIFS, FUSE, virtiofs): its entries are as durable as that
+# file system makes them. EIO and the like stay errors.
+NOT_SYNCED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP)
 REMEMBERED = 10_000  # folders; clients choose bucket names, so the number of remembered folders must be limited
 
 
+_warned: set[int] = set()  # devices
+
+
 def sync_folder(folder: Path) -> None:
+    """Make the entries of `folder` durable, with one warning where its file system can't. Raises OSError."""
+    if not syncs_folders(folder) and (device := folder.stat().st_dev) not in _warned:
+        _warned.add(device)
+        words = "a power failure may lose the last files that were stored, renamed or removed there"
+        log.warning("folder_not_synced", folder=str(folder), reason=words)
+
+
+def syncs_folders(folder: Path) -> bool:
+    """Sync `folder`; False if its file system has no such thing. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SYNCED:
+            raise
+        return False
     finally:
         os.close(descriptor)
+    return True
+
+
+def ownership(path: Path) -> str:
+    """Who this process is, and whose the path is, or the nearest folder that this process may look at."""
+    groups = ",".join(map(str, sorted({os.getegid(), *os.getgroups()})))
+    this = f"this is user {os.geteuid()} with the groups {groups}"
+    for one in (path, *path.absolute().parents):
+        try:
+            found = one.stat()
+        except OSError:
+            continue
+        return f"{this}; {one} belongs to user {found.st_uid} and group {found.st_gid}, mode {found.st_mode & 0o7777:o}"
+    return this
 
 
 def partial_of(path: Path) -> Path:

@@ -88,22 +88,23 @@ class S3Client:
         settings = self._settings
         async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
             try:
-                client, signer = await self._opened()
-                return await operation(client if sends else signer)
+                client = await self._opened()
+                return await operation(client if sends else self._signer)
             except NoCredentialsError:
                 await self.close()  # the next attempt looks for credentials again
                 raise
 
-    async def _opened(self) -> tuple[Client, Client]:
-        """The clients that send and that sign; both share the credentials, and their renewal."""
+    async def _opened(self) -> Client:
+        """The client that sends. The one that signs is opened with it, and shares its credentials."""
         settings = self._settings
         async with self._opening:
             if self._client is None:
                 session = aiobotocore.session.get_session()
-                self._client = self._signer = await _client(session, settings, settings.endpoint_url).__aenter__()
+                client = signer = await _client(session, settings, settings.endpoint_url).__aenter__()
                 if settings.public_endpoint_url:
-                    self._signer = await _client(session, settings, settings.public_endpoint_url).__aenter__()
-            return self._client, self._signer
+                    signer = await _client(session, settings, settings.public_endpoint_url).__aenter__()
+                self._client, self._signer = client, signer
+            return self._client
 
     async def close(self) -> None:
         """Must run on the client's event loop."""

@@ -32,6 +32,8 @@ from imgsvc.cli.doctor import (
 )
 from imgsvc.cli.doctor.finding import Finding, well, wrong
 from imgsvc.jobs.table.database import MIGRATIONS
+from imgsvc.storage import mounts as mounts_module
+from imgsvc.storage.mounts import mount_in
 from imgsvc.testing import settings_in
 from tests.conftest import service
 from tests.process.test_commands import imgsvc
@@ -205,7 +207,7 @@ class TestFolders:
         ],
     )
     def test_file_system_is_that_of_the_longest_mount(self, folder: str, kind: str) -> None:
-        assert folders.mount_of(Path(folder), MOUNTS)[1] == kind
+        assert mount_in(Path(folder), MOUNTS).kind == kind
 
     @pytest.mark.parametrize(
         ("kind", "said"),
@@ -214,7 +216,7 @@ class TestFolders:
     def test_kind_of_file_system(self, data: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str) -> None:
         mounts = data.parent / "mounts"
         mounts.write_text(f"22 1 254:0 / / rw - {kind} x rw\n")
-        monkeypatch.setattr(folders, "MOUNTS", mounts)
+        monkeypatch.setattr(mounts_module, "MOUNTS", mounts)
         assert worst(folders.folders, settings_in(data)).startswith(said)
 
     def test_nothing_is_left_behind(self, data: Path) -> None:

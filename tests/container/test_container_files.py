@@ -40,6 +40,11 @@ def test_service_is_confined_and_published_on_loopback_only(compose: dict[str, A
         assert {"mem_limit", "pids_limit", "logging"} <= set(other) and "privileged" not in other
 
 
+def test_any_user_of_group_0_can_write_the_volume() -> None:
+    """OpenShift runs each project as a random user with the group 0."""
+    assert "install -d -o imgsvc -g 0 -m 770 /data" in CONTAINERFILE
+
+
 def test_old_podman_compose_understands_it(compose: dict[str, Any]) -> None:
     """1.0.3, of Debian 12: it takes names of files only, and of health checks lists and texts."""
     for service in compose["services"].values():

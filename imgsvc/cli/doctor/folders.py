@@ -1,26 +1,27 @@
 """Where the data goes: writable, on a disk of its own kind, with room."""
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ...settings import Settings
 from ...settings.fields import MEGABYTE
+from ...storage.durable_files import syncs_folders
+from ...storage.mounts import mount_of
 from .finding import Finding, warning, well, wrong
 
-MOUNTS = Path("/proc/self/mountinfo")
-NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|ncpfs|fuse\.(sshfs|s3fs|rclone|glusterfs|davfs2?)|davfs"
-)
 TEMPORARY = ("tmpfs", "ramfs")
 FEW_INODES = 10_000  # an image takes about five files
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
     for name, folder in used(settings):
+        file = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+        if file:
+            setting = "STORAGE_PATH" if name == "storage folder" else "DATABASE_PATH"
+            yield wrong(f"{name} {folder}: {file} is a file", f"move that file away, or set {setting} to a folder")
+            continue
         if not folder.is_dir():
             yield _to_be_made(name, folder)
             continue
@@ -34,6 +35,11 @@ def folders(settings: Settings) -> Iterator[Finding]:
             )
             continue
         yield from _kind(name, folder)
+        if not syncs_folders(folder):
+            yield warning(
+                f"{name} {folder}: its file system can't sync folders",
+                "a power failure may lose the last files there: use a local disk",
+            )
         yield from _strangers(name, folder)
 
 
@@ -63,32 +69,18 @@ def used(settings: Settings) -> list[tuple[str, Path]]:
     return [(name, path.absolute()) for name, path in found]
 
 
-def mount_of(folder: Path, mounts: str) -> tuple[Path, str]:
-    """(mount point, file system type) that holds `folder`, by the text of proc(5)'s mountinfo."""
-    best = (Path("/"), "unknown")
-    for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4]))
-        if folder.is_relative_to(point) and len(point.parts) >= len(best[0].parts):
-            best = (point, after.split()[0])
-    return best
-
-
 def _kind(name: str, folder: Path) -> Iterator[Finding]:
-    mounts = ""
-    with suppress(OSError):
-        mounts = MOUNTS.read_text(encoding="utf-8", errors="replace")
-    point, kind = mount_of(folder.resolve(), mounts)
-    said = f"{name} {folder} is writable, on {kind} mounted at {point}"
-    if NETWORK.fullmatch(kind):
+    mount = mount_of(folder)
+    said = f"{name} {folder} is writable, on {mount.kind} mounted at {mount.point}"
+    if mount.is_network:
         if name == "data folder":
             advice = "move the database to a local disk (DATABASE_PATH): on a share its locks and syncs promise nothing"
             yield wrong(said, advice)
         else:
             yield warning(said, "see that the server really writes on sync, or move it (STORAGE_PATH)")
-    elif kind in TEMPORARY:
+    elif mount.kind in TEMPORARY:
         yield warning(said, "it is empty after a restart of the machine: use a disk")
-    elif kind == "overlay":
+    elif mount.kind == "overlay":
         yield warning(said, "in a container's own layer it is gone with the container: mount a volume here")
     else:
         yield well(said)

@@ -12,6 +12,7 @@ import aiosqlite
 import anyio
 import anyio.to_thread
 
+from ...storage.mounts import mount_of
 from .sql import QUERIES, OnQuery, ignore, is_damage, migration
 
 MIGRATIONS = (
@@ -30,13 +31,17 @@ class SchemaTooNew(Exception):
     """A later version of this program has written the database."""
 
 
+class NoWriteAheadLog(sqlite3.OperationalError):
+    """The database is where SQLite can't use its write-ahead log. The message is a whole sentence."""
+
+
 async def open_for_writing(path: Path) -> aiosqlite.Connection:
     """Open the writer's connection and migrate. Creates the database (mode 0600) if there is none."""
     await anyio.to_thread.run_sync(lambda: path.touch(mode=0o600))
     db = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     try:
         db.row_factory = aiosqlite.Row
-        await db.execute("PRAGMA journal_mode = WAL")
+        await _use_write_ahead_log(db, path)
         await db.execute("PRAGMA synchronous = FULL")
         await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         await _migrate(db)
@@ -44,6 +49,20 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
         await db.close()
         raise
     return db
+
+
+async def _use_write_ahead_log(db: aiosqlite.Connection, path: Path) -> None:
+    """SQLite answers with the mode that it kept where it can't have the other (sqlite.org/wal: shared memory).
+
+    Without it readers and the writer would wait for each other, and a reader could not keep a snapshot.
+    """
+    mode = next(iter(await db.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
+    if mode != "wal":
+        mount = mount_of(path.parent)
+        raise NoWriteAheadLog(
+            f"[database] path (DATABASE_PATH) = {path}: SQLite can't use its write-ahead log there and stays in the "
+            f"mode {mode!r}; it is on {mount.kind} mounted at {mount.point}: move it to a local disk"
+        )
 
 
 async def _migrate(db: aiosqlite.Connection) -> None:

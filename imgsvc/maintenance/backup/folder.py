@@ -11,14 +11,18 @@ A second backup into the same folder copies only new files. Files that the earli
 the new manifest has replaced it in one rename.
 """
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...storage.durable_files import make_root, partial_of, sync_folder, write_file
 from ..progress import MaintenanceFailed
+
+log = structlog.get_logger()
 
 FORMAT = 1
 MARKER, MANIFEST = "imgsvc-backup.txt", "manifest.json"
@@ -92,7 +96,7 @@ class BackupFolder:
             partial_of(self.root / MARKER).unlink(missing_ok=True)  # of a first backup that was killed
             if any(self.root.iterdir()):
                 raise MaintenanceFailed(f"{self.root} is neither empty nor a backup of imgsvc: name another folder.")
-            self.root.chmod(0o700)
+            _restrict(self.root, 0o700)
             write_file(self.root / MARKER, WORDS.encode())
         for name in (VARIANTS, STAGED, SECRETS):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
@@ -123,9 +127,26 @@ class BackupFolder:
         write_file(self.root / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
 
 
+_warned: set[int] = set()  # devices
+
+
+def _restrict(path: Path, mode: int) -> None:
+    """Set the mode, with a warning where a share has none of its own (CIFS, exFAT): its mount decides who may read."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            raise
+        device = path.stat().st_dev
+        if device not in _warned:
+            _warned.add(device)
+            words = "the backup holds secrets and photos: see that its mount lets nobody else read it"
+            log.warning("backup_mode_refused", folder=str(path.parent), refused=error.strerror, reason=words)
+
+
 def settle(partial: Path, path: Path, mode: int = 0o600) -> None:
     """Rename a file from its temporary name, durably."""
-    partial.chmod(mode)
+    _restrict(partial, mode)
     with partial.open("rb") as stream:
         os.fsync(stream.fileno())
     partial.replace(path)
