@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from imgsvc.settings import environment_names
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
+CONTAINER_GUIDE = (ROOT / "docs/start/container.md").read_text()
+WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,23 @@ def test_old_podman_compose_understands_it(compose: dict[str, Any]) -> None:
     assert compose["services"]["imgsvc"]["env_file"] == ".env"
     for paper in ("README.md", "docs/start/container.md", "compose.yaml"):
         assert "touch .env" in (ROOT / paper).read_text()
+
+
+@pytest.mark.skipif(not shutil.which("podman-compose"), reason="podman-compose is not installed")
+def test_podman_compose_starts_the_service_as_the_papers_say(tmp_path: Path) -> None:
+    """The one that is installed, up to where it would call podman."""
+    (line,) = re.findall(r"^docker compose up --build +#.*(podman-compose .*)$", CONTAINER_GUIDE, re.MULTILINE)
+    for name in ("compose.yaml", "Containerfile"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".env").touch()
+    podman = tmp_path / "podman"
+    podman.write_text('#!/bin/sh\n[ "$1" = --version ] && echo podman version 4.3.1\nexit 0\n')
+    podman.chmod(0o755)
+    command = line.replace("podman-compose", f"podman-compose --podman-path {podman} --dry-run")
+    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0 and "-p 127.0.0.1:8000:8000" in said and "--read-only" in said, said
+    assert re.findall(r"--name=\S+_(\w+)_1", said) == ["imgsvc"], said
 
 
 def test_further_servers_are_started_only_when_asked_for(compose: dict[str, Any]) -> None:
