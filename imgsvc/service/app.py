@@ -12,9 +12,10 @@ from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
 from ..http.wire.answer_memory import AnswerMemory, BoundedAnswers
 from ..http.wire.drain import DrainUnreadBody
+from ..http.wire.error_mapping import as_problem
 from ..http.wire.metrics_middleware import RequestMetrics
 from ..http.wire.middleware import CaughtErrors, CrossOrigin, Tracing
-from ..http.wire.problems import Problem, as_problem
+from ..http.wire.problems import Problem
 from ..http.wire.proxy_headers import AbsoluteTargets, AllowedHosts, ForwardedHeaders
 from ..settings import Settings
 from ..settings.fields import MEGABYTE

@@ -42,7 +42,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp
 
-from ..http.wire.conditional import CLIENT
+from ..http.wire.piecewise import CLIENT
 
 log = structlog.get_logger()
 

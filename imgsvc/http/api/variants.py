@@ -13,8 +13,9 @@ from ...storage.base import NotStored
 from ...storage.keys import OURS
 from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
-from ..wire.conditional import ByteHeaders, StoredVariant, redirect_to_storage, send_variant
+from ..wire.conditional import ByteHeaders, redirect_to_storage, send_variant
 from ..wire.path_ids import path_id
+from ..wire.piecewise import StoredVariant
 from ..wire.problems import image_not_found, image_not_ready, size_not_available
 from ..wire.validation import Query, parsed
 from .signed_access import SIGNED_URL, SignedQuery, is_hidden, verify_signed_url

@@ -21,7 +21,8 @@ from ...storage.base import StorageNotConfigured
 from ..wire import problems
 from ..wire.body_rate import SlowClient
 from ..wire.error_codes import CODES
-from ..wire.problems import MAPPING, Problem
+from ..wire.error_mapping import MAPPING
+from ..wire.problems import Problem
 
 MOMENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIXED: dict[str, Callable[[], Exception]] = {

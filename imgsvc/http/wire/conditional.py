@@ -1,32 +1,21 @@
 """Sends a variant: conditional requests and single ranges (RFC 9110), cacheable until its URL expires."""
 
 import re
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
-import structlog
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from ...storage.base import IMMUTABLE, Storage, StorageError
-from .answer_memory import COUNTED, AnswerMemory, NoRoom, no_room
+from ...storage.base import IMMUTABLE, Storage
+from .answer_memory import AnswerMemory, NoRoom, no_room
 from .dates import parsed_date
+from .piecewise import PiecewiseResponse, StoredRange, StoredVariant
 from .problems import precondition_failed, range_not_satisfiable
 from .validation import Headers, parsed
 
-log = structlog.get_logger()
-
-FIRST_PIECE_BYTES = 256 * 1024  # most variants are one piece, and so cost one call in a thread
-PIECE_BYTES = 128 * 1024  # for a slow client: about what the kernel's buffer has room for once the client reads on
-LARGEST_PIECE_BYTES = 1024 * 1024  # for a client that received the previous piece at once: fewer calls in a thread
-QUICK_SECONDS = 0.5
-CLIENT = "imgsvc.client"  # in the scope's state: the Client, if there is a connection
 # A page of another site may show an image although its own policy (COEP) or ours refuses all else.
 EMBEDDABLE = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
@@ -51,25 +40,6 @@ class ByteHeaders(Headers):
     if_range: Annotated[str | None, _named("If-Range", "Send the range only if this ETag or date still matches.")] = (
         None
     )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVariant:
-    """A stored variant: its size in bytes, its SHA-256 in hex, and when it was made (RFC 3339)."""
-
-    bucket: str
-    key: str
-    size_bytes: int
-    digest: str
-    modified: str
-
-    @property
-    def etag(self) -> str:
-        return f'"{self.digest[:32]}"'
-
-    @property
-    def last_modified(self) -> datetime:
-        return datetime.fromisoformat(self.modified).replace(microsecond=0)
 
 
 async def redirect_to_storage(
@@ -108,110 +78,6 @@ async def send_variant(request: Request, storage: Storage, served: StoredVariant
     except NoRoom:
         raise no_room(memory) from None
     return PiecewiseResponse(stored, status, headers)
-
-
-class Client(Protocol):
-    """The connection of a response."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether the connection is closed."""
-
-    async def takes_more(self) -> None:
-        """Return as soon as more can be sent, or the client has disconnected."""
-
-
-class StoredRange:
-    """A range of a variant, read piece by piece. Files are open and bytes in memory no longer than needed."""
-
-    def __init__(self, storage: Storage, served: StoredVariant, start: int, length: int, memory: AnswerMemory) -> None:
-        self._storage = storage
-        self._served = served
-        self._start = start
-        self._left = length
-        self._memory = memory
-        self._taken = 0
-        self._wanted = FIRST_PIECE_BYTES
-        self.piece = b""
-
-    async def load(self) -> bool:
-        """Load the next bytes into `piece`; returns whether there are any. Raises NoRoom, NotStored or StorageError."""
-        self.drop()
-        if not self._left:
-            return False
-        async with self._memory.room(min(self._left, self._wanted)) as self._taken:
-            try:
-                self.piece = await _whole(self._storage, self._served, self._start, self._taken)
-            except BaseException:
-                self.drop()
-                raise
-        self._start += len(self.piece)
-        self._left -= len(self.piece)
-        if not self.piece:
-            self._left = 0  # shorter than the row says: the response is aborted
-        return bool(self.piece)
-
-    async def load_more(self, *, quick: bool) -> bool:
-        """Load the next piece: twice as large for a quick client, small for any other. Raises as `load`."""
-        self._wanted = min(2 * self._wanted, LARGEST_PIECE_BYTES) if quick else PIECE_BYTES
-        return await self.load()
-
-    def drop(self) -> None:
-        """Release the piece."""
-        self.piece = b""
-        self._memory.release(self._taken)
-        self._taken = 0
-
-    @property
-    def is_last(self) -> bool:
-        return not self._left
-
-
-async def _whole(storage: Storage, served: StoredVariant, start: int, length: int) -> bytes:
-    blob = await storage.read(served.bucket, served.key, start, length)
-    if len(blob.first) == length:
-        return blob.first
-    return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
-
-
-class PiecewiseResponse(Response):
-    """Sends a range whose first piece has been loaded. Ends as soon as the client disconnects."""
-
-    def __init__(self, stored: StoredRange, status: int, headers: Mapping[str, str]) -> None:
-        self._stored = stored
-        super().__init__(None, status, dict(headers))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        scope[COUNTED] = True
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if self._stored.is_last:
-                await send({"type": "http.response.body", "body": self._stored.piece})
-                return
-            await self._send_pieces(send, scope.get("state", {}).get(CLIENT))
-        finally:
-            self._stored.drop()
-
-    async def _send_pieces(self, send: Send, client: Client | None) -> None:
-        """Send the pieces. A response that can't be completed ends with its connection."""
-        while True:
-            last, sent_at = self._stored.is_last, time.monotonic()
-            await send({"type": "http.response.body", "body": self._stored.piece, "more_body": not last})
-            if last:
-                return
-            self._stored.drop()
-            if client is not None:
-                await client.takes_more()
-                if client.gone:
-                    return
-            quick = time.monotonic() - sent_at < QUICK_SECONDS
-            try:
-                if not await self._stored.load_more(quick=quick):
-                    log.error("response_aborted", reason="the stored file is shorter than its row says")
-                    return
-            except (NoRoom, StorageError) as error:
-                log.warning("response_aborted", reason=str(error) or type(error).__name__)
-                return
 
 
 def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .problems import as_problem
+from .error_mapping import as_problem
 
 log = structlog.get_logger()
 TRACE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

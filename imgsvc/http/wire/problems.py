@@ -1,39 +1,23 @@
-"""Errors as problem+json (RFC 9457): made by small constructors, mapped to the wire here and nowhere else."""
+"""Errors as problem+json (RFC 9457), each made by a small constructor."""
 
-import errno
 import http
-import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from pydantic import BaseModel, ConfigDict
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...access.jwk import KeysUnavailable
-from ...access.permissions import AuthorizationUnavailable, PermissionDenied
-from ...access.tokens import NotOurs, TokenTooLong
+from ...access.permissions import PermissionDenied
+from ...access.tokens import TokenTooLong
 from ...imaging.errors import ImageError
-from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
-from ...intake.open_uploads import TooManyOpenUploads, TooManyUploads
-from ...intake.staging import NoSpace, Rejected, StagingFailed, StagingGone, UnsupportedType, UploadTooLarge
-from ...jobs.restart import NotRetryable, StillEnding
+from ...intake.staging import NoSpace
 from ...jobs.table.model import as_text
 from ...jobs.table.quota import RateLimited, RateLimitStatus
-from ...jobs.table.sql import is_damage
-from ...jobs.table.transactions import IdempotencyConflict
-from ...jobs.table.writer import DatabaseUnavailable
-from ...maintenance.runner import TaskRunning
-from ...storage.base import NotStored, StorageError, StorageNotConfigured
-
-log = structlog.get_logger()
 
 NO_STORE = {"Cache-Control": "private, no-store", "Vary": "Authorization"}
 PROBLEM = "application/problem+json"
-CODES_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "upload_too_large"}
 
 
 class Detail(BaseModel):
@@ -247,73 +231,5 @@ def internal_error() -> Problem:
     return Problem(500, "internal_error", "Something went wrong in the service. The trace ID leads to the log entry.")
 
 
-def _from_intake(error: Rejected) -> Problem:
-    if isinstance(error, UploadTooLarge):
-        return upload_too_large(error.limit, error.measured)
-    if isinstance(error, UnsupportedType):
-        allowed = ", ".join(error.allowed) or "none"
-        return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
-    if isinstance(error, NoSpace):
-        return storage_full(error)
-    if isinstance(error, Overloaded):
-        return overloaded(str(error), retry_after=30, limit=error.limit, measured=error.waiting)
-    if isinstance(error, StagingGone):
-        return overloaded("The received part of the upload was lost. Send it again.")
-    if isinstance(error, StagingFailed):
-        return overloaded("The upload could not be written to disk now. Try again shortly.")
-    if isinstance(error, TooManyUploads):
-        return overloaded(str(error), limit=error.limit, measured=error.open_now)
-    if isinstance(error, TooManyOpenUploads):
-        more = {"limit": error.limit, "measured": error.open_now}
-        return Problem(429, "too_many_open_uploads", str(error), headers={"Retry-After": "5"}, **more)
-    if isinstance(error, IdempotencyInProgress):
-        detail = "An upload with the same Idempotency-Key is still being received."
-        return Problem(409, "idempotency_in_progress", detail, headers={"Retry-After": "1"})
-    return Problem(408, "upload_stalled", str(error))
-
-
-def _from_http(error: HTTPException) -> Problem:
-    code = CODES_BY_STATUS.get(error.status_code, http.HTTPStatus(error.status_code).name.lower())
-    return Problem(error.status_code, code, error.detail, headers=error.headers)
-
-
-# The exceptions that a handler may raise, and their errors.
-MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
-    Problem: lambda error: error,
-    HTTPException: _from_http,
-    PermissionDenied: permission_denied,
-    BucketNotAllowed: bucket_not_allowed,
-    AuthorizationUnavailable: lambda error: authorization_unavailable(error.retry_after),
-    KeysUnavailable: lambda error: authorization_unavailable(error.retry_after),
-    NotOurs: lambda _: Problem(409, "tokens_not_ours", "An external issuer signs the tokens: none can be made here."),
-    Rejected: _from_intake,
-    RateLimited: rate_limited,
-    IdempotencyConflict: lambda _: idempotency_conflict(),
-    ImageError: lambda error: Problem(
-        422, error.code, str(error), details=_listed((("body", "file"), str(error), error.code))
-    ),
-    DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
-    sqlite3.OperationalError: lambda _: unanswered(),
-    NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
-    StillEnding: lambda error: overloaded(str(error)),
-    TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
-    NotStored: lambda _: image_not_found(),
-    StorageNotConfigured: lambda _: storage_not_configured(),
-    StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),
-}
-
-
-async def as_problem(request: Request, error: Exception) -> Response:
-    if isinstance(error, StorageNotConfigured):
-        log.error("storage_not_configured", reason=str(error))
-    if is_damage(error):
-        log.error("database_damaged", reason=str(error))
-        return unanswered().response(request)
-    for kind, make in MAPPING.items():
-        if isinstance(error, kind):
-            return make(error).response(request)
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        log.error("out_of_files", reason=str(error.strerror))
-        return overloaded("Too many files and connections are open.", retry_after=1).response(request)
-    log.error("request_failed", exc_info=error)
-    return internal_error().response(request)
+def unusable_image(error: ImageError) -> Problem:
+    return Problem(422, error.code, str(error), details=_listed((("body", "file"), str(error), error.code)))
