@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..imaging import simd
 from .imports import without
 from .maintenance import storage
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
@@ -32,6 +33,10 @@ app.add_typer(storage, name="storage")
 def main() -> None:
     from .errors import CommandFailed
 
+    try:
+        simd.choose()
+    except simd.UnsuitableProcessor as error:
+        stop(str(error), WRONG)
     try:
         app()
     except CommandFailed as error:

@@ -140,3 +140,39 @@ def test_container(url: str) -> None:
     podman("stop", "-t", str(STOP_SECONDS), NAME)
     assert time.monotonic() - began < STOP_SECONDS
     assert podman("inspect", "--format", "{{.State.ExitCode}}", NAME) == "0"
+
+
+PICTURE = """
+import io, sys, tempfile
+from pathlib import Path
+from imgsvc.imaging import simd
+sys.stderr.write(f"chosen {simd.choose()}\\n")
+from PIL import Image
+from imgsvc.imaging.pipeline import render
+from imgsvc.imaging.recipe import Recipe, Variant
+folder = Path(tempfile.mkdtemp())
+Image.linear_gradient("L").resize((900, 700)).convert("RGB").save(folder / "source", "JPEG")
+made = render(folder / "source", "image/jpeg", Recipe((Variant("a", 600, 85, 2),), 10**7, 1), folder)
+print(made.variants[0].width, made.variants[0].height)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("qemu-x86_64-static"), reason="qemu-user-static is not installed")
+@pytest.mark.parametrize(("processor", "build"), [("Nehalem", "sse4_1"), ("Haswell", "avx2"), ("core2duo", "")])
+def test_image_runs_on_processors_of_each_kind(url: str, processor: str, build: str) -> None:
+    """One render, and a doctor, by an emulated processor; on one that is too old, one sentence and status 2."""
+    ready(url)
+    emulator = shutil.which("qemu-x86_64-static") or ""
+    line = ["run", "--rm", *RUN, "-v", f"{emulator}:/qemu:ro", "--entrypoint", "/qemu", IMAGE, "-cpu", processor]
+    python = "/opt/imgsvc/bin/python"
+    doctor = subprocess.run(
+        ["podman", *STORE, *ENGINE, *line, python, "-m", "imgsvc", "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if not build:
+        assert doctor.returncode == 2 and "SSE4.1" in doctor.stderr, doctor.stderr
+        return
+    assert "pillow-simd" in doctor.stdout and doctor.returncode in (0, 1), doctor.stdout + doctor.stderr
+    assert podman(*line, python, "-c", PICTURE) == "600 467"

@@ -1,6 +1,7 @@
 """Is Pillow the fast one, in this process and on this processor, and can it do what is asked of it?"""
 
 import io
+import os
 import platform
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ...imaging import simd
 from ...settings import Settings
 from .finding import Finding, warning, well, wrong
 
@@ -28,10 +30,12 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
         advice = "install from requirements.lock with --no-deps, as ./run setup does: something put Pillow over it"
         yield warning(f"this is Pillow {version} and not pillow-simd: resizing takes several times as long", advice)
         return
+    build = simd.INSTRUCTIONS.get(simd.choose() or "", "a build of unknown instructions")
     line = [sys.executable, str(RESIZING)]
-    timed = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_SECONDS)  # noqa: S603, our own script
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # for the same build
+    timed = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_SECONDS, env=environ)  # noqa: S603, our own script
     if timed.returncode == -signal.SIGILL:
-        advice = 'build it again with CC="cc", or the container with --build-arg SIMD='
+        advice = 'build it again with CC="cc", or the container with --build-arg SIMD=none'
         yield wrong(
             f"pillow-simd {version} is compiled for another processor than this one ({platform.machine()}): "
             "every worker will die (SIGILL)",
@@ -48,7 +52,7 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
         advice = "try again when the machine is idle; else build pillow-simd again"
         yield warning(f"pillow-simd {version} is no faster than plain code: {measured}", advice)
     else:
-        yield well(f"pillow-simd {version}: {measured}")
+        yield well(f"pillow-simd {version}, {build}: {measured}")
 
 
 def codecs(_settings: Settings) -> Iterator[Finding]:
