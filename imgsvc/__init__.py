@@ -1,4 +1,4 @@
-"""imgsvc: an image service that a self-hoster trusts like a mailbox."""
+"""imgsvc: a self-hosted image service."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Settings", "__version__", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names on first use (PEP 562): worker processes import this package and must not pay for the web side."""
+    """Import public names at their first use (PEP 562): worker processes import this package without the web part."""
     if name == "create_app":
         from .service.app import create_app
 

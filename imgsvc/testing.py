@@ -1,11 +1,11 @@
-"""The real application for somebody's own tests: in process, no port, no set-up, no network.
+"""The real application for your own tests: in process, without a port, set-up or network.
 
     async with imgsvc.testing.client() as client:
         receipt = (await client.upload(imgsvc.testing.picture())).json()
         job = await client.ready(receipt["job_id"])
 
-`pytest_plugins = ["imgsvc.testing"]` gives the fixture `imgsvc_client`. Pictures are rendered in this process: right
-for one's own pictures in a test, and never for anybody else's.
+`pytest_plugins = ["imgsvc.testing"]` provides the fixture `imgsvc_client`. Pictures are rendered in this process: use
+it only with your own pictures, never with untrusted ones.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Client(httpx.AsyncClient):
-    """An httpx client on the application, signed in as `tester` unless an issuer elsewhere makes the tokens."""
+    """An httpx client of the application, signed in as `tester` unless an external issuer signs the tokens."""
 
     def __init__(self, transport: httpx.ASGITransport, tokens: Tokens) -> None:
         super().__init__(transport=transport, base_url="http://localhost", timeout=READY_SECONDS)
@@ -52,12 +52,12 @@ class Client(httpx.AsyncClient):
         return self._tokens.issue(sub, org, permissions, ttl)
 
     async def upload(self, data: bytes, bucket: str = "test", **metadata: Any) -> httpx.Response:
-        """Hand in a picture as the signed-in user; keywords become its metadata."""
+        """Upload a picture as the signed-in user; keywords become its metadata."""
         fields = {"bucket": bucket, "metadata": json.dumps(metadata)}
         return await self.post(UPLOAD, data=fields, files={"file": ("picture", data)})
 
     async def ready(self, job_id: str) -> dict[str, Any]:
-        """The job once it has been completed. Raises AssertionError when it failed, TimeoutError after a minute."""
+        """The job once it is completed. Raises AssertionError if it failed, TimeoutError after a minute."""
         with anyio.fail_after(READY_SECONDS):
             while True:
                 answer = await self.get(f"/api/v1/images/jobs/{job_id}", headers={"Prefer": "wait=30"})
@@ -86,7 +86,7 @@ class InlineLane:
         return Answer.model_validate_json(json.dumps(message)).result
 
     def kill(self) -> None:
-        """A thread can't be killed: its task ends by itself, and what it made is dropped."""
+        """A thread can't be killed: the task ends by itself, and its result is dropped."""
 
     def shut(self) -> None:
         self.alive = False
@@ -103,7 +103,7 @@ async def client(
     signed_urls: bool = False,
     **sections: dict[str, Any],
 ) -> AsyncIterator[Client]:
-    """A fresh service in a temporary folder, and a client on it; nothing is left behind.
+    """A new service in a temporary folder, and a client for it; nothing is left behind.
 
     `processes=True` renders in real worker processes; `signed_urls=True` makes reading private. Keywords are
     sections of the settings: `client(images={"sizes": {"tiny": 32}})`.
@@ -117,10 +117,10 @@ async def client(
 
 @asynccontextmanager
 async def _in_one_task(context: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave `context` in a task of its own.
+    """Enter and leave `context` in one separate task.
 
-    pytest-asyncio runs what stands before and after the `yield` of a fixture in two tasks, and the application's task
-    groups must be left by the task that entered them.
+    pytest-asyncio runs a fixture's code before and after its `yield` in two tasks, but the application's task groups
+    must be left by the task that entered them.
     """
     opened: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     leave = asyncio.Event()
@@ -135,7 +135,7 @@ async def _in_one_task(context: AbstractAsyncContextManager[T]) -> AsyncIterator
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not opened.done():
-            await holder  # raises what kept it from opening
+            await holder  # raises the error that prevented opening
         yield opened.result()
     finally:
         if not opened.done():
@@ -148,7 +148,7 @@ async def _in_one_task(context: AbstractAsyncContextManager[T]) -> AsyncIterator
 async def serving(
     settings: Settings, *, storage: Storage | None = None, others: Sequence[Storage] = (), processes: bool = False
 ) -> AsyncIterator[tuple[Starlette, Client]]:
-    """The application with these settings, opened, and a client on it; its folder stays, so that it can be reopened."""
+    """The application with these settings, opened, and a client for it. Its folder stays and can be reopened."""
     lanes = None if processes else (InlineLane("preview"), InlineLane("render"))
     app = create_app(settings, Doubles(lanes=lanes, storage=storage, others=others))
     async with app.router.lifespan_context(app):
@@ -158,7 +158,7 @@ async def serving(
 
 
 def settings_in(folder: Path, **sections: dict[str, Any]) -> Settings:
-    """Settings whose files all lie in `folder`; a keyword for each section that differs from the defaults."""
+    """Settings with all files in `folder`; a keyword for each section that differs from the defaults."""
     given = {name: dict(values) for name, values in sections.items()}
     given["database"] = {"path": folder / "imgsvc.db", **given.get("database", {})}
     given["storage"] = {"path": folder / "storage", "reserve_mb": 0, **given.get("storage", {})}
@@ -181,12 +181,12 @@ def picture(width: int = 320, height: int = 200, colour: str = "#c03030") -> byt
 
 try:
     import pytest_asyncio
-except ImportError:  # without it there is no fixture, and the rest of this module needs no pytest
+except ImportError:  # without pytest there is no fixture; the rest of this module does not need it
     pass
 else:
 
     @pytest_asyncio.fixture
     async def imgsvc_client() -> AsyncIterator[Client]:
-        """A fresh service and a client on it."""
+        """A new service and a client for it."""
         async with client() as ready:
             yield ready

@@ -1,4 +1,4 @@
-"""`imgsvc storage adopt`: only while no service runs."""
+"""`imgsvc storage adopt`, which works only while no service runs."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ def adopted(settings: Settings, *, dry_run: bool) -> Adoption:
 
 
 def words(found: Adoption) -> str:
-    """What was found, a line for each place, and what was done."""
+    """What was found, one line for each place, and what was done."""
     jobs = ", ".join(f"{count} {status}" for status, count in found.jobs.items()) or "no jobs"
     lines = (
         f"database        {found.database}: {jobs}; {_id(found.database_id)}",
@@ -32,9 +32,9 @@ def words(found: Adoption) -> str:
         f"{_id(found.data_folder_id)}",
         f"storage folder  {found.storage_folder}: {found.stored_files} files ({megabytes(found.stored_bytes)}), "
         f"{found.foreign_files} foreign; {_id(found.storage_folder_id)}",
-        f"adopt: both folders have the id {found.instance} now. Nothing was removed."
+        f"adopt: both folders now have the ID {found.instance}. Nothing was removed."
         if found.done
-        else "adopt: would give both folders to this database, and remove nothing. With --yes it does.",
+        else "adopt: would give both folders to this database and remove nothing. Add --yes to do it.",
     )
     return "\n".join(lines)
 

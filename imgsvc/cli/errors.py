@@ -1,18 +1,18 @@
-"""What commands do beside serving: through the running service, or on the data folder when nobody holds it."""
+"""Errors of commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class CommandFailed(Exception):
-    """It was understood and did not succeed (exit status 1); the message is one line."""
+    """The command did not succeed (exit status 1). The message is one line."""
 
 
 @contextmanager
 def failing_for(*expected: type[Exception]) -> Iterator[None]:
     """Raise CommandFailed for these errors, alone or in the groups that task groups make of them.
 
-    Not `except*`: what is raised in it comes out in a group of its own.
+    Not `except*`: an exception raised there would be wrapped in another group.
     """
     try:
         yield

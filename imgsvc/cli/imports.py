@@ -1,4 +1,4 @@
-"""Imports of libraries without the parts that are never used here."""
+"""Speeds up imports of libraries by leaving out parts that are not used."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without(*names: str) -> Iterator[None]:
-    """Let libraries that can do without these modules do so, where nobody has imported them yet. For commands only."""
+    """Make these modules look absent, unless imported already, to libraries that can do without. For commands only."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]

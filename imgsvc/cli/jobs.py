@@ -1,4 +1,4 @@
-"""Jobs for the command line, from the running service or out of the data folder."""
+"""Jobs for the command line, from the running service or directly from the data folder."""
 
 import asyncio
 import sqlite3
@@ -33,13 +33,13 @@ EXPECTED = (
     sqlite3.Error,
     OSError,
 )
-LOCK_WAIT_SECONDS = 3.0  # for another command that looks into the same folder
+LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
 
 
 class Jobs(Protocol):
-    """Every method may raise CommandFailed."""
+    """The source of jobs. Every method may raise CommandFailed."""
 
-    retried: str  # what happens to a job that was let begin anew
+    retried: str  # what happens to a restarted job, in words
 
     def listed(self, status: str | None, limit: int) -> list[dict[str, Any]]: ...
     def shown(self, job_id: str) -> dict[str, Any]: ...
@@ -66,7 +66,7 @@ class OfService:
 
 
 class OfDataFolder:
-    """Out of the data folder, which is held meanwhile: a service that starts waits for it."""
+    """From the data folder, which is locked for that time: a starting service waits for it."""
 
     retried = "waits for the next start of the service"
 

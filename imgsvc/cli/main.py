@@ -18,14 +18,14 @@ from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 
 app = typer.Typer(
     name="imgsvc",
-    help="An image service that a self-hoster trusts like a mailbox.",
+    help="A self-hosted image service.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 jobs = typer.Typer(help="List and show jobs, and retry failed ones.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
-permissions = typer.Typer(help="Cached answers of the authorization server.", no_args_is_help=True)
+permissions = typer.Typer(help="Cached decisions of the authorization server.", no_args_is_help=True)
 app.add_typer(permissions, name="permissions")
 app.add_typer(storage, name="storage")
 
@@ -67,7 +67,7 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Run the service."""
-    with without("rich"):  # for tracebacks that show local variables: ours never do
+    with without("rich"):  # rich's tracebacks show local variables, which we never want
         from ..service import server
 
     settings = loaded(config)
@@ -110,14 +110,14 @@ def token(
 
 @app.command()
 def dashboard(config: ConfigFile = None) -> None:
-    """Print a link to the dashboard that signs a browser in: valid once, for ten minutes."""
+    """Print a link that signs a browser in to the dashboard. It is valid once, for ten minutes."""
     from ..access.operator_auth import login_code
     from .service_client import running
 
     settings = loaded(config)
     service = running(settings)
     if service is None:
-        stop(f"nothing runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
+        stop(f"no service runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
     code = login_code(service.token, service.run)
     typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={code}")
 
@@ -133,7 +133,7 @@ def health(
     settings = loaded(config)
     service = running(settings)
     if service is None:
-        stop(f"nothing runs on the data folder {settings.data}", FAILED)
+        stop(f"no service runs on the data folder {settings.data}", FAILED)
     typer.echo(service.call("GET", "/api/v1/health/live", timeout=timeout, as_operator=False)["status"])
 
 
@@ -145,7 +145,7 @@ def doctor(as_json: AsJson = False, config: ConfigFile = None) -> None:
     from .marks import print_tick
 
     settings, examined = loaded(config), []
-    configure(settings.log.model_copy(update={"level": "WARNING"}))  # to standard error, away from what is printed
+    configure(settings.log.model_copy(update={"level": "WARNING"}))  # to standard error, separate from the output
     for one in examine(settings):
         examined.append(one)
         if not as_json:
@@ -160,14 +160,16 @@ def smoke(
     url: Annotated[str, typer.Argument(help="Address of any running instance, with its path prefix if it has one.")],
     token: Annotated[
         str | None,
-        typer.Option(envvar="IMGSVC_TOKEN", help="A token that may upload. For a service on this machine one is made."),
+        typer.Option(
+            envvar="IMGSVC_TOKEN", help="A token that may upload. For a service on this machine one is created."
+        ),
     ] = None,
     bucket: Annotated[str, typer.Option(help="Bucket for the photo.")] = "smoke",
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for all steps together.")] = 30,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Send a photo through a running instance, check what comes back, and delete it. Useful after an upgrade."""
+    """Upload a photo to a running instance, check the results, and delete it. Useful after an upgrade."""
     from .marks import print_tick
     from .smoke import Smoke
     from .smoke.token import NoToken, own_token
@@ -177,7 +179,7 @@ def smoke(
     try:
         token = token or own_token(loaded(config), url)
     except NoToken as error:
-        stop(f"give a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
+        stop(f"pass a token for {url} with --token or in IMGSVC_TOKEN: {error}", WRONG)
     steps = []
     with Smoke(url, token, bucket, timeout) as tour:
         for step in tour.steps():
@@ -257,6 +259,6 @@ def drop(
     settings = loaded(config)
     service = running(settings)
     if service is None:
-        stop(f"nothing runs on the data folder {settings.data}, and nothing is remembered without a service", FAILED)
+        stop(f"no service runs on the data folder {settings.data}, and without one nothing is cached", FAILED)
     answer = service.call("DELETE", f"/api/v1/operator/permissions/{segment(org)}/{segment(user)}")
-    typer.echo(f"{answer['dropped']} remembered answers dropped")
+    typer.echo(f"{answer['dropped']} cached decisions dropped")

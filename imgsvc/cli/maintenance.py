@@ -1,7 +1,7 @@
 """`imgsvc storage …`. Nothing heavy is imported before a command needs it.
 
 Exit status: 0 all is well or was done, 1 something was found or could not be done, 2 wrong arguments or settings, 130
-after Ctrl-C: it has ended cleanly, and running it again goes on.
+after Ctrl-C: the task ended cleanly, and running the command again continues it.
 """
 
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def backup(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Copy everything, of one moment, while the service runs. Exit status 1: the backup is not complete."""
+    """Copy everything, as of one moment, while the service runs. Exit status 1: the backup is not complete."""
     from pydantic import ValidationError
 
     from ..maintenance.requests import BackupRequest
@@ -103,7 +103,7 @@ def backup(
             destination=str(destination.absolute()), with_s3=with_s3, digests=digests, dry_run=dry_run, listed=listed
         )
     except ValidationError:
-        stop(f"{destination} is no name for a folder", WRONG)
+        stop(f"{destination} is not a valid folder name", WRONG)
     _carried_out(config, request, as_json)
 
 
@@ -130,13 +130,13 @@ def restore(
 
 @storage.command()
 def adopt(
-    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it what was found is only shown.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it the findings are only shown.")] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """Give data and storage folder to this database, while no service runs. Removes nothing.
+    """Assign the data and storage folders to this database, while no service runs. Removes nothing.
 
-    For a new storage folder of an old database, and for going on where the database was lost.
+    For a new storage folder of an existing database, or if the database was lost.
     """
     import json
     from dataclasses import asdict
@@ -167,9 +167,9 @@ def _run(
         with shown(verb) as show:
             task = work(show)
     except KeyboardInterrupt:
-        stop(f"{verb} was ended. Run it again, and it goes on.", INTERRUPTED)
+        stop(f"{verb} was cancelled. Run it again to continue.", INTERRUPTED)
     words = {
-        "cancelled": f"{verb} was ended, by another command or because the service stops. Run it again: it goes on.",
+        "cancelled": f"{verb} was cancelled by another command or by a stop of the service. Run it again to continue.",
         "failed": task["error"],
     }.get(task["state"])
     print_ended(task, None if words else summary(task), as_json=as_json)

@@ -1,4 +1,4 @@
-"""Upkeep on a data folder that nobody holds."""
+"""Maintenance tasks on a data folder that no service uses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ from .maintenance_online import Show, pauses
 
 
 def carry_out(settings: Settings, request: MaintenanceRequest, show: Show) -> dict[str, Any]:
-    """How the task has ended. Raises CommandFailed."""
+    """Run the task; returns its final report. Raises CommandFailed."""
     return _alone(settings, partial(_by_itself, settings, request, show))
 
 
@@ -57,7 +57,7 @@ async def _context(settings: Settings) -> AsyncIterator[MaintenanceContext]:
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
-    """How it has ended. Raises CommandFailed."""
+    """Restore; returns the final report. Raises CommandFailed."""
     return _alone(settings, partial(_restored, settings, source, show, force, dry_run))
 
 
@@ -96,7 +96,7 @@ async def _restored(settings: Settings, source: Path, show: Show, force: bool, d
 
 
 def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
-    logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself says what it did
+    logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself prints its result
     with failing_for(DataFolderInUse, InstanceMismatch, SchemaTooNew, OSError):
         found: dict[str, Any] = asyncio.run(work())
     return found

@@ -1,4 +1,4 @@
-"""Upkeep for the command line: in the running service, or on the data folder when nobody holds it."""
+"""Maintenance tasks for the command line: in the running service, or on the data folder if no service runs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,20 +14,20 @@ from .service_client import Running, running
 if TYPE_CHECKING:
     from ..maintenance.requests import MaintenanceRequest
 
-LOOK_SECONDS = (0.02, 0.05, 0.1, 0.25)  # between looks; the last one for the rest: much of it is over soon
-ENDING_SECONDS = 30.0  # for a task that was cancelled
+LOOK_SECONDS = (0.02, 0.05, 0.1, 0.25)  # between polls, the last value repeating: many tasks end soon
+ENDING_SECONDS = 30.0  # how long a cancelled task may take to end
 TASK = "/api/v1/operator/storage/task"
-Show = Callable[[dict[str, Any]], None]  # told how the task stands, as StorageTask says it
+Show = Callable[[dict[str, Any]], None]  # called with the task's state, a StorageTask as JSON
 
 
 def carry_out(settings: Settings, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
-    """How the task has ended. Ctrl-C ends it too, and then goes on as KeyboardInterrupt. Raises CommandFailed."""
+    """Run the task; returns its report. Ctrl-C cancels it, then KeyboardInterrupt follows. Raises CommandFailed."""
     service = running(settings)
     if service:
         return _in_service(service, request, show)
     if not settings.database.path.is_file():
         raise CommandFailed(f"there is no database at {settings.database.path}")
-    from . import maintenance_offline  # half of the program, which a service has loaded already
+    from . import maintenance_offline  # imports half of the program, which is not needed if a service runs
 
     return maintenance_offline.carry_out(settings, request, show)
 
@@ -47,7 +47,7 @@ def _in_service(service: Running, request: "MaintenanceRequest", show: Show) -> 
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
-    """How it has ended. Raises CommandFailed: a service runs, for one."""
+    """Restore; returns the final report. Raises CommandFailed, for example if a service runs."""
     if running(settings) and not dry_run:
         raise CommandFailed(f"a service runs on the data folder {settings.data}: stop it first")
     from . import maintenance_offline
@@ -56,13 +56,13 @@ def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_ru
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between looks, for ever."""
+    """Yield the seconds between polls, without end."""
     return chain(LOOK_SECONDS, repeat(LOOK_SECONDS[-1]))
 
 
 def _same(begun: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     if task["task_id"] != begun["task_id"]:
-        raise CommandFailed("the service was restarted meanwhile: run it again, and it goes on")
+        raise CommandFailed("the service was restarted in the meantime: run the command again to continue")
     return task
 
 

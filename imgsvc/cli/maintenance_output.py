@@ -1,4 +1,4 @@
-"""Upkeep as a terminal shows it: a bar where there is somebody to look at it, a line every few seconds elsewhere."""
+"""Shows maintenance tasks: a progress bar on a terminal, otherwise a line every few seconds."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ LINE_SECONDS = 5.0
 
 @contextmanager
 def shown(verb: str) -> Iterator[Show]:
-    """On standard error, so that what is found can be piped on."""
+    """Show progress on standard error, so that the findings can be piped."""
     if not sys.stderr.isatty():
         yield _lines(verb)
         return
@@ -49,7 +49,7 @@ def _lines(verb: str) -> Show:
 
 
 def print_ended(task: dict[str, Any], summary: str | None, *, as_json: bool) -> None:
-    """What was found, then one line that says how it went; or all of it as JSON."""
+    """Print the findings, then one line with the result; or everything as JSON."""
     if as_json:
         print(json.dumps(task, indent=2))  # noqa: T201
         return

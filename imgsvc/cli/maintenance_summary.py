@@ -45,7 +45,7 @@ def collected(task: Task, request: GcRequest) -> str:
     left = f"; {counts['foreign']} foreign files left alone" if counts["foreign"] and not request.foreign else ""
     if request.dry_run:
         size = megabytes(counts["orphaned_bytes"] + counts["foreign_bytes"])
-        return f"gc: would remove {task['found']} files, {size}{left}. With --yes it does."
+        return f"gc: would remove {task['found']} files, {size}{left}. Add --yes to remove them."
     failed = f"; {counts['not_removed']} could not be removed" if counts["not_removed"] else ""
     return f"gc: removed {counts['removed']} files, {megabytes(counts['removed_bytes'])}{failed}{left}"
 
@@ -54,11 +54,11 @@ def migrated(task: Task, request: MigrateRequest) -> str:
     counts = Counts(task["counts"])
     words = f"migrate: {'would move' if request.dry_run else 'moved'} {_images(counts)} to {request.to}"
     if counts["unfinished"]:
-        words += f"; {counts['unfinished']} are still being processed: run it again"
+        words += f"; {counts['unfinished']} are still being processed: run this again"
     if counts["old_copies_left"]:
         words += f"; {counts['old_copies_left']} old copies could not be removed: the next run or gc will"
     if counts["old_copies_removed"]:
-        words += f"; {counts['old_copies_removed']} copies that an earlier run had left were removed"
+        words += f"; {counts['old_copies_removed']} copies left by an earlier run were removed"
     return f"{words}; {_found(task)}" if task["found"] else words
 
 
@@ -66,21 +66,21 @@ def backed_up(task: Task, request: BackupRequest) -> str:
     counts = Counts(task["counts"])
     if request.dry_run:
         size, new = megabytes(counts["bytes"]), megabytes(counts["new_bytes"])
-        return f"backup: would hold {counts['files']} files, {size}; {new} are to be copied"
+        return f"backup: would contain {counts['files']} files, {size}; {new} would be copied"
     words = (
         f"backup: {counts['variants']} variants ({megabytes(counts['variants_bytes'])}), "
         f"{counts['sources']} waiting uploads, the database and the secrets; {counts['copied']} are new"
     )
     if counts["elsewhere"]:
-        words += f"; {counts['elsewhere']} files stayed in their backend (--with-s3 takes them)"
+        words += f"; {counts['elsewhere']} files stay in their backend (--with-s3 copies them)"
     return f"{words}; {_found(task)}" if task["found"] else words
 
 
 def restored(task: Task, *, dry_run: bool) -> str:
     counts = Counts(task["counts"])
     if dry_run:
-        occupied = " There is data here already, which only --force moves aside." if counts["in_the_way"] else ""
-        return f"restore: the backup is whole: {counts['files']} files. Nothing was written.{occupied}"
+        occupied = " There is already data here; only --force moves it aside." if counts["in_the_way"] else ""
+        return f"restore: the backup is complete: {counts['files']} files. Nothing was written.{occupied}"
     return (
         f"restore: {counts['files']} variants ({megabytes(counts['bytes'])}) and {counts['sources']} waiting uploads "
         "are back. Start the service, then: imgsvc storage verify"

@@ -1,4 +1,4 @@
-"""Lines that begin with a tick, an exclamation mark or a cross."""
+"""Prints lines that begin with ✓, ! or ✗."""
 
 import sys
 from typing import Literal
@@ -11,11 +11,11 @@ SIGNS: dict[Mark, tuple[str, str]] = {
     "warning": ("!", typer.colors.YELLOW),
     "wrong": ("✗", typer.colors.RED),
 }
-PLAIN: dict[Mark, str] = {"well": "ok", "warning": "!", "wrong": "FAILED"}  # where a terminal knows ASCII only
+PLAIN: dict[Mark, str] = {"well": "ok", "warning": "!", "wrong": "FAILED"}  # for ASCII-only terminals
 
 
 def print_tick(mark: Mark, name: str, said: str, advice: str = "") -> None:
-    """One line: what is not ours to choose in it loses its line breaks."""
+    """Print one line. Line breaks in external text are removed."""
     sign, colour = SIGNS[mark]
     text = f"{name:<14} {said}{f' → {advice}' if advice else ''}"
     encoding = sys.stdout.encoding or "ascii"

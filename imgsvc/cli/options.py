@@ -1,4 +1,4 @@
-"""What commands share: options, exit statuses, reading the settings, and stopping with a reason."""
+"""Shared by the commands: options, exit statuses, loading settings, and stopping with a reason."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ FAILED, WRONG, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
 def loaded(config: Path | None) -> "Settings":
-    """The settings; wrong ones end the command."""
+    """Load the settings; invalid ones end the command."""
     from ..settings import Settings, SettingsError
 
     try:

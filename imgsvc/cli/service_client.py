@@ -1,4 +1,4 @@
-"""Speaking to the running service: where it listens, and its operator API."""
+"""A client of the running service: its address, and its operator API."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from ..settings.hosts import LOOPBACK_NAMES, allowed_hosts
 from .errors import CommandFailed
 from .imports import without
 
-with without("click", "pygments", "rich"):  # for a command line of its own
+with without("click", "pygments", "rich"):  # needed only for httpx's own command line
     import httpx
 
 TIMEOUT_SECONDS = 30.0
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The service that holds the data folder. `host` is a name it answers for, where its address is none."""
+    """The service that uses the data folder. `host` is a name that it accepts, if its address is not one."""
 
     address: str
     host: str
@@ -40,7 +40,7 @@ class Running:
         expect_ok: bool = True,
         **content: Any,
     ) -> httpx.Response:
-        """The response, whose body is JSON; `content` as httpx takes it (params, json). Raises CommandFailed.
+        """Send a request; returns the response, whose body is JSON; `content` as in httpx. Raises CommandFailed.
 
         Without `expect_ok`, an error is returned too.
         """
@@ -49,29 +49,29 @@ class Running:
             headers["Authorization"] = f"Bearer {self.token}"
         url = f"{self.address}{path}"
         try:
-            # The certificate is for the public name; this address is of this machine, and out of our own file.
+            # The certificate is for the public name; this address is of this machine, from our own lock file.
             with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
                 answer = client.request(method, url, headers=headers, **content)
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            raise CommandFailed(f"{self.address} does not answer: {str(error) or type(error).__name__}") from None
+            raise CommandFailed(f"{self.address} does not respond: {str(error) or type(error).__name__}") from None
         if expect_ok and answer.is_error:
             raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
         return answer
 
 
 def segment(name: str) -> str:
-    """Any text as one segment of a path, dots too: `..` would lead elsewhere."""
+    """Encode a text as one path segment, dots included: `..` would lead elsewhere."""
     return quote(name, safe="").replace(".", "%2E")
 
 
 def running(settings: Settings) -> Running | None:
-    """The running service; None if nobody holds the data folder. Raises CommandFailed while it does not listen."""
+    """The running service; None if there is none. Raises CommandFailed if it does not listen yet."""
     found = holder(settings.data)
     if found is None:
         return None
     if not found.address:
-        raise CommandFailed(f"process {found.pid} holds the data folder {settings.data} and does not listen (yet)")
+        raise CommandFailed(f"process {found.pid} uses the data folder {settings.data} but does not listen (yet)")
     names = allowed_hosts(settings)
     host = "" if not names or set(LOOPBACK_NAMES) & set(names) else names[0]
     return Running(found.address, host, found.run, operator_token(settings))

@@ -55,7 +55,7 @@ def print_job(job: dict[str, Any]) -> None:
 
 
 def _console() -> Console:
-    """Into a file or a pipe lines are not folded to some terminal's width."""
+    """A console. Output to a file or pipe is not wrapped to a terminal's width."""
     return Console(width=None if sys.stdout.isatty() else WIDE)
 
 
@@ -64,7 +64,7 @@ def _status(status: str) -> Text:
 
 
 def _time(text: str) -> str:
-    """In the zone of the one who reads, to the second."""
+    """The time in the local time zone, to the second."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

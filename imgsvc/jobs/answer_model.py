@@ -1,4 +1,4 @@
-"""The base of what is shown as JSON, by the API and by the command line, and the values of its examples."""
+"""The base model of JSON responses, shared by the API and the command line, and the values of its examples."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ CREATED, STARTED, COMPLETED = (f"2026-03-01T12:00:0{second}.000000+00:00" for se
 
 
 class AnswerModel(BaseModel):
-    """The body of an answer, or a part of one. Its serializer is made at its first use: a start needs few of them."""
+    """The body of a response, or a part of one. Its serializer is built at its first use, since a start needs few."""
 
     model_config = ConfigDict(defer_build=True)
 
 
 def example(**values: Any) -> ConfigDict:
-    """The `model_config` with the example of the API document; a test holds it against the model itself."""
+    """The `model_config` with the example for the API document. A test validates it with the model."""
     return ConfigDict(json_schema_extra={"examples": [values]})

@@ -1,4 +1,4 @@
-"""Deleting an image."""
+"""Deletes an image."""
 
 from dataclasses import dataclass
 
@@ -26,8 +26,8 @@ class Deletion:
     async def delete(self, job: Job) -> int | None:
         """Mark the row, end the job's run, wake the requests that wait for it, and remove the files.
 
-        Returns how many files there were; None: the image was gone already. Once the row is marked the rest is done
-        even if the caller is cancelled, and what fails is left to housekeeping. Raises DatabaseUnavailable.
+        Returns the number of files; None if the image was already deleted. Once the row is marked, the rest is done
+        even if the caller is cancelled, and housekeeping makes up for failures. Raises DatabaseUnavailable.
         """
         deleted = await self.table.delete(job)
         if deleted is None:

@@ -1,4 +1,4 @@
-"""Restarting a failed job, as its operator asks."""
+"""Restarts a failed job on the operator's request."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from .table.model import Job
 
 log = structlog.get_logger()
 
-SETTLE_SECONDS = 10.0  # for the storage to let go of what a failed run put
+SETTLE_SECONDS = 10.0  # for removing the files of the failed run
 
 
 class NotRetryable(Exception):
@@ -22,12 +22,12 @@ class NotRetryable(Exception):
 
 
 class StillEnding(Exception):
-    """The job's last run has not ended yet. The message says so in plain words."""
+    """The job's last run has not ended yet. The message explains it in plain words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """`queue` is None in a command, beside which no job runs."""
+    """Restarts jobs. `queue` is None in a stand-alone command, where no job runs."""
 
     table: JobTable
     staging_area: StagingArea
@@ -60,15 +60,15 @@ class Restart:
         with anyio.move_on_after(SETTLE_SECONDS) as scope:
             await queue.settled(job_id)
         if scope.cancelled_caught:
-            raise StillEnding("What the failed attempt left is still being removed. Try again shortly.")
+            raise StillEnding("Files of the failed attempt are still being removed. Try again shortly.")
 
     async def _retryable(self, job_id: str) -> Job:
         job = await self.table.job(job_id)
         if job is None or job.status != "failed":
-            raise NotRetryable(f"Only a failed job can be tried again; its status is {job.status if job else 'gone'}.")
+            raise NotRetryable(f"Only a failed job can be retried; its status is {job.status if job else 'gone'}.")
         source = self.staging_area.folder / (job.staging_path or "")
         if not job.can_retry or not await anyio.to_thread.run_sync(source.is_file):
             raise NotRetryable("The uploaded bytes of this job are not kept any more.")
         if self.housekeeping.holds_back and job.paths:
-            raise NotRetryable("A backup is being made, which needs what the failed attempt left. Try again after it.")
+            raise NotRetryable("A backup is running, which needs the files of the failed attempt. Try again after it.")
         return job

@@ -10,11 +10,11 @@ from .failures import JOB_CODES
 from .table.model import Job, Status
 from .table.reports import Event
 
-MAX_EVENTS = 200  # in a ShownJob
+MAX_EVENTS = 200  # the most audit events in a ShownJob
 
 
 class JobStatus(AnswerModel):
-    """Where a job stands. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
+    """A job's status. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
 
     model_config = example(
         job_id=JOB_ID,
@@ -88,7 +88,7 @@ LISTED: dict[str, Any] = {
 
 
 class ListedJob(JobStatus):
-    """`content_length` is in bytes; `can_retry` says whether the uploaded bytes of a failed job are still kept."""
+    """`content_length` is in bytes; `can_retry` is true if a failed job's uploaded bytes are still kept."""
 
     model_config = example(**LISTED)
 
@@ -122,8 +122,8 @@ class AuditEvent(AnswerModel):
 class ShownJob(ListedJob):
     """With its audit trail, newest first.
 
-    `thumbnail_url` leads to the smallest variant that is ready, from the service's own root; it is null where nothing
-    is and, where reading is private, for clients that are not signed in.
+    `thumbnail_url` is that of the smallest ready variant, relative to the service's root. It is null if none is ready
+    and, with private reading, for clients that are not signed in.
     """
 
     model_config = example(

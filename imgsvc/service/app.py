@@ -1,4 +1,4 @@
-"""The service as an ASGI application: its routes, its middleware, and a lifespan that runs all that is behind them."""
+"""The ASGI application: routes, middleware, and a lifespan that runs everything behind them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
         middleware=_middleware(settings, metrics, memory),
         exception_handlers={Problem: as_problem, HTTPException: as_problem},
     )
-    app.router.redirect_slashes = False  # a redirect would be a second form of every address
+    app.router.redirect_slashes = False  # a redirect would give every path a second address
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
     app.state.answer_memory = memory
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
 
 
 def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> list[Middleware]:
-    """Outermost first. CORS stands outside the hosts check and the errors, so that a browser can read these too."""
+    """The middleware, outermost first. CORS wraps the hosts check and the errors, so that browsers can read those."""
     server = settings.server
     cross_origin = Middleware(
         CrossOrigin,

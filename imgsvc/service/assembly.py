@@ -1,4 +1,4 @@
-"""One service, built group by group from its settings and from what was opened for it."""
+"""Builds a service, group by group, from its settings and the resources opened for it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -66,14 +66,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-RENDER_NICENESS = 10  # so that the system itself puts previews and answers first
+RENDER_NICENESS = 10  # so that the operating system puts previews and responses first
 
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """What `imgsvc.testing` puts in the place of worker processes and of the storage folder.
+    """Replacements by `imgsvc.testing` for worker processes and the storage folder.
 
-    `others` are further backends, which rows may come to name.
+    `others` are further backends that rows may name.
     """
 
     lanes: Sequence[Lane] | None = None
@@ -83,13 +83,13 @@ class Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is open before anything is built on it, and is closed after all else has ended."""
+    """The resources that are opened before anything is built, and closed after everything else has ended."""
 
     settings: Settings
     metrics: Metrics
     data: DataFolder
     stores: StorageRegistry
-    remote: "RemoteAuthorization | None"  # None: no authorization server is asked
+    remote: "RemoteAuthorization | None"  # None: no authorization server is configured
     lanes: Sequence[Lane]  # the preview lane, then the render lanes
 
 
@@ -113,7 +113,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
 
 @asynccontextmanager
 async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Opened]:
-    """The data folder's lock comes first: whoever holds it is alone with everything else."""
+    """Open the resources. The data folder's lock comes first and protects all others."""
     told, others, counters = metrics.storage.operation, doubles.others, JobCounters(metrics.jobs.job_reached)
     async with (
         open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters) as data,
@@ -267,7 +267,7 @@ def _maintenance(opened: Opened, jobs: Jobs) -> MaintenanceRunner:
 
 
 def _redis(settings: Settings) -> "RedisRateLimit | None":
-    """Without a Redis in the settings its client is not loaded either. Raises SettingsError."""
+    """The shared rate limit; None without Redis, whose client is then not imported. Raises SettingsError."""
     if not settings.redis.url:
         return None
     from ..intake.redis_limit import RedisRateLimit
@@ -280,7 +280,7 @@ async def _remote_permissions(settings: Settings) -> AsyncIterator["RemoteAuthor
     if settings.auth.permissions != "remote":
         yield None
         return
-    from ..access.remote_permissions import RemoteAuthorization  # with an HTTP client that is not needed otherwise
+    from ..access.remote_permissions import RemoteAuthorization  # imports an HTTP client, which is not needed otherwise
 
     async with RemoteAuthorization.opened(settings.auth) as remote:
         yield remote
@@ -290,7 +290,7 @@ async def _remote_permissions(settings: Settings) -> AsyncIterator["RemoteAuthor
 async def _worker_lanes(
     settings: Settings, metrics: Metrics, given: Sequence[Lane] | None
 ) -> AsyncIterator[Sequence[Lane]]:
-    """The preview lane, then the render lanes: those `given`, or ours, of whose processes none is left afterwards."""
+    """The preview lane, then the render lanes: the `given` ones, or new ones whose processes end with the context."""
     if given:
         yield given
         return

@@ -1,12 +1,12 @@
-"""Hypercorn as an HTTP/1.1 server with bounds: HTTP/2 is refused, and no client is waited for without an end.
+"""Hypercorn as an HTTP/1.1 server with limits: HTTP/2 is refused, and no client is waited for without a time limit.
 
-All of Hypercorn's inner parts that are replaced or relied on are here. What each replaces, and why:
+All internal parts of Hypercorn that are replaced or relied on are here. The replacements and their reasons:
 - `StrictHead`: h11 checks the size of a head only while it is incomplete (python-hyper/h11#182), and accepts a bare LF
   (since python-hyper/h11#115), Content-Length beside Transfer-Encoding (python-hyper/h11#90) and any version: a proxy
   may read such a head differently (RFC 9112 sections 2.2 and 6.3).
 - `Http1`: Hypercorn changes to HTTP/2 on request, which goes past a proxy that checks paths, keeps answers in memory
   for a client whose window is 0, and bounds resets only by a number of requests (pgjones/hypercorn#146): a proxy speaks
-  it for us. A WebSocket would be refused without a word. A head and a small body are two writes.
+  it for us. A WebSocket would be refused without a response. A head and a small body are two writes.
 - `Connection`: Hypercorn's hands a whole body to the transport, and keeps the socket of a client that has left until
   the keep-alive time is over (no issue found for either).
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
@@ -48,11 +48,11 @@ log = structlog.get_logger()
 
 TRIED_WITH = ("0.18.0",)  # versions of Hypercorn with which all tests have passed
 
-PIECE_BYTES = 256 * 1024  # handed to the transport at a time, which holds no copy of it
-TLS_PIECE_BYTES = 16 * 1024  # as much as one record, whose encrypted copy waits beyond our sight
-COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both go out in one write
-LOOK_SECONDS = 1.0  # between two looks at the clients that are waited for
-STALLED_SECONDS = 2.0  # without a byte taken, before a client may be given up for the sake of others
+PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
+TLS_PIECE_BYTES = 16 * 1024  # one TLS record, whose encrypted copy we can't measure
+COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both are sent in one write
+LOOK_SECONDS = 1.0  # between two checks of the clients that are waited for
+STALLED_SECONDS = 2.0  # without a byte received, before a client may be dropped in favour of others
 ABORT_SECONDS = 1.0  # for handlers to end once their connections are gone
 BYTES_ACKED_AT = 120  # of tcpi_bytes_acked in Linux's struct tcp_info
 TCP_INFO_BYTES = 256
@@ -84,7 +84,7 @@ class StrictHead(h11.Connection):
         self._max_head_bytes = max_head_bytes
 
     def next_event(self) -> Any:
-        """As h11's. Raises RemoteProtocolError."""
+        """Like h11's. Raises RemoteProtocolError."""
         if self.their_state is h11.IDLE:
             _check_head(self.trailing_data[0], self._max_head_bytes)
         return super().next_event()
@@ -95,7 +95,7 @@ def _check_head(received: bytes, max_bytes: int) -> None:
         raise h11.RemoteProtocolError("HTTP/2 is not spoken here", error_status_hint=400)
     end = HEAD_END.search(received)
     if end is None:
-        return  # h11 bounds what is incomplete
+        return  # h11 limits the size of an incomplete head
     head = received[: end.end()]
     if len(head) > max_bytes:
         raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
@@ -142,7 +142,7 @@ class Http1(H11Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a client may take: without a byte taken, and for each such time at least so many bytes a second."""
+    """The limits for slow clients: time without a byte received, and a minimum rate over each such time."""
 
     idle_seconds: float
     min_bytes_per_second: int
@@ -150,7 +150,7 @@ class Patience:
 
 @dataclass(slots=True)
 class _Progress:
-    """What a client that is waited for has taken: at the start of the current window, and when last anything."""
+    """What a waiting client has received: at the start of the current window, and when it last received anything."""
 
     window_began: float
     window_bytes: int
@@ -159,7 +159,7 @@ class _Progress:
 
 
 class Connection(TCPServer):
-    """One connection; `waiting` holds it while bytes of an answer wait for its client."""
+    """One connection. It is in `waiting` while bytes of a response wait for its client."""
 
     def __init__(self, *arguments: Any, waiting: "set[Connection]") -> None:
         super().__init__(*arguments)
@@ -183,7 +183,7 @@ class Connection(TCPServer):
                 protocol = Http1(
                     self.app, self.config, self.context, group, state, tls, client, server, self.protocol_send
                 )
-                self.protocol = cast(Any, protocol)  # where Hypercorn has a wrapper that changes to HTTP/2
+                self.protocol = cast(Any, protocol)  # instead of Hypercorn's wrapper, which changes to HTTP/2
                 await self.idle_task.restart(cast(Any, group), self._idle_timeout)
                 await self._read_data()
                 self._left = True
@@ -222,15 +222,15 @@ class Connection(TCPServer):
 
     @property
     def gone(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Whether the connection is closed."""
         return bool(self.writer.transport.is_closing())
 
     async def takes_more(self) -> None:
-        """Return as soon as the kernel has room for more, or the client is gone: until then nothing need be held."""
+        """Wait until the kernel has room for more or the client is gone, so that nothing is held in memory."""
         if self.gone or _is_writable(self._raw.fileno()):
             return
         try:
-            descriptor = os.dup(self._raw.fileno())  # the loop does not let us watch the transport's own
+            descriptor = os.dup(self._raw.fileno())  # the event loop does not allow watching the transport's own
         except OSError:
             return
         room = self._room = self.loop.create_future()
@@ -243,14 +243,14 @@ class Connection(TCPServer):
             os.close(descriptor)
 
     def taken_bytes(self) -> int:
-        """What the client's system has confirmed so far; in user space and the kernel more may wait."""
+        """The bytes that the client's system has confirmed; more may wait in user space and the kernel."""
         with suppress(OSError, ValueError, struct.error, AttributeError):  # ValueError: it was closed meanwhile
             found = self._raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
             return int(struct.unpack_from("=Q", found, BYTES_ACKED_AT)[0])
-        return -self.writer.transport.get_write_buffer_size()  # not Linux: progress as far as it can be seen
+        return -self.writer.transport.get_write_buffer_size()  # not Linux: progress as far as it is visible
 
     def abort(self) -> None:
-        """Drop the connection and what waits for its client."""
+        """Drop the connection and the bytes that wait for its client."""
         self.writer.transport.abort()
         self._wake()
 
@@ -266,7 +266,7 @@ def _is_writable(descriptor: int) -> bool:
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes | memoryview]:
-    """A whole body in the transport would be copied by TLS, and its progress could not be seen."""
+    """Split a body: in the transport TLS would copy a whole one, and its progress would not be visible."""
     if len(data) <= size:
         yield data
         return
@@ -288,7 +288,7 @@ class HttpServer:
         self._progress: dict[Connection, _Progress] = {}
 
     async def run(self, listener: socket.socket, stop: Callable[[], Awaitable[None]]) -> None:
-        """Serve until `stop` returns; then requests under way have `graceful_timeout`, and are aborted."""
+        """Serve until `stop` returns; then requests in progress have `graceful_timeout`, and are aborted after it."""
         listener.setblocking(False)
         tls = self._config.create_ssl_context()
         server = await asyncio.start_server(
@@ -313,7 +313,7 @@ class HttpServer:
             connection = Connection(
                 self._app, loop, self._config, self._context, {}, reader, writer, waiting=self._waiting
             )
-        except OSError:  # it is gone already
+        except OSError:  # the client has already disconnected
             writer.transport.abort()
             return
         self._open[task] = connection
@@ -344,7 +344,7 @@ class HttpServer:
             self._look(time.monotonic())
 
     def _look(self, moment: float) -> None:
-        """Give up the clients that take nothing, or too little."""
+        """Drop the clients that receive nothing, or too little."""
         seen = {}
         for connection in list(self._waiting):
             taken = connection.taken_bytes()
@@ -369,7 +369,7 @@ class HttpServer:
         return late
 
     def abort_slowest(self) -> bool:
-        """Give up the client that has taken nothing for longest, if that is a while; whether there was one."""
+        """Drop the client that has received nothing for the longest time, if any; returns whether there was one."""
         moment: Final = time.monotonic()
         slow = [
             (progress.last_seconds, connection)

@@ -1,8 +1,8 @@
-"""Keeping a process's secrets from other processes of the same user, above all from workers that a file took over.
+"""Protects a process's secrets from other processes of the same user, above all from workers taken over by a file.
 
-A variable that is deleted from `os.environ` stays in the block that the kernel shows as /proc/PID/environ: it is the
-memory that the program was started with. And any process of the same user may read another's memory, or trace it,
-unless that one says that it is not dumpable (prctl(2), PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking").
+A variable that is deleted from `os.environ` stays in the block that the kernel shows as /proc/PID/environ: that is the
+memory the program was started with. In addition, any process of the same user may read another's memory, or trace it,
+unless that process is marked as not dumpable (prctl(2), PR_SET_DUMPABLE; ptrace(2), "Ptrace access mode checking").
 """
 
 import ctypes
@@ -19,17 +19,17 @@ ENVIRONMENT_START, ENVIRONMENT_END = 49, 50  # of /proc/self/stat, counted from 
 
 
 def keep_only(kept: re.Pattern[str]) -> None:
-    """Leave only these variables in the environment, and nothing in the block that the kernel shows.
+    """Keep only these variables in the environment, and none in the block that the kernel shows.
 
     Call before there are threads: the C library's environment is replaced.
     """
     values = {name: value for name, value in os.environ.items() if kept.fullmatch(name)}
     for name in list(os.environ):
         del os.environ[name]
-    os.environ.update(values)  # setenv(3) makes copies; none points into the kernel's block any more
+    os.environ.update(values)  # setenv(3) makes copies, so none points into the kernel's block any more
     try:
         _wipe_block()
-    except (OSError, ValueError, IndexError) as error:  # not Linux, or no /proc: there is no block to read either
+    except (OSError, ValueError, IndexError) as error:  # not Linux, or no /proc: then there is no such block
         log.debug("environment_not_cleared", reason=str(error))
 
 
@@ -42,7 +42,7 @@ def _wipe_block() -> None:
 
 
 def deny_tracing() -> None:
-    """Let no other process of this user read this one's memory, trace it, or take its open files. Not for children."""
+    """Keep other processes of this user from reading this one's memory or tracing it. Does not apply to children."""
     if sys.platform != "linux":
         return
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:

@@ -1,4 +1,4 @@
-"""Every address of the service with its handler."""
+"""The routes: every path of the service with its handler."""
 
 from starlette.routing import Route
 

@@ -1,11 +1,10 @@
-"""The order in which a built service starts and stops. No other module knows it.
+"""The order in which a built service starts and stops. It is defined in this module only.
 
-Start: the workers, so that the first job finds them warm; then counters, queue, Redis, the first look of every health
-check, and what looks after the rest. A worker, Redis or storage that is away makes the service degraded, and keeps it
-from nothing.
+Start: the workers, so that the first job finds them ready; then counters, queue, Redis, the first run of every health
+check, and the background tasks. If a worker, Redis or storage is unavailable, the service starts anyway, degraded.
 
-Stop: no new upload and no new job; jobs under way have the lanes' grace time, beside the requests' own; what is left
-goes back into the queue; then the places of the rate limit are settled, and all background tasks end.
+Stop: no new upload and no new job; running jobs have the lanes' grace time, concurrently with the requests' own; the
+rest is requeued; then slots of the rate limit are settled, and all background tasks end.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +22,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def running(state: AppState, lanes: Sequence[Lane]) -> AsyncIterator[None]:
-    """Start what was built, and stop it at the end."""
+    """Start the built service, and stop it at the end."""
     await _warm(lanes)
     async with anyio.create_task_group() as group:
         await _start(state, group)
@@ -42,7 +41,7 @@ async def running(state: AppState, lanes: Sequence[Lane]) -> AsyncIterator[None]
 
 
 def wind_down(state: AppState) -> None:
-    """Begin a stop: take no new upload and start no new job. What is under way may still finish."""
+    """Begin a stop: accept no new upload and start no new job. Running ones may still finish."""
     state.stopping.set()
     state.jobs.queue.hold()
     state.maintenance.cancel()
@@ -56,7 +55,7 @@ async def _warm(lanes: Sequence[Lane]) -> None:
 
 
 async def _start_worker(lane: Lane) -> None:
-    """Without a worker the service is degraded, and the queue goes on trying."""
+    """Start a worker. If that fails the service is degraded, and the queue keeps trying."""
     try:
         await lane.start()
     except Exception as error:
@@ -78,7 +77,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
 
 
 async def _end_queue(state: AppState, ended: anyio.Event) -> None:
-    """End the queue from the moment that a stop begins.
+    """Stop the queue once a stop begins.
 
     The lanes' grace time runs beside that of the requests, so what that leaves is for recording: a stop takes at most
     both, and 2 seconds for Redis and the database.

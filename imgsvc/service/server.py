@@ -1,4 +1,4 @@
-"""Running the application under Hypercorn, in this very process, until a signal says stop."""
+"""Runs the application under Hypercorn, in this process, until a signal stops it."""
 
 import asyncio
 import contextlib
@@ -38,15 +38,15 @@ from .runner import wind_down
 
 log = structlog.get_logger()
 
-# What this process and its libraries may need of the environment once the settings are read. The rest goes, so that
-# no child inherits a secret.
+# The environment variables that this process and its libraries may need after the settings are read. All others are
+# removed, so that no child process inherits a secret.
 KEPT_ENVIRONMENT = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TERM|TMPDIR|PYTHON\w+|VIRTUAL_ENV|LD_\w+|MALLOC_\w+|SSL_CERT_\w+|\w+_proxy|\w+_PROXY"
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
-HUNG_SECONDS = 0.5  # for threads that are about to end
+HUNG_SECONDS = 0.5  # for threads that end soon
 BACKLOG = 1024  # connections that wait to be accepted
-UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond what is on its way
+UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond the bytes in flight
 
 
 # Their messages are whole sentences.
@@ -62,7 +62,7 @@ REASONS = (
 
 
 class CantStart(Exception):
-    """Why the service could not start, in one line."""
+    """The service could not start. The message gives the reason in one line."""
 
 
 def run(settings: Settings) -> int:
@@ -82,10 +82,10 @@ def run(settings: Settings) -> int:
 
 
 def _prepare_process(settings: Settings) -> None:
-    """Set up what holds for the whole process, before it has threads: log, limits, environment, privacy."""
+    """Set up the process before it has threads: log, limits, environment, privacy."""
     logs.configure(settings.log)
     if settings.server.http2:
-        log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is for the proxy before the service")
+        log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is the task of a proxy in front")
     if links := ignored_service_links():
         log.warning("service_links_ignored", names=links, reason="set enableServiceLinks: false in the pod's spec")
     warn_if_untried()
@@ -98,7 +98,7 @@ def _prepare_process(settings: Settings) -> None:
 
 
 def _explained(cause: BaseException, settings: Settings) -> str | None:
-    """Why the service could not start, in one line, where an operator can mend it; None for a fault of the program."""
+    """The reason why the service could not start, in one line; None if it is a fault of the program."""
     if isinstance(cause, (CantStart, *REASONS)):
         return str(cause)
     if isinstance(cause, (sqlite3.Error, DatabaseUnavailable)):
@@ -118,9 +118,9 @@ def _on_share(settings: Settings) -> str:
 
 
 def _end_beside_hung_threads() -> None:
-    """End the process at once if a thread still waits for a disk that does not answer.
+    """End the process at once if a thread still waits for a disk that does not respond.
 
-    The interpreter would wait for it at its own end, and all that matters is closed by now.
+    The interpreter would wait for the thread. Everything that matters is closed by now.
     """
     deadline = time.monotonic() + HUNG_SECONDS
     hung = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
@@ -134,13 +134,13 @@ def _end_beside_hung_threads() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Every connection is an open file, and so is every variant on its way: take all that the system grants."""
+    """Raise the limit of open files to the hard limit: every connection and every variant being sent is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What really happened: task groups wrap it, one around the other."""
+    """The actual error inside of nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -151,14 +151,14 @@ async def _serve(settings: Settings) -> None:
     with _signals(stopped):
         app = create_app(settings)
         async with app.router.lifespan_context(app):
-            listener = _listen(settings.server)  # after the data folder's lock: a predecessor has left the port by now
+            listener = _listen(settings.server)  # after the lock: a predecessor has released the port
             address, state = _address(settings.server, listener), app.state.service
             state.lock.announce(_local(address))
             _announce(settings, address, state.lock.run)
 
             async def until_stopped() -> None:
                 await stopped.wait()
-                with contextlib.suppress(OSError):  # a disk that fails must not keep the jobs from being given back
+                with contextlib.suppress(OSError):  # a failing disk must not prevent requeueing the jobs
                     state.lock.announce("")
                 wind_down(state)
 
@@ -189,7 +189,7 @@ def _signals(stopped: asyncio.Event) -> Iterator[None]:
 
 
 def _end_at_once() -> NoReturn:
-    """The workers die with this process; what was running is replayed at the next start."""
+    """End at once. The workers end with this process; running jobs are replayed at the next start."""
     os._exit(1)
 
 
@@ -203,7 +203,7 @@ def _listen(server: Server) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(AttributeError, OSError):  # else megabytes of each answer wait in the kernel
+        with contextlib.suppress(AttributeError, OSError):  # otherwise megabytes of each response wait in the kernel
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind((server.host, server.port))
         listener.listen(BACKLOG)
@@ -222,7 +222,7 @@ def _hypercorn(server: Server) -> Config:
     config.keep_alive_timeout = server.keep_alive_seconds
     config.h11_max_incomplete_size = server.max_header_kb * 1024
     config.graceful_timeout = server.graceful_seconds
-    config.max_app_queue_size = 2  # reads of 64 KiB that wait for us: an upload must not hold more memory than it needs
+    config.max_app_queue_size = 2  # queued reads of 64 KiB: an upload must not use more memory than it needs
     config.alpn_protocols = ["http/1.1"]
     if server.certfile:
         config.certfile, config.keyfile = server.certfile, server.keyfile
@@ -235,12 +235,12 @@ def _address(server: Server, listener: socket.socket) -> str:
 
 
 def _local(address: str) -> str:
-    """The address that this machine reaches it by: one that stands for all interfaces is none."""
+    """The address for this machine itself, instead of one that stands for all interfaces."""
     return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def _announce(settings: Settings, address: str, run: str) -> None:
-    """To a person at a terminal the link with a code too; anywhere else it would end in a log."""
+    """Print the addresses, on a terminal with a sign-in code: elsewhere it would end up in a log."""
     public = settings.service.public_url or _local(address)
     command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
     link = f"{public}/dashboard"

@@ -1,7 +1,7 @@
 """All settings, as one frozen and checked object.
 
 Each section is a class in the file that `Settings` imports it from; each of its fields declares one setting with its
-default, unit, check and words. config.toml and docs/reference/settings.md are made from them.
+default, unit, check and description. config.toml and docs/reference/settings.md are made from them.
 """
 
 import os
@@ -61,7 +61,7 @@ class Settings(BaseModel):
 
     @property
     def max_token_bytes(self) -> int:
-        """Bytes of the longest token that is accepted: as configured, and no more than all headers may have."""
+        """The longest accepted token in bytes: as configured, and at most the limit of all headers."""
         return min(self.auth.max_token_kb, self.server.max_header_kb) * 1024
 
     @classmethod
@@ -78,7 +78,7 @@ class Settings(BaseModel):
 
     @property
     def data(self) -> Path:
-        """The data folder: where the database is, and with it the lock, the secrets and what is staged."""
+        """The data folder: it contains the database, the lock, the secrets and the staged uploads."""
         return self.database.path.parent
 
 
@@ -89,7 +89,7 @@ def all_settings() -> tuple[SettingInfo, ...]:
 
 
 def ignored_service_links() -> list[str]:
-    """Names in this process's environment that Kubernetes added, and that are no settings."""
+    """Variables in this process's environment that Kubernetes added, and that are not settings."""
     return service_links(all_settings(), os.environ)
 
 

@@ -189,7 +189,7 @@ class Operator(Section):
 def _names_a_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0  # reading a port that is none raises
+        return bool(parts.hostname) and parts.port != 0  # reading an invalid port raises
     except ValueError:
         return False
 

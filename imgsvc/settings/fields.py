@@ -1,7 +1,7 @@
-"""How a setting is declared, and the kinds of values that several sections share.
+"""Declares settings, and the types of values that several sections share.
 
-A setting is one line of a section: its type with the check, its default, its words and its unit. The loader, doctor,
-config.toml and the reference page all read them from there.
+A setting is one line of a section: its type with the check, its default, its description and its unit. The loader,
+doctor, config.toml and the reference page all read them from there.
 """
 
 import json
@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
-WEEK_SECONDS = 604_800  # as long as a presigned URL of S3 can last
+WEEK_SECONDS = 604_800  # the longest lifetime of a presigned URL of S3
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def _strong(value: SecretStr) -> SecretStr:
 
 
 def _list_from_text(value: object) -> object:
-    """A JSON list, or `a,b`. Anything that is no text is left for the next check."""
+    """Parse a JSON list, or `a,b`. Values that are not text are left to the next check."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -114,7 +114,7 @@ def _list_from_text(value: object) -> object:
 
 
 def _table_from_text(value: object) -> object:
-    """A JSON object, or `name=1,other=2` (`:` works too)."""
+    """Parse a JSON object, or `name=1,other=2` (`:` works too)."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):
@@ -137,7 +137,7 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-INTEGRAL = BeforeValidator(_integral)  # for integers in JSON that others wrote
+INTEGRAL = BeforeValidator(_integral)  # for integers in JSON from other programs
 STRONG = AfterValidator(_strong)
 LIST = BeforeValidator(_list_from_text)
 TABLE = BeforeValidator(_table_from_text)

@@ -1,4 +1,4 @@
-"""Host names and addresses: which of them are this machine's, and which the service answers for."""
+"""Host names and addresses: which ones are this machine's, and which ones the service accepts."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -14,7 +14,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 def allowed_hosts(settings: "Settings") -> list[str]:
-    """The names that are answered for; none stands for all of them."""
+    """The accepted host names; an empty list accepts all."""
     configured = list(settings.server.allowed_hosts)
     if "*" in configured:
         return []
@@ -52,7 +52,7 @@ def without_port(host: str) -> str:
 def forwarded_address(hop: str) -> str:
     """The address in an element of X-Forwarded-For, which some proxies send with a port, brackets or quotes.
 
-    Anything else comes back as it is.
+    Anything else is returned unchanged.
     """
     hop = hop.strip().strip('"')
     if match := BRACKETED.fullmatch(hop):
@@ -71,5 +71,5 @@ def is_address(text: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """The URL with no user name and password in it, for people to see."""
+    """The URL without user name and password, for display."""
     return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/?#]*@", r"\1", url, flags=re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Sections of the work: what is made of an image, by which processes, and how jobs are tried and kept."""
+"""Settings of processing: the variants, the worker processes, and how jobs are retried and kept."""
 
 import re
 from functools import cached_property

@@ -1,6 +1,6 @@
-"""Where values come from: config.toml, a .env file beside it, and the environment. A later source overrides.
+"""Loads values from config.toml, a .env file beside it, and the environment. A later source overrides.
 
-`{NAME}_FILE` names a file that holds the value of `{NAME}`, as container engines hand over secrets.
+`{NAME}_FILE` names a file that contains the value of `{NAME}`, the usual way to pass secrets to containers.
 """
 
 import difflib
@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from .fields import SettingInfo, SettingsError
 
 MAX_VALUE_BYTES = 65_536  # of a file that holds a setting's value
-PASSWORD = re.compile(r"@|password=", re.IGNORECASE)  # how a URL shows that it holds one
+PASSWORD = re.compile(r"@|password=", re.IGNORECASE)  # signs of a password in a URL
 
 PREFIX = "IMGSVC_"
-NO_SETTINGS = {"IMGSVC_TOKEN"}  # options of commands, for which typer reads the environment
+NO_SETTINGS = {"IMGSVC_TOKEN"}  # options of commands, which typer reads from the environment
 # What Kubernetes and Docker's old links add for each service: a service named imgsvc-server gives IMGSVC_SERVER_PORT.
 LINK_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 LINK_VALUE = re.compile(r"(tcp|udp|sctp)://\S+")
@@ -53,7 +53,7 @@ def first_problem(error: ValidationError, settings: Iterable[SettingInfo]) -> st
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
-        return message  # of several sections: it names them itself
+        return message  # about several sections: the message names them
     section, *rest = (str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"[{section}] {'.'.join(rest)}: there is no such setting" if rest else f"[{section}]: no such section"
@@ -75,12 +75,12 @@ def service_links(settings: Iterable[SettingInfo], environ: Names) -> list[str]:
 
 
 def _is_link(setting: SettingInfo, names: Names) -> bool:
-    """Whether the setting's variable holds the address of a service link. A URL such as Redis's must be a good one."""
+    """Whether the variable contains the address of a service link. For a URL setting such as Redis's: a valid URL."""
     return not setting.may_hold_password and bool(LINK_VALUE.fullmatch(names.get(setting.environment) or ""))
 
 
 def _check_names(names: Names, settings: Iterable[SettingInfo]) -> None:
-    """Refuse a misspelt name of ours, like a misspelt key in config.toml. Raises SettingsError."""
+    """Refuse a misspelt environment name, like a misspelt key in config.toml. Raises SettingsError."""
     known = {name for one in settings for name in (one.environment, f"{one.environment}_FILE")}
     for name in sorted(names):
         if name.startswith(PREFIX) and name not in known | NO_SETTINGS and not LINK_NAME.fullmatch(name):
@@ -107,7 +107,7 @@ def _dotenv(file: Path) -> Names:
 
 
 def _text(names: Names, setting: SettingInfo) -> str | None:
-    """The value in one source, given there or in a file that the source names. Raises SettingsError."""
+    """The value from one source, or from a file that the source names. Raises SettingsError."""
     name = setting.environment
     text, file = names.get(name), names.get(f"{name}_FILE")
     if not file:

@@ -1,4 +1,4 @@
-"""Sections of the process itself: its name and address, its connections, its log."""
+"""Settings of the process: its name and address, its connections, its log."""
 
 import ipaddress
 import re

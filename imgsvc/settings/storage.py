@@ -1,4 +1,4 @@
-"""Sections of what is kept: the database, the stored variants, and the bucket for them."""
+"""Settings of storage: the database, the stored variants, and the S3 bucket."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Sections of what is taken in: the uploads, their rate, and the Redis that several instances share for it."""
+"""Settings of uploads: their limits, their rate, and the Redis that instances share for it."""
 
 import re
 from functools import cached_property

@@ -40,7 +40,7 @@ def _staging(area: StagingArea) -> Check:
     if made:
         log.error("staging_recreated", path=str(area.folder))
         return Check(status="degraded", detail="the folder for uploads was missing and has been created again")
-    return Check(status="healthy", detail=f"there; {kept.files} uploads are set aside" if kept.files else "there")
+    return Check(status="healthy", detail=f"exists; {kept.files} uploads are set aside" if kept.files else "exists")
 
 
 def _instance(data: Path, storage: Path | None, instance: str) -> Check:
@@ -48,4 +48,4 @@ def _instance(data: Path, storage: Path | None, instance: str) -> Check:
         return Check(status="unhealthy", detail="the data folder does not contain this service's ID any more")
     if storage and marker_of(storage) != instance:
         return Check(status="unhealthy", detail="the storage folder does not contain this service's ID")
-    return Check(status="healthy", detail="database and folders belong together")
+    return Check(status="healthy", detail="database and folders have the same ID")

@@ -69,7 +69,7 @@ def test_all_is_well_where_all_is_well(tmp_path: Path) -> None:
     lines = answer.stdout.splitlines()
     assert {line[0] for line in lines} == {"✓", "!"} and len(lines) > len(CHECKS)
     assert [line for line in lines if line.startswith("!")] == [
-        "! service        nothing runs on the data folder → start it: imgsvc serve"
+        "! service        no service runs on the data folder → start it: imgsvc serve"
     ]
     assert list(tmp_path.iterdir()) == []
 
@@ -84,20 +84,20 @@ def test_running_service_is_asked_and_left_as_it_was(tmp_path: Path) -> None:
     by_check = {one["check"]: one for one in said}
     assert examined.returncode == 1
     assert [one["check"] for one in said if one["status"] == "wrong"] == ["secrets"]
-    assert by_check["secrets"]["said"] == "JWT_SECRET_KEY looks made up"
-    assert f"answers at {server.url} and is healthy" in by_check["service"]["said"]
+    assert by_check["secrets"]["said"] == "JWT_SECRET_KEY does not look random"
+    assert f"responds at {server.url} and is healthy" in by_check["service"]["said"]
     assert by_check["public url"]["said"] == f"{server.url} answers"
-    assert by_check["database"]["said"].startswith("sound, ")
+    assert by_check["database"]["said"].startswith("intact, ")
     assert again.returncode == 1
     (astray,) = [one for one in json.loads(again.stdout) if one["status"] == "wrong"]
-    assert astray["said"] == f"{server.url}/nowhere answers 404, and not out of this service"
+    assert astray["said"] == f"{server.url}/nowhere answers 404, but not from this service"
 
 
 def test_address_where_nobody_listens(tmp_path: Path) -> None:
     from imgsvc.cli.doctor import service
 
     settings = settings_in(tmp_path, service={"public_url": "http://127.0.0.1:1"})
-    assert worst(service.public_url, settings).startswith("wrong: http://127.0.0.1:1 does not answer: ")
+    assert worst(service.public_url, settings).startswith("wrong: http://127.0.0.1:1 does not respond: ")
 
 
 def test_check_that_hangs_or_breaks_is_a_finding(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ class TestPixels:
         [
             ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "wrong: .* another processor .*every worker"),
             ("raise OSError('no memory')", "wrong: .* can't resize: OSError: no memory"),
-            ("print(0.015, 0.006)", "warning: .* is no faster than plain code: resizing in 15.0 ms, 6.0 where"),
+            ("print(0.015, 0.006)", "warning: .* is no faster than plain code: resizing in 15.0 ms, 6.0 without"),
             ("print(0.002, 0.006)", "well"),
         ],
     )
@@ -183,7 +183,7 @@ class TestLibraries:
         monkeypatch.setattr("PIL.features.version", lambda _name: "2.16")
         monkeypatch.setattr(libraries, "_package", lambda _names: package)
         (finding,) = found(libraries.libraries, Settings())
-        assert finding.status == "well" and "unless the distribution mended it" in finding.said
+        assert finding.status == "well" and "unless the distribution fixed it" in finding.said
 
 
 MOUNTS = """22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -262,7 +262,7 @@ class TestSecrets:
     @pytest.mark.parametrize("secret", ["x" * 40, "changeme" * 5, "ab12" * 9, "my-application-Secret-key-of-2026-!"])
     def test_made_up(self, data: Path, secret: str) -> None:
         settings = settings_in(data, auth={"jwt_secret_key": secret})
-        assert worst(secrets.secrets, settings).startswith("wrong: JWT_SECRET_KEY looks made up")
+        assert worst(secrets.secrets, settings).startswith("wrong: JWT_SECRET_KEY does not look random")
         assert secret not in worst(secrets.secrets, settings)
 
     def test_one_for_two(self, data: Path) -> None:
@@ -301,7 +301,7 @@ class TestSecrets:
             {"server": {"allowed_hosts": ["a.example"]}, "service": {"public_url": "http://b.example:8000"}},
             "wrong: the name of public_url, b.example, is not in allowed_hosts",
         ),
-        ({"server": {"trusted_proxies": ["0.0.0.0/0"]}}, "wrong: trusted_proxies holds 0.0.0.0/0"),
+        ({"server": {"trusted_proxies": ["0.0.0.0/0"]}}, "wrong: trusted_proxies contains 0.0.0.0/0"),
         ({"server": {"allowed_hosts": ["*"]}}, "warning: allowed_hosts is '*'"),
         (
             {"operator": {"public": True}, "service": {"public_url": "http://b.example"}},
@@ -330,14 +330,14 @@ class TestDatabase:
 
     def test_sound_and_left_as_it_was(self, data: Path) -> None:
         settings = self.settings(data)
-        assert found(database.database, settings)[0].said.startswith("sound, ")
+        assert found(database.database, settings)[0].said.startswith("intact, ")
         assert sorted(path.name for path in data.iterdir()) == ["imgsvc.db", "storage"]
 
     def test_other_versions(self, data: Path) -> None:
         assert worst(database.database, self.settings(data, 99)).startswith("wrong: its schema has version 99")
         settings_in(data).database.path.unlink()
         older = worst(database.database, self.settings(data, 1))
-        assert older.startswith(f"warning: its schema goes from version 1 to {len(MIGRATIONS)}")
+        assert older.startswith(f"warning: the next start will migrate its schema from version 1 to {len(MIGRATIONS)}")
 
     def test_damage(self, data: Path) -> None:
         settings = self.settings(data, rows=1000)
@@ -352,7 +352,7 @@ class TestDatabase:
         settings = self.settings(data, rows=5000)
         monkeypatch.setattr(database, "CHECK_SECONDS", 0.0)
         monkeypatch.setattr(database, "STEPS", 10)
-        assert "not looked through within 0 seconds" in worst(database.database, settings)
+        assert "not completely checked within 0 seconds" in worst(database.database, settings)
 
 
 async def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:

@@ -40,13 +40,15 @@ class TestObjectStorage:
     def test_wrong_in_many_ways(self, s3: S3Server, tmp_path: Path) -> None:
         bucket = s3.bucket()
         missing = self.said(s3, tmp_path, "no-such-bucket")
-        assert missing.startswith(f"wrong: the bucket no-such-bucket at {s3.url}: The bucket does not exist. → make it")
+        assert missing.startswith(
+            f"wrong: the bucket no-such-bucket at {s3.url}: The bucket does not exist. → create it"
+        )
         other_secret = self.said(s3, tmp_path, bucket, secret_access_key="another")
         assert other_secret.endswith("the secret access key is wrong. → correct AWS_SECRET_ACCESS_KEY")
         other_key = self.said(s3, tmp_path, bucket, access_key_id="test:nobody")
         assert other_key.startswith("wrong: ") and "→ correct AWS_" in other_key
         away = self.said(s3, tmp_path, bucket, endpoint_url=NOBODY)
-        assert "can't be reached" in away and "→ see that AWS_ENDPOINT_URL leads to it" in away
+        assert "can't be reached" in away and "→ check AWS_ENDPOINT_URL" in away
 
     def test_none(self, tmp_path: Path) -> None:
         assert worst(dependencies.object_storage, settings_in(tmp_path)) == "well"
@@ -62,7 +64,7 @@ class TestRedis:
         with RedisServer("--requirepass", PASSWORD) as server:
             url = server.url.replace("unix://", f"unix://:{PASSWORD}@")
             (finding,) = found(dependencies.redis, settings_in(tmp_path, redis={"url": url}))
-            assert finding.status == "well" and finding.said.startswith(f"{server.url} counts; version ")
+            assert finding.status == "well" and finding.said.startswith(f"{server.url} works; version ")
             with server.client(password=PASSWORD) as client:
                 assert client.dbsize() == 0
             refused = self.said(tmp_path, server.url)
@@ -102,13 +104,13 @@ class TestAuthorization:
 
     async def test_away_or_silent(self, tmp_path: Path) -> None:
         away = await asked(dependencies.authorization, self.settings(tmp_path, NOBODY))
-        assert away.startswith(f"wrong: {NOBODY} does not answer: ") and away.endswith("uploads are refused (503)")
+        assert away.startswith(f"wrong: {NOBODY} does not respond: ") and away.endswith("uploads are refused (503)")
         async with key_server() as server:
             server.holding = asyncio.Event()
             settings = self.settings(tmp_path, address(server), api_timeout=0.2, fail_open=True)
             silent = await asked(dependencies.authorization, settings)
             server.holding.set()
-        assert "does not answer within 0.2 seconds" in silent and silent.endswith("with a token may do everything")
+        assert "does not respond within 0.2 seconds" in silent and silent.endswith("any valid token may do everything")
 
     async def test_nobody_is_asked(self, tmp_path: Path) -> None:
         assert await asked(dependencies.authorization, settings_in(tmp_path, auth={"api_url": NOBODY})) == "well"
@@ -126,14 +128,14 @@ class TestTokenKeys:
         async with key_server(FIRST, jwk(key("RS256"))) as server:
             settings = self.settings(tmp_path, jwks_url=server.url)
             (finding,) = await asyncio.to_thread(found, dependencies.token_keys, settings)
-            assert finding.said == f"{server.url} holds 1 key for ES256"
+            assert finding.said == f"{server.url} has 1 key for ES256"
             server.publish(key("RS256"))
             told = await asked(dependencies.token_keys, settings)
-            assert told.endswith("holds no key for ES256 → set JWT_ALGORITHM to what the issuer signs with")
+            assert told.endswith("has no key for ES256 → set JWT_ALGORITHM to the issuer's algorithm")
             server.answer = http(b"<h1>Sign in</h1>")
-            assert "the response is not a key set → see that" in await asked(dependencies.token_keys, settings)
+            assert "the response is not a key set → check that" in await asked(dependencies.token_keys, settings)
             server.answer = http(b"", "404 Not Found")
-            assert "the issuer answered 404 → see that" in await asked(dependencies.token_keys, settings)
+            assert "the issuer answered 404 → check that" in await asked(dependencies.token_keys, settings)
 
     def test_file(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"
@@ -159,7 +161,7 @@ class TestTokenKeys:
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"auth": {"api_url": NOBODY}}, "warning: AUTH_API_URL is set, and with permissions = none nobody asks there"),
+        ({"auth": {"api_url": NOBODY}}, "warning: AUTH_API_URL is set, but permissions = none does not use it"),
         (
             {"auth": {"api_url": NOBODY, "permissions": "remote", "fail_open": True}},
             "warning: AUTH_FAIL_OPEN is true",
@@ -167,7 +169,7 @@ class TestTokenKeys:
         ({"auth": {"api_url": NOBODY, "permissions": "remote"}}, "well"),
         (
             {"auth": {"jwt_algorithm": "RS256", "jwks_url": "https://login.example/keys"}},
-            "warning: tokens that the issuer made for other applications are good here too",
+            "warning: tokens that the issuer made for other applications are accepted here too",
         ),
         ({"auth": {"jwt_algorithm": "RS256", "jwks_url": "https://login.example/keys", "audience": "img"}}, "well"),
         ({"s3": {"bucket": "pictures", "endpoint_url": "http://s3:8333"}}, "warning: presigned URLs lead to s3, which"),

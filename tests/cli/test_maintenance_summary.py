@@ -40,7 +40,7 @@ def task(counts: dict[str, int], found: int = 0) -> dict[str, Any]:
             GC_DRY,
             {"orphaned_bytes": 1_000_000, "foreign_bytes": 500_000, "foreign": 1},
             2,
-            "gc: would remove 2 files, 1.5 MB; 1 foreign files left alone. With --yes it does.",
+            "gc: would remove 2 files, 1.5 MB; 1 foreign files left alone. Add --yes to remove them.",
         ),
         (MIGRATE, ONE, 0, "migrate: moved 1 images, 4 files, 1.2 MB to s3"),
         (MIGRATE_DRY, ONE, 0, "migrate: would move 1 images, 4 files, 1.2 MB to s3"),
@@ -48,9 +48,9 @@ def task(counts: dict[str, int], found: int = 0) -> dict[str, Any]:
             MIGRATE,
             ONE | {"unfinished": 1, "old_copies_left": 2, "old_copies_removed": 3, "not_moved": 1},
             1,
-            "migrate: moved 1 images, 4 files, 1.2 MB to s3; 1 are still being processed: run it again; "
+            "migrate: moved 1 images, 4 files, 1.2 MB to s3; 1 are still being processed: run this again; "
             "2 old copies could not be removed: the next run or gc will; "
-            "3 copies that an earlier run had left were removed; 1 not moved",
+            "3 copies left by an earlier run were removed; 1 not moved",
         ),
         (
             BACKUP,
@@ -63,13 +63,13 @@ def task(counts: dict[str, int], found: int = 0) -> dict[str, Any]:
             {"elsewhere": 4, "missing": 1},
             1,
             "backup: 0 variants (0.0 MB), 0 waiting uploads, the database and the secrets; 0 are new; "
-            "4 files stayed in their backend (--with-s3 takes them); 1 missing",
+            "4 files stay in their backend (--with-s3 copies them); 1 missing",
         ),
         (
             BACKUP_DRY,
             {"files": 9, "bytes": 3_000_000, "new_bytes": 1_000_000},
             0,
-            "backup: would hold 9 files, 3.0 MB; 1.0 MB are to be copied",
+            "backup: would contain 9 files, 3.0 MB; 1.0 MB would be copied",
         ),
     ],
 )
@@ -86,12 +86,12 @@ def test_summary(request_: MaintenanceRequest, counts: dict[str, int], found: in
             "restore: 8 variants (2.0 MB) and 1 waiting uploads are back. "
             "Start the service, then: imgsvc storage verify",
         ),
-        ({"files": 8}, True, "restore: the backup is whole: 8 files. Nothing was written."),
+        ({"files": 8}, True, "restore: the backup is complete: 8 files. Nothing was written."),
         (
             {"files": 8, "in_the_way": 1},
             True,
-            "restore: the backup is whole: 8 files. Nothing was written. "
-            "There is data here already, which only --force moves aside.",
+            "restore: the backup is complete: 8 files. Nothing was written. "
+            "There is already data here; only --force moves it aside.",
         ),
     ],
 )

@@ -86,7 +86,7 @@ def test_from_the_command_line(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["ftp://x"], "absolute http(s) URL"), (["http://x.test?y"], "absolute"), (["http://x.test"], "give a token")],
+    [(["ftp://x"], "absolute http(s) URL"), (["http://x.test?y"], "absolute"), (["http://x.test"], "pass a token")],
 )
 def test_wrong_arguments(server: ServerProcess, arguments: list[str], words: str) -> None:
     answer = imgsvc(server, "smoke", *arguments)
@@ -152,16 +152,16 @@ def in_json(path: str, **members: object) -> Spoil:
 @pytest.mark.parametrize(
     ("spoil", "names", "words"),
     [
-        (webp(lambda image: image.rotate(180)), [*VARIANTS, "no metadata"], "turned wrongly"),
-        (webp(swapped), [*VARIANTS, "no metadata"], "its profile ignored"),
+        (webp(lambda image: image.rotate(180)), [*VARIANTS, "no metadata"], "wrong orientation"),
+        (webp(swapped), [*VARIANTS, "no metadata"], "its profile was ignored"),
         (webp(lambda image: image.resize((50, 50))), [*VARIANTS, "no metadata"], "has 50 x 50 pixels and not"),
         (webp(lambda image: image, exif=exif()), ["no metadata"], "thumbnail holds a "),
         (webp(lambda image: image, icc_profile=b"x" * 200), ["no metadata"], "chunk with metadata"),
-        (refused("GET", "/storage/", 404), [*VARIANTS, "no metadata"], "answers 404, and that not from the service"),
-        (refused("DELETE", "/api/v1/images/"), ["delete", "gone"], "503, and that not from the service"),
+        (refused("GET", "/storage/", 404), [*VARIANTS, "no metadata"], "answers 404, but not from the service"),
+        (refused("DELETE", "/api/v1/images/"), ["delete", "gone"], "503, but not from the service"),
         (refused("GET", "/info"), ["settings", "result", "variants", "no metadata", "batch"], "503, and"),
         (without_header("X-RateLimit-Reset"), ["upload"], "202 without X-RateLimit-Reset"),
-        (without_header("X-Trace-ID"), ["upload"], "another trace id"),
+        (without_header("X-Trace-ID"), ["upload"], "a different trace ID"),
         (without_header("WWW-Authenticate"), ["no token"], "401, but not from the service"),
         (in_json("/batch", missing=[]), ["batch"], "found 1, missing []"),
         (in_json("/result", urls={}), ["result", *VARIANTS, "no metadata"], "has the variants"),
@@ -190,7 +190,7 @@ def test_time_is_over(server: ServerProcess) -> None:
     on_the_way = OnTheWay(server, in_json("/api/v1/images/jobs/", status="processing"))
     steps = tour(on_the_way, seconds=2)
     assert time.monotonic() - began < seconds(15)
-    assert "the job is still processing when the time is over" in failed(steps)["ready"]
+    assert "the job is still processing at the end of the time" in failed(steps)["ready"]
     assert "DELETE" in [request.method for request in on_the_way.seen]
     assert everything_is_gone(server)
 
@@ -244,7 +244,7 @@ async def test_token_is_made_for_this_machine_only(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
     (tmp_path / "jwt_secret").write_text(SECRET)  # left from before the keys were somebody else's
     foreign = settings_in(tmp_path, auth={"jwt_algorithm": "RS256", "jwks_url": "https://login.example/keys"})
-    with pytest.raises(NoToken, match="with RS256 only your issuer can make one"):
+    with pytest.raises(NoToken, match="with RS256 only your issuer can create one"):
         own_token(foreign, "http://127.0.0.1")
 
 
@@ -273,7 +273,7 @@ class TestPrivateReading:
     def test_all_is_well(self, private: ServerProcess) -> None:
         told = imgsvc(private, "smoke", private.url)
         assert (told.returncode, told.stderr) == (0, ""), told.stdout
-        assert "read by signed URLs only" in told.stdout and "no bytes for another signature" in told.stdout
+        assert "signed URLs only" in told.stdout and "no bytes for another signature" in told.stdout
         assert everything_is_gone(private)
 
     def test_token_without_the_permissions(self, private: ServerProcess) -> None:

@@ -86,7 +86,7 @@ def test_without_a_service_the_data_folder_itself_is_asked(tmp_path: Path) -> No
         assert server.stop() == 0
         for arguments in (["health"], ["dashboard"]):
             answer = imgsvc(server, *arguments)
-            assert answer.returncode == 1 and "nothing runs on the data folder" in answer.stderr
+            assert answer.returncode == 1 and "no service runs on the data folder" in answer.stderr
         (listed,) = json.loads(imgsvc(server, "jobs", "list", "--json").stdout)
         assert (listed["job_id"], listed["status"]) == (job_id, "failed")
         assert json.loads(imgsvc(server, "jobs", "show", job_id, "--json").stdout)["events"]
@@ -104,7 +104,7 @@ def test_without_a_service_the_data_folder_itself_is_asked(tmp_path: Path) -> No
         (["jobs", "list"], 1, "there is no database at"),
         (["jobs", "list", "--status", "lost"], 2, "must be one of pending, processing"),
         (["jobs", "list", "--limit", "0"], 2, "--limit"),
-        (["permissions", "drop", "org", "user"], 1, "nothing runs on the data folder"),
+        (["permissions", "drop", "org", "user"], 1, "no service runs on the data folder"),
         (["permissions", "drop", "org", ""], 2, "ORG and USER must not be empty"),
         (["permissions", "drop", "org"], 2, "USER"),
         (["health", "--config", "absent.toml"], 2, "there is no such file"),
@@ -140,7 +140,7 @@ def test_permissions_of_a_user_are_dropped(tmp_path: Path) -> None:
                 assert server.upload(TINY, user).status_code == 202
             for user, known in (("../a b:c/%2F", 1), ("../a b:c/%2F", 0), ("alice", 1)):
                 dropped = imgsvc(server, "permissions", "drop", "default-org", user)
-                assert (dropped.returncode, dropped.stdout) == (0, f"{known} remembered answers dropped\n")
+                assert (dropped.returncode, dropped.stdout) == (0, f"{known} cached decisions dropped\n")
             assert server.upload(TINY).status_code == 202
             assert server.stop() == 0
         grants.shutdown()

@@ -99,8 +99,8 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
         refused = storage(server, "backup", "data/kept")
         assert (refused.returncode, refused.stdout) == (1, "") and "must be outside" in refused.stderr
         checked = storage(server, "restore", "kept", "--dry-run")
-        assert checked.returncode == 0 and "the backup is whole: 12 files" in checked.stdout
-        assert "There is data here already" in checked.stdout
+        assert checked.returncode == 0 and "the backup is complete: 12 files" in checked.stdout
+        assert "There is already data here" in checked.stdout
         if running:
             refused = storage(server, "restore", "kept", "--force")
             assert refused.returncode == 1 and "stop it first" in refused.stderr
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
         moving.send_signal(signal.SIGINT)
         _, said = moving.communicate(timeout=30)
         if moving.returncode != 0:  # it may have been over
-            assert (moving.returncode, said) == (130, "imgsvc: migrate was ended. Run it again, and it goes on.\n")
+            assert (moving.returncode, said) == (130, "imgsvc: migrate was cancelled. Run it again to continue.\n")
         assert storage(server, "migrate", "--to", "other").returncode == 0
         whole(server)
 
@@ -225,7 +225,7 @@ def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
         moving.send_signal(signal.SIGINT)
         _, said = moving.communicate(timeout=30)
         if moving.returncode != 0:
-            assert (moving.returncode, said) == (130, "imgsvc: migrate was ended. Run it again, and it goes on.\n")
+            assert (moving.returncode, said) == (130, "imgsvc: migrate was cancelled. Run it again to continue.\n")
         server.start()
         for image_id, before in images.items():
             assert variants(server, image_id) == before

@@ -101,7 +101,7 @@ def test_backup_takes_along_what_is_in_s3_and_a_bucket_that_is_empty_gets_it(s3:
     bucket, other = s3.bucket(), s3.bucket()
     with ServerProcess(one, **s3.environment(bucket)) as server:
         images = completed(server, 4)
-        assert "16 files stayed" in storage(server, "backup", str(tmp_path / "without")).stdout
+        assert "16 files stay" in storage(server, "backup", str(tmp_path / "without")).stdout
         kept = storage(server, "backup", str(tmp_path / "kept"), "--with-s3")
         assert kept.returncode == 0, kept.stderr
     fresh = ServerProcess(two, **s3.environment(other))
@@ -123,7 +123,7 @@ def test_bucket_of_two_services_is_not_tidied_by_either(s3: S3Server, tmp_path: 
     with ServerProcess(one, **s3.environment(bucket)) as first, ServerProcess(two, **s3.environment(bucket)) as second:
         images = completed(first, 1)
         everything = s3.keys(bucket)
-        assert storage(second, "gc", "--older-than", "0").stdout.endswith("With --yes it does.\n")
+        assert storage(second, "gc", "--older-than", "0").stdout.endswith("Add --yes to remove them.\n")
         for _ in range(2):
             refused = storage(second, "gc", "--yes", "--older-than", "0")
             assert (refused.returncode, refused.stdout) == (1, "")

@@ -1,6 +1,6 @@
-"""What a self-hoster gets wrong, looked at from this machine: each check says in one line what to do.
+"""Checks this machine and the settings for common faults. Each finding says in one line what to do.
 
-Nothing is changed, and no running service is needed; probe files are removed again.
+Nothing is changed and no running service is needed; test files are removed again.
 """
 
 import queue
@@ -26,7 +26,7 @@ from . import (
 )
 from .finding import Finding, wrong
 
-LIMIT_SECONDS = 20.0  # for one check: a dead mount hangs whoever touches it
+LIMIT_SECONDS = 20.0  # for one check: accessing a dead mount hangs
 Check = Callable[[Settings], Iterator[Finding]]
 
 # A check is named by its function.
@@ -67,7 +67,7 @@ class Examined:
 
 
 def examine(settings: Settings, checks: tuple[Check, ...] = CHECKS, limit: float = LIMIT_SECONDS) -> Iterator[Examined]:
-    """Each check's findings as soon as it is done. A check that breaks or takes `limit` seconds is a finding too."""
+    """Yield each check's findings once it has ended. A check that fails or takes `limit` seconds is a finding too."""
     for check in checks:
         for finding in _within(limit, check, settings):
             yield Examined(check.__name__.replace("_", " "), finding)
@@ -87,7 +87,7 @@ def _found(check: Check, settings: Settings) -> list[Finding]:
     try:
         found.extend(check(settings))
     except (CommandFailed, OSError) as error:
-        found.append(wrong(str(error), "see whether this user may do that"))
-    except Exception as error:  # a doctor that falls ill tells so, and looks at the rest
+        found.append(wrong(str(error), "check this user's permissions"))
+    except Exception as error:  # report a failing check, and continue with the others
         found.append(wrong(f"the check itself failed: {type(error).__name__}: {error}", "report this"))
     return found

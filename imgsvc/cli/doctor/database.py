@@ -1,4 +1,4 @@
-"""Is the database sound, and of a version that this program knows?"""
+"""Checks that the database is intact, and of a version that this program supports."""
 
 import sqlite3
 import time
@@ -14,23 +14,23 @@ from .finding import Finding, warning, well, wrong
 
 CHECK_SECONDS = 10.0
 BUSY_SECONDS = 5.0
-STEPS = 10_000  # of SQLite's virtual machine between two looks at the clock
+STEPS = 10_000  # of SQLite's virtual machine between two checks of the time
 
 
 def database(settings: Settings) -> Iterator[Finding]:
     path = settings.database.path
     if not path.is_file():
-        yield well(f"there is no database at {path} yet: it is made at the first start")
+        yield well(f"there is no database at {path} yet: it is created at the first start")
         return
     alone = holder(settings.data) is None
     found = list(_examined(path, alone))
-    if alone and holder(settings.data) is not None:  # a service started meanwhile, and wrote
+    if alone and holder(settings.data) is not None:  # a service was started in the meantime, and wrote
         found = list(_examined(path, alone=False))
     yield from found
 
 
 def _examined(path: Path, alone: bool) -> Iterator[Finding]:
-    # Opened as usual, even to be read, SQLite leaves a log and an index beside a database that was closed properly.
+    # Opened normally, even for reading, SQLite would leave a log and an index beside a properly closed database.
     closed = alone and not path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.absolute().as_uri()}?{'immutable=1' if closed else 'mode=ro'}"
     try:
@@ -43,21 +43,21 @@ def _examined(path: Path, alone: bool) -> Iterator[Finding]:
     size = f"{path.stat().st_size / MEGABYTE:,.1f} MB"
     if version > len(MIGRATIONS):
         advice = "run the newer program, or restore the backup from before the upgrade"
-        yield wrong(f"its schema has version {version}, and this program knows {len(MIGRATIONS)}", advice)
+        yield wrong(f"its schema has version {version}, but this program supports up to {len(MIGRATIONS)}", advice)
     elif version < len(MIGRATIONS):
         advice = "back it up: an older program can't read it afterwards"
-        yield warning(f"its schema goes from version {version} to {len(MIGRATIONS)} at the next start", advice)
+        yield warning(f"the next start will migrate its schema from version {version} to {len(MIGRATIONS)}", advice)
     if said is None:
-        advice = "stop the service and look in peace: sqlite3 FILE 'PRAGMA quick_check'"
-        yield warning(f"{size}: not looked through within {CHECK_SECONDS:g} seconds, and sound so far", advice)
+        advice = "stop the service and run: sqlite3 FILE 'PRAGMA quick_check'"
+        yield warning(f"{size}: not completely checked within {CHECK_SECONDS:g} seconds, intact so far", advice)
     elif said != "ok":
         yield wrong(f"it is damaged: {said}", "stop the service, keep a copy, and restore a backup")
     else:
-        yield well(f"sound, {size}, schema version {version}")
+        yield well(f"intact, {size}, schema version {version}")
 
 
 def _quick_check(db: sqlite3.Connection) -> str | None:
-    """`ok` or the first thing that is wrong; None when the time was not enough."""
+    """`ok` or the first fault; None if the time was not sufficient."""
     deadline = time.monotonic() + CHECK_SECONDS
     db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
     try:

@@ -1,7 +1,7 @@
-"""The servers that the settings name: the object storage, Redis, the authorization server, the issuer of the tokens.
+"""Checks the servers in the settings: object storage, Redis, authorization server, and the tokens' issuer.
 
-Each is asked with the service's own code, so that it is known to work and not only to be there. What a library only
-one of them needs is imported when that one is set.
+Each is called with the service's own code, which shows that it works and not only that it responds. Libraries that only
+one of them needs are imported if that one is configured.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ KEEPS_ALL = "noeviction"
 
 
 def object_storage(settings: Settings) -> Iterator[Finding]:
-    """Written, read and removed under a name of its own in `.health`: the running service's probe lies beside it."""
+    """Write, read and remove a probe under its own name in `.health`, next to the running service's probe."""
     s3 = settings.s3
     if not s3.bucket:
-        yield well("no bucket is set: variants go into the storage folder")
+        yield well("no bucket is set: variants are stored in the storage folder")
         return
     name = f"the bucket {s3.bucket} at {s3.endpoint_url or f'S3 in {s3.region}'}"
     try:
@@ -55,7 +55,7 @@ async def _seen(line: "RedisConnection") -> dict[str, Any]:
 
 def redis(settings: Settings) -> Iterator[Finding]:
     if not settings.redis.url:
-        yield well("none is set: the rate limit is this instance's own")
+        yield well("none is set: this instance has its own rate limit")
         return
     from ...intake.redis_connection import RedisAway
     from ...intake.redis_limit import RedisRateLimit
@@ -67,39 +67,39 @@ def redis(settings: Settings) -> Iterator[Finding]:
         yield wrong(str(error), "correct REDIS_URL")
         return
     except RedisAway as error:
-        advice = "see that it runs, that REDIS_URL leads to it from here, and that the password is right"
-        yield wrong(f"{name} can't be used: {error}", f"{advice}; until then each instance counts for itself")
+        advice = "check that it is running, that REDIS_URL is right and reachable, and the password"
+        yield wrong(f"{name} can't be used: {error}", f"{advice}; until then each instance counts its own uploads")
         return
-    yield well(f"{name} counts; version {info.get('redis_version', 'unknown')}")
+    yield well(f"{name} works; version {info.get('redis_version', 'unknown')}")
     policy = info.get("maxmemory_policy", KEEPS_ALL)
     if policy != KEEPS_ALL and info.get("maxmemory"):
-        yield warning(f"its maxmemory-policy is {policy}: full, it forgets who uploaded how much", f"set {KEEPS_ALL}")
+        yield warning(f"its maxmemory-policy is {policy}: once full, it loses upload counts", f"set {KEEPS_ALL}")
 
 
 def authorization(settings: Settings) -> Iterator[Finding]:
-    """A GET, where the service sends a POST: it asks about nobody, and a server that is there refuses it in words."""
+    """A GET, whereas the service sends a POST: it checks no user, and a working server refuses it with an error."""
     auth = settings.auth
     if auth.permissions != "remote":
-        yield well(f"no server is asked: permissions = {auth.permissions}")
+        yield well(f"no server is used: permissions = {auth.permissions}")
         return
     name = without_credentials(auth.api_url)
     seconds = min(auth.api_timeout, TIMEOUT_SECONDS)
     try:
         status = asyncio.run(_status(f"{auth.api_url}{CHECK}", seconds))
     except TimeoutError:
-        yield wrong(f"{name} does not answer within {seconds:g} seconds", _away(settings))
+        yield wrong(f"{name} does not respond within {seconds:g} seconds", _away(settings))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         said = without_credentials(str(error)) or type(error).__name__
-        yield wrong(f"{name} does not answer: {said}", _away(settings))
+        yield wrong(f"{name} does not respond: {said}", _away(settings))
     else:
         yield _answered(name, status)
 
 
 def token_keys(settings: Settings) -> Iterator[Finding]:
-    """With what tokens are checked."""
+    """The keys that tokens are checked with."""
     auth = settings.auth
     if auth.own_keys:
-        yield well(f"tokens are signed with a secret of our own, by {auth.jwt_algorithm}")
+        yield well(f"tokens are signed with the service's own secret, by {auth.jwt_algorithm}")
     elif auth.jwks_url:
         yield from asyncio.run(_key_set(auth.jwks_url, auth.jwt_algorithm))
     else:
@@ -108,11 +108,11 @@ def token_keys(settings: Settings) -> Iterator[Finding]:
         except SettingsError as error:
             yield wrong(str(error), "the service does not start like this")
         else:
-            yield well(f"{auth.jwt_public_key} holds a public key for {auth.jwt_algorithm}")
+            yield well(f"{auth.jwt_public_key} contains a public key for {auth.jwt_algorithm}")
 
 
 async def _write_read_remove(settings: S3) -> None:
-    """Raises StorageError, also where what is gone is not said to be: that takes the right to list the bucket."""
+    """Raises StorageError, also if a removed object is not reported as missing: that requires the right to list."""
     from ...storage.s3 import DOCTOR, s3_storage
 
     soon = {
@@ -130,12 +130,12 @@ async def _write_read_remove(settings: S3) -> None:
             finally:
                 await storage.remove(bucket, "probe")
             if blob.first != PROBE:
-                raise StorageError("another content", "What was read is not what was written.")
+                raise StorageError("another content", "The bytes read differ from those written.")
             try:
                 await storage.read(bucket, "probe", 0, len(PROBE))
             except NotStored:
                 return
-            raise StorageError("still there", "What was removed can still be read.")
+            raise StorageError("still there", "A removed object can still be read.")
 
 
 def _storage_advice() -> Mapping[str, str]:
@@ -143,7 +143,7 @@ def _storage_advice() -> Mapping[str, str]:
 
     rights = "grant s3:PutObject, s3:GetObject and s3:DeleteObject on its objects, and s3:ListBucket on the bucket"
     advice = {
-        "NoSuchBucket": "make it, or correct AWS_S3_BUCKET_NAME",
+        "NoSuchBucket": "create it, or correct AWS_S3_BUCKET_NAME",
         "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",
         "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY",
         "AccessDenied": rights,
@@ -151,12 +151,12 @@ def _storage_advice() -> Mapping[str, str]:
         "RequestTimeTooSkewed": "set the clock by NTP",
         "PermanentRedirect": "correct AWS_REGION",
     }
-    unreachable = "see that AWS_ENDPOINT_URL leads to it from here, and that no firewall is between"
+    unreachable = "check AWS_ENDPOINT_URL, and that no firewall blocks it"
     return {
         **{PLAIN[code]: text for code, text in advice.items()},
         "The object storage does not answer in time.": unreachable,
         "The object storage can't be reached, or broke the connection.": unreachable,
-        "The certificate of the object storage is not trusted.": "name your authority's certificate in AWS_CA_BUNDLE",
+        "The certificate of the object storage is not trusted.": "set AWS_CA_BUNDLE to your authority's certificate",
         "No access key was found, neither in the settings nor where AWS tools look for one.": (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ),
@@ -172,17 +172,17 @@ async def _status(url: str, seconds: float) -> int:
 def _answered(name: str, status: int) -> Finding:
     said = f"{name} answers {status} to a GET of {CHECK}"
     if status >= 500:
-        return warning(said, "its log says why; such an answer to a question counts as none")
+        return warning(said, "see its log; such a response counts as unavailable")
     if 300 <= status < 400:
-        return wrong(said, "set AUTH_API_URL to where that leads: a redirect is not followed")
+        return wrong(said, "set AUTH_API_URL to the redirect's target: redirects are not followed")
     if status in (401, 407):
-        return warning(said, "if it wants a user name and password, they belong into AUTH_API_URL")
+        return warning(said, "if it requires a user name and password, put them into AUTH_API_URL")
     return well(said)
 
 
 def _away(settings: Settings) -> str:
-    meanwhile = "everybody with a token may do everything" if settings.auth.fail_open else "uploads are refused (503)"
-    return f"see that it runs, and that AUTH_API_URL leads to it from here; until then {meanwhile}"
+    meanwhile = "any valid token may do everything" if settings.auth.fail_open else "uploads are refused (503)"
+    return f"check that it is running, and AUTH_API_URL; until then {meanwhile}"
 
 
 async def _key_set(url: str, algorithm: str) -> list[Finding]:
@@ -192,10 +192,10 @@ async def _key_set(url: str, algorithm: str) -> list[Finding]:
     try:
         keys = await key_set.download()
     except NoKeySet as error:
-        advice = "see that AUTH_API_JWKS_URL is the issuer's jwks_uri, and can be reached from here"
+        advice = "check that AUTH_API_JWKS_URL is the issuer's jwks_uri, and reachable from here"
         return [wrong(f"{url}: {error}", advice)]
     finally:
         await key_set.close()
     if not keys:
-        return [wrong(f"{url} holds no key for {algorithm}", "set JWT_ALGORITHM to what the issuer signs with")]
-    return [well(f"{url} holds {len(keys)} key{'s' if len(keys) > 1 else ''} for {algorithm}")]
+        return [wrong(f"{url} has no key for {algorithm}", "set JWT_ALGORITHM to the issuer's algorithm")]
+    return [well(f"{url} has {len(keys)} key{'s' if len(keys) > 1 else ''} for {algorithm}")]

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from ..marks import Mark
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was seen, and what to do about it (empty when all is well)."""
+    """One line: what was found, and what to do about it (empty if nothing is wrong)."""
 
     status: Mark
     said: str

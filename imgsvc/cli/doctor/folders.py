@@ -1,4 +1,4 @@
-"""Where the data goes: writable, on a disk of its own kind, with room."""
+"""Checks the folders: writable, on a suitable disk, with enough space."""
 
 import os
 import tempfile
@@ -31,7 +31,7 @@ def folders(settings: Settings) -> Iterator[Finding]:
             ours, owner = os.geteuid(), folder.stat().st_uid
             yield wrong(
                 f"{name} {folder} can't be written: {error.strerror} (it belongs to user {owner}, this is {ours})",
-                f"chown -R {ours} {folder}, or run as the user it belongs to",
+                f"chown -R {ours} {folder}, or run as its owner",
             )
             continue
         yield from _kind(name, folder)
@@ -40,7 +40,7 @@ def folders(settings: Settings) -> Iterator[Finding]:
                 f"{name} {folder}: its file system can't sync folders",
                 "a power failure may lose the last files there: use a local disk",
             )
-        yield from _strangers(name, folder)
+        yield from _other_owners(name, folder)
 
 
 def space(settings: Settings) -> Iterator[Finding]:
@@ -51,11 +51,11 @@ def space(settings: Settings) -> Iterator[Finding]:
         free = disk.f_bavail * disk.f_frsize
         said = f"{name}: {free / MEGABYTE:,.0f} MB free"
         if free < reserve:
-            advice = "make room, or lower [storage] reserve_mb: uploads are refused with 507"
+            advice = "free some space, or lower [storage] reserve_mb: uploads are refused with 507"
             yield wrong(f"{said}, which is under the reserve of {settings.storage.reserve_mb} MB", advice)
         elif free < 2 * reserve:
-            yield warning(f"{said}, and {settings.storage.reserve_mb} MB are kept in reserve", "make room soon")
-        elif disk.f_files and disk.f_favail < FEW_INODES:  # some file systems count none
+            yield warning(f"{said}, and {settings.storage.reserve_mb} MB are kept in reserve", "free some space soon")
+        elif disk.f_files and disk.f_favail < FEW_INODES:  # some file systems report no inodes
             yield warning(f"{said}, but only {disk.f_favail:,} inodes", "remove files, or use a file system with more")
         else:
             yield well(said)
@@ -74,20 +74,20 @@ def _kind(name: str, folder: Path) -> Iterator[Finding]:
     said = f"{name} {folder} is writable, on {mount.kind} mounted at {mount.point}"
     if mount.is_network:
         if name == "data folder":
-            advice = "move the database to a local disk (DATABASE_PATH): on a share its locks and syncs promise nothing"
+            advice = "move the database to a local disk (DATABASE_PATH): locks and syncs on a share are not reliable"
             yield wrong(said, advice)
         else:
-            yield warning(said, "see that the server really writes on sync, or move it (STORAGE_PATH)")
+            yield warning(said, "check that the server really writes on sync, or move it (STORAGE_PATH)")
     elif mount.kind in TEMPORARY:
-        yield warning(said, "it is empty after a restart of the machine: use a disk")
+        yield warning(said, "it is lost when the machine restarts: use a disk")
     elif mount.kind == "overlay":
-        yield warning(said, "in a container's own layer it is gone with the container: mount a volume here")
+        yield warning(said, "a container's own layer is lost with the container: mount a volume here")
     else:
         yield well(said)
 
 
-def _strangers(name: str, folder: Path) -> Iterator[Finding]:
-    """What belongs to somebody else the service may be unable to open: left by a start as another user."""
+def _other_owners(name: str, folder: Path) -> Iterator[Finding]:
+    """Files of other users, which the service may be unable to open: left by a start as another user."""
     ours = os.geteuid()
     others = sorted(path.name for path in folder.iterdir() if path.lstat().st_uid != ours)
     if others and ours != 0:
@@ -95,17 +95,17 @@ def _strangers(name: str, folder: Path) -> Iterator[Finding]:
         yield wrong(f"{name}: {some} belong to another user than this one ({ours})", f"chown -R {ours} {folder}")
     elif others:
         yield warning(
-            f"{name}: this is root, and the files belong to somebody else",
-            "run this as the service's own user: root can do more than that one",
+            f"{name}: this is root, and the files belong to another user",
+            "run this as the service's own user: root can do more than that user",
         )
 
 
 def _to_be_made(name: str, folder: Path) -> Finding:
     there = _nearest(folder)
     if os.access(there, os.W_OK | os.X_OK):
-        return well(f"{name} {folder} will be made at the first start")
-    advice = f"make it, and give it to the service's user: install -d -m 700 -o {os.geteuid()} {folder}"
-    return wrong(f"{name} {folder} is not there, and can't be made in {there}", advice)
+        return well(f"{name} {folder} will be created at the first start")
+    advice = f"create it for the service's user: install -d -m 700 -o {os.geteuid()} {folder}"
+    return wrong(f"{name} {folder} does not exist, and can't be created in {there}", advice)
 
 
 def _nearest(folder: Path) -> Path:

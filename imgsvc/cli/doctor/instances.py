@@ -1,4 +1,4 @@
-"""Do database, data folder and storage folder belong together?"""
+"""Checks that database, data folder and storage folder have the same ID."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ def instance(settings: Settings) -> Iterator[Finding]:
     except InstanceMismatch as error:
         yield wrong(str(error), "the service does not start like this")
         return
-    except sqlite3.Error:  # what is wrong with the database is said by its own check
+    except sqlite3.Error:  # the check of the database reports this
         return
     if found.database is None:
-        yield well("no id yet: database and folders get it at the first start")
+        yield well("no ID yet: database and folders get it at the first start")
     elif settings.storage.backend == "local" and found.storage is None and found.has_jobs:
         yield wrong(
-            f"the storage folder {settings.storage.path} does not hold this service's id",
+            f"the storage folder {settings.storage.path} does not contain this service's ID",
             "mount its disk; for a new folder stop the service and run: imgsvc storage adopt",
         )
     else:
-        yield well(f"database and folders belong together: {found.database}")
+        yield well(f"database and folders have the same ID: {found.database}")

@@ -1,6 +1,6 @@
-"""Which C libraries decode what strangers send: their versions, and the packages that they come from.
+"""The C libraries that decode uploaded files: their versions, and the packages that contain them.
 
-A distribution mends a library without raising its version, so that only the package's version tells.
+A distribution fixes a library without raising its version, so only the package's version tells.
 """
 
 import re
@@ -11,32 +11,32 @@ from collections.abc import Iterator
 from ...settings import Settings
 from .finding import Finding, warning, well
 
-# Pillow's name of a library, ours, and the Debian packages that may hold it.
+# Pillow's name of a library, its usual name, and the Debian packages that may contain it.
 LIBRARIES = (
     ("libjpeg_turbo", "libjpeg-turbo", ("libjpeg62-turbo", "libjpeg-turbo8")),
     ("zlib", "zlib", ("zlib1g",)),
     ("webp", "libwebp", ("libwebp7",)),
     ("littlecms2", "lcms2", ("liblcms2-2",)),
 )
-# CVE-2026-41254: a picture's colour profile reaches an overflow in every lcms2 up to 2.18 that was not mended since.
+# CVE-2026-41254: a picture's colour profile triggers an overflow in every lcms2 up to 2.18 without the fix.
 LAST_UNMENDED = (2, 18)
-UNMENDED_PACKAGE = re.compile(r"2\.14-2(?!\+deb12u[1-9])")  # Debian 12, before its security update
+UNFIXED_PACKAGE = re.compile(r"2\.14-2(?!\+deb12u[1-9])")  # Debian 12, before its security update
 
 
 def libraries(_settings: Settings) -> Iterator[Finding]:
-    """Named all, and lcms2 judged where it can be."""
+    """List all libraries, and check lcms2 if its package is known."""
     from PIL import features
 
     found = {name: (features.version(key), _package(packages)) for key, name, packages in LIBRARIES}
     shown = (f"{name} {version}" + (f" ({package})" if package else "") for name, (version, package) in found.items())
     said = "decoders: " + ", ".join(shown)
     version, package = found["lcms2"]
-    if package and UNMENDED_PACKAGE.match(package):
-        yield warning(said, "update liblcms2-2: CVE-2026-41254 is mended in 2.14-2+deb12u1")
+    if package and UNFIXED_PACKAGE.match(package):
+        yield warning(said, "update liblcms2-2: CVE-2026-41254 is fixed in 2.14-2+deb12u1")
     elif _is_newer(version or "") or (package and "+deb12u" in package):
         yield well(said)
     else:
-        yield well(f"{said}; lcms2 up to 2.18 has CVE-2026-41254 unless the distribution mended it")
+        yield well(f"{said}; lcms2 up to 2.18 has CVE-2026-41254 unless the distribution fixed it")
 
 
 def _is_newer(version: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the system grants: open files, processors and memory."""
+"""Checks the limits of the system: open files, processors and memory."""
 
 import resource
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ FEW_FILES = 1024
 
 
 def open_files(_settings: Settings) -> Iterator[Finding]:
-    """The service takes all that the hard limit grants."""
+    """The service raises its limit to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = f"{'any number of' if hard == resource.RLIM_INFINITY else f'{hard:,}'} open files are allowed"
     if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
-        yield warning(said, f"each connection is one: grant {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
+        yield warning(said, f"each connection uses one: allow {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
     else:
         yield well(said)
 
 
 def processors(settings: Settings) -> Iterator[Finding]:
-    """More render workers than a quota grants take turns, and each picture of all of them comes late."""
+    """With more render workers than the quota allows, they take turns and each picture takes longer."""
     quota, lanes = processor_limit(), render_lanes(settings.workers)
-    said = f"{usable_processors()} processors may be kept busy" + (f" (a quota of {quota:g})" if quota else "")
+    said = f"{usable_processors()} usable processors" + (f" (a quota of {quota:g})" if quota else "")
     if lanes > usable_processors():
-        yield warning(f"{said}, by {lanes} render workers", "lower [workers] count: more of them only wait")
+        yield warning(f"{said} for {lanes} render workers", "lower [workers] count: more workers only wait")
     else:
         yield well(f"{said}; {lanes} render workers")
 
@@ -47,7 +47,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
     try:
         share = budget(workers)
     except MemoryTooSmall as error:
-        yield wrong(str(error), "grant more memory or use fewer workers: the service does not start like this")
+        yield wrong(str(error), "allow more memory or use fewer workers: the service does not start like this")
         return
     taken = granted(workers)
     said = f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {taken // MEGABYTE:,}"
@@ -59,7 +59,7 @@ def memory(settings: Settings) -> Iterator[Finding]:
         return
     most = _largest_photo(settings, share.render)
     if most < settings.images.max_pixels:
-        advice = "grant more memory (workers.memory_mb), or lower images.max_pixels, so that the refusal names that"
+        advice = "allow more memory (workers.memory_mb), or lower images.max_pixels, so that this refuses uploads"
         yield warning(f"{said}: enough for a plain JPEG of up to {most / 1e6:.0f} megapixels", advice)
     else:
         yield well(said)

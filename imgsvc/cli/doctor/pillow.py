@@ -1,4 +1,4 @@
-"""Is Pillow the fast one, in this process and on this processor, and can it do what is asked of it?"""
+"""Checks Pillow: whether it is pillow-simd, compiled for this processor, with the needed codecs."""
 
 import io
 import os
@@ -22,12 +22,12 @@ FASTER = (
 
 
 def pillow(_settings: Settings) -> Iterator[Finding]:
-    """Resizing is timed in a process of its own: instructions that this processor lacks would end this one."""
+    """Resizing is timed in a separate process: unsupported processor instructions would end this one."""
     import PIL
 
     version = PIL.__version__
     if not version.endswith(".post0"):
-        advice = "install from requirements.lock with --no-deps, as ./run setup does: something put Pillow over it"
+        advice = "install from requirements.lock with --no-deps, as ./run setup does: Pillow was installed over it"
         yield warning(f"this is Pillow {version} and not pillow-simd: resizing takes several times as long", advice)
         return
     build = simd.INSTRUCTIONS.get(simd.choose() or "", "a build of unknown instructions")
@@ -38,7 +38,7 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
         advice = 'build it again with CC="cc", or the container with --build-arg SIMD=none'
         yield wrong(
             f"pillow-simd {version} is compiled for another processor than this one ({platform.machine()}): "
-            "every worker will die (SIGILL)",
+            "every worker will crash (SIGILL)",
             advice,
         )
         return
@@ -47,16 +47,16 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
         yield wrong(f"pillow-simd {version} can't resize: {lines[-1]}", "build it again")
         return
     fast, scalar = (float(seconds) for seconds in timed.stdout.split())
-    measured = f"resizing in {fast * 1000:.1f} ms, {scalar * 1000:.1f} where there is no SIMD"
+    measured = f"resizing in {fast * 1000:.1f} ms, {scalar * 1000:.1f} without SIMD"
     if scalar < fast * FASTER:
-        advice = "try again when the machine is idle; else build pillow-simd again"
+        advice = "try again on an idle machine; otherwise build pillow-simd again"
         yield warning(f"pillow-simd {version} is no faster than plain code: {measured}", advice)
     else:
         yield well(f"pillow-simd {version}, {build}: {measured}")
 
 
 def codecs(_settings: Settings) -> Iterator[Finding]:
-    """Each codec encodes and decodes something here."""
+    """Encode and decode a picture with each codec."""
     from PIL import features
 
     tried: dict[str, Callable[[], None]] = {"JPEG": _jpeg, "PNG": _png, "WebP": _webp, "colour profiles": _profiles}
@@ -84,7 +84,7 @@ def _round_trip(form: str, **options: Any) -> Any:
     image = Image.open(buffer, formats=[form])
     image.load()
     if image.size != (32, 24) or max(abs(a - b) for a, b in zip(_rgb(image), (0xC0, 0x30, 0x30), strict=True)) > 4:
-        raise ValueError("what was decoded is not what was encoded")
+        raise ValueError("the decoded picture differs from the encoded one")
     return image
 
 
@@ -107,7 +107,7 @@ def _webp() -> None:
     _round_trip("WEBP", quality=95)
     moving = _round_trip("WEBP", quality=95, save_all=True, append_images=[Image.new("RGB", (32, 24), "blue")])
     if moving.n_frames != 2:
-        raise ValueError(f"an animation of 2 frames came out with {moving.n_frames}")
+        raise ValueError(f"an animation of 2 frames was decoded with {moving.n_frames}")
 
 
 def _profiles() -> None:

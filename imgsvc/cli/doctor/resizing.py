@@ -12,7 +12,7 @@ def main() -> None:
     noise = Image.effect_noise((1200, 900), 60)
     colour, scalar = Image.merge("RGB", (noise, noise, noise)), noise.convert("F")
     best = [float("inf"), float("inf")]
-    for _ in range(TURNS):  # by turns, so that whatever else runs slows both
+    for _ in range(TURNS):  # alternately, so that other load slows both
         for index, image in enumerate((colour, scalar)):
             began = time.perf_counter()
             image.resize((300, 225), Image.Resampling.LANCZOS)

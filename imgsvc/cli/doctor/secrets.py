@@ -1,4 +1,4 @@
-"""Secrets: long, random, and for nobody else to read."""
+"""Checks the secrets: long, random, and not readable by others."""
 
 import stat
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def secrets(settings: Settings) -> Iterator[Finding]:
     found = [*_configured(settings), *_files(settings)]
     yield from found
     if not found:
-        yield well("none looks made up, and none can be read by others")
+        yield well("all look random, and none can be read by others")
 
 
 def _configured(settings: Settings) -> Iterator[Finding]:
@@ -30,16 +30,16 @@ def _configured(settings: Settings) -> Iterator[Finding]:
             continue
         name = one.environment
         if len(set(text)) < FEW_CHARACTERS or any(word in text.lower() for word in MADE_UP):
-            yield wrong(f"{name} looks made up", "take a random one: openssl rand -base64 48")
+            yield wrong(f"{name} does not look random", "use a random one: openssl rand -base64 48")
         if text in seen:
-            yield wrong(f"{name} is the same as {seen[text]}", "who knows one then has both: take two")
+            yield wrong(f"{name} is the same as {seen[text]}", "use different ones: whoever has one has both")
         seen[text] = name
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
     data = settings.data
     if data.is_dir() and _others(data) & stat.S_IRWXO:
-        yield wrong(f"everybody on this machine may look into {data}", f"chmod 700 {data}")
+        yield wrong(f"every user of this machine can read {data}", f"chmod 700 {data}")
     for file in (data / SECRET_FILE, data / TOKEN_FILE, data / KEY_FILE):
         if file.is_file() and _others(file):
             yield wrong(
@@ -49,9 +49,9 @@ def _files(settings: Settings) -> Iterator[Finding]:
         yield warning("the database names users, and others can read it", f"chmod 600 {settings.database.path}")
     for file in (Path(".env"), Path(settings.server.keyfile)):
         if file.is_file() and _others(file) & stat.S_IRWXO:
-            yield wrong(f"{file} can be read by everybody on this machine", f"chmod 600 {file}")
+            yield wrong(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
 
 
 def _others(path: Path) -> int:
-    """What the mode grants to others than the owner."""
+    """The permissions of users other than the owner."""
     return path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

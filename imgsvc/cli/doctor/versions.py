@@ -1,4 +1,4 @@
-"""What this program runs on."""
+"""The versions of the main components."""
 
 import platform
 import sqlite3

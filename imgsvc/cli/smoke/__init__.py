@@ -1,4 +1,4 @@
-"""A quick tour through a running instance, from outside: each promise that one photo can show, in order."""
+"""The smoke test: uploads one photo to a running instance and checks each promise, step by step, from outside."""
 
 import json
 import re
@@ -18,13 +18,18 @@ from .token import PERMISSIONS
 
 API = "/api/v1/images"
 UNKNOWN_IMAGE = "00000000-0000-4000-8000-000000000000"
-WAIT_SECONDS = 10  # of one request for the job: less than any proxy waits
+WAIT_SECONDS = 10  # of one request for the job: less than a proxy's time limit
 POLL_SECONDS = 0.2
 CLEAN_UP_SECONDS = 5.0
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-SIGNATURE = re.compile(r"((?:s|X-Amz-S)ignature=)(.)")  # of our own URLs, and of S3's presigned ones
+SIGNATURE = re.compile(r"((?:s|X-Amz-S)ignature=)(.)")  # in our own URLs, and in S3's presigned ones
 PRESIGNED = "X-Amz-Signature="
-CACHED = ("Age", "X-Cache", "CF-Cache-Status", "X-Cache-Status")  # an answer that may be older than the deletion
+CACHED = (
+    "Age",
+    "X-Cache",
+    "CF-Cache-Status",
+    "X-Cache-Status",
+)  # headers of a response that may be older than the deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,9 @@ class Step:
 
 
 class Smoke:
-    """A context manager: whatever happened, the uploaded image is deleted in the end.
+    """The smoke test. As a context manager it deletes the uploaded image in the end, whatever happened.
 
-    `url` may have a path prefix; `seconds` are for all steps together.
+    `url` may have a path prefix; `seconds` is the time for all steps together.
     """
 
     def __init__(self, url: str, token: str, bucket: str, seconds: float, transport: httpx.BaseTransport | None = None):
@@ -49,7 +54,7 @@ class Smoke:
         self._photo = photo()
         self._job_id = self._image_id = ""
         self._ready = self._deleted = False
-        self._private = False  # bytes for signed URLs only
+        self._private = False  # variants can be read with signed URLs only
         self._sizes: dict[str, int] = {}
         self._urls: dict[str, str] = {}
         self._variants: dict[str, bytes] = {}
@@ -65,12 +70,12 @@ class Smoke:
                 self._instance.grant(CLEAN_UP_SECONDS)
                 self._instance.call("DELETE", f"{API}/{self._image_id}")
         except Unexpected:
-            pass  # the step that deletes has said so
+            pass  # the deletion's step has reported it
         finally:
             self._instance.close()
 
     def steps(self) -> Iterator[Step]:
-        """Each step as soon as it is over. What can't be tried because an earlier one failed has failed too."""
+        """Yield each step once it has ended. A step whose precondition failed counts as failed."""
         yield self._step("health", self._health)
         yield self._step("settings", self._settings)
         yield self._step("no token", self._no_token)
@@ -93,14 +98,14 @@ class Smoke:
 
     def _step(self, name: str, work: Callable[[], str], needs: str = "") -> Step:
         if needs:
-            return Step(name, False, 0, f"not tried, since it needs {needs}")
+            return Step(name, False, 0, f"skipped: it requires {needs}")
         began = time.monotonic()
         try:
             said, passed = work(), True
         except Unexpected as error:
             said, passed = str(error), False
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # an answer of another shape
-            said, passed = f"the answer is not as documented: {type(error).__name__} {error}", False
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # a response with an unexpected structure
+            said, passed = f"the response is not as documented: {type(error).__name__} {error}", False
         return Step(name, passed, round((time.monotonic() - began) * 1000), said)
 
     def _health(self) -> str:
@@ -112,10 +117,10 @@ class Smoke:
 
     def _settings(self) -> str:
         self._sizes = dict(self._instance.call("GET", "/info").json()["processing"]["image_sizes"])
-        # Where reading is private the signature is looked at before the image is looked for.
+        # With private reading the signature is checked before the image is looked up.
         self._private = self._is_unsigned(self._get(f"{API}/{UNKNOWN_IMAGE}/direct"))
         sizes = ", ".join(f"{name} {side}" for name, side in self._sizes.items())
-        return f"{sizes}; read by signed URLs only" if self._private else sizes
+        return f"{sizes}; signed URLs only" if self._private else sizes
 
     def _no_token(self) -> str:
         answer = self._send_photo(self._photo, headers={}, expected=401)
@@ -136,9 +141,9 @@ class Smoke:
         self._job_id, self._image_id = receipt["job_id"], receipt["image_id"]
         lacking = [name for name in ("Location", *RATE_HEADERS) if name not in answer.headers]
         if lacking:
-            raise Unexpected(f"202 without {', '.join(lacking)}: does something before the service drop them?")
+            raise Unexpected(f"202 without {', '.join(lacking)}: does a proxy drop them?")
         if answer.headers.get("X-Trace-ID") != trace:
-            raise Unexpected("202 with another trace id than was sent")
+            raise Unexpected("202 with a different trace ID")
         return f"{len(self._photo):,} bytes; {answer.headers['X-RateLimit-Remaining']} uploads left"
 
     def _wait(self) -> str:
@@ -151,7 +156,7 @@ class Smoke:
             if job["status"] == "failed":
                 raise Unexpected(f"the job failed: {job['error']} ({job['error_code']})")
             if self._instance.left() < POLL_SECONDS:
-                raise Unexpected(f"the job is still {job['status']} when the time is over")
+                raise Unexpected(f"the job is still {job['status']} at the end of the time")
             time.sleep(POLL_SECONDS)
 
     def _result(self) -> str:
@@ -161,17 +166,17 @@ class Smoke:
             raise Unexpected(f"has the variants {', '.join(self._urls)}, and /info {', '.join(self._sizes)}")
         metadata = result["metadata"]
         if metadata["content_length"] != len(self._photo) or metadata["detected_mime_type"] != "image/jpeg":
-            raise Unexpected("says another type or length than that of what was sent")
+            raise Unexpected("reports another type or length than that of the upload")
         dimensions = metadata["original_dimensions"]
         if (dimensions["width"], dimensions["height"]) != SIZE:
-            raise Unexpected(f"says that the photo had {dimensions['width']} x {dimensions['height']} pixels")
+            raise Unexpected(f"reports {dimensions['width']} x {dimensions['height']} pixels for the photo")
         colour = metadata["dominant_color"]
         if not near(tuple(bytes.fromhex(colour.removeprefix("#"))), LEFT):
-            raise Unexpected(f"says that the photo is mostly {colour}")
-        return f"{len(self._urls)} variants, mostly {colour}"
+            raise Unexpected(f"reports {colour} as the dominant colour")
+        return f"{len(self._urls)} variants, dominant colour {colour}"
 
     def _variant(self, name: str) -> str:
-        """By its own address, and by /direct where that is open to all: as a browser would, without the token."""
+        """Fetch a variant by its URL, and by /direct if that is public: like a browser, without the token."""
         url = self._instance.absolute(self._urls[name])
         try:
             answer = self._instance.ask("GET", url, {})
@@ -191,13 +196,13 @@ class Smoke:
         return said
 
     def _hint(self, url: str) -> str:
-        """What an address that does not answer may come from."""
+        """A possible cause for a URL that does not work."""
         if PRESIGNED in url:
-            return "; can AWS_ENDPOINT_URL be reached from here?"
+            return "; is AWS_ENDPOINT_URL reachable from here?"
         return "" if url.startswith(f"{self._instance.base}/") else "; is PUBLIC_URL set?"
 
     def _signed_only(self) -> str:
-        """Who has neither a token nor a whole signature gets nothing."""
+        """Without a token or a valid signature nothing can be read."""
         for path in (f"{API}/jobs/{self._job_id}/result", f"{API}/{self._image_id}/all", f"{API}/{self._image_id}"):
             answer = self._get(path)
             if answer.status_code != 401:
@@ -213,7 +218,7 @@ class Smoke:
         return self._instance.ask("GET", f"{self._instance.base}{path}", {})
 
     def _is_unsigned(self, answer: httpx.Response) -> bool:
-        """Whether it is refused for the signature that it lacks."""
+        """Whether the response is a refusal for a missing signature."""
         return answer.status_code == 403 and code(answer) == "signature_required"
 
     def _no_metadata(self) -> str:
@@ -251,10 +256,10 @@ class Smoke:
                 cached += 1
             elif answer.status_code != 404 and not self._as_good_as_gone(url, answer):
                 raise Unexpected(f"{_plain(url)} answers {told(answer)}")
-        return "404" if not cached else f"404, but a cache on the way still has {cached}"
+        return "404" if not cached else f"404, but a cache in between still has {cached}"
 
     def _as_good_as_gone(self, url: str, answer: httpx.Response) -> bool:
-        """S3 answers 403 to who may not know whether it is there, and so do we to who has no signature."""
+        """Whether the file counts as gone: S3 answers 403 without the right to list, as we do without a signature."""
         return (PRESIGNED in url and answer.status_code == 403) or (self._private and self._is_unsigned(answer))
 
     def _send_photo(self, data: bytes, headers: Mapping[str, str], expected: int) -> httpx.Response:
@@ -270,5 +275,5 @@ class Smoke:
 
 
 def _plain(url: str) -> str:
-    """Without what opens it."""
+    """The URL without its signature."""
     return url.partition("?")[0]

@@ -1,4 +1,4 @@
-"""Looking at a variant that came back. It is our own picture, so it may be decoded in this process."""
+"""Checks of a variant that was fetched. It is our own picture, so it may be decoded in this process."""
 
 import io
 import struct
@@ -16,11 +16,11 @@ METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of VP8X: ICC profile, EXIF, XMP
 
 
 def check_picture(data: bytes, side: int) -> str:
-    """That it has the size for `side`, the right way up and in the right colours. Returns what it is."""
+    """Check that the picture has the size for `side`, the right orientation and colours. Returns a description."""
     try:
         image = Image.open(io.BytesIO(data), formats=["WEBP"]).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unexpected(f"is no WebP image: {error}") from None
+        raise Unexpected(f"is not a WebP image: {error}") from None
     expected = fitted(side)
     if any(abs(a - b) > SIDE_TOLERANCE for a, b in zip(image.size, expected, strict=True)):
         raise Unexpected(f"has {_size(image.size)} pixels and not {_size(expected)}")
@@ -29,18 +29,20 @@ def check_picture(data: bytes, side: int) -> str:
         sample = image.crop((point[0] - 1, point[1] - 1, point[0] + 2, point[1] + 2)).resize((1, 1)).getpixel((0, 0))
         assert isinstance(sample, tuple)
         if not near(sample, colour):
-            raise Unexpected(f"is {_hex(sample)} where {_hex(colour)} belongs: turned wrongly, or its profile ignored")
+            raise Unexpected(
+                f"is {_hex(sample)} where {_hex(colour)} is expected: wrong orientation, or its profile was ignored"
+            )
     return f"{_size(image.size)}, {len(data):,} bytes"
 
 
 def check_no_metadata(data: bytes) -> None:
-    """By the chunks of the container (RFC 9649), and by the words that were in the upload."""
+    """Check the container's chunks (RFC 9649), and search for words from the upload's metadata."""
     for kind, body in _chunks(data):
         if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and body[0] & METADATA_FLAGS):
-            raise Unexpected(f"holds a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
+            raise Unexpected(f"contains a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
     for sign in SIGNS:
         if sign in data:
-            raise Unexpected(f"still holds {sign.decode()}")
+            raise Unexpected(f"still contains {sign.decode()}")
 
 
 def fitted(side: int) -> tuple[int, int]:
@@ -55,7 +57,7 @@ def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise Unexpected("is no WebP image")
+        raise Unexpected("is not a WebP image")
     at = 12
     while at + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, at)

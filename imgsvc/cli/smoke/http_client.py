@@ -1,4 +1,4 @@
-"""The instance that is looked at, over the wire and within the time."""
+"""A client of the tested instance, with a total time limit."""
 
 import time
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ MAX_ANSWER_BYTES = 16 << 20
 
 
 class Unexpected(Exception):
-    """What is not as it must be, in one line."""
+    """An unexpected result, in one line."""
 
 
 class Instance:
-    """Every method raises Unexpected."""
+    """The tested instance. Every method may raise Unexpected."""
 
     def __init__(self, url: str, token: str, seconds: float, transport: httpx.BaseTransport | None) -> None:
         self.base = url.rstrip("/")
@@ -27,29 +27,29 @@ class Instance:
         self._http.close()
 
     def grant(self, seconds: float) -> None:
-        """From now on, whatever there was."""
+        """Set the time limit to `seconds` from now."""
         self._deadline = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds, more than 0."""
+        """The remaining seconds, more than 0."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise Unexpected("the time is over")
+            raise Unexpected("the time limit was reached")
         return left
 
     def absolute(self, url: str) -> str:
-        """The address that a browser would go to."""
+        """Resolve a URL as a browser would."""
         return urljoin(f"{self.base}/", url)
 
     def call(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """A 200, as the one who holds the token. A redirect to another host is followed without it."""
+        """Send a request with the token and expect 200. A redirect to another host is followed without the token."""
         answer = self.ask(method, f"{self.base}{path}", {**self.authorization, **(headers or {})})
         if answer.status_code != 200:
             raise Unexpected(told(answer))
         return answer
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], **body: Any) -> httpx.Response:
-        """Whatever is answered."""
+        """Send a request and return any response."""
         try:
             with self._http.stream(method, url, headers=headers, timeout=self.left(), **body) as answer:
                 content = b""
@@ -60,18 +60,18 @@ class Instance:
                         raise Unexpected(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
             return httpx.Response(answer.status_code, headers=_plain(answer.headers), content=content)
         except httpx.TimeoutException:
-            raise Unexpected("no answer before the time was over") from None
+            raise Unexpected("no response within the time limit") from None
         except httpx.HTTPError as error:
-            raise Unexpected(f"no answer: {str(error) or type(error).__name__}") from None
+            raise Unexpected(f"no response: {str(error) or type(error).__name__}") from None
 
 
 def _plain(headers: httpx.Headers) -> list[tuple[str, str]]:
-    """Without the encoding, which is undone by now."""
+    """The headers without Content-Encoding, which has been decoded."""
     return [(name, value) for name, value in headers.multi_items() if name.lower() != "content-encoding"]
 
 
 def code(answer: httpx.Response) -> str:
-    """The problem's; empty where there is none."""
+    """The error code of a response; empty if there is none."""
     try:
         return str(answer.json()["code"])
     except (ValueError, KeyError, TypeError):
@@ -79,8 +79,8 @@ def code(answer: httpx.Response) -> str:
 
 
 def told(answer: httpx.Response) -> str:
-    """The status, and the problem's own words; without some, it comes from something before the service."""
+    """The status and the error's detail. Without a detail the response comes from something in front of the service."""
     try:
         return f"{answer.status_code} {answer.json()['detail']}"
     except (ValueError, KeyError, TypeError):
-        return f"{answer.status_code}, and that not from the service"
+        return f"{answer.status_code}, but not from the service"

@@ -1,13 +1,13 @@
-"""The photo that is sent: turned, tagged with a place, and with a profile that changes every colour."""
+"""The test photo: rotated, geotagged, and with a profile that swaps the colours."""
 
 import io
 import struct
 
 from PIL import Image
 
-SIZE = (1600, 1200)  # upright, in pixels; the camera was held sideways
+SIZE = (1600, 1200)  # upright, in pixels; stored sideways
 ORIENTATION, GPS, MAKER = 0x0112, 0x8825, 0x010F
-TURNED_LEFT = 6  # EXIF orientation: a viewer turns it a quarter to the right
+TURNED_LEFT = 6  # EXIF orientation: viewers rotate it 90 degrees clockwise
 SIGNS = (b"IMGSVC-SMOKE-CAMERA", b"IMGSVC-SMOKE-XMP", b"IMGSVC-SMOKE-COMMENT", b"IMGSVC-SMOKE-PROFILE")
 
 # Areas of the upright picture (left, top, right, bottom, in parts of its sides) and their colours in sRGB: every turn
@@ -21,7 +21,7 @@ D50 = (0.9642, 1.0, 0.8249)
 
 
 def photo() -> bytes:
-    """A JPEG. Its samples stand in the order green, blue, red, and its profile says so: who ignores it is seen."""
+    """A JPEG whose samples are in the order green, blue, red, as its profile declares: ignoring the profile shows."""
     picture = Image.new("RGB", SIZE)
     for (left, top, right, bottom), (red, green, blue) in AREAS.items():
         box = (int(left * SIZE[0]), int(top * SIZE[1]), int(right * SIZE[0]), int(bottom * SIZE[1]))
@@ -62,7 +62,7 @@ def _xyz(colour: tuple[float, float, float]) -> bytes:
 
 
 def _curve() -> bytes:
-    """sRGB's, at 256 points."""
+    """The transfer curve of sRGB, at 256 points."""
     points = [value / 255 for value in range(256)]
     linear = (point / 12.92 if point <= 0.04045 else ((point + 0.055) / 1.055) ** 2.4 for point in points)
     return struct.pack(">4sII", b"curv", 0, 256) + struct.pack(">256H", *(round(value * 65_535) for value in linear))

@@ -1,4 +1,4 @@
-"""A token for an instance on this very machine, made with its own secret."""
+"""Creates a token for an instance on this machine, with its own secret."""
 
 from urllib.parse import urlsplit
 
@@ -13,18 +13,18 @@ PERMISSIONS = (UPLOAD, READ, DELETE)
 
 
 class NoToken(Exception):
-    """None can be made here; the message says why."""
+    """No token can be created here. The message gives the reason."""
 
 
 def own_token(settings: Settings, url: str) -> str:
-    """Raises NoToken. Where `url` is somebody else none is made: nobody else gets a token that is good here."""
+    """Create a token. Raises NoToken, also if `url` is not this machine: no other host may receive a valid token."""
     if not _ours(settings, url):
-        raise NoToken("none is made for another machine")
+        raise NoToken("none is created for another machine")
     if not settings.auth.own_keys:
-        raise NoToken(f"with {settings.auth.jwt_algorithm} only your issuer can make one")
+        raise NoToken(f"with {settings.auth.jwt_algorithm} only your issuer can create one")
     secret = settings.data / SECRET_FILE
     if not settings.auth.jwt_secret_key.get_secret_value() and not secret.is_file():
-        raise NoToken(f"there is no secret in {settings.data} to make one with")
+        raise NoToken(f"there is no secret in {settings.data}")
     return Tokens.of(settings).issue(USER, permissions=PERMISSIONS, ttl_seconds=TTL_SECONDS)
 
 
