@@ -52,7 +52,7 @@ async def queue_check(table: JobTable) -> Check:
     oldest = await table.first_in_line()
     waited = (now() - datetime.fromisoformat(oldest)).total_seconds() if oldest else 0
     old = waited > OLD_QUEUE_SECONDS
-    detail = f"the next job has waited {waited:.0f} seconds" if oldest else "nothing waits"
+    detail = f"the next job has waited {waited:.0f} seconds" if oldest else "no job is waiting"
     return Check(status="degraded" if old else "healthy", detail=detail)
 
 
