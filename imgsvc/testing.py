@@ -24,7 +24,7 @@ import httpx
 from starlette.applications import Starlette
 
 from .access.tokens import DEFAULT_ORG, Tokens
-from .jobs.lanes.process import Answer, Outcome, Task
+from .jobs.lanes.messages import Answer, Outcome, Task
 from .jobs.lanes.task import perform
 from .service.app import create_app
 from .service.assembly import Doubles

@@ -12,7 +12,8 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 from .completions import Completions
 from .failures import UNEXPECTED
 from .lane_memory import LaneMemory
-from .lanes.process import Lane, Outcome
+from .lanes.base import Lane
+from .lanes.messages import Outcome
 from .retry_timer import RetryTimer
 from .run import Run, RunContext
 from .settlement import Settlement

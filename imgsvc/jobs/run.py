@@ -15,7 +15,8 @@ import structlog
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
-from .lanes.process import Lane, Outcome, Rendered, Task
+from .lanes.base import Lane
+from .lanes.messages import Outcome, Rendered, Task
 from .rendered_files import Untrue, check_answer, copy_checked
 from .retry import Failure
 from .table.job_table import JobTable

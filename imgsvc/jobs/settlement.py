@@ -9,7 +9,7 @@ import anyio.to_thread
 
 from ..storage.base import PlaceTaken, StorageBusy, StorageError
 from .failures import NOT_STORED, PLACE_TAKEN, UNEXPECTED
-from .lanes.process import Outcome, Rendered
+from .lanes.messages import Outcome, Rendered
 from .publish import publish, withdraw
 from .retry import Decision, Failure, decide
 from .run import Run

@@ -29,8 +29,9 @@ from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lane_memory import LaneMemory
+from ..jobs.lanes.base import Lane
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
-from ..jobs.lanes.process import Lane, ProcessLane
+from ..jobs.lanes.process import ProcessLane
 from ..jobs.lanes.worker_handle import Launcher
 from ..jobs.queue import Queue, Side
 from ..jobs.restart import Restart

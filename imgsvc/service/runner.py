@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from ..http.state import AppState
-from ..jobs.lanes.process import Lane
+from ..jobs.lanes.base import Lane
 
 log = structlog.get_logger()
 

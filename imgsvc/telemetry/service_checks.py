@@ -7,7 +7,7 @@ from typing import Protocol
 import structlog
 
 from ..access.circuit_breaker import Breaker
-from ..jobs.lanes.process import Lane
+from ..jobs.lanes.base import Lane
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
 from ..storage.base import StorageError

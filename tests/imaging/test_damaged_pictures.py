@@ -9,7 +9,7 @@ import pytest
 from fixtures import hostile, make
 from imgsvc.imaging import pipeline
 from imgsvc.imaging.pipeline import Picture
-from imgsvc.jobs.lanes.process import Answer, Task
+from imgsvc.jobs.lanes.messages import Answer, Task
 from imgsvc.jobs.lanes.task import perform
 from tests.conftest import with_workers
 from tests.support.damaged import damage, verdicts

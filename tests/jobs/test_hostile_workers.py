@@ -16,7 +16,7 @@ import pytest
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.jobs import trees
-from imgsvc.jobs.lanes.process import Outcome, Rendered, Task
+from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.trees import empty_tree, remove_tree
 from imgsvc.service.app import create_app

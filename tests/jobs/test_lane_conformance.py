@@ -11,7 +11,9 @@ import pytest
 
 from fixtures import make
 from imgsvc.imaging.recipe import Recipe, Variant
-from imgsvc.jobs.lanes.process import Lane, ProcessLane, Rendered, Task
+from imgsvc.jobs.lanes.base import Lane
+from imgsvc.jobs.lanes.messages import Rendered, Task
+from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.rendered_files import check_answer, copy_checked
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane

@@ -17,7 +17,8 @@ from imgsvc.access.tokens import Tokens
 from imgsvc.imaging.limits import probe, render_bytes
 from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lane_memory import RESERVE_EXTRA, LaneMemory
-from imgsvc.jobs.lanes.process import Outcome, ProcessLane, Rendered, Task
+from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task
+from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.retry import Failure
 from imgsvc.jobs.table.model import Job
 from imgsvc.service.app import create_app

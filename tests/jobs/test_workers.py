@@ -20,8 +20,8 @@ from imgsvc import testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes import process
-from imgsvc.jobs.lanes.messages import Answer
-from imgsvc.jobs.lanes.process import EndReason, Outcome, ProcessLane, Rendered, Task
+from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
+from imgsvc.jobs.lanes.process import EndReason, ProcessLane
 from imgsvc.jobs.retry import Failure
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles

@@ -15,7 +15,7 @@ from tests.support.other_storage import Other
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from imgsvc.jobs.lanes.process import Lane
+    from imgsvc.jobs.lanes.base import Lane
 
 lanes: "Sequence[Lane] | None" = None  # in the place of worker processes
 

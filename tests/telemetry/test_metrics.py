@@ -14,7 +14,7 @@ from starlette.routing import Route
 from fixtures import make
 from imgsvc import testing
 from imgsvc.http.wire.metrics_middleware import METHODS
-from imgsvc.jobs.lanes.process import Outcome, Rendered, Task, VariantMade
+from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task, VariantMade
 from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.service.app import create_app

@@ -3,16 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
 from ..retry import Failure
-from .messages import Answer, Hello, Outcome, Rendered, Started, Task, VariantMade
+from .messages import Answer, Hello, Outcome, Started, Task
 from .time_limit import TimeLimit
 from .worker_handle import Launcher, Worker
-
-__all__ = ["Answer", "EndReason", "Lane", "Outcome", "ProcessLane", "Rendered", "Task", "VariantMade"]
 
 log = structlog.get_logger()
 EndReason = Literal["died", "died_idle", "killed", "retired", "time_limit", "unusable_answer"]
@@ -21,31 +19,6 @@ START_SECONDS = 60  # for a worker to start on a busy machine
 # After the deadline, which the worker itself checks between steps and with every 64 KB that it decodes. Short for
 # previews, since all of them share one lane.
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
-
-
-class Lane(Protocol):
-    """Renders one task at a time: the interface for other engines than local processes.
-
-    `start` makes a worker ready; raises OSError (TimeoutError included). `run` is called for one task after the other
-    and raises nothing but a cancellation; it returns None only for a preview that is not cheap. `kill` ends the current
-    task, `shut` also refuses further ones. Both may be called at any moment, and twice. `close` waits for the end.
-    """
-
-    name: str
-
-    async def start(self) -> None: ...
-    async def run(self, task: Task) -> Outcome: ...
-    def kill(self) -> None: ...
-    def shut(self) -> None: ...
-    async def close(self) -> None: ...
-    @property
-    def alive(self) -> bool: ...
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def jobs_done(self) -> int: ...
-    @property
-    def restarts(self) -> int: ...
 
 
 class ProcessLane:

@@ -1,0 +1,30 @@
+"""The interface of a lane."""
+
+from typing import Protocol
+
+from .messages import Outcome, Task
+
+
+class Lane(Protocol):
+    """Renders one task at a time: the interface for other engines than local processes.
+
+    `start` makes a worker ready; raises OSError (TimeoutError included). `run` is called for one task after the other
+    and raises nothing but a cancellation; it returns None only for a preview that is not cheap. `kill` ends the current
+    task, `shut` also refuses further ones. Both may be called at any moment, and twice. `close` waits for the end.
+    """
+
+    name: str
+
+    async def start(self) -> None: ...
+    async def run(self, task: Task) -> Outcome: ...
+    def kill(self) -> None: ...
+    def shut(self) -> None: ...
+    async def close(self) -> None: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def jobs_done(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
