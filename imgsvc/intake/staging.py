@@ -11,7 +11,6 @@ from typing import BinaryIO, Self
 
 import anyio
 import anyio.to_thread
-import filetype
 import structlog
 
 from ..imaging.header import Header, Truncated, read_header
@@ -19,12 +18,12 @@ from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea
 from ..storage.durable_files import sync_folder
+from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
 
 CHUNK = 96 * 1024  # bytes collected before a thread writes them: few calls, little memory
-SNIFF = 512  # the first bytes, which decide the type
-SAME_FORMAT = {"image/apng": "image/png"}  # an animated PNG is a PNG with additional chunks
+SNIFF = 512  # the first bytes, which nearly always decide the type
 
 
 class Rejected(Exception):
@@ -38,9 +37,9 @@ class UploadTooLarge(Rejected):
 
 
 class UnsupportedType(Rejected):
-    def __init__(self, mime: str, allowed: Sequence[str]) -> None:
-        super().__init__(mime)
-        self.mime, self.allowed = mime, allowed
+    def __init__(self, kind: FileType, allowed: Sequence[str]) -> None:
+        super().__init__(kind.mime)
+        self.kind, self.allowed = kind, allowed
 
 
 class NoSpace(Rejected):
@@ -105,7 +104,7 @@ class StagedFile:
         """Write the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
         self.size += len(data)
         self._buffer += data
-        first_look = not self.mime and len(self._buffer) >= SNIFF
+        first_look = not self.mime and len(self._buffer) >= SNIFF and not is_undecided(bytes(self._buffer[:LOOK_BYTES]))
         if first_look:
             self._sniff()
         if self.size > self._max_bytes:
@@ -127,12 +126,10 @@ class StagedFile:
         return await anyio.to_thread.run_sync(self._probe_and_sync)
 
     def _sniff(self) -> None:
-        kind = filetype.guess(bytes(self._buffer[:8192]))
-        mime = kind.mime if kind else "application/octet-stream" if self.size else "application/x-empty"
-        mime = SAME_FORMAT.get(mime, mime)
-        if mime not in self._allowed:
-            raise UnsupportedType(mime, self._allowed)
-        self.mime = mime
+        kind = file_type(bytes(self._buffer[:LOOK_BYTES]))
+        if kind.mime not in self._allowed:
+            raise UnsupportedType(kind, self._allowed)
+        self.mime = kind.mime
 
     async def _flush(self) -> None:
         chunk, self._buffer = self._buffer, bytearray()

@@ -98,7 +98,7 @@ async def test_token_that_is_not_ascii(s: Service, header: bytes) -> None:
         (make.animation("GIF"), "image/gif"),
         (make.encoded(make.quadrants(), "TIFF"), "image/tiff"),
         (b"%PDF-1.7\n" + TEXT, "application/pdf"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>" + TEXT, "application/octet-stream"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>" + TEXT, "image/svg+xml"),
     ],
     ids=["text", "short", "empty", "gif", "tiff", "pdf", "svg"],
 )
@@ -110,6 +110,7 @@ async def test_type(s: Service, data: bytes, mime: str, raw: bool) -> None:
         response = await send(s, BUCKET, ("file", ("photo.jpg", data)))
     problem = refused(s, response, 415, "unsupported_type")
     assert problem["detail"] == f"Unsupported file type: {mime}. {ALLOWED}"
+    assert problem["reason"].startswith("This is ") and problem["reason"].endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from .problems import (
     storage_full,
     storage_not_configured,
     unanswered,
+    unsupported_type,
     unusable_image,
     upload_too_large,
 )
@@ -52,8 +53,7 @@ def _from_intake(error: Rejected) -> Problem:
     if isinstance(error, UploadTooLarge):
         return upload_too_large(error.limit, error.measured)
     if isinstance(error, UnsupportedType):
-        allowed = ", ".join(error.allowed) or "none"
-        return Problem(415, "unsupported_type", f"Unsupported file type: {error.mime}. Allowed: {allowed}")
+        return unsupported_type(error)
     if isinstance(error, NoSpace):
         return storage_full(error)
     if isinstance(error, Overloaded):

@@ -12,7 +12,7 @@ from ...access.permissions import PermissionDenied
 from ...access.tokens import TokenTooLong
 from ...imaging.errors import ImageError
 from ...intake.limits import BucketNotAllowed
-from ...intake.staging import NoSpace
+from ...intake.staging import NoSpace, UnsupportedType
 from ...jobs.table.model import as_text
 from ...jobs.table.quota import RateLimited, RateLimitStatus
 
@@ -125,6 +125,12 @@ def upload_too_large(limit: int, measured: int) -> Problem:
     megabytes = f"{limit / (1 << 20):g}"
     detail = f"File too large. Maximum allowed: {megabytes}MB"
     return Problem(413, "upload_too_large", detail, limit_bytes=limit, measured_bytes=measured)
+
+
+def unsupported_type(error: UnsupportedType) -> Problem:
+    detail = f"Unsupported file type: {error.kind.mime}. Allowed: {', '.join(error.allowed) or 'none'}"
+    reason = f"This is {error.kind.words}. {error.kind.advice}"
+    return Problem(415, "unsupported_type", detail, reason=reason)
 
 
 def precondition_failed() -> Problem:
