@@ -145,6 +145,9 @@ PLANTED: dict[str, Planted] = {
         "settled",
         "names files that it does not need",
     ),
+    "a draft of a secret": (lambda k: put(k.folder / "data/.url_key.0123456789abcdef"), "stopped", "is left over"),
+    "a folder of another": (lambda k: put(k.folder / "data/instance", b"x\n"), "stopped", "that of the database"),
+    "a storage of another": (lambda k: put(k.folder / "data/storage/.instance", b"x\n"), "stopped", "of the database"),
     "a person in a deleted row": (lambda k: k.set("deleted", "user_id = 'alice'"), "killed", "what its user said"),
     "deleted and names files": (lambda k: k.set("deleted", "staging_path = 'x'"), "settled", "still names files"),
     "a variant less": (
