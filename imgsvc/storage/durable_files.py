@@ -4,10 +4,6 @@ import errno
 import os
 from pathlib import Path
 
-import structlog
-
-log = structlog.get_logger()
-
 # What fsync of a folder says where a file system has none (CIFS, FUSE, virtiofs): its entries are as durable as that
 # file system makes them. EIO and the like stay errors.
 NOT_SYNCED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -22,7 +18,9 @@ def sync_folder(folder: Path) -> None:
     if not syncs_folders(folder) and (device := folder.stat().st_dev) not in _warned:
         _warned.add(device)
         words = "a power failure may lose the last files that were stored, renamed or removed there"
-        log.warning("folder_not_synced", folder=str(folder), reason=words)
+        import structlog  # with rich, which a command that only asks the service should not load
+
+        structlog.get_logger().warning("folder_not_synced", folder=str(folder), reason=words)
 
 
 def syncs_folders(folder: Path) -> bool:
