@@ -23,13 +23,13 @@ from fixtures import make
 from imgsvc.cli.doctor import folders
 from imgsvc.jobs.data_folder import open_data_folder
 from imgsvc.jobs.lock import LocksUnavailable, data_folder_lock, holder
-from imgsvc.jobs.table import database
 from imgsvc.jobs.table.database import NoWriteAheadLog, open_for_writing
 from imgsvc.maintenance.backup import folder as backup_folder
 from imgsvc.service import server
 from imgsvc.settings import Settings
 from imgsvc.storage import durable_files, mounts
 from imgsvc.storage.durable_files import sync_folder
+from imgsvc.telemetry import logs
 from imgsvc.testing import settings_in
 from tests.conftest import Starter
 from tests.support.maintenance import carried_out
@@ -115,7 +115,7 @@ async def test_a_database_that_can_not_have_its_log_is_refused(tmp_path: Path, m
     def in_memory(_path: Path, **options: Any) -> Any:
         return connect(":memory:", **options)
 
-    monkeypatch.setattr(database.aiosqlite, "connect", in_memory)
+    monkeypatch.setattr(aiosqlite, "connect", in_memory)
     with pytest.raises(NoWriteAheadLog) as refused:
         await open_for_writing(tmp_path / "imgsvc.db")
     said = str(refused.value)
@@ -129,7 +129,7 @@ def test_a_database_on_a_share_is_warned_about(tmp_path: Path, monkeypatch: pyte
 
     for name in ("keep_only", "deny_tracing", "_raise_file_limit"):
         monkeypatch.setattr(server, name, lambda *_: None)
-    monkeypatch.setattr(server.logs, "configure", lambda _: None)
+    monkeypatch.setattr(logs, "configure", lambda _: None)
     monkeypatch.setattr(server, "_serve", fails)
     with capture_logs() as logged, pytest.raises(server.CantStart, match=r"locking protocol .*is on nfs4 mounted at /"):
         server.run(settings_in(tmp_path))
@@ -190,7 +190,7 @@ def test_a_folder_that_is_closed_is_described(foreign: Path, monkeypatch: pytest
     foreign.chmod(0o700)
     for name in ("keep_only", "deny_tracing", "_raise_file_limit"):
         monkeypatch.setattr(server, name, lambda *_: None)
-    monkeypatch.setattr(server.logs, "configure", lambda _: None)
+    monkeypatch.setattr(logs, "configure", lambda _: None)
     os.seteuid(RANDOM_USER)
     try:
         with pytest.raises(server.CantStart) as refused:
