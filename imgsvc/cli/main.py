@@ -32,7 +32,9 @@ app.add_typer(storage, name="storage")
 
 def main() -> None:
     from .errors import CommandFailed
+    from .streams import open_standard_streams
 
+    open_standard_streams()
     try:
         simd.choose()
     except simd.UnsuitableProcessor as error:
@@ -60,7 +62,7 @@ def _root(
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; [server] host.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, or unix:/PATH; [server] host.")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one; [server] port.")
     ] = None,
@@ -69,13 +71,14 @@ def serve(
     """Run the service."""
     with without("rich"):  # rich's tracebacks show local variables, which we never want
         from ..service import server
+        from ..service.listener import CantStart
 
     settings = loaded(config)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     merged = settings.server.model_copy(update=given)
     try:
         status = server.run(settings.model_copy(update={"server": merged}))
-    except server.CantStart as error:
+    except CantStart as error:
         stop(str(error), WRONG)
     raise typer.Exit(status)
 
@@ -119,7 +122,10 @@ def dashboard(config: ConfigFile = None) -> None:
     if service is None:
         stop(f"no service runs on the data folder {settings.data}; start it with: imgsvc serve", FAILED)
     code = login_code(service.token, service.run)
-    typer.echo(f"{settings.service.public_url or service.address}/dashboard#code={code}")
+    address = settings.service.public_url or service.address
+    if address.startswith("unix:"):
+        stop(f"the service listens on {address}: set PUBLIC_URL to the address of its proxy", FAILED)
+    typer.echo(f"{address}/dashboard#code={code}")
 
 
 @app.command()

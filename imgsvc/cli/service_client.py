@@ -8,6 +8,7 @@ from ..access.operator_auth import operator_token
 from ..jobs.lock import holder
 from ..settings import Settings
 from ..settings.hosts import LOOPBACK_NAMES, allowed_hosts
+from ..settings.server import UNIX
 from .errors import CommandFailed
 from .imports import without
 
@@ -47,10 +48,12 @@ class Running:
         headers = {"Host": self.host} if self.host else {}
         if as_operator:
             headers["Authorization"] = f"Bearer {self.token}"
-        url = f"{self.address}{path}"
+        path_of_socket = self.address.removeprefix(UNIX) if self.address.startswith(UNIX) else None
+        url = f"http://localhost{path}" if path_of_socket else f"{self.address}{path}"
         try:
             # The certificate is for the public name; this address is of this machine, from our own lock file.
-            with httpx.Client(verify=False, trust_env=False, timeout=timeout) as client:  # noqa: S501
+            transport = httpx.HTTPTransport(verify=False, trust_env=False, uds=path_of_socket)
+            with httpx.Client(transport=transport, timeout=timeout) as client:
                 answer = client.request(method, url, headers=headers, **content)
             found = answer.json()
         except (httpx.HTTPError, ValueError) as error:

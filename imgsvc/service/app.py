@@ -67,7 +67,7 @@ def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> l
     )
     return [
         Middleware(AbsoluteTargets),
-        Middleware(ForwardedHeaders, networks=server.trusted_proxies),
+        Middleware(ForwardedHeaders, networks=server.trusted_proxies, unix_socket=bool(server.unix_path)),
         Middleware(DrainUnreadBody),
         Middleware(Tracing),
         Middleware(RequestMetrics, metrics=metrics.http, routes=ROUTES),

@@ -291,7 +291,8 @@ class HttpServer:
         """Serve until `stop` returns; then requests in progress have `graceful_timeout`, and are aborted after it."""
         listener.setblocking(False)
         tls = self._config.create_ssl_context()
-        server = await asyncio.start_server(
+        start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
+        server = await start(
             self._connected,
             sock=listener,
             backlog=self._config.backlog,

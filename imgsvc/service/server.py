@@ -19,6 +19,7 @@ from typing import NoReturn
 import structlog
 import uvloop
 from hypercorn.config import Config
+from starlette.applications import Starlette
 
 from ..access.operator_auth import login_code, operator_token
 from ..jobs.instance import InstanceMismatch
@@ -27,12 +28,13 @@ from ..jobs.lock import DataFolderInUse, LocksUnavailable
 from ..jobs.table.database import NoWriteAheadLog, SchemaTooNew
 from ..jobs.table.writer import DatabaseUnavailable
 from ..settings import Settings, SettingsError, ignored_service_links
-from ..settings.server import Server
+from ..settings.server import UNIX, Server
 from ..storage.durable_files import ownership
 from ..storage.mounts import mount_of
 from ..telemetry import logs
 from .app import create_app
 from .hypercorn_fixes import HttpServer, Patience, warn_if_untried
+from .listener import BACKLOG, CantStart, address_of, listening, local_address
 from .process_privacy import deny_tracing, keep_only
 from .runner import wind_down
 
@@ -45,8 +47,6 @@ KEPT_ENVIRONMENT = re.compile(
     r"|AWS_(?!SECRET_ACCESS_KEY|SESSION_TOKEN)\w+|NOTIFY_SOCKET|XDG_\w+|COVERAGE_\w+"
 )
 HUNG_SECONDS = 0.5  # for threads that end soon
-BACKLOG = 1024  # connections that wait to be accepted
-UNSENT_BYTES = 256 * 1024  # of one connection in the kernel, beyond the bytes in flight
 
 
 # Their messages are whole sentences.
@@ -59,10 +59,6 @@ REASONS = (
     MemoryTooSmall,
     SettingsError,
 )
-
-
-class CantStart(Exception):
-    """The service could not start. The message gives the reason in one line."""
 
 
 def run(settings: Settings) -> int:
@@ -151,22 +147,26 @@ async def _serve(settings: Settings) -> None:
     with _signals(stopped):
         app = create_app(settings)
         async with app.router.lifespan_context(app):
-            listener = _listen(settings.server)  # after the lock: a predecessor has released the port
-            address, state = _address(settings.server, listener), app.state.service
-            state.lock.announce(_local(address))
-            _announce(settings, address, state.lock.run)
+            with listening(settings.server) as listener:  # after the data folder's lock: a predecessor is gone by now
+                await _answer(app, settings, listener, stopped)
 
-            async def until_stopped() -> None:
-                await stopped.wait()
-                with contextlib.suppress(OSError):  # a failing disk must not prevent requeueing the jobs
-                    state.lock.announce("")
-                wind_down(state)
 
-            server = settings.server
-            patience = Patience(server.answer_idle_seconds, server.answer_min_bytes_per_second)
-            http = HttpServer(app, _hypercorn(server), patience)
-            app.state.answer_memory.relieve = http.abort_slowest
-            await http.run(listener, until_stopped)
+async def _answer(app: Starlette, settings: Settings, listener: socket.socket, stopped: asyncio.Event) -> None:
+    server, state = settings.server, app.state.service
+    address = address_of(server, listener)
+    state.lock.announce(local_address(address))
+    _announce(settings, address, state.lock.run)
+
+    async def until_stopped() -> None:
+        await stopped.wait()
+        with contextlib.suppress(OSError):  # a failing disk must not prevent requeueing the jobs
+            state.lock.announce("")
+        wind_down(state)
+
+    patience = Patience(server.answer_idle_seconds, server.answer_min_bytes_per_second)
+    http = HttpServer(app, _hypercorn(server), patience)
+    app.state.answer_memory.relieve = http.abort_slowest
+    await http.run(listener, until_stopped)
 
 
 @contextlib.contextmanager
@@ -174,43 +174,27 @@ def _signals(stopped: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def stop(name: str) -> None:
-        if stopped.is_set():
+        if not stopped.is_set():
+            log.info("stopping", signal=name)
+            stopped.set()
+        elif name != "SIGHUP":  # a closing terminal sends several
             _end_at_once()
-        log.info("stopping", signal=name)
-        stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup(1) sets it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, stop, number.name)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
 def _end_at_once() -> NoReturn:
     """End at once. The workers end with this process; running jobs are replayed at the next start."""
     os._exit(1)
-
-
-def _listen(server: Server) -> socket.socket:
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    for name in ("certfile", "keyfile"):
-        path = getattr(server, name)
-        if path and not os.access(path, os.R_OK):
-            raise CantStart(f"[server] {name} (IMGSVC_SERVER_{name.upper()}) = {path!r}: can't be read")
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(AttributeError, OSError):  # otherwise megabytes of each response wait in the kernel
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        listener.bind((server.host, server.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise CantStart(f"[server] host and port = {server.host}:{server.port}: {error.strerror}") from None
-    return listener
 
 
 def _hypercorn(server: Server) -> Config:
@@ -229,29 +213,30 @@ def _hypercorn(server: Server) -> Config:
     return config
 
 
-def _address(server: Server, listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{'https' if server.certfile else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _local(address: str) -> str:
-    """The address for this machine itself, instead of one that stands for all interfaces."""
-    return address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-
-
 def _announce(settings: Settings, address: str, run: str) -> None:
-    """Print the addresses, on a terminal with a sign-in code: elsewhere it would end up in a log."""
-    public = settings.service.public_url or _local(address)
+    """Print where the service listens. A closed output does not stop the service."""
+    try:
+        print("\n".join(_announcement(settings, address, run)), flush=True)  # noqa: T201
+    except OSError as error:
+        log.warning("output_closed", reason=error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter fails at its end
+
+
+def _announcement(settings: Settings, address: str, run: str) -> list[str]:
+    """The addresses, on a terminal with a sign-in code: elsewhere it would end up in a log."""
     command = "imgsvc" if os.path.basename(sys.argv[0]) == "imgsvc" else "./run"  # noqa: PTH119
+    token = [f"make a token with   {command} token --sub NAME"] if settings.auth.own_keys else []
+    public = settings.service.public_url or local_address(address)
+    if public.startswith(UNIX):
+        return [f"imgsvc listens on   {address}", *token, "for links           set PUBLIC_URL to the proxy's address"]
     link = f"{public}/dashboard"
     if sys.stdout.isatty():
         link += f"#code={login_code(operator_token(settings), run)}   (good for ten minutes, once)"
     else:
-        link += f"   ({'imgsvc' if command == 'imgsvc' else './run imgsvc'} dashboard prints a link that signs you in)"
-    lines = (
+        link += f"   ({command.replace('./run', './run imgsvc')} dashboard prints a link that signs you in)"
+    return [
         f"imgsvc listens on   {address}",
         f"API documentation   {public}/docs",
-        *([f"make a token with   {command} token --sub NAME"] if settings.auth.own_keys else []),
+        *token,
         f"dashboard           {link}",
-    )
-    print("\n".join(lines), flush=True)  # noqa: T201
+    ]

@@ -1,12 +1,16 @@
 """Settings of the process: its name and address, its connections, its log."""
 
 import ipaddress
+import os
 import re
 from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
 from .fields import Seconds, Section, Texts, retired, setting
+
+UNIX = "unix:"
+MAX_UNIX_PATH = 107  # bytes (unix(7))
 
 
 class Service(Section):
@@ -28,7 +32,15 @@ class Service(Section):
 
 
 class Server(Section):
-    host: str = setting("127.0.0.1", 'Address to listen on; "0.0.0.0" for all IPv4 interfaces.', min_length=1)
+    host: str = setting(
+        "127.0.0.1",
+        'Address to listen on; "0.0.0.0" for all IPv4 interfaces; "unix:/run/imgsvc/http.sock" for a proxy on this '
+        "machine, whose X-Forwarded-* headers are used then.",
+        min_length=1,
+    )
+    unix_mode: str = setting(
+        "660", "Mode of the Unix socket: the proxy's user must be able to write to it.", pattern=r"^[0-7]{3}$"
+    )
     port: int = setting(8000, "Port to listen on; 0 picks a free one.", ge=0, le=65_535)
     certfile: str = setting("", "TLS certificate chain (PEM); needs keyfile too.")
     keyfile: str = setting("", "Private key of the certificate (PEM).")
@@ -67,6 +79,14 @@ class Server(Section):
     cors_origins: Texts = setting((), "Origins whose pages may call the API; empty: none.")
     trusted_proxies: Texts = setting((), "Networks (CIDR) whose X-Forwarded-* headers are used.")
 
+    @field_validator("host")
+    @classmethod
+    def _whole_path(cls, value: str) -> str:
+        path = value.removeprefix(UNIX)
+        if path != value and not (path.startswith("/") and len(os.fsencode(path)) <= MAX_UNIX_PATH):
+            raise ValueError(f"must be {UNIX} and an absolute path of at most {MAX_UNIX_PATH} bytes")
+        return value
+
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -86,7 +106,14 @@ class Server(Section):
     def _both_tls_files(self) -> Self:
         if bool(self.certfile) != bool(self.keyfile):
             raise ValueError("certfile and keyfile go together")
+        if self.unix_path and self.certfile:
+            raise ValueError(f"host = {self.host!r}: a Unix socket has no TLS, which is for the proxy before it")
         return self
+
+    @property
+    def unix_path(self) -> str:
+        """The path of the Unix socket to listen on; empty for an address and port."""
+        return self.host.removeprefix(UNIX) if self.host.startswith(UNIX) else ""
 
 
 class Log(Section):

@@ -26,6 +26,7 @@ from imgsvc.jobs.lock import LocksUnavailable, data_folder_lock, holder
 from imgsvc.jobs.table.database import NoWriteAheadLog, open_for_writing
 from imgsvc.maintenance.backup import folder as backup_folder
 from imgsvc.service import server
+from imgsvc.service.listener import CantStart
 from imgsvc.settings import Settings
 from imgsvc.storage import durable_files, mounts
 from imgsvc.storage.durable_files import sync_folder
@@ -131,7 +132,7 @@ def test_a_database_on_a_share_is_warned_about(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(server, name, lambda *_: None)
     monkeypatch.setattr(logs, "configure", lambda _: None)
     monkeypatch.setattr(server, "_serve", fails)
-    with capture_logs() as logged, pytest.raises(server.CantStart, match=r"locking protocol .*is on nfs4 mounted at /"):
+    with capture_logs() as logged, pytest.raises(CantStart, match=r"locking protocol .*is on nfs4 mounted at /"):
         server.run(settings_in(tmp_path))
     assert [line["filesystem"] for line in logged if line["event"] == "database_on_share"] == ["nfs4"]
 
@@ -193,7 +194,7 @@ def test_a_folder_that_is_closed_is_described(foreign: Path, monkeypatch: pytest
     monkeypatch.setattr(logs, "configure", lambda _: None)
     os.seteuid(RANDOM_USER)
     try:
-        with pytest.raises(server.CantStart) as refused:
+        with pytest.raises(CantStart) as refused:
             server.run(settings_in(foreign))
     finally:
         os.seteuid(0)

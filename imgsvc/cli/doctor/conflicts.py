@@ -22,7 +22,7 @@ def settings(settings: Settings) -> Iterator[Finding]:
 def _public_url(settings: Settings) -> Iterator[Finding]:
     url = urlsplit(settings.service.public_url)
     if not url.netloc:
-        if not is_loopback(settings.server.host):
+        if not _is_local(settings):
             yield warning(
                 f"it listens on {settings.server.host}, and public_url is empty",
                 "set PUBLIC_URL to the address that clients use, so that returned URLs work behind a path prefix too",
@@ -50,13 +50,13 @@ def _proxies(settings: Settings) -> Iterator[Finding]:
 
 def _in_the_clear(settings: Settings) -> Iterator[Finding]:
     server, url = settings.server, settings.service.public_url
-    if not server.certfile and not url.startswith("https:") and not is_loopback(server.host):
+    if not server.certfile and not url.startswith("https:") and not _is_local(settings):
         advice = "put a proxy with TLS in front, or set certfile and keyfile: tokens can be intercepted"
         yield warning(f"it listens on {server.host} without TLS", advice)
 
 
 def _open_doors(settings: Settings) -> Iterator[Finding]:
-    if settings.operator.public and (settings.service.public_url or not is_loopback(settings.server.host)):
+    if settings.operator.public and (settings.service.public_url or not _is_local(settings)):
         yield warning("operator.public is true: anyone may read the dashboard", "it names users; set it to false")
     if "*" in settings.server.allowed_hosts and is_loopback(settings.server.host):
         advice = "list the host names: another site can point its own name at this address"
@@ -107,6 +107,11 @@ def _service_links(_settings: Settings) -> Iterator[Finding]:
         yield warning(
             f"{', '.join(links)}: ignored, since Kubernetes made {'it' if len(links) == 1 else 'them'}", advice
         )
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether only this machine reaches the service directly."""
+    return bool(settings.server.unix_path) or is_loopback(settings.server.host)
 
 
 LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (

@@ -32,14 +32,18 @@ class AbsoluteTargets:
 
 
 class ForwardedHeaders:
-    """X-Forwarded-For, -Proto and -Host count only when the connection comes from a configured network."""
+    """X-Forwarded-For, -Proto and -Host count only when the connection comes from a configured network.
 
-    def __init__(self, app: ASGIApp, networks: Sequence[str]) -> None:
+    With `unix_socket` connections have no address, and come from a proxy that the socket's mode admits.
+    """
+
+    def __init__(self, app: ASGIApp, networks: Sequence[str], *, unix_socket: bool = False) -> None:
         self.app = app
+        self._unix_socket = unix_socket
         self._networks: list[Network] = [ipaddress.ip_network(network) for network in networks]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("client") and self._trusts(scope["client"][0]):
+        if scope["type"] == "http" and self._is_proxy(scope.get("client")):
             headers = MutableHeaders(scope=scope)
             listed = ",".join(headers.getlist("X-Forwarded-For")).split(",")
             hops = [forwarded_address(hop) for hop in listed if hop.strip()]
@@ -53,6 +57,9 @@ class ForwardedHeaders:
             if host := headers.get("X-Forwarded-Host"):
                 headers["Host"] = host
         await self.app(scope, receive, send)
+
+    def _is_proxy(self, client: tuple[str, int] | None) -> bool:
+        return self._trusts(client[0]) if client else self._unix_socket
 
     def _trusts(self, address: str) -> bool:
         try:
