@@ -138,3 +138,63 @@ def test_size_of_a_head_however_it_arrives(server: ServerProcess, pieces: int, k
         except ConnectionError:
             assert status == 431
         assert received(connection).status == status
+
+
+RAW = f"{UPLOAD}?bucket=b"
+CURL = "Content-Type: application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["Content-Type:"],
+        ["Content-Type: application/octet-stream"],
+        ["Content-Type: binary/octet-stream"],
+        ["Content-Type: Application/Octet-Stream; name=a"],
+        ["Content-Type: image/png"],  # it is a JPEG
+        ["Content-Type: image/jpeg", "Content-Encoding: identity"],
+        ["Content-Type: image/jpeg", "Content-Encoding:"],
+    ],
+)
+def test_raw_body_is_taken_for_what_it_is(server: ServerProcess, lines: list[str]) -> None:
+    answer = exchange(server, head(RAW, *lines, f"Content-Length: {len(TINY)}") + TINY)
+    assert answer.status == 202, answer.body
+    words = b"only words " * 60
+    answer = exchange(server, head(RAW, *lines, f"Content-Length: {len(words)}") + words)
+    assert (answer.status, answer.json["code"]) == (415, "unsupported_type")
+
+
+def test_type_that_curl_sends_by_itself_is_named(server: ServerProcess) -> None:
+    answer = exchange(server, head(RAW, CURL, f"Content-Length: {len(TINY)}") + TINY)
+    assert (answer.status, answer.json["code"]) == (422, "validation_error")
+    assert (
+        "what curl sends with --data" in answer.json["reason"] and "Content-Type: image/jpeg" in answer.json["reason"]
+    )
+    answer = exchange(server, head(RAW, "Content-Type: text/plain", "Content-Length: 1") + b"x")
+    assert answer.json["reason"].endswith("not text/plain")
+    answer = exchange(server, head(UPLOAD, "Content-Length: 1") + b"x")
+    assert answer.json["reason"].startswith("bucket: Field required; without a Content-Type")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity, gzip", "BR", "deflate", "zstd", "x-gzip"])
+def test_encoded_body(server: ServerProcess, encoding: str) -> None:
+    form = "Content-Type: multipart/form-data; boundary=edge"
+    for kind in ("Content-Type: image/jpeg", "Content-Type: application/octet-stream", form):
+        answer = exchange(
+            server, head(RAW, kind, f"Content-Encoding: {encoding}", "Content-Length: 4") + b"\x1f\x8b\x08\0"
+        )
+        assert (answer.status, answer.json["code"]) == (415, "encoding_not_supported")
+        assert answer.headers["accept-encoding"] == "identity"
+        assert answer.json["detail"].count("Content-Encoding") == 1
+
+
+def test_encoded_json(server: ServerProcess) -> None:
+    lines = [
+        "Content-Type: application/json",
+        "Content-Encoding: gzip",
+        "Content-Length: 2",
+        "Origin: http://localhost",
+    ]
+    answer = exchange(server, head("/api/v1/operator/login", *lines, token=False) + b"{}")
+    assert (answer.status, answer.json["code"]) == (415, "encoding_not_supported")

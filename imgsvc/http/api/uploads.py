@@ -17,6 +17,7 @@ from ..openapi.operations import Answer, Body, Content, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
 from ..wire.body_rate import MinimumBodyRate, SlowClient
+from ..wire.content_encoding import check_encoding
 from ..wire.drain import NO_DRAIN
 from ..wire.json_response import json_response
 from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
@@ -24,6 +25,15 @@ from ..wire.prefer import settled, wait_seconds
 from ..wire.problems import NO_STORE, overloaded, rate_headers, upload_too_large, validation
 from ..wire.upload_fields import UploadForm, UploadHeaders, UploadQuery
 from ..wire.validation import parsed
+
+FORM = "multipart/form-data"
+UNTYPED = ("", "application/octet-stream", "binary/octet-stream")  # taken for what the bytes are
+ACCEPTED = f"must be {FORM} or, for the photo alone, image/* or application/octet-stream"
+SENT_BY_CURL = (
+    "application/x-www-form-urlencoded is what curl sends with --data and --data-binary unless told another type; "
+    'for the photo alone add -H "Content-Type: image/jpeg", for a form use -F bucket=NAME -F file=@photo.jpg'
+)
+NO_TYPE = f"without a Content-Type the body is the photo alone; a form is {FORM}"
 
 
 class Accepted(AnswerModel):
@@ -52,6 +62,7 @@ class Accepted(AnswerModel):
     body=(
         Body("multipart/form-data", UploadForm),
         Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
+        Body("application/octet-stream", Content("application/octet-stream", {"type": "string", "format": "binary"})),
     ),
     answers={
         202: Answer(
@@ -141,16 +152,19 @@ async def _read(
     content_type = request.headers.get("Content-Type", "")
     kind = content_type.split(";")[0].strip().lower()
     chunks = body_chunks(request.receive, pace)
-    if kind == "multipart/form-data":
+    if kind == FORM:
+        check_encoding(request)
         return await read_multipart(chunks, content_type, staged, allowance)
-    if not kind.startswith("image/"):
+    if not (kind in UNTYPED or kind.startswith("image/")):
+        wrong = SENT_BY_CURL if kind == "application/x-www-form-urlencoded" else f"{ACCEPTED}, not {kind[:100]}"
         raise validation(
-            (("header", "content-type"), "must be multipart/form-data or image/*", "content_type"),
+            (("header", "content-type"), wrong, "content_type"),
             (("body", "file"), "Field required", "missing"),
         )
     if raw.bucket is None:
-        raise validation((("query", "bucket"), "Field required", "missing"))
+        raise validation((("query", "bucket"), "Field required", "missing"), hint="" if kind else NO_TYPE)
     allowance.check_bucket(raw.bucket)
+    check_encoding(request)
     await read_raw(chunks, staged)
     return raw
 

@@ -27,6 +27,7 @@ from ..wire.problems import Problem
 
 MOMENT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 FIXED: dict[str, Callable[[], Exception]] = {
+    "encoding_not_supported": lambda: problems.encoding_not_supported("gzip"),
     "too_many_images": lambda: problems.too_many_images(50, 51),
     "token_missing": lambda: problems.not_authenticated("token_missing"),
     "token_invalid": lambda: problems.not_authenticated("token_invalid"),

@@ -29,6 +29,7 @@ HEADERS = {
         f"/api/v1/images/jobs/{JOB_ID}",
     ),
     "Retry-After": Header("Seconds to wait before trying again.", SECONDS, 5),
+    "Accept-Encoding": Header("The encodings of a body that are accepted.", {"const": "identity"}, "identity"),
     "Allow": Header("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
     "WWW-Authenticate": Header("How to authenticate (RFC 6750).", TEXT, 'Bearer realm="imgsvc"'),
     "X-RateLimit-Limit": Header("Uploads in one window.", SECONDS, 50),

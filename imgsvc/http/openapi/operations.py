@@ -117,6 +117,7 @@ def operation(
     """
     bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
     implied = ("validation_error",) if query or headers or bodies else ()
+    implied += ("encoding_not_supported",) if bodies else ()
     undescribed = Operation(
         name=id,
         tag=tag,

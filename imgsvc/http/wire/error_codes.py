@@ -155,6 +155,11 @@ CODES = {
         "By its content, the file is of a type that is not accepted; its name and Content-Type do not matter.",
         "Convert it to one of the types that the response lists.",
     ),
+    "encoding_not_supported": Code(
+        415,
+        "The body is compressed (Content-Encoding); the response's Accept-Encoding says what is accepted.",
+        "Send the bytes as they are: a picture is compressed already.",
+    ),
     "range_not_satisfiable": Code(
         416, "The range is outside the file.", "The Content-Range header states the length of the file."
     ),

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from ..state import state_of
 from .body_rate import MinimumBodyRate, SlowClient
+from .content_encoding import check_encoding
 from .drain import NO_DRAIN
 from .multipart import body_chunks
 from .problems import validation
@@ -17,12 +18,13 @@ T = TypeVar("T", bound=BaseModel)
 
 
 async def json_body(request: Request, model: type[T]) -> T:
-    """The body as `model`. Raises Problem (422), SlowClient or ClientDisconnect."""
+    """The body as `model`. Raises Problem (415, 422), SlowClient or ClientDisconnect."""
     declared = request.scope["imgsvc.operation"]
     assert model in [body.model for body in declared.bodies], f"{declared.name} does not declare {model.__name__}"
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise validation((("header", "content-type"), "must be application/json", "content_type"))
+    check_encoding(request)
     uploads, text = state_of(request).settings.uploads, bytearray()
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
     try:

@@ -133,6 +133,11 @@ def unsupported_type(error: UnsupportedType) -> Problem:
     return Problem(415, "unsupported_type", detail, reason=reason)
 
 
+def encoding_not_supported(name: str) -> Problem:
+    detail = f"The body's Content-Encoding '{name}' is not supported. Send the bytes as they are."
+    return Problem(415, "encoding_not_supported", detail, headers={"Accept-Encoding": "identity"})
+
+
 def precondition_failed() -> Problem:
     return Problem(412, "precondition_failed", "The variant is not the one that the request's condition names.")
 
