@@ -1,1 +1,1 @@
-"""The papers, and what makes and checks them: `./run docs`. Nothing here is part of the installed package."""
+"""The documentation, and the scripts that build and check it: `./run docs`. Not installed."""

@@ -1,4 +1,4 @@
-"""Faults of the papers that a machine can find: dead links, pages that are too long, names that are gone.
+"""Checks of the documentation: dead links, pages that are too long, names that are gone.
 
 Each check takes a page and yields lines for a person.
 """

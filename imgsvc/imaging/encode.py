@@ -10,7 +10,7 @@ from PIL import Image
 
 from .recipe import FORMAT, Variant, scratch_file
 
-FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that everybody sees
+FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a screenshot made smaller: lossless coding may be the shorter one
 LOWER_QUALITY = 10  # by so much the quality may be lowered for a variant that would be larger than its source
 

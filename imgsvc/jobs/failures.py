@@ -10,7 +10,7 @@ NOT_STORED = Failure("storage_error", "The image could not be stored.")
 PLACE_TAKEN = Failure("place_taken", "Another image's file is in the way of this one.")
 IO_ERROR = Failure("io_error", GENERAL["io_error"])
 SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
-ROW_DAMAGED = Failure("row_damaged", "What was to be made of this image can't be read any more.")
+ROW_DAMAGED = Failure("row_damaged", "The record of what to make of this image is damaged.")
 SOURCE_DAMAGED = Failure("source_damaged", GENERAL["source_damaged"])
 
 # Codes that appear only as a job's `error_code`, never as a response.

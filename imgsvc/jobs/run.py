@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What all runs share."""
+    """The parts that all runs share."""
 
     table: JobTable
     storages: Mapping[str, Storage]

@@ -22,7 +22,7 @@ REMOVE_AGAIN = 5  # attempts to remove the stored files of a deleted job, or to 
 
 
 class Settlement:
-    """Ends one run, whatever fails meanwhile."""
+    """Ends one run, whatever fails."""
 
     def __init__(self, run: Run) -> None:
         self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
@@ -90,7 +90,7 @@ class Settlement:
             keys = await publish(self._storage, job, rendered.variants, self._run.checked)
         except StorageBusy:
             raise
-        except Exception as error:  # a storage may be somebody's own, and raise anything
+        except Exception as error:  # a custom storage may raise anything
             self._log.error("publish_failed", reason=str(error), exc_info=not isinstance(error, StorageError))
             await self._overtaken({name: job.key(name) for name in names})
             if self._run.is_preview:

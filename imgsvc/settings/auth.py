@@ -17,7 +17,7 @@ Lifetime = Annotated[int, Field(ge=0, le=86_400, json_schema_extra={"unit": "sec
 
 def _no_pem(value: SecretStr) -> SecretStr:
     if value.get_secret_value().lstrip().startswith("-----BEGIN"):
-        raise ValueError("is a PEM key, and what is public is no secret: see jwt_public_key and jwt_algorithm")
+        raise ValueError("is a PEM key, but a public key is no secret: see jwt_public_key and jwt_algorithm")
     return value
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 HEALTH = ".health"  # the bucket of probes, or the first segment of their buckets: not listed, and not tried again
-IMMUTABLE = "public, max-age=31536000, immutable"  # Cache-Control of what never changes under its address
+IMMUTABLE = "public, max-age=31536000, immutable"  # Cache-Control of files that never change
 LOCAL = "local"  # the name of the backend that stores variants as files in one folder
 
 

@@ -1,4 +1,4 @@
-"""The names of stored files, {bucket}/{key}: how they are made, taken apart, and told from those of others."""
+"""The names of stored files, {bucket}/{key}: building and parsing them, and recognizing foreign ones."""
 
 import re
 

@@ -167,7 +167,7 @@ def _not_stored(error: OSError, bucket: str) -> StorageError:
 
 def _path(root: Path, bucket: str, key: str) -> Path:
     """Resolve the path. Blocks: it reads every folder on the way."""
-    path = os.path.join(root, bucket, key)  # noqa: PTH118, half as dear as pathlib, four times for each image
+    path = os.path.join(root, bucket, key)  # noqa: PTH118, half the cost of pathlib, four times for each image
     if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):  # noqa: PTH118
         raise StorageError("the key leads out of the storage folder")
     return Path(path)

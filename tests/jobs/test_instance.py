@@ -268,7 +268,7 @@ async def test_new_storage_folder_of_an_old_database_is_adopted(tmp_path: Path) 
     assert not storage["path"].exists()
     done = await adopt(s.settings, dry_run=False)
     assert done == replace(seen, instance=found.database, done=True)
-    assert "Nothing was removed" in words(done) and "With --yes" in words(seen)
+    assert "Nothing was removed" in words(done) and "Add --yes" in words(seen)
     async with service(tmp_path / "data", storage=storage) as s:
         assert (await storage_health(s))["status"] == "healthy"
         await s.completed(make.jpeg(64, 48, 2))

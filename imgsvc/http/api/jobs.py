@@ -103,9 +103,9 @@ async def _job(request: Request) -> Job:
 
 
 async def _personal(request: Request, job: Job) -> dict[str, Any]:
-    """Who uploaded it, for the uploader and the org's admins only: these pages are public.
+    """The uploader's data, for the uploader and the org's admins only: these pages are public.
 
-    Where nobody can tell now whether somebody is one, the page stays what it is to everybody.
+    If it can't be decided now whether the reader is an admin, the public page is sent.
     """
     token = bearer_token(request)
     if not token:

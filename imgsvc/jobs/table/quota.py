@@ -21,7 +21,7 @@ class Quota:
 
     @classmethod
     def of(cls, settings: RateLimit) -> Self:
-        """What every user may, unless a token says less."""
+        """The limits of every user, unless a token has lower ones."""
         return cls(settings.max_uploads, timedelta(minutes=settings.window_minutes))
 
 

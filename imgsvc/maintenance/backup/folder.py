@@ -140,7 +140,7 @@ def _restrict(path: Path, mode: int) -> None:
         device = path.stat().st_dev
         if device not in _warned:
             _warned.add(device)
-            words = "the backup holds secrets and photos: see that its mount lets nobody else read it"
+            words = "the backup holds secrets and photos: check that no other user can read its mount"
             log.warning("backup_mode_refused", folder=str(path.parent), refused=error.strerror, reason=words)
 
 

@@ -1,4 +1,4 @@
--- Which service this database belongs to. The same id stands in the data folder and in each local storage folder, so
+-- Which service this database belongs to. The same ID is in the data folder and in each local storage folder, so
 -- that a mistyped path, a lost database or a disk that is not mounted is noticed before anything is removed.
 -- A table of its own: no row of the others is about the service itself, and this id must be lost with the rows.
 
