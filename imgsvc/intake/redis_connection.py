@@ -5,6 +5,7 @@ that is full, or a read-only replica, answers it.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -15,7 +16,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, NoPermissionError, RedisError
 
 from ..settings import SettingsError
 
@@ -29,6 +30,7 @@ STEADY_SECONDS = 10.0  # if Redis was up for less than this, the delay before th
 CONNECTIONS = 4  # with one, uploads in a busy event loop wait four times as long for each other
 SLICES = 5  # of the time an answer may take: a slice in which the event loop itself was busy counts once
 TURNS = 20  # of the event loop: enough to read what has arrived
+CLUSTER = (AskError, ClusterDownError, ClusterCrossSlotError)  # MOVED is an AskError too
 Command = tuple[str | int, ...]
 
 
@@ -55,7 +57,8 @@ class RedisConnection:
         self._owed: list[Command] = []  # at most one for each upload that was in progress when Redis failed
         limits = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": max(CONNECT_SECONDS, timeout_seconds)}
         try:  # RESP 2: an old server repeats HELLO with the password in its error
-            self._redis = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **limits)  # type: ignore[arg-type]
+            known = re.sub(r"^valkey", "redis", url)  # the same protocol, under a name that the client does not know
+            self._redis = Redis.from_url(known, protocol=2, retry=Retry(NoBackoff(), 0), **limits)  # type: ignore[arg-type]
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, RedisError):  # their messages may repeat the password
             raise SettingsError("[redis] url (REDIS_URL) = (hidden): the redis client can't make use of it") from None
@@ -168,8 +171,21 @@ class RedisConnection:
         self._failed.set()
 
     def _reason(self, error: Exception) -> str:
-        text = str(error) or type(error).__name__
+        text = _plain(error) or str(error) or type(error).__name__
         return text.replace(self._password, "(hidden)") if self._password else text
+
+
+def _plain(error: Exception) -> str:
+    """One line for servers that are set up in a way that this service can't use; empty for anything else."""
+    text = str(error)
+    if isinstance(error, CLUSTER):
+        return "it is a Redis Cluster, which is not supported: name a single server in REDIS_URL"
+    if isinstance(error, NoPermissionError):
+        needed = "allow its user EVAL, TIME, HMGET, HSET, HINCRBY, PEXPIREAT and DEL on the keys of [redis] prefix"
+        return f"{text[:200]}: {needed}"
+    if re.match(r"unknown command .?eval\b|ERR unknown command .?eval\b", text, re.IGNORECASE):
+        return "it knows no EVAL (a Sentinel?): name the Redis server itself in REDIS_URL"
+    return ""
 
 
 async def _in_time(work: "asyncio.Future[Any]", seconds: float) -> Any:

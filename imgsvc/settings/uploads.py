@@ -10,6 +10,8 @@ from .fields import LIST, MEGABYTE, Seconds, Section, setting
 
 MimeType = Literal["image/jpeg", "image/png", "image/webp"]
 
+NO_SENTINEL = "one server is needed: Sentinel and Cluster are not supported, name the primary"
+
 
 class Uploads(Section):
     max_size_mb: float = setting(
@@ -56,7 +58,8 @@ class RateLimit(Section):
 class Redis(Section):
     url: SecretStr = setting(
         SecretStr(""),
-        "Address of Redis: redis://, rediss:// (TLS) or unix://; empty: no Redis. Instances with the same Redis share "
+        "Address of Redis or Valkey: redis://, rediss:// (TLS) or unix://, and the same as valkey:// and valkeys://; "
+        "empty: no Redis. Instances with the same Redis share "
         "the rate limit; while it is unavailable each counts alone.",
         env="REDIS_URL",
         may_hold_password=True,
@@ -73,6 +76,11 @@ class Redis(Section):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if value and not re.match(r"(rediss?|unix)://", value.get_secret_value()):
-            raise ValueError("must be empty or begin with redis://, rediss:// or unix://")
+        text = value.get_secret_value()
+        if re.match(r"[a-z+-]*(sentinel|cluster)[a-z+-]*://", text):
+            raise ValueError(NO_SENTINEL)
+        if text and not re.match(r"((redis|valkey)s?|unix)://", text):
+            raise ValueError("must be empty or begin with redis://, rediss://, valkey://, valkeys:// or unix://")
+        if "," in text.partition("://")[2].partition("/")[0].rpartition("@")[2]:
+            raise ValueError(f"names several servers; {NO_SENTINEL}")
         return value

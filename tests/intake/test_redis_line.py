@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -303,6 +304,42 @@ async def test_wrong_password_is_told_without_it() -> None:
         async with running(f"unix://:{PASSWORD}@{server.socket}") as mirror:
             assert await reserved(mirror) is None
     assert "password" in logs[0]["reason"] and PASSWORD not in repr(logs)
+
+
+async def test_valkey_is_a_redis_under_its_own_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with RedisServer("--port", str(port)) as server:
+        async with running(f"valkey://127.0.0.1:{port}/0") as mirror:
+            assert await reserved(mirror) is not None
+            assert used(server) == 1
+
+
+async def test_a_user_without_the_rights_is_told_which() -> None:
+    with RedisServer() as server, capture_logs() as logs:
+        server.ask("ACL", "SETUSER", "limited", "on", f">{PASSWORD}", "~t:*", "+ping", "+info", "+select", "+client")
+        async with running(f"unix://limited:{PASSWORD}@{server.socket}") as mirror:
+            assert await reserved(mirror) is None
+    assert [line["event"] for line in logs] == ["redis_unavailable"]
+    assert "allow its user EVAL, TIME, HMGET" in logs[0]["reason"] and PASSWORD not in repr(logs)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"-MOVED 3999 10.0.0.2:6381\r\n", "it is a Redis Cluster, which is not supported"),
+        (b"-CLUSTERDOWN Hash slot not served\r\n", "it is a Redis Cluster, which is not supported"),
+        (b"-ERR unknown command `EVAL`, with args beginning with: `local`\r\n", "a Sentinel?"),
+        (b"-ERR unknown command 'EVAL'\r\n", "a Sentinel?"),
+    ],
+)
+@pytest.mark.usefixtures("hasty")
+async def test_servers_that_can_not_be_used_are_named(answer: bytes, words: str) -> None:
+    with capture_logs() as logs:
+        async with stranger(answer) as url, running(url, PATIENCE) as mirror:
+            assert not mirror.line.up
+    assert [line["event"] for line in logs] == ["redis_unavailable"]
+    assert words in logs[0]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,27 @@ def test_a_value_is_understood(folder: Path, name: str, text: str, section: str,
     assert getattr(getattr(load(folder, {name: text}), section), field) == expected
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://:p4ssw0rd@a:26379/0",
+        "redis-sentinel://a:26379",
+        "sentinel://a:26379",
+        "redis://a:6379,b:6379",
+        "redis+cluster://a:6379",
+        "valkey-cluster://a:6379",
+    ],
+)
+def test_sentinel_and_cluster_are_refused_by_name(folder: Path, url: str) -> None:
+    message = problem(folder, {"REDIS_URL": url})
+    assert "Sentinel and Cluster are not supported, name the primary" in message and "p4ssw0rd" not in message
+
+
+@pytest.mark.parametrize("url", ["valkey://cache:6379/0", "valkeys://:a,b@cache", "unix:///run/a,b"])
+def test_valkey_and_commas_elsewhere_are_taken(folder: Path, url: str) -> None:
+    assert load(folder, {"REDIS_URL": url}).redis.url.get_secret_value() == url
+
+
 def test_address_of_redis_is_a_secret(folder: Path) -> None:
     """It may hold a password."""
     message = problem(folder, {"REDIS_URL": "http://:p4ssw0rd@cache"})
