@@ -162,7 +162,7 @@ def test_limits_are_those_of_the_settings() -> None:
     )
     document = build(settings, ROUTES)
     upload = document["paths"]["/api/v1/images/upload"]["post"]
-    assert set(upload["requestBody"]["content"]) == {"multipart/form-data", "image/png"}
+    assert set(upload["requestBody"]["content"]) == {"multipart/form-data", "image/png", "application/octet-stream"}
     refused = upload["responses"]["413"]["content"]["application/problem+json"]["examples"]["upload_too_large"]["value"]
     assert refused["detail"] == "File too large. Maximum allowed: 3MB"
     assert refused["type"] == "https://img.example/pics/errors/upload_too_large"

@@ -116,7 +116,7 @@ def operation(
     `private`: the differences if reading is private.
     """
     bodies = body if isinstance(body, tuple) else (Body("application/json", body),)
-    implied = ("validation_error",) if query or headers or bodies else ()
+    implied: tuple[str, ...] = ("validation_error",) if query or headers or bodies else ()
     implied += ("encoding_not_supported",) if bodies else ()
     undescribed = Operation(
         name=id,
