@@ -1,1 +1,1 @@
-"""One running process: a service built, started and stopped in order, and served by Hypercorn."""
+"""One running process: builds the service, starts and stops it in order, and serves it with Hypercorn."""
