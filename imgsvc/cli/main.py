@@ -22,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # as rich markup, [server] would be a style, and not be shown
 )
 jobs = typer.Typer(help="List and show jobs, and retry failed ones.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
@@ -97,8 +98,11 @@ def token(
     from ..access.tokens import NotOurs, TokenInvalid, Tokens
     from ..settings import SettingsError
 
+    settings = loaded(config)
+    own_secret = settings.auth.own_keys and not settings.auth.jwt_secret_key
+    unused = own_secret and not settings.database.path.exists()
     try:
-        tokens = Tokens.of(loaded(config))
+        tokens = Tokens.of(settings)
         text = tokens.issue(sub, org, permission or [], ttl)
     except (SettingsError, OSError) as error:
         stop(str(error), WRONG)
@@ -108,6 +112,9 @@ def token(
         run(tokens.verify(text))
     except TokenInvalid:
         stop("--sub and --org must be printable and have 1 to 255 characters", WRONG)
+    if unused:
+        words = f"no service has used the data folder {settings.data.absolute()} yet: the token is for one that will"
+        typer.echo(f"imgsvc: {words}", err=True)
     typer.echo(text)
 
 

@@ -33,6 +33,23 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert "serve" in command(tmp_path).stdout
 
 
+def test_help_names_the_sections_of_settings(tmp_path: Path) -> None:
+    """In a terminal it is laid out by rich, for which [server] would be a style."""
+    said = " ".join(command(tmp_path, "serve", "--help").stdout.replace("│", " ").split())
+    assert "[server] host." in said and "[server] port." in said
+
+
+def test_token_for_a_data_folder_that_no_service_has_used_says_so(tmp_path: Path) -> None:
+    made = command(tmp_path, "token", "--sub", "me")
+    assert made.returncode == 0 and made.stdout.count(".") == 2 and made.stdout.count("\n") == 1
+    assert made.stderr == (
+        f"imgsvc: no service has used the data folder {tmp_path}/data yet: the token is for one that will\n"
+    )
+    assert command(tmp_path, "token", "--sub", "me", JWT_SECRET_KEY=SECRET).stderr == ""
+    (tmp_path / "data" / "imgsvc.db").touch()
+    assert command(tmp_path, "token", "--sub", "me").stderr == ""
+
+
 def test_first_start_needs_no_configuration(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-m", "imgsvc", "serve", "--port", "0"]

@@ -5,6 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from imgsvc.cli import main
 
 ROOT = Path(__file__).parents[2]
 PYTHON = """#!/bin/sh
@@ -86,3 +89,28 @@ def test_silence_of_compiling_is_broken(system: Path) -> None:
     assert "setup: compiling: 0 s so far" in done.stderr.splitlines()
     failed = subprocess.run(["/bin/bash", "-c", script.replace("sleep 1;", "false;")], capture_output=True, timeout=30)
     assert failed.returncode == 1
+
+
+def test_every_command_of_the_program_is_passed_on(system: Path) -> None:
+    """Without a setup here: what is there has the stamp of a finished one."""
+    text = (system / "run").read_text().replace("    setup serve\n", "").replace(") setup serve; ", ") ")
+    (system / "run").write_text(text)
+    (system / ".venv" / "bin").mkdir(parents=True)
+    python = system / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$*"')
+    python.chmod(0o755)
+    for name in (*typer.main.get_command(main.app).commands, "--version"):  # type: ignore[attr-defined]
+        done = run(system, name, "--help", "a b")
+        assert (done.returncode, done.stdout) == (0, f"-m imgsvc {name} --help a b\n"), done.stderr
+
+
+def test_an_unknown_command_is_named(system: Path) -> None:
+    done = run(system, "docter")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("run: there is no command 'docter'\n\nusage: ./run COMMAND")
+    assert not (system / "log").exists()
+
+
+def run(system: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["/bin/bash", str(system / "run"), *arguments]
+    return subprocess.run(command, env={"PATH": str(system / "bin")}, capture_output=True, text=True, timeout=30)
