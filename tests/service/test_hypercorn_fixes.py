@@ -341,3 +341,18 @@ def test_warning_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = logged
     assert (line["event"], line["log_level"]) == ("hypercorn_untried", "warning")
     assert (line["installed"], line["tried"]) == (version("hypercorn"), "0.1, 0.2")
+
+
+def test_progress_of_a_connection_that_has_just_closed_can_be_asked_for() -> None:
+    """Else the watch for clients that do not read would end with the first of them."""
+
+    async def asked() -> int:
+        async with connections(Application(), config(), fixed=True) as (url, found, tasks):
+            with asking(url, "/"):
+                assert await is_so(lambda: bool(found), FIXED_SECONDS)
+                found[0].writer.transport.abort()
+                await asyncio.wait(tasks, timeout=FIXED_SECONDS)
+                return cast(Connection, found[0]).taken_bytes()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(asked()) == 0
