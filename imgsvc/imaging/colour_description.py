@@ -1,9 +1,8 @@
-"""Which colours the samples of a PNG stand for, as one ICC profile (PNG third edition, W3C, 4.3).
+"""Builds one ICC profile from the chunks that describe the colours of a PNG (PNG third edition, W3C, 4.3).
 
-Formulae: the conversion to the profile's white point is Bradford's (ICC.1:2022, annex E); transfer functions and
-primaries by code point are those of ITU-T H.273. PQ and HLG (ITU-R BT.2100) are brought into the range of an ordinary
-screen by the curve of ITU-R BT.2446-1, method C, applied to each channel: HDR reference white (203 cd/m², BT.2408)
-becomes nearly white.
+Formulae: white points are adapted with the Bradford transform (ICC.1:2022, annex E). Primaries and transfer functions
+by code point are those of ITU-T H.273. PQ and HLG (ITU-R BT.2100) are tone-mapped with the curve of ITU-R BT.2446-1,
+method C, applied to each channel: HDR reference white (203 cd/m², BT.2408) becomes nearly white.
 """
 
 import math
@@ -47,7 +46,7 @@ REMEMBERED = 16  # curves and profiles
 
 
 def profile_of(chunks: Mapping[bytes, bytes], embedded: bytes | None, *, grey: bool) -> bytes | None:
-    """The ICC profile that describes the samples; None: they are sRGB, or nothing sensible is said of them.
+    """Return the ICC profile of the samples; None if they are sRGB or have no usable description.
 
     `chunks` are the bodies of cICP, sRGB, gAMA and cHRM, `embedded` is the profile of iCCP.
     """
@@ -65,7 +64,7 @@ def profile_of(chunks: Mapping[bytes, bytes], embedded: bytes | None, *, grey: b
 
 
 def _by_code_points(body: bytes) -> tuple[Primaries, Curve] | None:
-    """None for code points that this can't read, for YCbCr, and for a narrow range (PNG third edition, 11.3.2.6)."""
+    """Return None for unknown code points, for YCbCr and for the narrow range (PNG third edition, 11.3.2.6)."""
     if len(body) != 4 or body[2:] != b"\0\1" or body[0] not in PRIMARIES or body[1] not in CURVES:
         return None
     return PRIMARIES[body[0]], CURVES[body[1]]
@@ -109,7 +108,7 @@ def hlg(value: float) -> float:
 
 
 def _on_a_screen(nits: float) -> float:
-    """BT.2446-1, 6.1.5 (method C): straight below an inflection, logarithmic above. 1 is white, all above it too."""
+    """BT.2446-1, 6.1.5 (method C): linear below an inflection point, logarithmic above, clipped at 1 (white)."""
     inflection = 58.5 / 0.83802
     shown = 0.83802 * nits if nits < inflection else 15.09968 * math.log(nits / inflection - 0.74204) + 78.99439
     return min(shown / 100, 1.0)
@@ -131,7 +130,7 @@ CURVES: Mapping[int, Curve] = {  # H.273, table 3
 
 @lru_cache(REMEMBERED)
 def _profile(primaries: Primaries, curve: Curve, *, grey: bool) -> bytes | None:
-    """A display profile of version 2 (ICC.1:2001): three colours and a curve, or a curve alone."""
+    """Build a version 2 display profile (ICC.1:2001): three primaries and a curve, or only a curve for grey."""
     if curve is srgb and (grey or primaries == SRGB):
         return None
     points = [round(65535 * curve(index / (POINTS - 1))) for index in range(POINTS)]
@@ -167,7 +166,7 @@ def _fixed(value: float) -> int:
 
 
 def _colours(primaries: Primaries) -> list[tuple[float, ...]] | None:
-    """XYZ of the three colours at full strength, seen under D50."""
+    """Return the XYZ values of the three primaries, adapted to D50; None if the primaries lie on a line."""
     shares = _shares(primaries)
     if shares is None:
         return None
@@ -183,7 +182,7 @@ def _colours(primaries: Primaries) -> list[tuple[float, ...]] | None:
 
 
 def _shares(primaries: Primaries) -> tuple[float, ...] | None:
-    """How much of each colour makes the white; None if the three lie on a line."""
+    """Return how much of each primary makes white; None if the primaries lie on a line."""
     columns = [_point(pair) for pair in primaries[1:]]
     inverse = _inverse([list(row) for row in zip(*columns, strict=True)])
     return _times(inverse, _point(primaries.white)) if inverse else None

@@ -34,8 +34,8 @@ class Encoded:
 def encode(image: Image.Image, variant: Variant, folder: Path, most_bytes: float = inf) -> Encoded:
     """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk.
 
-    Few colours are coded without loss, some colours if that is shorter. A variant of more than `most_bytes` is tried at
-    a lower quality and without loss, and the shortest is taken.
+    Pictures of few colours are coded losslessly; of some colours, if that is shorter. If the result has more than
+    `most_bytes`, a lower quality and lossless coding are tried too, and the shortest result is used.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
     data = _shortest(image, variant, most_bytes)
@@ -63,7 +63,7 @@ def _lossy(image: Image.Image, variant: Variant, quality: int) -> bytes:
 
 
 def _without_loss(image: Image.Image, variant: Variant) -> bytes:
-    """Empty if that needs more memory than this picture may use; lossy coding, which is admitted, needs less."""
+    """Encode losslessly; return b"" if the encoder runs out of memory. (Admission reserves what lossy coding needs.)"""
     try:
         return _saved(image, lossless=True, quality=75, method=variant.effort)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""The compressed pixels of a PNG, inflated to be counted (PNG third edition, W3C, clauses 7, 8 and 10)."""
+"""Counts the rows in the compressed pixels of a PNG (PNG third edition, W3C, clauses 7, 8 and 10)."""
 
 import zlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 @dataclass(frozen=True, slots=True)
 class Inflated:
-    """How many rows the pixels hold, how many bytes of deflate stream that took, and the Adler-32 of what it holds."""
+    """The number of whole rows, the bytes of the deflate stream that hold them, and the Adler-32 of the rows."""
 
     rows: int
     deflated: int
@@ -24,10 +24,10 @@ class Inflated:
 
 
 def inflated(compressed: BinaryIO, header: Header) -> Inflated:
-    """Inflate the pixels without keeping them. Their checksum is not verified, and what is damaged ends them.
+    """Inflate the pixels and count them; nothing is kept. The checksum is not verified, and damaged data ends the count.
 
-    `compressed` is a zlib stream, read in steps; it may raise OutOfTime. No more is inflated than a picture of the
-    header's size has.
+    `compressed` is a zlib stream, read in steps; reading may raise OutOfTime. At most as many bytes are inflated as a
+    picture of the header's size has.
     """
     passes = _passes(header)
     needed = sum(rows * length for rows, length in passes)
@@ -47,7 +47,7 @@ def inflated(compressed: BinaryIO, header: Header) -> Inflated:
 
 
 def sealed(pixels: Sequence[Span], found: Inflated) -> list[Piece]:
-    """The pixels up to the end of their deflate stream, with the checksum that belongs to them."""
+    """Return the pixels up to the end of their deflate stream, followed by the right checksum."""
     left, pieces = ZLIB_HEADER + found.deflated, list[Piece]()
     for span in pixels:
         pieces.append(Span(span.at, min(span.length, left)))
@@ -69,7 +69,7 @@ def _passes(header: Header) -> list[tuple[int, int]]:
 
 
 def _rows(header: Header, passes: Sequence[tuple[int, int]], found: int) -> int:
-    """Whole rows in so many bytes. The rows of an interlaced picture come in seven parts: its share of all bytes."""
+    """The whole rows in `found` bytes. For an interlaced picture this is an estimate from the share of all bytes."""
     if header.interlaced:
         return header.height * found // sum(rows * length for rows, length in passes)
     return found // passes[0][1]

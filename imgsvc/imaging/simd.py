@@ -1,9 +1,9 @@
-"""Which build of pillow-simd runs on this processor. To be called before anything imports PIL.
+"""Chooses the build of pillow-simd for this processor. Call `choose` before anything imports PIL.
 
-A build for AVX2 ends with an illegal instruction on a processor without it, and one for SSE4.1 is slower than it could
-be. The container image holds both: the latter as PIL itself, the former in `{sys.prefix}/simd/avx2`. The file
-`{sys.prefix}/simd/build` names what PIL is built for: `sse4_1`, `avx2` or `none` (plain Pillow). Where there is no such
-file, nothing is known of the build, and nothing is chosen.
+A build for AVX2 crashes with an illegal instruction on a processor without AVX2; a build for SSE4.1 runs on both but is
+slower. The container image holds both: the SSE4.1 build is the installed PIL, the AVX2 build is in
+`{sys.prefix}/simd/avx2`. The file `{sys.prefix}/simd/build` names the build of the installed PIL: `sse4_1`, `avx2` or
+`none` (plain Pillow). Without that file nothing is chosen.
 """
 
 import platform
@@ -25,7 +25,7 @@ class UnsuitableProcessor(Exception):
 
 
 def choose(prefix: Path | None = None) -> str | None:
-    """Put the best build first in `sys.path` and return what it is built for; None if nothing is known of the build.
+    """Put the best build first in `sys.path` and return its name; None if the installed build is unknown.
 
     Raises UnsuitableProcessor.
     """
@@ -51,7 +51,7 @@ def choose(prefix: Path | None = None) -> str | None:
 
 
 def processor_features() -> set[str]:
-    """Those of `sse4_1` and `avx2` that this processor has and the operating system supports."""
+    """Return which of `sse4_1` and `avx2` the processor has and the operating system supports."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return set()
     try:
@@ -61,7 +61,7 @@ def processor_features() -> set[str]:
 
 
 def _asked() -> set[str]:
-    """By the processor's own instruction. Emulators answer it, and leave /proc/cpuinfo as it is."""
+    """Ask with the CPUID instruction, which emulators answer too; their /proc/cpuinfo is the host's."""
     basic, extended = _cpuid(1), _cpuid(7)
     found = {"sse4_1"} if basic[2] & SSE4_1 else set()
     if basic[2] & OSXSAVE and extended[1] & AVX2 and _call(XGETBV) & AVX_STATE == AVX_STATE:

@@ -1,6 +1,6 @@
-"""Whether all rows of a picture arrived. What is missing a decoder fills with grey or black, and says nothing.
+"""Finds pictures that lost rows. Decoders fill missing rows with grey or black and report no error.
 
-Most files cost nothing here: only one that has no end, or whose last rows look like a decoder's filling, is measured.
+Only suspicious files are measured: those without an end marker, and those whose last rows look like such a filling.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from .png_chunks import PngParts
 from .png_pixels import inflated, sealed
 
 FORGIVEN_BYTES = 64  # of coded data
-GREY = range(127, 130)  # what libjpeg makes of a block without data, through any colour conversion
-REDUCED = 8  # the scale at which libjpeg needs no coefficient but the first of a block
-HALF = 2  # the scale that shows most of what the last scans of a progressive JPEG add
+GREY = range(127, 130)  # libjpeg's value for a block without data, after any colour conversion
+REDUCED = 8  # at this scale libjpeg uses only the first coefficient of each block
+HALF = 2  # at this scale most of the detail in the last scans of a progressive JPEG is visible
 
 
 def require_whole(decoder: Decoder, needed: Essentials, image: Image.Image) -> None:
@@ -27,7 +27,7 @@ def require_whole(decoder: Decoder, needed: Essentials, image: Image.Image) -> N
         scans = needed.jpeg.scans
         if not scans.closed and not scans.finished and scans.last_two > FORGIVEN_BYTES:
             raise Unreadable("The JPEG ends before its last scan.")
-        unfinished = decoder.header.whole and not scans.finished  # some viewers' previews, or a file that was cut
+        unfinished = decoder.header.whole and not scans.finished  # a deliberate preview, or a truncated file
         if not scans.closed or unfinished or _uniform(image, GREY):
             _require_jpeg_rows(decoder, needed.jpeg)
     elif needed.png is not None and _uniform(image, range(1)):
@@ -35,7 +35,7 @@ def require_whole(decoder: Decoder, needed: Essentials, image: Image.Image) -> N
 
 
 def sound_pixels(decoder: Decoder, png: PngParts) -> Sequence[Piece]:
-    """The PNG once more, with a sound end of its pixels, if all rows are there. Raises Unreadable if some are not."""
+    """Return the pieces of a PNG whose pixels end correctly. Raises Unreadable if rows are missing."""
     found = inflated(decoder.read(png.pixels), decoder.header)
     _require_rows(found.rows, decoder.header.height)
     return png.with_pixels(sealed(png.pixels, found))
@@ -46,10 +46,9 @@ def _require_png_rows(decoder: Decoder, png: PngParts) -> None:
 
 
 def _require_jpeg_rows(decoder: Decoder, jpeg: JpegParts) -> None:
-    """Decode it twice, with nothing and with noise in the place of what may be missing: the rows that differ are.
+    """Decode twice: once as it is, once with noise after the data. Rows that differ are missing from the file.
 
-    A transfer that broke off may have lost the last bytes, and so a part of the last row of blocks; in a flat picture
-    few bytes are many rows. So much is forgiven.
+    A few missing bytes are tolerated: they are a part of the last row of blocks, or more rows of a flat picture.
     """
     header, scans = decoder.header, jpeg.scans
     scale = HALF if header.whole else REDUCED
@@ -74,7 +73,7 @@ def _require_rows(rows: int, height: int) -> None:
 
 
 def _uniform(image: Image.Image, values: range) -> bool:
-    """Whether one of the last two rows (interlaced pictures are filled by every other) holds nothing but these."""
+    """Whether one of the last two rows holds only these values (an interlaced picture may lack every other row)."""
     for top in range(max(0, image.height - 2), image.height):
         extrema = part(image, (0, top, image.width, top + 1)).getextrema()
         channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
