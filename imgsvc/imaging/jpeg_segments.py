@@ -24,8 +24,8 @@ FILL = b"\xff" * (1 << 14)  # libjpeg starts over on such a run with every block
 BLOCK = 8  # samples on a side
 ALL_COEFFICIENTS = (1 << 64) - 1
 EOI_BYTES = b"\xff\xd9"
-# Coded data for the place of what is missing: whatever it makes of the picture, it differs from what a decoder does
-# about missing data. No byte is 0xFF, which would begin a marker.
+# Coded data to put where data may be missing: the result differs from what a decoder makes of missing data. No byte is
+# 0xFF, which would start a marker.
 NOISE = bytes(value % 255 for value in random.Random(1).randbytes(4096))  # noqa: S311
 
 MAX_PROFILE = 4 * 1024 * 1024  # bytes
@@ -101,7 +101,7 @@ def read_scans(stream: BinaryIO) -> Scans:
 
 
 class _Walk:
-    """What the scan headers of one picture add up to."""
+    """Sums up the scan headers of one picture."""
 
     def __init__(self, frame: bytes) -> None:
         self.count = self.samples = 0
@@ -130,7 +130,7 @@ class _Walk:
 
 
 def _walk_scans(stream: BinaryIO, first: Segment, walk: _Walk) -> int | None:
-    """Where the picture ends: behind its EOI, or at the file's end where libjpeg gives up. None: it is not closed."""
+    """Return the offset behind the EOI marker, or of the file's end where libjpeg gives up; None if there is no end."""
     stop = length_of(stream)
     marker: int | None = SOS
     stream.seek(first.at + 2)
@@ -162,7 +162,7 @@ def _is_eoi(stream: BinaryIO, end: int) -> bool:
 
 
 def _end_of_data(stream: BinaryIO, stop: int) -> int:
-    """Where a file without EOI ends once the zeros are taken off that a broken transfer leaves behind the data."""
+    """Return where the data of a file without EOI ends, without the zeros that a broken transfer may leave behind it."""
     while stop:
         size = min(stop, WINDOWS[-1])
         window = content(stream, Span(stop - size, size), size)
@@ -174,7 +174,7 @@ def _end_of_data(stream: BinaryIO, stop: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class JpegParts:
-    """The pieces for the decoder, the scans among them, and where the ICC profile's segments and the EXIF block are."""
+    """The pieces for the decoder, the scans, and the spans of the ICC profile's segments and of the EXIF block."""
 
     pieces: list[Piece]
     scans: Scans
@@ -182,7 +182,7 @@ class JpegParts:
     exif: Span | None
 
     def filled_with(self, coded: bytes) -> list[Piece]:
-        """The pieces with `coded` data behind the last that is there, before the EOI."""
+        """Return the pieces with further `coded` data between the last data of the file and the EOI."""
         *head, scan = self.pieces if self.scans.closed else self.pieces[:-1]
         assert isinstance(scan, Span)
         data = Span(scan.at, scan.length - 2) if self.scans.closed else scan

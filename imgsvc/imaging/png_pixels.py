@@ -24,7 +24,7 @@ class Inflated:
 
 
 def inflated(compressed: BinaryIO, header: Header) -> Inflated:
-    """Inflate the pixels and count them; nothing is kept. The checksum is not verified, and damaged data ends the count.
+    """Inflate the pixels and count them; nothing is kept. The checksum is not verified; damaged data ends the count.
 
     `compressed` is a zlib stream, read in steps; reading may raise OutOfTime. At most as many bytes are inflated as a
     picture of the header's size has.
