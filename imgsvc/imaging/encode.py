@@ -11,8 +11,8 @@ from PIL import Image
 from .recipe import FORMAT, Variant, scratch_file
 
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
-SOME_COLOURS = 4096  # a screenshot made smaller: lossless coding may be the shorter one
-LOWER_QUALITY = 10  # by so much the quality may be lowered for a variant that would be larger than its source
+SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
+LOWER_QUALITY = 10  # the quality may be lowered by this much if a variant would be larger than its source
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ def _is_eoi(stream: BinaryIO, end: int) -> bool:
 
 
 def _end_of_data(stream: BinaryIO, stop: int) -> int:
-    """Return where the data of a file without EOI ends, without the zeros that a broken transfer may leave behind it."""
+    """Return where the data of a file without EOI ends, not counting zeros that a broken transfer left behind it."""
     while stop:
         size = min(stop, WINDOWS[-1])
         window = content(stream, Span(stop - size, size), size)
