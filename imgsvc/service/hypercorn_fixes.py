@@ -7,8 +7,10 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
 - `Http1`: Hypercorn changes to HTTP/2 on request, which goes past a proxy that checks paths, keeps answers in memory
   for a client whose window is 0, and bounds resets only by a number of requests (pgjones/hypercorn#146): a proxy speaks
   it for us. A WebSocket would be refused without a response. A head and a small body are two writes.
+  It permits the body of `Expect: 100-continue` before the application has looked at the request (no issue found).
 - `Connection`: Hypercorn's hands a whole body to the transport, and keeps the socket of a client that has left until
-  the keep-alive time is over (no issue found for either).
+  the keep-alive time is over (no issue found for either). It closes while a client sends on, whose system may then
+  drop the response that it has (RFC 9112 section 9.6).
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
   pgjones/hypercorn#262). Its stop waits for requests without an end on Python 3.12 and later (pgjones/hypercorn#308),
   and on any version for a client that does not read (with TLS it fails instead, pgjones/hypercorn#202).
@@ -42,7 +44,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp
 
-from ..http.wire.piecewise import CLIENT
+from ..http.wire.drain import CLIENT
 
 log = structlog.get_logger()
 
@@ -51,6 +53,8 @@ TRIED_WITH = ("0.18.0",)  # versions of Hypercorn with which all tests have pass
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
 TLS_PIECE_BYTES = 16 * 1024  # one TLS record, whose encrypted copy we can't measure
 COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both are sent in one write
+LINGER_SECONDS = 2.0  # for a client that sends on after its answer; a reset would take the answer from it
+READ_BYTES = 64 * 1024
 LOOK_SECONDS = 1.0  # between two checks of the clients that are waited for
 STALLED_SECONDS = 2.0  # without a byte received, before a client may be dropped in favour of others
 ABORT_SECONDS = 1.0  # for handlers to end once their connections are gone
@@ -83,6 +87,11 @@ class StrictHead(h11.Connection):
         super().__init__(h11.SERVER, max_incomplete_event_size=max_head_bytes)
         self._max_head_bytes = max_head_bytes
 
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Always false, since Hypercorn would answer at once; `Http1.permit_body` answers."""
+        return False
+
     def next_event(self) -> Any:
         """Like h11's. Raises RemoteProtocolError."""
         if self.their_state is h11.IDLE:
@@ -110,6 +119,22 @@ class Http1(H11Protocol):
         super().__init__(*arguments)
         self.connection = StrictHead(self.config.h11_max_incomplete_size)
         self._head = b""
+
+    @property
+    def is_permission_awaited(self) -> bool:
+        """Whether the client holds back the body until it is permitted (`Expect: 100-continue`)."""
+        return bool(cast(StrictHead, self.connection).client_is_waiting_for_100_continue)
+
+    async def permit_body(self) -> None:
+        """Send the 100, if it is awaited."""
+        if self.is_permission_awaited:
+            headers = self.config.response_headers("h11")
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=headers, reason=b"Continue"))
+
+    @property
+    def is_still_received(self) -> bool:
+        """Whether more of a request may come that has been answered: its body, or the rest of a malformed head."""
+        return self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
 
     async def _send_h11_event(self, event: Any) -> None:
         """Keep the head until the first bytes of the body: nothing is left in the transport for a second write."""
@@ -165,6 +190,7 @@ class Connection(TCPServer):
         super().__init__(*arguments)
         self._waiting = waiting
         self._left = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._raw: socket.socket = self.writer.get_extra_info("socket")
         tls = self.writer.get_extra_info("ssl_object") is not None
@@ -196,6 +222,9 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated) and self._left:
             return  # a wait for the next request would keep the socket
+        if isinstance(event, Closed) and self._http1.is_still_received and not (self._left or self.gone):
+            self._linger()
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -208,7 +237,26 @@ class Connection(TCPServer):
             except (ConnectionError, RuntimeError):
                 await self.protocol.handle(Closed())
 
+    def _linger(self) -> None:
+        """End our side, and drop what still comes, for LINGER_SECONDS at most (RFC 9112 section 9.6)."""
+        if self._lingering is None:
+            with suppress(NotImplementedError, OSError, RuntimeError):  # TLS ends both sides at once
+                self.writer.write_eof()
+            self._lingering = self.loop.call_later(LINGER_SECONDS, self.writer.transport.close)
+
+    async def _read_data(self) -> None:
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(READ_BYTES)
+            except OSError:
+                break
+            if self._lingering is None:
+                await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
+
     async def _close(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
         with self._waited_for():
             await super()._close()
 
@@ -219,6 +267,19 @@ class Connection(TCPServer):
             yield
         finally:
             self._waiting.discard(self)
+
+    @property
+    def _http1(self) -> Http1:
+        return cast(Http1, self.protocol)
+
+    @property
+    def is_permission_awaited(self) -> bool:
+        """Whether the client holds back the body until it is permitted (`Expect: 100-continue`)."""
+        return self._http1.is_permission_awaited
+
+    async def permit_body(self) -> None:
+        """Let the client send its body."""
+        await self._http1.permit_body()
 
     @property
     def gone(self) -> bool:

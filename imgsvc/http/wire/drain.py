@@ -1,12 +1,14 @@
 """Request bodies that the handler did not read to their end (lingering close; RFC 9112 section 9.6)."""
 
 import time
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+CLIENT = "imgsvc.client"  # in the scope's state: the connection, if there is one
 DRAIN_BYTES = 1 << 20
 DRAIN_SECONDS = 2.0
 LINGER_SECONDS = 0.5  # for a client that reads while it sends to see the response; nothing is read in this time
@@ -32,7 +34,7 @@ class DrainUnreadBody:
         if scope["type"] != "http" or not _has_body(scope):
             await self.app(scope, receive, send)
             return
-        body = _Watched(receive)
+        body = _Watched(receive, scope.get("state", {}).get(CLIENT))
         await self.app(scope, body.receive, _Responder(scope, body, send).send)
 
 
@@ -72,20 +74,42 @@ def _has_body(scope: Scope) -> bool:
     return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
 
-class _Watched:
-    """Wraps a request's `receive` and remembers whether the body has ended."""
+class Sender(Protocol):
+    """The client, while it sends its request."""
 
-    def __init__(self, receive: Receive) -> None:
+    @property
+    def is_permission_awaited(self) -> bool:
+        """Whether it holds back the body until it is permitted (`Expect: 100-continue`)."""
+
+    async def permit_body(self) -> None:
+        """Let it send the body, if it holds it back."""
+
+
+class _Watched:
+    """Wraps a request's `receive`, and remembers whether the body has ended.
+
+    The first look at the body permits it, so that every check that needs no body comes before.
+    """
+
+    def __init__(self, receive: Receive, sender: Sender | None) -> None:
         self._receive = receive
+        self._sender = sender
         self._ended = False
 
     async def receive(self) -> Message:
+        if self._sender is not None:
+            await self._sender.permit_body()
         message = await self._receive()
         self._ended = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 
     async def drain(self) -> bool:
-        """Read the rest within the limits; returns whether the body has ended."""
+        """Read the rest within the limits; returns whether the body has ended.
+
+        A body that was not permitted does not come: the response is sent at once (RFC 9110 section 10.1.1).
+        """
+        if self._sender is not None and self._sender.is_permission_awaited:
+            return False
         deadline, left = time.monotonic() + DRAIN_SECONDS, DRAIN_BYTES
         while not self._ended and left > 0 and time.monotonic() < deadline:  # if always ready, it is never cancelled
             with anyio.move_on_after(deadline - time.monotonic()):

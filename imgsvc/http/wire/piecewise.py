@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...storage.base import Storage, StorageError
 from .answer_memory import COUNTED, AnswerMemory, NoRoom
+from .drain import CLIENT
 
 log = structlog.get_logger()
 
@@ -19,7 +20,6 @@ FIRST_PIECE_BYTES = 256 * 1024  # most variants are one piece, and so cost one c
 PIECE_BYTES = 128 * 1024  # for a slow client: about what the kernel's buffer has room for once the client reads on
 LARGEST_PIECE_BYTES = 1024 * 1024  # for a client that received the previous piece at once: fewer calls in a thread
 QUICK_SECONDS = 0.5
-CLIENT = "imgsvc.client"  # in the scope's state: the Client, if there is a connection
 
 
 @dataclass(frozen=True, slots=True)
