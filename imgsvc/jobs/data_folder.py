@@ -17,6 +17,7 @@ from .counters import JobCounters
 from .housekeeping import empty_folder
 from .instance import NAME, FirstReceipt, Identity, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
+from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
 from .table.database import Readers, open_for_writing
 from .table.job_table import JobTable
@@ -50,6 +51,7 @@ class DataFolder:
     instance: str
     claim: StorageClaim
     first_receipt: FirstReceipt
+    space_reserve: SpaceReserve
 
 
 @asynccontextmanager
@@ -66,8 +68,11 @@ async def open_data_folder(
             raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
         found = await anyio.to_thread.run_sync(identify, places)
         found.check()
+        reserve = SpaceReserve(folder)
+        await anyio.to_thread.run_sync(reserve.release_if_low)
         await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        async with _open_database(settings, found, on_query) as (instance, readers, writer):
+        async with _open_database(settings, found, on_query, reserve) as (instance, readers, writer):
+            await anyio.to_thread.run_sync(reserve.fill)
             claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
                 await _claimed(claim)
@@ -84,18 +89,19 @@ async def open_data_folder(
                 instance,
                 claim,
                 FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
+                reserve,
             )
 
 
 @asynccontextmanager
 async def _open_database(
-    settings: Settings, found: Identity, on_query: OnQuery
+    settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve
 ) -> AsyncIterator[tuple[str, Readers, Writer]]:
     """The instance's ID, and the open database."""
     db = await open_for_writing(settings.database.path)
     try:
         instance = await settle_id(db, found)
-        writer = Writer(db, on_query)
+        writer = Writer(db, on_query, reserve.release)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:

@@ -15,6 +15,7 @@ from ..settings import Settings
 from ..storage.base import Storage, StorageError
 from .deletion_hold import DeletionHold
 from .publish import WITHDRAW_SECONDS, withdraw
+from .space_reserve import SpaceReserve
 from .staging_area import KEPT, Staged, StagingArea
 from .table.job_table import JobTable
 from .table.model import Job, as_text, now
@@ -47,6 +48,7 @@ class Housekeeping:
         events_kept: timedelta,
         deleted_kept: timedelta = timedelta(0),
         hold: DeletionHold | None = None,
+        space_reserve: SpaceReserve | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -57,6 +59,7 @@ class Housekeeping:
         self._deleted_kept = deleted_kept  # 0: kept forever
         self._deleted_upto = 0  # the row up to which deleted jobs have been checked
         self._hold = hold or DeletionHold()
+        self._space_reserve = space_reserve
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
 
@@ -81,6 +84,7 @@ class Housekeeping:
             events_kept=timedelta(days=settings.jobs.events_days),
             deleted_kept=timedelta(days=settings.jobs.deleted_rows_days),
             hold=hold,
+            space_reserve=data.space_reserve,
         )
 
     @property
@@ -115,11 +119,16 @@ class Housekeeping:
             self._drop_rate_windows,
             self._drop_events,
             self._drop_deleted,
+            self._refill_reserve,
         ):
             try:
                 await step()
             except Exception as error:
                 log.warning("housekeeping_failed", step=step.__name__.strip("_"), reason=str(error))
+
+    async def _refill_reserve(self) -> None:
+        if self._space_reserve is not None:
+            await anyio.to_thread.run_sync(self._space_reserve.fill)
 
     async def _drop_rate_windows(self) -> None:
         await self._table.drop_rate_windows(self._quota)

@@ -113,7 +113,7 @@ class JobTable:
 
     async def delete(self, job: Job) -> Job | None:
         """Delete the image. The row still lists the files to remove. None if the image was already deleted."""
-        deleted = await self._write(lambda db: transactions.delete(db, job.job_id))
+        deleted = await self._write(lambda db: transactions.delete(db, job.job_id), frees=True)
         if deleted is not None:
             self._observer.moved(deleted.status, None)
         return deleted
@@ -126,11 +126,11 @@ class JobTable:
 
         Returns the row to continue after: 0 once all rows have been checked.
         """
-        return await self._write(lambda db: transactions.drop_deleted(db, before, after, rows))
+        return await self._write(lambda db: transactions.drop_deleted(db, before, after, rows), frees=True)
 
     async def drop_events(self, before: datetime, limit: int) -> int:
         """Drop the oldest events from before a time; returns their number."""
-        return await self._write(lambda db: transactions.drop_events(db, before, limit))
+        return await self._write(lambda db: transactions.drop_events(db, before, limit), frees=True)
 
     async def claim(self, queue: QueueName, free_bytes: int, *, nothing_running: bool) -> Job | Blocked | None:
         """Claim the next job of a queue. Blocked: it needs more than `free_bytes`. None: no job is waiting."""
@@ -223,10 +223,10 @@ class JobTable:
         return job is not None
 
     async def source_removed(self, job: Job) -> None:
-        await self._write(transactions.execute("source_removed", job_id=job.job_id))
+        await self._write(transactions.execute("source_removed", job_id=job.job_id), frees=True)
 
     async def variants_removed(self, job: Job) -> None:
-        await self._write(transactions.execute("variants_removed", job_id=job.job_id))
+        await self._write(transactions.execute("variants_removed", job_id=job.job_id), frees=True)
 
     async def list_again(self, job: Job, paths: Mapping[str, str], also_in: str | None = None) -> None:
         """List {variant: key} in a deleted job's row again: the files were stored after the others had been removed."""
@@ -249,7 +249,7 @@ class JobTable:
         return await self._write(lambda db: transactions.move(db, job, backend))
 
     async def expire_source(self, job: Job, before: datetime) -> None:
-        await self._write(transactions.execute("expire_source", job_id=job.job_id, before=as_text(before)))
+        await self._write(transactions.execute("expire_source", job_id=job.job_id, before=as_text(before)), frees=True)
 
     async def _one(self, query: str, **values: str) -> Job | None:
         rows = await self._readers.fetch(query, values)

@@ -4,6 +4,7 @@ Two coroutines on one connection would interleave their transactions, and a canc
 Therefore callers pass whole functions. The task commits all functions that are waiting together (group commit).
 """
 
+import re
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 import anyio
+import anyio.to_thread
 import structlog
 
 from .sql import OnQuery, ignore, is_damage
@@ -21,35 +23,48 @@ T = TypeVar("T")
 Change = Callable[[aiosqlite.Connection], Awaitable[T]]
 log = structlog.get_logger()
 
+FULL = re.compile(r"disk is full|disk I/O error")
 MAX_BATCH = 200  # changes in one transaction, which bounds how long the first one waits
 
 
 class DatabaseUnavailable(Exception):
     """The change was not committed: the disk is full or failing, or the database is closed."""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether space was missing: in the database, its log, or the log's index (SQLITE_IOERR_SHMSIZE)."""
+        return bool(FULL.search(str(self)))
+
 
 @dataclass(slots=True)
 class _Waiting:
     change: Change[Any]
     done: anyio.Event
+    frees: bool
     result: Any = None
     error: BaseException | None = None
 
 
 class Writer:
-    def __init__(self, db: aiosqlite.Connection, on_query: OnQuery = ignore) -> None:
+    def __init__(
+        self, db: aiosqlite.Connection, on_query: OnQuery = ignore, make_room: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`make_room` frees some space on a full disk, for changes that free more; False if it has none (left)."""
         self._db = db
         self._on_query = on_query
+        self._make_room = make_room
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
-    async def write(self, change: Change[T]) -> T:
+    async def write(self, change: Change[T], *, frees: bool = False) -> T:
         """Commit `change` and return its result. It is committed as a whole or not at all.
+
+        `frees`: the change lets space be freed, so on a full disk it may use what is kept in reserve.
 
         The change may be committed even if the caller is cancelled while it waits. Raises DatabaseUnavailable, or
         whatever the change raised (its statements are then rolled back).
         """
-        waiting = _Waiting(change, anyio.Event())
+        waiting = _Waiting(change, anyio.Event(), frees)
         try:
             self._send.send_nowait(waiting)
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -81,6 +96,20 @@ class Writer:
     async def _commit(self, batch: list[_Waiting]) -> None:
         began = time.perf_counter()
         try:
+            await self._transact(batch)
+            kept_out = [one for one in batch if one.frees and _is_full(one.error)]
+            if kept_out and await anyio.to_thread.run_sync(self._make_room):
+                for waiting in kept_out:
+                    waiting.error = None
+                await self._transact(kept_out)
+        finally:
+            for waiting in batch:
+                waiting.done.set()
+            self._on_query("commit", time.perf_counter() - began)
+
+    async def _transact(self, batch: list[_Waiting]) -> None:
+        """Commit the changes; one that is not committed has its error set."""
+        try:
             await self._db.execute("BEGIN IMMEDIATE")
             for waiting in batch:
                 await self._apply(waiting)
@@ -91,10 +120,6 @@ class Writer:
             for waiting in batch:
                 waiting.error = DatabaseUnavailable(str(error))
             await self._roll_back()
-        finally:
-            for waiting in batch:
-                waiting.done.set()
-            self._on_query("commit", time.perf_counter() - began)
 
     async def _apply(self, waiting: _Waiting) -> None:
         """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""
@@ -120,3 +145,7 @@ class Writer:
                 await self._db.execute("ROLLBACK")
         except Exception as error:
             log.error("database_rollback_failed", reason=str(error))
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, DatabaseUnavailable) and error.is_full
