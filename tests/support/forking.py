@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 from tests.support.preload import library
+from tests.support.speed import is_over
 
 ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
@@ -170,13 +171,23 @@ class ForkServer:
         try:
             with self._asking:
                 socket.send_fds(self._socket, [json.dumps(order).encode()], [to_stdout, to_stderr])
-                pid = self._started.get(timeout=WAIT_SECONDS)
+                pid = self._next_pid()
                 if pid is None:
                     raise ForkServerEnded
                 return Forked(pid, self._endings[pid], stdout, stderr)
         finally:
             os.close(to_stdout)
             os.close(to_stderr)
+
+    def _next_pid(self) -> int | None:
+        """Raises queue.Empty."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self._started.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                if is_over(began, WAIT_SECONDS):
+                    raise
 
     def _listen(self) -> None:
         with suppress(ConnectionResetError):
