@@ -16,9 +16,7 @@ from tests.support.server_process import ServerProcess, until
 
 pytestmark = pytest.mark.process
 UPLOADERS = 3
-AT_REST = (
-    5  # rounds: then all jobs end once, since one is given up that was killed ten times, which takes a slow machine
-)
+AT_REST = 5  # rounds, after which all jobs end once: one that was killed ten times is given up
 SIZES = {"thumbnail", "medium", "large", "original"}
 
 
