@@ -70,7 +70,10 @@ def segment(name: str) -> str:
 
 def running(settings: Settings) -> Running | None:
     """The running service; None if there is none. Raises CommandFailed if it does not listen yet."""
-    found = holder(settings.data)
+    try:
+        found = holder(settings.data)
+    except OSError as error:  # the file of another user, or a share that can't lock
+        raise CommandFailed(str(error)) from None
     if found is None:
         return None
     if not found.address:

@@ -21,6 +21,8 @@ from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc.cli.doctor import folders
+from imgsvc.cli.errors import CommandFailed
+from imgsvc.cli.service_client import running
 from imgsvc.jobs.data_folder import open_data_folder
 from imgsvc.jobs.lock import LocksUnavailable, data_folder_lock, holder
 from imgsvc.jobs.table.database import NoWriteAheadLog, open_for_writing
@@ -106,6 +108,8 @@ async def test_a_share_without_locks_is_not_another_instance(
             pass
     with pytest.raises(LocksUnavailable, match=words):
         holder(tmp_path)
+    with pytest.raises(CommandFailed, match=words):  # of a command that looks for the service
+        running(Settings(database={"path": tmp_path / "imgsvc.db"}))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("on_nfs")
