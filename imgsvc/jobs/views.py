@@ -13,23 +13,26 @@ from .table.reports import Event
 MAX_EVENTS = 200  # the most audit events in a ShownJob
 
 
+STATUS: dict[str, Any] = {
+    "job_id": JOB_ID,
+    "image_id": IMAGE_ID,
+    "status": "processing",
+    "created_at": CREATED,
+    "started_at": STARTED,
+    "completed_at": None,
+    "error": None,
+    "error_code": None,
+    "retryable": None,
+    "attempts": 0,
+    "next_attempt_at": None,
+    "ready": ["thumbnail"],
+}
+
+
 class JobStatus(AnswerModel):
     """A job's status. `attempts` counts failed attempts; `ready` lists the variants that can be fetched already."""
 
-    model_config = example(
-        job_id=JOB_ID,
-        image_id=IMAGE_ID,
-        status="processing",
-        created_at=CREATED,
-        started_at=STARTED,
-        completed_at=None,
-        error=None,
-        error_code=None,
-        retryable=None,
-        attempts=0,
-        next_attempt_at=None,
-        ready=["thumbnail"],
-    )
+    model_config = example(**STATUS)
 
     job_id: str
     image_id: str

@@ -67,6 +67,7 @@ async def test_sizes_that_are_none(start: Starter) -> None:
             for size in ("x", "small", "thumb", "a" * 32, "webp"):
                 response = await s.http.get(path, params={"size": size})
                 assert problem(response, 404, "size_not_available") == f"Size '{size}' not available"
+                assert ", ".join(response.json()["sizes"]) in response.json()["reason"] != ""
             for size in ("", "Medium", "../x", "a/b", "a" * 33, "-a", "medium\n", "medium\0", "größe", "<script>"):
                 response = await s.http.get(path, params={"size": size})
                 problem(response, 422, "validation_error")

@@ -83,6 +83,53 @@ async def test_upload_and_job_answer_at_the_end(start: Starter, photo: bytes) ->
         assert answer.json() == await s.job(second.json()["job_id"])
 
 
+RECEIPT = {"job_id", "image_id", "status_url", "message"}
+
+
+async def test_receipt_of_a_job_that_has_ended_says_how(start: Starter) -> None:
+    async with start() as s:
+        with anyio.fail_after(LIMIT_SECONDS):
+            made = (await upload(s, "wait=20")).json()
+            broken = (await upload(s, "wait=20", BROKEN)).json()
+        assert made.keys() == RECEIPT | {"status", "ready", "urls"}
+        assert made["status"] == "completed"
+        assert list(made["urls"]) == made["ready"] != []
+        for url in made["urls"].values():
+            assert (await s.http.get(url)).status_code == 200
+        assert made["message"] == "Upload accepted. Processing initiated."
+        assert broken.keys() == RECEIPT | {"status", "ready", "urls", "error", "error_code", "retryable"}
+        ended = await s.job(broken["job_id"])
+        for name in ("status", "ready", "urls", "error", "error_code", "retryable"):
+            assert broken[name] == ended[name]
+        assert (broken["status"], broken["error_code"]) == ("failed", "image_unreadable")
+        assert (await upload(s, "")).json().keys() == RECEIPT
+        s.state.jobs.queue.hold()
+        assert (await upload(s, "wait=0")).json().keys() == RECEIPT, "it has not ended in time"
+
+
+async def test_status_has_the_urls_of_what_is_ready(start: Starter) -> None:
+    async with start() as s:
+        done = await s.completed(TINY)
+        shown = await s.job(done["job_id"])
+        result = (await s.http.get(f"{JOBS}/{done['job_id']}/result")).json()
+        assert shown["urls"] == result["urls"]
+        s.state.jobs.queue.hold()
+        waiting = await s.job((await s.upload(TINY)).json()["job_id"])
+        assert (waiting["ready"], waiting["urls"]) == ([], {})
+
+
+async def test_urls_of_private_images_are_for_their_readers(start: Starter) -> None:
+    async with start(storage={"signed_urls": True}) as s:
+        with anyio.fail_after(LIMIT_SECONDS):
+            made = (await upload(s, "wait=20")).json()
+        assert all("signature=" in url for url in made["urls"].values()) and made["urls"]
+        strangers = [{}, {"Authorization": "Bearer x"}, s.bearer("eve", org_id="another")]
+        for headers in (s.bearer(), *strangers):
+            status = (await s.http.get(f"{JOBS}/{made['job_id']}", headers=headers)).json()
+            assert bool(status["urls"]) == (headers not in strangers)
+            assert status["ready"]
+
+
 async def test_answers_as_soon_as_it_has_ended(start: Starter) -> None:
     """A waiting request that comes later than the end it waited for was polling, or asleep."""
     async with start() as s:

@@ -10,7 +10,7 @@ from ...access.permissions import ADMIN, AuthorizationUnavailable
 from ...access.tokens import TokenInvalid
 from ...jobs.answer_model import COMPLETED, IMAGE_ID, JOB_ID, AnswerModel, example
 from ...jobs.table.model import Job, Status
-from ...jobs.views import JobStatus
+from ...jobs.views import STATUS, JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.bearer import bearer_token
@@ -20,7 +20,15 @@ from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
 from ..wire.problems import NO_STORE, job_not_found, not_completed
 from ..wire.validation import parsed
-from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
+from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of, urls_of_ready
+
+
+class JobStatusAndUrls(JobStatus):
+    """With the URLs of what is ready; none where reading is private and the token may not read the image."""
+
+    model_config = example(**STATUS, urls={"thumbnail": f"/storage/b/processed/thumbnail/{IMAGE_ID}_thumbnail.webp"})
+
+    urls: dict[str, str]
 
 
 class JobResult(AnswerModel):
@@ -49,8 +57,9 @@ class JobResult(AnswerModel):
     "jobs_status",
     "jobs",
     "The status of a job",
+    access="optional",
     headers=WaitHeaders,
-    answers={200: Answer("The status at this moment.", JobStatus, sometimes=("Preference-Applied",))},
+    answers={200: Answer("The status at this moment.", JobStatusAndUrls, sometimes=("Preference-Applied",))},
     errors=("job_not_found", "overloaded"),
 )
 async def status(request: Request) -> Response:
@@ -62,7 +71,7 @@ async def status(request: Request) -> Response:
         if later is None:
             raise job_not_found()
         job, headers["Preference-Applied"] = later, f"wait={seconds}"
-    return json_response(JobStatus.of(job), 200, headers)
+    return json_response(JobStatusAndUrls.of(job, urls=await urls_of_ready(request, job)), 200, headers)
 
 
 @operation(

@@ -9,13 +9,15 @@ from typing import Annotated
 from pydantic import Field
 from starlette.requests import Request
 
-from ...access.permissions import READ, PermissionDenied
+from ...access.jwk import KeysUnavailable
+from ...access.permissions import READ, AuthorizationUnavailable, PermissionDenied
 from ...access.signing import EXPIRES, SignatureExpired, SignatureInvalid
-from ...access.tokens import Identity
+from ...access.tokens import Identity, TokenInvalid
 from ...jobs.table.model import Job
+from ...storage.base import StorageError
 from ..openapi.operations import Private
 from ..state import state_of
-from ..wire.bearer import authenticated
+from ..wire.bearer import authenticated, bearer_token
 from ..wire.problems import signature_expired, signature_invalid, signature_required
 from ..wire.validation import Query
 
@@ -44,6 +46,30 @@ async def reader_of(request: Request) -> Identity | None:
         await state.access.denials.record("read_denied", who.org_id, who.user_id, permission=denied.permission)
         raise
     return who
+
+
+async def urls_of_ready(request: Request, job: Job) -> dict[str, str]:
+    """{variant: URL} of what is ready; empty where this client may not read, or the storage is not configured."""
+    state = state_of(request)
+    try:
+        if state.stores.urls.signatures is not None and not await _may_read(request, job):
+            return {}
+        return await state.stores.urls.of(job)
+    except StorageError:
+        return {}
+
+
+async def _may_read(request: Request, job: Job) -> bool:
+    """Whether the request carries a token that may read this job's image. Any other counts as no token."""
+    access = state_of(request).access
+    try:
+        who = await access.tokens.verify(bearer_token(request))
+        if job.org_id == who.org_id:
+            await access.permissions.require(who, READ)
+            return True
+    except (TokenInvalid, KeysUnavailable, PermissionDenied, AuthorizationUnavailable):
+        pass
+    return False
 
 
 def is_hidden(job: Job, who: Identity | None) -> bool:

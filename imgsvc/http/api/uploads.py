@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import suppress
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -12,7 +13,9 @@ from ...intake.intake import Origin, Receipt
 from ...intake.limits import BucketNotAllowed, UploadLimits
 from ...intake.staging import StagedFile
 from ...jobs.answer_model import IMAGE_ID, JOB_ID, AnswerModel, example
+from ...jobs.table.model import Job, Status
 from ...jobs.table.quota import RateLimited
+from ...jobs.views import JobStatus
 from ..openapi.operations import Answer, Body, Content, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
@@ -21,11 +24,13 @@ from ..wire.content_encoding import check_encoding
 from ..wire.drain import NO_DRAIN
 from ..wire.json_response import json_response
 from ..wire.multipart import ENVELOPE_BYTES, Form, body_chunks, read_multipart, read_raw
-from ..wire.prefer import settled, wait_seconds
+from ..wire.prefer import ENDED, settled, wait_seconds
 from ..wire.problems import NO_STORE, overloaded, rate_headers, upload_too_large, validation
 from ..wire.upload_fields import UploadForm, UploadHeaders, UploadQuery
 from ..wire.validation import parsed
+from .signed_access import urls_of_ready
 
+MESSAGE = "Upload accepted. Processing initiated."
 FORM = "multipart/form-data"
 UNTYPED = ("", "application/octet-stream", "binary/octet-stream")  # taken for what the bytes are
 ACCEPTED = f"must be {FORM} or, for the photo alone, image/* or application/octet-stream"
@@ -37,19 +42,25 @@ NO_TYPE = f"without a Content-Type the body is the photo alone; a form is {FORM}
 
 
 class Accepted(AnswerModel):
-    """The receipt."""
+    """The receipt. With `Prefer: wait`, a job that has ended in time adds `status`, `ready`, `urls` and its error."""
 
     model_config = example(
         job_id=JOB_ID,
         image_id=IMAGE_ID,
         status_url=f"/api/v1/images/jobs/{JOB_ID}",
-        message="Upload accepted. Processing initiated.",
+        message=MESSAGE,
     )
 
     job_id: str
     image_id: str
     status_url: str
-    message: str = "Upload accepted. Processing initiated."
+    message: str
+    status: Status | None = None
+    ready: list[str] = []  # noqa: RUF012, pydantic copies it
+    urls: dict[str, str] = {}  # noqa: RUF012, pydantic copies it
+    error: str | None = None
+    error_code: str | None = None
+    retryable: bool | None = None
 
 
 @operation(
@@ -199,12 +210,23 @@ def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> O
 
 async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> Response:
     status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
-    accepted = Accepted(job_id=receipt.job_id, image_id=receipt.image_id, status_url=status_url)
+    accepted: dict[str, Any] = {"job_id": receipt.job_id, "image_id": receipt.image_id, "status_url": status_url}
     headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}
     if receipt.replayed:
         headers["Idempotency-Replayed"] = "true"
     if seconds is not None:
         with suppress(sqlite3.Error):  # the receipt is sent in any case
-            await settled(request, receipt.job_id, seconds)
+            accepted |= await _ended(request, await settled(request, receipt.job_id, seconds))
         headers["Preference-Applied"] = f"wait={seconds}"
-    return json_response(accepted, 202, headers)
+    return json_response(Accepted(**accepted, message=MESSAGE), 202, headers, only_set=True)
+
+
+async def _ended(request: Request, job: Job | None) -> dict[str, Any]:
+    """The members of a receipt whose job has ended already; none otherwise."""
+    if job is None or job.status not in ENDED:
+        return {}
+    shown = JobStatus.of(job)
+    members: dict[str, Any] = {"status": job.status, "ready": shown.ready, "urls": await urls_of_ready(request, job)}
+    if job.status == "failed":
+        members |= {"error": shown.error, "error_code": shown.error_code, "retryable": shown.retryable}
+    return members

@@ -43,7 +43,7 @@ async def find_variant(request: Request, who: Identity | None = None) -> tuple[J
     if size in job.ready:
         return job, size
     if size not in {variant.name for variant in job.recipe.variants}:
-        raise size_not_available(size)
+        raise size_not_available(size, [variant.name for variant in job.recipe.variants])
     if job.status == "failed":
         raise image_not_found()
     raise image_not_ready(READY_IN_SECONDS)

@@ -42,7 +42,7 @@ FIXED: dict[str, Callable[[], Exception]] = {
     "job_not_found": problems.job_not_found,
     "image_not_found": problems.image_not_found,
     "image_not_ready": lambda: problems.image_not_ready(2),
-    "size_not_available": lambda: problems.size_not_available("huge"),
+    "size_not_available": lambda: problems.size_not_available("huge", ("thumbnail", "medium")),
     "not_found": lambda: HTTPException(404),
     "method_not_allowed": lambda: HTTPException(405, headers={"Allow": "GET, HEAD"}),
     "not_completed": lambda: problems.not_completed("processing"),

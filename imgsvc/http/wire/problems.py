@@ -1,7 +1,7 @@
 """Errors as problem+json (RFC 9457), each made by a small constructor."""
 
 import http
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -55,6 +55,7 @@ class ProblemBody(BaseModel):
     bucket: str = ""
     allowed: list[str] = []
     job_status: str = ""
+    sizes: list[str] = []
 
 
 class Problem(Exception):
@@ -160,8 +161,10 @@ def image_not_ready(retry_after: int) -> Problem:
     return Problem(404, "image_not_ready", detail, headers={"Retry-After": str(retry_after)})
 
 
-def size_not_available(size: str) -> Problem:
-    return Problem(404, "size_not_available", f"Size '{size}' not available")
+def size_not_available(size: str, sizes: Sequence[str]) -> Problem:
+    """`sizes`: those that the image has, or will have."""
+    reason = f"This image has the sizes: {', '.join(sizes)}."
+    return Problem(404, "size_not_available", f"Size '{size}' not available", reason=reason, sizes=list(sizes))
 
 
 def rate_limited(error: RateLimited) -> Problem:
