@@ -98,7 +98,8 @@ class Writer:
         try:
             await self._transact(batch)
             kept_out = [one for one in batch if one.frees and _is_full(one.error)]
-            if kept_out and await anyio.to_thread.run_sync(self._make_room):
+            room: bool = kept_out != [] and await anyio.to_thread.run_sync(self._make_room)
+            if room:
                 for waiting in kept_out:
                     waiting.error = None
                 await self._transact(kept_out)
