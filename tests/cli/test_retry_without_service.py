@@ -58,13 +58,13 @@ def test_job_of_s3_begins_anew(tmp_path: Path, s3: S3Server) -> None:
 def test_storage_that_does_not_answer_is_said_in_one_line(tmp_path: Path) -> None:
     away = {"bucket": "pictures", "endpoint_url": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
     settings, job_id = failed_job(tmp_path, "s3", s3={**away, "attempts": 1})
-    with pytest.raises(CommandFailed, match="can't be removed now"):
+    with pytest.raises(CommandFailed, match="can't be removed from the storage now"):
         jobs_of(settings).retry(job_id)
 
 
 def test_backend_that_is_not_configured_is_said_in_one_line(tmp_path: Path) -> None:
     settings, job_id = failed_job(tmp_path, "s3")
-    with pytest.raises(CommandFailed, match="can't be removed now"):
+    with pytest.raises(CommandFailed, match="can't be removed from the storage now"):
         jobs_of(settings).retry(job_id)
 
 

@@ -128,7 +128,7 @@ async def test_missing_part(s: Service, parts: list[Part], missing: list[list[st
     assert {detail["type"] for detail in problem["details"]} == {"missing"}
 
 
-@pytest.mark.parametrize("kind", ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "image"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", "image"])
 async def test_neither_a_form_nor_an_image(s: Service, kind: str) -> None:
     headers = s.bearer() | {"Content-Type": kind}
     response = await s.http.post(UPLOAD, params={"bucket": "b"}, content=TINY, headers=headers)

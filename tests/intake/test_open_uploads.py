@@ -117,7 +117,7 @@ async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked
         for _ in range(2):
             group.start_soon(held.send, s.bearer("alice") | length)
         await held.are(2)
-        health.free_bytes = 25 * MEGABYTE
+        s.state.telemetry.disk.free_bytes = 25 * MEGABYTE
         refused = await s.http.post(
             UPLOAD, content=held._body(b""), headers=s.bearer("bob") | {"Content-Type": "image/jpeg"} | length
         )

@@ -161,8 +161,8 @@ async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, mon
         job_table, lost = s.state.jobs.table, iter([True])
         write = job_table._write
 
-        async def losing(change: Any) -> Any:
-            answer = await write(change)
+        async def losing(change: Any, **more: Any) -> Any:
+            answer = await write(change, **more)
             if (
                 answer is True
                 and (await s.sql("SELECT status FROM processing_jobs")) == [("completed",)]

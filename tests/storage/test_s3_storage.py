@@ -117,7 +117,7 @@ async def test_listing_is_whole_and_split_into_buckets(
     def by_three(params: dict[str, Any], **_: Any) -> None:
         params["MaxKeys"] = 3
 
-    client, _signer = await storage._client.loop.call(storage._client._opened())
+    client = await storage._client.loop.call(storage._client._opened())
     client.meta.events.register("before-parameter-build.s3.ListObjectsV2", by_three)
     found = [one async for one in storage.everything()]
     expected = [("processed/b", name.removeprefix("processed/b/")) for name in names]
