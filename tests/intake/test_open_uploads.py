@@ -111,7 +111,6 @@ async def test_place_of_the_rate_limit_is_held_from_the_first_byte(start: Starte
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked: bool) -> None:
     async with start(storage={"reserve_mb": 1}, uploads={"max_size_mb": 10}) as s, anyio.create_task_group() as group:
-        health: Any = s.app.state.service.telemetry.health
         length = {} if chunked else {"Content-Length": str(10 * MEGABYTE)}
         held = Held(s)
         for _ in range(2):
