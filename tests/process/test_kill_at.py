@@ -24,12 +24,12 @@ from tests.torture.kill_at.site import Gone, Site
 
 pytestmark = pytest.mark.process
 CASES = 12  # each call, a few of which are taken here, has its turn in ./run torture kill-at
-FEW_CASES = 2  # of the scenarios that write what others write too
+FEW_CASES = 3  # of the scenarios that write what others write too
 FULLY = {  # the path of a job, and what replaces or removes files
     *("first-start", "upload", "upload-in-chunks", "failing-picture", "delete-waiting", "delete-running"),
     *("delete-completed", "old-data-folder", "backup", "restore", "migrate", "gc", "adopt", "set-aside", "retention"),
 }
-S3_CASES = 2  # an S3 server has ten times as much to do as a folder
+S3_CASES = 3  # an S3 server has ten times as much to do as a folder
 AT_ONCE = 4
 SEED = os.environ.get("KILL_AT_SEED", "1")
 MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anything
