@@ -56,7 +56,7 @@ async def behind(s3: S3Server, bucket: str, faulty: Proxy) -> AsyncIterator[S3St
     short = {
         "connect_timeout_seconds": seconds(0.4),
         "read_timeout_seconds": seconds(0.4),
-        "total_timeout_seconds": 8,
+        "total_timeout_seconds": 24,
         "attempts": 6,
     }
     async with s3_storage(S3(**{**s3.settings(bucket), **short, "endpoint_url": faulty.url})) as one:
