@@ -70,9 +70,10 @@ def document(source: Path, version: str, seconds: int) -> str:
 
 
 def _component(one: Locked) -> Component:
+    package = PackageURL("pypi", name=one.name, version=one.version)
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
-        url=XsUri(f"https://pypi.org/project/{one.name}/{one.version}/"),
+        url=XsUri(package.to_string()),
         comment="each hash is of one file of this version" + (f"; installed where {one.marker}" if one.marker else ""),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256) for sha256 in one.sha256],
     )
@@ -82,7 +83,7 @@ def _component(one: Locked) -> Component:
         version=one.version,
         scope=ComponentScope.OPTIONAL if one.marker else ComponentScope.REQUIRED,
         licenses=[LicenseFactory().make_from_string(licence)] if licence else [],
-        purl=PackageURL("pypi", name=one.name, version=one.version),
+        purl=package,
         external_references=[files],
         bom_ref=f"{one.name}=={one.version}",
     )
