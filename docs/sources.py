@@ -194,7 +194,7 @@ def metrics() -> tuple[Metric, ...]:
     own = Metrics(Settings())
     for backend in BACKENDS:
         own.storage.uses(backend)
-    collectors = own._registry  # nothing public lists label names of a metric that has no series yet
+    collectors = own._collectors  # nothing public lists label names of a metric that has no series yet
     found = []
     for collector in collectors._collector_to_names:
         names = tuple(getattr(collector, "_labelnames", ()))

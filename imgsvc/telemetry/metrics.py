@@ -236,16 +236,16 @@ class Metrics:
     """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        self._registry = registry = _Registry(auto_describe=False)
-        ProcessCollector(registry=registry)
-        service = Info("service", "Always 1; the labels describe the service.", registry=registry)
+        self._collectors = _Registry(auto_describe=False)
+        ProcessCollector(registry=self._collectors)
+        service = Info("service", "Always 1; the labels describe the service.", registry=self._collectors)
         service.info(
             {"name": settings.service.name, "version": __version__, "environment": settings.service.environment}
         )
-        self.http = HttpMetrics(registry)
-        self.uploads = UploadMetrics(registry)
-        self.jobs = JobMetrics(registry, settings.images.sizes)
-        self.storage = StorageMetrics(registry)
+        self.http = HttpMetrics(self._collectors)
+        self.uploads = UploadMetrics(self._collectors)
+        self.jobs = JobMetrics(self._collectors, settings.images.sizes)
+        self.storage = StorageMetrics(self._collectors)
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type: OpenMetrics if `accept` contains it, else Prometheus' text format.
@@ -254,4 +254,4 @@ class Metrics:
         """
         # Only the media type's name: the client library fails on versions that are not numbers, and repeats the others.
         encode, media_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
-        return encode(self._registry), media_type
+        return encode(self._collectors), media_type

@@ -1,6 +1,5 @@
 """Whatever is wrong with a picture is said of the picture: never of memory, never as an error of ours."""
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from imgsvc.jobs.lanes.messages import Answer, Task
 from imgsvc.jobs.lanes.task import perform
 from tests.conftest import with_workers
 from tests.support.damaged import damage, verdicts
+from tests.support.render_task import render_task
 from tests.support.rendering import FORMS, RECIPE
 
 SAID = {"image_unreadable", "image_too_large", "image_unsupported", "ok"}
@@ -27,22 +27,7 @@ def test_damage_is_said_of_the_picture(tmp_path: Path, form: str) -> None:
 
 
 def task(folder: Path, data: bytes) -> Task:
-    source = folder / "source"
-    source.write_bytes(data)
-    return Task(
-        kind="render",
-        id="job.1",
-        job_id="job",
-        trace_id="trace",
-        source=str(source),
-        mime="image/png",
-        recipe=RECIPE.to_json(),
-        folder=str(folder),
-        done=(),
-        time_limit=60,
-        memory_ceiling=1 << 30,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    return render_task(folder, data, RECIPE, "image/png")
 
 
 @pytest.mark.parametrize("error", [KeyError("k"), IndexError(), SyntaxError(), OverflowError(), OSError("no number")])

@@ -1,6 +1,5 @@
 """What every lane must do: each test runs against all of them. A new kind of lane is added to LANES."""
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.rendered_files import check_answer, copy_checked
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane
+from tests.support.render_task import render_task
 from tests.support.speed import seconds
 
 RECIPE = Recipe((Variant("small", 64, 80, 2), Variant("large", 200, 80, 2)), max_pixels=10_000_000, max_frames=10)
@@ -39,23 +39,7 @@ def task(tmp_path: Path) -> Task:
 
 
 def a_task(tmp_path: Path, data: bytes) -> Task:
-    source, folder = tmp_path / "source", tmp_path / "made"
-    source.write_bytes(data)
-    folder.mkdir(exist_ok=True)
-    return Task(
-        kind="render",
-        id="job.1",
-        job_id="job",
-        trace_id="trace",
-        source=str(source),
-        mime="image/jpeg",
-        recipe=RECIPE.to_json(),
-        folder=str(folder),
-        done=(),
-        time_limit=20,
-        memory_ceiling=1 << 28,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    return render_task(tmp_path, data, RECIPE)
 
 
 async def test_start_makes_it_alive_and_can_be_repeated(lane: Lane) -> None:

@@ -1,6 +1,5 @@
 """A lane believes its worker only what the protocol says, and a worker that keeps to nothing ends alone."""
 
-import hashlib
 import json
 import textwrap
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from imgsvc.jobs.retry import Failure
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from tests.conftest import with_workers
+from tests.support.render_task import render_task
 from tests.support.server_process import is_running
 from tests.support.speed import seconds
 
@@ -34,23 +34,7 @@ RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frame
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    source, folder = tmp_path / "source", tmp_path / "made"
-    source.write_bytes(data := make.jpeg(320, 200))
-    folder.mkdir()
-    return Task(
-        kind="render",
-        id="job.1",
-        job_id="job",
-        trace_id="trace",
-        source=str(source),
-        mime="image/jpeg",
-        recipe=RECIPE.to_json(),
-        folder=str(folder),
-        done=(),
-        time_limit=20,
-        memory_ceiling=1 << 28,
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
+    return render_task(tmp_path, make.jpeg(320, 200), RECIPE)
 
 
 @asynccontextmanager

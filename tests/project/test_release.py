@@ -193,8 +193,8 @@ def test_sbom_is_valid(bom: dict[str, Any]) -> None:
     folder, place = files("cyclonedx.schema") / "_res", "http://cyclonedx.org/schema/"
     names = [f"{name}.SNAPSHOT.schema.json" for name in ("bom-1.6", "spdx", "jsf-0.82")]
     schemas = {f"{place}{name}": json.loads((folder / name).read_text()) for name in names}
-    registry = jsonschema_rs.Registry(list(schemas.items()))
-    validator = jsonschema_rs.Draft7Validator(schemas[f"{place}{names[0]}"], registry=registry)
+    known = jsonschema_rs.Registry(list(schemas.items()))
+    validator = jsonschema_rs.Draft7Validator(schemas[f"{place}{names[0]}"], registry=known)
     assert [error.message for error in validator.iter_errors(bom)] == []
     assert not validator.is_valid({**bom, "components": [{"name": "x"}]})
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
