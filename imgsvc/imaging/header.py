@@ -75,7 +75,8 @@ def read_header(stream: BinaryIO, mime: str, *, count_frames: bool = True) -> He
     return header
 
 
-def _take(stream: BinaryIO, count: int) -> bytes:
+def take(stream: BinaryIO, count: int) -> bytes:
+    """Read exactly `count` bytes. Raises Truncated."""
     data = stream.read(count)
     if len(data) < count:
         raise Truncated
@@ -83,7 +84,7 @@ def _take(stream: BinaryIO, count: int) -> bytes:
 
 
 def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
-    if _take(stream, 2) != b"\xff\xd8":
+    if take(stream, 2) != b"\xff\xd8":
         raise Unreadable("The file does not begin like a JPEG.")
     frame: Header | None = None
     profile = False
@@ -99,13 +100,13 @@ def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
             raise Unreadable("The JPEG ends before its first scan.")
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue  # markers without a body
-        length = struct.unpack(">H", _take(stream, 2))[0] - 2
+        length = struct.unpack(">H", take(stream, 2))[0] - 2
         if length < 0:
             raise Unreadable("A JPEG segment has an impossible length.")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            frame = _jpeg_frame(marker, _take(stream, length))
+            frame = _jpeg_frame(marker, take(stream, length))
         elif marker == 0xE2:
-            profile |= _take(stream, length).startswith(b"ICC_PROFILE\0")
+            profile |= take(stream, length).startswith(b"ICC_PROFILE\0")
         else:
             stream.seek(length, os.SEEK_CUR)
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments before its pixels.")
@@ -158,15 +159,15 @@ PNG_CHANNELS = {0: 1, 2: 3, PALETTE: 3, 4: 2, 6: 4}  # by colour type; a palette
 
 
 def _png(stream: BinaryIO, count_frames: bool) -> Header:
-    if _take(stream, 8) != b"\x89PNG\r\n\x1a\n":
+    if take(stream, 8) != b"\x89PNG\r\n\x1a\n":
         raise Unreadable("The file does not begin like a PNG.")
     length, kind = _png_chunk(stream)
     if kind != b"IHDR" or length != 13:
         raise Unreadable("The PNG does not begin with its IHDR chunk.")
-    width, height, bits, colour = struct.unpack(">IIBB", _take(stream, 10))
+    width, height, bits, colour = struct.unpack(">IIBB", take(stream, 10))
     if colour not in PNG_CHANNELS:
         raise Unreadable(f"The PNG has the unknown colour type {colour}.")
-    interlaced = _take(stream, 3)[2] == 1
+    interlaced = take(stream, 3)[2] == 1
     stream.seek(4, os.SEEK_CUR)
     channels = PNG_CHANNELS[colour]
     header = Header(
@@ -186,7 +187,7 @@ def _png(stream: BinaryIO, count_frames: bool) -> Header:
         if kind == b"IEND":
             raise Unreadable("The PNG has no pixels.")
         if kind == b"acTL" and length == 8 and count_frames:
-            claimed = struct.unpack(">I", _take(stream, 4))[0]
+            claimed = struct.unpack(">I", take(stream, 4))[0]
             header = replace(header, frames=claimed if 1 <= claimed <= MAX_FRAMES else 1)
             length -= 4
         elif kind == b"tRNS" and header.channels in (1, 3):
@@ -198,30 +199,21 @@ def _png(stream: BinaryIO, count_frames: bool) -> Header:
 
 
 def _png_chunk(stream: BinaryIO) -> tuple[int, bytes]:
-    length, kind = struct.unpack(">I4s", _take(stream, 8))
+    length, kind = struct.unpack(">I4s", take(stream, 8))
     if length > 0x7FFFFFFF:
         raise Unreadable("A PNG chunk has an impossible length.")
     return length, kind
 
 
 def _webp(stream: BinaryIO, count_frames: bool) -> Header:
-    riff, _, webp, kind, length = struct.unpack("<4sI4s4sI", _take(stream, 20))
+    riff, _, webp, kind, length = struct.unpack("<4sI4s4sI", take(stream, 20))
     if riff != b"RIFF" or webp != b"WEBP":
         raise Unreadable("The file does not begin like a WebP.")
-    if kind == b"VP8 ":
-        head = _take(stream, 10)
-        if head[3:6] != b"\x9d\x01\x2a":
-            raise Unreadable("The WebP has no key frame.")
-        width, height = struct.unpack("<HH", head[6:])
-        return Header("WEBP", width & 0x3FFF, height & 0x3FFF, channels=3)
-    if kind == b"VP8L":
-        signature, packed = struct.unpack("<BI", _take(stream, 5))
-        if signature != 0x2F:
-            raise Unreadable("The WebP has a damaged lossless header.")
-        return Header("WEBP", (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, channels=3 + (packed >> 28 & 1))
+    if kind in WEBP_PICTURES:
+        return WEBP_PICTURES[kind](stream)
     if kind != b"VP8X":
         raise Unreadable("The WebP begins with an unknown chunk.")
-    body = _take(stream, 10)
+    body = take(stream, 10)
     header = Header(
         "WEBP",
         int.from_bytes(body[4:7], "little") + 1,
@@ -232,6 +224,26 @@ def _webp(stream: BinaryIO, count_frames: bool) -> Header:
     stream.seek(length - 10 + (length & 1), os.SEEK_CUR)
     animated = bool(body[0] & 0x02)
     return replace(header, frames=_webp_frames(stream)) if animated and count_frames else header
+
+
+def _vp8(stream: BinaryIO) -> Header:
+    """Read the frame header of a lossy picture (RFC 6386, 9.1)."""
+    head = take(stream, 10)
+    if head[3:6] != b"\x9d\x01\x2a":
+        raise Unreadable("The WebP has no key frame.")
+    width, height = struct.unpack("<HH", head[6:])
+    return Header("WEBP", width & 0x3FFF, height & 0x3FFF, channels=3)
+
+
+def _vp8l(stream: BinaryIO) -> Header:
+    """Read the header of a lossless picture (RFC 9649, 3.4)."""
+    signature, packed = struct.unpack("<BI", take(stream, 5))
+    if signature != 0x2F:
+        raise Unreadable("The WebP has a damaged lossless header.")
+    return Header("WEBP", (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, channels=3 + (packed >> 28 & 1))
+
+
+WEBP_PICTURES: dict[bytes, Callable[[BinaryIO], Header]] = {b"VP8 ": _vp8, b"VP8L": _vp8l}  # by the chunk's type
 
 
 def _webp_frames(stream: BinaryIO) -> int:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ..imaging.errors import ImageError
 from ..imaging.geometry import fit
-from ..imaging.header import read_header
+from ..imaging.header import Header, read_header
 from ..imaging.recipe import Recipe, Variant, scratch_file
+from ..imaging.still_webp import still_size
 from .lanes.messages import Rendered, VariantMade
 
 CHUNK = 1 << 20  # bytes
@@ -30,18 +31,34 @@ class Untrue(Exception):
     """A worker's answer or file does not match its task. The message is generated here and may be logged."""
 
 
-def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], pixels: int) -> None:
-    """Compare a worker's answer with its task: `expected` are the variants' names, `pixels` those of the source.
+def source_header(source: Path, mime: str, pixels: int) -> Header:
+    """Read the header of the staged source again. Raises Untrue if it has not as many pixels, OSError if it is gone."""
+    with open(_open(str(source)), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise Untrue("a picture of something else than a file")
+        try:
+            header = read_header(stream, mime)
+        except ImageError:
+            raise Untrue("a picture of a file that has no header") from None
+    if header.pixels != pixels:
+        raise Untrue("a picture of another file than was accepted")
+    return header
+
+
+def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], source: Header) -> None:
+    """Compare a worker's answer with its task: `expected` are the variants' names.
 
     Raises Untrue.
     """
     names = [made.name for made in rendered.variants]
     if len(names) != len(set(names)) or set(names) != set(expected):
         raise Untrue("other variants than were asked for")
-    if not expected:
-        return
-    if rendered.width * rendered.height != pixels:
+    stored = (source.width, source.height)
+    # EXIF orientation may swap the sides. Without a variant to make nothing is decoded.
+    if (rendered.width, rendered.height) not in ((stored, stored[::-1]) if expected else ((0, 0),)):
         raise Untrue("another size than the source's")
+    if rendered.frames != source.frames:
+        raise Untrue("other frames than the source's")
     wanted: dict[str, Variant] = {variant.name: variant for variant in recipe.variants}
     for made in rendered.variants:
         if (made.width, made.height) != fit((rendered.width, rendered.height), wanted[made.name].side):
@@ -103,14 +120,11 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
 
 
 def _check_picture(made: VariantMade, copy: Path) -> None:
-    """Check that the copy is a WebP of one frame, of the length in its RIFF header and of the reported size."""
+    """Check that the copy is one still WebP of the reported size, without metadata or trailing bytes."""
     with copy.open("rb") as stream:
-        riff = stream.read(8)
         try:
-            header = read_header(stream, "image/webp")
-        except ImageError:
-            raise Untrue("something else than a WebP") from None
-    if int.from_bytes(riff[4:8], "little") + 8 != made.size_bytes:
-        raise Untrue("bytes behind the picture")
-    if (header.width, header.height, header.frames, header.profile) != (made.width, made.height, 1, False):
+            size = still_size(stream)
+        except ImageError as error:
+            raise Untrue(f"another file than a variant: {error}") from None
+    if size != (made.width, made.height):
         raise Untrue("another picture than was said")

@@ -17,7 +17,7 @@ from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
 from .lanes.base import Lane
 from .lanes.messages import Outcome, Rendered, Task
-from .rendered_files import Untrue, check_answer, copy_checked
+from .rendered_files import Untrue, check_answer, copy_checked, source_header
 from .retry import Failure
 from .table.job_table import JobTable
 from .table.model import Job
@@ -112,10 +112,9 @@ class Run:
             if not self.is_preview:
                 raise Untrue("only a preview may be left out")
             return
-        check_answer(outcome, self.job.recipe, self._expected(), self.job.pixels)
         while True:
             try:
-                await anyio.to_thread.run_sync(copy_checked, self.scratch, outcome.variants, self.checked)
+                await anyio.to_thread.run_sync(self._check_files, outcome)
                 return
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -123,6 +122,11 @@ class Run:
                 self.log.error("run_waits_for_files", reason=error.strerror, again_in_seconds=FILES_AGAIN_SECONDS)
             await anyio.to_thread.run_sync(remove_tree, self.checked)
             await anyio.sleep(FILES_AGAIN_SECONDS)
+
+    def _check_files(self, rendered: Rendered) -> None:
+        source = source_header(self.source, self.job.mime_type, self.job.pixels)
+        check_answer(rendered, self.job.recipe, self._expected(), source)
+        copy_checked(self.scratch, rendered.variants, self.checked)
 
     def _expected(self) -> set[str]:
         """The names of the variants that this run must make."""

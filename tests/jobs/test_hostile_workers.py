@@ -13,6 +13,7 @@ import anyio
 import httpx
 import pytest
 
+from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.jobs import trees
@@ -117,9 +118,16 @@ def swapped(folder: Path, rendered: Rendered) -> Rendered:
     return told(rendered, **medium.model_dump(exclude={"name"}))
 
 
-def text(folder: Path, rendered: Rendered) -> Rendered:
-    (folder / "large.webp").write_bytes(b"<script>")
-    return told(rendered, size_bytes=8, sha256=hashlib.sha256(b"<script>").hexdigest())
+def written(change: Callable[[bytes], bytes]) -> Tamper:
+    """The variant `large` with other bytes, truly described."""
+
+    def tamper(folder: Path, rendered: Rendered) -> Rendered:
+        path = folder / "large.webp"
+        data = change(path.read_bytes())
+        path.write_bytes(data)
+        return told(rendered, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    return tamper
 
 
 LIES: dict[str, Tamper] = {
@@ -131,7 +139,8 @@ LIES: dict[str, Tamper] = {
     "a terabyte of nothing": replaced(sparse),
     "a byte more": longer,
     "other bytes": other_bytes,
-    "no picture": text,
+    "no picture": written(lambda _: b"<script>"),
+    "metadata": written(lambda _: make.encoded(make.quadrants(1200, 831), "WEBP", exif=make.exif())),
     "another picture": swapped,
     "another size": lambda _, rendered: told(rendered, width=1),
     "too few": lambda _, rendered: rendered.model_copy(update={"variants": rendered.variants[1:]}),

@@ -13,7 +13,7 @@ from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.base import Lane
 from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.process import ProcessLane
-from imgsvc.jobs.rendered_files import check_answer, copy_checked
+from imgsvc.jobs.rendered_files import check_answer, copy_checked, source_header
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane
 from tests.support.render_task import render_task
@@ -56,7 +56,7 @@ async def test_rendering_is_what_was_asked_for_and_lies_in_the_task_s_folder(
     await lane.start()
     rendered = await lane.run(task)
     assert isinstance(rendered, Rendered)
-    check_answer(rendered, RECIPE, {"small", "large"}, 320 * 200)
+    check_answer(rendered, RECIPE, {"small", "large"}, source_header(Path(task.source), task.mime, 320 * 200))
     copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked")
     assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
     assert lane.jobs_done == 1
