@@ -1,0 +1,193 @@
+"""The cage: what a picture's process gives up before it reads the first byte of the picture.
+
+A decoder that a file has taken over can then spoil its own picture and nothing else. The cage is built once, in the
+warm process that forks a child for each picture, and entered by that child. A wall counts as in force only after a
+child has tried it.
+"""
+
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Self
+
+from . import landlock, libc, process_limits
+from .seccomp import SeccompFilter
+from .walls import LANDLOCK, LIMITS, PRIVILEGES, SECCOMP, walls
+
+Mode = Literal["require", "best", "off"]
+PROBE_SECONDS = 20
+PROBE_BYTES = 1 << 12  # of the answer, and of the longest file that it could write
+PROBE_MEMORY = 64 << 20  # bytes
+PR_GET_SECCOMP = 21
+
+
+class CageUnavailable(Exception):
+    """A wall is missing or can't be put in force, and the setting requires all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posture:
+    """What is in force for each picture's process. `landlock_abi` is 0 without Landlock.
+
+    `problems`: what this system has and could not be put in force, a sentence each; `absent`: what it has not.
+    """
+
+    mode: str
+    landlock_abi: int
+    seccomp: bool
+    limits: bool
+    problems: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+
+
+class Cage:
+    """The walls that this system can put up, ready to be entered by children of the process that built it."""
+
+    def __init__(self, posture: Posture, in_force: Collection[str], seccomp_filter: SeccompFilter | None) -> None:
+        self.posture = posture
+        self._in_force = frozenset(in_force)
+        self._filter = seccomp_filter
+        self._parent = os.getpid()
+
+    @classmethod
+    def build(cls, mode: Mode, *, landlock_abi_at_most: int | None = None) -> Self:
+        """Find out what can be put in force, by a child that tries it. Call with a single thread.
+
+        `landlock_abi_at_most` holds Landlock's ABI down, for tests; 0 leaves it out. Raises CageUnavailable with
+        `require` unless every wall stands.
+        """
+        if mode == "off":
+            return cls(Posture(mode, 0, seccomp=False, limits=False), (), None)
+        survey = _Survey(landlock_abi_at_most)
+        posture = Posture(
+            mode,
+            survey.abi if LANDLOCK in survey.in_force else 0,
+            seccomp=SECCOMP in survey.in_force,
+            limits=survey.in_force.issuperset({PRIVILEGES, LIMITS}),
+            problems=tuple(survey.problems),
+            absent=tuple(survey.absent),
+        )
+        if mode == "require" and (survey.problems or survey.absent):
+            raise CageUnavailable("; ".join((*survey.problems, *survey.absent)))
+        return cls(posture, survey.in_force, survey.filter)
+
+    def enter(self, keep: Collection[int], *, memory_bytes: int, file_bytes: int) -> None:
+        """Confine the calling process for good: a child that was forked a moment ago, with one thread.
+
+        `keep`: the descriptors of the picture and of the answer; 0, 1 and 2 become /dev/null unless they are kept.
+        `memory_bytes`: what the process may grow by from here. `file_bytes`: the longest file that it may write.
+        Afterwards it can't open anything, start a thread, or import what was not loaded. Raises OSError: the child
+        must end then. With the mode `off` only memory, core dumps and other descriptors are limited.
+        """
+        caged = self.posture.mode != "off"
+        process_limits.close_descriptors(keep, standard=caged)
+        process_limits.tie_to(self._parent)
+        process_limits.limit_growth(memory_bytes, shared=caged)
+        if not caged:
+            process_limits.limit_files(process_limits.FREE_DESCRIPTORS)
+        for wall in walls(self.posture.landlock_abi, self._filter, file_bytes):
+            if wall.name in self._in_force:
+                wall.put_up()
+
+
+class _Survey:
+    """What this system has, and what of it a child could put in force."""
+
+    def __init__(self, landlock_abi_at_most: int | None) -> None:
+        self.problems: list[str] = []
+        self.absent: list[str] = []
+        self.in_force: set[str] = set()
+        self.abi = 0
+        self.filter: SeccompFilter | None = None
+        if sys.platform != "linux":
+            self.absent.append("this system is not Linux: pictures are decoded without a cage")
+            return
+        self._look_for_landlock(landlock_abi_at_most)
+        self._look_for_seccomp()
+        self._prove()
+
+    def _look_for_landlock(self, at_most: int | None) -> None:
+        try:
+            self.abi = landlock.usable_abi(at_most)
+        except OSError as error:
+            self.problems.append(f"{LANDLOCK}: {_words(error)}")
+        else:
+            if self.abi == 0:
+                self.absent.append("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
+
+    def _look_for_seccomp(self) -> None:
+        try:
+            libc.call("prctl", PR_GET_SECCOMP, 0, 0, 0, 0)
+        except OSError:
+            self.absent.append("this kernel has no seccomp")
+            return
+        try:
+            self.filter = SeccompFilter.build()
+        except OSError as error:
+            self.problems.append(f"{SECCOMP}: {_words(error)}")
+
+    def _prove(self) -> None:
+        read, write = os.pipe()
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _try_walls(self.abi, self.filter, parent, write)
+        os.close(write)
+        try:
+            tried = _reports(read)
+        finally:
+            os.close(read)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for wall in walls(self.abi, self.filter, 0):
+            if wall.name not in tried:
+                self.problems.append(f"{wall.name}: the process that tried it ended with {status}")
+            elif tried[wall.name]:
+                self.problems.append(f"{wall.name}: {tried[wall.name]}")
+            else:
+                self.in_force.add(wall.name)
+
+
+def _try_walls(abi: int, seccomp_filter: SeccompFilter | None, parent: int, answer: int) -> NoReturn:
+    """In a child: put up one wall after the other, and report for each what failed."""
+    try:
+        process_limits.close_descriptors({answer}, standard=True)
+        process_limits.tie_to(parent)
+        process_limits.limit_growth(PROBE_MEMORY, shared=True)
+        for wall in walls(abi, seccomp_filter, PROBE_BYTES):
+            try:
+                wall.put_up()
+                wall.prove()
+                failed = ""
+            except OSError as error:
+                failed = _words(error)
+            os.write(answer, json.dumps([wall.name, failed]).encode() + b"\n")
+    finally:
+        os._exit(0)
+
+
+def _reports(descriptor: int) -> dict[str, str]:
+    """What the child reported until it ended, or until its time was over."""
+    text = b""
+    deadline = time.monotonic() + PROBE_SECONDS
+    while len(text) < PROBE_BYTES and (left := deadline - time.monotonic()) > 0:
+        if select.select([descriptor], [], [], left)[0]:
+            part = os.read(descriptor, PROBE_BYTES)
+            if not part:
+                break
+            text += part
+    return dict(json.loads(line) for line in text.splitlines())
+
+
+def _words(error: OSError) -> str:
+    """The error's words with its errno: `Operation not permitted (EPERM)`."""
+    name = errno.errorcode.get(error.errno or 0)
+    return f"{error.strerror or error} ({name})" if name else str(error)
