@@ -2,7 +2,7 @@
 
 import re
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -89,6 +89,12 @@ class Workers(Section):
         2, "Time added for each megapixel.", unit="seconds per megapixel", ge=0, le=3600
     )
     jobs_per_process: int = setting(500, "After this many jobs a worker is replaced by a fresh one.", unit="jobs", ge=1)
+    cage: Literal["require", "best", "off"] = setting(
+        "best",
+        "Each picture's process may only read its picture and write its variants. require: a worker starts only where "
+        "Landlock and seccomp can both be put in force; best: with what this system has; off: a decoder that a picture "
+        "has taken over has the rights of this service.",
+    )
     grace_seconds: float = setting(
         5, "When stopping, running renders may finish within this time.", unit="seconds", ge=0, le=3600
     )
