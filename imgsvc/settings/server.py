@@ -78,6 +78,13 @@ class Server(Section):
     )
     cors_origins: Texts = setting((), "Origins whose pages may call the API; empty: none.")
     trusted_proxies: Texts = setting((), "Networks (CIDR) whose X-Forwarded-* headers are used.")
+    accel_redirect: str = setting(
+        "",
+        'Internal location of the proxy, "/protected/" for one, which sends the bytes of local variants then '
+        "(X-Accel-Redirect); the service decides and answers the headers. Only for requests from trusted_proxies or "
+        "through the Unix socket. Empty: the service sends them.",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/$|^$",
+    )
 
     @field_validator("host")
     @classmethod
@@ -108,6 +115,12 @@ class Server(Section):
             raise ValueError("certfile and keyfile go together")
         if self.unix_path and self.certfile:
             raise ValueError(f"host = {self.host!r}: a Unix socket has no TLS, which is for the proxy before it")
+        return self
+
+    @model_validator(mode="after")
+    def _a_proxy_to_send(self) -> Self:
+        if self.accel_redirect and not (self.trusted_proxies or self.unix_path):
+            raise ValueError("accel_redirect is for a proxy: trusted_proxies must name it")
         return self
 
     @property

@@ -35,6 +35,11 @@ class Storage(Section):
         env="STORAGE_BACKEND",
     )
     path: Path = setting(Path("data/storage"), "Folder of the local backend.", env="STORAGE_PATH")
+    group: str = setting(
+        "",
+        "Group that may read the stored variants and nothing else: that of a proxy that sends them itself ([server] "
+        "accel_redirect). The service's user must be in it. Empty: only the service reads them.",
+    )
     reserve_mb: int = setting(
         256, "With less free space than this in the data folder, uploads are refused with 507.", unit="MB", ge=0
     )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # What fsync of a folder says where a file system has none (CIFS, FUSE, virtiofs): its entries are as durable as that
@@ -82,8 +83,11 @@ class DurableFolders:
     An existing folder may not be durable yet: another thread may just have created it without syncing its parent.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mode: int = 0o777, admit: Callable[[Path], None] | None = None) -> None:
+        """`mode` of new folders; `admit` is called with each folder, new or not, before it is remembered."""
         self._root = root
+        self._mode = mode
+        self._admit = admit
         self._synced: set[Path] = set()
 
     def make(self, folder: Path) -> None:
@@ -91,7 +95,9 @@ class DurableFolders:
         if folder == self._root or folder in self._synced:
             return
         self.make(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(self._mode, exist_ok=True)
+        if self._admit:
+            self._admit(folder)
         sync_folder(folder.parent)
         if len(self._synced) >= REMEMBERED:
             self._synced.clear()

@@ -7,6 +7,7 @@ IS_UUID = re.compile(UUID, re.IGNORECASE)
 # A bucket whose path leads through an image's file: one of the two could not be stored. Any other bucket may contain
 # these words. Existing images in such a bucket stay reachable.
 THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
+PROCESSED = "processed/"  # what the key of a variant begins with
 OURS = re.compile(
     rf"(?P<bucket>.+)/(?P<key>processed/(?P<variant>[^/]+)/(?P<partial>\.)?(?P<image>{UUID})_(?P=variant)\.webp"
     r"(?(partial)\.partial))"
@@ -14,7 +15,7 @@ OURS = re.compile(
 
 
 def variant_key(variant: str, image_id: str) -> str:
-    return f"processed/{variant}/{image_id}_{variant}.webp"
+    return f"{PROCESSED}{variant}/{image_id}_{variant}.webp"
 
 
 def split_path(path: str) -> tuple[str, str]:

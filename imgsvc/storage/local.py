@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -18,11 +18,13 @@ from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
 from .instance_marker import MARKER, marker_of
 from .keys import THROUGH_A_FILE, split_path
+from .reading_group import CLOSED_FOLDER_MODE, ReadingGroup
 
 PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
 THREADS = 16
 LISTED = 500  # files that one call in a thread lists
+SetMode = Callable[[int], None]  # of an open file's descriptor
 OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
 LINGER_SECONDS = 2.0  # how long a cancelled change is waited for: the disk may not respond
 
@@ -36,10 +38,15 @@ class LocalStorage:
 
     name = LOCAL
 
-    def __init__(self, root: Path, instance: str | None = None) -> None:
+    def __init__(self, root: Path, instance: str | None = None, gid: int | None = None) -> None:
+        """`gid`: the group that may read variants."""
         self._root = root
         self._instance = instance
-        self._folders = DurableFolders(root)
+        self._group = None if gid is None else ReadingGroup(gid, root)
+        self._closed_folders = self._open_folders = DurableFolders(root)
+        if self._group:
+            self._closed_folders = DurableFolders(root, CLOSED_FOLDER_MODE)
+            self._open_folders = DurableFolders(root, CLOSED_FOLDER_MODE, self._group.admit_folder)
         self._threads = BoundedThreads(THREADS)
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
@@ -55,13 +62,19 @@ class LocalStorage:
     def _put(self, bucket: str, key: str, source: Path, left: threading.Event) -> None:
         self._require_marker()
         target = _path(self._root, bucket, key)
+        folders, set_mode = self._closed_folders, self._group.close_file if self._group else None
+        if self._group and self._group.may_read(bucket, key):
+            folders, set_mode = self._open_folders, self._group.admit_file
         try:
-            _put(target, self._folders, source, left)
+            folders.make(target.parent)
+            _put(target, source, left, set_mode)
         except FileNotFoundError:
-            self._folders.forget()
+            self._closed_folders.forget()
+            self._open_folders.forget()
             if not source.exists():
                 raise
-            _put(target, self._folders, source, left)
+            folders.make(target.parent)
+            _put(target, source, left, set_mode)
 
     async def remove(self, bucket: str, key: str) -> bool:
         def remove() -> bool:
@@ -173,14 +186,15 @@ def _path(root: Path, bucket: str, key: str) -> Path:
     return Path(path)
 
 
-def _put(target: Path, folders: DurableFolders, source: Path, left: threading.Event) -> None:
+def _put(target: Path, source: Path, left: threading.Event, set_mode: SetMode | None) -> None:
     """Write under a temporary name, fsync, rename, fsync the folder. After a failed fsync the file is removed."""
-    folders.make(target.parent)
     unnamed = partial_of(target)
     try:
         with source.open("rb") as reader, unnamed.open("wb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK)
             writer.flush()
+            if set_mode:
+                set_mode(writer.fileno())
             os.fsync(writer.fileno())
         if left.is_set():
             raise TimeoutError(errno.ETIMEDOUT, "the storage answered too late")

@@ -12,6 +12,7 @@ from ..settings import Settings
 from .base import Presigning, Storage, StorageNotConfigured
 from .instrumented import OnOperation, instrumented
 from .local import LocalStorage
+from .reading_group import group_id
 
 
 class UnconfiguredStorage:
@@ -52,9 +53,11 @@ async def storage_registry(
     """Open the storages; S3 only if it has a bucket. The local folder must contain the ID `instance`.
 
     `on_operation` is called for every operation. `double` replaces the active storage, and `others` are added.
+    Raises SettingsError.
     """
     async with AsyncExitStack() as stack:
-        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance)}
+        gid = group_id(settings.storage.group) if settings.storage.group else None
+        found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance, gid)}
         if settings.s3.bucket:
             module = await anyio.to_thread.run_sync(importlib.import_module, f"{__package__}.s3")
             found["s3"] = await stack.enter_async_context(module.s3_storage(settings.s3))

@@ -1,5 +1,6 @@
 """`imgsvc doctor`: what is well, and each thing that a self-hoster gets wrong, made wrong for real."""
 
+import grp
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from imgsvc.cli.doctor import (
     libraries,
     limits,
     pillow,
+    reading_group,
     secrets,
 )
 from imgsvc.cli.doctor.finding import Finding, well, wrong
@@ -371,3 +373,23 @@ async def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
         path.unlink()
     assert "storage adopt" in found(instances.instance, s.settings)[0].said
     assert worst(instances.instance, settings_in(tmp_path / "new")) == "well"
+
+
+def test_group_that_reads_variants_must_get_to_them(tmp_path: Path) -> None:
+    name = grp.getgrgid(os.getegid()).gr_name
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+
+    def said(group: str, folder: Path) -> list[str]:
+        settings = settings_in(tmp_path, storage={"group": group, "path": folder / "pictures"})
+        return [f"{one.status}: {one.said}" for one in found(reading_group.reading_group, settings)]
+
+    assert said("", closed) == []
+    assert "no such group" in said("no-such-group", closed)[0]
+    (line,) = said(name, closed)
+    assert line.startswith("wrong") and str(closed) in line
+    for folder in (closed, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and tempfile.gettempdir() in str(folder):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    tmp_path.chmod(0o711)
+    assert said(name, closed)[0].startswith("well")

@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -28,9 +27,9 @@ from docs.sources import ALERTS
 from fixtures import make
 from imgsvc import Settings, __version__
 from imgsvc.access.tokens import Tokens
-from tests.support import tls
 from tests.support.authorization_server import authorization_server
 from tests.support.dashboard_page import TOKEN
+from tests.support.nginx import NEEDS_NGINX, PATH, nginx
 from tests.support.papers import PAGES, TOUR_HOST, like, make_clone, runs, succeeds
 from tests.support.s3 import S3Server
 from tests.support.server_process import SECRET, WAIT_SECONDS, ServerProcess, bearer, until
@@ -38,7 +37,6 @@ from tests.support.server_process import SECRET, WAIT_SECONDS, ServerProcess, be
 FOR_READERS = [page for page in PAGES if page.path.parts[0] in ("README.md", "CONTRIBUTING.md")]
 FOR_READERS += [page for page in PAGES if page.path.parts[:2] in (("docs", "start"), ("docs", "guides"))]
 PUBLIC = "https://img.example.org"
-PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
 # Which test runs the blocks of a page: those marked `<!-- run: KIND -->`.
 RUN_BY = {
     ("README.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
@@ -57,6 +55,7 @@ RUN_BY = {
     ("docs/guides/private-images.md", "private"): "test_guide_to_private_images_runs_as_it_is_written",
     ("docs/guides/private-images.md", "serve"): "test_service_starts_as_a_page_says",
     ("docs/guides/private-images.md", "signing"): "test_application_that_shares_the_key_signs_for_itself",
+    ("docs/guides/proxy.md", "accel"): "test_nginx_sends_what_the_service_allows",
     ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
     ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
     ("docs/guides/s3.md", "serve"): "test_service_starts_as_a_page_says",
@@ -379,15 +378,16 @@ def nginx_syntax(text: str) -> bool:
     return depth == 0 and not rest.strip()
 
 
-def test_nginx_syntax_is_checked_without_nginx() -> None:
-    (text,) = runs("docs/guides/proxy.md", "proxy")[1:]
+@pytest.mark.parametrize("kind", ["proxy", "accel"])
+def test_nginx_syntax_is_checked_without_nginx(kind: str) -> None:
+    (text,) = runs("docs/guides/proxy.md", kind)[1:]
     assert nginx_syntax(text) and "proxy_pass http://127.0.0.1:8000;" in text
     for spoilt in (text.replace("0;", "0", 1), text.rstrip()[:-1], text + "}"):
         assert not nginx_syntax(spoilt)
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not shutil.which("nginx", path=PATH), reason="nginx is not installed")
+@NEEDS_NGINX
 def test_nginx_passes_uploads_on(tmp_path: Path) -> None:
     """nginx itself, with the guide's lines, in front of a service with the guide's settings."""
     settings, text = runs("docs/guides/proxy.md", "proxy")
@@ -403,37 +403,3 @@ def test_nginx_passes_uploads_on(tmp_path: Path) -> None:
             operator = {"Authorization": f"Bearer {TOKEN}"}
             assert http.get(f"{url}/metrics", headers=operator).status_code == 403
             assert server.http.get(f"{server.url}/metrics", headers=operator).status_code == 200
-
-
-@contextmanager
-def nginx(folder: Path, text: str, service: str) -> Iterator[int]:
-    """nginx in the foreground, on a free port."""
-    certificate, key = tls.certificate(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for shown, own in {".pem": certificate, ".key": key}.items():
-        text = text.replace(f"/etc/ssl/img.example.org{shown}", str(own))
-    text = text.replace("443", f"127.0.0.1:{port}").replace(TOUR_HOST, service)
-    temporary = "".join(
-        f"{name}_temp_path {folder}/nginx-{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr;"
-        f"events {{}} http {{ access_log off; {temporary} {text} }}"
-    )
-    command = [shutil.which("nginx", path=PATH) or "", "-p", str(folder), "-e", "stderr", "-c", str(config)]
-    checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
-    assert checked.returncode == 0 and "warn" not in checked.stderr, checked.stderr
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: listens(port))
-        yield port
-    finally:
-        process.terminate()
-        process.wait(WAIT_SECONDS)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0

@@ -368,3 +368,15 @@ def test_a_setting_given_as_such_is_no_service_link(folder: Path, monkeypatch: p
     assert Settings.load().server.port == 8001
     assert ignored_service_links() == []
     assert "REDIS_URL" in problem(folder, {"REDIS_URL": "tcp://10.0.0.11:6379"})
+
+
+@pytest.mark.parametrize("location", ["protected/", "/protected", "//", "/pro tected/", "/a/../?"])
+def test_accel_redirect_is_a_location_of_the_proxy(folder: Path, location: str) -> None:
+    toml = f'[server]\ntrusted_proxies = ["127.0.0.1/32"]\naccel_redirect = "{location}"\n'
+    assert "accel_redirect" in problem(folder, toml=toml)
+
+
+def test_accel_redirect_needs_a_proxy(folder: Path) -> None:
+    assert "trusted_proxies" in problem(folder, toml='[server]\naccel_redirect = "/protected/"')
+    for host in ('host = "unix:/run/s"', 'trusted_proxies = ["10.0.0.0/8"]'):
+        assert load(folder, toml=f'[server]\n{host}\naccel_redirect = "/protected/"').server.accel_redirect

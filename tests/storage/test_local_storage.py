@@ -1,3 +1,4 @@
+import grp
 import os
 import resource
 import shutil
@@ -10,10 +11,12 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from imgsvc.settings import SettingsError
 from imgsvc.storage import durable_files, local
 from imgsvc.storage.base import StorageAway, StorageError
 from imgsvc.storage.instance_marker import MARKER, mark
 from imgsvc.storage.local import LocalStorage
+from imgsvc.storage.reading_group import group_id
 from tests.support.speed import seconds
 
 KEY = "processed/large/x_large.webp"
@@ -199,10 +202,45 @@ async def test_put_that_hangs_is_left_behind_and_its_file_gets_no_name(
 ) -> None:
     folder = tmp_path / "storage/a/processed/large"
     folder.mkdir(parents=True)
-    storage._folders._synced.update(folder.parents, [folder])
+    storage._closed_folders._synced.update(folder.parents, [folder])
     with anyio.fail_after(seconds(10)):
         async with anyio.create_task_group() as group:
             group.start_soon(storage.put, "a", KEY, source(tmp_path, b"x"))
             await anyio.to_thread.run_sync(hung.wait, 10)
             group.cancel_scope.cancel()
     assert not (folder / "x_large.webp").exists()
+
+
+async def test_group_may_read_variants_and_pass_through_their_folders(tmp_path: Path) -> None:
+    """Whatever the umask says; a source, a probe and what is stored without a group stay as closed as they are."""
+    (tmp_path / "storage").mkdir(mode=0o700)
+    storage = LocalStorage(tmp_path / "storage", gid=os.getegid())
+    before = os.umask(0)
+    try:
+        for bucket, key in (("a/b", KEY), ("a/b", "sources/x.jpg"), (".health/n", KEY)):
+            await storage.put(bucket, key, source(tmp_path, b"x"))
+    finally:
+        os.umask(before)
+    root = tmp_path / "storage"
+    found = {str(path.relative_to(root)): oct(path.stat().st_mode & 0o777)[2:] for path in [root, *root.rglob("*")]}
+    assert found == {
+        ".": "710",
+        **dict.fromkeys(("a", "a/b", "a/b/processed", "a/b/processed/large"), "710"),
+        f"a/b/{KEY}": "640",
+        "a/b/sources": "700",
+        "a/b/sources/x.jpg": "600",
+        **dict.fromkeys((".health", ".health/n", ".health/n/processed", ".health/n/processed/large"), "700"),
+        f".health/n/{KEY}": "600",
+    }
+
+
+def test_group_must_exist_and_be_one_of_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"\[storage\] group .* no such group"):
+        group_id("no-such-group")
+    name = grp.getgrgid(os.getegid()).gr_name
+    assert group_id(name) == os.getegid()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getegid", lambda: 1000)
+    monkeypatch.setattr(os, "getgroups", list)
+    with pytest.raises(SettingsError, match="is not in it"):
+        group_id(name)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...storage.base import IMMUTABLE, Storage
+from .accel_redirect import is_sent_by_proxy, sent_by_proxy
 from .answer_memory import AnswerMemory, NoRoom, no_room
 from .dates import parsed_date
 from .piecewise import PiecewiseResponse, StoredRange, StoredVariant
@@ -68,6 +69,8 @@ async def send_variant(request: Request, storage: Storage, served: StoredVariant
     if length < served.size_bytes:
         status = 206
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{served.size_bytes}"
+    if is_sent_by_proxy(request, storage, wanted, partial=status == 206):
+        return sent_by_proxy(request, served, headers)
     headers["Content-Length"] = str(length)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)

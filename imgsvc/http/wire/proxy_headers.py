@@ -14,6 +14,7 @@ from .problems import Problem
 
 ABSOLUTE = re.compile(r"https?://([^/?#\s]+)", re.IGNORECASE)
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:/?#@\s]*)(:[0-9]{0,5})?")  # RFC 3986 section 3.2, without a user
+FROM_PROXY = "imgsvc.from_proxy"  # in the scope of a request that a trusted proxy has sent
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -44,6 +45,7 @@ class ForwardedHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_proxy(scope.get("client")):
+            scope[FROM_PROXY] = True
             headers = MutableHeaders(scope=scope)
             listed = ",".join(headers.getlist("X-Forwarded-For")).split(",")
             hops = [forwarded_address(hop) for hop in listed if hop.strip()]
