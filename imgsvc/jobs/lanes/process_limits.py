@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Collection
 
-from ...settings.fields import MEGABYTE
+from ...imaging.limits import MEGABYTE
 from . import libc
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
