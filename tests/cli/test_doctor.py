@@ -31,6 +31,7 @@ from imgsvc.cli.doctor import (
     pillow,
     reading_group,
     secrets,
+    workers,
 )
 from imgsvc.cli.doctor.finding import Finding, well, wrong
 from imgsvc.jobs.table.database import MIGRATIONS
@@ -186,6 +187,39 @@ class TestLibraries:
         monkeypatch.setattr(libraries, "_package", lambda _names: package)
         (finding,) = found(libraries.libraries, Settings())
         assert finding.status == "well" and "unless the distribution fixed it" in finding.said
+
+
+class TestCage:
+    def test_what_is_in_force_is_said(self) -> None:
+        (finding,) = found(workers.cage, Settings())
+        assert re.match(r"every picture is decoded in a cage: Landlock \(ABI \d+\), seccomp, limits$", finding.said)
+
+    @pytest.mark.parametrize(
+        ("mode", "status"), [("best", "warning: seccomp: "), ("require", "wrong: no worker starts, since ")]
+    )
+    def test_what_is_missing_is_said_with_its_package(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, status: str
+    ) -> None:
+        lacking = tmp_path / "lacking.py"
+        lacking.write_text(
+            "import runpy; from imgsvc.jobs.lanes import seccomp; seccomp.LIBRARY = 'libseccomp-missing.so'; "
+            f"runpy.run_path({str(workers.CAGING)!r}, run_name='__main__')"
+        )
+        monkeypatch.setattr(workers, "CAGING", lacking)
+        said = worst(workers.cage, Settings.model_validate({"workers": {"cage": mode}}))
+        assert said.startswith(status) and "the library libseccomp-missing.so is missing" in said
+        assert re.search(r"in force: Landlock \(ABI \d+\), limits → install libseccomp2, and", said)
+
+    def test_process_that_can_not_try_is_a_finding(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        broken = tmp_path / "broken.py"
+        broken.write_text("raise SystemExit('no memory')")
+        monkeypatch.setattr(workers, "CAGING", broken)
+        said = worst(workers.cage, Settings())
+        assert said.startswith("warning: the cage can't be built: no memory; in force: nothing")
+
+    def test_turned_off_is_a_warning(self) -> None:
+        said = worst(workers.cage, Settings.model_validate({"workers": {"cage": "off"}}))
+        assert said.endswith("→ set [workers] cage to best or require")
 
 
 MOUNTS = """22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

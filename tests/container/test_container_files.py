@@ -44,6 +44,11 @@ def test_service_is_confined_and_published_on_loopback_only(compose: dict[str, A
         assert {"mem_limit", "pids_limit", "logging"} <= set(other) and "privileged" not in other
 
 
+def test_image_holds_the_library_of_the_cage() -> None:
+    """A slim base image has it only if something else needs it."""
+    assert "libseccomp2" in CONTAINERFILE.rpartition("FROM ")[2]
+
+
 def test_any_user_of_group_0_can_write_the_volume() -> None:
     """OpenShift runs each project as a random user with the group 0."""
     assert "install -d -o imgsvc -g 0 -m 770 /data" in CONTAINERFILE

@@ -72,7 +72,7 @@ def test_packages_have_names_that_debian_and_ubuntu_know(system: Path) -> None:
     _, asked = setup(system)
     (install,) = [line for line in asked if line.startswith("install")]
     packages = install.rpartition("recommends ")[2].split()
-    assert {"libjpeg-dev", "python3.12-dev", "python3.12-venv"} < set(packages)
+    assert {"libjpeg-dev", "libseccomp2", "python3.12-dev", "python3.12-venv"} < set(packages)
     assert not {"libjpeg62-turbo-dev", "libtiff-dev", "python3-dev"} & set(packages)
 
 

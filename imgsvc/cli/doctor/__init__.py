@@ -24,6 +24,7 @@ from . import (
     secrets,
     service,
     versions,
+    workers,
 )
 from .finding import Finding, wrong
 
@@ -36,6 +37,7 @@ CHECKS: tuple[Check, ...] = (
     pillow.pillow,
     pillow.codecs,
     libraries.libraries,
+    workers.cage,
     folders.folders,
     folders.space,
     reading_group.reading_group,

@@ -47,6 +47,16 @@ class Posture:
     absent: tuple[str, ...] = ()
 
 
+def in_words(posture: Posture) -> str:
+    """What is in force, for logs and pages: `Landlock (ABI 7), seccomp, limits`, or `nothing`."""
+    walls = (
+        (posture.landlock_abi, f"Landlock (ABI {posture.landlock_abi})"),
+        (posture.seccomp, "seccomp"),
+        (posture.limits, "limits"),
+    )
+    return ", ".join(name for there, name in walls if there) or "nothing"
+
+
 class Cage:
     """The walls that this system can put up, ready to be entered by children of the process that built it."""
 
