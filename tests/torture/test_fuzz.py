@@ -1,7 +1,7 @@
 """Fifty thousand damaged pictures and five thousand damaged requests: each gets a definite answer, and nothing breaks.
 
-By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's; the name that a failure prints makes its file
-again (`fixtures.mutations.one`).
+By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's, `FUZZ_FIRST` the number of the first picture, to go
+on with a run that was stopped; the name that a failure prints makes its file again (`fixtures.mutations.one`).
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from tests.support.server_process import ServerProcess, bearer, until
 pytestmark = [pytest.mark.torture, pytest.mark.process]
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
+FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
 PICTURES, BODIES = 50_000, 5_000
 AT_ONCE = 12
 BATCH = 500  # uploads, after which the queue is waited for
@@ -69,7 +70,7 @@ def test_damaged_pictures_get_definite_answers(tmp_path: Path) -> None:
     most = 0
     with ServerProcess(tmp_path, **settings) as server:
         workers = set(server.workers())
-        for first in range(0, PICTURES, BATCH):
+        for first in range(FIRST, PICTURES, BATCH):
             batch = [mutations.one(SEED, number) for number in range(first, min(PICTURES, first + BATCH))]
             for name, status, found in asyncio.run(uploaded(server, batch)):
                 statuses[f"{status} {found if status != 202 else ''}"] += 1
