@@ -1,5 +1,7 @@
 """A lane believes its worker only what the protocol says, and a worker that keeps to nothing ends alone."""
 
+import asyncio
+import gc
 import json
 import textwrap
 from collections.abc import AsyncIterator
@@ -12,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+import uvloop
 from pydantic import ValidationError
 
 from fixtures import make
@@ -21,6 +24,7 @@ from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
+from imgsvc.jobs.lanes.worker_handle import Launcher, Worker
 from imgsvc.jobs.retry import Failure
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
@@ -182,3 +186,27 @@ async def test_cancelled_launch_leaves_no_process(task: Task) -> None:
         pid = one.pid
         assert pid
     assert not is_running(pid)
+
+
+def test_worker_that_was_closed_leaves_no_descriptor() -> None:
+    """What the garbage collector closes later, uvloop closes a second time: by then it may be another file's number."""
+
+    async def leftovers() -> list[int]:
+        launcher = Launcher()
+        counts = []
+        for _ in range(2):  # the first time, libuv opens a descriptor for itself
+            worker = await Worker.launch(launcher, 0)
+            await worker.close()
+            for _ in range(3):  # uvloop closes in its next round
+                await anyio.lowlevel.checkpoint()
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+        launcher.close()
+        return counts
+
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            first, second = runner.run(leftovers())
+            assert first == second
+    finally:
+        gc.enable()

@@ -1,13 +1,15 @@
 """One worker process: its start, the lines exchanged with it, and its end.
 
-A child process with pipes instead of a process pool. It starts with a scrubbed environment (a pool's children inherit
-all secrets), speaks JSON (a pool unpickles whatever a taken-over worker sends), and never runs the caller's main
-module.
+A child process instead of a process pool. It starts with a scrubbed environment (a pool's children inherit all
+secrets), speaks JSON (a pool unpickles whatever a taken-over worker sends), and never runs the caller's main module.
+Its standard input and output are one socket and not two pipes: uvloop closes the descriptor of a pipe twice, and in
+between a thread may have opened a file under the same number.
 """
 
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -35,8 +37,8 @@ class Launcher:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
-    async def launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a process with pipes as standard input and output. Raises OSError."""
+    async def launch(self, command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        """Start a process, and return it with the other end of its standard input and output. Raises OSError."""
         begun = self._thread.submit(_popen, command)
         try:
             return await asyncio.wrap_future(begun)
@@ -49,30 +51,39 @@ class Launcher:
         self._thread.shutdown(wait=False)
 
 
-def _popen(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603, our own interpreter and module
-        command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
-    )
+def _popen(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603, our own interpreter and module
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=_environment()
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
 
 
-def _abandon(begun: "Future[subprocess.Popen[bytes]]") -> None:
+def _abandon(begun: "Future[tuple[subprocess.Popen[bytes], socket.socket]]") -> None:
     """End a process whose caller was cancelled while it was being started."""
     if begun.cancelled() or begun.exception() is not None:
         return
-    process = begun.result()
+    process, connection = begun.result()
+    connection.close()
     process.kill()
-    process.communicate()
+    process.wait()
 
 
 class Worker:
     """A worker process. Only one task of the event loop may read and write messages."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         self.pid = process.pid
         self._process = process
+        self._connection = connection
         self._killed = False
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
         self._pidfd: int | None = None
         with suppress(AttributeError, OSError):  # no pidfd outside Linux
             self._pidfd = os.pidfd_open(process.pid)
@@ -81,22 +92,13 @@ class Worker:
     async def launch(cls, launcher: Launcher, niceness: int) -> Self:
         """Start a process, without waiting for its first line. Raises OSError."""
         command = (sys.executable, "-P", "-m", f"{__package__}.worker", str(os.getpid()), str(niceness))
-        worker = cls(await launcher.launch(command))
+        worker = cls(*await launcher.launch(command))
         try:
-            await worker._connect()
+            worker._reader, worker._writer = await asyncio.open_connection(sock=worker._connection, limit=MAX_LINE)
         except BaseException:
             await worker.close()
             raise
         return worker
-
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._reader = asyncio.StreamReader(limit=MAX_LINE)
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._reader), self._process.stdout)
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), self._process.stdin
-        )
-        self._writer = asyncio.StreamWriter(transport, protocol, None, loop)
 
     @property
     def alive(self) -> bool:
@@ -104,6 +106,7 @@ class Worker:
 
     async def write(self, line: bytes) -> bool:
         """Write one line; False if the process could not receive it."""
+        assert self._writer
         try:
             self._writer.write(line + b"\n")
             await self._writer.drain()
@@ -113,7 +116,10 @@ class Worker:
 
     async def read(self, kind: type[M]) -> M | None:
         """Read the next message; None if the process has ended. Raises ValueError for a line of another kind."""
-        line = await self._reader.readline()
+        try:
+            line = await self._reader.readline()
+        except ConnectionResetError:  # it ended without having read all that was written
+            return None
         return kind.model_validate_json(line) if line.endswith(b"\n") else None
 
     def kill(self) -> None:
@@ -126,14 +132,10 @@ class Worker:
                 self._process.kill()
 
     async def close(self) -> None:
-        """End the process and close its pipes. A cancellation does not interrupt this."""
+        """End the process and close the connection to it. A cancellation does not interrupt this."""
         with anyio.CancelScope(shield=True):
             self.kill()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None and not hasattr(self, "_writer"):
-                    pipe.close()
-            if hasattr(self, "_writer"):
-                self._writer.close()
+            (self._writer or self._connection).close()
             await self._ended()
         if self._pidfd is not None:
             os.close(self._pidfd)
