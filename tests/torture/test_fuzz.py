@@ -1,7 +1,7 @@
 """Fifty thousand damaged pictures and five thousand damaged requests: each gets a definite answer, and nothing breaks.
 
-By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's, `FUZZ_FIRST` the number of the first picture, to go
-on with a run that was stopped; the name that a failure prints makes its file again (`fixtures.mutations.one`).
+By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's, `FUZZ_FIRST` the number of the first picture,
+to go on with a run that was stopped; the name that a failure prints makes its file again (`fixtures.mutations.one`).
 """
 
 import asyncio
