@@ -24,6 +24,7 @@ import httpx
 from starlette.applications import Starlette
 
 from .access.tokens import DEFAULT_ORG, Tokens
+from .jobs.lanes.cage import Posture
 from .jobs.lanes.messages import Answer, Outcome, Task
 from .jobs.lanes.task import perform
 from .service.app import create_app
@@ -76,6 +77,7 @@ class InlineLane:
         self.alive = True
         self.pid: int | None = None
         self.jobs_done = self.restarts = 0
+        self.posture: Posture | None = None
 
     async def start(self) -> None:
         return

@@ -13,6 +13,7 @@ from .completions import Completions
 from .failures import UNEXPECTED
 from .lane_memory import LaneMemory
 from .lanes.base import Lane
+from .lanes.cage import Posture
 from .lanes.messages import Outcome
 from .retry_timer import RetryTimer
 from .run import Run, RunContext
@@ -37,6 +38,7 @@ class LaneState:
     busy_seconds: float | None
     jobs_done: int
     restarts: int
+    posture: Posture | None
 
 
 @dataclass(slots=True)
@@ -257,4 +259,4 @@ class Queue:
 def _state(lane: Lane, run: Run | None) -> LaneState:
     job_id = run.job.job_id if run else None
     busy = time.monotonic() - run.began if run else None
-    return LaneState(lane.name, lane.pid, lane.alive, job_id, busy, lane.jobs_done, lane.restarts)
+    return LaneState(lane.name, lane.pid, lane.alive, job_id, busy, lane.jobs_done, lane.restarts, lane.posture)

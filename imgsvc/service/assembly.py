@@ -30,6 +30,7 @@ from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.base import Lane
+from ..jobs.lanes.cage import in_words
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
 from ..jobs.lanes.process import ProcessLane
 from ..jobs.lanes.worker_handle import Launcher
@@ -44,6 +45,7 @@ from ..settings import Settings
 from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
 from ..storage.registry import StorageRegistry, storage_registry
+from ..telemetry.cage_check import CAGE, cage_check, weakest_posture
 from ..telemetry.disk_space import DiskSpace
 from ..telemetry.folder_checks import folder_checks
 from ..telemetry.health import Health, RunCheck
@@ -109,7 +111,17 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         state = await _built(opened)
         async with running(state, opened.lanes):
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
+            _log_cage(opened.lanes)
             yield state
+
+
+def _log_cage(lanes: Sequence[Lane]) -> None:
+    posture = weakest_posture(lanes)
+    if posture is None:
+        return
+    missing = (*posture.problems, *posture.absent)
+    write = log.warning if missing or posture.mode == "off" else log.info
+    write("cage", mode=posture.mode, in_force=in_words(posture), missing="; ".join(missing) or None)
 
 
 @asynccontextmanager
@@ -218,6 +230,7 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
         "database": partial(database_check, data.table),
         "storage": partial(storage_check, probe),
         "workers": partial(workers_check, opened.lanes),
+        CAGE: partial(cage_check, opened.lanes),
         "disk": disk.check,
         "queue": partial(queue_check, data.table),
         **folder_checks(data.staging_area, settings.data, local, data.instance),

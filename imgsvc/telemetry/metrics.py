@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
+from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.table.reports import Waiting
 from ..jobs.watchdog import JobFault
@@ -147,6 +148,12 @@ class JobMetrics:
             "Worker processes replaced; killed (its image was deleted) and retired (its share was done) are normal.",
             "reason",
         )
+        self._walls = registry.gauge(
+            "worker_cage_in_force", "Whether pictures are decoded behind this wall of the cage: 1 or 0.", "wall"
+        )
+        self._cage_faults = registry.gauge(
+            "worker_cage_faults", "Walls of the cage that this system has and that could not be put in force."
+        )
         self._stuck = registry.counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
         self._begin_at_zero()
 
@@ -173,6 +180,13 @@ class JobMetrics:
 
     def job_stuck(self, fault: JobFault) -> None:
         self._stuck.labels(fault).inc()
+
+    def caged(self, posture: Posture | None) -> None:
+        """Set the gauges of the cage. None means unknown."""
+        self._walls.labels("landlock").set(posture.landlock_abi > 0 if posture else nan)
+        self._walls.labels("seccomp").set(posture.seccomp if posture else nan)
+        self._walls.labels("limits").set(posture.limits if posture else nan)
+        self._cage_faults.set(len(posture.problems) if posture else nan)
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
         """Set what is read on scrape. None means unknown, which differs from 0."""

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
 from fixtures import make
+from imgsvc.jobs.lanes.cage import Posture
 from tests.conftest import WAIT_SECONDS, Service, with_workers
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
@@ -162,6 +163,16 @@ async def _row_lost(s: Service) -> None:
     await s.state.telemetry.health.measure()
 
 
+async def _cage_broken(s: Service) -> list[Told]:
+    """A worker that could not put all walls of its cage in force."""
+    lanes: list[Any] = [lane for side in s.state.jobs.queue._sides.values() for lane in side.lanes]
+    before = lanes[0].posture
+    lanes[0].posture = Posture("best", 0, seccomp=False, limits=True, problems=("seccomp: refused",))
+    broken = await told(s)
+    lanes[0].posture = before
+    return [broken]
+
+
 async def _lost(s: Service) -> None:
     """A job that is `processing` in the table, and that nothing works on."""
     job_id = (await s.completed(TINY))["job_id"]
@@ -188,6 +199,7 @@ async def _everything(folder: Path) -> list[Told]:
         await _spoilt(s)
         await _row_lost(s)
         await _lost(s)
+        moments += await _cage_broken(s)
         return [*moments, await told(s)]
 
 

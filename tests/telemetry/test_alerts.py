@@ -10,7 +10,7 @@ import yaml
 from tests.support.traffic import Sample, moments, moved
 
 RULES = files("imgsvc.telemetry").joinpath("alerts.yml").read_text(encoding="utf-8")
-FUNCTIONS = {"absent", "delta", "deriv", "histogram_quantile", "increase", "rate", "sum"}
+FUNCTIONS = {"absent", "delta", "deriv", "histogram_quantile", "increase", "max", "rate", "sum"}
 WORDS = {"and", "or", "unless", "by", "on", "without"}
 SELECTOR = re.compile(r"\b([a-zA-Z_:][\w:]*)\b(?!\s*\()\s*(\{(?:[^}\"]|\"[^\"]*\")*\})?")
 MATCHER = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"")

@@ -46,6 +46,8 @@ CONTRACT = {
     "job_queue_oldest_seconds": set(),
     "worker_restarts_total": {"reason"},
     "jobs_stuck_total": {"fault"},  # beside the contract's
+    "worker_cage_in_force": {"wall"},
+    "worker_cage_faults": set(),
 }
 SIZES = ("thumbnail", "medium", "large", "original")
 UPLOAD = "/api/v1/images/upload"

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ... import __version__
 from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Job, as_text, now
+from ...telemetry.cage_check import CAGE
 from ...telemetry.health import Check, Status
 from ..openapi.operations import Answer, operation
 from ..operator.auth import is_operator
@@ -21,7 +22,7 @@ DEFAULT_FAILED, MAX_FAILED = 50, 200  # failed jobs in one response
 
 
 class HealthReport(AnswerModel):
-    """The last result of each check. Checks run every few seconds in the background."""
+    """The last result of each check. They run every few seconds in the background. `cage` is for the operator only."""
 
     model_config = example(
         status="healthy",
@@ -54,13 +55,15 @@ class Live(AnswerModel):
 )
 async def health(request: Request) -> Response:
     state = state_of(request)
-    status = state.telemetry.health.status()
+    status, checks = state.telemetry.health.status(), state.telemetry.health.checks()
+    if not await is_operator(request):
+        checks.pop(CAGE, None)  # which wall is missing helps an attacker
     report = HealthReport(
         status=status,
         service=state.settings.service.name,
         version=__version__,
         timestamp=as_text(now()),
-        checks=state.telemetry.health.checks(),
+        checks=checks,
     )
     return json_response(report, 503 if status == "unhealthy" else 200)
 

@@ -10,6 +10,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...telemetry.cage_check import weakest_posture
 from ..openapi.operations import Answer, Content, operation
 from ..state import state_of
 from .auth import require_reader
@@ -38,6 +39,7 @@ async def exposition(request: Request) -> Response:
     metrics.http.measured()
     metrics.uploads.measured(state.jobs.staging_area.set_aside.files)
     metrics.jobs.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
+    metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from .cage import Posture
 from .messages import Outcome, Task
 
 
@@ -28,3 +29,6 @@ class Lane(Protocol):
     def jobs_done(self) -> int: ...
     @property
     def restarts(self) -> int: ...
+    @property
+    def posture(self) -> Posture | None:
+        """The cage of its pictures; None before a worker has reported it, or where pictures have no process."""

@@ -8,6 +8,7 @@ from typing import Literal
 import structlog
 
 from ..retry import Failure
+from .cage import Posture
 from .messages import Answer, Hello, Outcome, Started, Task
 from .time_limit import TimeLimit
 from .worker_handle import Launcher, Worker
@@ -39,6 +40,7 @@ class ProcessLane:
     ) -> None:
         self.name = name
         self.restarts = 0
+        self.posture: Posture | None = None
         self._ended = ended
         self._launcher = launcher or Launcher()
         self._nice = nice
