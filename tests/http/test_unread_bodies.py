@@ -1,6 +1,7 @@
 """Bodies that are refused before they are read: what the client is told, and when."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ from fixtures import make
 from tests.support.raw_http import UPLOAD, Answer, connected, exchange, head, is_closed, received
 from tests.support.server_process import ServerProcess
 from tests.support.speed import seconds
+from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
 
@@ -113,6 +115,22 @@ def test_answer_to_100_mb_can_be_read(
         answer = received(connection)
         assert (answer.status, answer.closed) == (expected[chunked], True)
         assert is_closed(connection)
+
+
+def test_answer_to_100_mb_can_be_read_over_tls(tmp_path: Path) -> None:
+    """TLS can't end one side alone."""
+    cert, key = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=cert)
+    files = {"IMGSVC_SERVER_CERTFILE": str(cert), "IMGSVC_SERVER_KEYFILE": str(key)}
+    with ServerProcess(tmp_path, **files) as server:
+        for chunked in (False, True):
+            length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {HUNDRED_MB}"
+            with trusting.wrap_socket(connected(server), server_hostname="127.0.0.1") as connection:
+                connection.sendall(head(RAW, JPEG, length, token=False))
+                assert sent_regardless(connection, chunked) == HUNDRED_MB
+                answer = received(connection)
+                assert (answer.status, answer.closed) == (401, True)
+        assert server.stop() == 0
 
 
 def test_client_that_never_ends_is_left_after_a_while(server: ServerProcess) -> None:
