@@ -13,7 +13,7 @@ import io
 import json
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,7 +24,9 @@ import httpx
 from starlette.applications import Starlette
 
 from .access.tokens import DEFAULT_ORG, Tokens
+from .jobs.failures import IO_ERROR, SOURCE_MISSING
 from .jobs.lanes.cage import Posture
+from .jobs.lanes.files import SourceGone, open_files
 from .jobs.lanes.messages import Answer, Outcome, Task
 from .jobs.lanes.task import perform
 from .service.app import create_app
@@ -83,7 +85,12 @@ class InlineLane:
         return
 
     async def run(self, task: Task) -> Outcome:
-        message = await anyio.to_thread.run_sync(perform, asdict(task))
+        try:
+            message = await anyio.to_thread.run_sync(perform_here, task)
+        except SourceGone:
+            return SOURCE_MISSING
+        except OSError:
+            return IO_ERROR
         self.jobs_done += 1
         return Answer.model_validate_json(json.dumps(message)).result
 
@@ -95,6 +102,15 @@ class InlineLane:
 
     async def close(self) -> None:
         self.alive = False
+
+
+def perform_here(task: Task) -> dict[str, Any]:
+    """Perform a task in this thread. Raises SourceGone or OSError."""
+    with ExitStack() as stack:
+        files = open_files(task)
+        source = stack.enter_context(open(files.source, "rb"))  # noqa: PTH123
+        outputs = {name: stack.enter_context(open(one, "wb")) for name, one in files.outputs.items()}  # noqa: PTH123
+        return perform(asdict(task), source, outputs)
 
 
 @asynccontextmanager

@@ -4,11 +4,11 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from math import inf
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
-from .recipe import FORMAT, Variant, scratch_file
+from .recipe import FORMAT, Variant
 
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
@@ -17,7 +17,7 @@ LOWER_QUALITY = 10  # the quality may be lowered by this much if a variant would
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An encoded variant in the scratch folder: sizes in pixels and bytes, and the SHA-256 of the bytes in hex.
+    """An encoded variant: sizes in pixels and bytes, and the SHA-256 of the bytes in hex.
 
     `seconds` is the time taken to shrink and encode it. It is not part of equality: a repeated run may take longer.
     """
@@ -31,15 +31,16 @@ class Encoded:
     seconds: float = field(default=0.0, compare=False)
 
 
-def encode(image: Image.Image, variant: Variant, folder: Path, most_bytes: float = inf) -> Encoded:
-    """Encode `image` (RGB or RGBA) into `folder` under the variant's name. Raises OSError on a full disk.
+def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: float = inf) -> Encoded:
+    """Encode `image` (RGB or RGBA) and write it to `output`. Raises OSError on a full disk.
 
     Pictures of few colours are coded losslessly; of some colours, if that is shorter. If the result has more than
     `most_bytes`, a lower quality and lossless coding are tried too, and the shortest result is used.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
     data = _shortest(image, variant, most_bytes)
-    scratch_file(folder, variant.name).write_bytes(data)
+    output.write(data)
+    output.flush()
     return Encoded(variant.name, image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
 
 

@@ -5,7 +5,7 @@ of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `.
 """
 
 from dataclasses import replace
-from pathlib import Path
+from typing import BinaryIO
 
 from .errors import TooLarge, Unreadable
 from .geometry import fit
@@ -38,16 +38,15 @@ RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 
 
-def probe(path: Path, mime: str, *, max_pixels: int) -> Header:
+def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
     """Read the whole file's header and check it against the limits. Raises ImageError."""
-    with path.open("rb") as stream:
-        header = replace(read_header(stream, mime), length=length_of(stream))
-        check_limits(header, max_pixels=max_pixels)
-        if header.format == "JPEG":
-            scans = read_scans(stream)
-            header = replace(header, scans=scans.count, coded=scans.samples)
-        elif header.format == "PNG":
-            check_chunks(stream)
+    header = replace(read_header(stream, mime), length=length_of(stream))
+    check_limits(header, max_pixels=max_pixels)
+    if header.format == "JPEG":
+        scans = read_scans(stream)
+        header = replace(header, scans=scans.count, coded=scans.samples)
+    elif header.format == "PNG":
+        check_chunks(stream)
     _check_scans(header, max_pixels)
     return header
 

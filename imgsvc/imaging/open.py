@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -26,23 +26,22 @@ class Opened:
     orientation: int
 
 
-def open_image(path: Path, header: Header, side: int, deadline: float = inf) -> Opened:
+def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = inf) -> Opened:
     """Decode the first frame, with a longer side of at least `side` pixels if the file has that many.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 scale if that is still large enough. Each halving takes a quarter of the memory
     and time. The size that the decoder reports must match the header's. Raises ImageError (OutOfTime if `deadline`, in
     time.monotonic, passes while the file is read) or MemoryError.
     """
-    with path.open("rb") as stream:
-        needed = read_essentials(stream, header.format)
-        decoder = Decoder(stream, header, deadline)
-        try:
-            image = decoder.decode(needed.pieces, side)
-        except Unreadable:
-            if needed.png is None:
-                raise
-            image = decoder.decode(sound_pixels(decoder, needed.png), side)
-        require_whole(decoder, needed, image)
+    needed = read_essentials(stream, header.format)
+    decoder = Decoder(stream, header, deadline)
+    try:
+        image = decoder.decode(needed.pieces, side)
+    except Unreadable:
+        if needed.png is None:
+            raise
+        image = decoder.decode(sound_pixels(decoder, needed.png), side)
+    require_whole(decoder, needed, image)
     return Opened(image, _true_edges(image, header), needed.profile, needed.orientation)
 
 

@@ -1,10 +1,13 @@
-"""The pipeline: a tuple of steps, each a function of one Picture. It reads one file and writes variants."""
+"""The pipeline: a tuple of steps, each a function of one Picture. It reads one file and writes variants.
+
+Files are passed open, so that a process without any right to a path can do the work.
+"""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -19,6 +22,8 @@ from .open import open_image
 from .orient import swaps_sides, upright
 from .recipe import Recipe, Variant
 from .resize import resized
+
+Outputs = Mapping[str, BinaryIO]  # by the name of the variant that is written to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,11 @@ class Rendering:
 class Picture:
     """One source on its way through the steps."""
 
-    source: Path
+    source: BinaryIO  # seekable
     header: Header
     side: int  # pixels: the decode may be reduced, but its longer side must keep at least this many
     variants: Sequence[Variant]
-    folder: Path  # where the variants are written
+    outputs: Outputs
     wants_colour: bool
     deadline: float = inf  # time.monotonic
     image: Image.Image = field(init=False)
@@ -88,7 +93,7 @@ def write_variants(picture: Picture) -> None:
     for variant in picture.variants:
         began = time.monotonic()
         image = resized(picture.image, fit(picture.size, variant.side))
-        made = encode(image, variant, picture.folder, most_bytes(picture, image.size))
+        made = encode(image, variant, picture.outputs[variant.name], most_bytes(picture, image.size))
         picture.made.append(replace(made, seconds=time.monotonic() - began))
 
 
@@ -133,41 +138,41 @@ def run_step(step: Callable[[Picture], None], picture: Picture) -> None:
         raise Unforeseen from error
 
 
-def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: float = inf) -> Rendering | None:
+def preview(
+    source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, deadline: float = inf
+) -> Rendering | None:
     """Make the smallest variant, the dominant colour and the size if that is cheap for this file; else return None.
 
-    Raises ImageError, MemoryError, or OSError from writing into `folder`.
+    Raises ImageError, MemoryError, or OSError from writing the output.
     """
     header = probe(source, mime, max_pixels=recipe.max_pixels)
     if not has_cheap_preview(header):
         return None
-    return _rendering(run(_preview_picture(source, header, recipe, folder, deadline)))
+    return _rendering(run(_preview_picture(source, header, recipe, outputs, deadline)))
 
 
-def render(
-    source: Path, mime: str, recipe: Recipe, folder: Path, *, done: Collection[str] = (), deadline: float = inf
-) -> Rendering:
-    """Make all variants except those named in `done`, whose files are kept as they are.
+def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, deadline: float = inf) -> Rendering:
+    """Make the variants that have an output.
 
     The smallest variant is made from its own reduced decode wherever `preview` would do so, so that its bytes don't
-    depend on which function made it. The dominant colour is "" if `done` contains the variant that it is measured on.
-    Raises ImageError, MemoryError, or OSError from writing into `folder`.
+    depend on which function made it. The dominant colour is "" if the variant that it is measured on has no output.
+    Raises ImageError, MemoryError, or OSError from writing the outputs.
     """
     header = probe(source, mime, max_pixels=recipe.max_pixels)
-    wanted = [variant for variant in recipe.variants if variant.name not in done]
+    wanted = [variant for variant in recipe.variants if variant.name in outputs]
     pictures = []
     if recipe.preview in wanted and has_cheap_preview(header):
-        pictures.append(run(_preview_picture(source, header, recipe, folder, deadline)))
+        pictures.append(run(_preview_picture(source, header, recipe, outputs, deadline)))
         wanted.remove(recipe.preview)
     if wanted:
         wants_colour = recipe.preview in wanted
-        pictures.append(run(Picture(source, header, recipe.largest.side, wanted, folder, wants_colour, deadline)))
+        pictures.append(run(Picture(source, header, recipe.largest.side, wanted, outputs, wants_colour, deadline)))
     return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
 
 
-def _preview_picture(source: Path, header: Header, recipe: Recipe, folder: Path, deadline: float) -> Picture:
+def _preview_picture(source: BinaryIO, header: Header, recipe: Recipe, outputs: Outputs, deadline: float) -> Picture:
     variant = recipe.preview
-    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), folder, True, deadline)
+    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), outputs, True, deadline)
 
 
 def _rendering(*pictures: Picture) -> Rendering:

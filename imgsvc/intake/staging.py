@@ -170,7 +170,8 @@ class StagedFile:
         try:
             self._stream.flush()
             recipe = self._recipe
-            header = probe(self._path, self.mime, max_pixels=recipe.max_pixels)
+            with self._path.open("rb") as stream:
+                header = probe(stream, self.mime, max_pixels=recipe.max_pixels)
             os.fsync(self._stream.fileno())
             self._path = self._path.rename(self._area.whole(self.job_id))
             sync_folder(self._area.folder)

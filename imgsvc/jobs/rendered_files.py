@@ -97,6 +97,11 @@ def _open(name: str, flags: int = 0, folder: int | None = None) -> int:
         raise
 
 
+def most_bytes(pixels: int) -> int:
+    """The most bytes that a variant of so many pixels may have."""
+    return SMALLEST_CAP + BYTES_PER_PIXEL * pixels
+
+
 def _copy(folder: int, made: VariantMade, target: Path) -> None:
     source = _open(scratch_file(Path(), made.name).name, folder=folder)
     try:
@@ -105,7 +110,7 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
             raise Untrue("something else than a file of its own")
         if found.st_size != made.size_bytes:
             raise Untrue("a file of another size than was said")
-        if found.st_size > SMALLEST_CAP + BYTES_PER_PIXEL * made.width * made.height:
+        if found.st_size > most_bytes(made.width * made.height):
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:  # noqa: PTH123

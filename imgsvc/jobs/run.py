@@ -1,6 +1,5 @@
 """One run of one job, from its claim until what its lane has rendered is checked."""
 
-import errno
 import hashlib
 import os
 import stat
@@ -16,8 +15,9 @@ from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
 from .lanes.base import Lane
+from .lanes.files import with_free_files
 from .lanes.messages import Outcome, Rendered, Task
-from .rendered_files import Untrue, check_answer, copy_checked, source_header
+from .rendered_files import Untrue, check_answer, copy_checked, most_bytes, source_header
 from .retry import Failure
 from .table.job_table import JobTable
 from .table.model import Job
@@ -25,7 +25,6 @@ from .trees import remove_tree
 
 log = structlog.get_logger()
 
-FILES_AGAIN_SECONDS = 1.0  # pause while this process has no open files left
 # At least ten times what the most expensive file on the preview lane takes (`imaging.limits.has_cheap_preview`): 0.1 s.
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
@@ -112,20 +111,12 @@ class Run:
             if not self.is_preview:
                 raise Untrue("only a preview may be left out")
             return
-        while True:
-            try:
-                await anyio.to_thread.run_sync(self._check_files, outcome)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise
-                self.log.error("run_waits_for_files", reason=error.strerror, again_in_seconds=FILES_AGAIN_SECONDS)
-            await anyio.to_thread.run_sync(remove_tree, self.checked)
-            await anyio.sleep(FILES_AGAIN_SECONDS)
+        await with_free_files(self._check_files, outcome)
 
     def _check_files(self, rendered: Rendered) -> None:
         source = source_header(self.source, self.job.mime_type, self.job.pixels)
         check_answer(rendered, self.job.recipe, self._expected(), source)
+        remove_tree(self.checked)  # of an attempt that found no free file
         copy_checked(self.scratch, rendered.variants, self.checked)
 
     def _expected(self) -> set[str]:
@@ -157,6 +148,7 @@ class Run:
             time_limit=self._time_limit(),
             sha256=job.sha256,
             memory_ceiling=self.reserved_bytes,
+            file_ceiling=most_bytes(min(job.pixels, job.recipe.largest.side**2)),
         )
 
     def _time_limit(self) -> float:

@@ -32,8 +32,8 @@ from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
+from ..jobs.lanes.pool import Launcher
 from ..jobs.lanes.process import ProcessLane
-from ..jobs.lanes.worker_handle import Launcher
 from ..jobs.queue import Queue, Side
 from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
@@ -311,9 +311,11 @@ async def _worker_lanes(
     launcher = Launcher()
 
     def lane(name: str, nice: int, share: int) -> ProcessLane:
-        return ProcessLane(name, nice=nice, jobs_per_process=share, ended=metrics.jobs.worker_ended, launcher=launcher)
+        return ProcessLane(
+            name, nice=nice, jobs_per_process=share, cage=cage, ended=metrics.jobs.worker_ended, launcher=launcher
+        )
 
-    share = settings.workers.jobs_per_process
+    share, cage = settings.workers.jobs_per_process, settings.workers.cage
     renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(settings.workers))]
     lanes = [lane("preview", 0, share * 10), *renders]
     try:

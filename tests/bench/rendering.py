@@ -24,9 +24,9 @@ from rich.table import Table
 
 from fixtures import make
 from imgsvc.access.tokens import Tokens
-from imgsvc.imaging import pipeline
 from imgsvc.imaging.recipe import Recipe
 from imgsvc.settings import Settings
+from tests.support.rendered_paths import render
 from tests.support.server_process import SECRET, ServerProcess
 
 IMAGES = 40
@@ -39,7 +39,7 @@ console = Console()
 def bare_job(source: str, folder: str, recipe: str) -> None:
     target = Path(folder) / str(os.getpid())
     target.mkdir(exist_ok=True)
-    pipeline.render(Path(source), "image/jpeg", Recipe.from_json(recipe), target)
+    render(Path(source), "image/jpeg", Recipe.from_json(recipe), target)
 
 
 def bare(source: Path) -> float:

@@ -157,7 +157,9 @@ from imgsvc.imaging.pipeline import render
 from imgsvc.imaging.recipe import Recipe, Variant
 folder = Path(tempfile.mkdtemp())
 Image.linear_gradient("L").resize((900, 700)).convert("RGB").save(folder / "source", "JPEG")
-made = render(folder / "source", "image/jpeg", Recipe((Variant("a", 600, 85, 2),), 10**7, 1), folder)
+recipe = Recipe((Variant("a", 600, 85, 2),), 10**7, 1)
+with open(folder / "source", "rb") as source:
+    made = render(source, "image/jpeg", recipe, {"a": io.BytesIO()})
 print(made.variants[0].width, made.variants[0].height)
 """
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from fixtures import make, profiles
 from imgsvc.imaging.colour import MAX_PROFILE, as_samples, to_srgb
-from imgsvc.imaging.pipeline import render
 from imgsvc.imaging.recipe import Recipe, Variant, scratch_file
+from tests.support.rendered_paths import render
 
 Colour = tuple[int, ...]
 Matrix = tuple[profiles.Colour, profiles.Colour, profiles.Colour]

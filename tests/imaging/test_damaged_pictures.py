@@ -1,6 +1,5 @@
 """Whatever is wrong with a picture is said of the picture: never of memory, never as an error of ours."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from fixtures import hostile, make
 from imgsvc.imaging import pipeline
 from imgsvc.imaging.pipeline import Picture
 from imgsvc.jobs.lanes.messages import Answer, Task
-from imgsvc.jobs.lanes.task import perform
+from imgsvc.testing import perform_here
 from tests.conftest import with_workers
 from tests.support.damaged import damage, verdicts
 from tests.support.render_task import render_task
@@ -38,10 +37,9 @@ def test_an_error_of_any_step_is_final_and_logged(
         raise error
 
     monkeypatch.setattr(pipeline, "STEPS", (*pipeline.STEPS[:2], broken, *pipeline.STEPS[2:]))
-    answer = Answer.model_validate(perform(asdict(task(tmp_path, make.encoded(make.quadrants(), "PNG")))))
+    answer = Answer.model_validate(perform_here(task(tmp_path, make.encoded(make.quadrants(), "PNG"))))
     assert answer.error and answer.error.code == "image_unreadable"
     assert answer.log and type(error).__name__ in answer.log and "broken" in answer.log
-    assert not answer.retire
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device")])
@@ -50,12 +48,12 @@ def test_memory_and_disk_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.
         raise error
 
     monkeypatch.setattr(pipeline, "STEPS", (broken,))
-    given = asdict(task(tmp_path, make.encoded(make.quadrants(), "PNG")))
+    given = task(tmp_path, make.encoded(make.quadrants(), "PNG"))
     if isinstance(error, MemoryError):
         with pytest.raises(MemoryError):
-            perform(given)
+            perform_here(given)
     else:
-        assert perform(given)["error"]["code"] == "io_error"
+        assert perform_here(given)["error"]["code"] == "io_error"
 
 
 @pytest.mark.workers

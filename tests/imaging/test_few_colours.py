@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 
 from fixtures import make
 from imgsvc.imaging.encode import encode
-from imgsvc.imaging.pipeline import render
 from imgsvc.imaging.recipe import Recipe, Variant
+from tests.support.rendered_paths import render
 from tests.support.rendering import Studio
 
 ORIGINAL = Recipe((Variant("original", 4096, 85, 2),), 50_000_000, 100)
@@ -65,7 +65,7 @@ def test_dark_gradient_has_no_bands(studio: Studio) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_smaller_screenshot_is_coded_the_shorter_way(studio: Studio, mode: str) -> None:
     small = screenshot(1200, 800).resize((600, 400), Image.Resampling.LANCZOS).convert(mode)
-    encoded = encode(small, Variant("small", 600, 85, 2), studio.folder)
+    encoded = encode(small, Variant("small", 600, 85, 2), io.BytesIO())
     lossy = io.BytesIO()
     small.save(lossy, "WEBP", quality=85, method=2)
     assert encoded.size_bytes < len(lossy.getvalue()) / 2

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from fixtures import make, profiles
-from imgsvc.imaging.pipeline import preview, render
 from imgsvc.imaging.recipe import Recipe, Variant, scratch_file
+from tests.support.rendered_paths import preview, render
 
 RECIPE = Recipe((Variant("original", 320, 90, 1), Variant("medium", 100, 85, 4), Variant("small", 32, 85, 4)), 10**7, 9)
 XMP = b"<x:xmpmeta>SECRET-XMP</x:xmpmeta>"

@@ -19,10 +19,10 @@ from imgsvc.imaging.essentials import read_essentials
 from imgsvc.imaging.exif import orientation
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.jpeg_segments import read_scans
-from imgsvc.imaging.limits import SAMPLES_PER_PIXEL, has_cheap_preview, probe
-from imgsvc.imaging.open import open_image
+from imgsvc.imaging.limits import SAMPLES_PER_PIXEL, has_cheap_preview
 from imgsvc.imaging.pieces import Pieces, Span
 from tests.conftest import Starter
+from tests.support.rendered_paths import open_image, probe
 from tests.support.rendering import RECIPE, Studio, assert_upright, photo
 
 MAX_PIXELS = RECIPE.max_pixels

@@ -14,7 +14,7 @@ import pytest
 from fixtures import hostile, make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
-from imgsvc.imaging.limits import probe, render_bytes
+from imgsvc.imaging.limits import render_bytes
 from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lane_memory import RESERVE_EXTRA, LaneMemory
 from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task
@@ -26,6 +26,7 @@ from imgsvc.service.assembly import Doubles
 from imgsvc.testing import InlineLane
 from tests.conftest import Starter
 from tests.imaging.test_damaged_pictures import task
+from tests.support.rendered_paths import probe
 from tests.support.speed import seconds
 
 MEGABYTE = 1 << 20

@@ -11,7 +11,7 @@ import pytest
 
 from imgsvc import testing
 from imgsvc.jobs import deletion, settlement
-from imgsvc.jobs import run as runs
+from imgsvc.jobs.lanes import files
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
@@ -23,7 +23,7 @@ QUICK = {"retry_delay_seconds": 0.05}
 @pytest.fixture(autouse=True)
 def again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settlement, "RECORD_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(runs, "FILES_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(files, "FILES_AGAIN_SECONDS", 0.05)
 
 
 class Failing(MemoryStorage):

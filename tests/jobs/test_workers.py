@@ -23,8 +23,8 @@ from imgsvc.access.tokens import Tokens
 from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
+from imgsvc.jobs.lanes.pool import Launcher
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
-from imgsvc.jobs.lanes.worker_handle import Launcher, Worker
 from imgsvc.jobs.retry import Failure
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
@@ -52,32 +52,25 @@ async def lane(ended: list[EndReason]) -> AsyncIterator[ProcessLane]:
 
 @pytest.fixture
 def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let every worker run these lines before the first of its own, by a `sitecustomize` that no other process has."""
+    """Let every worker run these lines before the first of its own, by a `sitecustomize` that no other process has.
+
+    `warm` and `spawn_context` are the modules of these names.
+    """
     folder = tmp_path / "customized"
     folder.mkdir()
 
     def install(lines: str) -> None:
-        guard = "import sys\nif 'imgsvc.jobs.lanes.worker' in sys.orig_argv:\n"
+        guard = "import sys\nif 'from imgsvc.jobs.lanes.spawn_context import' in str(sys.orig_argv):\n"
+        guard += "    from imgsvc.jobs.lanes import spawn_context, warm\n"
         (folder / "sitecustomize.py").write_text(guard + textwrap.indent(textwrap.dedent(lines), "    "))
         monkeypatch.syspath_prepend(str(folder))
 
     return install
 
 
-ANSWERING = """
-import json, os
-out = os.fdopen(os.dup(1), "w", buffering=1)
-print(json.dumps({"ready": os.getpid(), "decoder": "12.post0"}), file=out)
-for line in sys.stdin:
-    task = json.loads(line)
-    print(json.dumps({"started": task["id"]}), file=out)
-    print(%r %% task if "%%" in %r else %r, file=out)
-os._exit(0)
-"""
-
-
-def answering(line: str) -> str:
-    return ANSWERING % (line, line, line)
+def answering(text: str) -> str:
+    """Let the child of each task answer this; %(id)s is the task's."""
+    return f"warm._answer_of = lambda task, files: {text!r}.replace('%(id)s', task['id']).encode()"
 
 
 async def test_worker_that_is_late_with_its_hello_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +86,19 @@ async def test_worker_that_is_late_with_its_hello_is_killed(task: Task, monkeypa
         assert all(isinstance(outcome, Rendered) for outcome in outcomes), outcomes
 
 
-@pytest.mark.parametrize("line", ["a library says hello", "[1]", "{}", '{"ready": 1}', "x" * 2_000_000, "[" * 200_000])
-async def test_line_before_the_hello_ends_that_worker_alone(instead: Any, line: str) -> None:
-    instead(f"import os\nos.write(1, {line!r}.encode() + b'\\n')")
+NOT_MESSAGES = ["a library says hello", "[1]", "{}", '{"ready": 1}', "x" * 2_000_000, "[" * 200_000]
+
+
+@pytest.mark.parametrize("text", NOT_MESSAGES)
+@pytest.mark.parametrize("place", ["hello", "result"])
+async def test_something_else_than_the_hello_ends_that_worker_alone(instead: Any, text: str, place: str) -> None:
+    """Instead of the message, or of the whole result that the pool reads."""
+    sent = f"self._writer.send_bytes({text!r}.encode())"
+    replaced = {
+        "hello": f"warm.hello = lambda: {text!r}",
+        "result": f"spawn_context.Results.put = lambda self, item: {sent}",
+    }
+    instead(replaced[place])
     ended: list[EndReason] = []
     async with lane(ended) as one:
         with pytest.raises(OSError, match="something else"):
@@ -104,7 +107,7 @@ async def test_line_before_the_hello_ends_that_worker_alone(instead: Any, line: 
 
 
 async def test_service_starts_and_recovers_when_workers_say_too_much(instead: Any, tmp_path: Path) -> None:
-    instead(f"import os\nif os.path.exists({str(tmp_path / 'talk')!r}): print('a library says hello', flush=True)")
+    instead(f"import os\nif os.path.exists({str(tmp_path / 'talk')!r}): warm.hello = lambda: 'a library says hello'")
     (tmp_path / "talk").touch()
     async with with_workers(tmp_path / "data") as s:
         assert (await s.http.get("/api/v1/health")).json()["checks"]["workers"]["status"] == "unhealthy"
@@ -119,12 +122,11 @@ async def test_service_starts_and_recovers_when_workers_say_too_much(instead: An
         "{}",
         '{"rendering": null}',
         "null",
-        '{"task": "%(id)s", "outcome": "no_preview", "rendering": null, "error": null, "seconds": 0, "retire": false,'
-        ' "log": null}',
+        '{"task": "%(id)s", "outcome": "no_preview", "rendering": null, "error": null, "seconds": 0, "log": null}',
         '{"task": "another.1", "outcome": "failed", "rendering": null, "error": {"code": "io_error", "message": ""},'
-        ' "seconds": 0, "retire": false, "log": null}',
+        ' "seconds": 0, "log": null}',
         '{"task": "%(id)s", "outcome": "failed", "rendering": null, "error": {"code": "interrupted", "message": ""},'
-        ' "seconds": 0, "retire": false, "log": null}',
+        ' "seconds": 0, "log": null}',
     ],
 )
 async def test_answer_that_is_none_counts_as_a_death(instead: Any, task: Task, line: str) -> None:
@@ -133,12 +135,12 @@ async def test_answer_that_is_none_counts_as_a_death(instead: Any, task: Task, l
     async with lane(ended) as one:
         outcome = await one.run(task)
         assert isinstance(outcome, Failure)
-        assert (outcome.code, outcome.death, one.alive, ended) == ("worker_crashed", True, False, ["unusable_answer"])
+        assert (outcome.code, outcome.death, one.alive, ended) == ("worker_crashed", True, True, ["unusable_answer"])
 
 
 async def test_words_of_a_worker_are_not_passed_on(instead: Any, task: Task) -> None:
     error = {"code": "image_unreadable", "message": "the secret is hunter2"}
-    answer = {"task": task.id, "outcome": "failed", "rendering": None, "error": error, "seconds": 0, "retire": False}
+    answer = {"task": task.id, "outcome": "failed", "rendering": None, "error": error, "seconds": 0}
     instead(answering(json.dumps(answer | {"log": "a\nb\x1b[2J"})))
     async with lane([]) as one:
         outcome = await one.run(task)
@@ -189,19 +191,18 @@ async def test_cancelled_launch_leaves_no_process(task: Task) -> None:
 
 
 def test_worker_that_was_closed_leaves_no_descriptor() -> None:
-    """What the garbage collector closes later, uvloop closes a second time: by then it may be another file's number."""
+    """Nothing is left to the garbage collector: by then the number may be another file's."""
 
-    async def leftovers() -> list[int]:
+    async def leftovers() -> list[list[str]]:
         launcher = Launcher()
-        counts = []
+        found = []
         for _ in range(2):  # the first time, libuv opens a descriptor for itself
-            worker = await Worker.launch(launcher, 0)
-            await worker.close()
-            for _ in range(3):  # uvloop closes in its next round
-                await anyio.lowlevel.checkpoint()
-            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+            pool = await launcher.launch(0, "best")
+            await pool.hello()
+            await pool.close()
+            found.append(sorted(str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()))
         launcher.close()
-        return counts
+        return found
 
     gc.disable()
     try:

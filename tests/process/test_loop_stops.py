@@ -15,12 +15,12 @@ pytestmark = pytest.mark.process
 BALLAST_MB = 600
 TIMES = 7
 SCRIPT = """
-import asyncio, json, os, statistics, subprocess, sys, time
+import asyncio, json, statistics, subprocess, sys, time
 import uvloop
-from imgsvc.jobs.lanes.worker_handle import Launcher, Worker
+from imgsvc.jobs.lanes.pool import Launcher
 
 WINDOW = 0.05  # seconds after each start, so that all three are disturbed alike
-COMMAND = [sys.executable, "-P", "-m", "imgsvc.jobs.lanes.worker", str(os.getpid()), "0"]
+COMMAND = [sys.executable, "-P", "-c", "import imgsvc.jobs.lanes.warm, sys; sys.stdin.read()"]
 
 async def longest_stop(until):
     worst, before = 0.0, time.perf_counter()
@@ -37,9 +37,9 @@ async def bare():
     process.communicate()
 
 async def launched(launcher):
-    worker = await Worker.launch(launcher, 0)
+    pool = await launcher.launch(0, "best")
     await asyncio.sleep(WINDOW)
-    await worker.close()
+    await pool.close()
 
 async def forked():
     process = await asyncio.create_subprocess_exec(*COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

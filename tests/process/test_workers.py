@@ -33,8 +33,9 @@ def rendering(server: ServerProcess, slow_photo: bytes) -> tuple[str, int]:
 
 
 def being_encoded(server: ServerProcess, job_id: str) -> set[Path]:
-    """The largest variants that a worker has begun to write: its task is really under way then, one for each run."""
-    return set((server.folder / "data" / "scratch").glob(f"{job_id}.*/original.webp"))
+    """The largest variants that are written: their tasks are really under way then, one for each run."""
+    found = (server.folder / "data" / "scratch").glob(f"{job_id}.*/original.webp")
+    return {path for path in found if path.stat().st_size}
 
 
 def test_killed_worker_costs_an_attempt_and_nothing_else(server: ServerProcess, slow_photo: bytes) -> None:

@@ -10,38 +10,53 @@ from pathlib import Path
 from fixtures import make
 
 ROOT = Path(__file__).parent.parent.parent
-# Each file under the ceiling that its job would get, in one process that must outlive them all.
+# Each file under the ceiling that its job would get, in a child of one warm process.
 WORKER = """
-import hashlib, json, sys
+import hashlib, json, os, socket, sys
 from pathlib import Path
 from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
 from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
-from imgsvc.jobs.lanes.worker import _within_ceiling
+from imgsvc.jobs.lanes import warm
 from imgsvc.settings.jobs import Images
 
 recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+warm.initialize(theirs, warm.Launch(os.getppid(), 0, "best"))
+
+def answer_of(task, source):
+    with open(source, "rb") as stream, open(folder / "made", "wb") as made:
+        outputs = [made] * len(task["outputs"])
+        socket.send_fds(ours, [b"1"], [one.fileno() for one in (stream, *outputs)])
+        end = json.loads(warm.perform(task, 60))
+    for child in socket.recv_fds(ours, 1, 1)[1]:
+        os.close(child)
+    assert end["end"] == "answered", end
+    return json.loads(end["answer"])
+
 for line in sys.stdin:
     mime, name = line.split()
     source = folder / name
     try:
-        header = probe(source, mime, max_pixels=recipe.max_pixels)
+        with open(source, "rb") as stream:
+            header = probe(stream, mime, max_pixels=recipe.max_pixels)
     except ImageError as error:
         print(json.dumps({"probe": error.code}))
         continue
-    task = {"id": name, "job_id": name, "source": str(source), "mime": mime, "recipe": recipe.to_json(),
-            "folder": str(folder), "done": [], "time_limit": 60,
+    names = [variant.name for variant in recipe.variants]
+    task = {"id": name, "job_id": name, "mime": mime, "recipe": recipe.to_json(), "time_limit": 60,
+            "file_ceiling": 1 << 30,
             "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     verdict = {}
     for kind, estimate in (("preview", preview_bytes(header, recipe)), ("render", render_bytes(header, recipe))):
         if estimate:
-            answer = _within_ceiling({**task, "kind": kind, "memory_ceiling": estimate})
+            outputs = names[-1:] if kind == "preview" else names
+            answer = answer_of({**task, "kind": kind, "memory_ceiling": estimate, "outputs": outputs}, source)
             verdict[kind] = answer["error"]["code"] if answer["error"] else "ok"
             if answer["error"] and not is_ours(answer["error"]["code"], answer["error"]["message"]):
                 verdict["not ours"] = answer["error"]["message"]
-            for member in ("log", "retire"):
-                if answer[member]:
-                    verdict[member] = str(answer[member])
+            if answer["log"]:
+                verdict["log"] = answer["log"]
     print(json.dumps(verdict))
 """
 
@@ -65,7 +80,7 @@ def damage(form: str, count: int) -> list[bytes]:
 
 
 def verdicts(folder: Path, form: str, files: list[bytes]) -> Counter[str]:
-    """How often a worker's process said what: `probe: CODE`, `preview: CODE`, `render: CODE`, `log: …`, `retire: …`."""
+    """How often a worker's process said what: `probe: CODE`, `preview: CODE`, `render: CODE`, `log: …`."""
     for number, data in enumerate(files):
         (folder / str(number)).write_bytes(data)
     lines = "".join(f"image/{form.lower()} {number}\n" for number in range(len(files)))

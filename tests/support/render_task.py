@@ -24,5 +24,6 @@ def render_task(folder: Path, data: bytes, recipe: Recipe, mime: str = "image/jp
         done=(),
         time_limit=60,
         memory_ceiling=1 << 30,
+        file_ceiling=1 << 30,
         sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -7,8 +7,9 @@ from typing import Any
 from PIL import Image
 
 from fixtures import make
-from imgsvc.imaging.pipeline import Rendering, preview, render
+from imgsvc.imaging.pipeline import Rendering
 from imgsvc.imaging.recipe import Recipe, Variant, scratch_file
+from tests.support.rendered_paths import preview, render
 
 SIDES = {"large": 300, "medium": 120, "small": 40}
 RECIPE = Recipe(tuple(Variant(name, side, 95, 1) for name, side in SIDES.items()), 50_000_000, 100)

@@ -118,7 +118,7 @@ async def rendering(s: Service, job_id: str) -> int:
     """The pid of the worker that is amid the render of this job."""
     scratch = s.settings.data / "scratch"
     with anyio.fail_after(WAIT_SECONDS):
-        while not list(scratch.glob(f"{job_id}.*/original.webp")):
+        while not any(path.stat().st_size for path in scratch.glob(f"{job_id}.*/original.webp")):
             await anyio.sleep(0.005)
     lanes: list[Any] = [lane for run, lane in s.state.jobs.queue._running.items() if not run.is_preview]
     return int(lanes[0].pid)

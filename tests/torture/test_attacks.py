@@ -19,11 +19,11 @@ SIZES = [(1400, 1400), (4000, 4000), (8660, 5773)]
 MEASURE = """
 import json, sys
 from pathlib import Path
-from imgsvc.imaging import colour, pipeline
 from imgsvc.imaging.header import read_header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
 from imgsvc.settings.jobs import Images
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from tests.support.rendered_paths import preview, render
 
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
@@ -33,7 +33,7 @@ recipe = Images(max_pixels=60_000_000).recipe
 with open(source, "rb") as stream:
     header = read_header(stream, mime)
 idle = kilobytes("VmRSS")
-{"preview": pipeline.preview, "render": pipeline.render}[kind](Path(source), mime, recipe, Path(folder))
+{"preview": preview, "render": render}[kind](Path(source), mime, recipe, Path(folder))
 estimate = {"preview": preview_bytes, "render": render_bytes}[kind](header, recipe) or 0
 print(json.dumps({"peak": (kilobytes("VmHWM") - idle) * 1024, "estimate": estimate}))
 """

@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NoReturn, Self
+from typing import ClassVar, Literal, NoReturn, Self
 
 from . import landlock, libc, process_limits
 from .seccomp import SeccompFilter
@@ -39,7 +39,9 @@ class Posture:
     `problems`: what this system has and could not be put in force, a sentence each; `absent`: what it has not.
     """
 
-    mode: str
+    __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid"}  # where it is read from a worker
+
+    mode: Mode
     landlock_abi: int
     seccomp: bool
     limits: bool

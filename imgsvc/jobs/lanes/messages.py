@@ -1,7 +1,7 @@
 """The messages between a lane and its worker, as strict models: a hostile file may have taken over the worker.
 
-One JSON object per line. Each message of a worker names its task, so that a late answer is never taken for that of
-another task. Unknown members are refused and nothing has a default: `{}` is not a valid answer.
+JSON objects. An answer names its task, so that a late one is never taken for that of another task. Unknown members are
+refused and nothing has a default: `{}` is not a valid answer.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...imaging.error_messages import sentence
 from ..retry import Failure
+from .cage import Posture
 
 LONGEST_SECONDS = 86_400  # the most that a worker may report for one variant
 MAX_SIDE = 16_383  # pixels of a variant: a limit of the format (RFC 9649)
 MAX_SOURCE_SIDE = 1_000_000  # pixels
 MAX_VARIANTS = 64
+MAX_ANSWER = 1 << 16  # bytes of an answer
 MAX_LOG = 4_000  # characters of a worker's log text
 WorkerCode = Literal[
     "image_unreadable",
@@ -32,7 +34,10 @@ WorkerCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One rendering task. Paths are absolute, the time limit is in seconds, the memory ceiling in bytes."""
+    """One rendering task. Paths are absolute, the time limit is in seconds.
+
+    The ceilings are in bytes: of the memory that it may take, and of each file that it may write.
+    """
 
     kind: Literal["preview", "render"]
     id: str  # of the job's run: each run has one task
@@ -45,6 +50,7 @@ class Task:
     done: tuple[str, ...]
     time_limit: float
     memory_ceiling: int
+    file_ceiling: int
     sha256: str
 
 
@@ -76,16 +82,27 @@ Outcome = Rendered | Failure | None
 
 
 class Hello(_Message):
-    """A worker's first line: it has loaded its libraries."""
+    """A warm process's first message: it has loaded its libraries, and what its cage puts in force.
+
+    `unavailable` says why there is no cage, where the settings require one.
+    """
 
     ready: int
     decoder: str = Field(max_length=40, pattern=r"^[0-9A-Za-z.+-]*$")
+    posture: Posture | None
+    unavailable: str | None = Field(max_length=MAX_LOG)
 
 
-class Started(_Message):
-    """The worker has read the task: if it dies from now on, the task is the cause."""
+class TaskEnd(_Message):
+    """How the child that performed a task ended, as the warm process saw it, and what the child wrote, unread.
 
-    started: str
+    `status` is the exit status, or the number of the signal that ended the child, negative. Each character of `answer`
+    is a byte.
+    """
+
+    end: Literal["answered", "died", "time_limit", "answer_too_long", "not_caged", "not_forked"]
+    status: int
+    answer: str = Field(max_length=MAX_ANSWER)
 
 
 class WorkerError(_Message):
@@ -100,14 +117,13 @@ class WorkerError(_Message):
 
 
 class Answer(_Message):
-    """The worker's answer to a task: a rendering, an error, or that there is no cheap preview."""
+    """A child's answer to a task: a rendering, an error, or that there is no cheap preview."""
 
     task: str
     outcome: Literal["rendered", "no_preview", "failed"]
     rendering: Rendered | None
     error: WorkerError | None
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    retire: bool
     log: str | None = Field(max_length=MAX_LOG)
 
     @model_validator(mode="after")

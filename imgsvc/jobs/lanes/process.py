@@ -1,32 +1,38 @@
-"""Lanes. Each is one worker process that does one task at a time and can be killed without affecting the others."""
+"""Lanes. Each is one warm worker process with a child for one task at a time, killed without affecting the others."""
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Literal
 
 import structlog
 
+from ..failures import CRASHED, IO_ERROR, SOURCE_MISSING
 from ..retry import Failure
-from .cage import Posture
-from .messages import Answer, Hello, Outcome, Started, Task
+from .cage import Mode, Posture, in_words
+from .files import SourceGone, opened
+from .messages import Answer, Hello, Outcome, Task, TaskEnd
+from .pool import Launcher, Pool
 from .time_limit import TimeLimit
-from .worker_handle import Launcher, Worker
 
 log = structlog.get_logger()
 EndReason = Literal["died", "died_idle", "killed", "retired", "time_limit", "unusable_answer"]
 
 START_SECONDS = 60  # for a worker to start on a busy machine
-# After the deadline, which the worker itself checks between steps and with every 64 KB that it decodes. Short for
+# After the deadline, which the child itself checks between steps and with every 64 KB that it decodes. Short for
 # previews, since all of them share one lane.
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
+REPORT_SECONDS = 0.5  # for the warm process to report that it ended its child; then both are killed
+DIED = Failure("worker_crashed", "The worker process died while it processed this image.", death=True)
+
+
+class Again(Exception):
+    """The task was not begun, or the machine was suspended: not caused by the picture."""
 
 
 class ProcessLane:
-    """A lane of one local worker process: replaces the process when needed and interprets its end.
+    """A lane of local processes: replaces the warm process when needed and interprets the end of each process.
 
-    `ended` is called with the reason for each worker that will be replaced. The lanes of a service share a launcher,
-    which its owner closes.
+    `ended` is called with the reason for each process that did not end by itself with an answer. The lanes of a service
+    share a launcher, which its owner closes.
     """
 
     def __init__(
@@ -35,149 +41,178 @@ class ProcessLane:
         *,
         nice: int,
         jobs_per_process: int,
+        cage: Mode = "best",
         ended: Callable[[EndReason], None] = lambda _reason: None,
         launcher: Launcher | None = None,
     ) -> None:
         self.name = name
         self.restarts = 0
-        self.posture: Posture | None = None
+        self.posture: Posture | None = None  # of the cage, once a warm process has told it
+        self._cage = cage
         self._ended = ended
         self._launcher = launcher or Launcher()
         self._nice = nice
         self._jobs_per_process = jobs_per_process
         self._jobs_done = 0
         self._shut = self._killed = False
-        self._worker: Worker | None = None
-        self._warm = False  # the worker has sent its hello
+        self._pool: Pool | None = None
+        self._warm = False  # the warm process has sent its hello
 
     @property
     def alive(self) -> bool:
-        return self._worker is not None and self._warm and self._worker.alive
+        return self._pool is not None and self._warm and self._pool.alive
 
     @property
     def pid(self) -> int | None:
-        return self._worker.pid if self._worker else None
+        """Of the warm process."""
+        return self._pool.pid if self._pool else None
 
     @property
     def jobs_done(self) -> int:
-        """Jobs that the current process has done."""
+        """Jobs that the current warm process has done."""
         return self._jobs_done
 
     async def start(self) -> None:
-        """Make a worker ready. Raises OSError if that fails; no process is left behind then."""
+        """Make a warm process ready. Raises OSError if that fails; no process is left behind then."""
         if self.alive and self._jobs_done < self._jobs_per_process:
             return
-        if self._worker is not None and not self._shut:
+        if self._pool is not None and not self._shut:
             await self._end("retired" if self.alive else "died_idle")
         await self.close()
         if self._shut:
             raise ChildProcessError("the lane was shut")
         self._jobs_done = 0
-        self._worker = await Worker.launch(self._launcher, self._nice)
+        self._pool = await self._launcher.launch(self._nice, self._cage)
         try:
-            hello = await self._greeted(self._worker)
+            hello = await self._greeted(self._pool)
+            if hello.posture is None:
+                raise ChildProcessError(f"[workers] cage is require, but {hello.unavailable}")
         except BaseException:
             await self.close()
             raise
-        self._warm = True
-        log.debug("worker_started", lane=self.name, pid=self.pid)
+        self._warm, self.posture = True, hello.posture
+        log.debug("worker_started", lane=self.name, pid=self.pid, cage=in_words(hello.posture))
         if not hello.decoder.endswith(".post0"):
             log.warning("pillow_simd_missing", pillow=hello.decoder, effect="resizing is several times slower")
 
-    async def _greeted(self, worker: Worker) -> Hello:
-        """Read the worker's hello. Raises OSError after ending a worker that did not send it."""
+    async def _greeted(self, pool: Pool) -> Hello:
+        """Wait for the warm process's hello. Raises OSError after ending one that did not send it."""
         reason: EndReason
         try:
             with TimeLimit(START_SECONDS):
-                if hello := await worker.read(Hello):
+                if hello := await pool.hello():
                     return hello
             reason, words = "died_idle", "the worker ended while it was starting"
         except TimeoutError:
             reason, words = "time_limit", f"the worker was not ready within {START_SECONDS} seconds"
         except ValueError:
-            reason, words = "unusable_answer", "the worker wrote something else than its first line"
+            reason, words = "unusable_answer", "the worker wrote something else than its first message"
         if not self._shut:
             await self._end(reason)
         raise ChildProcessError(words)
 
     async def run(self, task: Task) -> Outcome:
-        """Do one task. A worker's end is returned as a Failure; the next task gets a new worker."""
+        """Do one task. The end of a process is returned as a Failure; the next task gets a new one."""
         self._killed = False
         for _ in range(2):
             try:
                 await self.start()
+                return await self._attempt(task)
+            except Again:
+                if self._killed:
+                    return Failure("cancelled", "The task was ended before it began.")
             except OSError as error:
                 log.error("worker_start_failed", lane=self.name, reason=str(error))
                 return Failure("internal_error", "No worker process could be started.")
-            limit = TimeLimit(task.time_limit + KILL_AFTER_SECONDS[task.kind])
-            try:
-                with limit:
-                    answer = await self._ask(task)
-            except TimeoutError:
-                await self._end("time_limit")
-                return Failure("timeout", f"Processing took longer than the limit of {task.time_limit:.0f} seconds.")
-            except (OSError, ValueError) as error:
-                return await self._unusable(task, error)
-            except BaseException:
-                self.kill()  # cancelled: the answer is not needed
-                raise
-            if answer is not None:
-                outcome = await self._settle(task, answer)
-                if isinstance(outcome, Failure) and outcome.code == "timeout" and limit.paused_seconds:
-                    continue  # the machine was suspended, and the worker's clock continued
-                return outcome
-            # The worker died before it had read the task: not caused by the picture.
-            await self._end("killed" if self._killed else "died_idle")
-            if self._killed:
-                return Failure("cancelled", "The task was ended before it began.")
         return Failure("internal_error", "No worker process stayed alive to take this image.")
 
-    async def _ask(self, task: Task) -> Answer | Failure | None:
-        """Return the answer, a Failure if the task killed the worker, None if it was dead before. Raises ValueError."""
-        assert self._worker
-        if not await self._worker.write(json.dumps(asdict(task)).encode()):
-            return None
-        started = await self._worker.read(Started)
-        if started is None:
-            return None
-        answer = await self._worker.read(Answer)
-        if answer is None:
-            return Failure("worker_crashed", "The worker process died while it processed this image.", death=True)
-        if {started.started, answer.task} != {task.id}:
-            raise ValueError("the answer is another task's")
-        if answer.outcome == "no_preview" and task.kind != "preview":
-            raise ValueError("only a preview may be left out")
-        return answer
+    async def _attempt(self, task: Task) -> Outcome:
+        """Do one task with the pool that is there. Raises Again."""
+        assert self._pool
+        seconds = task.time_limit + KILL_AFTER_SECONDS[task.kind]
+        limit = TimeLimit(seconds + REPORT_SECONDS)
+        try:
+            files = await opened(task)
+        except SourceGone:
+            return SOURCE_MISSING
+        except OSError as error:
+            log.error("io_error", lane=self.name, trace_id=task.trace_id, reason=error.strerror)
+            return IO_ERROR
+        try:
+            with limit:
+                end = await self._pool.perform(task, files, seconds)
+        except TimeoutError:
+            await self._end("time_limit")
+            return _timed_out(task)
+        except (OSError, ValueError) as error:
+            self._warn_unusable(task, error)
+            await self._end("unusable_answer")
+            return CRASHED
+        except BaseException:
+            self.kill()  # cancelled: the answer is not needed
+            raise
+        outcome = await self._settle(task, end)
+        if isinstance(outcome, Failure) and outcome.code == "timeout" and limit.paused_seconds:
+            raise Again  # the clock of the child, and of the warm process, continued
+        return outcome
 
-    async def _unusable(self, task: Task, error: Exception) -> Failure:
+    async def _settle(self, task: Task, end: TaskEnd | None) -> Outcome:
+        """What the end of a task means. Raises Again if it did not begin."""
+        if end is None:
+            assert self._pool
+            begun = self._pool.has_begun()
+            await self._end("killed" if self._killed else "died" if begun else "died_idle")
+            if not begun:
+                raise Again
+            return DIED
+        if end.end in ("not_caged", "not_forked"):
+            log.error("child_not_started", lane=self.name, pid=self.pid, reason=end.end)
+            await self._end("died_idle")
+            raise Again
+        self._jobs_done += 1
+        return self._outcome(task, end)
+
+    def _outcome(self, task: Task, end: TaskEnd) -> Outcome:
+        if end.end == "answered":
+            try:
+                answer = _answer(task, end)
+            except ValueError as error:
+                self._warn_unusable(task, error)
+                self._count("unusable_answer")
+                return CRASHED
+            if answer.log:
+                reason = answer.quoted_log
+                log.error("worker_error", lane=self.name, trace_id=task.trace_id, job_id=task.job_id, reason=reason)
+            return answer.result
+        if end.end == "time_limit":
+            self._count("time_limit")
+            return _timed_out(task)
+        if end.end == "answer_too_long":
+            self._count("unusable_answer")
+            return CRASHED
+        self._count("killed" if self._killed else "died", status=end.status)
+        return DIED
+
+    def _warn_unusable(self, task: Task, error: Exception) -> None:
         reason = type(error).__name__ if isinstance(error, ValueError) else str(error)  # never text from a worker
         log.warning("worker_answer_invalid", lane=self.name, reason=reason, trace_id=task.trace_id)
-        await self._end("unusable_answer")
-        return Failure("worker_crashed", "The worker process broke while it processed this image.", death=True)
-
-    async def _settle(self, task: Task, answer: Answer | Failure) -> Outcome:
-        if isinstance(answer, Failure):
-            await self._end("killed" if self._killed else "died")
-            return answer
-        self._jobs_done += 1
-        if answer.log:
-            reason = answer.quoted_log
-            log.error("worker_error", lane=self.name, trace_id=task.trace_id, job_id=task.job_id, reason=reason)
-        if answer.retire:
-            await self._end("retired")
-        return answer.result
 
     async def _end(self, reason: EndReason) -> None:
+        """End the warm process, which will be replaced."""
+        self._count(reason)
+        await self.close()
+
+    def _count(self, reason: EndReason, **more: int) -> None:
+        """Count the end of a process, the warm one or the child of a task."""
         self.restarts += 1
         self._ended(reason)
-        log.info("worker_ended", lane=self.name, pid=self.pid, reason=reason)
-        await self.close()
+        log.info("worker_ended", lane=self.name, pid=self.pid, reason=reason, **more)
 
     def kill(self) -> None:
         """End the worker now. Its task, if any, is returned as a Failure and is not restarted."""
         self._killed = True
-        if self._worker is not None:
-            self._worker.kill()
+        if self._pool is not None:
+            self._pool.kill()
 
     def shut(self) -> None:
         """End the worker and accept no further task: the service is stopping."""
@@ -186,6 +221,20 @@ class ProcessLane:
 
     async def close(self) -> None:
         """End the worker, if there is one, and wait for its end."""
-        worker, self._worker, self._warm = self._worker, None, False
-        if worker is not None:
-            await worker.close()
+        pool, self._pool, self._warm = self._pool, None, False
+        if pool is not None:
+            await pool.close()
+
+
+def _answer(task: Task, end: TaskEnd) -> Answer:
+    """The answer of a task's child. Raises ValueError for anything else."""
+    answer = Answer.model_validate_json(end.answer)
+    if answer.task != task.id:
+        raise ValueError("the answer is another task's")
+    if answer.outcome == "no_preview" and task.kind != "preview":
+        raise ValueError("only a preview may be left out")
+    return answer
+
+
+def _timed_out(task: Task) -> Failure:
+    return Failure("timeout", f"Processing took longer than the limit of {task.time_limit:.0f} seconds.")

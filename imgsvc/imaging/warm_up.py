@@ -1,0 +1,24 @@
+"""One use of each codec, so that processes forked afterwards find imports, tables and memory ready."""
+
+import io
+
+from PIL import Image, ImageCms
+
+from .pipeline import preview, render
+from .recipe import Recipe, Variant
+
+SIZE = (96, 64)  # pixels
+RECIPE = Recipe((Variant("whole", 96, 85, 4), Variant("small", 16, 85, 4)), max_pixels=96 * 64, max_frames=1)
+SOURCES = {"JPEG": ("RGB", {}), "PNG": ("RGBA", {}), "WEBP": ("RGB", {"lossless": True})}
+
+
+def use_codecs() -> None:
+    """Make, decode and encode a small picture of each format, with a colour profile, in memory."""
+    noise = Image.effect_noise(SIZE, 64)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for form, (mode, options) in SOURCES.items():
+        source = io.BytesIO()
+        noise.convert(mode).save(source, form, icc_profile=profile, **options)
+        outputs = {variant.name: io.BytesIO() for variant in RECIPE.variants}
+        preview(source, f"image/{form.lower()}", RECIPE, outputs)
+        render(source, f"image/{form.lower()}", RECIPE, outputs)

@@ -1,0 +1,86 @@
+"""The files of a task, opened by the service: a worker gets descriptors and no path."""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from ...imaging.recipe import Recipe, scratch_file
+from .messages import Task
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+FILES_AGAIN_SECONDS = 1.0  # pause while this process has no open files left
+SOURCE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # of a FIFO nothing is read
+OUTPUT_FLAGS = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SourceGone(FileNotFoundError):
+    """The staged file is missing."""
+
+
+@dataclass(slots=True)
+class TaskFiles:
+    """Descriptors of a task: of its source, for reading, and of each variant by its name, for writing."""
+
+    source: int
+    outputs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.source, *self.outputs.values()]
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+def open_files(task: Task) -> TaskFiles:
+    """Open the source, and an empty file for each variant that the task may make.
+
+    A file that stays empty is not a variant. Raises SourceGone, or OSError for anything else that can't be opened.
+    """
+    try:
+        files = TaskFiles(os.open(task.source, SOURCE_FLAGS))
+    except FileNotFoundError as error:
+        raise SourceGone(*error.args) from None
+    try:
+        for name in output_names(task):
+            files.outputs[name] = os.open(scratch_file(Path(task.folder), name), OUTPUT_FLAGS, 0o600)
+    except BaseException:
+        files.close()
+        raise
+    return files
+
+
+async def opened(task: Task) -> TaskFiles:
+    """Open the files of a task in a thread. Waits while this process has no open files left. Raises as `open_files`."""
+    return await with_free_files(open_files, task)
+
+
+async def with_free_files(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a thread, again and again while this process or system has no open files left."""
+    while True:
+        try:
+            return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            log.error("run_waits_for_files", reason=error.strerror, again_in_seconds=FILES_AGAIN_SECONDS)
+        await anyio.sleep(FILES_AGAIN_SECONDS)
+
+
+def output_names(task: Task) -> list[str]:
+    """The names of the variants that the task may make."""
+    recipe = Recipe.from_json(task.recipe)
+    if task.kind == "preview":
+        return [recipe.preview.name]
+    return [variant.name for variant in recipe.variants if variant.name not in task.done]

@@ -1,0 +1,193 @@
+"""A lane's process pool: one warm process, launched, given tasks, and ended.
+
+It is a `ProcessPoolExecutor(max_workers=1)` with a context of ours (`spawn_context`), an environment without secrets,
+and beside it a socket: over it go the descriptors of a task, and back comes, once the task has begun, a descriptor of
+the child that performs it. Without that message a worker that was killed before its task would be held against it.
+"""
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from . import warm
+from .cage import Mode
+from .files import TaskFiles
+from .messages import Hello, Task, TaskEnd
+from .spawn_context import TaskError, WorkerContext, worker_pool
+
+KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
+TASK = b"1"  # descriptors travel with a byte
+
+
+class Launcher:
+    """Starts pools without blocking the event loop, from one thread that lives as long as their processes.
+
+    PR_SET_PDEATHSIG fires when the thread that started a process ends.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
+
+    async def launch(self, niceness: int, cage: Mode) -> "Pool":
+        """Start a pool and its warm process. Raises OSError."""
+        begun = self._thread.submit(Pool, warm.Launch(os.getpid(), niceness, cage))
+        try:
+            return await asyncio.wrap_future(begun)
+        except asyncio.CancelledError:
+            begun.add_done_callback(_abandon)
+            raise
+
+    def close(self) -> None:
+        """End the thread, and with it every process that it started. Does not wait."""
+        self._thread.shutdown(wait=False)
+
+
+def _abandon(begun: "Future[Pool]") -> None:
+    """End a pool whose caller was cancelled while it was being started."""
+    if not begun.cancelled() and begun.exception() is None:
+        begun.result().end()
+
+
+class Pool:
+    """A warm process and the executor that feeds it. Made in the launcher's thread; otherwise the event loop's alone.
+
+    The constructor launches the process and asks for its hello, without waiting for it. Raises OSError.
+    """
+
+    def __init__(self, launch: warm.Launch) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        self._children: list[int] = []  # pidfd of the child of each task that has begun
+        self._context = WorkerContext(_environment())
+        with theirs:
+            self._executor = worker_pool(self._context, warm.initialize, (theirs, launch))
+            try:
+                self._hello = self._executor.submit(warm.hello)
+            except BaseException:
+                self.end()
+                raise
+
+    @property
+    def pid(self) -> int:
+        assert self._context.process
+        return self._context.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._context.process is not None and self._context.process.is_alive()
+
+    async def hello(self) -> Hello | None:
+        """The worker's first message; None if it has ended. Raises ValueError for something else."""
+        text = await self._result_of(self._hello)
+        return None if text is None else Hello.model_validate_json(text)
+
+    async def perform(self, task: Task, files: TaskFiles, seconds: float) -> TaskEnd | None:
+        """Perform a task in a child that has so many seconds, and close its files.
+
+        Returns None if the warm process ended: see `has_begun`. Raises ValueError for what is no message, OSError if
+        the descriptors can't be passed.
+        """
+        try:
+            self._forget_children()
+            fields = asdict(task) | {"outputs": list(files.outputs)}
+            for path in ("source", "folder"):
+                del fields[path]
+            socket.send_fds(self._socket, [TASK], files.descriptors)
+            future = self._executor.submit(warm.perform, fields, seconds)
+        except (BrokenProcessPool, BrokenPipeError, ConnectionResetError):
+            return None
+        finally:
+            files.close()
+        text = await self._result_of(future)
+        return None if text is None else TaskEnd.model_validate_json(text)
+
+    def has_begun(self) -> bool:
+        """Whether the last task got a child, so that it may be the cause of what happened."""
+        self._receive_children()
+        return bool(self._children)
+
+    def kill(self) -> None:
+        """Kill the warm process and the child of its task at once."""
+        if self._context.process is not None:
+            self._context.process.terminate()
+        self._receive_children()
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """End both processes and close everything. A cancellation does not interrupt this."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.end)
+
+    def end(self) -> None:
+        """Do the same, blocking."""
+        self.kill()
+        self._executor.shutdown()
+        self.kill()  # a child that was forked meanwhile
+        for child in self._children:
+            _wait_for(child)
+        self._forget_children()
+        self._socket.close()
+        if self._context.process is not None:
+            self._context.process.close()
+
+    def _receive_children(self) -> None:
+        with suppress(BlockingIOError, ConnectionResetError):
+            while True:
+                data, descriptors, _, _ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
+                if not data:
+                    return
+                self._children += descriptors
+
+    def _forget_children(self) -> None:
+        self._receive_children()
+        for child in self._children:
+            os.close(child)
+        self._children.clear()
+
+    async def _result_of(self, future: "Future[Any]") -> Any:
+        """The result of a pool's future, None if the worker ended. Raises ValueError. Never cancels the future."""
+        over, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def tell(_: "Future[Any]") -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(over.set)
+
+        future.add_done_callback(tell)
+        await over.wait()
+        try:
+            return future.result()
+        except TaskError as error:
+            raise ValueError("the worker failed") from error
+        except BrokenProcessPool as error:
+            if self._context.results.unusable:
+                raise ValueError("not a result") from error
+            return None
+
+
+def _wait_for(child: int) -> None:
+    """Wait until a child (a pidfd) that was killed has ended. Its exit status is this process's only as process 1."""
+    waiting = select.poll()
+    waiting.register(child, select.POLLIN)
+    waiting.poll()
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, child, os.WEXITED | os.WNOHANG)
+
+
+def _environment() -> dict[str, str]:
+    """The warm process's environment: nothing that a decoder does not need, above all no secret."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and Path(path).exists())}

@@ -1,0 +1,197 @@
+"""The warm process of a lane: has the codecs loaded, and forks a child for each picture.
+
+It is the worker of the lane's process pool, has one thread, and never reads a byte of a picture or of an answer. Its
+child enters the cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its
+deadline and passes the answer on unread. So nothing that a picture did to its decoder reaches the next picture.
+
+No codec is imported at the top: the service imports this module to name its functions.
+"""
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import libc, process_limits
+from .cage import Cage, CageUnavailable, Mode
+
+OPEN_FILES = 128  # the source, 64 variants, and the process's own
+MAX_DESCRIPTORS = 100  # of one task
+MAX_ANSWER = 1 << 16  # bytes
+CHUNK = 1 << 16  # bytes
+NOT_CAGED = 78  # exit status: EX_CONFIG of sysexits.h
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a warm process is launched. `landlock_abi_at_most` holds Landlock down, for tests."""
+
+    parent: int  # the service's process id
+    niceness: int
+    cage: Mode
+    landlock_abi_at_most: int | None = None
+
+
+class WarmProcess:
+    """The state of this process: the socket over which descriptors come and go, and the cage of its children."""
+
+    def __init__(self, service: socket.socket, cage: Cage) -> None:
+        self._service = service
+        self._cage = cage
+
+    def perform(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Perform the task in a child that has so many seconds. Returns the fields of messages.TaskEnd."""
+        _, files, _, _ = socket.recv_fds(self._service, 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        deadline = time.monotonic() + seconds
+        answers, answer = os.pipe()
+        try:
+            child = self._fork(task, files, answer)
+        except OSError:
+            os.close(answers)
+            return {"end": "not_forked", "status": 0, "answer": ""}
+        finally:
+            for descriptor in (*files, answer):
+                os.close(descriptor)  # also so that the pipe ends with the child
+        handle = os.pidfd_open(child)
+        try:
+            socket.send_fds(self._service, [b"1"], [handle])  # begun: so that the service can end the child too
+            end, read = _read_answer(answers, handle, deadline)
+        finally:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.close(handle)
+            os.close(answers)
+        if end == "ended":
+            end = "answered" if status == 0 and read else "not_caged" if status == NOT_CAGED else "died"
+        # Latin-1 gives each byte a character: nothing is decoded here.
+        return {"end": end, "status": status, "answer": read.decode("latin-1") if end == "answered" else ""}
+
+    def _fork(self, task: dict[str, Any], files: list[int], answer: int) -> int:
+        child = os.fork()
+        if child:
+            return child
+        status = 1
+        try:
+            status = self._in_child(task, files, answer)
+        finally:
+            os._exit(status)
+
+    def _in_child(self, task: dict[str, Any], files: list[int], answer: int) -> int:
+        """Enter the cage, perform the task and write its answer. Returns the exit status."""
+        try:
+            self._cage.enter({*files, answer}, memory_bytes=task["memory_ceiling"], file_bytes=task["file_ceiling"])
+        except OSError:
+            return NOT_CAGED
+        _write(answer, _answer_of(task, files))
+        return 0
+
+
+_process: WarmProcess  # of this process: a pool calls functions, not methods
+_hello: dict[str, Any]
+
+
+def initialize(service: socket.socket, launch: Launch) -> None:
+    """Harden this process, load the codecs and use each once, and build the cage. The pool's initializer."""
+    global _process, _hello
+    _harden(launch)
+    warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
+    from ...imaging.decoder import decoder_version
+    from ...imaging.warm_up import use_codecs
+    from . import task  # noqa: F401, so that no child imports it
+
+    use_codecs()
+    _hello = {"ready": os.getpid(), "decoder": decoder_version(), "posture": None, "unavailable": None}
+    try:
+        cage = Cage.build(launch.cage, landlock_abi_at_most=launch.landlock_abi_at_most)
+    except CageUnavailable as error:
+        _hello["unavailable"] = str(error)
+        return
+    _hello["posture"] = asdict(cage.posture)
+    _process = WarmProcess(service, cage)
+    with suppress(AttributeError):  # not glibc
+        libc.LIBC.malloc_trim(0)
+    gc.collect()
+    gc.freeze()  # no child's collection writes to the pages that it shares with this process
+
+
+def hello() -> str:
+    """The message messages.Hello."""
+    return json.dumps(_hello)
+
+
+def perform(task: dict[str, Any], seconds: float) -> str:
+    """The message messages.TaskEnd, for a task with the fields of messages.Task without its paths."""
+    return json.dumps(_process.perform(task, seconds))
+
+
+def _harden(launch: Launch) -> None:
+    """End with the service (prctl(2), PR_SET_PDEATHSIG), and take away what neither this process nor a child needs.
+
+    Ctrl-C, which a terminal sends to all processes, is ignored. The process gets its own process group but not its own
+    session: Linux divides the processor among sessions first (autogroups), and niceness has no effect between sessions.
+    """
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    process_limits.tie_to(launch.parent)
+    with suppress(OSError):  # no /proc: the memory ceilings still hold
+        Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, the kernel kills a worker first
+    libc.call("prctl", process_limits.PR_SET_DUMPABLE, 0, 0, 0, 0)  # no process of this user reads or traces it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    os.nice(launch.niceness)
+
+
+def _answer_of(task: dict[str, Any], files: list[int]) -> bytes:
+    from .task import out_of_memory, perform
+
+    exhausted = json.dumps(out_of_memory(task)).encode()  # made while there is memory
+    try:
+        source, outputs = _streams(task, files)
+        return json.dumps(perform(task, source, outputs)).encode()
+    except MemoryError:
+        return exhausted
+
+
+def _streams(task: dict[str, Any], files: list[int]) -> tuple[BinaryIO, Mapping[str, BinaryIO]]:
+    source, *outputs = files
+    return os.fdopen(source, "rb"), {
+        name: os.fdopen(output, "wb") for name, output in zip(task["outputs"], outputs, strict=True)
+    }
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _read_answer(answers: int, child: int, deadline: float) -> tuple[str, bytes]:
+    """Read what the child (a pidfd) writes, until it has ended, writes too much or its time is over."""
+    waiting, answer = select.poll(), b""
+    waiting.register(answers, select.POLLIN)
+    waiting.register(child, select.POLLIN)
+    while True:
+        ready = {descriptor for descriptor, _ in waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+        if not ready:
+            return "time_limit", b""
+        if answers not in ready:  # and it has ended: a pipe that its own child may hold open has nothing more
+            return "ended", answer
+        if part := os.read(answers, CHUNK):
+            answer += part
+            if len(answer) > MAX_ANSWER:
+                return "answer_too_long", b""
+        elif child in ready:
+            return "ended", answer
+        else:
+            waiting.unregister(answers)
