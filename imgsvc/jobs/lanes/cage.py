@@ -1,4 +1,4 @@
-"""The cage: what a picture's process gives up before it reads the first byte of the picture.
+"""The cage: restrictions that a picture's process puts on itself before it reads the first byte of the picture.
 
 A decoder that a file has taken over can then spoil its own picture and nothing else. The cage is built once, in the
 warm process that forks a child for each picture, and entered by that child. A wall counts as in force only after a
@@ -34,9 +34,10 @@ class CageUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Posture:
-    """What is in force for each picture's process. `landlock_abi` is 0 without Landlock.
+    """The walls in force for each picture's process. `landlock_abi` is 0 without Landlock.
 
-    `problems`: what this system has and could not be put in force, a sentence each; `absent`: what it has not.
+    `problems`: a sentence for each wall that this system has and that could not be put in force; `absent`: one for each
+    that it lacks.
     """
 
     __pydantic_config__: ClassVar = {"strict": True, "extra": "forbid"}  # where it is read from a worker
@@ -50,7 +51,7 @@ class Posture:
 
 
 def in_words(posture: Posture) -> str:
-    """What is in force, for logs and pages: `Landlock (ABI 7), seccomp, limits`, or `nothing`."""
+    """The walls in force, for logs and pages: `Landlock (ABI 7), seccomp, limits`, or `nothing`."""
     walls = (
         (posture.landlock_abi, f"Landlock (ABI {posture.landlock_abi})"),
         (posture.seccomp, "seccomp"),
@@ -70,7 +71,7 @@ class Cage:
 
     @classmethod
     def build(cls, mode: Mode, *, landlock_abi_at_most: int | None = None) -> Self:
-        """Find out what can be put in force, by a child that tries it. Call with a single thread.
+        """Find the walls that can be put in force, by a child that tries them. Call with a single thread.
 
         `landlock_abi_at_most` holds Landlock's ABI down, for tests; 0 leaves it out. Raises CageUnavailable with
         `require` unless every wall stands.
@@ -110,7 +111,7 @@ class Cage:
 
 
 class _Survey:
-    """What this system has, and what of it a child could put in force."""
+    """The walls that this system has, and those of them that a child could put in force."""
 
     def __init__(self, landlock_abi_at_most: int | None) -> None:
         self.problems: list[str] = []
@@ -187,7 +188,7 @@ def _try_walls(abi: int, seccomp_filter: SeccompFilter | None, parent: int, answ
 
 
 def _reports(descriptor: int) -> dict[str, str]:
-    """What the child reported until it ended, or until its time was over."""
+    """Read the child's reports ({wall: failure, or ""}) until it ends or its time is over."""
     text = b""
     deadline = time.monotonic() + PROBE_SECONDS
     while len(text) < PROBE_BYTES and (left := deadline - time.monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""What a picture's process gives up beside Landlock and seccomp: descriptors, privileges, memory and disk."""
+"""The limits of a picture's process beside Landlock and seccomp: descriptors, privileges, memory and disk."""
 
 import ctypes
 import os
@@ -12,9 +12,9 @@ from . import libc
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
-MOST_DESCRIPTORS = 1 << 20  # fs.nr_open, unless an administrator raised it
-FREE_DESCRIPTORS = 64  # without the cage
-FIXED_BYTES = 256 * MEGABYTE  # of a process whose use is unknown
+MOST_DESCRIPTORS = 1 << 20  # fs.nr_open, unless an administrator raised it; one system call from Linux 5.9 on
+FREE_DESCRIPTORS = 128  # without the cage: the picture, its variants (up to 64), and what the process opens
+FIXED_BYTES = 256 * MEGABYTE  # of data of a process without /proc
 MAPPINGS_BYTES = 32 * MEGABYTE  # address space beside data: the stack, and what the allocator leaves between its parts
 
 
@@ -61,7 +61,7 @@ def limit_growth(memory_bytes: int, *, shared: bool) -> None:
     """
     mapped, data = _memory()
     _limit(resource.RLIMIT_DATA, data + memory_bytes)
-    if shared:
+    if shared and mapped is not None:
         _limit(resource.RLIMIT_AS, mapped + memory_bytes + MAPPINGS_BYTES)
 
 
@@ -74,14 +74,14 @@ def limit_files(descriptors: int, file_bytes: int | None = None) -> None:
 
 
 def _limit(which: int, most: int) -> None:
-    """Lower a limit for good, but not below what it can't be raised to again: a lower one of the service's stays."""
+    """Lower a limit for good. A lower hard limit of the service's own stays."""
     hard = resource.getrlimit(which)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(which, (most, most))
 
 
-def _memory() -> tuple[int, int]:
-    """Bytes that are mapped, and bytes of data, of this process (proc(5), statm)."""
+def _memory() -> tuple[int | None, int]:
+    """Bytes that are mapped, and bytes of data, of this process (proc(5), statm). Without /proc a guess of the latter."""
     try:
         descriptor = os.open("/proc/self/statm", os.O_RDONLY)
         try:
@@ -90,4 +90,4 @@ def _memory() -> tuple[int, int]:
             os.close(descriptor)
         return int(pages[0]) * resource.getpagesize(), int(pages[5]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):
-        return FIXED_BYTES, FIXED_BYTES
+        return None, FIXED_BYTES

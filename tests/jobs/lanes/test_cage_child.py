@@ -151,7 +151,7 @@ def test_off_limits_memory_and_dumps_and_leaves_the_rest() -> None:
     print(json.dumps(said_in(cage, free)))
     """,
         mode="off",
-    ) == [0, 64]
+    ) == [0, 128]
 
 
 def test_pictures_of_every_kind_come_out_as_without_a_cage() -> None:
