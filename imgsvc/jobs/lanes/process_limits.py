@@ -81,7 +81,7 @@ def _limit(which: int, most: int) -> None:
 
 
 def _memory() -> tuple[int | None, int]:
-    """Bytes that are mapped, and bytes of data, of this process (proc(5), statm). Without /proc a guess of the latter."""
+    """Bytes that are mapped, None without /proc, and bytes of data, then guessed, of this process (proc(5), statm)."""
     try:
         descriptor = os.open("/proc/self/statm", os.O_RDONLY)
         try:
