@@ -10,18 +10,22 @@ import eventlet
 eventlet.monkey_patch()
 
 import base64  # noqa: E402, nothing may be imported before it is patched
+import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import eventlet.wsgi  # noqa: E402
 from swift.common import storage_policy, utils  # noqa: E402
 from swift.common.ring import RingBuilder  # noqa: E402
 from swift.common.wsgi import SwiftHttpProtocol, loadapp  # noqa: E402
 
+Application = Callable[[dict[str, Any], Any], Any]  # of WSGI
 DEVICE = "d1"
 CLUSTER = """
 [swift-hash]
@@ -45,6 +49,7 @@ pipeline = {kind}-server
 [app:{kind}-server]
 use = egg:swift#{kind}
 disable_fallocate = true
+log_requests = false
 """
 FILTERS = {
     "catch_errors": "",
@@ -77,8 +82,8 @@ def main() -> None:
         _write_ring(etc / f"{kind}.ring.gz", listener.getsockname()[1])
     front = _listen(port)
     for kind, listener in backends.items():
-        _serve(listener, etc / f"{kind}-server.conf", common + BACKEND.format(kind=kind))
-    _serve(front, etc / "proxy-server.conf", common + _proxy(secret))
+        _serve(listener, _app(etc / f"{kind}-server.conf", common + BACKEND.format(kind=kind)))
+    _serve(front, _with_cache(_app(etc / "proxy-server.conf", common + _proxy(secret))))
     print("ready", front.getsockname()[1], flush=True)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     while True:
@@ -107,13 +112,43 @@ def _proxy(secret: str) -> str:
     return f"[pipeline:main]\npipeline = {' '.join(names)}\n{app}{''.join(sections).format(secret=secret)}"
 
 
-def _serve(listener: socket.socket, config: Path, text: str) -> None:
+def _app(config: Path, text: str) -> Application:
     config.write_text(text)
+    app: Application = loadapp(str(config))
+    return app
+
+
+def _with_cache(app: Application) -> Application:
+    """Without a cache the proxy asks for the account and the container anew at each request."""
+    cache = Cache()
+
+    def cached(environ: dict[str, Any], start_response: Any) -> Any:
+        environ["swift.cache"] = cache
+        return app(environ, start_response)
+
+    return cached
+
+
+class Cache:
+    """In the place of memcached, as far as the proxy uses it. Nothing runs out: the proxy drops what it changes."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def get(self, key: str, **_: object) -> Any:
+        return json.loads(self._values.get(key, "null"))
+
+    def set(self, key: str, value: Any, **_: object) -> None:
+        self._values[key] = json.dumps(value)
+
+    def delete(self, key: str, **_: object) -> None:
+        self._values.pop(key, None)
+
+
+def _serve(listener: socket.socket, app: Application) -> None:
     silent = logging.getLogger("silent")
     silent.disabled = True
-    eventlet.spawn(
-        eventlet.wsgi.server, listener, loadapp(str(config)), silent, protocol=SwiftHttpProtocol, log_output=False
-    )
+    eventlet.spawn(eventlet.wsgi.server, listener, app, silent, protocol=SwiftHttpProtocol, log_output=False)
 
 
 if __name__ == "__main__":
