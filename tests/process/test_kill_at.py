@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.forking import ForkServer
+from tests.support.memory import memory
 from tests.support.preload import Action, Call, Fault
 from tests.torture.kill_at import case
 from tests.torture.kill_at.plan import ACTIONS, counted, sample
@@ -32,7 +33,6 @@ FULLY = {  # the path of a job, and what replaces or removes files
 S3_CASES = 3  # an S3 server has ten times as much to do as a folder
 AT_ONCE = 4
 SEED = os.environ.get("KILL_AT_SEED", "1")
-MEMORY = Path("/dev/shm")  # where there is one, no disk has to synchronise anything
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,8 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    if not os.access(MEMORY, os.W_OK):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="kill-at-") as name:
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="kill-at-") as name:
         yield Path(name)
 
 

@@ -34,6 +34,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
+from tests.support.botocore_models import share_models
 from tests.support.preload import library
 from tests.support.speed import is_over
 
@@ -270,6 +271,8 @@ def _load() -> None:
     for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
         if module.name.rpartition(".")[2] not in ALONE:
             importlib.import_module(module.name)
+    _build_commands()
+    share_models()
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         asyncio.run(_warm_up())
     for thread in threading.enumerate():
@@ -281,6 +284,24 @@ def _load() -> None:
         time.sleep(0.001)
     gc.collect()
     gc.freeze()
+
+
+def _build_commands() -> None:
+    """Typer reads the signatures of all commands at each call, which takes as long as a start of the service."""
+    import typer.main
+
+    from imgsvc.cli.main import app
+
+    def prepare(command: Any) -> None:
+        command.get_help_option(typer.Context(command))
+        for parameter in command.params:
+            parameter.get_runtime_param()
+        for other in getattr(command, "commands", {}).values():
+            prepare(other)
+
+    built = typer.main.get_command(app)
+    prepare(built)
+    setattr(typer.main, "get_command", lambda _: built)  # noqa: B010
 
 
 async def _warm_up() -> None:
@@ -341,9 +362,13 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 
 def _render_in_threads() -> None:
+    """And try again soon what the database refused: the pauses are a second each, and a full disk brings six."""
+    from imgsvc.jobs import queue, retry_timer, settlement
     from imgsvc.testing import InlineLane
     from tests.support import two_storages
 
+    gc.set_threshold(50_000)  # it lives for a second
+    settlement.RECORD_AGAIN_SECONDS = queue.LOOK_AGAIN_SECONDS = retry_timer.AGAIN_SECONDS = 0.02
     two_storages.lanes = (InlineLane("preview"), InlineLane("render"))
     two_storages.main()
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support.forking import ForkServer
+from tests.support.memory import memory
 from tests.support.preload import Fault
 from tests.torture.kill_at import case
 from tests.torture.kill_at.plan import ACTIONS, every, sample
@@ -19,7 +20,7 @@ from tests.torture.kill_at.site import Site, Way
 
 def main() -> int:
     options = _options()
-    root = Path(tempfile.mkdtemp(prefix="kill-at-", dir=options.folder))
+    root = Path(tempfile.mkdtemp(prefix="kill-at-", dir=options.folder or memory()))
     done = Done(options.resume)
     failed: list[case.Result] = []
     with ForkServer(preload=True) as forks:
@@ -116,7 +117,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="cases at a time")
     parser.add_argument("--quick", action="store_true", help="forked processes that render in threads, as ./run test")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="note what was sound there, and leave it out")
-    parser.add_argument("--folder", type=Path, default=None, help="where the cases work; a tmpfs is quick")
+    parser.add_argument("--folder", type=Path, default=None, help="where the cases work, instead of in memory")
     options = parser.parse_args(arguments)
     options.action = options.action or list(ACTIONS)
     unknown = set(options.scenarios) - set(SCENARIOS)

@@ -25,7 +25,7 @@ SECRET = "0123456789abcdef0123456789abcdef-kill-at"
 START_SECONDS = 60
 STOP_SECONDS = 15  # compose's
 ANSWER_SECONDS = 20
-POLL_SECONDS = 0.003
+POLL_SECONDS = (0.002, 0.03)  # the first pause of a wait, and the longest
 MODULE = "tests.support.two_storages"
 Way = Literal["forked", "fresh"]
 
@@ -263,6 +263,8 @@ def bearer(user: str = "alice") -> dict[str, str]:
 def until(true: Callable[[], object], limit: float, why: str = "it did not come") -> None:
     """Raises AssertionError after so many seconds of a quiet machine."""
     began = time.monotonic()
+    pause, longest = POLL_SECONDS
     while not true():
         assert not is_over(began, limit), f"{why} (after {time.monotonic() - began:.1f} seconds)"
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(1.25 * pause, longest)  # looking costs as much as what is waited for

@@ -6,6 +6,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tests.support.memory import memory
 from tests.support.s3 import S3Server
 from tests.torture.kill_at.site import Site
 
@@ -13,7 +14,7 @@ from tests.torture.kill_at.site import Site
 @cache
 def server() -> S3Server:
     """Started with the first site that needs it, ended with this process."""
-    folder = Path(tempfile.mkdtemp(prefix="kill-at-s3-"))
+    folder = Path(tempfile.mkdtemp(prefix="kill-at-s3-", dir=memory()))
     started = S3Server(folder).start()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(started.__exit__)
