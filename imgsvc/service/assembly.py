@@ -121,7 +121,8 @@ def _log_cage(lanes: Sequence[Lane]) -> None:
         return
     missing = (*posture.problems, *posture.absent)
     write = log.warning if missing or posture.mode == "off" else log.info
-    write("cage", mode=posture.mode, in_force=in_words(posture), missing="; ".join(missing) or None)
+    more = {"missing": "; ".join(missing)} if missing else {}
+    write("cage", mode=posture.mode, in_force=in_words(posture), **more)
 
 
 @asynccontextmanager
