@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 
 RECEIVE_BUFFER_BYTES = 4096
@@ -25,9 +26,14 @@ def connected(url: str) -> socket.socket:
     client.connect((host, int(port)))
     if not url.startswith("https:"):
         return client
-    context = ssl.create_default_context()
+    return _unverified().wrap_socket(client)
+
+
+@cache
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(client)
+    return context
 
 
 @contextmanager
