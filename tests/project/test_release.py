@@ -253,8 +253,9 @@ def engines(
     with tarfile.open(archive, "w") as made:
         made.add(folder / form, form)
     tools.mkdir()
-    for name in ("git", "sh", "cp", "basename"):
-        (tools / name).symlink_to(next(path for path in (Path("/usr/bin", name), Path("/bin", name)) if path.exists()))
+    for path in (Path(folder, name) for name in ("git", "sh", "cp", "basename") for folder in ("/usr/bin", "/bin")):
+        if path.exists() and not (tools / path.name).exists():  # git may be missing: some releases come before it
+            (tools / path.name).symlink_to(path)
     for name in names:
         (tools / name).write_text(ENGINE.format(log=log, archive=archive, status=status))
         (tools / name).chmod(0o755)

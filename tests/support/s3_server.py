@@ -41,7 +41,7 @@ devices = {devices}
 mount_check = false
 swift_dir = {etc}
 log_level = ERROR
-log_address =
+log_udp_host = 127.0.0.1
 """
 BACKEND = """
 [pipeline:main]
