@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -48,24 +47,6 @@ async def lane(ended: list[EndReason]) -> AsyncIterator[ProcessLane]:
         yield one
     finally:
         await one.close()
-
-
-@pytest.fixture
-def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let every worker run these lines before the first of its own, by a `sitecustomize` that no other process has.
-
-    `warm` and `spawn_context` are the modules of these names.
-    """
-    folder = tmp_path / "customized"
-    folder.mkdir()
-
-    def install(lines: str) -> None:
-        guard = "import sys\nif 'from imgsvc.jobs.lanes.spawn_context import' in str(sys.orig_argv):\n"
-        guard += "    from imgsvc.jobs.lanes import spawn_context, warm\n"
-        (folder / "sitecustomize.py").write_text(guard + textwrap.indent(textwrap.dedent(lines), "    "))
-        monkeypatch.syspath_prepend(str(folder))
-
-    return install
 
 
 def answering(text: str) -> str:

@@ -1,0 +1,184 @@
+"""What a warm process and its child do when one of them does not do what it should."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fixtures import make
+from imgsvc.imaging.recipe import Recipe, Variant
+from imgsvc.jobs.lanes.messages import Rendered, Task
+from imgsvc.jobs.lanes.process import EndReason, ProcessLane
+from imgsvc.jobs.retry import Failure
+from tests.support.render_task import render_task
+from tests.support.server_process import children, is_running
+from tests.support.speed import seconds
+
+RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
+ONCE = "def instead(task, files, usual=warm._answer_of):\n    if task['id'] != 'job.1': return usual(task, files)\n    "
+
+
+def in_first_child(line: str) -> str:
+    """Lines for `instead`: the child of the first task does this, every other one what it should.
+
+    The pipe for its answer is `max(files) + 2`: the other end was between.
+    """
+    return f"import os, signal, time\n{ONCE}{line}\nwarm._answer_of = instead"
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return render_task(tmp_path, make.jpeg(320, 200), RECIPE)
+
+
+@asynccontextmanager
+async def started(ended: list[EndReason]) -> AsyncIterator[ProcessLane]:
+    one = ProcessLane("render", nice=0, jobs_per_process=100, ended=ended.append)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.close()
+
+
+async def child_of(lane: ProcessLane) -> int:
+    """The child of a task that the service knows to have begun."""
+    assert lane.pid and lane._pool
+    with anyio.fail_after(seconds(20)):
+        while not lane._pool.has_begun():
+            await anyio.sleep(0.002)
+    return children(lane.pid)[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "worker_crashed", "died"),
+        ("os._exit(0)", "worker_crashed", "died"),
+        ("os.write(max(files) + 2, b'{'); os._exit(1)", "worker_crashed", "died"),
+        ("os.write(max(files) + 2, b'{'); os._exit(0)", "worker_crashed", "unusable_answer"),
+        ("return b'x' * 70_000", "worker_crashed", "unusable_answer"),
+        ("time.sleep(600)", "timeout", "time_limit"),
+        ("os.close(max(files) + 2); time.sleep(600)", "timeout", "time_limit"),
+    ],
+)
+async def test_end_of_a_child_is_its_own_task_s_alone(
+    instead: Any, task: Task, line: str, code: str, reason: EndReason
+) -> None:
+    instead(in_first_child(line))
+    ended: list[EndReason] = []
+    async with started(ended) as lane:
+        pid, limit = lane.pid, 0.3 if code == "timeout" else 60
+        outcome = await lane.run(replace(task, kind="preview", time_limit=limit))
+        assert isinstance(outcome, Failure)
+        assert (outcome.code, outcome.death, ended) == (code, code == "worker_crashed", [reason])
+        assert (lane.pid, lane.alive, children(pid or 0)) == (pid, True, [])
+        assert isinstance(await lane.run(replace(task, id="job.2")), Rendered)
+
+
+async def test_child_of_a_warm_process_that_does_not_answer_is_killed_too(instead: Any, task: Task) -> None:
+    instead(in_first_child("time.sleep(600)"))
+    ended: list[EndReason] = []
+    async with started(ended) as lane, anyio.create_task_group() as group:
+        outcomes: list[object] = []
+
+        async def run() -> None:
+            outcomes.append(await lane.run(replace(task, kind="preview", time_limit=0.2)))
+
+        group.start_soon(run)
+        child, pid = await child_of(lane), lane.pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with anyio.fail_after(seconds(20)):
+            while not outcomes:
+                await anyio.sleep(0.01)
+        assert time.monotonic() - began < seconds(2)
+        assert isinstance(outcomes[0], Failure) and outcomes[0].code == "timeout"
+        assert (is_running(pid), is_running(child), ended) == (False, False, ["time_limit"])
+
+
+@pytest.mark.parametrize("how", ["dies", "lane.kill"])
+async def test_nothing_is_left_of_a_task_whose_warm_process_ends(instead: Any, task: Task, how: str) -> None:
+    instead(in_first_child("time.sleep(600)"))
+    ended: list[EndReason] = []
+    async with started(ended) as lane, anyio.create_task_group() as group:
+        outcomes: list[object] = []
+
+        async def run() -> None:
+            outcomes.append(await lane.run(task))
+
+        group.start_soon(run)
+        child, pid = await child_of(lane), lane.pid
+        assert pid
+        if how == "dies":
+            os.kill(pid, signal.SIGKILL)
+        else:
+            lane.kill()
+        with anyio.fail_after(seconds(20)):
+            while not outcomes:
+                await anyio.sleep(0.01)
+        assert isinstance(outcomes[0], Failure) and outcomes[0].death
+        assert (is_running(child), ended) == (False, ["died" if how == "dies" else "killed"])
+        assert isinstance(await lane.run(replace(task, id="job.2")), Rendered)
+
+
+async def test_warm_process_that_dies_before_a_task_is_not_held_against_it(task: Task) -> None:
+    ended: list[EndReason] = []
+    async with started(ended) as lane:
+        assert lane.pid
+        os.kill(lane.pid, signal.SIGSTOP)
+        async with anyio.create_task_group() as group:
+            outcomes: list[object] = []
+
+            async def run() -> None:
+                outcomes.append(await lane.run(task))
+
+            group.start_soon(run)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.05)  # the task and its files are on their way
+            os.kill(lane.pid, signal.SIGKILL)
+        assert isinstance(outcomes[0], Rendered)
+        assert ended == ["died_idle"]
+
+
+async def test_worker_without_the_cage_that_is_required_does_not_start(instead: Any) -> None:
+    instead(
+        """
+        def build(mode, **_):
+            raise warm.CageUnavailable("this kernel has no Landlock")
+        warm.Cage.build = build
+        """
+    )
+    lane = ProcessLane("render", nice=0, jobs_per_process=1, cage="require")
+    with pytest.raises(OSError, match="cage is require, but this kernel has no Landlock"):
+        await lane.start()
+    assert (lane.alive, lane.pid, lane.posture) == (False, None, None)
+
+
+async def test_lane_says_what_its_cage_puts_in_force(task: Task) -> None:
+    async with started([]) as lane:
+        assert lane.posture and (lane.posture.mode, lane.posture.limits) == ("best", True)
+
+
+async def test_source_that_is_a_link_is_not_followed(task: Task, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(task.source)
+    async with started([]) as lane:
+        outcome = await lane.run(replace(task, source=str(link)))
+        assert isinstance(outcome, Failure) and outcome.code == "io_error"
+
+
+async def test_preview_that_is_not_cheap_leaves_an_empty_file(tmp_path: Path) -> None:
+    large = make.encoded(make.photo(1700, 1300), "PNG")
+    task = render_task(tmp_path, large, replace(RECIPE, max_pixels=50_000_000), "image/png")
+    async with started([]) as lane:
+        assert await lane.run(replace(task, kind="preview")) is None
+    assert [path.stat().st_size for path in Path(task.folder).iterdir()] == [0]
