@@ -1,0 +1,107 @@
+"""`./run bench cage`: what the cage costs, in one run that alternates between lanes with and without it.
+
+Processor time per picture is what the warm process and its children have used, the least of several rounds. Ratios
+travel from machine to machine, seconds don't.
+"""
+
+import argparse
+import asyncio
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from fixtures import make
+from imgsvc.jobs.lanes.cage import Mode
+from imgsvc.jobs.lanes.messages import Rendered, Task
+from imgsvc.jobs.lanes.process import ProcessLane
+from imgsvc.settings.jobs import Images
+from tests.support.render_task import render_task
+
+ROUNDS, PHOTOS, STARTS = 5, 20, 20
+CEILING = 1 << 30  # bytes
+LIMIT = 300  # seconds
+CAGES: tuple[Mode, ...] = ("off", "best")
+MOST = {"render": 1.03, "preview": 1.03, "start": 1.2}  # times as much as without the cage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photo", type=Path, help="a JPEG to measure with; without it a drawn one of 6 MP")
+    given = parser.parse_args().photo
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    data = given.read_bytes() if given else make.jpeg(2725, 2225)
+    asyncio.run(measure(data))
+
+
+async def measure(data: bytes) -> None:
+    shown = Table("", "without the cage", "with it", "ratio", "at most")
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("render", "preview"):
+            task = replace(
+                render_task(Path(folder), data, Images().recipe), kind=kind, memory_ceiling=CEILING, time_limit=LIMIT
+            )
+            spent = await processor_seconds(task)
+            row = (f"{spent[cage] * 1000:.1f} ms" for cage in CAGES)
+            shown.add_row(f"processor time of a {kind}", *row, *compared(spent, kind))
+    spent = await start_seconds()
+    shown.add_row("start of a worker", *(f"{spent[cage] * 1000:.0f} ms" for cage in CAGES), *compared(spent, "start"))
+    Console().print(shown)
+
+
+def compared(spent: Mapping[str, float], kind: str) -> tuple[str, str]:
+    return f"{spent['best'] / spent['off']:.3f}", f"{MOST[kind]:.2f}"
+
+
+async def processor_seconds(task: Task) -> dict[str, float]:
+    """Of one picture, the least of the rounds, which alternate."""
+    rounds: dict[str, list[float]] = {cage: [] for cage in CAGES}
+    async with started("off") as free, started("best") as caged:
+        for number in range(ROUNDS + 1):  # the first is not counted
+            for cage, lane in {"off": free, "best": caged}.items():
+                before = used(lane)
+                for picture in range(PHOTOS):
+                    outcome = await lane.run(replace(task, id=f"job.{number * PHOTOS + picture}"))
+                    assert isinstance(outcome, Rendered), outcome
+                rounds[cage] += [(used(lane) - before) / PHOTOS] if number else []
+    return {cage: min(values) for cage, values in rounds.items()}
+
+
+async def start_seconds() -> dict[str, float]:
+    """The median time until a worker is ready."""
+    times: dict[str, list[float]] = {cage: [] for cage in CAGES}
+    for _ in range(STARTS):
+        for cage in CAGES:
+            began = time.perf_counter()
+            async with started(cage):
+                times[cage].append(time.perf_counter() - began)
+    return {cage: statistics.median(values) for cage, values in times.items()}
+
+
+@asynccontextmanager
+async def started(cage: Mode) -> AsyncIterator[ProcessLane]:
+    lane = ProcessLane("render", nice=0, jobs_per_process=1_000_000, cage=cage)
+    try:
+        await lane.start()
+        yield lane
+    finally:
+        await lane.close()
+
+
+def used(lane: ProcessLane) -> float:
+    """Processor seconds of a lane's warm process and of its children so far."""
+    times = psutil.Process(lane.pid).cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
+if __name__ == "__main__":
+    main()
