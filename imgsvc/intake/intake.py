@@ -71,7 +71,7 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class IntakePolicy:
     """What holds for every upload: bytes of memory for one preview and one render, the most jobs that may wait, the
-    attempts that a job has, and the backend of its variants.
+    attempts that a job has, the backend of its variants, and whether a job may take over those of the same photo.
     """
 
     preview_memory: int
@@ -79,6 +79,7 @@ class IntakePolicy:
     max_waiting: int
     max_attempts: int
     storage_backend: str
+    reuse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,4 +282,5 @@ def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe,
         recipe=recipe,
         max_attempts=policy.max_attempts,
         idempotency_key=origin.idempotency_key,
+        reuse=policy.reuse,
     )

@@ -1,7 +1,7 @@
 """Moves variants from a scratch folder into storage: each one is durable before the table names it."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -22,19 +22,29 @@ _LATE: set["asyncio.Future[None]"] = set()  # abandoned puts that still run: asy
 
 
 async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], folder: Path) -> dict[str, str]:
-    """Store the variants, whose files are in `folder`, concurrently; returns {variant: key}.
-
-    Raises StorageBusy if any put raised it, else the first failure: a StorageError, or whatever the storage raised.
-    Puts that are not done within PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND are a StorageError too.
-    """
+    """Store the variants, whose files are in `folder`; returns {variant: key}. Raises as `store_all`."""
     keys = {made.name: job.key(made.name) for made in variants}
+
+    async def put(name: str, key: str) -> None:
+        await storage.put(job.storage_bucket, key, scratch_file(folder, name))
+
+    await store_all(keys, sum(made.size_bytes for made in variants), put)
+    return keys
+
+
+async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[str, str], Awaitable[None]]) -> None:
+    """Call `store` with each (variant, key) concurrently.
+
+    Raises StorageBusy if any call raised it, else the first failure: a StorageError, or whatever the storage raised.
+    Calls that are not done within PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND are a StorageError too.
+    """
     failures: list[Exception] = []
     scope = anyio.CancelScope()
 
     async def put(name: str, key: str) -> None:
         try:
-            await storage.put(job.storage_bucket, key, scratch_file(folder, name))
-        except Exception as error:  # all puts end before the first failure is raised
+            await store(name, key)
+        except Exception as error:  # all calls end before the first failure is raised
             failures.append(error)
 
     async def put_all() -> None:
@@ -43,7 +53,7 @@ async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], f
                 for name, key in keys.items():
                     group.start_soon(put, name, key)
 
-    seconds = PUT_SECONDS + sum(made.size_bytes for made in variants) / PUT_BYTES_PER_SECOND
+    seconds = PUT_SECONDS + size_bytes / PUT_BYTES_PER_SECOND
     # A separate task: a thread that hangs in a system call can't be cancelled, and must not block the job.
     putting = asyncio.ensure_future(put_all())
     try:
@@ -59,7 +69,6 @@ async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], f
     putting.result()
     if failures:
         raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
-    return keys
 
 
 async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int, bool]:

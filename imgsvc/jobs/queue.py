@@ -1,9 +1,10 @@
 """The queue is the job table. Two channels of capacity 0 (previews, renders) pass each claimed job to an idle lane."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import TypeVar
 
 import anyio
 import structlog
@@ -16,12 +17,15 @@ from .lanes.base import Lane
 from .lanes.cage import Posture
 from .lanes.messages import Outcome
 from .retry_timer import RetryTimer
+from .reuse import Copies
 from .run import Run, RunContext
 from .settlement import Settlement
 from .table.model import Job, QueueName
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
+COPYING = 4  # runs at the same time that take over what another job has
 PUBLISHING = 8  # runs that may be publishing while their lanes already take further jobs
 LOOK_AGAIN_SECONDS = 1.0  # pause after the database refused a claim
 RECORDING_SECONDS = 5.0
@@ -69,6 +73,7 @@ class Queue:
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
         self._run_ended = anyio.Event()
         self._publishing = anyio.Semaphore(PUBLISHING)
+        self._copying = anyio.Semaphore(COPYING)
         self._stopping = self._grace_over = False
         self._scope = anyio.CancelScope()
 
@@ -123,6 +128,7 @@ class Queue:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
                     receive.close()
                 group.start_soon(self._retries.run)
+                group.start_soon(self._feed_copies, group)
 
     async def cancel(self, job_id: str) -> None:
         """End the run of a deleted job, if there is one; returns once nothing of it is active."""
@@ -176,20 +182,26 @@ class Queue:
         async with send:
             while True:
                 await side.idle.acquire()
-                await send.send(await self._next(side))
+                await send.send(await self._next(side, self._claim))
 
-    async def _next(self, side: Side) -> Run:
+    async def _feed_copies(self, group: TaskGroup) -> None:
+        """Complete the jobs that have a twin. They need no lane, and so wait behind no preview and no render."""
+        while True:
+            await self._copying.acquire()
+            run, copies = await self._next(self._sides["previews"], self._claim_copies)
+            group.start_soon(self._finish, run, copies, self._copying)
+
+    async def _next(self, side: Side, claim: Callable[[Side], Awaitable[T | None]]) -> T:
+        """What `claim` returns, once that is not None: tried again whenever the side is woken."""
         while True:
             changed = side.changed
             pause = inf
             if not self._stopping:
                 self._open_runs += 1  # the claim may succeed while `stop` counts
                 try:
-                    claimed = await self._table.claim(
-                        side.queue, side.memory.largest, nothing_running=not side.memory.running
-                    )
-                    if isinstance(claimed, Job):
-                        return self._begin(side, claimed)
+                    claimed = await claim(side)
+                    if claimed is not None:
+                        return claimed
                 except Exception as error:
                     log.error("claim_failed", queue=side.queue, reason=str(error))
                     pause = LOOK_AGAIN_SECONDS
@@ -197,11 +209,24 @@ class Queue:
             with anyio.move_on_after(pause):
                 await changed.wait()
 
-    def _begin(self, side: Side, job: Job) -> Run:
+    async def _claim(self, side: Side) -> Run | None:
+        claimed = await self._table.claim(side.queue, side.memory.largest, nothing_running=not side.memory.running)
+        if not isinstance(claimed, Job):
+            return None
+        run = self._begin(claimed, side.queue)
+        run.reserved_bytes = side.memory.reserve(claimed, side.queue)
+        return run
+
+    async def _claim_copies(self, _: Side) -> tuple[Run, Copies] | None:
+        claimed = await self._table.claim_with_twin()
+        if claimed is None:
+            return None
+        return self._begin(claimed.job, "copies"), Copies(claimed.job, claimed.twin)
+
+    def _begin(self, job: Job, queue: str) -> Run:
         run = Run(job, self._runs)
-        run.reserved_bytes = side.memory.reserve(job, side.queue)
         self._begun.add(run)
-        log.info("job_processing", queue=side.queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
+        log.info("job_processing", queue=queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
         return run
 
     async def _serve(self, side: Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
@@ -212,7 +237,7 @@ class Queue:
                 run = await receive.receive()
                 outcome = await self._render(side, lane, run)
                 await self._publishing.acquire()
-                group.start_soon(self._finish, run, outcome)
+                group.start_soon(self._finish, run, outcome, self._publishing)
 
     async def _warm(self, lane: Lane) -> None:
         """Start the lane's worker, repeatedly if necessary: a lane without a live worker takes no job."""
@@ -238,7 +263,7 @@ class Queue:
             side.memory.release(run.reserved_bytes)
             side.wake()
 
-    async def _finish(self, run: Run, outcome: Outcome) -> None:
+    async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
         settlement = Settlement(run)
         self._settling.add(settlement)
         try:
@@ -246,7 +271,7 @@ class Queue:
         except Exception:
             log.exception("run_not_recorded", job_id=run.job.job_id, trace_id=run.job.trace_id)
         finally:
-            self._publishing.release()
+            slots.release()
             self._settling.discard(settlement)
             self._begun.discard(run)
             run.over.set()

@@ -19,6 +19,7 @@ from .lanes.files import with_free_files
 from .lanes.messages import Outcome, Rendered, Task
 from .rendered_files import Untrue, check_answer, copy_checked, most_bytes, source_header
 from .retry import Failure
+from .reuse import ReuseStatus
 from .table.job_table import JobTable
 from .table.model import Job
 from .trees import remove_tree
@@ -30,6 +31,7 @@ PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 
 
+OnReuse = Callable[[ReuseStatus], None]  # called once for each job that had a twin
 OnVariant = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
 
 
@@ -53,6 +55,7 @@ class RunContext:
     limits: Limits
     on_variant: OnVariant
     hold: DeletionHold
+    on_reuse: OnReuse
 
 
 class Run:

@@ -12,6 +12,7 @@ from .failures import NOT_STORED, PLACE_TAKEN, UNEXPECTED
 from .lanes.messages import Outcome, Rendered
 from .publish import publish, withdraw
 from .retry import Decision, Failure, decide
+from .reuse import Copies, ReuseStatus, status_of
 from .run import Run
 from .table.model import Job
 from .table.writer import DatabaseUnavailable
@@ -37,7 +38,7 @@ class Settlement:
     def job(self) -> Job:
         return self._run.job
 
-    async def settle(self, outcome: Outcome) -> None:
+    async def settle(self, outcome: Outcome | Copies) -> None:
         """Publish and record the outcome, then remove the scratch folder.
 
         Repeats until the row records the run's end. Errors of the database and a lack of open files are retried
@@ -49,12 +50,12 @@ class Settlement:
                 try:
                     with self._attempt:
                         return await self._settle(outcome)
-                    outcome = NOT_STORED if isinstance(outcome, Rendered) else outcome  # publishing was abandoned
+                    outcome = _abandoned(outcome)
                 except (DatabaseUnavailable, StorageBusy, sqlite3.Error) as error:
                     self._log.error("job_not_recorded", reason=str(error), again_in_seconds=RECORD_AGAIN_SECONDS)
                 except Exception:
                     self._log.exception("run_failed_unexpectedly", again_in_seconds=RECORD_AGAIN_SECONDS)
-                    outcome = UNEXPECTED
+                    outcome = Copies(self.job, None) if isinstance(outcome, Copies) else UNEXPECTED
                 await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
             with anyio.CancelScope(shield=True):
@@ -69,8 +70,10 @@ class Settlement:
             if not remove_tree(folder):
                 self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
 
-    async def _settle(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Failure):
+    async def _settle(self, outcome: Outcome | Copies) -> None:
+        if isinstance(outcome, Copies):
+            await self._take_over(outcome)
+        elif isinstance(outcome, Failure):
             if self._run.requeued:
                 await self._table.requeue(self.job)
             elif self._run.is_preview:
@@ -109,6 +112,27 @@ class Settlement:
         self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=names)
         if not self._run.is_preview:
             await self._remove_source()
+
+    async def _take_over(self, copies: Copies) -> None:
+        """Complete the job with its twin's variants, or let it be rendered."""
+        job = self.job
+        try:
+            paths, measured = await copies.store(self._storage)
+        except Exception as error:  # a custom storage may raise anything
+            await self._overtaken({variant.name: job.key(variant.name) for variant in job.recipe.variants})
+            await self._decline(status_of(error), str(error))
+            return
+        if not await self._table.complete(job, paths, measured, copies.twin):
+            await self._overtaken(paths)
+            return
+        self._log.info("job_completed", twin=copies.twin and copies.twin.image_id)
+        self._context.on_reuse("reused")
+        await self._remove_source()
+
+    async def _decline(self, status: ReuseStatus, reason: str) -> None:
+        if await self._table.decline_twin(self.job, status):
+            self._log.info("twin_declined", status=status, reason=reason)
+            self._context.on_reuse(status)
 
     async def _overtaken(self, keys: dict[str, str]) -> None:
         """Remove the files that this run stored if its row was deleted in the meantime, or list them for housekeeping.
@@ -168,6 +192,13 @@ class Settlement:
                 await self._table.variants_removed(self.job)
         except Exception as error:
             self._log.warning("variants_not_removed", reason=str(error))
+
+
+def _abandoned(outcome: Outcome | Copies) -> Outcome | Copies:
+    """What to record instead of an outcome whose publishing was abandoned."""
+    if isinstance(outcome, Copies):
+        return Copies(outcome.job, None)
+    return NOT_STORED if isinstance(outcome, Rendered) else outcome
 
 
 def _event(decision: Decision) -> str:

@@ -105,6 +105,8 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
+        if not settings.images.reuse:
+            await table.drop_twins()
         await opened.data.sums.seed()
         for name in opened.stores.storages:
             metrics.storage.uses(name)
@@ -173,6 +175,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         ),
         on_variant=opened.metrics.jobs.variant_made,
         hold=hold,
+        on_reuse=opened.metrics.jobs.job_reused,
     )
     queue = Queue(
         Side("previews", opened.lanes[:1], LaneMemory(memory.preview)),
@@ -267,6 +270,7 @@ def _intake(
             max_waiting=settings.jobs.max_waiting,
             max_attempts=settings.jobs.max_attempts,
             storage_backend=opened.stores.active.name,
+            reuse=settings.images.reuse,
         ),
         space=space,
         accepted=queue.wake,

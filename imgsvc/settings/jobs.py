@@ -32,6 +32,11 @@ class Images(Section):
         {"original": 2},
         "Effort of single variants. The largest costs most of the time: effort 2 halves that for about 3 % more bytes.",
     )
+    reuse: bool = setting(
+        True,
+        "A photo that the same user uploads once more, with the same settings, gets the variants of the first (hard "
+        "links, or copies by the store) instead of being rendered. false: each upload is rendered.",
+    )
     max_pixels: int = setting(
         50_000_000, "Width x height; larger images are refused with 422.", unit="pixels", ge=1, le=500_000_000
     )

@@ -33,6 +33,13 @@ class StorageBusy(StorageError):
     """
 
 
+class Differs(StorageError):
+    """What is stored has other bytes than its row says."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} has other bytes than its row says")
+
+
 class PlaceTaken(StorageError):
     """Another image's file is in the way: nothing can be stored under this bucket and key while it is there."""
 
@@ -72,6 +79,16 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A stored file that is to be copied: its size in bytes and its SHA-256 in hex, as its row says them."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A stored file as listed."""
 
@@ -106,6 +123,17 @@ class Storage(Protocol):
         """All stored files except those in `.health`, in no particular order, read page by page.
 
         Files that an interrupted `put` left are included. Raises StorageError.
+        """
+
+
+@runtime_checkable
+class Copying(Protocol):
+    """A storage that can make a copy by itself."""
+
+    async def copy(self, bucket: str, key: str, original: Original) -> None:
+        """Store the same bytes under another name too, replacing an earlier file. Durable once this returns.
+
+        Each of the two can be replaced or removed without the other. Raises NotStored, Differs or StorageError.
         """
 
 

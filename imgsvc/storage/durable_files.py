@@ -11,6 +11,8 @@ NOT_SYNCED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP)
 REMEMBERED = 10_000  # folders; clients choose bucket names, so the number of remembered folders must be limited
 
 
+SetMode = Callable[[int], None]  # of the file with this descriptor
+
 _warned: set[int] = set()  # devices
 
 

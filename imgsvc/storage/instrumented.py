@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .base import Blob, NotStored, SharedStorage, Storage, Stored
+from .base import Blob, Copying, NotStored, Original, SharedStorage, Storage, StorageError, Stored
 
-Operation = Literal["put", "read", "remove"]
+Operation = Literal["put", "copy", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
 OnOperation = Callable[[str, Operation, OperationStatus, float], None]
 
@@ -35,6 +35,12 @@ class InstrumentedStorage:
     async def put(self, bucket: str, key: str, source: Path) -> None:
         with self._timed("put"):
             await self._storage.put(bucket, key, source)
+
+    async def copy(self, bucket: str, key: str, original: Original) -> None:
+        if not isinstance(self._storage, Copying):
+            raise StorageError("this storage can't copy")
+        with self._timed("copy"):
+            await self._storage.copy(bucket, key, original)
 
     async def remove(self, bucket: str, key: str) -> bool:
         with self._timed("remove") as timed:

@@ -13,9 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from .base import HEALTH, LOCAL, Blob, NotStored, PlaceTaken, StorageAway, StorageBusy, StorageError, Stored
+from .base import HEALTH, LOCAL, Blob, NotStored, Original, PlaceTaken, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
-from .durable_files import DurableFolders, partial_of, sync_folder
+from .durable_files import DurableFolders, SetMode, partial_of, sync_folder
+from .hard_links import link
 from .instance_marker import MARKER, marker_of
 from .keys import THROUGH_A_FILE, split_path
 from .reading_group import CLOSED_FOLDER_MODE, ReadingGroup
@@ -24,7 +25,6 @@ PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
 CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
 THREADS = 16
 LISTED = 500  # files that one call in a thread lists
-SetMode = Callable[[int], None]  # of an open file's descriptor
 OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
 LINGER_SECONDS = 2.0  # how long a cancelled change is waited for: the disk may not respond
 
@@ -59,7 +59,29 @@ class LocalStorage:
             left.set()
             raise
 
+    async def copy(self, bucket: str, key: str, original: Original) -> None:
+        """Link the file (link(2)): both names are of the same bytes."""
+        left = threading.Event()
+
+        def copy() -> None:
+            source = _path(self._root, original.bucket, original.key)
+            self._write(bucket, key, source, lambda target, set_mode: link(source, target, original, left, set_mode))
+
+        try:
+            await self._threads.run(copy, linger_seconds=LINGER_SECONDS)
+        except FileNotFoundError:
+            raise NotStored(original.key) from None
+        except OSError as error:
+            raise _not_stored(error, bucket) from error
+        except BaseException:
+            left.set()
+            raise
+
     def _put(self, bucket: str, key: str, source: Path, left: threading.Event) -> None:
+        self._write(bucket, key, source, lambda target, set_mode: _put(target, source, left, set_mode))
+
+    def _write(self, bucket: str, key: str, source: Path, write: Callable[[Path, SetMode | None], None]) -> None:
+        """Call `write` with the path for a key, whose folders are there, and with what sets the mode of its file."""
         self._require_marker()
         target = _path(self._root, bucket, key)
         folders, set_mode = self._closed_folders, self._group.close_file if self._group else None
@@ -67,14 +89,14 @@ class LocalStorage:
             folders, set_mode = self._open_folders, self._group.admit_file
         try:
             folders.make(target.parent)
-            _put(target, source, left, set_mode)
+            write(target, set_mode)
         except FileNotFoundError:
             self._closed_folders.forget()
             self._open_folders.forget()
             if not source.exists():
                 raise
             folders.make(target.parent)
-            _put(target, source, left, set_mode)
+            write(target, set_mode)
 
     async def remove(self, bucket: str, key: str) -> bool:
         def remove() -> bool:
@@ -187,10 +209,14 @@ def _path(root: Path, bucket: str, key: str) -> Path:
 
 
 def _put(target: Path, source: Path, left: threading.Event, set_mode: SetMode | None) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder. After a failed fsync the file is removed."""
+    """Write under a temporary name, fsync, rename, fsync the folder. After a failed fsync the file is removed.
+
+    The file is always a new one: what an interrupted copy left may be a second name of another image's file.
+    """
     unnamed = partial_of(target)
     try:
-        with source.open("rb") as reader, unnamed.open("wb") as writer:
+        unnamed.unlink(missing_ok=True)
+        with source.open("rb") as reader, unnamed.open("xb") as writer:
             shutil.copyfileobj(reader, writer, CHUNK)
             writer.flush()
             if set_mode:

@@ -1,12 +1,13 @@
 """Variants in memory, for tests. They are lost with the process."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio.to_thread
 
-from .base import Blob, NotStored, Stored, is_probe
+from .base import Blob, Differs, NotStored, Original, Stored, is_probe
 
 
 class MemoryStorage:
@@ -18,6 +19,15 @@ class MemoryStorage:
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
         self._stored[bucket, key] = await anyio.to_thread.run_sync(source.read_bytes)
+        self._modified[bucket, key] = datetime.now(UTC)
+
+    async def copy(self, bucket: str, key: str, original: Original) -> None:
+        data = self._stored.get((original.bucket, original.key))
+        if data is None:
+            raise NotStored(original.key)
+        if len(data) != original.size_bytes or hashlib.sha256(data).hexdigest() != original.sha256:
+            raise Differs(original.key)
+        self._stored[bucket, key] = data
         self._modified[bucket, key] = datetime.now(UTC)
 
     async def remove(self, bucket: str, key: str) -> bool:

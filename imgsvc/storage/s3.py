@@ -12,7 +12,7 @@ import structlog
 from botocore.exceptions import ClientError
 
 from ..settings.storage import S3
-from .base import HEALTH, IMMUTABLE, Blob, NotStored, StorageError, Stored, is_probe
+from .base import HEALTH, IMMUTABLE, Blob, Differs, NotStored, Original, StorageError, Stored, is_probe
 from .keys import split_path
 from .s3_client import Client, S3Client, s3_client
 from .s3_errors import CAN_NOT_ENCRYPT, as_storage_error, is_missing, is_not_implemented, is_outside
@@ -54,6 +54,33 @@ class S3Storage:
         except OSError as error:
             raise as_storage_error(error, f"put {bucket}") from error
         await self._client.do(f"put {bucket}", put, size, once=is_probe(bucket))
+
+    async def copy(self, bucket: str, key: str, original: Original) -> None:
+        """The store copies the object, which is then read once: only its bytes show that it is the right one.
+
+        It gets its final name at once: until a row names it, no client can ask for it.
+        """
+
+        async def copy(client: Client) -> None:
+            with self._naming_encryption(bucket):
+                await client.copy_object(
+                    **self._object(bucket, key),
+                    CopySource=self._object(original.bucket, original.key),
+                    MetadataDirective="REPLACE",
+                    ContentType="image/webp",
+                    CacheControl=IMMUTABLE,
+                    **self._encryption,
+                )
+            body, digest = (await client.get_object(**self._object(bucket, key)))["Body"], hashlib.sha256()
+            try:
+                while chunk := await _read(body, CHUNK):
+                    await asyncio.to_thread(digest.update, chunk)
+            finally:
+                body.close()
+            if digest.hexdigest() != original.sha256:
+                raise Differs(original.key)
+
+        await self._client.do(f"copy {bucket}", copy, original.size_bytes)
 
     async def remove(self, bucket: str, key: str) -> bool:
         async def remove(client: Client) -> bool:

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from .. import __version__
 from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
+from ..jobs.reuse import ReuseStatus
 from ..jobs.table.reports import Waiting
 from ..jobs.watchdog import JobFault
 from ..settings import Settings
@@ -155,6 +156,12 @@ class JobMetrics:
             "worker_cage_faults", "Walls of the cage that this system has and that could not be put in force."
         )
         self._stuck = registry.counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
+        self._reused = registry.counter(
+            "image_reuse_total",
+            "Uploads of a photo that its user has already: reused, or rendered because the first was gone, differs from"
+            " its row, or could not be copied (error).",
+            "status",
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -165,8 +172,13 @@ class JobMetrics:
             self._restarts.labels(reason)
         for fault in get_args(JobFault):
             self._stuck.labels(fault)
+        for outcome in get_args(ReuseStatus):
+            self._reused.labels(outcome)
         for size in self._sizes:
             self._made.labels(size)
+
+    def job_reused(self, status: ReuseStatus) -> None:
+        self._reused.labels(status).inc()
 
     def job_reached(self, status: str, jobs: int) -> None:
         if status in get_args(JobStatus):

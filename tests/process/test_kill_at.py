@@ -28,6 +28,7 @@ CASES = 12  # each call, a few of which are taken here, has its turn in ./run to
 FEW_CASES = 3  # of the scenarios that write what others write too
 FULLY = {  # the path of a job, and what replaces or removes files
     *("first-start", "upload", "upload-in-chunks", "failing-picture", "delete-waiting", "delete-running"),
+    "reuse",
     *("delete-completed", "old-data-folder", "backup", "restore", "migrate", "gc", "adopt", "set-aside", "retention"),
 }
 S3_CASES = 3  # an S3 server has ten times as much to do as a folder

@@ -337,6 +337,7 @@ def test_policy_allows_what_the_storage_calls() -> None:
     called = set(re.findall(r"await client\.(\w+)\(", code)) - {"close", "generate_presigned_url"}  # no requests
     # What HeadObject, HeadBucket and ListObjectsV2 need: https://docs.aws.amazon.com/AmazonS3/latest/API
     named = {"head_object": "GetObject", "head_bucket": "ListBucket", "list_objects_v2": "ListBucket"}
+    named["copy_object"] = "PutObject"  # and GetObject of what is copied
     needed = {f"s3:{named.get(name, name.title().replace('_', ''))}" for name in called}
     assert needed == {*objects["Action"], bucket["Action"]}
 

@@ -1,6 +1,7 @@
 """What every storage backend must do: each test runs against all of them. A new backend is added to BACKENDS."""
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imgsvc.settings.storage import S3
-from imgsvc.storage.base import NotStored, SharedStorage, Storage, StorageError
+from imgsvc.storage.base import Copying, Differs, NotStored, Original, SharedStorage, Storage, StorageError
 from imgsvc.storage.instance_marker import mark
 from imgsvc.storage.instrumented import InstrumentedStorage
 from imgsvc.storage.instrumented import instrumented as instrumented_storage
@@ -233,3 +234,49 @@ async def test_services_that_share_a_storage_are_known_by_their_probes(storage: 
         if isinstance(one, SharedStorage):
             assert await one.services() == [INSTANCE]
             assert one.probe_interval > 0
+
+
+def original(data: bytes, bucket: str = "a", key: str = KEY) -> Original:
+    return Original(bucket, key, len(data), hashlib.sha256(data).hexdigest())
+
+
+async def test_copy_has_the_same_bytes_and_lives_on_alone(storage: Storage, tmp_path: Path) -> None:
+    """Whatever becomes of the original. A copy that is made again, or over another file, is the same."""
+    assert isinstance(storage, Copying)
+    data = os.urandom(300_000)
+    await storage.put("a", KEY, source(tmp_path, data))
+    await storage.put("b/c", KEY, source(tmp_path, b"before"))
+    for _ in range(2):
+        await storage.copy("b/c", KEY, original(data))
+        assert await storage.size("b/c", KEY) == len(data)
+    await storage.put("a", KEY, source(tmp_path, b"other"))
+    assert await read(storage, "b/c", KEY, 0, len(data)) == data
+    assert await storage.remove("a", KEY)
+    assert await read(storage, "b/c", KEY, 5, 10) == data[5:15]
+    assert sorted([(one.bucket, one.key) async for one in storage.everything()]) == [("b/c", KEY)]
+
+
+@pytest.mark.parametrize(("bucket", "key"), AWKWARD)
+async def test_copy_of_any_name(storage: Storage, tmp_path: Path, bucket: str, key: str) -> None:
+    assert isinstance(storage, Copying)
+    await storage.put(bucket, key, source(tmp_path, b"data"))
+    await storage.copy(f"{bucket}/copy", key, original(b"data", bucket, key))
+    assert await read(storage, f"{bucket}/copy", key, 0, 4) == b"data"
+
+
+@pytest.mark.parametrize(("said", "error"), [(b"othr", Differs), (b"longer", Differs), (b"d", Differs)])
+async def test_copy_of_other_bytes_than_said_is_refused(
+    storage: Storage, tmp_path: Path, said: bytes, error: type[Exception]
+) -> None:
+    assert isinstance(storage, Copying)
+    await storage.put("a", KEY, source(tmp_path, b"data"))
+    with pytest.raises(error):
+        await storage.copy("b", KEY, original(said))
+    assert await read(storage, "a", KEY, 0, 4) == b"data"
+
+
+async def test_copy_of_nothing(storage: Storage) -> None:
+    assert isinstance(storage, Copying)
+    with pytest.raises(NotStored):
+        await storage.copy("b", KEY, original(b"data"))
+    assert await storage.size("b", KEY) is None

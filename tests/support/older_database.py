@@ -14,6 +14,7 @@ UNDONE = {
     3: "ALTER TABLE processing_jobs DROP COLUMN also_in;",
     4: "DROP TABLE service_instance;",
     5: ("DROP VIEW job_bytes;DROP TABLE job_sums; DROP TABLE job_minutes; DROP TABLE job_counting;"),
+    6: "DROP TABLE job_sources;",
 }
 
 

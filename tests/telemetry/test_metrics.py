@@ -48,6 +48,7 @@ CONTRACT = {
     "jobs_stuck_total": {"fault"},  # beside the contract's
     "worker_cage_in_force": {"wall"},
     "worker_cage_faults": set(),
+    "image_reuse_total": {"status"},
 }
 SIZES = ("thumbnail", "medium", "large", "original")
 UPLOAD = "/api/v1/images/upload"
@@ -58,6 +59,7 @@ BEGINNING = {
     **{("job_queue_length", "lane", one): 0 for one in ("previews", "renders", "retrying")},
     **{("image_storage_bytes", "size", one): 0 for one in SIZES},
     **{("image_processing_duration_seconds_count", "size", one): 0 for one in SIZES},
+    **{("image_reuse_total", "status", one): 0 for one in ("reused", "gone", "differs", "error")},
     **{("jobs_stuck_total", "fault", one): 0 for one in ("no_run", "not_claimed", "publishing")},
     **{
         ("worker_restarts_total", "reason", one): 0

@@ -21,6 +21,7 @@ MIGRATIONS = (
     "003_moving_backends.sql",
     "004_service_instance.sql",
     "005_job_sums.sql",
+    "006_job_sources.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4

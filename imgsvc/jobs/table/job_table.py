@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import aiosqlite
+
 from ..retry import MAX_STARTS, Decision, Failure
 from . import transactions
 from .database import Readers
@@ -27,6 +29,7 @@ class JobTable:
         self._write = writer.write
         self._observer = observer
         self._unanswered: set[tuple[str, int, Status]] = set()  # run ends without a confirmation
+        self._may_have_twins = True  # jobs that wait: after a start, nothing is known of them
 
     async def job(self, job_id: str) -> Job | None:
         return await self._one("job", job_id=job_id)
@@ -104,6 +107,7 @@ class JobTable:
         accepted = await self._write(lambda db: transactions.accept(db, new, quota))
         if not accepted.replayed:
             self._observer.moved(None, "pending")
+        self._may_have_twins |= accepted.has_twin
         return accepted
 
     async def note(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
@@ -140,6 +144,28 @@ class JobTable:
         self._observer.moved(claimed.before, "processing")
         return claimed.job
 
+    async def claim_with_twin(self) -> Claimed | None:
+        """Claim the next job that has a twin. None: no such job is waiting."""
+        if not self._may_have_twins:
+            return None
+        self._may_have_twins = False
+        more = True
+        try:
+            claimed, more = await self._write(transactions.claim_with_twin)
+        finally:
+            self._may_have_twins |= more
+        if claimed is not None:
+            self._observer.moved(claimed.before, "processing")
+        return claimed
+
+    async def decline_twin(self, job: Job, reason: str) -> bool:
+        """Let a job be rendered whose twin was of no use. This is no attempt."""
+        return await self._end_run(job, "pending", lambda db: transactions.decline_twin(db, job, reason))
+
+    async def drop_twins(self) -> None:
+        """Let all waiting jobs be rendered."""
+        await self._write(transactions.execute("drop_twins"))
+
     async def requeue(self, job: Job) -> bool:
         return await self._end_run(job, "pending", lambda db: transactions.ended(db, "requeue", job, "given_back"))
 
@@ -150,11 +176,18 @@ class JobTable:
         values = {"preview": preview, "death": int(death), **transactions.found(paths, measured)}
         return await self._write(lambda db: transactions.ended(db, "end_preview", job, f"preview_{preview}", values))
 
-    async def complete(self, job: Job, paths: dict[str, str], measured: dict[str, Any]) -> bool:
-        values = transactions.found(paths, measured)
-        return await self._end_run(
-            job, "completed", lambda db: transactions.ended(db, "complete", job, "completed", values)
-        )
+    async def complete(
+        self, job: Job, paths: dict[str, str], measured: dict[str, Any], twin: Job | None = None
+    ) -> bool:
+        """`twin`: the job whose variants it took over."""
+        values, told = transactions.found(paths, measured), {"twin": twin.job_id} if twin else {}
+
+        async def complete(db: aiosqlite.Connection) -> bool:
+            recorded, found_twins = await transactions.complete(db, job, values, **told)
+            self._may_have_twins |= found_twins
+            return recorded
+
+        return await self._end_run(job, "completed", complete)
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
         """Record a failed attempt: the job is retried later, or has failed for good."""

@@ -19,6 +19,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
 # Columns of later migrations with their defaults: a backup's database is read without migrating it.
 LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
+SOURCE_BYTES = 16  # of a SHA-256: what is found by it is compared in full
 TEXTS = {  # fields that contain the column's JSON text
     "paths_text": "processed_paths",
     "measured_text": "processing_metadata",
@@ -59,6 +60,13 @@ class NewJob:
     recipe: Recipe
     max_attempts: int
     idempotency_key: str | None = None
+    reuse: bool = True  # of variants that the same user's same photo has
+
+    @property
+    def source(self) -> bytes:
+        """A digest that the jobs of the same user with the same bytes and recipe have in common."""
+        content = json.dumps([self.org_id, self.user_id, self.sha256, self.recipe.to_json()])
+        return hashlib.sha256(content.encode()).digest()[:SOURCE_BYTES]
 
     @property
     def idempotency_digest(self) -> str | None:

@@ -26,7 +26,43 @@ INSERT INTO image_upload_events (event_type, image_id, job_id, metadata, created
 VALUES (:event_type, :image_id, :job_id, :metadata, :created_at)
 
 -- name: next_waiting
-SELECT * FROM processing_jobs WHERE queue = :queue ORDER BY turn, created_at LIMIT 1
+-- Here and in next_preview without the jobs that have a twin: those need no lane.
+SELECT * FROM processing_jobs WHERE queue = :queue
+  AND NOT EXISTS (SELECT 1 FROM job_sources AS source WHERE source.job_id = processing_jobs.job_id AND twin IS NOT NULL)
+ORDER BY turn, created_at LIMIT 1
+
+-- name: next_with_twin
+SELECT job.*, source.twin AS twin FROM job_sources AS source JOIN processing_jobs AS job ON job.job_id = source.job_id
+WHERE source.twin IS NOT NULL AND job.queue IS NOT NULL ORDER BY source.turn LIMIT 1
+
+-- name: any_with_twin
+SELECT 1 FROM job_sources WHERE twin IS NOT NULL LIMIT 1
+
+-- name: insert_source
+-- With the latest completed job of the same source as its twin, if that is in the same backend.
+INSERT INTO job_sources (job_id, source, turn, twin)
+SELECT job_id, :source, turn, (
+  SELECT iif(twin.storage_backend = :backend, twin.job_id, NULL)
+  FROM job_sources AS other JOIN processing_jobs AS twin ON twin.job_id = other.job_id
+  WHERE other.source = :source AND other.completed = 1 ORDER BY other.rowid DESC LIMIT 1)
+FROM processing_jobs WHERE job_id = :job_id
+RETURNING twin
+
+-- name: source_completed
+UPDATE job_sources SET completed = 1, twin = NULL WHERE job_id = :job_id RETURNING source
+
+-- name: set_twins
+-- The jobs that wait with this source have a twin now.
+UPDATE job_sources SET twin = :job_id WHERE source = :source AND completed = 0 AND twin IS NULL
+
+-- name: drop_twin
+UPDATE job_sources SET twin = NULL WHERE job_id = :job_id
+
+-- name: drop_twins
+UPDATE job_sources SET twin = NULL WHERE twin IS NOT NULL
+
+-- name: drop_source
+DELETE FROM job_sources WHERE job_id = :job_id
 
 -- name: next_preview
 -- Among the first jobs of the lowest turn, an expensive preview lets cheap ones pass that were accepted soon after it: within two
@@ -34,7 +70,9 @@ SELECT * FROM processing_jobs WHERE queue = :queue ORDER BY turn, created_at LIM
 SELECT * FROM processing_jobs WHERE job_id = (
   SELECT job_id FROM (
     SELECT job_id, turn, created_at, preview_bytes FROM processing_jobs
-    WHERE queue = 'previews' ORDER BY turn, created_at LIMIT 50)
+    WHERE queue = 'previews'
+      AND NOT EXISTS (SELECT 1 FROM job_sources AS source WHERE source.job_id = processing_jobs.job_id AND twin IS NOT NULL)
+    ORDER BY turn, created_at LIMIT 50)
   ORDER BY turn, julianday(created_at) * 86400 + 2.0 * preview_bytes / 1048576, created_at LIMIT 1)
 
 -- name: claim
@@ -60,6 +98,7 @@ WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'proce
 -- name: complete
 UPDATE processing_jobs
 SET status = 'completed', completed_at = :now, starts = 0, last_error = NULL, error_code = NULL, retryable = NULL,
+    preview = iif(preview = 'wanted', 'none', preview),
     processed_paths = :processed_paths, processing_metadata = :processing_metadata
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
+from . import sources
 from .model import Job, NewJob, QueueName, as_text, now
 from .quota import Quota, RateLimitStatus, acquire, standing
 from .sql import QUERIES
@@ -31,6 +32,7 @@ class Blocked:
 class Claimed:
     job: Job
     before: str
+    twin: Job | None = None  # whose variants it takes over; None: rendered, or the twin is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Accepted:
     job: Job
     standing: RateLimitStatus
     replayed: bool = False
+    has_twin: bool = False
 
 
 class IdempotencyConflict(Exception):
@@ -75,7 +78,7 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepte
             await db.execute(QUERIES["free_key"], {"job_id": row["job_id"]})
     place = await acquire(db, new.org_id, new.user_id, quota)
     row = await insert(db, new)
-    return Accepted(Job.of(row), place)
+    return Accepted(Job.of(row), place, has_twin=new.reuse and await sources.add(db, new))
 
 
 async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
@@ -118,6 +121,7 @@ async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
     job = Job.of(row)
     keys = {variant.name: job.key(variant.name) for variant in job.recipe.variants}
     await db.execute(QUERIES["delete"], {"job_id": job_id, "now": as_text(now()), "processed_paths": json.dumps(keys)})
+    await db.execute(QUERIES["drop_source"], {"job_id": job_id})
     await event(db, "deleted", job.image_id, job.job_id, facts(job, status=job.status))
     return replace(job, paths_text=json.dumps(keys), deleted_at=as_text(now()))
 
@@ -145,6 +149,22 @@ async def claim(
     alone = exclusive(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
     if not nothing_running and (alone or (needs or 0) > free_bytes):
         return Blocked(None if alone else needs)
+    return await _claimed(db, waiting, queue)
+
+
+async def claim_with_twin(db: aiosqlite.Connection) -> tuple[Claimed | None, bool]:
+    """Claim the next job whose variants another has; returns too whether there may be more such jobs."""
+    row = await (await db.execute(QUERIES["next_with_twin"])).fetchone()
+    if row is None:
+        return None, await sources.any_has_twin(db)
+    waiting = Job.of(row)
+    assert waiting.queue is not None
+    twin = await (await db.execute(QUERIES["job"], {"job_id": row["twin"]})).fetchone()
+    claimed = await _claimed(db, waiting, waiting.queue)
+    return replace(claimed, twin=Job.of(twin) if twin else None), True
+
+
+async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> Claimed:
     values = {"job_id": waiting.job_id, "queue": queue, "now": as_text(now())}
     claimed = await (await db.execute(QUERIES["claim"], values)).fetchone()
     assert claimed is not None
@@ -154,15 +174,30 @@ async def claim(
 
 
 async def ended(
-    db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None
+    db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None, **told: str
 ) -> bool:
-    """Run a fenced update, and write its event only if it changed the row."""
+    """Run a fenced update, and write its event, with what else is `told`, only if it changed the row."""
     fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
     cursor = await db.execute(QUERIES[query], fence | (values or {}))
     if cursor.rowcount == 0:
         return False
     code = {"code": values["code"]} if values and "code" in values else {}
-    await event(db, kind, job.image_id, job.job_id, facts(job, **code))
+    await event(db, kind, job.image_id, job.job_id, facts(job, **code, **told))
+    return True
+
+
+async def complete(db: aiosqlite.Connection, job: Job, values: dict[str, Any], **told: str) -> tuple[bool, bool]:
+    """Returns whether the row was changed, and whether other jobs have got a twin by it."""
+    if not await ended(db, "complete", job, "completed", values, **told):
+        return False, False
+    return True, await sources.complete(db, job.job_id)
+
+
+async def decline_twin(db: aiosqlite.Connection, job: Job, reason: str) -> bool:
+    """Undo the claim of a job that its twin was of no use to: the job is rendered."""
+    if not await ended(db, "requeue", job, "twin_declined", reason=reason):
+        return False
+    await db.execute(QUERIES["drop_twin"], {"job_id": job.job_id})
     return True
 
 
@@ -186,7 +221,10 @@ async def fail(db: aiosqlite.Connection, job: Job, failure: Failure, retryable: 
         "retryable": int(retryable),
         "processed_paths": json.dumps({variant.name: job.key(variant.name) for variant in job.recipe.variants}),
     }
-    return await ended(db, "fail", job, "failed", values)
+    if not await ended(db, "fail", job, "failed", values):
+        return False
+    await db.execute(QUERIES["drop_source"], {"job_id": job.job_id})
+    return True
 
 
 async def retry(db: aiosqlite.Connection, job_id: str) -> Job | None:

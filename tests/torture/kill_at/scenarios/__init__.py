@@ -15,6 +15,13 @@ UPLOADS = (
     Scenario("upload", uploads.upload),
     Scenario("upload-in-chunks", uploads.upload_in_chunks),
     Scenario("same-photo-twice", uploads.same_photo_twice, check=uploads.one_image_of_the_key),
+    Scenario("reuse", uploads.reuse, prepare=pictures.one_completed, check=uploads.same_variants),
+    Scenario(
+        "reuse-and-delete",
+        uploads.reuse_while_the_first_goes,
+        prepare=pictures.one_completed,
+        check=uploads.same_variants,
+    ),
     Scenario("failing-picture", uploads.failing_picture),
     Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),
     Scenario("upload-broken-off", uploads.broken_off),

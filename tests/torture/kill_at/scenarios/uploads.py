@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fixtures import make
 from tests.torture.kill_at.case import REST_SECONDS, Attempt, stopped
-from tests.torture.kill_at.scenarios.pictures import tiny, torn
+from tests.torture.kill_at.scenarios.pictures import shown, tiny, torn
 from tests.torture.kill_at.site import Half, Service, bearer, until
 
 HALF = 300_000  # bytes: enough for the service to write a part of them
@@ -41,6 +41,38 @@ def one_image_of_the_key(attempt: Attempt, service: Service) -> None:
     if count != 1 or len(attempt.receipts) != 1:
         attempt.wrong.append(f"One key has {count} rows and {len(attempt.receipts)} receipts.")
     until(lambda: not list((attempt.site.data / "staging").iterdir()), 3, why="a source is left in the staging folder")
+
+
+def reuse(attempt: Attempt) -> None:
+    """A photo that is there already takes over the first one's files."""
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny(0)))
+        stopped(attempt, service)
+
+
+def reuse_while_the_first_goes(attempt: Attempt) -> None:
+    with attempt.serve() as service:
+        first, job = next(iter(attempt.receipts.values())), attempt.upload(service, tiny(0))
+        attempt.delete(service, first)
+        attempt.ended(service, job)
+        stopped(attempt, service)
+
+
+def same_variants(attempt: Attempt, service: Service) -> None:
+    """Each of the images has the bytes that the first had, before and after one more of them."""
+    attempt.rest(service)
+    attempt.ended(service, attempt.upload(service, tiny(0)))
+    (before,) = attempt.memory.values()
+    there = {
+        row[0]
+        for row in attempt.rows(
+            "SELECT image_id FROM processing_jobs WHERE status = 'completed' AND deleted_at IS NULL"
+        )
+    }
+    if wrong := [image_id for image_id in there if shown(service, image_id) != before]:
+        attempt.wrong.append(f"Other bytes than those of the first: {', '.join(wrong)}.")
+    if attempt.rows("SELECT 1 FROM job_sources WHERE twin IS NOT NULL"):
+        attempt.wrong.append("A job still has a twin that it waits for.")
 
 
 def failing_picture(attempt: Attempt) -> None:

@@ -1,0 +1,76 @@
+"""The same photo twice: a job takes over the variants of its twin instead of being rendered.
+
+A twin is a completed job of the same user and organisation with the same source bytes, recipe and backend. Across users
+nothing is shared: being ready at once would tell what others have.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..storage.base import Copying, Differs, NotStored, Original, Storage, StorageError
+from .publish import store_all
+from .table.model import Job
+
+ReuseStatus = Literal["reused", "gone", "differs", "error"]
+
+
+class NoTwin(Exception):
+    """The twin can't serve: it is gone, or its row is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The outcome of a run that renders nothing. `twin` is None if it is gone."""
+
+    job: Job
+    twin: Job | None
+
+    async def store(self, storage: Storage) -> tuple[dict[str, str], dict[str, Any]]:
+        """Store copies of the variants that the job lacks; returns {variant: key} and measurements for the row.
+
+        Raises NoTwin, StorageError, or whatever the storage raised.
+        """
+        originals, measured = self._originals(), self._measured()
+        if not isinstance(storage, Copying):
+            raise StorageError("this storage can't copy")
+        keys = {name: self.job.key(name) for name in originals}
+
+        async def copy(name: str, key: str) -> None:
+            await storage.copy(self.job.storage_bucket, key, originals[name])
+
+        await store_all(keys, sum(one.size_bytes for one in originals.values()), copy)
+        return {**self.job.paths, **keys}, measured
+
+    def _originals(self) -> dict[str, Original]:
+        """The twin's variants that the job lacks."""
+        job, twin = self.job, self.twin
+        if twin is None or not is_twin(job, twin):
+            raise NoTwin
+        wanted = {variant.name for variant in job.recipe.variants}
+        try:
+            made = {name: twin.measured["variants"][name] for name in wanted}
+            return {
+                name: Original(twin.storage_bucket, twin.paths[name], made[name]["size_bytes"], made[name]["sha256"])
+                for name in wanted - set(job.paths)
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise NoTwin from error
+
+    def _measured(self) -> dict[str, Any]:
+        assert self.twin is not None
+        found, own = self.twin.measured, self.job.measured
+        return {**found, **own, "variants": {**found["variants"], **own.get("variants", {})}}
+
+
+def is_twin(job: Job, twin: Job) -> bool:
+    """Whether the variants of `twin` are those that `job` would get."""
+    same = (job.org_id, job.user_id, job.sha256, job.recipe_text, job.storage_backend)
+    other = (twin.org_id, twin.user_id, twin.sha256, twin.recipe_text, twin.storage_backend)
+    return same == other and None not in same and twin.status == "completed" and not job.recipe_damaged
+
+
+def status_of(error: Exception) -> ReuseStatus:
+    """Why a twin was of no use, for the metric and the audit trail."""
+    if isinstance(error, (NoTwin, NotStored)):
+        return "gone"
+    return "differs" if isinstance(error, Differs) else "error"
