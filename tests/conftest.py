@@ -6,6 +6,7 @@ It renders in threads, as the double that we give to others does; where workers 
 
 import asyncio
 import gc
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
@@ -30,6 +31,7 @@ from tests.support.rendering import Studio
 from tests.support.s3 import s3 as s3  # a fixture
 
 ENDED = ("completed", "failed")
+CACHE = "IMGSVC_SERVER_CACHE_MB"  # in the tests' own environment: 0 runs them without the memory of reads
 WAIT_SECONDS = 30
 LONGEST = (
     "process/test_schemathesis",
@@ -105,13 +107,19 @@ class Service:
         return response.content
 
     async def sql(self, statement: str, *values: Any) -> list[Any]:
-        """Beside the service, in a thread: the writer may be amid a transaction, and needs the loop to end it."""
+        """Beside the service, in a thread: the writer may be amid a transaction, and needs the loop to end it.
+
+        Past the writer, so that what is in the memory of reads may be older afterwards: it is cleared.
+        """
 
         def execute() -> list[Any]:
             with closing(sqlite3.connect(self.settings.database.path, timeout=WAIT_SECONDS)) as db, db:
                 return db.execute(statement, values).fetchall()
 
-        return await anyio.to_thread.run_sync(execute)
+        try:
+            return await anyio.to_thread.run_sync(execute)
+        finally:
+            self.state.jobs.table.memory.clear()
 
     def staged(self) -> list[str]:
         return sorted(path.name for path in (self.settings.data / "staging").iterdir())
@@ -128,7 +136,8 @@ Starter = Callable[..., AbstractAsyncContextManager[Service]]
 @asynccontextmanager
 async def _service(folder: Path, sections: dict[str, dict[str, Any]], *, processes: bool) -> AsyncIterator[Service]:
     limits = {"max_uploads": 1_000_000, **sections.pop("rate_limit", {})}
-    settings = testing.settings_in(folder, rate_limit=limits, **sections)
+    server = {**({"cache_mb": os.environ[CACHE]} if CACHE in os.environ else {}), **sections.pop("server", {})}
+    settings = testing.settings_in(folder, rate_limit=limits, server=server, **sections)
     async with testing.serving(settings, processes=processes) as (app, http):
         http.headers.pop("Authorization", None)
         yield Service(app, settings, http)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..maintenance.runner import MaintenanceRunner
     from ..settings import Settings
     from ..storage.base import Storage
+    from ..storage.variant_memory import VariantMemory
     from ..telemetry.disk_space import DiskSpace
     from ..telemetry.health import Health
     from ..telemetry.host import Host
@@ -71,10 +72,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """{name: storage} of every backend, and the URLs of stored variants."""
+    """{name: storage} of every backend, the URLs of stored variants, and the memory of small ones."""
 
     storages: "Mapping[str, Storage]"
     urls: "Urls"
+    variants: "VariantMemory"
 
 
 @dataclass(frozen=True, slots=True)

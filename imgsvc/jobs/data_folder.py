@@ -12,6 +12,7 @@ import structlog
 from ..access.secrets import drop_drafts
 from ..settings import Settings
 from ..storage.base import LOCAL
+from ..storage.bounded_memory import BoundedMemory
 from ..storage.durable_files import make_root, partial_of
 from .counters import JobCounters
 from .housekeeping import empty_folder
@@ -22,6 +23,7 @@ from .staging_area import StagingArea
 from .table.database import Readers, open_for_writing
 from .table.job_table import JobTable
 from .table.reports import JobReports
+from .table.row_memory import RowMemory
 from .table.scan import JobScan
 from .table.sql import OnQuery, ignore
 from .table.usage import JobSums
@@ -56,9 +58,17 @@ class DataFolder:
 
 @asynccontextmanager
 async def open_data_folder(
-    settings: Settings, lock_wait_seconds: float, on_query: OnQuery = ignore, counters: JobCounters | None = None
+    settings: Settings,
+    lock_wait_seconds: float,
+    on_query: OnQuery = ignore,
+    counters: JobCounters | None = None,
+    memory: BoundedMemory | None = None,
 ) -> AsyncIterator[DataFolder]:
-    """Lock the folder and migrate the database. Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError."""
+    """Lock the folder and migrate the database. `memory` keeps completed rows; None: nothing does.
+
+    Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError.
+    """
+    rows = RowMemory(memory or BoundedMemory(0))
     folder, places, counters = settings.data, places_of(settings), counters or JobCounters()
     if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
@@ -71,14 +81,14 @@ async def open_data_folder(
         reserve = SpaceReserve(folder)
         await anyio.to_thread.run_sync(reserve.release_if_low)
         await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        async with _open_database(settings, found, on_query, reserve) as (instance, readers, writer):
+        async with _open_database(settings, found, on_query, reserve, rows) as (instance, readers, writer):
             await anyio.to_thread.run_sync(reserve.fill)
             claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
                 await _claimed(claim)
             yield DataFolder(
                 lock,
-                JobTable(readers, writer, counters),
+                JobTable(readers, writer, counters, rows),
                 JobReports(readers),
                 JobScan(readers),
                 JobSums(readers, writer, counters),
@@ -95,13 +105,14 @@ async def open_data_folder(
 
 @asynccontextmanager
 async def _open_database(
-    settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve
+    settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory
 ) -> AsyncIterator[tuple[str, Readers, Writer]]:
     """The instance's ID, and the open database."""
     db = await open_for_writing(settings.database.path)
     try:
         instance = await settle_id(db, found)
-        writer = Writer(db, on_query, reserve.release)
+        await rows.watch(db)
+        writer = Writer(db, on_query, reserve.release, rows.forget_changed)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:

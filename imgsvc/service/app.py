@@ -4,19 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Lifespan
 
 from ..http.dashboard.snapshot import SnapshotCache
 from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
-from ..http.wire.answer_memory import AnswerMemory, BoundedAnswers
-from ..http.wire.drain import DrainUnreadBody
-from ..http.wire.error_mapping import as_problem
-from ..http.wire.metrics_middleware import RequestMetrics
-from ..http.wire.middleware import CaughtErrors, CrossOrigin, Tracing
-from ..http.wire.problems import Problem
-from ..http.wire.proxy_headers import AbsoluteTargets, AllowedHosts, ForwardedHeaders
+from ..http.wire.answer_memory import AnswerMemory
+from ..http.wire.cross_origin import CrossOrigin
+from ..http.wire.one_pass import Concerns, OnePass
+from ..http.wire.proxy_headers import AllowedHosts, ForwardedHeaders
+from ..http.wire.request_lines import RequestLines
+from ..http.wire.request_metrics import RequestMetrics
+from ..http.wire.routing import IndexedRouter
 from ..settings import Settings
 from ..settings.fields import MEGABYTE
 from ..settings.hosts import allowed_hosts
@@ -24,9 +23,17 @@ from ..telemetry.metrics import Metrics
 from .assembly import Doubles, assembled
 from .routes import ROUTES
 
-TRACE_HEADERS = ("X-Trace-ID", "X-Correlation-ID")
-EXPOSED = ("Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After")
-RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+
+class Application(Starlette):
+    """Starlette's, with one pass over each request in the place of a stack of middleware."""
+
+    def __init__(self, concerns: Concerns, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(routes=ROUTES, lifespan=lifespan)
+        self.router.redirect_slashes = False  # a redirect would give every path a second address
+        self._concerns = concerns
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return OnePass(IndexedRouter(ROUTES, self.router), self._concerns)
 
 
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
@@ -40,13 +47,7 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
             app.state.service, app.state.snapshot = state, SnapshotCache()
             yield
 
-    app = Starlette(
-        routes=ROUTES,
-        lifespan=lifespan,
-        middleware=_middleware(settings, metrics, memory),
-        exception_handlers={Problem: as_problem, HTTPException: as_problem},
-    )
-    app.router.redirect_slashes = False  # a redirect would give every path a second address
+    app = Application(_concerns(settings, metrics, memory), lifespan)
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
     app.state.answer_memory = memory
@@ -55,24 +56,13 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     return app
 
 
-def _middleware(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> list[Middleware]:
-    """The middleware, outermost first. CORS wraps the hosts check and the errors, so that browsers can read those."""
+def _concerns(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> Concerns:
     server = settings.server
-    cross_origin = Middleware(
-        CrossOrigin,
-        allow_origins=server.cors_origins,
-        allow_methods=["GET", "HEAD", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata", *TRACE_HEADERS],
-        expose_headers=[*EXPOSED, *TRACE_HEADERS, *RATE_HEADERS],
+    return Concerns(
+        forwarded=ForwardedHeaders(server.trusted_proxies, unix_socket=bool(server.unix_path)),
+        hosts=AllowedHosts(allowed_hosts(settings)),
+        memory=memory,
+        metrics=RequestMetrics(metrics.http, ROUTES),
+        lines=RequestLines(settings.log.level),
+        cross_origin=CrossOrigin(server.cors_origins) if server.cors_origins else None,
     )
-    return [
-        Middleware(AbsoluteTargets),
-        Middleware(ForwardedHeaders, networks=server.trusted_proxies, unix_socket=bool(server.unix_path)),
-        Middleware(DrainUnreadBody),
-        Middleware(Tracing),
-        Middleware(RequestMetrics, metrics=metrics.http, routes=ROUTES),
-        *([cross_origin] if server.cors_origins else []),
-        Middleware(CaughtErrors),
-        Middleware(AllowedHosts, names=allowed_hosts(settings)),
-        Middleware(BoundedAnswers, memory=memory),
-    ]

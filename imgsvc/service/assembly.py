@@ -44,6 +44,7 @@ from ..maintenance.runner import MaintenanceRunner
 from ..settings import Settings
 from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
+from ..storage.bounded_memory import BoundedMemory
 from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.cage_check import CAGE, cage_check, weakest_posture
 from ..telemetry.disk_space import DiskSpace
@@ -131,9 +132,10 @@ def _log_cage(lanes: Sequence[Lane]) -> None:
 async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Opened]:
     """Open the resources. The data folder's lock comes first and protects all others."""
     told, others, counters = metrics.storage.operation, doubles.others, JobCounters(metrics.jobs.job_reached)
+    memory = BoundedMemory(int(settings.server.cache_mb * MEGABYTE))
     async with (
-        open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters) as data,
-        storage_registry(settings, told, doubles.storage, others, instance=data.instance) as stores,
+        open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters, memory) as data,
+        storage_registry(settings, told, doubles.storage, others, instance=data.instance, memory=memory) as stores,
         _remote_permissions(settings) as remote,
         _worker_lanes(settings, metrics, doubles.lanes) as lanes,
     ):
@@ -216,7 +218,7 @@ def _stores(opened: Opened) -> Stores:
     settings = opened.settings
     signatures = Signatures.of(settings) if settings.storage.signed_urls else None
     urls = Urls(settings.service.public_url, opened.stores, settings.s3.presigned_seconds, signatures)
-    return Stores(opened.stores.storages, urls)
+    return Stores(opened.stores.storages, urls, opened.stores.variants)
 
 
 async def _telemetry(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Telemetry:

@@ -128,7 +128,7 @@ def _end_beside_hung_threads() -> None:
     if any(thread.is_alive() for thread in hung):
         log.warning("exited_with_hung_threads", threads=sum(thread.is_alive() for thread in hung))
         sys.stdout.flush()
-        sys.stderr.flush()
+        logs.flush()
         os._exit(0)
 
 
@@ -197,6 +197,7 @@ def _signals(stopped: asyncio.Event) -> Iterator[None]:
 
 def _end_at_once() -> NoReturn:
     """End at once. The workers end with this process; running jobs are replayed at the next start."""
+    logs.flush()
     os._exit(1)
 
 

@@ -59,6 +59,14 @@ class Server(Section):
         ge=1,
         le=65_536,
     )
+    cache_mb: float = setting(
+        64,
+        "Memory for what is read often, all together: the rows of completed images, and variants of at most 64 KB. "
+        "0: none, and each read asks the database and the storage.",
+        unit="MB",
+        ge=0,
+        le=65_536,
+    )
     answer_idle_seconds: Seconds = setting(
         30, "A client that reads nothing of its response for this long is dropped; one that waits for news is not."
     )

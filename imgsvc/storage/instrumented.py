@@ -1,4 +1,4 @@
-"""Wraps a storage and reports the duration of each operation."""
+"""Wraps a storage and reports the duration of each operation, and which files change."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +12,7 @@ from .base import Blob, Copying, NotStored, Original, SharedStorage, Storage, St
 Operation = Literal["put", "copy", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
 OnOperation = Callable[[str, Operation, OperationStatus, float], None]
+OnChange = Callable[[str, str, str], None]
 
 
 @dataclass(slots=True)
@@ -24,26 +25,29 @@ class _Timed:
 class InstrumentedStorage:
     """Calls `on_operation` with (backend, operation, outcome, seconds). A read ends with its first bytes.
 
+    Calls `on_change` with (backend, bucket, key) once a file was put, copied or removed, or may have been.
+
     Operations that only maintenance uses are not measured: they would outnumber the clients'.
     """
 
-    def __init__(self, storage: Storage, on_operation: OnOperation) -> None:
+    def __init__(self, storage: Storage, on_operation: OnOperation, on_change: OnChange) -> None:
         self.name = storage.name
         self._storage = storage
         self._on_operation = on_operation
+        self._on_change = on_change
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
-        with self._timed("put"):
+        with self._timed("put"), self._changing(bucket, key):
             await self._storage.put(bucket, key, source)
 
     async def copy(self, bucket: str, key: str, original: Original) -> None:
         if not isinstance(self._storage, Copying):
             raise StorageError("this storage can't copy")
-        with self._timed("copy"):
+        with self._timed("copy"), self._changing(bucket, key):
             await self._storage.copy(bucket, key, original)
 
     async def remove(self, bucket: str, key: str) -> bool:
-        with self._timed("remove") as timed:
+        with self._timed("remove") as timed, self._changing(bucket, key):
             found = await self._storage.remove(bucket, key)
             timed.status = "ok" if found else "missing"
         return found
@@ -62,6 +66,13 @@ class InstrumentedStorage:
         return self._storage.everything()
 
     @contextmanager
+    def _changing(self, bucket: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._on_change(self.name, bucket, key)
+
+    @contextmanager
     def _timed(self, operation: Operation) -> Iterator[_Timed]:
         """Report the outcome of the `with` body. A cancelled operation is not reported."""
         timed, began = _Timed(), time.perf_counter()
@@ -75,14 +86,14 @@ class InstrumentedStorage:
 
 
 class InstrumentedSharedStorage(InstrumentedStorage):
-    def __init__(self, storage: Storage, shared: SharedStorage, on_operation: OnOperation) -> None:
-        super().__init__(storage, on_operation)
+    def __init__(self, storage: Storage, shared: SharedStorage, on_operation: OnOperation, on_change: OnChange) -> None:
+        super().__init__(storage, on_operation, on_change)
         self.probe_interval = shared.probe_interval
         self.services = shared.services
 
 
-def instrumented(storage: Storage, on_operation: OnOperation) -> Storage:
+def instrumented(storage: Storage, on_operation: OnOperation, on_change: OnChange) -> Storage:
     """Measure a storage without hiding that services share it."""
     if isinstance(storage, SharedStorage):
-        return InstrumentedSharedStorage(storage, storage, on_operation)
-    return InstrumentedStorage(storage, on_operation)
+        return InstrumentedSharedStorage(storage, storage, on_operation, on_change)
+    return InstrumentedStorage(storage, on_operation, on_change)

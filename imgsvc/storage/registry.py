@@ -10,9 +10,11 @@ import anyio.to_thread
 
 from ..settings import Settings
 from .base import Presigning, Storage, StorageNotConfigured
+from .bounded_memory import BoundedMemory
 from .instrumented import OnOperation, instrumented
 from .local import LocalStorage
 from .reading_group import group_id
+from .variant_memory import VariantMemory
 
 
 class UnconfiguredStorage:
@@ -34,11 +36,12 @@ class Storages(dict[str, Storage]):
 
 @dataclass(frozen=True, slots=True)
 class StorageRegistry:
-    """All storages, the active one for new uploads, and those from which clients can fetch directly."""
+    """All storages, the active one for new uploads, those from which clients can fetch directly, and the memory."""
 
     storages: Storages
     active: Storage
     presigning: Mapping[str, Presigning]
+    variants: VariantMemory
 
 
 @asynccontextmanager
@@ -49,12 +52,15 @@ async def storage_registry(
     others: Sequence[Storage] = (),
     *,
     instance: str | None = None,
+    memory: BoundedMemory | None = None,
 ) -> AsyncIterator[StorageRegistry]:
     """Open the storages; S3 only if it has a bucket. The local folder must contain the ID `instance`.
 
     `on_operation` is called for every operation. `double` replaces the active storage, and `others` are added.
+    `memory` keeps small variants; None: nothing does.
     Raises SettingsError.
     """
+    variants = VariantMemory(memory or BoundedMemory(0))
     async with AsyncExitStack() as stack:
         gid = group_id(settings.storage.group) if settings.storage.group else None
         found: dict[str, Storage] = {"local": LocalStorage(settings.storage.path, instance, gid)}
@@ -66,7 +72,10 @@ async def storage_registry(
         if double:
             found[active] = double
         storages = Storages(
-            {name: instrumented(one, on_operation) if on_operation else one for name, one in found.items()}
+            {
+                name: instrumented(one, on_operation, variants.forget) if on_operation else one
+                for name, one in found.items()
+            }
         )
         presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
-        yield StorageRegistry(storages, storages[active], presigning)
+        yield StorageRegistry(storages, storages[active], presigning, variants)

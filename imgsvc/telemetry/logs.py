@@ -6,14 +6,26 @@ contain signatures (of S3), tokens and credentials.
 
 import logging
 import sys
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any, TextIO
 
 import structlog
 
 from ..settings.server import Log
+from .line_writer import LineWriter
 
 OURS = __name__.partition(".")[0]
+
+
+@dataclass(slots=True)
+class Output:
+    """Where lines go that are formatted already; None: the log is not in JSON, or not configured."""
+
+    json_lines: LineWriter | None = None
+
+
+OUTPUT = Output()
 
 
 def configure(settings: Log) -> None:
@@ -35,7 +47,9 @@ def configure(settings: Log) -> None:
         if json_lines
         else [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)]
     )
-    handler = logging.StreamHandler(sys.stderr)
+    writer = LineWriter(sys.stderr)
+    OUTPUT.json_lines = writer if json_lines else None
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -46,6 +60,13 @@ def configure(settings: Log) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     logging.getLogger(OURS).setLevel(level)
     logging.captureWarnings(True)
+
+
+def flush() -> None:
+    """Write the lines that wait, before an end of the process that runs nothing else."""
+    if OUTPUT.json_lines:
+        OUTPUT.json_lines.close()
+    sys.stderr.flush()
 
 
 def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

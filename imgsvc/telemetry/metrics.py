@@ -21,6 +21,7 @@ from ..storage.instrumented import Operation, OperationStatus
 UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
 Child = TypeVar("Child", bound=MetricWrapperBase)
 JobStatus = Literal["completed", "failed", "retrying"]
+Remembered = Literal["row", "variant"]
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 FINE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)  # for durations that are usually milliseconds
@@ -45,14 +46,14 @@ class _Registry(CollectorRegistry):
         return Histogram(name, text, labels, registry=self, buckets=buckets)
 
 
-class _ByLabels(dict[tuple[str, ...], Child]):
+class _ByLabels(dict[tuple[str | int, ...], Child]):
     """Caches the children of a metric that each request updates: `labels()` locks and formats texts each time."""
 
     def __init__(self, metric: Child) -> None:
         super().__init__()
         self._metric = metric
 
-    def __missing__(self, labels: tuple[str, ...]) -> Child:
+    def __missing__(self, labels: tuple[str | int, ...]) -> Child:
         child = self[labels] = self._metric.labels(*labels)
         return child
 
@@ -84,7 +85,7 @@ class HttpMetrics:
             "errors_total", "Error responses; error_type is the error code.", "error_type", "endpoint"
         )
 
-    def request(self, method: str, endpoint: str, status: str, seconds: float) -> None:
+    def request(self, method: str, endpoint: str, status: int, seconds: float) -> None:
         self._requests[method, endpoint, status].inc()
         self._request_seconds[method, endpoint].observe(seconds)
 
@@ -258,6 +259,29 @@ class StorageMetrics:
         self._storage_seconds[backend, operation].observe(seconds)
 
 
+class ReadMemoryMetrics:
+    """The memory of reads (`[server] cache_mb`): rows of completed images, and small variants."""
+
+    def __init__(self, registry: _Registry) -> None:
+        self._bytes = registry.gauge("read_memory_bytes", "Bytes of rows and small variants in the memory of reads.")
+        self._lookups = registry.counter(
+            "read_memory_lookups_total",
+            "Reads of a row or a small variant; hit: it was in memory, miss: the database or the storage was asked.",
+            "kind",
+            "result",
+        )
+        self._counted = {(kind, result): 0 for kind in get_args(Remembered) for result in ("hit", "miss")}
+        for labels in self._counted:
+            self._lookups.labels(*labels)
+
+    def measured(self, held_bytes: int, kind: Remembered, hits: int, misses: int) -> None:
+        """`hits` and `misses` since the start."""
+        self._bytes.set(held_bytes)
+        for result, count in (("hit", hits), ("miss", misses)):
+            self._lookups.labels(kind, result).inc(count - self._counted[kind, result])
+            self._counted[kind, result] = count
+
+
 class Metrics:
     """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
@@ -272,6 +296,7 @@ class Metrics:
         self.uploads = UploadMetrics(self._collectors)
         self.jobs = JobMetrics(self._collectors, settings.images.sizes)
         self.storage = StorageMetrics(self._collectors)
+        self.memory = ReadMemoryMetrics(self._collectors)
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type: OpenMetrics if `accept` contains it, else Prometheus' text format.

@@ -16,8 +16,10 @@ from imgsvc.jobs.table.database import Readers, open_for_writing
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.jobs.table.model import Job, NewJob, QueueName, as_text, now
 from imgsvc.jobs.table.quota import Quota
+from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.transactions import Blocked
 from imgsvc.jobs.table.writer import Writer
+from imgsvc.storage.bounded_memory import BoundedMemory
 
 GIGABYTE = 1 << 30
 
@@ -28,7 +30,7 @@ async def table(path: Path) -> AsyncIterator[JobTable]:
     writer = Writer(db)
     async with Readers(path / "db") as readers, anyio.create_task_group() as group:
         group.start_soon(writer.run)
-        yield JobTable(readers, writer, JobCounters())
+        yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)))
         writer.close()
     await db.close()
 

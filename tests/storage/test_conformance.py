@@ -47,7 +47,7 @@ async def memory(_folder: Path, _s3: Callable[[], S3Server]) -> AsyncIterator[St
 @asynccontextmanager
 async def instrumented(folder: Path, _s3: Callable[[], S3Server]) -> AsyncIterator[Storage]:
     (folder / "storage").mkdir()
-    yield InstrumentedStorage(LocalStorage(folder / "storage"), lambda *_: None)
+    yield InstrumentedStorage(LocalStorage(folder / "storage"), lambda *_: None, lambda *_: None)
 
 
 @asynccontextmanager
@@ -229,7 +229,7 @@ async def test_a_cancelled_read_or_put_can_be_done_again(storage: Storage, tmp_p
 
 async def test_services_that_share_a_storage_are_known_by_their_probes(storage: Storage, tmp_path: Path) -> None:
     await storage.put(f".health/{INSTANCE}", "probe", source(tmp_path, b"x"))
-    for one in (storage, instrumented_storage(storage, lambda *_: None)):
+    for one in (storage, instrumented_storage(storage, lambda *_: None, lambda *_: None)):
         assert isinstance(one, SharedStorage) == (storage.name == "s3")
         if isinstance(one, SharedStorage):
             assert await one.services() == [INSTANCE]

@@ -59,6 +59,7 @@ class ServerProcess:
             "STORAGE_PATH": str(folder / "storage"),
             "IMGSVC_WORKERS_COUNT": "1",
             "RATE_LIMIT_MAX_UPLOADS": "1000000",
+            **{name: value for name, value in os.environ.items() if name == "IMGSVC_SERVER_CACHE_MB"},
             **environment,
         }
         self.http = httpx.Client(timeout=WAIT_SECONDS)

@@ -104,7 +104,7 @@ def test_variant_that_was_cut_short_is_refused(tmp_path: Path) -> None:
         os.truncate(server.folder / "storage" / path, 20)
         url = f"{server.url}/api/v1/images/{job['image_id']}/direct"
         assert server.http.get(url).status_code == 503
-        assert of(server, event="request", status=503)
+        assert until(lambda: of(server, event="request", status=503))
         assert server.http.get(f"{server.url}/api/v1/health/live").status_code == 200
 
 

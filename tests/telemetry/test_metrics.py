@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from fixtures import make
 from imgsvc import testing
-from imgsvc.http.wire.metrics_middleware import METHODS
+from imgsvc.http.wire.request_metrics import METHODS
 from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task, VariantMade
 from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.jobs.table.sql import QUERIES
@@ -46,6 +46,8 @@ CONTRACT = {
     "job_queue_oldest_seconds": set(),
     "worker_restarts_total": {"reason"},
     "jobs_stuck_total": {"fault"},  # beside the contract's
+    "read_memory_bytes": set(),  # also beside the contract's
+    "read_memory_lookups_total": {"kind", "result"},
     "worker_cage_in_force": {"wall"},
     "worker_cage_faults": set(),
     "image_reuse_total": {"status"},

@@ -15,7 +15,7 @@ from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
 from ..wire.conditional import ByteHeaders, redirect_to_storage, send_variant
 from ..wire.path_ids import path_id
-from ..wire.piecewise import StoredVariant
+from ..wire.piecewise import Source
 from ..wire.problems import image_not_found, image_not_ready, size_not_available
 from ..wire.validation import Query, parsed
 from .signed_access import SIGNED_URL, SignedQuery, is_hidden, verify_signed_url
@@ -117,21 +117,11 @@ async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Res
 
 
 async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -> Response:
-    urls, served = state_of(request).stores.urls, _served(job, size)
+    stores, served = state_of(request).stores, job.stored(size)
+    urls = stores.urls
     if not urls.is_presigned(job):
-        return await send_variant(request, state_of(request).stores.storages[job.storage_backend], served, left)
+        return await send_variant(request, Source(stores.storages[job.storage_backend], stores.variants), served, left)
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
     seconds = await urls.valid_seconds(job, seconds)
     return await redirect_to_storage(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)
-
-
-def _served(job: Job, size: str) -> StoredVariant:
-    made = job.measured["variants"][size]
-    return StoredVariant(
-        bucket=job.storage_bucket,
-        key=job.ready[size],
-        size_bytes=made["size_bytes"],
-        digest=made["sha256"],
-        modified=job.completed_at or job.started_at or job.created_at,
-    )

@@ -38,6 +38,9 @@ async def exposition(request: Request) -> Response:
     metrics = state.telemetry.metrics
     metrics.http.measured()
     metrics.uploads.measured(state.jobs.staging_area.set_aside.files)
+    rows, variants = state.jobs.table.memory, state.stores.variants
+    metrics.memory.measured(variants.held_bytes, "row", rows.hits, rows.misses)
+    metrics.memory.measured(variants.held_bytes, "variant", variants.hits, variants.misses)
     metrics.jobs.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
     metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")

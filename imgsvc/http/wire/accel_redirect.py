@@ -15,9 +15,9 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...jobs.table.model import StoredVariant
 from ...storage.base import IMMUTABLE, LOCAL, Storage
 from ..state import state_of
-from .piecewise import StoredVariant
 from .proxy_headers import FROM_PROXY
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
-from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .problems import Problem, overloaded
 
@@ -33,7 +31,7 @@ class AnswerMemory:
         self.held_bytes = 0
         self.max_bytes = max_bytes
         self.relieve: Callable[[], bool] = lambda: False
-        self._released = anyio.Event()
+        self._released: anyio.Event | None = None  # while something waits for bytes to be released
         self._readers = anyio.Semaphore(READERS, fast_acquire=True)
 
     @asynccontextmanager
@@ -49,12 +47,19 @@ class AnswerMemory:
                 if taken:
                     yield taken
                     return
-                released = self._released
+                released = self._released = self._released or anyio.Event()
             if time.monotonic() > deadline:
                 raise NoRoom
             self.relieve()
             with anyio.move_on_after(LOOK_SECONDS):
                 await released.wait()
+
+    def take(self, wanted_bytes: int) -> bool:
+        """Reserve exactly this, if it is there now: for bytes that need no reading. `release` gives it back."""
+        if self.held_bytes + wanted_bytes > LARGE_SHARE * self.max_bytes:
+            return False
+        self.held_bytes += wanted_bytes
+        return True
 
     def _take(self, wanted_bytes: int) -> int:
         for size, share in ((wanted_bytes, LARGE_SHARE), (SMALL_BYTES, PIECES_SHARE)):
@@ -67,8 +72,9 @@ class AnswerMemory:
     def release(self, taken_bytes: int) -> None:
         """Release bytes that `room` reserved."""
         self.held_bytes -= taken_bytes
-        self._released.set()
-        self._released = anyio.Event()
+        if self._released is not None:
+            self._released.set()
+            self._released = None
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -83,41 +89,6 @@ class AnswerMemory:
         """Whether a response of this size fits, if necessary by dropping one whose client receives nothing."""
         fits = size <= FREE_BYTES or self.held_bytes + size <= self.max_bytes
         return fits or (self.relieve() and self.held_bytes <= self.max_bytes)
-
-
-class BoundedAnswers:
-    """Middleware that counts the bodies of handlers, and replaces one that does not fit by a 503."""
-
-    def __init__(self, app: ASGIApp, memory: AnswerMemory) -> None:
-        self.app = app
-        self._memory = memory
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start: Message | None = None
-        refused = False
-
-        async def send_counted(message: Message) -> None:
-            nonlocal start, refused
-            if message["type"] == "http.response.start":
-                start = message  # sent with the first bytes: until then another response may replace it
-                return
-            if refused:
-                return
-            size = 0 if scope.get(COUNTED) else len(message.get("body", b""))
-            if start is not None:
-                if not self._memory.has_room(size):
-                    refused = True
-                    await no_room(self._memory).response(Request(scope))(scope, receive, send)
-                    return
-                head, start = start, None
-                await send(head)
-            with self._memory.holding(size):
-                await send(message)
-
-        await self.app(scope, receive, send_counted)
 
 
 def no_room(memory: AnswerMemory) -> Problem:

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from email.utils import format_datetime
 from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...storage.base import IMMUTABLE, Storage
+from ...jobs.table.model import StoredVariant
+from ...storage.base import IMMUTABLE
 from .accel_redirect import is_sent_by_proxy, sent_by_proxy
 from .answer_memory import AnswerMemory, NoRoom, no_room
 from .dates import parsed_date
-from .piecewise import PiecewiseResponse, StoredRange, StoredVariant
+from .piecewise import PiecewiseResponse, Source, StoredRange
 from .problems import precondition_failed, range_not_satisfiable
 from .validation import Headers, parsed
 
@@ -57,7 +57,7 @@ async def redirect_to_storage(
     return Response(status_code=307, headers=headers)
 
 
-async def send_variant(request: Request, storage: Storage, served: StoredVariant, left: int | None = None) -> Response:
+async def send_variant(request: Request, source: Source, served: StoredVariant, left: int | None = None) -> Response:
     """Send a variant. `left`: seconds until this URL expires; None: never."""
     wanted = parsed(request, ByteHeaders)
     unchanged = _unchanged(wanted, served, left)
@@ -69,13 +69,13 @@ async def send_variant(request: Request, storage: Storage, served: StoredVariant
     if length < served.size_bytes:
         status = 206
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{served.size_bytes}"
-    if is_sent_by_proxy(request, storage, wanted, partial=status == 206):
+    if is_sent_by_proxy(request, source.storage, wanted, partial=status == 206):
         return sent_by_proxy(request, served, headers)
     headers["Content-Length"] = str(length)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     memory: AnswerMemory = request.app.state.answer_memory
-    stored = StoredRange(storage, served, start, length, memory)
+    stored = StoredRange(source, served, start, length, memory)
     try:
         await stored.load()
     except NoRoom:
@@ -86,7 +86,7 @@ async def send_variant(request: Request, storage: Storage, served: StoredVariant
 def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:
     return {
         "ETag": served.etag,
-        "Last-Modified": format_datetime(served.last_modified, usegmt=True),
+        "Last-Modified": served.last_modified_text,
         "Cache-Control": IMMUTABLE if left is None else f"private, max-age={left}",
         "Accept-Ranges": "bytes",
         **EMBEDDABLE,

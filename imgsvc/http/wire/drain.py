@@ -5,8 +5,10 @@ from typing import Protocol
 
 import anyio
 import anyio.lowlevel
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Scope, Send
+
+from .head import Head
 
 CLIENT = "imgsvc.client"  # in the scope's state: the connection, if there is one
 DRAIN_BYTES = 1 << 20
@@ -17,25 +19,22 @@ QUEUED = 3  # messages in Hypercorn's queue (max_app_queue_size), and one that w
 NO_DRAIN = "imgsvc.body_stalled"  # in the scope: the body has stalled, so reading more would only wait again
 
 
-class DrainUnreadBody:
-    """Reads some more of the body before the response, so that a client that only sends gets to reading; then closes.
+def has_body(head: Head) -> bool:
+    return b"transfer-encoding" in head or head.get(b"content-length", b"0") != b"0"
 
-    Closing at once would lose the response: bytes that arrive at a closed socket reset the connection, even for a
-    client that is already reading. A proxy would then report a bad gateway.
 
-    The middleware also discards what arrives while the response is sent. Hypercorn puts the end of a request into the
-    queue of the body, and if that is full and not read, the response never ends.
+def drained(scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """The `receive` and `send` of a request with a body.
+
+    Some more of the body is read before the response, so that a client that only sends gets to reading; then the
+    connection is closed. Closing at once would lose the response: bytes that arrive at a closed socket reset the
+    connection, even for a client that is already reading. A proxy would then report a bad gateway.
+
+    What arrives while the response is sent is discarded too. Hypercorn puts the end of a request into the queue of the
+    body, and if that is full and not read, the response never ends.
     """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _has_body(scope):
-            await self.app(scope, receive, send)
-            return
-        body = _Watched(receive, scope.get("state", {}).get(CLIENT))
-        await self.app(scope, body.receive, _Responder(scope, body, send).send)
+    body = _Watched(receive, scope.get("state", {}).get(CLIENT))
+    return body.receive, _Responder(scope, body, send).send
 
 
 class _Responder:
@@ -67,11 +66,6 @@ class _Responder:
             await anyio.sleep(LINGER_SECONDS)
             message = {"type": "http.response.body", "body": b""}
         await self._body.swallow_during(self._send, message)
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
 
 
 class Sender(Protocol):

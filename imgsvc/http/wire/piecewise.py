@@ -3,14 +3,15 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ...jobs.table.model import StoredVariant
 from ...storage.base import Storage, StorageError
+from ...storage.variant_memory import VariantMemory
 from .answer_memory import COUNTED, AnswerMemory, NoRoom
 from .drain import CLIENT
 
@@ -23,22 +24,27 @@ QUICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class StoredVariant:
-    """A stored variant: its size in bytes, its SHA-256 in hex, and when it was made (RFC 3339)."""
+class Source:
+    """Where a variant's bytes are: a storage, and the memory of its small variants."""
 
-    bucket: str
-    key: str
-    size_bytes: int
-    digest: str
-    modified: str
+    storage: Storage
+    memory: VariantMemory
 
-    @property
-    def etag(self) -> str:
-        return f'"{self.digest[:32]}"'
+    def remembered(self, served: StoredVariant) -> bytes | None:
+        """The whole variant, if it is in memory."""
+        if not self.memory.takes(served.size_bytes):
+            return None
+        return self.memory.get(self.storage.name, served.bucket, served.key, served.digest)
 
-    @property
-    def last_modified(self) -> datetime:
-        return datetime.fromisoformat(self.modified).replace(microsecond=0)
+    async def read(self, served: StoredVariant, start: int, length: int) -> bytes:
+        """Read a part from the storage, of a small variant the whole, to keep it. Raises NotStored or StorageError."""
+        if self.memory.takes(served.size_bytes):
+            whole = await self.memory.read(self.storage, served.bucket, served.key, served.digest, served.size_bytes)
+            return whole[start : start + length]
+        blob = await self.storage.read(served.bucket, served.key, start, length)
+        if len(blob.first) == length:
+            return blob.first
+        return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
 
 
 class Client(Protocol):
@@ -55,8 +61,8 @@ class Client(Protocol):
 class StoredRange:
     """A range of a variant, read piece by piece. Files are open and bytes in memory no longer than needed."""
 
-    def __init__(self, storage: Storage, served: StoredVariant, start: int, length: int, memory: AnswerMemory) -> None:
-        self._storage = storage
+    def __init__(self, source: Source, served: StoredVariant, start: int, length: int, memory: AnswerMemory) -> None:
+        self._source = source
         self._served = served
         self._start = start
         self._left = length
@@ -70,17 +76,25 @@ class StoredRange:
         self.drop()
         if not self._left:
             return False
-        async with self._memory.room(min(self._left, self._wanted)) as self._taken:
-            try:
-                self.piece = await _whole(self._storage, self._served, self._start, self._taken)
-            except BaseException:
-                self.drop()
-                raise
+        wanted, whole = min(self._left, self._wanted), self._source.remembered(self._served)
+        if whole is not None and self._memory.take(wanted):
+            self._taken = wanted
+            self.piece = whole[self._start : self._start + wanted]
+        else:
+            await self._load_from_storage(wanted)
         self._start += len(self.piece)
         self._left -= len(self.piece)
         if not self.piece:
             self._left = 0  # shorter than the row says: the response is aborted
         return bool(self.piece)
+
+    async def _load_from_storage(self, wanted: int) -> None:
+        async with self._memory.room(wanted) as self._taken:
+            try:
+                self.piece = await self._source.read(self._served, self._start, self._taken)
+            except BaseException:
+                self.drop()
+                raise
 
     async def load_more(self, *, quick: bool) -> bool:
         """Load the next piece: twice as large for a quick client, small for any other. Raises as `load`."""
@@ -96,13 +110,6 @@ class StoredRange:
     @property
     def is_last(self) -> bool:
         return not self._left
-
-
-async def _whole(storage: Storage, served: StoredVariant, start: int, length: int) -> bytes:
-    blob = await storage.read(served.bucket, served.key, start, length)
-    if len(blob.first) == length:
-        return blob.first
-    return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
 
 
 class PiecewiseResponse(Response):

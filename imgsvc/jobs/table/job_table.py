@@ -15,6 +15,7 @@ from . import transactions
 from .database import Readers
 from .model import Job, NewJob, QueueName, Status, as_text, now
 from .quota import Quota, RateLimitStatus, standing
+from .row_memory import Key, RowMemory
 from .transactions import Accepted, Blocked, Claimed
 from .usage import Observer
 from .writer import Change, DatabaseUnavailable, Writer
@@ -23,7 +24,8 @@ from .writer import Change, DatabaseUnavailable, Writer
 class JobTable:
     """The job table. Used by everything except the writer task."""
 
-    def __init__(self, readers: Readers, writer: Writer, observer: Observer) -> None:
+    def __init__(self, readers: Readers, writer: Writer, observer: Observer, memory: RowMemory) -> None:
+        self.memory = memory
         self._readers = readers
         self._writer = writer
         self._write = writer.write
@@ -32,10 +34,12 @@ class JobTable:
         self._may_have_twins = True  # jobs that wait: after a start, nothing is known of them
 
     async def job(self, job_id: str) -> Job | None:
-        return await self._one("job", job_id=job_id)
+        return self.memory.get("job", job_id) or await self._fetched("job", "job", {"job_id": job_id})
 
     async def job_of_image(self, image_id: str) -> Job | None:
-        return await self._one("job_of_image", image_id=image_id)
+        return self.memory.get("image", image_id) or await self._fetched(
+            "job_of_image", "image", {"image_id": image_id}
+        )
 
     async def wanting_source(self, job_ids: Iterable[str]) -> dict[str, bool]:
         """{job id: whether its row still names the staged file}, for jobs that have a row, deleted ones included."""
@@ -79,8 +83,15 @@ class JobTable:
 
     async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
         """{image id: job} for the images that exist."""
-        rows = await self._readers.fetch("images", {"image_ids": json.dumps(list(image_ids))})
-        return {row["image_id"]: Job.of(row) for row in rows}
+        found = {image_id: job for image_id in image_ids if (job := self.memory.get("image", image_id))}
+        missing = [image_id for image_id in image_ids if image_id not in found]
+        if not missing:
+            return found
+        with self.memory.fetch() as fetch:
+            for row in await self._readers.fetch("images", {"image_ids": json.dumps(missing)}):
+                job = found[row["image_id"]] = Job.of(row)
+                self.memory.keep(fetch, "image", job)
+        return found
 
     async def latest_failed(self, limit: int) -> list[Job]:
         return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
@@ -284,6 +295,11 @@ class JobTable:
     async def expire_source(self, job: Job, before: datetime) -> None:
         await self._write(transactions.execute("expire_source", job_id=job.job_id, before=as_text(before)), frees=True)
 
-    async def _one(self, query: str, **values: str) -> Job | None:
-        rows = await self._readers.fetch(query, values)
-        return Job.of(rows[0]) if rows else None
+    async def _fetched(self, query: str, kind: Key, values: dict[str, Any]) -> Job | None:
+        with self.memory.fetch() as fetch:
+            rows = await self._readers.fetch(query, values)
+            if not rows:
+                return None
+            job = Job.of(rows[0])
+            self.memory.keep(fetch, kind, job)
+            return job

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Literal, Self, get_args
@@ -75,6 +76,31 @@ class NewJob:
             return None
         content = json.dumps([self.sha256, self.bucket, self.client_metadata], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredVariant:
+    """A stored variant: its size in bytes, its SHA-256 in hex, and when it was made (RFC 3339)."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    digest: str
+    modified: str
+
+    @cached_property
+    def etag(self) -> str:
+        return f'"{self.digest[:32]}"'
+
+    @cached_property
+    def last_modified(self) -> datetime:
+        """To the second, as a header has it."""
+        return datetime.fromisoformat(self.modified).replace(microsecond=0)
+
+    @cached_property
+    def last_modified_text(self) -> str:
+        """As a header has it (RFC 9110 section 5.6.7)."""
+        return format_datetime(self.last_modified, usegmt=True)
 
 
 @dataclass(frozen=True)
@@ -166,6 +192,24 @@ class Job:
     def ready(self) -> dict[str, str]:
         """{variant: key} of the variants that can be fetched. Empty for a failed job, even during its cleanup."""
         return {} if self.status == "failed" or self.deleted_at else self.paths
+
+    def stored(self, variant: str) -> StoredVariant:
+        """A variant that is ready."""
+        found = self._stored.get(variant)
+        if found is None:
+            made = self.measured["variants"][variant]
+            found = self._stored[variant] = StoredVariant(
+                bucket=self.storage_bucket,
+                key=self.ready[variant],
+                size_bytes=made["size_bytes"],
+                digest=made["sha256"],
+                modified=self.completed_at or self.started_at or self.created_at,
+            )
+        return found
+
+    @cached_property
+    def _stored(self) -> dict[str, StoredVariant]:
+        return {}
 
     @property
     def can_retry(self) -> bool:

@@ -250,6 +250,21 @@ SELECT * FROM processing_jobs WHERE job_id = :job_id AND deleted_at IS NULL
 -- name: job_of_image
 SELECT * FROM processing_jobs WHERE image_id = :image_id AND deleted_at IS NULL
 
+-- name: watch_completed_updated
+-- On the writer's connection: whichever statement changes a completed row, the memory of rows forgets it.
+CREATE TEMP TRIGGER completed_updated AFTER UPDATE ON main.processing_jobs
+WHEN OLD.status = 'completed' AND OLD.deleted_at IS NULL
+BEGIN
+  SELECT completed_row_changed(OLD.job_id, OLD.image_id);
+END
+
+-- name: watch_completed_deleted
+CREATE TEMP TRIGGER completed_deleted AFTER DELETE ON main.processing_jobs
+WHEN OLD.status = 'completed' AND OLD.deleted_at IS NULL
+BEGIN
+  SELECT completed_row_changed(OLD.job_id, OLD.image_id);
+END
+
 -- name: instance
 SELECT id, storage_marked FROM service_instance
 

@@ -47,12 +47,20 @@ class _Waiting:
 
 class Writer:
     def __init__(
-        self, db: aiosqlite.Connection, on_query: OnQuery = ignore, make_room: Callable[[], bool] = lambda: False
+        self,
+        db: aiosqlite.Connection,
+        on_query: OnQuery = ignore,
+        make_room: Callable[[], bool] = lambda: False,
+        on_transaction: Callable[[], None] = lambda: None,
     ) -> None:
-        """`make_room` frees some space on a full disk, for changes that free more; False if it has none (left)."""
+        """`make_room` frees some space on a full disk, for changes that free more; False if it has none (left).
+
+        `on_transaction` is called at the end of each transaction, before the callers of its changes go on.
+        """
         self._db = db
         self._on_query = on_query
         self._make_room = make_room
+        self._on_transaction = on_transaction
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
 
@@ -121,6 +129,8 @@ class Writer:
             for waiting in batch:
                 waiting.error = DatabaseUnavailable(str(error))
             await self._roll_back()
+        finally:
+            self._on_transaction()
 
     async def _apply(self, waiting: _Waiting) -> None:
         """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""
