@@ -33,7 +33,10 @@ class Application(Starlette):
         self._concerns = concerns
 
     def build_middleware_stack(self) -> ASGIApp:
-        return OnePass(IndexedRouter(ROUTES, self.router), self._concerns)
+        app: ASGIApp = OnePass(IndexedRouter(ROUTES, self.router), self._concerns)
+        for middleware in reversed(self.user_middleware):  # of an application that embeds the service
+            app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+        return app
 
 
 def create_app(settings: Settings | None = None, doubles: Doubles | None = None) -> Starlette:
