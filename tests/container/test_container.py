@@ -7,13 +7,16 @@ CONTAINER_RUN some for `podman run`, where a machine needs them.
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -32,6 +35,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 IMAGE, NAME, VOLUME = "localhost/imgsvc-torture", "imgsvc-torture", "imgsvc-torture"
+PLAIN = "localhost/imgsvc-torture-plain"  # without pillow-simd
 STORE, ENGINE, RUN = (shlex.split(os.environ.get(f"CONTAINER_{name}", "")) for name in ("STORE", "ENGINE", "RUN"))
 OWN_MEGABYTES = 100  # of the image, beyond its base
 STOP_SECONDS = 15
@@ -69,27 +73,40 @@ def size(image: str) -> int:
     return int(podman("image", "inspect", "--format", "{{.Size}}", image))
 
 
-@pytest.fixture(scope="module")
-def image() -> str:
+def built(tag: str, *arguments: str) -> str:
+    """The image of this tag, with the base that is here or can be pulled."""
     base = next(
         line.partition("=")[2] for line in (ROOT / "Containerfile").read_text().splitlines() if "ARG PY" in line
     )
     have = subprocess.run(["buildah", *STORE, "pull", "-q", "--policy=missing", base], capture_output=True)
     if have.returncode:
         pytest.skip(f"{base} is not here, and can't be pulled")
-    buildah("bud", "--layers", "--format=docker", *shlex.split(os.environ.get("CONTAINER_BUILD", "")), "-t", IMAGE, ".")
-    assert size(IMAGE) - size(base) < OWN_MEGABYTES * 1_000_000
-    return IMAGE
+    more = shlex.split(os.environ.get("CONTAINER_BUILD", ""))
+    buildah("bud", "--layers", "--format=docker", *more, *arguments, "-t", tag, ".")
+    assert size(tag) - size(base) < OWN_MEGABYTES * 1_000_000
+    return tag
 
 
-@pytest.fixture
-def url(image: str) -> Iterator[str]:
+@contextmanager
+def service(image: str) -> Iterator[str]:
+    """Its URL."""
     podman("run", "-d", "--name", NAME, *RUN, *CONFINED, "-p=127.0.0.1::8000", "-v", f"{VOLUME}:/data", image)
     try:
         yield f"http://{podman('port', NAME, '8000')}"
     finally:
         podman("rm", "-f", NAME)
         podman("volume", "rm", "-f", VOLUME)
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    return built(IMAGE)
+
+
+@pytest.fixture
+def url(image: str) -> Iterator[str]:
+    with service(image) as url:
+        yield url
 
 
 def ready(url: str) -> None:
@@ -110,6 +127,12 @@ def inside(*command: str) -> str:
     return podman("exec", NAME, *command)
 
 
+def uploaded(url: str, photo: bytes) -> httpx.Response:
+    token = {"Authorization": f"Bearer {inside('imgsvc', 'token', '--sub', 'me')}"}
+    files = {"file": ("p", photo)}
+    return httpx.post(f"{url}/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=token, timeout=60)
+
+
 def test_container(url: str) -> None:
     ready(url)
     assert inside("id", "-u") == "10001"
@@ -124,14 +147,8 @@ def test_container(url: str) -> None:
     inside("sh", "-c", "(sleep 0.1 &)")  # its parent is gone by the time it ends
     until(lambda: inside("sh", "-c", "grep -l '^Name:.sleep' /proc/[0-9]*/status || true") == "", 10)
 
-    token = {"Authorization": f"Bearer {inside('imgsvc', 'token', '--sub', 'me')}"}
     photo = make.jpeg(4032, 3024)
-    sent = [
-        httpx.post(
-            f"{url}/api/v1/images/upload", data={"bucket": "b"}, files={"file": ("p", photo)}, headers=token, timeout=60
-        )
-        for _ in range(6)
-    ]
+    sent = [uploaded(url, photo) for _ in range(6)]
     assert [answer.status_code for answer in sent] == [202] * 6
     podman("kill", "-s", "KILL", NAME)
     podman("start", NAME)
@@ -195,3 +212,32 @@ def test_image_runs_on_processors_of_each_kind(image: str, processor: str, build
     assert "pillow-simd" in doctor.stdout and doctor.returncode in (0, 1), doctor.stdout + doctor.stderr
     picture = emulated("-c", PICTURE)
     assert (picture.stdout, picture.stderr) == ("600 467\n", f"chosen {build}\n"), picture
+
+
+def with_requirements(folder: Path, *names: str) -> Path:
+    """Copies of these packages of this environment, and of what they need, in a folder for PYTHONPATH."""
+    left, done = list(names), set[str]()
+    while left:
+        one = metadata.distribution(left.pop())
+        for file in one.files or []:
+            if one.name not in done and ".." not in file.parts and file.suffix != ".pyc":
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), folder / file)
+        needed = [re.match(r"[\w.-]+", line) for line in one.requires or [] if ";" not in line and one.name not in done]
+        left += [match[0] for match in needed if match]
+        done.add(one.name)
+    return folder
+
+
+def test_image_without_simd(tmp_path: Path) -> None:
+    """Plain Pillow passes the tests of the pictures, and takes an upload."""
+    plain = built(PLAIN, "--build-arg", "SIMD=none")
+    packages = with_requirements(tmp_path, "pytest", "pytest-asyncio")
+    mounts = ["-v", f"{ROOT}:/source:ro", "-v", f"{packages}:/packages:ro", "-e", "PYTHONPATH=/packages", "-w=/source"]
+    line = ["run", "--rm", "--no-healthcheck", *RUN, *CONFINED, *mounts, "--entrypoint", "python", plain]
+    print(_out(["podman", *STORE, *ENGINE, *line, *["-m", "pytest", "-p", "no:cacheprovider", "tests/imaging"]], 1800))
+    with service(plain) as url:
+        ready(url)
+        assert "this is Pillow" in inside("imgsvc", "doctor")
+        answer = uploaded(url, make.jpeg(640, 480))
+        until(partial(completed, f"{url}{answer.json()['status_url']}"), 60)

@@ -53,17 +53,28 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
 
 
 async def _use_write_ahead_log(db: aiosqlite.Connection, path: Path) -> None:
-    """SQLite answers with the mode that it kept where it can't have the other (sqlite.org/wal: shared memory).
+    """SQLite answers with the mode that it kept where it can't have the other, or fails to map shared memory
+    (sqlite.org/wal), depending on what a file system lacks. Raises NoWriteAheadLog.
 
     Without it readers and the writer would wait for each other, and a reader could not keep a snapshot.
     """
-    mode = next(iter(await db.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
+    try:
+        mode = next(iter(await db.execute_fetchall("PRAGMA journal_mode = WAL")))[0]
+        await db.execute_fetchall("PRAGMA user_version")  # the first use of the log maps the memory
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_IOERR_SHM"):
+            raise
+        raise _no_write_ahead_log(path, "fails to map shared memory") from error
     if mode != "wal":
-        mount = mount_of(path.parent)
-        raise NoWriteAheadLog(
-            f"[database] path (DATABASE_PATH) = {path}: SQLite can't use its write-ahead log there and stays in the "
-            f"mode {mode!r}; it is on {mount.kind} mounted at {mount.point}: move it to a local disk"
-        )
+        raise _no_write_ahead_log(path, f"stays in the mode {mode!r}")
+
+
+def _no_write_ahead_log(path: Path, what: str) -> NoWriteAheadLog:
+    mount = mount_of(path.parent)
+    return NoWriteAheadLog(
+        f"[database] path (DATABASE_PATH) = {path}: SQLite can't use its write-ahead log there and {what}; it is on "
+        f"{mount.kind} mounted at {mount.point}: move it to a local disk"
+    )
 
 
 async def _migrate(db: aiosqlite.Connection) -> None:
