@@ -118,9 +118,10 @@ def test_broken_segments_are_ignored(studio: Studio, segment: c.Segment) -> None
     same_as(studio, c.jpeg_file(c.before(parts, 0xDB, segment)), sound, "JPEG")
 
 
-def test_what_follows_the_picture_is_not_read(studio: Studio) -> None:
+@pytest.mark.parametrize("scan", [b"\xff\xda", b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"], ids=["markers", "scans"])
+def test_what_follows_the_picture_is_not_read(studio: Studio, scan: bytes) -> None:
     sound = JPEGS["progressive"]()
-    same_as(studio, sound + b"\xff\xda" * 250 + b"ftypmp42" + bytes(1000), sound, "JPEG")
+    same_as(studio, sound + scan * 250 + b"ftypmp42" + bytes(1000), sound, "JPEG")
 
 
 def webp(mode: str = "RGB", **options: object) -> bytes:

@@ -62,6 +62,13 @@ def test_dark_gradient_has_no_bands(studio: Studio) -> None:
     assert longest_run(original(studio, image)[0]) <= 2 * longest_run(image)
 
 
+def test_smooth_gradient_comes_out_exactly_although_lossy_coding_is_shorter(studio: Studio) -> None:
+    image = Image.radial_gradient("L").convert("RGB")
+    found, size, _ = original(studio, image)
+    assert found.convert("RGB").tobytes() == image.tobytes()
+    assert size > len(make.encoded(image, "WEBP", quality=85, method=2))
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_smaller_screenshot_is_coded_the_shorter_way(studio: Studio, mode: str) -> None:
     small = screenshot(1200, 800).resize((600, 400), Image.Resampling.LANCZOS).convert(mode)
