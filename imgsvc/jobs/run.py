@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ class Run:
         job = self.job
         return Task(
             kind="preview" if self.is_preview else "render",
-            id=f"{job.job_id}.{job.run}",
+            id=secrets.token_hex(16),
             job_id=job.job_id,
             trace_id=job.trace_id,
             source=str(self.source.absolute()),

@@ -36,6 +36,7 @@ STOPPED_IN_ANY_CASE = {
     "say half an answer": "worker_crashed",
     "say more than an answer": "worker_crashed",
     "answer for another task": "worker_crashed",
+    "claim that the cage failed": "worker_crashed",
     "fail": "worker_crashed",
 }
 UPLOADS = 4

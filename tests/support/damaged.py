@@ -12,7 +12,7 @@ from fixtures import make
 ROOT = Path(__file__).parent.parent.parent
 # Each file under the ceiling that its job would get, in a child of one warm process.
 WORKER = """
-import hashlib, json, os, socket, sys
+import hashlib, json, os, socket, sys, tempfile
 from pathlib import Path
 from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
@@ -27,8 +27,11 @@ warm.initialize(theirs, warm.Launch(os.getppid(), 0, "best"))
 def answer_of(task, source):
     with open(source, "rb") as stream, open(folder / "made", "wb") as made:
         outputs = [made] * len(task["outputs"])
-        socket.send_fds(ours, [b"1"], [one.fileno() for one in (stream, *outputs)])
-        end = json.loads(warm.perform(task, 60))
+        with tempfile.TemporaryFile() as text:
+            text.write(json.dumps(task).encode())
+            text.seek(0)
+            socket.send_fds(ours, [b"1"], [one.fileno() for one in (text, stream, *outputs)])
+        end = json.loads(warm.perform(60))
     for child in socket.recv_fds(ours, 1, 1)[1]:
         os.close(child)
     assert end["end"] == "answered", end

@@ -34,7 +34,7 @@ ALWAYS = {
     "more memory": "memory ceiling",
     "spend all time": "deadline",
     "fail": "process of its own",
-    "claim that the cage failed": "process of its own",
+    "claim that the cage failed": "first byte of the answer",
 }
 SAYING = "answers are checked"
 MISSING = "not available here"

@@ -1,12 +1,13 @@
 """The files of a task, opened by the service: a worker gets descriptors and no path."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,14 +30,19 @@ class SourceGone(FileNotFoundError):
 
 @dataclass(slots=True)
 class TaskFiles:
-    """Descriptors of a task: of its source, for reading, and of each variant by its name, for writing."""
+    """Descriptors of a task: of its source, for reading, and of each variant by its name, for writing.
+
+    For a worker also one of the task's text (see `opened`), which comes first.
+    """
 
     source: int
     outputs: dict[str, int] = field(default_factory=dict)
+    text: int | None = None
 
     @property
     def descriptors(self) -> list[int]:
-        return [self.source, *self.outputs.values()]
+        text = () if self.text is None else (self.text,)
+        return [*text, self.source, *self.outputs.values()]
 
     def close(self) -> None:
         for descriptor in self.descriptors:
@@ -62,8 +68,31 @@ def open_files(task: Task) -> TaskFiles:
 
 
 async def opened(task: Task) -> TaskFiles:
-    """Open the files of a task in a thread. Waits while this process has no open files left. Raises as `open_files`."""
-    return await with_free_files(open_files, task)
+    """Open the files of a task for a worker, and write its text, in a thread.
+
+    Waits while this process has no open files left. Raises as `open_files`.
+    """
+    return await with_free_files(_open_with_text, task)
+
+
+def _open_with_text(task: Task) -> TaskFiles:
+    files = open_files(task)
+    try:
+        files.text = os.memfd_create("task")
+        os.write(files.text, json.dumps(_fields(task, files)).encode())
+        os.lseek(files.text, 0, os.SEEK_SET)
+    except BaseException:
+        files.close()
+        raise
+    return files
+
+
+def _fields(task: Task, files: TaskFiles) -> dict[str, Any]:
+    """The fields for the worker, without what it does not need: a picture that takes it over could read them."""
+    fields = asdict(task) | {"outputs": list(files.outputs)}
+    for name in ("source", "folder", "job_id", "trace_id"):
+        del fields[name]
+    return fields
 
 
 async def with_free_files(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -40,7 +40,7 @@ class Task:
     """
 
     kind: Literal["preview", "render"]
-    id: str  # of the job's run: each run has one task
+    id: str  # random, so that it says nothing: an answer passes through the memory from which later ones are forked
     job_id: str
     trace_id: str
     source: str

@@ -14,7 +14,6 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import anyio.to_thread
 from . import warm
 from .cage import Mode
 from .files import TaskFiles
-from .messages import Hello, Task, TaskEnd
+from .messages import Hello, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
@@ -93,7 +92,7 @@ class Pool:
         text = await self._result_of(self._hello)
         return None if text is None else Hello.model_validate_json(text)
 
-    async def perform(self, task: Task, files: TaskFiles, seconds: float) -> TaskEnd | None:
+    async def perform(self, files: TaskFiles, seconds: float) -> TaskEnd | None:
         """Perform a task in a child that has so many seconds, and close its files.
 
         Returns None if the warm process ended: see `has_begun`. Raises ValueError for what is no message, OSError if
@@ -101,11 +100,8 @@ class Pool:
         """
         try:
             self._forget_children()
-            fields = asdict(task) | {"outputs": list(files.outputs)}
-            for path in ("source", "folder"):
-                del fields[path]
             socket.send_fds(self._socket, [TASK], files.descriptors)
-            future = self._executor.submit(warm.perform, fields, seconds)
+            future = self._executor.submit(warm.perform, seconds)
         except (BrokenProcessPool, BrokenPipeError, ConnectionResetError):
             return None
         finally:

@@ -140,7 +140,7 @@ class ProcessLane:
             return IO_ERROR
         try:
             with limit:
-                end = await self._pool.perform(task, files, seconds)
+                end = await self._pool.perform(files, seconds)
         except TimeoutError:
             await self._end("time_limit")
             return _timed_out(task)

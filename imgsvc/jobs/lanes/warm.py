@@ -1,8 +1,9 @@
 """The warm process of a lane: has the codecs loaded, and forks a child for each picture.
 
-It is the worker of the lane's process pool, has one thread, and never reads a byte of a picture or of an answer. Its
-child enters the cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its
-deadline and passes the answer on unread. So nothing that a picture did to its decoder reaches the next picture.
+It is the worker of the lane's process pool, has one thread, and never reads a byte of a task, a picture or an answer.
+Its child enters the cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its
+deadline and passes the answer on unread. So nothing that a picture did to its decoder reaches the next picture, and
+nothing of a task is in the memory that the next picture's process begins with.
 
 No codec is imported at the top: the service imports this module to name its functions.
 """
@@ -29,7 +30,7 @@ OPEN_FILES = 128  # the source, 64 variants, and the process's own
 MAX_DESCRIPTORS = 100  # of one task
 MAX_ANSWER = 1 << 16  # bytes
 CHUNK = 1 << 16  # bytes
-NOT_CAGED = 78  # exit status: EX_CONFIG of sysexits.h
+CAGED = b"c"  # the first byte that a child writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,17 @@ class WarmProcess:
         self._service = service
         self._cage = cage
 
-    def perform(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Perform the task in a child that has so many seconds. Returns the fields of messages.TaskEnd."""
+    def perform(self, seconds: float) -> dict[str, Any]:
+        """Perform the task that the service has sent. Its child has so many seconds.
+
+        Returns the fields of messages.TaskEnd. Only a child that never entered the cage counts as not begun, whatever
+        its exit status is: the picture decides about that.
+        """
         _, files, _, _ = socket.recv_fds(self._service, 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         deadline = time.monotonic() + seconds
         answers, answer = os.pipe()
         try:
-            child = self._fork(task, files, answer)
+            child = self._fork(files, answer)
         except OSError:
             os.close(answers)
             return {"end": "not_forked", "status": 0, "answer": ""}
@@ -72,27 +77,29 @@ class WarmProcess:
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             os.close(handle)
             os.close(answers)
+        caged, read = read[:1], read[1:]
         if end == "ended":
-            end = "answered" if status == 0 and read else "not_caged" if status == NOT_CAGED else "died"
+            end = "not_caged" if not caged else "answered" if status == 0 and read else "died"
         # Latin-1 gives each byte a character: nothing is decoded here.
         return {"end": end, "status": status, "answer": read.decode("latin-1") if end == "answered" else ""}
 
-    def _fork(self, task: dict[str, Any], files: list[int], answer: int) -> int:
+    def _fork(self, files: list[int], answer: int) -> int:
         child = os.fork()
         if child:
             return child
         status = 1
         try:
-            status = self._in_child(task, files, answer)
+            status = self._in_child(files, answer)
         finally:
             os._exit(status)
 
-    def _in_child(self, task: dict[str, Any], files: list[int], answer: int) -> int:
-        """Enter the cage, perform the task and write its answer. Returns the exit status."""
-        try:
-            self._cage.enter({*files, answer}, memory_bytes=task["memory_ceiling"], file_bytes=task["file_ceiling"])
-        except OSError:
-            return NOT_CAGED
+    def _in_child(self, files: list[int], answer: int) -> int:
+        """Enter the cage, perform the task and write its answer. Returns the exit status. Raises OSError."""
+        text, *files = files
+        with os.fdopen(text, "rb") as stream:
+            task = json.load(stream)
+        self._cage.enter({*files, answer}, memory_bytes=task["memory_ceiling"], file_bytes=task["file_ceiling"])
+        os.write(answer, CAGED)
         _write(answer, _answer_of(task, files))
         return 0
 
@@ -130,9 +137,9 @@ def hello() -> str:
     return json.dumps(_hello)
 
 
-def perform(task: dict[str, Any], seconds: float) -> str:
-    """The message messages.TaskEnd, for a task with the fields of messages.Task without its paths."""
-    return json.dumps(_process.perform(task, seconds))
+def perform(seconds: float) -> str:
+    """The message messages.TaskEnd."""
+    return json.dumps(_process.perform(seconds))
 
 
 def _harden(launch: Launch) -> None:
