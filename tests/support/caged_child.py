@@ -1,17 +1,23 @@
-"""One child in a cage, for a script that a test runs as a process of its own (a cage is built with a single thread)."""
+"""Children in a cage, for scripts that a test runs outside of its own process: a cage is built with a single thread.
+
+`python -m tests.support.caged_child` runs a script for each line, and writes (status, output, errors) of each as JSON.
+"""
 
 import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
 from imgsvc.jobs.lanes.cage import Cage
 
 MEMORY, FILE = 256 << 20, 4 << 20  # bytes
+WAIT_SECONDS = 60
 
 
 def said_in(cage: Cage, work: Callable[[], object], keep: Collection[int] = ()) -> Any:
@@ -35,14 +41,54 @@ def said_in(cage: Cage, work: Callable[[], object], keep: Collection[int] = ()) 
     return {"signal": -code} if code < 0 else json.loads(report)
 
 
-def script(code: str, *arguments: str) -> Any:
-    """What a script prints as JSON. It runs with warnings as errors, and must not write to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return json.loads(done.stdout)
+class Scripts:
+    """A process with a single thread that has the cage loaded, and runs each script in a child of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        self._process.communicate(timeout=WAIT_SECONDS)
+
+    def __call__(self, code: str) -> Any:
+        """What the script prints, as JSON. It must not fail, nor write to standard error."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(textwrap.dedent(code)) + "\n")
+        self._process.stdin.flush()
+        status, printed, said = json.loads(self._process.stdout.readline())
+        assert status == 0 and not said, said
+        return json.loads(printed)
+
+
+def _run(code: str) -> tuple[int, str, str]:
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            os.dup2(printed.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            status = 1
+            try:
+                exec(code, {"__name__": "script"})
+                sys.stdout.flush()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for file in (printed, said):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return status, texts[0], texts[1]
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(_run(json.loads(line))), flush=True)

@@ -1,11 +1,14 @@
 """What a child finds, and leaves, once it has entered the cage."""
 
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.support.caged_child import script
+from tests.support.caged_child import Scripts
 
+Child = Callable[..., Any]
 HEAD = """
     import json, os, signal, sys, time
     from pathlib import Path
@@ -15,11 +18,12 @@ HEAD = """
 """
 
 
-def child(code: str, mode: str = "best") -> object:
-    return script(HEAD.format(mode=mode) + code)
+@pytest.fixture
+def child(script: Scripts) -> Child:
+    return lambda code, mode="best": script(HEAD.format(mode=mode) + code)
 
 
-def test_it_holds_its_own_descriptors_alone() -> None:
+def test_it_holds_its_own_descriptors_alone(child: Child) -> None:
     assert child("""
     kept, other, far = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/zero", os.O_RDONLY), 900
     os.dup2(other, far)
@@ -35,21 +39,21 @@ def test_it_holds_its_own_descriptors_alone() -> None:
     """) == [5, None, None]
 
 
-def test_its_standard_descriptors_lead_nowhere() -> None:
+def test_its_standard_descriptors_lead_nowhere(child: Child) -> None:
     assert child("""
     print(json.dumps(said_in(cage, lambda: [os.read(0, 1).decode(), os.write(1, b"x"), os.write(2, b"x")])))
     """) == ["", 1, 1]
 
 
 @pytest.mark.parametrize("ending", ["os.abort()", "os.kill(os.getpid(), signal.SIGABRT)"])
-def test_it_may_end_itself_as_libraries_do(ending: str) -> None:
+def test_it_may_end_itself_as_libraries_do(child: Child, ending: str) -> None:
     code = f"""
     print(json.dumps(said_in(cage, lambda: {ending})))
     """
     assert child(code) == {"signal": signal.SIGABRT}
 
 
-def test_it_dies_with_the_process_that_forked_it() -> None:
+def test_it_dies_with_the_process_that_forked_it(child: Child) -> None:
     """The script's child forks into the cage and is killed; what it forked must not go on."""
     assert (
         child("""
@@ -73,7 +77,7 @@ def test_it_dies_with_the_process_that_forked_it() -> None:
     )
 
 
-def test_it_does_not_enter_when_its_parent_is_gone() -> None:
+def test_it_does_not_enter_when_its_parent_is_gone(child: Child) -> None:
     assert (
         child("""
     read, write = os.pipe()
@@ -93,7 +97,7 @@ def test_it_does_not_enter_when_its_parent_is_gone() -> None:
     )
 
 
-def test_it_has_no_capabilities_and_can_not_be_dumped() -> None:
+def test_it_has_no_capabilities_and_can_not_be_dumped(child: Child) -> None:
     found = child("""
     read, write = os.pipe()
     ready, says = os.pipe()
@@ -113,7 +117,7 @@ def test_it_has_no_capabilities_and_can_not_be_dumped() -> None:
     assert found == {"caps": "0" * 32, "nnp": "1", "owner": 0}
 
 
-def test_memory_is_counted_from_where_it_enters() -> None:
+def test_memory_is_counted_from_where_it_enters(child: Child) -> None:
     assert child("""
     before = bytearray(300 << 20)
     grow = lambda: [len(bytearray(200 << 20)) >> 20, list(before[:1])]
@@ -126,7 +130,7 @@ def test_memory_is_counted_from_where_it_enters() -> None:
     """) == [[200, [0]], "refused"]
 
 
-def test_calls_of_later_kernels_are_refused_as_missing() -> None:
+def test_calls_of_later_kernels_are_refused_as_missing(child: Child) -> None:
     """With a call that this kernel has in the place of one that it may have some day."""
     assert child("""
     from imgsvc.jobs.lanes import libc, seccomp
@@ -137,7 +141,7 @@ def test_calls_of_later_kernels_are_refused_as_missing() -> None:
     """) == [{"errno": "ENOENT"}, {"errno": "ENOSYS"}]
 
 
-def test_off_limits_memory_and_dumps_and_leaves_the_rest() -> None:
+def test_off_limits_memory_and_dumps_and_leaves_the_rest(child: Child) -> None:
     assert child(
         """
     import resource
@@ -154,7 +158,7 @@ def test_off_limits_memory_and_dumps_and_leaves_the_rest() -> None:
     ) == [0, 128]
 
 
-def test_pictures_of_every_kind_come_out_as_without_a_cage() -> None:
+def test_pictures_of_every_kind_come_out_as_without_a_cage(script: Scripts) -> None:
     found = script("from tests.support import caged_pictures; caged_pictures.main()")
     assert len(found) > 20
     assert all(caged == free and len(free) == 64 for caged, free in found.values()), found
