@@ -1,12 +1,14 @@
 """`./run bench pool`: what a process for each picture costs, beside a bare worker that is used again.
 
-Processor seconds are those of the worker and its children (getrusage), the least of alternating rounds; times are
-medians. Ratios travel from machine to machine, milliseconds don't. Nothing else should run meanwhile.
+Processor seconds are those of the worker and its children (getrusage); the kinds of worker take turns, picture by
+picture. Times are medians. Ratios travel from machine to machine, milliseconds don't, and nothing else should run
+meanwhile.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import IO
 
+import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -32,24 +35,23 @@ from tests.bench.rendering import proportional_bytes
 from tests.support.render_task import render_task
 from tests.support.server_process import ROOT
 
-IMAGES = {"preview": 20, "render": 2}  # of a round
+IMAGES = {"preview": 15, "render": 2}  # of a round
 MEGABYTE = 1 << 20
 console = Console()
 
 
 class Worker:
-    """A process that does rounds of one task, in itself or in a child for each (`tests.bench.pool_worker`)."""
+    """A process that does each task in itself or in a child for each (`tests.bench.pool_worker`)."""
 
     def __init__(self, way: str) -> None:
         command = [sys.executable, "-m", "tests.bench.pool_worker", way]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def round(self, task: Task, images: int) -> tuple[float, float]:
-        """Processor seconds and seconds for each image."""
+    def perform(self, task: Task) -> float:
+        """Processor seconds."""
         stdin, stdout = self._pipes()
-        print(json.dumps({"task": asdict(task), "images": images}), file=stdin, flush=True)
-        found = json.loads(stdout.readline())
-        return found["processor"] / images, found["seconds"] / images
+        print(json.dumps(asdict(task)), file=stdin, flush=True)
+        return float(stdout.readline())
 
     def close(self) -> None:
         self._pipes()[0].close()
@@ -61,21 +63,21 @@ class Worker:
 
 
 def processor(task: Task, rounds: int) -> None:
-    """Processor time and throughput of a reused worker, of a child for each picture, and of a caged one."""
-    ways = ("reused", "off", "best")
-    workers = {way: Worker(way) for way in ways}
-    table = Table("per image", "reused worker", "child", "caged child", "ratio, caged", title="processor time")
+    """Processor time of a reused worker, of a child for each picture, and of a caged one, picture by picture."""
+    workers = {way: Worker(way) for way in ("reused", "off", "best")}
+    columns = (f"{name}: least, median" for name in ("reused worker", "child", "caged child"))
+    table = Table("processor time", *columns, "ratio, caged")
     for kind, images in IMAGES.items():
-        rows: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for worker in workers.values():
-            worker.round(replace(task, kind=kind), 2)  # type: ignore[arg-type]
-        for _ in range(rounds):
+        one = replace(task, kind=kind)  # type: ignore[arg-type]
+        rows: dict[str, list[float]] = {way: [] for way in workers}
+        for number in range(rounds * images + 1):
             for way, worker in workers.items():
-                rows[way].append(worker.round(replace(task, kind=kind), images))  # type: ignore[arg-type]
-        least = {way: min(spent for spent, _ in row) for way, row in rows.items()}
-        rates = {way: 1 / statistics.median(took for _, took in row) for way, row in rows.items()}
-        ratio = f"{least['best'] / least['reused']:.3f}"
-        table.add_row(kind, *(f"{least[way] * 1000:.2f} ms, {rates[way]:.1f}/s" for way in ways), ratio)
+                spent = worker.perform(one)
+                if number:  # the first one warms up
+                    rows[way].append(spent)
+        least, middle = ({way: take(row) for way, row in rows.items()} for take in (min, statistics.median))
+        ratio = f"{least['best'] / least['reused']:.2f}, {middle['best'] / middle['reused']:.2f} x"
+        table.add_row(kind, *(f"{least[way] * 1000:.1f}, {middle[way] * 1000:.1f} ms" for way in workers), ratio)
     for worker in workers.values():
         worker.close()
     console.print(table)
@@ -140,7 +142,7 @@ async def tasks(task: Task) -> None:
         await lane.run(preview)
         took.append(time.perf_counter() - began)
     await lane.close()
-    console.print(f"a task that is refused at once: median {statistics.median(took) * 1000:.2f} ms there and back")
+    console.print(f"a task that is refused at once: median {statistics.median(took) * 1000:.1f} ms there and back")
 
 
 def main() -> None:
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, help="a JPEG to measure with; without it a drawn one of 6 MP")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="four times as many starts")
     given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as name:
         data = given.photo.read_bytes() if given.photo else make.jpeg(2725, 2225)
         task = render_task(Path(name), data, Settings().images.recipe)
