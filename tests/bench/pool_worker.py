@@ -12,7 +12,7 @@ from typing import Any, cast
 from imgsvc.imaging.warm_up import use_codecs
 from imgsvc.jobs.lanes import warm
 from imgsvc.jobs.lanes.cage import Mode
-from imgsvc.jobs.lanes.files import open_files
+from imgsvc.jobs.lanes.files import open_files, open_for_worker
 from imgsvc.jobs.lanes.messages import Task
 from imgsvc.jobs.lanes.task import perform
 
@@ -46,10 +46,10 @@ def _forking(mode: Mode) -> Callable[[Task], Any]:
     warm.initialize(worker, warm.Launch(os.getppid(), 0, mode))
 
     def do(task: Task) -> Any:
-        files = open_files(task)
+        files = open_for_worker(task)
         socket.send_fds(service, [b"1"], files.descriptors)
         files.close()
-        end = json.loads(warm.perform(asdict(task) | {"outputs": list(files.outputs)}, 600))
+        end = json.loads(warm.perform(600))
         os.close(socket.recv_fds(service, 1, 1)[1][0])
         return json.loads(end["answer"])
 

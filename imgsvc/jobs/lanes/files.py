@@ -32,7 +32,7 @@ class SourceGone(FileNotFoundError):
 class TaskFiles:
     """Descriptors of a task: of its source, for reading, and of each variant by its name, for writing.
 
-    For a worker also one of the task's text (see `opened`), which comes first.
+    For a worker also one of the task's text, which comes first.
     """
 
     source: int
@@ -68,14 +68,15 @@ def open_files(task: Task) -> TaskFiles:
 
 
 async def opened(task: Task) -> TaskFiles:
-    """Open the files of a task for a worker, and write its text, in a thread.
+    """Open the files of a task for a worker in a thread.
 
     Waits while this process has no open files left. Raises as `open_files`.
     """
-    return await with_free_files(_open_with_text, task)
+    return await with_free_files(open_for_worker, task)
 
 
-def _open_with_text(task: Task) -> TaskFiles:
+def open_for_worker(task: Task) -> TaskFiles:
+    """Open the files of a task, and write its text into one in memory. Raises as `open_files`."""
     files = open_files(task)
     try:
         files.text = os.memfd_create("task")
