@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import Route, expect
 
 from fixtures import make
+from imgsvc.intake.file_types import UNKNOWN
 from tests.support.browser import IN_BROWSER, browsing
 from tests.support.dashboard_page import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed_until, signed_in
 from tests.support.s3 import S3Server
@@ -45,6 +46,7 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
             await page.wait_for_function(LOADED, arg=await thumbnail.element_handle())
         refused = uploads.filter(has_text="notes <b>.txt")
         await expect(refused).to_contain_text("Unsupported file type: application/octet-stream. Allowed: image/jpeg")
+        await expect(refused).to_contain_text(f"image/webp. This is {UNKNOWN.words}. {UNKNOWN.advice}")
         await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         await page.evaluate("window.readCopied = navigator.clipboard.readText.bind(navigator.clipboard)")
         for size in ("thumbnail", "large"):

@@ -6,7 +6,7 @@ export const at = (path) => new URL(path, ROOT).href;
 
 const UNSAFE = { 'X-Requested-With': 'imgsvc' };
 
-/** An error response: `detail` has the reason in words. `status` is 0 if there was no response. */
+/** An error response: `detail` says in words what is wrong, and what helps. `status` is 0 if there was no response. */
 export class Refused extends Error {
   constructor(status, detail, code = '', retryAfter = null) {
     super(detail);
@@ -22,13 +22,18 @@ export function refusal(status, body, retryAfter) {
   } catch {
     // not ours: a proxy's page
   }
-  const told = typeof problem?.detail === 'string' ? problem.detail : null;
+  const told = words(problem?.detail);
   const details = (problem?.details ?? []).map((one) => `${one.loc?.at(-1)}: ${one.msg}`).join('; ');
+  const reason = words(problem?.reason) ?? details; // the first of the details in words, or what the file is
   const detail = told ?? (status >= 502 && status <= 504 ? `no response behind the proxy (${status})` : `error ${status}`);
   const seconds = Number.parseInt(retryAfter ?? '', 10);
-  const code = typeof problem?.code === 'string' ? problem.code : '';
-  return new Refused(status, details ? `${detail} (${details})` : detail, code, Number.isNaN(seconds) ? null : seconds);
+  const code = words(problem?.code) ?? '';
+  return new Refused(status, reason ? `${detail}${ENDED.test(detail) ? '' : '.'} ${reason}` : detail, code, Number.isNaN(seconds) ? null : seconds);
 }
+
+const ENDED = /[.!?]$/;
+
+const words = (value) => (typeof value === 'string' ? value : null);
 
 /** The response's JSON, or null if it has none. Raises Refused. */
 export async function ask(path, { method = 'GET', json, headers = {}, limit = 15_000 } = {}) {
