@@ -147,8 +147,8 @@ class JobMetrics:
         self._oldest = registry.gauge("job_queue_oldest_seconds", "Age of the oldest job that is waiting for a lane.")
         self._restarts = registry.counter(
             "worker_restarts_total",
-            "Processes that ended early: a picture's own, or a worker, which is replaced; killed (the image was deleted) "
-            "and retired (the worker had done its share) are normal.",
+            "Processes that ended early: a picture's own, or a worker, which is replaced; killed (the image was "
+            "deleted) and retired (the worker had done its share) are normal.",
             "reason",
         )
         self._walls = registry.gauge(
