@@ -12,10 +12,6 @@ class PreambleTooLong(Exception):
     """The body has no boundary within the first MAX_PREAMBLE bytes."""
 
 
-class BareLineFeed(Exception):
-    """The line of the boundary ends with LF alone."""
-
-
 class FirstBoundary:
     """Drops everything before the first boundary, and the padding behind it."""
 
@@ -29,7 +25,7 @@ class FirstBoundary:
         self._received = 0
 
     def after(self, chunk: bytes) -> bytes:
-        """What the chunk has for the parser, from the first boundary on. Raises PreambleTooLong or BareLineFeed."""
+        """What the chunk has for the parser, from the first boundary on. Raises PreambleTooLong."""
         if self.found:
             return chunk
         self._received += len(chunk)
@@ -43,8 +39,6 @@ class FirstBoundary:
             raise PreambleTooLong
         if match:
             self.found = True
-            if match[2] == b"\n":
-                raise BareLineFeed
             return bytes(self._line[2:] + (match[1] or match[2]) + self._held[match.end() :])
         self._drop_what_is_no_boundary()
         return b""

@@ -16,7 +16,7 @@ from ...intake.limits import UploadLimits
 from ...intake.staging import StagedFile
 from .body_rate import MinimumBodyRate
 from .disposition import part_names
-from .first_boundary import MAX_PREAMBLE, BareLineFeed, FirstBoundary, PreambleTooLong
+from .first_boundary import MAX_PREAMBLE, FirstBoundary, PreambleTooLong
 from .problems import Problem, upload_too_large, validation
 from .upload_fields import BUCKET, METADATA, METADATA_BYTES, field_value
 
@@ -120,8 +120,6 @@ class _Multipart:
             parts = self._opening.after(chunk)
         except PreambleTooLong:
             raise _malformed(f"the multipart body has no boundary in its first {MAX_PREAMBLE} bytes") from None
-        except BareLineFeed:
-            raise _malformed(f"the multipart body is malformed: {BARE_LF}") from None
         try:
             self._parser.write(parts)
         except MultipartParseError as error:
