@@ -37,20 +37,22 @@ MOST = {"render": 1.03, "preview": 1.03, "start": 1.2}  # times as much as witho
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photo", type=Path, help="a JPEG to measure with; without it a drawn one of 6 MP")
-    given = parser.parse_args().photo
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the processor time")
+    options = parser.parse_args()
+    given = options.photo
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     data = given.read_bytes() if given else make.jpeg(2725, 2225)
-    asyncio.run(measure(data))
+    asyncio.run(measure(data, options.rounds))
 
 
-async def measure(data: bytes) -> None:
+async def measure(data: bytes, rounds: int) -> None:
     shown = Table("", "without the cage", "with it", "ratio", "at most")
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("render", "preview"):
             task = replace(
                 render_task(Path(folder), data, Images().recipe), kind=kind, memory_ceiling=CEILING, time_limit=LIMIT
             )
-            spent = await processor_seconds(task)
+            spent = await processor_seconds(task, rounds)
             row = (f"{spent[cage] * 1000:.1f} ms" for cage in CAGES)
             shown.add_row(f"processor time of a {kind}", *row, *compared(spent, kind))
     spent = await start_seconds()
@@ -62,11 +64,11 @@ def compared(spent: Mapping[str, float], kind: str) -> tuple[str, str]:
     return f"{spent['best'] / spent['off']:.3f}", f"{MOST[kind]:.2f}"
 
 
-async def processor_seconds(task: Task) -> dict[str, float]:
+async def processor_seconds(task: Task, count: int) -> dict[str, float]:
     """Of one picture, the least of the rounds, which alternate."""
     rounds: dict[str, list[float]] = {cage: [] for cage in CAGES}
     async with started("off") as free, started("best") as caged:
-        for number in range(ROUNDS + 1):  # the first is not counted
+        for number in range(count + 1):  # the first is not counted
             for cage, lane in {"off": free, "best": caged}.items():
                 before = used(lane)
                 for picture in range(PHOTOS):
