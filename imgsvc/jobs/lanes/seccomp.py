@@ -28,8 +28,8 @@ INT = 0xFFFFFFFF
 # A picture's process holds the descriptors that it needs: paths are refused here as by Landlock, for kernels without.
 PATHS = (
     "open openat openat2 creat open_tree open_by_handle_at name_to_handle_at mkdir mkdirat mknod mknodat rename "
-    "renameat renameat2 link linkat symlink symlinkat unlink unlinkat rmdir truncate uselib inotify_init inotify_init1 "
-    "inotify_add_watch fanotify_init fanotify_mark chroot"
+    "renameat renameat2 link linkat symlink symlinkat unlink unlinkat rmdir truncate truncate64 uselib chroot "
+    "inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark"
 )
 REFUSED = {
     "sockets": "socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg",
@@ -51,7 +51,10 @@ REFUSED = {
     "io_uring_register keyctl add_key request_key modify_ldt lookup_dcookie nfsservctl _sysctl vm86 vm86old",
     "the machine": "init_module finit_module delete_module kexec_load kexec_file_load reboot swapon swapoff acct "
     "quotactl quotactl_fd syslog sync syncfs vhangup sethostname setdomainname settimeofday stime clock_settime "
-    "clock_settime64 adjtimex clock_adjtime clock_adjtime64 iopl ioperm",
+    "adjtimex clock_adjtime iopl ioperm",
+    "names of the same calls on 32-bit architectures": "send recv recvmmsg_time64 semtimedop_time64 chown32 fchown32 "
+    "lchown32 utimensat_time64 setuid32 setgid32 setreuid32 setregid32 setresuid32 setresgid32 setgroups32 setfsuid32 "
+    "setfsgid32 clock_settime64 clock_adjtime64",
 }
 # Numbers of calls that an older libseccomp does not know by name: from 424 on, one number on all architectures.
 NUMBERS = {
@@ -97,11 +100,13 @@ def _by_argument() -> Iterator[tuple[str, int, _Comparison]]:
         yield "prctl", errno.EPERM, _masked(0, INT, option)
     for command in (F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ):
         yield "fcntl", errno.EPERM, _masked(1, INT, command)
+        yield "fcntl64", errno.EPERM, _masked(1, INT, command)
     # getrlimit(3) is prlimit64 of oneself without a new limit.
     yield "prlimit64", errno.EPERM, _Comparison(0, NOT_EQUAL, 0, 0)
     yield "prlimit64", errno.EPERM, _Comparison(2, NOT_EQUAL, 0, 0)
     shared = MAP_SHARED | MAP_ANONYMOUS  # memory that RLIMIT_DATA does not count
     yield "mmap", errno.EPERM, _masked(3, shared, shared)
+    yield "mmap2", errno.EPERM, _masked(3, shared, shared)
 
 
 class SeccompFilter:
