@@ -104,5 +104,5 @@ class AppState:
 
 
 def state_of(request: Request) -> AppState:
-    state: AppState = request.app.state.service
+    state: AppState = request.scope["app"].service
     return state

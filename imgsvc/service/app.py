@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Lifespan
 from ..http.dashboard.snapshot import SnapshotCache
 from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
+from ..http.state import AppState
 from ..http.wire.answer_memory import AnswerMemory
 from ..http.wire.cross_origin import CrossOrigin
 from ..http.wire.one_pass import Concerns, OnePass
@@ -31,6 +32,7 @@ class Application(Starlette):
         super().__init__(routes=ROUTES, lifespan=lifespan)
         self.router.redirect_slashes = False  # a redirect would give every path a second address
         self._concerns = concerns
+        self.service: AppState | None = None  # as in `state`, for handlers: an attribute is found at once
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = OnePass(IndexedRouter(ROUTES, self.router), self._concerns)
@@ -47,10 +49,11 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with assembled(settings, doubles or Doubles(), metrics) as state:
-            app.state.service, app.state.snapshot = state, SnapshotCache()
+            opened.service = app.state.service = state
+            app.state.snapshot = SnapshotCache()
             yield
 
-    app = Application(_concerns(settings, metrics, memory), lifespan)
+    app = opened = Application(_concerns(settings, metrics, memory), lifespan)
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
     app.state.answer_memory = memory

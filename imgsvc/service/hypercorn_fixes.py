@@ -12,6 +12,7 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   the keep-alive time is over (no issue found for either). Handed over in pieces, 80 KB for each client still wait below
   uvloop's TLS, whose write limits count only what is not yet encrypted (no issue found). Hypercorn's closes while a
   client sends on, whose system may then drop the response that it has (RFC 9112 section 9.6).
+  It makes and cancels a task for each request, to limit the wait for the next: see `idle_timer`.
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
   pgjones/hypercorn#262). Its stop waits for requests without an end on Python 3.12 and later (pgjones/hypercorn#308),
   and on any version for a client that does not read (with TLS it fails instead, pgjones/hypercorn#202).
@@ -46,6 +47,7 @@ from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp
 
 from ..http.wire.drain import CLIENT
+from .idle_timer import IdleTimer
 
 log = structlog.get_logger()
 
@@ -161,10 +163,11 @@ class Http1(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         kept = [(name, value) for name, value in request.headers if name.lower() != b"upgrade"]
-        plain = h11.Request(
-            method=request.method, headers=kept, target=request.target, http_version=request.http_version
-        )
-        await super()._create_stream(plain)
+        if len(kept) < len(request.headers):
+            request = h11.Request(
+                method=request.method, headers=kept, target=request.target, http_version=request.http_version
+            )
+        await super()._create_stream(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,8 @@ class Connection(TCPServer):
         super().__init__(*arguments)
         self._waiting = waiting
         self._left = False
+        self.idle_timer = IdleTimer(self.config.keep_alive_timeout, self.context.terminated.is_set)
+        self.idle_task = cast(Any, self.idle_timer)
         self._lingering: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._raw: socket.socket = self.writer.get_extra_info("socket")
@@ -221,6 +226,9 @@ class Connection(TCPServer):
         finally:
             await self._close()
 
+    async def _idle_timeout(self) -> None:
+        await asyncio.shield(self._initiate_server_close())
+
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated) and self._left:
             return  # a wait for the next request would keep the socket
@@ -241,6 +249,8 @@ class Connection(TCPServer):
         """Write, and wait until the kernel has taken it: of an unread answer little is held here."""
         for part in _pieces(piece, TLS_RECORD_BYTES if self._tls else PIECE_BYTES):
             self.writer.write(part)
+        if not (self._tls or self.writer.transport.get_write_buffer_size() or self.gone):
+            return  # the kernel has taken it
         with self._waited_for():
             await self.writer.drain()
         if self._tls:
@@ -399,7 +409,9 @@ class HttpServer:
             del self._open[task]
 
     async def _end(self) -> None:
-        await self._context.terminated.set()  # ends the wait for a next request
+        await self._context.terminated.set()
+        for connection in self._open.values():
+            connection.idle_timer.expire()
         if self._open:
             await asyncio.wait(list(self._open), timeout=self._config.graceful_timeout)
         left = dict(self._open)

@@ -89,6 +89,7 @@ def site(**more: str) -> Iterator[Site]:
         folder.chmod(0o711)
         pictures = folder / "pictures"
         environ |= {"IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.2/32", "STORAGE_PATH": str(pictures), **more}
+        environ["IMGSVC_SERVER_CACHE_MB"] = "0"  # what the service sends itself is to come from the files here, too
         if not USER:
             del environ["IMGSVC_STORAGE_GROUP"]
         server = stack.enter_context(ServerProcess(folder, OPERATOR_TOKEN=TOKEN, **environ))

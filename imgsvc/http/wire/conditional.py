@@ -105,7 +105,7 @@ def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:
     tags = wanted.match
     if tags is not None:
         return tags.strip() != "*" and served.etag not in (tag.strip() for tag in tags.split(","))
-    since = parsed_date(wanted.unmodified_since or "")
+    since = parsed_date(wanted.unmodified_since) if wanted.unmodified_since else None
     return since is not None and served.last_modified > since
 
 
@@ -114,7 +114,7 @@ def _not_modified(wanted: ByteHeaders, served: StoredVariant) -> bool:
     tags = wanted.none_match
     if tags is not None:
         return names_etag(tags, served.etag)
-    since = parsed_date(wanted.modified_since or "")
+    since = parsed_date(wanted.modified_since) if wanted.modified_since else None
     return since is not None and served.last_modified <= since
 
 

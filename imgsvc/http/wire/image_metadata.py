@@ -76,7 +76,17 @@ SERVER_KEYS = ("uploader_id", "org_id", "original_filename", "animated", "frames
 
 
 def public_metadata(job: Job) -> dict[str, Any]:
-    """The client's keys, then the server's own, which win; what is personal is never taken from the client's."""
+    """The client's keys, then the server's own, which win; what is personal is never taken from the client's.
+
+    The dictionary is kept with the row: it must not be changed.
+    """
+    if "public_metadata" not in job.derived:
+        job.derived["public_metadata"] = _public_metadata(job)
+    found: dict[str, Any] = job.derived["public_metadata"]
+    return found
+
+
+def _public_metadata(job: Job) -> dict[str, Any]:
     client = {name: value for name, value in job.client_metadata.items() if name not in SERVER_KEYS}
     measured = job.measured
     return {

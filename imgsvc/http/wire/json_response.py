@@ -7,10 +7,22 @@ from starlette.responses import Response
 
 from .problems import NO_STORE
 
+RAW_NO_STORE = [(name.lower().encode(), value.encode()) for name, value in NO_STORE.items()]
+JSON = (b"content-type", b"application/json")
+
 
 def json_response(
     model: BaseModel, status: int = 200, headers: Mapping[str, str] = NO_STORE, *, only_set: bool = False
 ) -> Response:
     """`only_set`: leave out the members that were not given a value."""
     body = model.model_dump_json(by_alias=True, exclude_unset=only_set)
+    if headers is NO_STORE:
+        return _Uncached(body, status)
     return Response(body, status, dict(headers), media_type="application/json")
+
+
+class _Uncached(Response):
+    """The usual one: its headers are encoded once and not for each response."""
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:  # noqa: ARG002
+        self.raw_headers = [*RAW_NO_STORE, (b"content-length", str(len(self.body)).encode()), JSON]

@@ -123,8 +123,11 @@ class _Exchange:
         if not size:
             await self._send(message)
             return
-        with memory.holding(size):
+        memory.held_bytes += size
+        try:
             await self._send(message)
+        finally:
+            memory.release(size)
 
     async def _send_ready(self, message: Message) -> None:
         if message["type"] == "http.response.start" and self._concerns.cross_origin:

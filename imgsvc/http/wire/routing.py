@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, unquote
 
 from starlette.requests import Request
@@ -9,6 +10,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SHAPES = 256  # of paths that are remembered
+Places = list[tuple[str, int]]  # (name of a value, number of its segment)
 MAX_SEGMENTS = 16  # of a path that are looked at one by one
 
 
@@ -56,20 +58,21 @@ class IndexedRouter:
 
     def _found(self, scope: Scope) -> Route | None:
         """The route of a request, which is put into its scope."""
-        known = self._known
-        shape = tuple([part if part in known else None for part in scope["path"].split("/", MAX_SEGMENTS)])
-        for route in self._candidates(shape):
-            match, found = route.matches(scope)
-            if match is Match.FULL:
-                if route.methods and scope["method"] not in route.methods:
-                    return None  # Starlette's answer names the methods
-                scope["route"] = route
-                scope.update(found)
-                return route
+        known, parts = self._known, scope["path"].split("/", MAX_SEGMENTS)
+        shape = tuple([part if part in known else None for part in parts])
+        for route, places in self._candidates(shape):
+            values = _values(route, places, parts, scope)
+            if values is None:
+                continue
+            if route.methods and scope["method"] not in route.methods:
+                return None  # Starlette's answer names the methods
+            scope["route"] = route
+            scope["endpoint"], scope["path_params"] = route.endpoint, values
+            return route
         return None
 
-    def _of_shape(self, shape: tuple[str | None, ...]) -> Sequence[Route]:
-        return [route for route in self._routes if _may_match(route, shape)]
+    def _of_shape(self, shape: tuple[str | None, ...]) -> list[tuple[Route, Places | None]]:
+        return [(route, _places(route)) for route in self._routes if _may_match(route, shape)]
 
 
 def _may_match(route: Route, shape: tuple[str | None, ...]) -> bool:
@@ -81,6 +84,22 @@ def _may_match(route: Route, shape: tuple[str | None, ...]) -> bool:
     return len(pattern) == len(shape) and all(
         _is_variable(part) or part == given for part, given in zip(pattern, shape, strict=True)
     )
+
+
+def _values(route: Route, places: Places | None, parts: list[str], scope: Scope) -> dict[str, Any] | None:
+    """The values in a path that matches but for its method, perhaps; None if it does not match."""
+    if places is None:
+        match, found = route.matches(scope)
+        return found["path_params"] if match is Match.FULL else None
+    values = {name: parts[place] for name, place in places}
+    return values if all(values.values()) else None
+
+
+def _places(route: Route) -> Places | None:
+    """Where the values of a plain pattern are among the path's segments; None if only the route itself knows."""
+    if isinstance(route, Encoded) or ":" in route.path:
+        return None
+    return [(part[1:-1], place) for place, part in enumerate(route.path.split("/")) if _is_variable(part)]
 
 
 def _is_variable(part: str) -> bool:

@@ -40,5 +40,5 @@ class TraceIds:
 
 def standard_headers(headers: list[tuple[bytes, bytes]], trace_id: str) -> list[tuple[bytes, bytes]]:
     """The trace ID, and of ALWAYS what a response with these headers has not set itself."""
-    value, there = trace_id.encode(), {name for name, _ in headers}
-    return [*[(name, value) for name in SENT_AS], *[one for one in ALWAYS if one[0] not in there]]
+    value, there = trace_id.encode(), dict(headers)
+    return [(SENT_AS[0], value), (SENT_AS[1], value), *[one for one in ALWAYS if one[0] not in there]]

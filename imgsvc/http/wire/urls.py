@@ -1,6 +1,7 @@
 """URLs of variants."""
 
 from contextlib import suppress
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
@@ -12,6 +13,9 @@ from ...storage.base import StorageError, StorageNotConfigured
 from ...storage.registry import StorageRegistry
 
 ORIGIN_SECONDS = 1.0  # that a page waits for a storage whose origin is not known yet
+
+
+_quoted = lru_cache(4096)(quote)  # of the paths of variants
 
 
 class Urls:
@@ -36,7 +40,7 @@ class Urls:
             return await self.presigned(job, name, "GET", self.presigned_seconds)
         path = f"/storage/{job.storage_bucket}/{job.ready[name]}"
         query = f"?{self.signatures.query(path)}" if self.signatures else ""
-        return f"{self._public_url}{quote(path)}{query}"
+        return f"{self._public_url}{_quoted(path)}{query}"
 
     def is_presigned(self, job: Job) -> bool:
         if job.storage_backend not in self._stores.storages:

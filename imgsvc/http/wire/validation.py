@@ -1,13 +1,17 @@
 """Query parameters and headers as pydantic models. The API document is built from the same models."""
 
 import re
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from starlette.datastructures import Headers as SentHeaders
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from .problems import Problem, validation
 
+SHORT_QUERY = 64  # bytes of a query whose model is remembered
 NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 ONCE = ("Idempotency-Key", "X-Metadata")  # several lines of any other header form one list (RFC 9110 section 5.3)
 Model = TypeVar("Model", bound="Query | Headers")
@@ -45,7 +49,34 @@ def parsed(request: Request, model: type[Model]) -> Model:
     """The request's query or headers, validated with a model that its operation declares. Raises Problem (422)."""
     declared = request.scope["imgsvc.operation"]
     assert model in (declared.query, declared.headers), f"{declared.name} does not declare {model.__name__}"
-    place, given = ("query", request.query_params) if issubclass(model, Query) else ("header", request.headers)
+    if issubclass(model, Query):
+        sent = request.scope["query_string"]
+        if len(sent) <= SHORT_QUERY:
+            return cast(Model, _of_short_query(model, sent))
+        return _validated("query", request.query_params, model)
+    names = _sent_names(model)
+    if not any(name in names for name, _ in request.scope["headers"]):
+        return cast(Model, _of_no_headers(model))
+    return _validated("header", request.headers, model)
+
+
+@lru_cache(maxsize=1024)
+def _of_short_query(model: "type[Query]", sent: bytes) -> "Query":
+    """Most queries are one of a few: the name of a variant."""
+    return _validated("query", QueryParams(sent), model)
+
+
+@lru_cache
+def _of_no_headers(model: "type[Headers]") -> "Headers":
+    return _validated("header", SentHeaders(), model)
+
+
+@lru_cache
+def _sent_names(model: "type[Headers]") -> frozenset[bytes]:
+    return frozenset((info.alias or field).lower().encode() for field, info in model.model_fields.items())
+
+
+def _validated(place: str, given: QueryParams | SentHeaders, model: type[Model]) -> Model:
     values: dict[str, Any] = {}
     for field, info in model.model_fields.items():
         name = info.alias or field

@@ -208,6 +208,11 @@ class Job:
         return found
 
     @cached_property
+    def derived(self) -> dict[str, Any]:
+        """What others have made of this row and keep with it, by name. It follows from the row alone."""
+        return {}
+
+    @cached_property
     def _stored(self) -> dict[str, StoredVariant]:
         return {}
 
