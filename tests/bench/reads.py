@@ -4,33 +4,31 @@
 within one run. The measure is the processor time (utime + stime) of the server's process for each request, the least of
 the rounds; requests per second, their median, are beside. Large variants are compared with Starlette's FileResponse.
 `--log INFO` measures with request lines. `--server imgsvc` puts the bare handler under the service's own server.
+
+`./run bench reads growth`: beside a million jobs. `./run bench reads beside-encoders`: latencies beside busy workers.
 """
 
 import argparse
 import asyncio
-import base64
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fixtures import make
-from tests.bench.reading.load import WITHOUT_WRK, Connection, Read, completed
-from tests.support.server_process import ROOT, ServerProcess
+from tests.bench.reading import beside_encoders, growth
+from tests.bench.reading.answers import Subject, answers, bare
+from tests.bench.reading.load import WITHOUT_WRK, Read
+from tests.support.server_process import ServerProcess
 
 IMAGES = "/api/v1/images"
 ROUNDS, SECONDS, WARM_UP_SECONDS = 7, 2, 1
 SMALL_BYTES = 64 * 1024
-OWN = ("date", "connection", "transfer-encoding")  # headers that the bare handler's server adds itself
-TICK = os.sysconf("SC_CLK_TCK")
+OTHERS = {"growth": growth, "beside-encoders": beside_encoders}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +51,6 @@ class Figure:
     def target(self) -> float:
         """What the ratio is to be at most."""
         return 1.0 if "FileResponse" in self.read else 1.55 if self.log == "INFO" else 1.25
-
-
-@dataclass(slots=True)
-class Subject:
-    """A server that is asked: its address, its process, and what its rounds have measured."""
-
-    url: str
-    pid: int
-
-    def processor_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
-
-    def round(self, read: Read, connections: int, seconds: int) -> tuple[float, float]:
-        """(microseconds of processor time for each request, requests per second)."""
-        before = self.processor_seconds()
-        answers = completed(self.url, read, connections, seconds)
-        return 1e6 * (self.processor_seconds() - before) / answers, answers / seconds
 
 
 def made(server: ServerProcess) -> list[Read]:
@@ -108,34 +88,6 @@ def made(server: ServerProcess) -> list[Read]:
 def _sizes(server: ServerProcess, image_id: str) -> dict[str, int]:
     page = server.http.get(f"{server.url}{IMAGES}/{image_id}/all").json()
     return {name: variant["size_bytes"] for name, variant in page["metadata"]["variants"].items()}
-
-
-async def answers(server: ServerProcess, reads: list[Read]) -> list[dict[str, Any]]:
-    """What the service answers, for the bare handler, each at a path of its own."""
-    connection, found = await Connection.opened(server.url), []
-    files = {path.stat().st_size: str(path) for path in (server.folder / "storage").rglob("*.webp")}
-    for number, read in enumerate(reads):
-        head, body = await connection.ask(read)
-        lines = [line.partition(": ") for line in head.decode("latin-1").split("\r\n")[1:] if line]
-        headers = {name: value for name, _, value in lines if name not in OWN}
-        file = files[len(body)] if "FileResponse" in read.name else ""
-        sent = base64.b64encode(b"" if file else body).decode()
-        found.append({"path": f"/{number}", "status": int(head[9:12]), "headers": headers, "body": sent, "file": file})
-    connection.close()
-    return found
-
-
-@contextmanager
-def bare(folder: Path, given: list[dict[str, Any]], server: str) -> Iterator[Subject]:
-    given_in = folder / "answers.json"
-    given_in.write_text(json.dumps(given))
-    command = [sys.executable, "-m", "tests.bench.reading.bare", str(given_in), "--server", server]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            yield Subject(process.stdout.readline().split()[-1], process.pid)
-        finally:
-            process.terminate()
 
 
 def measured(own: Subject, other: Subject, reads: list[Read], given: argparse.Namespace) -> Iterator[Figure]:
@@ -183,6 +135,9 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        OTHERS[sys.argv.pop(1)].main()
+        return
     given = arguments()
     if not shutil.which("wrk"):
         print(WITHOUT_WRK, file=sys.stderr)
