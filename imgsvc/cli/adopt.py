@@ -1,15 +1,13 @@
 """`imgsvc storage adopt`, which works only while no service runs."""
 
 import asyncio
-import sqlite3
 
-from ..jobs.lock import DataFolderInUse
-from ..jobs.table.database import SchemaTooNew
 from ..maintenance.adopt import Adoption, adopt
 from ..maintenance.progress import MaintenanceFailed
 from ..settings import Settings
 from ..telemetry import logs
-from .errors import CommandFailed, failing_for
+from .data_folder_errors import failing_for_data_folder
+from .errors import CommandFailed
 from .maintenance_summary import megabytes
 from .service_client import running
 
@@ -19,7 +17,7 @@ def adopted(settings: Settings, *, dry_run: bool) -> Adoption:
     if running(settings):
         raise CommandFailed(f"a service runs on the data folder {settings.data}: stop it first")
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))
-    with failing_for(DataFolderInUse, SchemaTooNew, MaintenanceFailed, OSError, sqlite3.Error):
+    with failing_for_data_folder(settings, MaintenanceFailed):
         return asyncio.run(adopt(settings, dry_run=dry_run))
 
 

@@ -1,6 +1,6 @@
 """Errors of commands."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -9,7 +9,7 @@ class CommandFailed(Exception):
 
 
 @contextmanager
-def failing_for(*expected: type[Exception]) -> Iterator[None]:
+def failing_for(*expected: type[Exception], in_words: Callable[[BaseException], str] = str) -> Iterator[None]:
     """Raise CommandFailed for these errors, alone or in the groups that task groups make of them.
 
     Not `except*`: an exception raised there would be wrapped in another group.
@@ -17,11 +17,11 @@ def failing_for(*expected: type[Exception]) -> Iterator[None]:
     try:
         yield
     except expected as error:
-        raise CommandFailed(str(error)) from None
+        raise CommandFailed(in_words(error)) from None
     except BaseExceptionGroup as group:
         if group.split(expected)[1] is not None:
             raise
-        raise CommandFailed(str(_first(group))) from None
+        raise CommandFailed(in_words(_first(group))) from None
 
 
 def _first(error: BaseException) -> BaseException:

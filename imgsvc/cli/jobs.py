@@ -1,7 +1,6 @@
 """Jobs for the command line, from the running service or directly from the data folder."""
 
 import asyncio
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
@@ -9,30 +8,17 @@ from urllib.parse import quote
 from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
-from ..jobs.instance import InstanceMismatch
-from ..jobs.lock import DataFolderInUse
 from ..jobs.restart import NotRetryable, Restart
-from ..jobs.table.database import SchemaTooNew
 from ..jobs.table.model import Job
-from ..jobs.table.writer import DatabaseUnavailable
 from ..jobs.views import MAX_EVENTS, ListedJob, ShownJob
 from ..settings import Settings
 from ..storage.keys import IS_UUID
 from ..storage.registry import storage_registry
-from .errors import CommandFailed, failing_for
+from .data_folder_errors import failing_for_data_folder
+from .errors import CommandFailed
 from .service_client import Running, running
 
 T = TypeVar("T")
-EXPECTED = (
-    CommandFailed,
-    NotRetryable,
-    DataFolderInUse,
-    InstanceMismatch,
-    SchemaTooNew,
-    DatabaseUnavailable,
-    sqlite3.Error,
-    OSError,
-)
 LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
 
 
@@ -104,7 +90,7 @@ class OfDataFolder:
             async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
                 return await work(data)
 
-        with failing_for(*EXPECTED):
+        with failing_for_data_folder(self._settings, NotRetryable):
             return asyncio.run(opened())
 
 

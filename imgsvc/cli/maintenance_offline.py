@@ -12,9 +12,7 @@ import anyio
 from ..jobs.data_folder import open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
-from ..jobs.instance import InstanceMismatch
-from ..jobs.lock import BRIEF_SECONDS, DataFolderInUse
-from ..jobs.table.database import SchemaTooNew
+from ..jobs.lock import BRIEF_SECONDS
 from ..maintenance.backup.restore import restore as put_back
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.progress import MaintenanceFailed, Progress
@@ -24,7 +22,7 @@ from ..maintenance.runner import MaintenanceRunner, State
 from ..settings import Settings
 from ..storage.registry import storage_registry
 from ..telemetry import logs
-from .errors import failing_for
+from .data_folder_errors import failing_for_data_folder
 from .maintenance_online import Show, pauses
 
 
@@ -97,6 +95,6 @@ async def _restored(settings: Settings, source: Path, show: Show, force: bool, d
 
 def _alone(settings: Settings, work: Callable[[], Any]) -> dict[str, Any]:
     logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself prints its result
-    with failing_for(DataFolderInUse, InstanceMismatch, SchemaTooNew, OSError):
+    with failing_for_data_folder(settings):
         found: dict[str, Any] = asyncio.run(work())
     return found

@@ -38,7 +38,7 @@ def check_picture(data: bytes, side: int) -> str:
 def check_no_metadata(data: bytes) -> None:
     """Check the container's chunks (RFC 9649), and search for words from the upload's metadata."""
     for kind, body in _chunks(data):
-        if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and body[0] & METADATA_FLAGS):
+        if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and (not body or body[0] & METADATA_FLAGS)):
             raise Unexpected(f"contains a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
     for sign in SIGNS:
         if sign in data:
