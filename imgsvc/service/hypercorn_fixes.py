@@ -14,8 +14,9 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   client sends on, whose system may then drop the response that it has (RFC 9112 section 9.6).
   It makes and cancels a task for each request, to limit the wait for the next: see `idle_timer`.
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
-  pgjones/hypercorn#262). Its stop waits for requests without an end on Python 3.12 and later (pgjones/hypercorn#308),
-  and on any version for a client that does not read (with TLS it fails instead, pgjones/hypercorn#202).
+  pgjones/hypercorn#262). Its stop waits for a client that does not read (with TLS it fails instead,
+  pgjones/hypercorn#202), and on asyncio's own loop, from Python 3.12 on, for requests without an end
+  (pgjones/hypercorn#308).
 
 `tests/service/test_hypercorn_fixes.py` shows for each that the plain part misbehaves, and fails once it does not.
 """
@@ -384,7 +385,7 @@ class HttpServer:
         try:
             await stop()
         finally:
-            server.close()  # wait_closed() waits for every client from Python 3.12 on
+            server.close()  # asyncio's wait_closed() waits for every client from Python 3.12 on
             await self._end()
             watching.cancel()
 
