@@ -124,7 +124,7 @@ def test_no_label_holds_what_a_client_wrote() -> None:
     templates = {route.path.rstrip("/") or "/" for route in ROUTES if isinstance(route, Route)}
     assert "unmatched" in found["endpoint"] <= templates | {"unmatched"}
     assert {"/api/v1/images/{image_id}/direct", "/storage/{path:path}"} <= found["endpoint"]
-    assert found["operation"] <= QUERIES.keys() | {"commit", "put", "read", "remove"}
+    assert found["operation"] <= QUERIES.keys() | {"commit", "put", "copy", "read", "remove"}
 
 
 def requests(now: Told, endpoint: str, status: int, method: str = "GET") -> float:
@@ -137,7 +137,7 @@ async def test_exact_counts(start: Starter) -> None:
         for _ in range(3):
             answer = await s.http.post(f"{UPLOAD}?bucket=b", content=TINY, headers=keyed)
         await s.ended(answer)
-        image_id = (await s.completed(TINY))["image_id"]
+        image_id = (await s.completed(make.jpeg(64, 48, 2)))["image_id"]
         assert (await s.upload(b"")).status_code == 415
         await broken_off(s)
         for path in ("", "/"):
@@ -192,8 +192,8 @@ async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
 
 async def test_worker_that_has_done_its_share_is_retired(start: Starter) -> None:
     async with start(workers={"jobs_per_process": 1}) as s:
-        for _ in range(2):
-            await s.completed(TINY)
+        for seed in range(2):
+            await s.completed(make.jpeg(64, 48, seed))
         with anyio.fail_after(seconds(10)):
             while value(await told(s), "worker_restarts_total", reason="retired") < 2:
                 await anyio.sleep(0.01)
