@@ -1,8 +1,23 @@
 """Speeds up imports of libraries by leaving out parts that are not used."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Pause the garbage collector. What is imported meanwhile stays for good, so that no later collection looks at it.
+
+    Imports allocate far more than they drop: a third of the processor time of a start went into collections.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

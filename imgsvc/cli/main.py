@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..imaging import simd
-from .imports import without
+from .imports import without, without_collections
 from .maintenance import storage
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 
@@ -70,7 +70,7 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Run the service."""
-    with without("rich"):  # rich's tracebacks show local variables, which we never want
+    with without_collections(), without("rich"):  # rich's tracebacks show local variables, which we never want
         from ..service import server
         from ..service.listener import CantStart
 

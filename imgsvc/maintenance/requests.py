@@ -21,7 +21,7 @@ Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
 class MaintenanceRequest(BaseModel):
     """A request. Strict: `0` is not accepted for the `false` that prevents a removal."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     verb: ClassVar[Verb]
     listed: Annotated[

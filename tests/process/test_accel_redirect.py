@@ -88,7 +88,8 @@ def site(**more: str) -> Iterator[Site]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="accel-")))
         folder.chmod(0o711)
         pictures = folder / "pictures"
-        environ |= {"IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.2/32", "STORAGE_PATH": str(pictures), **more}
+        environ |= {"IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.2/32", "STORAGE_PATH": str(pictures)}
+        environ |= {"IMGSVC_SERVER_CACHE_MB": "0", **more}  # the service looks at the files, too
         environ["IMGSVC_SERVER_CACHE_MB"] = "0"  # what the service sends itself is to come from the files here, too
         if not USER:
             del environ["IMGSVC_STORAGE_GROUP"]

@@ -20,19 +20,19 @@ Model = TypeVar("Model", bound="Query | Headers")
 class Query(BaseModel):
     """A query string. Each field is a parameter, sent at most once; unknown ones are ignored."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class StrictQuery(Query):
     """A query that refuses unknown parameters: a misspelt filter would return more than was requested."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Headers(BaseModel):
     """Request headers, under their aliases; others are ignored."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 def _whole_number(value: object) -> object:
