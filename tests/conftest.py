@@ -27,6 +27,7 @@ from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.http.state import AppState
 from tests.support import forking
+from tests.support.memory import memory
 from tests.support.rendering import Studio
 from tests.support.s3 import s3 as s3  # a fixture
 
@@ -168,6 +169,12 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
     yield await first
     over.set()
     await holder
+
+
+def pytest_configure() -> None:
+    """The folders of the tests are in memory where that is possible: no test waits for a disk."""
+    if folder := memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
 def pytest_sessionfinish() -> None:
