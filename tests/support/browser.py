@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
+
+from tests.support.speed import seconds
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 ARGUMENTS = (
@@ -97,7 +99,9 @@ async def browsing(origin: str, width: int = 1280, height: int = 900, **context:
     """
     fresh = await (await chromium.browser()).new_context(viewport={"width": width, "height": height}, **context)
     try:
-        fresh.set_default_timeout(LIMIT_SECONDS * 1000)
+        limit = seconds(LIMIT_SECONDS)
+        fresh.set_default_timeout(limit * 1000)
+        expect.set_options(timeout=limit * 1000 / 2)
         visit = Visit(await fresh.new_page(), origin)
         visit.watch(fresh)
         yield visit

@@ -1,6 +1,7 @@
 """How slow this machine is beside a quiet one: the time limits of tests are stretched by it."""
 
 import hashlib
+import os
 import time
 
 QUIET_SECONDS = 0.005  # for `_work`, with a processor to itself
@@ -11,7 +12,7 @@ _slowest = 1.0
 def seconds(limit: float) -> float:
     """This limit on a quiet machine; more by what the machine has been slower at any look so far."""
     global _slowest
-    _slowest = max(_slowest, _work() / QUIET_SECONDS)
+    _slowest = max(_slowest, _work() / QUIET_SECONDS, _queued())
     return limit * _slowest
 
 
@@ -22,6 +23,11 @@ def is_over(began: float, limit: float) -> bool:
     """
     spent = time.monotonic() - began
     return spent >= limit and spent >= min(seconds(limit), PATIENCE * limit)
+
+
+def _queued() -> float:
+    """Processes for each processor, of late: work that fits into one's turn does not show how many wait for theirs."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _work() -> float:
