@@ -21,8 +21,6 @@ from imgsvc.telemetry.host import uptime_words
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.many_jobs import fill
 
-pytestmark = pytest.mark.workers
-
 TINY = make.jpeg(64, 48)
 TREE: dict[str, Any] = {
     "system": {
@@ -83,6 +81,7 @@ def has(tree: Any, body: Any, where: str = "") -> None:
         has(inner, body[name], f"{where}.{name}")
 
 
+@pytest.mark.workers
 async def test_key_tree_of_the_contract(start: Starter) -> None:
     async with start() as s:
         await s.completed(TINY)
@@ -109,6 +108,7 @@ async def test_fresh_service(start: Starter) -> None:
         assert len(body["processing"]["minutes"]) == 60
 
 
+@pytest.mark.workers
 async def test_numbers_are_true(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 5}) as s:
         done = [await s.completed(TINY) for _ in range(4)]
@@ -153,6 +153,7 @@ async def test_numbers_are_true(start: Starter) -> None:
         assert preview["jobs_done"] == 5 and render["jobs_done"] == 5
 
 
+@pytest.mark.workers
 async def test_what_waits_and_what_a_lane_does(start: Starter) -> None:
     async with start() as s:
         accepted = [(await s.upload(make.jpeg(4000, 3000))).json() for _ in range(3)]

@@ -15,8 +15,6 @@ from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import seconds
 
-pytestmark = pytest.mark.workers
-
 TINY = make.jpeg(64, 48)
 LARGE = make.jpeg(4000, 3000, quality=60)
 IMAGES = "/api/v1/images"
@@ -155,6 +153,7 @@ async def test_while_it_waits_and_after_a_restart(start: Starter) -> None:
         assert len(published(s)) == 4
 
 
+@pytest.mark.workers
 @pytest.mark.parametrize("phase", ["preview", "render"])
 async def test_while_a_worker_is_at_it(start: Starter, phase: str) -> None:
     kind, done = ("previews", 0) if phase == "preview" else ("renders", 1)
@@ -175,6 +174,7 @@ async def test_while_a_worker_is_at_it(start: Starter, phase: str) -> None:
         assert stats["storage"] == {"total_images": 1, "total_jobs": 1}
 
 
+@pytest.mark.workers
 async def test_at_any_moment(start: Starter) -> None:
     """However far the work has come, a deletion is quick and leaves nothing."""
     photo = make.jpeg(1200, 900)

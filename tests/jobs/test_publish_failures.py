@@ -19,8 +19,6 @@ from imgsvc.telemetry import health
 from tests.conftest import ENDED, Starter, with_workers
 from tests.support.speed import seconds
 
-pytestmark = pytest.mark.workers
-
 REFUSE_SOURCE_REMOVED = """
 CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO nowhere VALUES (1); END
 """
@@ -89,6 +87,7 @@ def many_scans(copies: int) -> bytes:
     return data[:-2] + data[last:-2] * copies + b"\xff\xd9"
 
 
+@pytest.mark.workers
 async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
     async with start() as s:
         refused = await s.upload(many_scans(500))
@@ -97,6 +96,7 @@ async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
         assert (await s.upload(many_scans(5))).status_code == 202
 
 
+@pytest.mark.workers
 async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> None:
     async with start() as s:
         s.state.jobs.queue.hold()

@@ -15,7 +15,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.jobs.lock import DataFolderInUse
-from tests.conftest import WAIT_SECONDS, Service, with_workers
+from tests.conftest import WAIT_SECONDS, Service, service, with_workers
 
 PHOTO = make.jpeg(640, 480)
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -47,14 +47,14 @@ def stage(folder: Path, name: str, data: bytes = PHOTO) -> None:
 
 async def completed(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """A job that ended well, and its bytes."""
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         job = await s.completed(PHOTO)
         return job, await variants(s, job)
 
 
 async def waiting(folder: Path, **sections: dict[str, Any]) -> str:
     """The id of a job that was accepted and never begun."""
-    async with with_workers(folder, **sections) as s:
+    async with service(folder, **sections) as s:
         s.state.jobs.queue.hold()
         job_id = str((await s.upload(PHOTO)).json()["job_id"])
     assert row(folder, job_id)["status"] == "pending"
@@ -82,10 +82,10 @@ async def test_staged_file_without_a_row_is_not_left_in_staging(folder: Path) ->
     job_id, orphan = await waiting(folder), str(uuid.uuid4())
     stage(folder, orphan)
     stage(folder, f"{uuid.uuid4()}.part", b"")
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         s.state.jobs.queue.hold()
         await until(lambda: s.staged() == [job_id])
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         assert (await ended(s, job_id))["status"] == "completed"
         await until(lambda: s.staged() == [])
     assert [path.name for path in (folder / "orphaned").iterdir()] == [orphan]
@@ -95,7 +95,7 @@ async def test_source_left_behind_by_a_completed_job_is_removed(folder: Path) ->
     job, made = await completed(folder)
     stage(folder, job["job_id"])
     change(folder, job["job_id"], staging_path=job["job_id"])
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         await until(lambda: row(folder, job["job_id"])["staging_path"] is None)
         assert s.staged() == []
         assert await s.job(job["job_id"]) == job
@@ -143,7 +143,7 @@ async def test_interrupted_run_is_replayed_to_the_same_bytes(folder: Path, kept:
 async def test_replay_does_not_use_up_attempts_until_the_tenth_start(folder: Path) -> None:
     job_id = await waiting(folder)
     change(folder, job_id, status="processing", queue=None, starts=9)
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         job = await ended(s, job_id)
         assert (job["status"], job["attempts"]) == ("completed", 0)
     assert row(folder, job_id)["starts"] == 0
@@ -153,7 +153,7 @@ async def test_tenth_interrupted_start_gives_up_and_keeps_the_source(folder: Pat
     job_id = await waiting(folder)
     change(folder, job_id, status="processing", queue=None, starts=10)
     stage(folder, f"{uuid.uuid4()}.part")
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         job = await s.job(job_id)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "interrupted", True)
         assert (job["attempts"], job["ready"]) == (0, [])
@@ -172,12 +172,12 @@ async def test_retry_set_far_into_the_future_is_clamped(folder: Path) -> None:
     far = "2999-01-01T00:00:00.000000+00:00"
     later = {"status": "retrying", "queue": None, "attempt_count": 1, "next_attempt_at": far, "last_error": "x"}
     change(folder, job_id, **later)
-    async with with_workers(folder, jobs={"retry_delay_seconds": 60}) as s:
+    async with service(folder, jobs={"retry_delay_seconds": 60}) as s:
         job = await s.job(job_id)
         assert job["status"] == "retrying"
         delay = datetime.fromisoformat(job["next_attempt_at"]) - datetime.now().astimezone()
         assert timedelta(seconds=0) < delay <= timedelta(seconds=60)
-    async with with_workers(folder, jobs={"retry_delay_seconds": 0.1}) as s:
+    async with service(folder, jobs={"retry_delay_seconds": 0.1}) as s:
         job = await ended(s, job_id)
         assert (job["status"], job["attempts"], job["next_attempt_at"]) == ("completed", 1, None)
 
@@ -185,7 +185,7 @@ async def test_retry_set_far_into_the_future_is_clamped(folder: Path) -> None:
 async def test_accepted_job_whose_source_is_gone_says_so(folder: Path) -> None:
     job_id = await waiting(folder)
     (folder / "staging" / job_id).unlink()
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         job = await ended(s, job_id)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "source_missing", True)
         assert str(folder) not in job["error"]
@@ -195,7 +195,7 @@ async def test_settings_changed_between_accept_and_replay_change_nothing(folder:
     job, made = await completed(folder)
     job_id = await waiting(folder)
     changed = {"sizes": {"thumbnail": 20, "tiny": 10}, "webp_quality": 5, "webp_effort": 0, "max_pixels": 100}
-    async with with_workers(folder, images=changed) as s:
+    async with service(folder, images=changed) as s:
         replayed = await ended(s, job_id)
         assert replayed["ready"] == job["ready"]
         assert await variants(s, replayed) == made
@@ -205,9 +205,9 @@ async def test_settings_changed_between_accept_and_replay_change_nothing(folder:
 
 
 async def test_folder_in_use_is_refused_by_the_holders_pid(folder: Path) -> None:
-    async with with_workers(folder) as s:
+    async with service(folder) as s:
         with pytest.raises(DataFolderInUse, match=rf"in use by process {os.getpid()}$"):
-            async with with_workers(folder, jobs={"lock_wait_seconds": 0}):
+            async with service(folder, jobs={"lock_wait_seconds": 0}):
                 pass
         assert (await s.completed(PHOTO))["status"] == "completed"
 
@@ -216,12 +216,12 @@ async def test_successor_waits_for_its_predecessor(folder: Path) -> None:
     up = anyio.Event()
 
     async def successor() -> None:
-        async with with_workers(folder) as s:
+        async with service(folder) as s:
             assert (await s.job(job_id))["status"] == "completed"
             up.set()
 
     async with anyio.create_task_group() as group:
-        async with with_workers(folder) as s:
+        async with service(folder) as s:
             group.start_soon(successor)
             job_id = (await s.completed(PHOTO))["job_id"]
             assert not up.is_set()

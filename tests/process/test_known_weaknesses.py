@@ -18,8 +18,6 @@ from tests.conftest import Starter, with_workers
 from tests.support.server_process import ServerProcess, until
 from tests.support.speed import seconds
 
-pytestmark = pytest.mark.workers
-
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload"
 IMAGES = "/api/v1/images"
@@ -120,6 +118,7 @@ async def test_quota_spent_on_rejects(start: Starter) -> None:
         assert (await s.upload(TINY)).status_code == 429
 
 
+@pytest.mark.workers
 async def test_orientation_lost(start: Starter) -> None:
     corners = ((0.25, 0.25), make.RED), ((0.75, 0.25), make.GREEN), ((0.25, 0.75), make.BLUE)
     async with start() as s:

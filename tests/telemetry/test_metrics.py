@@ -24,8 +24,6 @@ from tests.conftest import Service, Starter
 from tests.support.speed import seconds
 from tests.support.traffic import IDS, TINY, Told, broken_off, moments, moved, told, value
 
-pytestmark = pytest.mark.workers
-
 CONTRACT = {
     "service_info": {"name", "version", "environment"},
     "http_requests_total": {"method", "endpoint", "status"},
@@ -131,6 +129,7 @@ def requests(now: Told, endpoint: str, status: int, method: str = "GET") -> floa
     return value(now, "http_requests_total", method=method, endpoint=endpoint, status=str(status))
 
 
+@pytest.mark.workers
 async def test_exact_counts(start: Starter) -> None:
     async with start() as s:
         keyed = {**s.bearer(), "Idempotency-Key": "k", "Content-Type": "image/jpeg"}
@@ -168,6 +167,7 @@ async def test_exact_counts(start: Starter) -> None:
         assert "size_bytes" in row and "seconds" not in row
 
 
+@pytest.mark.workers
 async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
     async with start() as s:
         lane = s.state.jobs.queue._sides["renders"].lanes[0]
@@ -190,6 +190,7 @@ async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
         assert lane.restarts == 2
 
 
+@pytest.mark.workers
 async def test_worker_that_has_done_its_share_is_retired(start: Starter) -> None:
     async with start(workers={"jobs_per_process": 1}) as s:
         for seed in range(2):
