@@ -18,7 +18,7 @@ from imgsvc.testing import settings_in
 from tests.process.test_commands import imgsvc
 from tests.support.authorization_server import SAY_NO, authorization_server
 from tests.support.s3 import S3Server
-from tests.support.server_process import SECRET, ServerProcess
+from tests.support.server_process import SECRET, InlineServer, ServerProcess
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
@@ -31,7 +31,7 @@ STEPS += [*VARIANTS, "no metadata", "batch", "delete", "gone"]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """With two variants, since most tests need no more."""
-    with ServerProcess(tmp_path_factory.mktemp("smoke"), IMAGE_SIZES="thumbnail=150,medium=600") as one:
+    with InlineServer(tmp_path_factory.mktemp("smoke"), IMAGE_SIZES="thumbnail=150,medium=600") as one:
         yield one
 
 
@@ -223,7 +223,7 @@ def test_path_prefix(tmp_path: Path, server: ServerProcess) -> None:
     unaware = tour(OnTheWay(server, prefix="/img"), "http://img.test/img")
     assert set(failed(unaware)) == {*VARIANTS, "no metadata"}
     assert "is PUBLIC_URL set?" in failed(unaware)["thumbnail"]
-    with ServerProcess(tmp_path, PUBLIC_URL="http://img.test/img", IMGSVC_SERVER_ALLOWED_HOSTS="*") as aware:
+    with InlineServer(tmp_path, PUBLIC_URL="http://img.test/img", IMGSVC_SERVER_ALLOWED_HOSTS="*") as aware:
         steps = tour(OnTheWay(aware, prefix="/img"), "http://img.test/img")
     assert failed(steps) == {}
     assert steps["original"].said.startswith("1600 x 1200, ")
@@ -255,7 +255,7 @@ def unsigned(url: str) -> str:
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     settings = {"IMAGE_SIZES": "thumbnail=150", "IMGSVC_STORAGE_SIGNED_URLS": "true", "AUTH_PERMISSIONS": "claims"}
-    with ServerProcess(tmp_path_factory.mktemp("private"), **settings) as one:
+    with InlineServer(tmp_path_factory.mktemp("private"), **settings) as one:
         yield one
 
 
@@ -302,7 +302,7 @@ class TestPrivateReading:
 async def test_permissions_that_another_server_gives(tmp_path: Path) -> None:
     settings = {"IMAGE_SIZES": "thumbnail=150", "AUTH_PERMISSIONS": "remote", "AUTH_CACHE_ENABLED": "false"}
     async with authorization_server() as server_asked:
-        with ServerProcess(tmp_path, AUTH_API_URL=server_asked.url, **settings) as server:
+        with InlineServer(tmp_path, AUTH_API_URL=server_asked.url, **settings) as server:
             told = await asyncio.to_thread(imgsvc, server, "smoke", server.url)
             assert told.returncode == 0, told.stdout
             server_asked.act = SAY_NO
@@ -315,7 +315,7 @@ def test_variants_in_s3(s3: S3Server, tmp_path: Path) -> None:
     """Private too: presigned URLs, which the store itself checks."""
     bucket = s3.bucket()
     settings = {"IMAGE_SIZES": "thumbnail=150", **s3.environment(bucket)}
-    with ServerProcess(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true", **settings) as server:
+    with InlineServer(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true", **settings) as server:
         told = imgsvc(server, "smoke", server.url)
         assert told.returncode == 0 and "no bytes for another signature" in told.stdout, told.stdout
         assert server.stop() == 0

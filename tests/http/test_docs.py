@@ -12,14 +12,14 @@ from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.conftest import Starter
 from tests.support.browser import browsing, in_browser
-from tests.support.server_process import SECRET, ServerProcess
+from tests.support.server_process import SECRET, InlineServer, ServerProcess
 
 STRICT = ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("data")) as one:
+    with InlineServer(tmp_path_factory.mktemp("data")) as one:
         yield one
 
 

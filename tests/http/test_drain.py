@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server_process import WAIT_SECONDS, ServerProcess, until
+from tests.support.server_process import WAIT_SECONDS, InlineServer, ServerProcess, until
 
 pytestmark = pytest.mark.process
 
@@ -19,7 +19,7 @@ PIECES = 64  # four times what is drained
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("data")) as one:
+    with InlineServer(tmp_path_factory.mktemp("data")) as one:
         yield one
 
 

@@ -9,7 +9,7 @@ from fixtures import make
 from imgsvc.http.wire.disposition import part_names
 from imgsvc.http.wire.first_boundary import MAX_PREAMBLE, FirstBoundary
 from tests.support.raw_http import UPLOAD, Answer, connected, exchange, head, received
-from tests.support.server_process import ServerProcess, bearer
+from tests.support.server_process import InlineServer, ServerProcess, bearer
 
 TINY = make.jpeg(64, 48)
 FILE = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"'
@@ -21,7 +21,7 @@ process = pytest.mark.process
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder: Path = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder) as running:
+    with InlineServer(folder) as running:
         yield running
         assert "Traceback" not in running.log.read_text()
 

@@ -13,7 +13,7 @@ from fixtures import make
 from imgsvc.settings.server import Log
 from imgsvc.telemetry import logs
 from tests.conftest import Starter
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, ServerProcess, until
 
 LIVE = "/api/v1/health/live"
 ASKED = f"GET {LIVE} HTTP/1.1\r\nHost: localhost\r\n"
@@ -21,9 +21,7 @@ ASKED = f"GET {LIVE} HTTP/1.1\r\nHost: localhost\r\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(
-        tmp_path_factory.mktemp("server"), LOG_JSON="false", IMGSVC_SERVER_MAX_HEADER_KB="16"
-    ) as running:
+    with InlineServer(tmp_path_factory.mktemp("server"), LOG_JSON="false", IMGSVC_SERVER_MAX_HEADER_KB="16") as running:
         yield running
         assert "Traceback" not in running.log.read_text()
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from tests.conftest import Service, Starter
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess
 from tests.support.speed import seconds
 
 LIVE = "/api/v1/health/live"
@@ -206,7 +206,7 @@ async def test_errors_can_be_read_across_origins(start: Starter) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, IMGSVC_SERVER_KEEP_ALIVE_SECONDS="1", IMGSVC_SERVER_MAX_HEADER_KB="8") as running:
+    with InlineServer(folder, IMGSVC_SERVER_KEEP_ALIVE_SECONDS="1", IMGSVC_SERVER_MAX_HEADER_KB="8") as running:
         yield running
         assert running.http.get(f"{running.url}{LIVE}").status_code == 200
         assert "Traceback" not in running.log.read_text()
@@ -304,7 +304,7 @@ def test_upgrade_to_websocket_is_answered_as_plain_http(tmp_path: Path) -> None:
         "GET /api/v1/health/live HTTP/1.1\nHost: {}\nUpgrade: websocket\nConnection: Upgrade\n"
         "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n"
     )
-    with ServerProcess(tmp_path) as server:
+    with InlineServer(tmp_path) as server:
         assert spoken(server, upgrade.format("localhost")).startswith("HTTP/1.1 200")
         refused = spoken(server, upgrade.format("evil.example"))
         assert refused.startswith("HTTP/1.1 400")
@@ -312,7 +312,7 @@ def test_upgrade_to_websocket_is_answered_as_plain_http(tmp_path: Path) -> None:
 
 
 def test_absolute_target_names_host_and_path(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
+    with InlineServer(tmp_path) as server:
         target = "GET http://{}/info HTTP/1.1\nHost: {}\nConnection: close\n\n"
         assert spoken(server, target.format("localhost", "evil.example")).startswith("HTTP/1.1 200")
         assert spoken(server, target.format("evil.example", "localhost")).startswith("HTTP/1.1 400")

@@ -11,7 +11,7 @@ import pytest
 from fixtures import make
 from imgsvc.http.wire.dates import parsed_date
 from tests.support.raw_http import UPLOAD, connected, exchange, head, is_closed, received
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, ServerProcess, until
 
 pytestmark = pytest.mark.process
 
@@ -23,7 +23,7 @@ TINY = make.jpeg(64, 48)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder: Path = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, IMGSVC_SERVER_TRUSTED_PROXIES="127.0.0.0/8", LOG_JSON="true") as running:
+    with InlineServer(folder, IMGSVC_SERVER_TRUSTED_PROXIES="127.0.0.0/8", LOG_JSON="true") as running:
         yield running
         assert "Traceback" not in running.log.read_text()
 

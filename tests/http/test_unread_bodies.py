@@ -11,7 +11,7 @@ import pytest
 
 from fixtures import make
 from tests.support.raw_http import UPLOAD, Answer, connected, exchange, head, is_closed, received
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess
 from tests.support.speed import seconds
 from tests.support.tls import certificate
 
@@ -26,7 +26,7 @@ PIECE = bytes(64 * 1024)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder: Path = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, RATE_LIMIT_MAX_UPLOADS="1") as running:
+    with InlineServer(folder, RATE_LIMIT_MAX_UPLOADS="1") as running:
         yield running
         assert "Traceback" not in running.log.read_text()
 
@@ -122,7 +122,7 @@ def test_answer_to_100_mb_can_be_read_over_tls(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     trusting = ssl.create_default_context(cafile=cert)
     files = {"IMGSVC_SERVER_CERTFILE": str(cert), "IMGSVC_SERVER_KEYFILE": str(key)}
-    with ServerProcess(tmp_path, **files) as server:
+    with InlineServer(tmp_path, **files) as server:
         for chunked in (False, True):
             length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {HUNDRED_MB}"
             with trusting.wrap_socket(connected(server), server_hostname="127.0.0.1") as connection:

@@ -22,7 +22,7 @@ from imgsvc.intake.redis_limit import RedisRateLimit
 from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import Service, service
 from tests.support.redis_server import RedisServer
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, ServerProcess, until
 
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload"
@@ -335,7 +335,7 @@ def test_client_is_loaded_only_where_it_is_needed(redis: RedisServer, tmp_path: 
 @pytest.mark.process
 def test_place_of_a_killed_process_is_lost_and_not_given_twice(redis: RedisServer, tmp_path: Path) -> None:
     more = {"REDIS_URL": redis.url, "RATE_LIMIT_MAX_UPLOADS": "2"}
-    with ServerProcess(tmp_path, **more) as server:
+    with InlineServer(tmp_path, **more) as server:
         db = sqlite3.connect(tmp_path / "data" / "imgsvc.db", isolation_level=None, timeout=LIMIT_SECONDS)
         db.execute("BEGIN IMMEDIATE")
         sender = threading.Thread(target=_upload_and_lose, args=(server,))

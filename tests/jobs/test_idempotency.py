@@ -17,7 +17,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.conftest import Service, Starter
-from tests.support.server_process import SECRET, ServerProcess
+from tests.support.server_process import SECRET, InlineServer, ServerProcess
 from tests.support.speed import seconds
 
 TINY, OTHER = make.jpeg(64, 48), make.jpeg(48, 64)
@@ -135,7 +135,7 @@ def test_after_a_kill(tmp_path: Path) -> None:
     def upload(server: ServerProcess) -> httpx.Response:
         return server.http.post(f"{server.url}{UPLOAD}?bucket=b", content=TINY, headers=headers)
 
-    with ServerProcess(tmp_path, RATE_LIMIT_MAX_UPLOADS="1") as server:
+    with InlineServer(tmp_path, RATE_LIMIT_MAX_UPLOADS="1") as server:
         first = new(upload(server))
         server.signal(signal.SIGKILL)
         server.ended()

@@ -15,7 +15,7 @@ from imgsvc.intake.file_types import UNKNOWN
 from tests.support.browser import IN_BROWSER, browsing
 from tests.support.dashboard_page import SHOWN, TOKEN, behind_prefix, drop, opened, refreshed_until, signed_in
 from tests.support.s3 import S3Server
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 # As where the page came over plain HTTP.
@@ -25,7 +25,7 @@ LOADED = "image => image.complete && image.naturalWidth > 0"
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as server:
         yield server
 
 
@@ -65,7 +65,7 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
 
 
 async def test_pictures_in_the_object_storage_are_seen(s3: S3Server, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, **s3.environment(s3.bucket())) as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, **s3.environment(s3.bucket())) as server:
         assert server.job_ended(server.upload(make.jpeg()).json()["job_id"])["status"] == "completed"
         async with signed_in(server) as visit:
             picture = visit.page.locator("#recent-body tbody img")
@@ -173,7 +173,7 @@ async def test_page_works_behind_a_path_prefix(fresh: ServerProcess) -> None:
 async def test_private_pictures_are_seen_by_the_operator_only(tmp_path: Path) -> None:
     """Behind a path prefix too, and with a public address elsewhere, which the page must not ask."""
     public = {"PUBLIC_URL": "https://cdn.example/pics", "OPERATOR_PUBLIC": "true"}
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_STORAGE_SIGNED_URLS="true", **public) as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_STORAGE_SIGNED_URLS="true", **public) as server:
         async with browsing(server.url) as visit:
             page, root = visit.page, f"{server.url}/photos/imgsvc"
             await behind_prefix(page, "/photos/imgsvc")
@@ -201,7 +201,7 @@ async def test_private_pictures_are_seen_by_the_operator_only(tmp_path: Path) ->
 
 
 async def test_reader_of_a_public_dashboard_sees_and_can_not_act(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, OPERATOR_PUBLIC="true") as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, OPERATOR_PUBLIC="true") as server:
         shutil.rmtree(tmp_path / "storage" / "b", ignore_errors=True)
         async with browsing(server.url) as visit:
             await opened(visit.page, server.url)

@@ -24,7 +24,7 @@ from tests.support.dashboard_page import (
     signed_in,
     troubled,
 )
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 HOSTILE = "<img src=x onerror=alert(1)>\u202eمستخدم" + "x" * 300
@@ -38,7 +38,7 @@ AXE_OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("served"), OPERATOR_TOKEN=TOKEN) as server:
+    with InlineServer(tmp_path_factory.mktemp("served"), OPERATOR_TOKEN=TOKEN) as server:
         for user in ("alice", "<b>bob</b>مستخدم"):
             server.job_ended(server.upload(make.jpeg(320, 200), user).json()["job_id"])
         yield server

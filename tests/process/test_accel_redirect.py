@@ -23,7 +23,7 @@ from fixtures import make
 from tests.support.dashboard_page import TOKEN
 from tests.support.nginx import NEEDS_NGINX, nginx
 from tests.support.papers import runs
-from tests.support.server_process import ServerProcess, bearer
+from tests.support.server_process import InlineServer, ServerProcess, bearer
 
 pytestmark = [pytest.mark.process, NEEDS_NGINX]
 USER = "www-data" if os.geteuid() == 0 else ""
@@ -93,7 +93,7 @@ def site(**more: str) -> Iterator[Site]:
         environ["IMGSVC_SERVER_CACHE_MB"] = "0"  # what the service sends itself is to come from the files here, too
         if not USER:
             del environ["IMGSVC_STORAGE_GROUP"]
-        server = stack.enter_context(ServerProcess(folder, OPERATOR_TOKEN=TOKEN, **environ))
+        server = stack.enter_context(InlineServer(folder, OPERATOR_TOKEN=TOKEN, **environ))
         text = text.replace("/srv/imgsvc", str(pictures)).replace("sendfile on;", "sendfile on; proxy_bind 127.0.0.2;")
         text = text.replace("etag off;", f"etag off; add_header {SENT_BY} nginx;")
         port = stack.enter_context(nginx(folder, text, server.url, USER))

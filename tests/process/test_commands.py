@@ -16,7 +16,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.operator_auth import TOKEN_FILE
 from tests.support.processes import run
-from tests.support.server_process import ROOT, ServerProcess
+from tests.support.server_process import ROOT, InlineServer, ServerProcess
 
 pytestmark = pytest.mark.process
 TINY = make.jpeg(64, 48)
@@ -30,7 +30,7 @@ def imgsvc(server: ServerProcess, *arguments: str, **environment: str) -> subpro
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path_factory.mktemp("commands"), IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
+    with InlineServer(tmp_path_factory.mktemp("commands"), IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
         yield one
 
 
@@ -70,7 +70,7 @@ def test_health_and_link_and_jobs_of_a_running_service(server: ServerProcess) ->
 
 
 def test_commands_reach_a_service_that_answers_for_other_names_only(tmp_path: Path) -> None:
-    with ServerProcess(
+    with InlineServer(
         tmp_path, IMGSVC_SERVER_ALLOWED_HOSTS="img.example", PUBLIC_URL="https://img.example/p"
     ) as server:
         assert imgsvc(server, "health").returncode == 0
@@ -81,7 +81,7 @@ def test_commands_reach_a_service_that_answers_for_other_names_only(tmp_path: Pa
 
 
 def test_without_a_service_the_data_folder_itself_is_asked(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, IMGSVC_JOBS_MAX_ATTEMPTS="1") as server:
+    with InlineServer(tmp_path, IMGSVC_JOBS_MAX_ATTEMPTS="1") as server:
         job_id = failed_job(server)
         assert server.stop() == 0
         for arguments in (["health"], ["dashboard"]):
@@ -135,7 +135,7 @@ def test_permissions_of_a_user_are_dropped(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Grants) as grants:
         Thread(target=grants.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{grants.server_port}"
-        with ServerProcess(tmp_path, AUTH_PERMISSIONS="remote", AUTH_API_URL=url) as server:
+        with InlineServer(tmp_path, AUTH_PERMISSIONS="remote", AUTH_API_URL=url) as server:
             for user in ("alice", "../a b:c/%2F", "alice"):
                 assert server.upload(TINY, user).status_code == 202
             for user, known in (("../a b:c/%2F", 1), ("../a b:c/%2F", 0), ("alice", 1)):

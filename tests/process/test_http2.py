@@ -9,7 +9,7 @@ import hpack
 import pytest
 from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess
 from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "tls":
         cert, key = certificate(folder)
         tls = {"IMGSVC_SERVER_CERTFILE": str(cert), "IMGSVC_SERVER_KEYFILE": str(key)}
-    with ServerProcess(folder, IMGSVC_SERVER_HTTP2="true", **tls) as one:
+    with InlineServer(folder, IMGSVC_SERVER_HTTP2="true", **tls) as one:
         yield one
         assert "Traceback" not in one.log.read_text()
 
@@ -121,6 +121,6 @@ def test_setting_has_no_effect_and_says_where_http2_belongs(server: ServerProces
 
 @pytest.mark.parametrize("given", [{}, {"IMGSVC_SERVER_HTTP2": "false"}])
 def test_setting_that_is_off_is_no_news(tmp_path: Path, given: dict[str, str]) -> None:
-    with ServerProcess(tmp_path, **given) as one:
+    with InlineServer(tmp_path, **given) as one:
         assert one.stop() == 0
         assert "http2" not in one.log.read_text()

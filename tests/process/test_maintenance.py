@@ -18,7 +18,7 @@ import pytest
 from fixtures import make
 from tests.support.maintenance import SIZES, files
 from tests.support.processes import Process, begin
-from tests.support.server_process import ServerProcess, bearer, until
+from tests.support.server_process import InlineServer, ServerProcess, bearer, until
 
 pytestmark = pytest.mark.process
 TINY = make.jpeg(64, 48)
@@ -26,7 +26,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ORPHAN = f"b/processed/large/{UNKNOWN}_large.webp"
 
 
-class TwoStorages(ServerProcess):
+class TwoStorages(InlineServer):
     module = "tests.support.two_storages"
 
 
@@ -39,11 +39,16 @@ def moving_to_other(server: ServerProcess) -> Process:
     return begin(arguments, folder=server.folder, environ=server.environ, module=server.module)
 
 
-def completed(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> dict[str, dict[str, bytes]]:
-    """{image: {size: bytes}} of new images."""
+def uploaded(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> list[str]:
+    """The ids of new images, once they are completed."""
     receipts = [server.upload(make.jpeg(*size, seed)).json() for seed in range(many)]
     assert {server.job_ended(one["job_id"])["status"] for one in receipts} == {"completed"}
-    return {one["image_id"]: variants(server, one["image_id"]) for one in receipts}
+    return [one["image_id"] for one in receipts]
+
+
+def completed(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> dict[str, dict[str, bytes]]:
+    """{image: {size: bytes}} of new images."""
+    return {image_id: variants(server, image_id) for image_id in uploaded(server, many, size=size)}
 
 
 def variants(server: ServerProcess, image_id: str) -> dict[str, bytes]:
@@ -116,7 +121,7 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
 
 
 class Readers:
-    """Reads every variant over and over; whatever is answered must be the right bytes."""
+    """Reads every variant over and over, at most 100 in a second; each answer must be the right bytes."""
 
     def __init__(self, server: ServerProcess, images: dict[str, dict[str, bytes]]) -> None:
         self.wrong: list[object] = []
@@ -137,14 +142,13 @@ class Readers:
         with httpx.Client(timeout=30, follow_redirects=True) as http:
             while not self._stop.is_set():
                 for image_id, size in [(image_id, size) for image_id in self._images for size in SIZES]:
-                    if self._stop.is_set():
+                    if self._stop.wait(0.01):
                         return
                     try:
                         address = f"{self._server.url}/api/v1/images/{image_id}/direct"
                         answer = http.get(address, params={"size": size})
                     except httpx.HTTPError:
-                        time.sleep(0.02)  # the server was killed
-                        continue
+                        continue  # the server was killed
                     self.read += 1
                     if answer.status_code != 200 or answer.content != self._images[image_id][size]:
                         self.wrong.append((image_id, size, answer.status_code, answer.text[:200]))
@@ -205,7 +209,7 @@ def begin_and_kill(server: ServerProcess, to: str, seconds: float) -> None:
 
 def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
-        completed(server, 40)
+        uploaded(server, 40)
         moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
@@ -218,7 +222,8 @@ def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
 
 def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
-        images = completed(server, 40)
+        images = uploaded(server, 40)
+        before = {image_id: variants(server, image_id) for image_id in images[::8]}
         server.stop()
         moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
@@ -227,15 +232,16 @@ def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
         if moving.returncode != 0:
             assert (moving.returncode, said) == (130, "imgsvc: migrate was cancelled. Run it again to continue.\n")
         server.start()
-        for image_id, before in images.items():
-            assert variants(server, image_id) == before
+        assert {image_id: variants(server, image_id) for image_id in before} == before
+        assert storage(server, "migrate", "--to", "other").returncode == 0
+        whole(server)  # each of them, by its digests
 
 
 def test_full_disk_fails_cleanly_and_leaves_the_former_backup(tmp_path: Path) -> None:
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 
-    with ServerProcess(tmp_path) as server:
+    with InlineServer(tmp_path) as server:
         completed(server, 2)
         assert server.stop() == 0
         assert storage(server, "backup", "kept").returncode == 0
@@ -269,7 +275,7 @@ def test_backup_under_load_of_a_server_that_is_then_killed(tmp_path: Path) -> No
             number += 1
             receipts.append(server.upload(make.jpeg(300, 200, number)).json()["job_id"])
 
-    with ServerProcess(one) as server:
+    with InlineServer(one) as server:
         images = completed(server, 5)
         thread = threading.Thread(target=load)
         thread.start()
@@ -281,7 +287,7 @@ def test_backup_under_load_of_a_server_that_is_then_killed(tmp_path: Path) -> No
         server.signal(signal.SIGKILL)
         server.ended()
     assert kept.returncode == 0, kept.stdout + kept.stderr
-    other = ServerProcess(two)
+    other = InlineServer(two)
     restored = storage(other, "restore", str(tmp_path / "backup"))
     assert restored.returncode == 0, restored.stderr
     with other:

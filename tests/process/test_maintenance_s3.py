@@ -11,7 +11,7 @@ import pytest
 from tests.process.test_maintenance import UNKNOWN, Readers, begin_and_kill, completed, storage, variants, whole
 from tests.support.maintenance import SIZES, files
 from tests.support.s3 import S3Server
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, until
 
 pytestmark = pytest.mark.process
 LOCAL = {"STORAGE_BACKEND": "local"}
@@ -22,10 +22,19 @@ def key(image_id: str, size: str) -> str:
 
 
 def test_migration_to_s3_and_back_is_killed_and_goes_on(s3: S3Server, tmp_path: Path) -> None:
+    there_and_back(s3, tmp_path, many=4)  # 16 objects: a kill comes amid them
+
+
+@pytest.mark.torture
+def test_migration_of_many_to_s3_and_back_is_killed_and_goes_on(s3: S3Server, tmp_path: Path) -> None:
+    there_and_back(s3, tmp_path, many=40)
+
+
+def there_and_back(s3: S3Server, tmp_path: Path, *, many: int) -> None:
     chance, bucket = random.Random(6), s3.bucket()
-    server = ServerProcess(tmp_path, **s3.environment(bucket) | LOCAL)
+    server = InlineServer(tmp_path, **s3.environment(bucket) | LOCAL)
     with server:
-        images = completed(server, 10)
+        images = completed(server, many)
         handed_out = {image_id: f"/storage/{key(image_id, 'large')}" for image_id in images}
         with Readers(server, images) as readers:
             begin_and_kill(server, "s3", chance.uniform(0, 0.1))
@@ -63,7 +72,7 @@ def test_faults_planted_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
         report = json.loads(done.stdout)
         return done.returncode, {f"{one['kind']}:{one['path']}" for one in report["findings"]}, report["counts"]
 
-    with ServerProcess(tmp_path, **s3.environment(bucket)) as server:
+    with InlineServer(tmp_path, **s3.environment(bucket)) as server:
         images = completed(server, 3)
         lost, cut, changed = images
         whole(server)
@@ -99,12 +108,12 @@ def test_backup_takes_along_what_is_in_s3_and_a_bucket_that_is_empty_gets_it(s3:
     for folder in (one, two):
         folder.mkdir()
     bucket, other = s3.bucket(), s3.bucket()
-    with ServerProcess(one, **s3.environment(bucket)) as server:
+    with InlineServer(one, **s3.environment(bucket)) as server:
         images = completed(server, 4)
         assert "16 files stay" in storage(server, "backup", str(tmp_path / "without")).stdout
         kept = storage(server, "backup", str(tmp_path / "kept"), "--with-s3")
         assert kept.returncode == 0, kept.stderr
-    fresh = ServerProcess(two, **s3.environment(other))
+    fresh = InlineServer(two, **s3.environment(other))
     restored = storage(fresh, "restore", str(tmp_path / "kept"))
     assert restored.returncode == 0, restored.stderr
     assert s3.keys(other) == s3.keys(bucket)
@@ -120,7 +129,7 @@ def test_bucket_of_two_services_is_not_tidied_by_either(s3: S3Server, tmp_path: 
     for folder in (one, two):
         folder.mkdir()
     bucket = s3.bucket()
-    with ServerProcess(one, **s3.environment(bucket)) as first, ServerProcess(two, **s3.environment(bucket)) as second:
+    with InlineServer(one, **s3.environment(bucket)) as first, InlineServer(two, **s3.environment(bucket)) as second:
         images = completed(first, 1)
         everything = s3.keys(bucket)
         assert storage(second, "gc", "--older-than", "0").stdout.endswith("Add --yes to remove them.\n")

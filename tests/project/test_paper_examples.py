@@ -32,7 +32,7 @@ from tests.support.dashboard_page import TOKEN
 from tests.support.nginx import NEEDS_NGINX, PATH, nginx
 from tests.support.papers import PAGES, TOUR_HOST, like, make_clone, runs, succeeds
 from tests.support.s3 import S3Server
-from tests.support.server_process import SECRET, WAIT_SECONDS, ServerProcess, bearer, until
+from tests.support.server_process import SECRET, WAIT_SECONDS, InlineServer, ServerProcess, bearer, until
 
 FOR_READERS = [page for page in PAGES if page.path.parts[0] in ("README.md", "CONTRIBUTING.md")]
 FOR_READERS += [page for page in PAGES if page.path.parts[:2] in (("docs", "start"), ("docs", "guides"))]
@@ -210,7 +210,7 @@ def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    with ServerProcess(folder, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
+    with InlineServer(folder, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
         yield one
 
 
@@ -227,7 +227,7 @@ def test_guide_to_backups(s3: S3Server, clone: Path, tmp_path: Path) -> None:
     """The commands one after another: a backup of a running service, and the rest on what is restored from it."""
     (text,) = runs("docs/guides/backups.md", "backups")
     first, *rest = text.replace("/backup/imgsvc", f"{tmp_path}/backup").splitlines()
-    with ServerProcess(tmp_path, **{**s3.environment(s3.bucket()), "STORAGE_BACKEND": "local"}) as server:
+    with InlineServer(tmp_path, **{**s3.environment(s3.bucket()), "STORAGE_BACKEND": "local"}) as server:
         image = server.job_ended(server.upload(make.jpeg(64, 48)).json()["job_id"])["image_id"]
         succeeds(first, clone, server.environ)
         server.stop()
@@ -320,7 +320,7 @@ async def test_authorization_server_is_asked_as_the_guide_says(clone: Path, tmp_
     first, body = call.strip().split("\n")
     async with authorization_server() as authorization:
         remote = {"AUTH_PERMISSIONS": "remote", "AUTH_API_URL": authorization.url}
-        with ServerProcess(tmp_path, **remote) as server:
+        with InlineServer(tmp_path, **remote) as server:
             answer = await asyncio.to_thread(server.upload, make.jpeg(64, 48))
             assert answer.status_code == 202, answer.text
             (asked,) = authorization.asked
@@ -393,7 +393,7 @@ def test_nginx_passes_uploads_on(tmp_path: Path) -> None:
     """nginx itself, with the guide's lines, in front of a service with the guide's settings."""
     settings, text = runs("docs/guides/proxy.md", "proxy")
     environ = dict(re.findall(r"^(\w+)=(\S+)", settings, re.MULTILINE))
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN, **environ) as server, nginx(tmp_path, text, server.url) as port:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, **environ) as server, nginx(tmp_path, text, server.url) as port:
         verify = httpx.Client(verify=False, headers={"Host": PUBLIC.partition("//")[2]})
         with verify as http:
             url, sent = f"https://127.0.0.1:{port}", {"file": ("photo", make.jpeg(2000, 1500))}

@@ -19,7 +19,7 @@ from imgsvc import testing
 from tests.support.browser import browsing, in_browser
 from tests.support.dashboard_page import TOKEN
 from tests.support.papers import PAGES, TOUR_SECONDS, marked, run_blocks
-from tests.support.server_process import WAIT_SECONDS, ServerProcess, bearer
+from tests.support.server_process import WAIT_SECONDS, InlineServer, bearer
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.path))
@@ -87,7 +87,7 @@ def test_heading_has_one_anchor_everywhere() -> None:
 
 @pytest.mark.process
 def test_tours_and_guide_to_uploading_run_as_they_are_written(clone: Path, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
+    with InlineServer(tmp_path) as server:
         for path in ("README.md", "docs/start/tour.md", "docs/guides/uploading.md"):
             run_blocks(server, clone, marked(path))
         (example,) = marked("docs/guides/uploading.md", kind="python")
@@ -108,7 +108,7 @@ def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
 @pytest.mark.process
 def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(make.jpeg())
-    with ServerProcess(tmp_path, OPERATOR_TOKEN=TOKEN) as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN) as server:
         job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
         calls = sorted(reference_calls(), key=lambda one: one[0].startswith("DELETE /api/v1/images"))  # it at last
         variables = {
@@ -135,7 +135,7 @@ def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path
 
 @pytest.mark.process
 def test_guide_to_private_images_runs_as_it_is_written(clone: Path, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true") as server:
+    with InlineServer(tmp_path, IMGSVC_STORAGE_SIGNED_URLS="true") as server:
         run_blocks(server, clone, marked("docs/guides/private-images.md", kind="private"))
 
 
@@ -147,7 +147,7 @@ async def test_example_for_browsers_uploads_from_another_origin(tmp_path: Path) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     origin = f"http://localhost:{port}"
-    server = ServerProcess(tmp_path, IMGSVC_SERVER_CORS_ORIGINS=origin)
+    server = InlineServer(tmp_path, IMGSVC_SERVER_CORS_ORIGINS=origin)
     call = f"""async ([service, token, bytes]) => {{
         {example.text}
         const file = new File([Uint8Array.from(atob(bytes), one => one.charCodeAt(0))], "a.jpg");

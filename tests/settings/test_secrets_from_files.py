@@ -7,7 +7,7 @@ import pytest
 
 from imgsvc import Settings
 from imgsvc.settings import SettingsError, environment_names
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer
 
 SECRET = "a-secret-of-forty-characters-or-some-more"
 
@@ -93,7 +93,7 @@ def test_no_name_can_be_mistaken_for_that_of_a_file() -> None:
 @pytest.mark.process
 def test_service_with_secrets_from_files(tmp_path: Path) -> None:
     (tmp_path / "operator").write_text(f"{SECRET}\n")
-    with ServerProcess(tmp_path, OPERATOR_TOKEN_FILE=str(tmp_path / "operator")) as server:
+    with InlineServer(tmp_path, OPERATOR_TOKEN_FILE=str(tmp_path / "operator")) as server:
         answers = [
             server.http.get(f"{server.url}/dashboard/data", headers={"Authorization": f"Bearer {token}"}).status_code
             for token in (SECRET, SECRET[:-1])

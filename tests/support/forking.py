@@ -356,21 +356,26 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
     sys.argv = [order["module"], *order["arguments"]]
     if order["inline"]:
         _render_in_threads()
-    else:
-        sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs anew
-        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    if order["settings"]:
+        _pause_briefly()
+    sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs anew
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 
 def _render_in_threads() -> None:
-    """And try again soon what the database refused: the pauses are a second each, and a full disk brings six."""
-    from imgsvc.jobs import queue, retry_timer, settlement
+    from imgsvc.service import assembly
     from imgsvc.testing import InlineLane
-    from tests.support import two_storages
 
-    gc.set_threshold(50_000)  # it lives for a second
+    gc.set_threshold(50_000)  # it lives for seconds
+    lanes, given = (InlineLane("preview"), InlineLane("render")), assembly._worker_lanes
+    setattr(assembly, "_worker_lanes", lambda settings, metrics, _: given(settings, metrics, lanes))  # noqa: B010
+
+
+def _pause_briefly() -> None:
+    """The service pauses a second after each refusal of the database, and a full disk brings six."""
+    from imgsvc.jobs import queue, retry_timer, settlement
+
     settlement.RECORD_AGAIN_SECONDS = queue.LOOK_AGAIN_SECONDS = retry_timer.AGAIN_SECONDS = 0.02
-    two_storages.lanes = (InlineLane("preview"), InlineLane("render"))
-    two_storages.main()
 
 
 if __name__ == "__main__":

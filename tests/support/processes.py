@@ -23,14 +23,16 @@ def begin(
     module: str = "imgsvc",
     log: Path | None = None,
     real: str = "",
+    inline: bool = False,
     interpreter: Sequence[str] = (sys.executable,),
 ) -> Process:
     """`python -m MODULE ARGUMENTS`, its output in pipes, its errors in the file `log` where that is given.
 
-    `real`: why a fork would not do.
+    `real`: why a fork would not do. `inline`: a fork that renders in threads.
     """
     if not real and not any(map(AT_START.fullmatch, environ)):
-        return forking.shared().start(arguments, folder=folder, environ=environ, module=module, log=log)
+        server = forking.shared()
+        return server.start(arguments, folder=folder, environ=environ, module=module, log=log, inline=inline)
     errors = log.open("a") if log else None
     try:
         return subprocess.Popen(

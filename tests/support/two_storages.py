@@ -4,7 +4,6 @@ python -m tests.support.two_storages serve
 """
 
 import sys
-from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,6 @@ from tests.support.other_storage import Other
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from imgsvc.jobs.lanes.base import Lane
-
-lanes: "Sequence[Lane] | None" = None  # in the place of worker processes
-
 
 def other(settings: Settings) -> Other:
     return Other(settings.storage.path.parent / "other")
@@ -28,7 +23,7 @@ def with_other(settings: Settings) -> "Starlette":
     from imgsvc.service.app import create_app
     from imgsvc.service.assembly import Doubles
 
-    return create_app(settings, Doubles(lanes=lanes, others=(other(settings),)))
+    return create_app(settings, Doubles(others=(other(settings),)))
 
 
 def both(settings: Settings, instance: str | None = None) -> AbstractAsyncContextManager[StorageRegistry]:

@@ -17,7 +17,7 @@ from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.conftest import Starter
 from tests.support.s3 import S3Server
-from tests.support.server_process import ROOT, SECRET, ServerProcess, until
+from tests.support.server_process import ROOT, SECRET, InlineServer, ServerProcess, until
 
 pytestmark = pytest.mark.process
 
@@ -44,7 +44,7 @@ def send(server: ServerProcess, data: bytes, token: str, trace_id: str) -> httpx
 
 def test_json_lines_of_a_whole_session(tmp_path: Path) -> None:
     token = Tokens(SECRET, "HS256").issue("alice")
-    with ServerProcess(tmp_path, LOG_JSON="true", LOG_LEVEL="DEBUG") as server:
+    with InlineServer(tmp_path, LOG_JSON="true", LOG_LEVEL="DEBUG") as server:
         good, bad = (
             send(server, TINY, token, "of-the-good"),
             send(server, make.jpeg(1000, 800)[:80_000], token, "bad-one"),
@@ -97,7 +97,7 @@ def test_libraries_tell_nothing_secret_for_debugging(tmp_path: Path, s3: S3Serve
 
 
 def test_variant_that_was_cut_short_is_refused(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, LOG_JSON="true") as server:
+    with InlineServer(tmp_path, LOG_JSON="true") as server:
         job = server.job_ended(server.upload(TINY).json()["job_id"])
         (path,) = (name for name in server.files("storage") if name.endswith("_medium.webp"))
         server.leave_unchecked("the file of a variant is cut short on purpose")
@@ -149,7 +149,7 @@ def test_lines_for_a_person(tmp_path: Path) -> None:
     for words in ("old ways", "the server broke", "Traceback", "ValueError: of the test", "job_id=j"):
         assert words in text
     assert "\x1b" not in text and "a local variable" not in text
-    with ServerProcess(tmp_path, LOG_JSON="false") as server:
+    with InlineServer(tmp_path, LOG_JSON="false") as server:
         assert server.http.get(f"{server.url}/nothing").status_code == 404
         pattern = re.compile(r"request .*method=GET .*path=/nothing status=404 trace_id=\S+")
         assert until(lambda: pattern.search(server.log.read_text()))

@@ -12,7 +12,7 @@ from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import storage_probe
 from imgsvc.telemetry.storage_probe import StorageProbe
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, until
 from tests.support.speed import seconds
 
 
@@ -47,7 +47,7 @@ async def test_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "storage").exists()
 
 
-class Hung(ServerProcess):
+class Hung(InlineServer):
     module = "tests.support.hung_storage"
 
 

@@ -127,6 +127,7 @@ class Site:
                 environ=self.environ,
                 output=output,
                 log=self.log,
+                module=MODULE,
                 settings=settings,
                 inline=True,
             )
