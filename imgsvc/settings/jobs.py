@@ -30,7 +30,7 @@ class Images(Section):
     webp_effort: Effort = setting(4, "Effort of the encoder: 0 is fast, 6 makes small files.")
     webp_effort_by_size: Annotated[dict[str, Effort], TABLE] = setting(
         {"original": 2},
-        "Effort of single variants. The largest costs most of the time: effort 2 halves that for about 3 % more bytes.",
+        "Effort of single variants. The largest costs most of the time: effort 2 halves that for about 4 % more bytes.",
     )
     reuse: bool = setting(
         True,
