@@ -64,13 +64,13 @@ class JobResult(AnswerModel):
 )
 async def status(request: Request) -> Response:
     """With `Prefer: wait=N` the answer comes once the job has ended, or after N seconds."""
-    job, headers = await _job(request), dict(NO_STORE)
+    job, headers = await _job(request), NO_STORE
     seconds = wait_seconds(parsed(request, WaitHeaders).prefer)
     if seconds is not None:
         later = await settled(request, job.job_id, seconds)
         if later is None:
             raise job_not_found()
-        job, headers["Preference-Applied"] = later, f"wait={seconds}"
+        job, headers = later, {**NO_STORE, "Preference-Applied": f"wait={seconds}"}
     return json_response(JobStatusAndUrls.of(job, urls=await urls_of_ready(request, job)), 200, headers)
 
 

@@ -38,7 +38,10 @@ class Urls:
         """The URL of a variant. Raises StorageError: the storage is not configured, or has no keys to sign with."""
         if self.is_presigned(job):
             return await self.presigned(job, name, "GET", self.presigned_seconds)
-        path = f"/storage/{job.storage_bucket}/{job.ready[name]}"
+        return self._own(job, job.ready[name])
+
+    def _own(self, job: Job, key: str) -> str:
+        path = f"/storage/{job.storage_bucket}/{key}"
         query = f"?{self.signatures.query(path)}" if self.signatures else ""
         return f"{self._public_url}{_quoted(path)}{query}"
 
@@ -66,11 +69,11 @@ class Urls:
 
     async def of(self, job: Job) -> dict[str, str]:
         """{variant: url} of all variants that can be fetched."""
-        return {
-            variant.name: await self.variant(job, variant.name)
-            for variant in job.recipe.variants
-            if variant.name in job.ready
-        }
+        ready = job.ready
+        names = [variant.name for variant in job.recipe.variants if variant.name in ready]
+        if names and self.is_presigned(job):
+            return {name: await self.variant(job, name) for name in names}
+        return {name: self._own(job, ready[name]) for name in names}
 
     def of_page(self, image_id: str, size: str) -> str:
         """A URL relative to the service's root, for its own pages, whatever `public_url` is."""
