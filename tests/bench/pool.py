@@ -1,92 +1,117 @@
 """`./run bench pool`: what a process for each picture costs, beside a bare worker that is used again.
 
-Processor seconds are those of the worker and its children (getrusage); the kinds of worker take turns, picture by
-picture. Times are medians. Ratios travel from machine to machine, milliseconds don't, and nothing else should run
-meanwhile.
+Processor seconds are those of the worker and its children; the kinds of worker take turns. Times are medians. Ratios
+travel from machine to machine, milliseconds don't, and nothing else should run meanwhile.
 """
 
 import argparse
 import asyncio
 import json
 import logging
+import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import IO
 
+import psutil
 import structlog
 from rich.console import Console
 from rich.table import Table
 
 from fixtures import make
+from imgsvc.jobs.lanes.cage import Mode
+from imgsvc.jobs.lanes.files import output_names
 from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.settings import Settings
-from imgsvc.testing import perform_here
 from tests.bench.rendering import proportional_bytes
 from tests.support.render_task import render_task
 from tests.support.server_process import ROOT
 
-IMAGES = {"preview": 15, "render": 2}  # of a round
+IMAGES = {"preview": 20, "render": 4}  # of a round
 MEGABYTE = 1 << 20
 console = Console()
 
 
-class Worker:
-    """A process that does each task in itself or in a child for each (`tests.bench.pool_worker`)."""
+class ReusedWorker:
+    """A process that performs each task itself (`tests.bench.pool_worker`)."""
 
-    def __init__(self, way: str) -> None:
-        command = [sys.executable, "-m", "tests.bench.pool_worker", way]
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.bench.pool_worker"]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def perform(self, task: Task) -> float:
+        self.pid = self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until it has loaded its codecs."""
+        await self._line()
+
+    async def spent(self, task: Task, images: int) -> float:
         """Processor seconds."""
-        stdin, stdout = self._pipes()
-        print(json.dumps(asdict(task)), file=stdin, flush=True)
-        return float(stdout.readline())
+        assert self._process.stdin
+        order = {"task": asdict(task), "images": images, "outputs": output_names(task)}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return float(await self._line())
 
-    def close(self) -> None:
-        self._pipes()[0].close()
-        self._process.wait()
+    async def _line(self) -> str:
+        assert self._process.stdout
+        return await asyncio.to_thread(self._process.stdout.readline)
 
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        assert self._process.stdin and self._process.stdout
-        return self._process.stdin, self._process.stdout
+    async def close(self) -> None:
+        self._process.communicate()
 
 
-def processor(task: Task, rounds: int) -> None:
-    """Processor time of a reused worker, of a child for each picture, and of a caged one, picture by picture."""
-    workers = {way: Worker(way) for way in ("reused", "off", "best")}
-    columns = (f"{name}: least, median" for name in ("reused worker", "child", "caged child"))
-    table = Table("processor time", *columns, "ratio, caged")
+class Lane:
+    """A lane of the service, with a child for each picture."""
+
+    def __init__(self, cage: Mode) -> None:
+        self._lane = ProcessLane("bench", nice=0, jobs_per_process=10_000, cage=cage)
+
+    async def spent(self, task: Task, images: int) -> float:
+        """Processor seconds of the warm process and its children."""
+        await self._lane.start()
+        before = self._used()
+        for _ in range(images):
+            assert isinstance(await self._lane.run(task), Rendered)
+        return self._used() - before
+
+    def _used(self) -> float:
+        times = psutil.Process(self._lane.pid).cpu_times()
+        return times.user + times.system + times.children_user + times.children_system
+
+    async def close(self) -> None:
+        await self._lane.close()
+
+
+async def processor(task: Task, rounds: int) -> None:
+    """Processor time for an image: of a reused worker, of a child for each picture, and of a caged one."""
+    reused = ReusedWorker()
+    await reused.ready()
+    workers: dict[str, ReusedWorker | Lane] = {
+        "reused worker": reused,
+        "child": Lane("off"),
+        "caged child": Lane("best"),
+    }
+    table = Table(f"least of {rounds} rounds", *workers, "ratio, caged", title="processor time for an image")
     for kind, images in IMAGES.items():
         one = replace(task, kind=kind)  # type: ignore[arg-type]
         rows: dict[str, list[float]] = {way: [] for way in workers}
-        for number in range(rounds * images + 1):
+        for worker in workers.values():
+            await worker.spent(one, 2)  # to warm up
+        for _ in range(rounds):
             for way, worker in workers.items():
-                spent = worker.perform(one)
-                if number:  # the first one warms up
-                    rows[way].append(spent)
-        least, middle = ({way: take(row) for way, row in rows.items()} for take in (min, statistics.median))
-        ratio = f"{least['best'] / least['reused']:.2f}, {middle['best'] / middle['reused']:.2f} x"
-        table.add_row(kind, *(f"{least[way] * 1000:.1f}, {middle[way] * 1000:.1f} ms" for way in workers), ratio)
+                rows[way].append(await worker.spent(one, images) / images)
+        least = {way: min(row) for way, row in rows.items()}
+        ratio = f"{least['caged child'] / least['reused worker']:.2f}"
+        table.add_row(kind, *(f"{seconds * 1000:.1f} ms" for seconds in least.values()), ratio)
     for worker in workers.values():
-        worker.close()
+        await worker.close()
     console.print(table)
-
-
-@contextmanager
-def bare() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        yield pool
 
 
 async def starts(task: Task, rounds: int) -> None:
@@ -94,7 +119,7 @@ async def starts(task: Task, rounds: int) -> None:
     preview = replace(task, kind="preview")
     found: dict[str, list[tuple[float, float, int]]] = {"reused worker": [], "warm process": []}
     for _ in range(rounds):
-        found["reused worker"].append(await asyncio.to_thread(_bare_start, preview))
+        found["reused worker"].append(await _bare_start(preview))
         found["warm process"].append(await _lane_start(preview))
     table = Table("worker", "ready", "first preview", "idle memory (PSS)", title=f"medians of {rounds} starts")
     for name, rows in found.items():
@@ -103,21 +128,15 @@ async def starts(task: Task, rounds: int) -> None:
     console.print(table)
 
 
-def _bare_start(task: Task) -> tuple[float, float, int]:
+async def _bare_start(task: Task) -> tuple[float, float, int]:
     began = time.perf_counter()
-    with bare() as pool:
-        pid = pool.submit(_pid_of_worker).result()
-        ready = time.perf_counter() - began
-        pool.submit(perform_here, task).result()
-        return ready, time.perf_counter() - began, proportional_bytes(pid)
-
-
-def _pid_of_worker() -> int:
-    import os
-
-    import imgsvc.jobs.lanes.task  # noqa: F401, the codecs
-
-    return os.getpid()
+    worker = ReusedWorker()
+    await worker.ready()
+    ready = time.perf_counter() - began
+    await worker.spent(task, 1)
+    first, memory = time.perf_counter() - began, proportional_bytes(worker.pid)
+    await worker.close()
+    return ready, first, memory
 
 
 async def _lane_start(task: Task) -> tuple[float, float, int]:
@@ -141,8 +160,21 @@ async def tasks(task: Task) -> None:
         began = time.perf_counter()
         await lane.run(preview)
         took.append(time.perf_counter() - began)
-    await lane.close()
     console.print(f"a task that is refused at once: median {statistics.median(took) * 1000:.1f} ms there and back")
+
+    noticed: list[float] = []
+    for _ in range(10):
+        await lane.start()
+        render = asyncio.create_task(lane.run(task))
+        await asyncio.sleep(0.2)
+        began = time.perf_counter()
+        os.kill(lane.pid or 0, signal.SIGKILL)
+        await render
+        noticed.append(time.perf_counter() - began)
+    await lane.close()
+    console.print(
+        f"a worker that is killed: median {statistics.median(noticed) * 1000:.1f} ms until its task has failed"
+    )
 
 
 def main() -> None:
@@ -155,7 +187,7 @@ def main() -> None:
         data = given.photo.read_bytes() if given.photo else make.jpeg(2725, 2225)
         task = render_task(Path(name), data, Settings().images.recipe)
         console.print(f"{len(data) / 1e6:.2f} MB")
-        processor(task, given.rounds)
+        asyncio.run(processor(task, given.rounds))
         asyncio.run(starts(task, 4 * given.rounds))
         asyncio.run(tasks(task))
 
