@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,11 +147,20 @@ def _disk(folder: Path) -> Disk:
 
 
 def _resident_mb(pid: int) -> float | None:
-    """Memory of one of our processes in MB; None if it has ended."""
+    """Memory of a worker in MB, or of its picture's process, which shares it and has more; None if it has ended."""
+    sizes = []
+    for one in (pid, *_children(pid)):
+        with suppress(psutil.Error):
+            sizes.append(_megabytes(psutil.Process(one).memory_info().rss))
+    return max(sizes, default=None)
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process with one thread (proc(5)); none where the kernel does not list them."""
     try:
-        return _megabytes(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
 
 
 def _file_mb(path: Path) -> float:

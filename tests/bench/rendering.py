@@ -123,7 +123,7 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(0.25):  # reading it costs the processes that are measured
-            pids = [self._server.process.pid, *self._server.workers()]
+            pids = [self._server.process.pid, *self._server.worker_processes()]
             self.peak = max(self.peak, sum(map(proportional_bytes, pids)))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import make
 from tests.support.s3 import ACCESS_KEY, SECRET, S3Server
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import ServerProcess, environment_block, until
 
 pytestmark = pytest.mark.process
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -102,8 +102,8 @@ def test_keys_from_a_profile_work_and_no_secret_is_inherited(s3: S3Server, tmp_p
     with ServerProcess(tmp_path, **s3.environment(bucket), AWS_CONTAINER_AUTHORIZATION_TOKEN="hush-hush") as server:
         assert server.upload(make.jpeg(64, 48)).status_code == 202
         for pid in server.workers():
-            inherited = Path(f"/proc/{pid}/environ").read_text()
-            assert SECRET not in inherited and "AWS_" not in inherited and "hush" not in inherited
+            inherited = environment_block(pid)
+            assert SECRET.encode() not in inherited and b"AWS_" not in inherited and b"hush" not in inherited
         assert server.stop() == 0
     assert SECRET not in server.log.read_text()
 

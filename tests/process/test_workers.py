@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import make
-from tests.support.server_process import SECRET, ServerProcess, is_running, until
+from tests.support.server_process import SECRET, ServerProcess, environment_block, is_running, until
 
 pytestmark = pytest.mark.process
 
@@ -82,7 +82,7 @@ def test_workers_hold_no_secret_and_die_with_the_service(server: ServerProcess) 
     workers = server.workers()
     assert len(workers) == 2
     for worker in workers:
-        assert SECRET.encode() not in Path(f"/proc/{worker}/environ").read_bytes()
+        assert SECRET.encode() not in environment_block(worker)
         assert Path(f"/proc/{worker}/oom_score_adj").read_text().strip() == "1000"
     server.signal(signal.SIGKILL)
     until(lambda: not any(map(is_running, workers)))

@@ -164,6 +164,10 @@ class ServerProcess:
     def workers(self) -> list[int]:
         return children(self.service_pid)
 
+    def worker_processes(self) -> list[int]:
+        """The workers, and the process of each picture that they have under way."""
+        return [pid for worker in self.workers() for pid in (worker, *children(worker))]
+
     def render_worker(self) -> int:
         own = os.getpriority(os.PRIO_PROCESS, self.process.pid)  # not 0 where the tests themselves are run by `nice`
         return next(pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > own)
@@ -215,3 +219,10 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def environment_block(pid: int) -> bytes:
+    """The environment that the kernel shows; nothing where the process shows it to no other (prctl(2), not dumpable)."""
+    with suppress(PermissionError):
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    return b""

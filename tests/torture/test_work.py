@@ -72,7 +72,7 @@ def test_thirty_files_of_texts_stay_within_the_memory(tmp_path: Path) -> None:
 
         def ended() -> bool:
             nonlocal most
-            most = max(most, sum(private_bytes(pid) for pid in server.workers()))
+            most = max(most, sum(private_bytes(pid) for pid in server.worker_processes()))
             return all(server.job(job)["status"] in ("completed", "failed") for job in jobs[-3:])
 
         until(ended, 300)
