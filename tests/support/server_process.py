@@ -222,7 +222,7 @@ def is_running(pid: int) -> bool:
 
 
 def environment_block(pid: int) -> bytes:
-    """The environment that the kernel shows; nothing where the process shows it to no other (prctl(2), not dumpable)."""
+    """The environment that the kernel shows; nothing where a process is not dumpable (prctl(2)) and we are not root."""
     with suppress(PermissionError):
         return Path(f"/proc/{pid}/environ").read_bytes()
     return b""

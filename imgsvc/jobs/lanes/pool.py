@@ -132,12 +132,14 @@ class Pool:
         """Do the same, blocking."""
         self.kill()
         self._executor.shutdown()
+        self._context.results.close()  # the executor has, unless its worker never started
         self.kill()  # a child that was forked meanwhile
         for child in self._children:
             _wait_for(child)
         self._forget_children()
         self._socket.close()
         if self._context.process is not None:
+            _reap_group(self._context.process.pid)
             self._context.process.close()
 
     def _receive_children(self) -> None:
@@ -175,12 +177,20 @@ class Pool:
 
 
 def _wait_for(child: int) -> None:
-    """Wait until a child (a pidfd) that was killed has ended. Its exit status is this process's only as process 1."""
+    """Wait until a child (a pidfd) that was killed has ended."""
     waiting = select.poll()
     waiting.register(child, select.POLLIN)
     waiting.poll()
+
+
+def _reap_group(leader: int) -> None:
+    """Take the exit status of what a warm process has left, which is this process's only as process 1 of a container.
+
+    Also of a child that had not been announced yet: it ends with the warm process, in whose process group it is.
+    """
     with suppress(ChildProcessError):
-        os.waitid(os.P_PIDFD, child, os.WEXITED | os.WNOHANG)
+        while True:
+            os.waitid(os.P_PGID, leader, os.WEXITED)
 
 
 def _environment() -> dict[str, str]:

@@ -161,6 +161,7 @@ class WorkerProcess:
         self._work = target, arguments
         self._inherited: list[int] = []
         self._ended = False
+        self.started = False
         self._process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -178,7 +179,13 @@ class WorkerProcess:
             pass_fds=self._inherited,
         )
         self.pid = self._process.pid
-        self.sentinel = os.pidfd_open(self.pid)  # readable once the process has ended
+        try:
+            self.sentinel = os.pidfd_open(self.pid)  # readable once the process has ended
+        except OSError:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        self.started = True
         self._results.close_writer()
         assert self._process.stdin
         with suppress(BrokenPipeError), self._process.stdin as stream:  # it ended at once, which the sentinel says
@@ -210,8 +217,13 @@ class WorkerContext:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.results = Results()
-        self.process: WorkerProcess | None = None
         self._environment = environment
+        self._process: WorkerProcess | None = None
+
+    @property
+    def process(self) -> WorkerProcess | None:
+        """The worker's process; None before it is launched, or if that failed."""
+        return self._process if self._process and self._process.started else None
 
     def get_start_method(self, **_options: object) -> str:
         return "spawn"
@@ -226,10 +238,10 @@ class WorkerContext:
         return NoLock()
 
     def Process(self, *, target: Callable[..., None], args: tuple[Any, ...]) -> WorkerProcess:  # noqa: N802
-        if self.process is not None:
+        if self._process is not None:
             raise OSError("the worker has ended")
-        self.process = WorkerProcess(self._environment, self.results, target, args)
-        return self.process
+        self._process = WorkerProcess(self._environment, self.results, target, args)
+        return self._process
 
 
 def worker_pool(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -161,6 +162,20 @@ async def test_worker_without_the_cage_that_is_required_does_not_start(instead: 
     with pytest.raises(OSError, match="cage is require, but this kernel has no Landlock"):
         await lane.start()
     assert (lane.alive, lane.pid, lane.posture) == (False, None, None)
+
+
+async def test_worker_that_can_not_be_launched_is_an_error_of_this_machine(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = ProcessLane("render", nice=0, jobs_per_process=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(FileNotFoundError):
+            await lane.start()
+        outcome = await lane.run(task)
+    assert isinstance(outcome, Failure) and (outcome.code, outcome.death) == ("internal_error", False)
+    assert isinstance(await lane.run(task), Rendered)
+    await lane.close()
 
 
 async def test_lane_says_what_its_cage_puts_in_force(task: Task) -> None:
