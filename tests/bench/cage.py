@@ -7,6 +7,7 @@ travel from machine to machine, seconds don't.
 import argparse
 import asyncio
 import logging
+import resource
 import statistics
 import tempfile
 import time
@@ -55,8 +56,9 @@ async def measure(data: bytes, rounds: int) -> None:
             spent = await processor_seconds(task, rounds)
             row = (f"{spent[cage] * 1000:.1f} ms" for cage in CAGES)
             shown.add_row(f"processor time of a {kind}", *row, *compared(spent, kind))
-    spent = await start_seconds()
-    shown.add_row("start of a worker", *(f"{spent[cage] * 1000:.0f} ms" for cage in CAGES), *compared(spent, "start"))
+    for name, spent in (await start_seconds()).items():
+        row = (f"{spent[cage] * 1000:.0f} ms" for cage in CAGES)
+        shown.add_row(name, *row, *compared(spent, "start"))
     Console().print(shown)
 
 
@@ -78,15 +80,18 @@ async def processor_seconds(task: Task, count: int) -> dict[str, float]:
     return {cage: min(values) for cage, values in rounds.items()}
 
 
-async def start_seconds() -> dict[str, float]:
-    """The median time until a worker is ready."""
+async def start_seconds() -> dict[str, dict[str, float]]:
+    """Medians of the time until a worker is ready, and of the processor time of a worker that does nothing else."""
     times: dict[str, list[float]] = {cage: [] for cage in CAGES}
+    spent: dict[str, list[float]] = {cage: [] for cage in CAGES}
     for _ in range(STARTS):
         for cage in CAGES:
-            began = time.perf_counter()
+            began, before = time.perf_counter(), of_ended_children()
             async with started(cage):
                 times[cage].append(time.perf_counter() - began)
-    return {cage: statistics.median(values) for cage, values in times.items()}
+            spent[cage].append(of_ended_children() - before)
+    found = {"start of a worker": times, "processor time of a start": spent}
+    return {name: {cage: statistics.median(row[cage]) for cage in CAGES} for name, row in found.items()}
 
 
 @asynccontextmanager
@@ -97,6 +102,11 @@ async def started(cage: Mode) -> AsyncIterator[ProcessLane]:
         yield lane
     finally:
         await lane.close()
+
+
+def of_ended_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def used(lane: ProcessLane) -> float:
