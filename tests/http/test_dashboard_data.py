@@ -111,7 +111,7 @@ async def test_fresh_service(start: Starter) -> None:
 @pytest.mark.workers
 async def test_numbers_are_true(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 5}) as s:
-        done = [await s.completed(TINY) for _ in range(4)]
+        done = [await s.completed(make.jpeg(64, 48, seed)) for seed in range(4)]  # the same one would be rendered once
         broken = await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user="bob"))
         assert broken["status"] == "failed"
         await s.http.delete(f"/api/v1/images/{done[0]['image_id']}", headers=s.bearer())
