@@ -8,13 +8,11 @@ import uuid
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import pytest
 
 from tests.support.botocore_models import share_models
-from tests.support.memory import memory
 from tests.support.server_process import ROOT
 
 ACCESS_KEY = "test:tester"
@@ -126,7 +124,7 @@ class S3Server:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     share_models()
-    with TemporaryDirectory(dir=memory(), prefix="s3-") as folder, S3Server(Path(folder)) as server:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
         yield server
