@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import BinaryIO, cast
 
 import PIL
@@ -18,11 +19,15 @@ from .pieces import Piece, Pieces, length_of
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Decodes what is made of one open file. `deadline` is in time.monotonic."""
+    """Decodes what is made of one open file.
+
+    `deadline` is in time.monotonic. A JPEG of more than `again` samples should be decoded only once.
+    """
 
     stream: BinaryIO
     header: Header
     deadline: float
+    again: float = inf
 
     def read(self, pieces: Sequence[Piece]) -> BinaryIO:
         """The pieces as a file. Raises OutOfTime as it is read."""

@@ -30,6 +30,10 @@ class Unsupported(ImageError):
     code = "image_unsupported"
 
 
+class NotCheap(ImageError):
+    """A preview would take several decodes: it is left to the render."""
+
+
 class OutOfTime(ImageError):
     """The deadline of the job passed between two steps."""
 

@@ -24,6 +24,7 @@ SAMPLES_PER_PIXEL = 30
 # Measured: a million samples of an empty scan take about a millisecond, and so do those of a photo with several scans.
 # A photo with a single scan takes half of that; arithmetic coding doubles the time.
 CHEAP_SAMPLES = 100_000_000
+SAMPLES_AGAIN = 30_000_000  # a preview of more is not decoded again to look for missing rows
 CHEAP_BYTES = 4 << 20  # for files other than JPEG: empty deflate blocks take 60 ms per megabyte
 SPARE_BYTES = 1 << 18  # allowance for data other than pixels: a profile, EXIF with a thumbnail
 

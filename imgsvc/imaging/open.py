@@ -26,15 +26,16 @@ class Opened:
     orientation: int
 
 
-def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = inf) -> Opened:
+def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = inf, *, again: float = inf) -> Opened:
     """Decode the first frame, with a longer side of at least `side` pixels if the file has that many.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 scale if that is still large enough. Each halving takes a quarter of the memory
     and time. The size that the decoder reports must match the header's. Raises ImageError (OutOfTime if `deadline`, in
-    time.monotonic, passes while the file is read) or MemoryError.
+    time.monotonic, passes while the file is read; NotCheap if a JPEG of more than `again` samples has to be decoded more
+    than once) or MemoryError.
     """
     needed = read_essentials(stream, header.format)
-    decoder = Decoder(stream, header, deadline)
+    decoder = Decoder(stream, header, deadline, again)
     try:
         image = decoder.decode(needed.pieces, side)
     except Unreadable:

@@ -14,10 +14,10 @@ from PIL import Image
 from . import colour
 from .dominant import dominant_colour
 from .encode import Encoded, encode
-from .errors import ImageError, OutOfTime, Unforeseen
+from .errors import ImageError, NotCheap, OutOfTime, Unforeseen
 from .geometry import fit
 from .header import Header
-from .limits import OVERSAMPLE, has_cheap_preview, probe
+from .limits import OVERSAMPLE, SAMPLES_AGAIN, has_cheap_preview, probe
 from .open import open_image
 from .orient import swaps_sides, upright
 from .recipe import Recipe, Variant
@@ -48,6 +48,7 @@ class Picture:
     outputs: Outputs
     wants_colour: bool
     deadline: float = inf  # time.monotonic
+    again: float = inf  # samples of a JPEG that may be decoded more than once
     image: Image.Image = field(init=False)
     extent: tuple[float, float] = field(init=False)  # of the picture in the decoded image, in its pixels
     profile: bytes | None = field(init=False)
@@ -58,7 +59,7 @@ class Picture:
 
 
 def decode(picture: Picture) -> None:
-    opened = open_image(picture.source, picture.header, picture.side, picture.deadline)
+    opened = open_image(picture.source, picture.header, picture.side, picture.deadline, again=picture.again)
     picture.image, picture.extent = opened.image, opened.extent
     picture.profile, picture.turn = opened.profile, opened.orientation
 
@@ -148,7 +149,12 @@ def preview(
     header = probe(source, mime, max_pixels=recipe.max_pixels)
     if not has_cheap_preview(header):
         return None
-    return _rendering(run(_preview_picture(source, header, recipe, outputs, deadline)))
+    picture = _preview_picture(source, header, recipe, outputs, deadline)
+    picture.again = SAMPLES_AGAIN
+    try:
+        return _rendering(run(picture))
+    except NotCheap:
+        return None
 
 
 def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, deadline: float = inf) -> Rendering:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageChops
 
 from .decoder import Decoder, part
-from .errors import Unreadable
+from .errors import NotCheap, Unreadable
 from .essentials import Essentials
 from .jpeg_segments import NOISE, JpegParts
 from .pieces import Piece
@@ -22,7 +22,7 @@ HALF = 2  # at this scale most of the detail in the last scans of a progressive 
 
 
 def require_whole(decoder: Decoder, needed: Essentials, image: Image.Image) -> None:
-    """Raises Unreadable if rows are missing from the picture that was decoded as `image`."""
+    """Raises Unreadable if rows are missing from the picture that was decoded as `image`, or NotCheap."""
     if needed.jpeg is not None:
         scans = needed.jpeg.scans
         if not scans.closed and not scans.finished and scans.last_two > FORGIVEN_BYTES:
@@ -51,6 +51,8 @@ def _require_jpeg_rows(decoder: Decoder, jpeg: JpegParts) -> None:
     A few missing bytes are tolerated: they are a part of the last row of blocks, or more rows of a flat picture.
     """
     header, scans = decoder.header, jpeg.scans
+    if header.coded > decoder.again:
+        raise NotCheap
     scale = HALF if header.whole else REDUCED
     side = max(1, max(header.width, header.height) // scale)
     plain = decoder.decode(jpeg.pieces, side)

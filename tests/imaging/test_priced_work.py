@@ -126,6 +126,15 @@ def test_a_dear_preview_is_left_to_the_render(studio: Studio, data: Callable[[],
         assert studio.preview(data(), "JPEG") is None
 
 
+def test_a_preview_that_takes_several_decodes_is_left_to_the_render(studio: Studio) -> None:
+    """The picture is grey, as rows are that a file lacks: only further decodes show that it lacks none."""
+    assert studio.preview(hostile.empty_scans(1000, 1000, 30), "JPEG") is not None
+    dear = hostile.empty_scans(1700, 1700, 33)
+    assert has_cheap_preview(probed(studio, dear))
+    assert studio.preview(dear, "JPEG") is None
+    assert studio.render(dear, "JPEG").variants
+
+
 def test_a_long_file_of_few_pixels_is_left_to_the_render(studio: Studio) -> None:
     data = hostile.empty_deflate_blocks(limits.SPARE_BYTES + 64 * 48 * 3)
     with quick():
