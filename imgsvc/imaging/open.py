@@ -31,8 +31,8 @@ def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = in
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 scale if that is still large enough. Each halving takes a quarter of the memory
     and time. The size that the decoder reports must match the header's. Raises ImageError (OutOfTime if `deadline`, in
-    time.monotonic, passes while the file is read; NotCheap if a JPEG of more than `again` samples has to be decoded more
-    than once) or MemoryError.
+    time.monotonic, passes while the file is read; NotCheap if a JPEG of more than `again` samples has to be decoded
+    again) or MemoryError.
     """
     needed = read_essentials(stream, header.format)
     decoder = Decoder(stream, header, deadline, again)
