@@ -6,7 +6,7 @@ contain signatures (of S3), tokens and credentials.
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, TextIO
 
@@ -20,9 +20,17 @@ OURS = __name__.partition(".")[0]
 
 @dataclass(slots=True)
 class Output:
-    """Where lines go that are formatted already; None: the log is not in JSON, or not configured."""
+    """What `configure` set up: the writer of a log in JSON, None for other formats, and structlog's processors."""
 
-    json_lines: LineWriter | None = None
+    writer: LineWriter | None = None
+    processors: list[Any] = field(default_factory=list)
+
+    @property
+    def json_lines(self) -> LineWriter | None:
+        """Where lines go that are formatted already; None if structlog is not, or no more, configured as above."""
+        if self.writer is None or structlog.get_config()["processors"] != self.processors:
+            return None
+        return self.writer
 
 
 OUTPUT = Output()
@@ -36,8 +44,9 @@ def configure(settings: Log) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    processors = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         logger_factory=lambda *_: logging.getLogger(OURS),
         cache_logger_on_first_use=True,
@@ -48,7 +57,7 @@ def configure(settings: Log) -> None:
         else [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)]
     )
     writer = LineWriter(sys.stderr)
-    OUTPUT.json_lines = writer if json_lines else None
+    OUTPUT.writer, OUTPUT.processors = writer if json_lines else None, [*processors]
     handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -64,8 +73,8 @@ def configure(settings: Log) -> None:
 
 def flush() -> None:
     """Write the lines that wait, before an end of the process that runs nothing else."""
-    if OUTPUT.json_lines:
-        OUTPUT.json_lines.close()
+    if OUTPUT.writer:
+        OUTPUT.writer.close()
     sys.stderr.flush()
 
 

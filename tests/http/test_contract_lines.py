@@ -135,7 +135,8 @@ async def test_dashboard_lists_ten_at_most(start: Starter) -> None:
 
 
 @pytest.mark.workers
-async def test_line_that_a_worker_had_written_carries_the_id_of_the_upload(start: Starter) -> None:
+@pytest.mark.workers
+async def test_line_about_a_source_that_can_not_be_read_carries_the_id_of_the_upload(start: Starter) -> None:
     async with start(jobs={"max_attempts": 1}) as s:
         s.state.jobs.queue.hold()
         headers = s.bearer() | {"X-Trace-ID": "from-the-client", "Content-Type": "image/jpeg"}
@@ -146,7 +147,7 @@ async def test_line_that_a_worker_had_written_carries_the_id_of_the_upload(start
         with capture_logs() as logs:
             go_on(s)
             assert (await s.ended(accepted))["error_code"] == "io_error"
-        said = [entry for entry in logs if entry["event"] == "worker_error"]
+        said = [entry for entry in logs if entry["event"] == "io_error"]
         assert said and {entry["trace_id"] for entry in said} == {"from-the-client"}
 
 
@@ -163,7 +164,7 @@ def test_edge_of_a_fixed_window_is_said() -> None:
 async def test_three_tables_with_the_columns_that_operators_query(start: Starter) -> None:
     async with start() as s:
         tables = await s.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-        others = {"service_instance", "job_sums", "job_minutes", "job_counting"}
+        others = {"service_instance", "job_sums", "job_minutes", "job_counting", "job_sources"}
         assert {name for (name,) in tables} == COLUMNS.keys() | others
         for table, columns in COLUMNS.items():
             assert set(columns.split()) <= {row[1] for row in await s.sql(f"PRAGMA table_info({table})")}

@@ -1,22 +1,23 @@
 """What goes wrong around the record of a run must not undo it."""
 
 import errno
-import os
 import threading
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from fixtures import make
 from imgsvc import testing
 from imgsvc.jobs import deletion
 from imgsvc.storage import local
-from imgsvc.storage.base import StorageError
+from imgsvc.storage.base import Blob, StorageError
+from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
 from tests.conftest import ENDED, Starter, with_workers
+from tests.support.maintenance import keeping
 from tests.support.speed import seconds
 
 REFUSE_SOURCE_REMOVED = """
@@ -55,20 +56,25 @@ async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, m
         assert (await s.ended(accepted))["status"] == "completed"
 
 
+class Stalled(LocalStorage):
+    """A disk that does not answer: a thread hangs in a read until `answers` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.answers = threading.Event()
+
+    async def read(self, bucket: str, key: str, start: int, length: int) -> Blob:
+        await anyio.to_thread.run_sync(self.answers.wait, abandon_on_cancel=True)
+        return await super().read(bucket, key, start, length)
+
+
 async def test_check_that_hangs_is_unhealthy_and_the_others_go_on(
-    start: Starter, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("EVERY_SECONDS", "LIMIT_SECONDS", "SLACK_SECONDS"):
         monkeypatch.setattr(health, name, 0.2)
-    async with start() as s:
-        folder = s.settings.storage.path / ".health"
-        fifo = folder / ".probe.partial"
-        with anyio.fail_after(seconds(10)):
-            while not fifo.exists():
-                try:
-                    os.mkfifo(fifo)
-                except FileExistsError:
-                    await anyio.lowlevel.checkpoint()
+    storage = Stalled(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s:
         try:
             with anyio.fail_after(seconds(10)):
                 while (answer := await s.http.get("/api/v1/health")).status_code != 503:
@@ -78,7 +84,7 @@ async def test_check_that_hangs_is_unhealthy_and_the_others_go_on(
             assert checks["database"]["status"] == "healthy"
             assert checks["database"]["age_seconds"] < 1
         finally:
-            threading.Thread(target=fifo.read_bytes).start()
+            storage.answers.set()
 
 
 def many_scans(copies: int) -> bytes:

@@ -225,7 +225,7 @@ class Held(LocalStorage):
 
 async def test_reader_that_comes_too_late_for_the_old_copy_gets_the_new_one(tmp_path: Path) -> None:
     storage = Held(tmp_path / "data" / "storage")
-    async with keeping(tmp_path, storage=storage) as s:
+    async with keeping(tmp_path, storage=storage, server={"cache_mb": 0}) as s:
         images = await several(s, 1)
         ((image_id, before),) = images.items()
         storage.holding = True
@@ -246,7 +246,7 @@ async def test_reader_that_comes_too_late_for_the_old_copy_gets_the_new_one(tmp_
 
 
 async def test_image_that_really_is_lost_is_not_found(tmp_path: Path) -> None:
-    async with keeping(tmp_path) as s:
+    async with keeping(tmp_path, server={"cache_mb": 0}) as s:
         (image_id,) = await several(s, 1)
         (s.settings.storage.path / key(image_id, "large", "a/b")).unlink()
         answer = await s.http.get(f"/api/v1/images/{image_id}/direct", params={"size": "large"})

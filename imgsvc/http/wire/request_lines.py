@@ -27,13 +27,14 @@ class RequestLines:
             return
         milliseconds = round(1000 * seconds, 1)
         client = (scope.get("client") or ("",))[0]
-        if OUTPUT.json_lines is None:
+        output = OUTPUT.json_lines
+        if output is None:
             method = scope["method"]
             log.info("request", method=method, path=quote(path), status=status, ms=milliseconds, client=client)
             return
         # What structlog's processors make of the same event, without a chain of calls for each request.
         moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        OUTPUT.json_lines.write_soon(
+        output.write_soon(
             f'{{"method": {text(scope["method"])}, "path": {text(quote(path))}, "status": {status}, '
             f'"ms": {milliseconds}, "client": {text(client)}, "event": "request", "trace_id": {text(trace_id)}, '
             f'"level": "info", "timestamp": "{moment}"}}\n'

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -59,6 +60,8 @@ def open_files(task: Task) -> TaskFiles:
     except FileNotFoundError as error:
         raise SourceGone(*error.args) from None
     try:
+        if not stat.S_ISREG(os.fstat(files.source).st_mode):
+            raise OSError(errno.EINVAL, "the staged source is not a regular file")
         for name in output_names(task):
             files.outputs[name] = os.open(scratch_file(Path(task.folder), name), OUTPUT_FLAGS, 0o600)
     except BaseException:
