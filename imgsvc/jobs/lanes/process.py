@@ -21,6 +21,7 @@ START_SECONDS = 60  # for a worker to start on a busy machine
 # previews, since all of them share one lane.
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
 REPORT_SECONDS = 0.5  # for the warm process to report that it ended its child; then both are killed
+NOT_BEGUN = Failure("cancelled", "The task was ended before it began.")
 DIED = Failure("worker_crashed", "The worker process died while it processed this image.", death=True)
 
 
@@ -84,6 +85,8 @@ class ProcessLane:
         self._jobs_done = 0
         self._pool = await self._launcher.launch(self._nice, self._cage)
         try:
+            if self._shut:  # meanwhile
+                raise ChildProcessError("the lane was shut")
             hello = await self._greeted(self._pool)
             if hello.posture is None:
                 raise ChildProcessError(f"[workers] cage is require, but {hello.unavailable}")
@@ -117,10 +120,12 @@ class ProcessLane:
         for _ in range(2):
             try:
                 await self.start()
+                if self._killed:  # while the process was being launched: there was nothing to kill then
+                    return NOT_BEGUN
                 return await self._attempt(task)
             except Again:
                 if self._killed:
-                    return Failure("cancelled", "The task was ended before it began.")
+                    return NOT_BEGUN
             except OSError as error:
                 log.error("worker_start_failed", lane=self.name, reason=str(error))
                 return Failure("internal_error", "No worker process could be started.")
