@@ -15,6 +15,7 @@ from imgsvc.cli.jobs import jobs_of
 from imgsvc.cli.maintenance_online import carry_out
 from imgsvc.jobs.table import database
 from imgsvc.maintenance.requests import VerifyRequest
+from imgsvc.telemetry import logs
 from tests.support.many_jobs import fill
 
 COMMANDS: dict[str, Callable[[Settings], object]] = {
@@ -22,6 +23,12 @@ COMMANDS: dict[str, Callable[[Settings], object]] = {
     "verify": lambda settings: carry_out(settings, VerifyRequest(), lambda _: None),
     "adopt": lambda settings: adopted(settings, dry_run=True),
 }
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These commands run in this process, whose log the following tests read: they don't set it up."""
+    monkeypatch.setattr(logs, "configure", lambda _settings: None)
 
 
 def settings_in(folder: Path, **sections: Any) -> Settings:
