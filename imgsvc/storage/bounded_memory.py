@@ -12,6 +12,7 @@ class Fetch:
     """One fetch from disk, and the keys that were forgotten while it ran: its result may be older than they are."""
 
     forgotten: set[Hashable] = field(default_factory=set)
+    all_forgotten: bool = False
 
 
 class BoundedMemory:
@@ -47,7 +48,7 @@ class BoundedMemory:
 
     def put(self, fetch: Fetch, key: Hashable, value: Any, size_bytes: int) -> None:
         """Keep a value that was fetched, unless its key was forgotten meanwhile or it is larger than `largest`."""
-        if size_bytes > self.largest or key in fetch.forgotten:
+        if size_bytes > self.largest or fetch.all_forgotten or key in fetch.forgotten:
             return
         self._drop(key)
         self._kept[key] = (value, size_bytes)
@@ -63,9 +64,11 @@ class BoundedMemory:
             fetch.forgotten.add(key)
 
     def clear(self) -> None:
-        """Forget everything."""
-        for key in list(self._kept):
-            self.forget(key)
+        """Forget everything, and keep nothing that is being fetched now."""
+        self._kept.clear()
+        self.held_bytes = 0
+        for fetch in self._fetches:
+            fetch.all_forgotten = True
 
     def _drop(self, key: Hashable) -> None:
         found = self._kept.pop(key, None)
