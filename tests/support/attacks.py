@@ -51,16 +51,15 @@ def victims(folder: Path) -> Iterator[Victims]:
     for name in ("secret", "other"):
         (folder / name).write_bytes(b"of somebody else")
     (folder / "shelf").mkdir()
-    abstract = f"\0imgsvc-{os.getpid()}"
     tcp, named, unnamed = socket.socket(), socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
     output = os.open(folder / "output", os.O_RDWR | os.O_CREAT, 0o600)
     with tcp, named, unnamed:
         tcp.bind(("127.0.0.1", 0))
         named.bind(str(folder / "socket"))
-        unnamed.bind(abstract)
+        unnamed.bind("")  # The kernel picks an abstract name that nobody has: unix(7), "Autobind feature".
         for server in (tcp, named, unnamed):
             server.listen(1000)
-        yield Victims(folder, tcp.getsockname()[1], abstract, os.getpid(), output)
+        yield Victims(folder, tcp.getsockname()[1], unnamed.getsockname(), os.getpid(), output)
     os.close(output)
 
 
