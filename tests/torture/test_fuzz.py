@@ -1,7 +1,8 @@
 """Fifty thousand damaged pictures and five thousand damaged requests: each gets a definite answer, and nothing breaks.
 
-By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's, `FUZZ_FIRST` the number of the first picture,
-to go on with a run that was stopped; the name that a failure prints makes its file again (`fixtures.mutations.one`).
+By `./run torture` only. `FUZZ_SEED` chooses other ones than last time's; `FUZZ_FIRST` and `FUZZ_END` (not included)
+bound the numbers of the pictures, so that a long run can be done in pieces; the name that a failure prints makes its
+file again (`fixtures.mutations.one`).
 """
 
 import asyncio
@@ -24,7 +25,8 @@ pytestmark = [pytest.mark.torture, pytest.mark.process]
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
-PICTURES, BODIES = 50_000, 5_000
+END = int(os.environ.get("FUZZ_END", "50000"))
+BODIES = 5_000
 AT_ONCE = 12
 BATCH = 500  # uploads, after which the queue is waited for
 LASTING = {"image_unreadable", "image_too_large", "image_unsupported"}  # codes that are the picture's doing
@@ -70,8 +72,8 @@ def test_damaged_pictures_get_definite_answers(tmp_path: Path) -> None:
     most = 0
     with ServerProcess(tmp_path, **settings) as server:
         workers = set(server.workers())
-        for first in range(FIRST, PICTURES, BATCH):
-            batch = [mutations.one(SEED, number) for number in range(first, min(PICTURES, first + BATCH))]
+        for first in range(FIRST, END, BATCH):
+            batch = [mutations.one(SEED, number) for number in range(first, min(END, first + BATCH))]
             for name, status, found in asyncio.run(uploaded(server, batch)):
                 statuses[f"{status} {found if status != 202 else ''}"] += 1
                 assert status == 202 or 400 <= status < 500, (name, status, found)
