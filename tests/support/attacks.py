@@ -59,7 +59,7 @@ def victims(folder: Path) -> Iterator[Victims]:
         unnamed.bind("")  # The kernel picks an abstract name that nobody has: unix(7), "Autobind feature".
         for server in (tcp, named, unnamed):
             server.listen(1000)
-        yield Victims(folder, tcp.getsockname()[1], unnamed.getsockname(), os.getpid(), output)
+        yield Victims(folder, tcp.getsockname()[1], unnamed.getsockname().decode(), os.getpid(), output)
     os.close(output)
 
 
