@@ -1,6 +1,7 @@
 """What a start and a command load: each of these costs every start 50 ms or more."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,23 @@ def test_what_was_spared_can_still_be_imported() -> None:
     script = "import imgsvc.cli.service_client, rich.console, pygments, click, httpx; httpx.Client"
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=environ, check=True, timeout=60)
+
+
+# Who opens connections: the guarded client to addresses that others give; the others to addresses of the settings.
+CALLERS = {
+    "access/guarded_client.py",
+    "cli/doctor/dependencies.py",
+    "cli/doctor/service.py",
+}
+
+
+def test_who_opens_connections_without_a_client_library() -> None:
+    """The import contract names the libraries; these functions of the standard library and anyio come without one."""
+    opens = re.compile(r"\b(connect_tcp|open_connection|create_connection|sock_connect|urlopen|HTTPS?Connection)\b")
+    found = {
+        str(file.relative_to(ROOT / "imgsvc"))
+        for file in (ROOT / "imgsvc").rglob("*.py")
+        if opens.search(file.read_text(encoding="utf-8"))
+    }
+    assert "access/guarded_client.py" in found
+    assert found <= CALLERS
