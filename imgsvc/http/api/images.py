@@ -1,6 +1,7 @@
 """Images: their metadata and URLs, and their deletion."""
 
-from typing import Annotated, Any, cast
+from functools import cached_property
+from typing import Annotated, cast
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from starlette.responses import Response
 
 from ...access.permissions import PermissionDenied
 from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
+from ...jobs.table.model import Job
 from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
 from ..openapi.operations import by_method, operation
@@ -23,9 +25,10 @@ from ..wire.image_metadata import (
     dimensions,
     public_metadata,
 )
-from ..wire.json_response import json_response
+from ..wire.json_response import json_list_response, json_response
 from ..wire.path_ids import path_id
 from ..wire.problems import image_not_found, image_not_ready, too_many_images
+from ..wire.urls import Urls
 from ..wire.validation import parsed
 from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
 from .variants import NOT_THERE, OUT_OF_REACH, READY_IN_SECONDS, SizeQuery, find_variant
@@ -157,6 +160,11 @@ class BatchQuery(SizeQuery):
         BeforeValidator(_split),
     ]
 
+    @cached_property
+    def well_formed(self) -> list[str]:
+        """The IDs that may be those of images, in lower case as generated."""
+        return [image_id.lower() for image_id in self.image_ids if IS_UUID.fullmatch(image_id)]
+
 
 @operation(
     "images_batch",
@@ -174,23 +182,32 @@ async def batch(request: Request) -> Response:
     if len(asked) > MAX_BATCH:
         raise too_many_images(MAX_BATCH, len(asked))
     state = state_of(request)
-    jobs = await state.jobs.table.images([image_id.lower() for image_id in asked if IS_UUID.fullmatch(image_id)])
-    images: list[dict[str, Any]] = []
-    missing = []
+    jobs, urls = await state.jobs.table.images(query.well_formed), state.stores.urls
+    entries, missing = [], []
     for image_id in asked:
-        job = jobs.get(image_id.lower())
+        job = jobs.get(image_id) or jobs.get(image_id.lower())
         if job is None or is_hidden(job, who) or size not in job.ready:
             missing.append(image_id)
             continue
         try:
-            url = await state.stores.urls.variant(job, size)
+            entries.append(job.derived.get(_kept(size)) or await _entry(urls, job, size))
         except StorageNotConfigured:
             missing.append(image_id)
-            continue
-        colour = job.measured.get("dominant_color")
-        images.append({"image_id": job.image_id, "url": url, "size": size, "dominant_color": colour})
-    found = {"images": images, "requested": len(asked), "found": len(images), "missing": missing}
-    return json_response(Batch.model_validate(found))  # one call for all of them
+    return json_list_response(Batch(images=[], requested=len(asked), found=len(entries), missing=missing), entries)
+
+
+def _kept(size: str) -> str:
+    return f"batch {size}"
+
+
+async def _entry(urls: Urls, job: Job, size: str) -> bytes:
+    """The image in a batch, as JSON: kept with the row where its URL is the same for all readers at all times."""
+    lasting, url = urls.are_lasting(job), await urls.variant(job, size)
+    entry = BatchImage(image_id=job.image_id, url=url, size=size, dominant_color=job.measured.get("dominant_color"))
+    text = entry.model_dump_json().encode()
+    if lasting:
+        job.derived[_kept(size)] = text
+    return text
 
 
 @operation(

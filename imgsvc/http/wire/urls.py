@@ -40,6 +40,10 @@ class Urls:
             return await self.presigned(job, name, "GET", self.presigned_seconds)
         return self._own(job, job.ready[name])
 
+    def are_lasting(self, job: Job) -> bool:
+        """Whether the URLs of this job are the same for every reader and at any time. Raises StorageNotConfigured."""
+        return self.signatures is None and not self.is_presigned(job)
+
     def _own(self, job: Job, key: str) -> str:
         path = f"/storage/{job.storage_bucket}/{key}"
         query = f"?{self.signatures.query(path)}" if self.signatures else ""

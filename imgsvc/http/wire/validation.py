@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from .problems import Problem, validation
 
-SHORT_QUERY = 64  # bytes of a query whose model is remembered
+SHORT_BYTES, SHORT_ONES = 64, 1024  # of a query, or of an operation's headers, whose model is remembered; how many
+LONG_BYTES, LONG_ONES = 2048, 128  # the same of a list of image IDs, which a page asks for again for each visitor
 NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 ONCE = ("Idempotency-Key", "X-Metadata")  # several lines of any other header form one list (RFC 9110 section 5.3)
 Model = TypeVar("Model", bound="Query | Headers")
@@ -50,25 +51,32 @@ def parsed(request: Request, model: type[Model]) -> Model:
     declared = request.scope["imgsvc.operation"]
     assert model in (declared.query, declared.headers), f"{declared.name} does not declare {model.__name__}"
     if issubclass(model, Query):
-        sent = request.scope["query_string"]
-        if len(sent) <= SHORT_QUERY:
-            return cast(Model, _of_short_query(model, sent))
+        query = request.scope["query_string"]
+        if len(query) <= SHORT_BYTES:
+            return cast(Model, _of_short_query(model, query))
+        if len(query) <= LONG_BYTES:
+            return cast(Model, _of_long_query(model, query))
         return _validated("query", request.query_params, model)
     names = _sent_names(model)
-    if not any(name in names for name, _ in request.scope["headers"]):
-        return cast(Model, _of_no_headers(model))
+    headers = tuple([one for one in request.scope["headers"] if one[0] in names])
+    if sum([len(value) for _, value in headers]) <= SHORT_BYTES and len(headers) <= len(names):
+        return cast(Model, _of_short_headers(model, headers))
     return _validated("header", request.headers, model)
 
 
-@lru_cache(maxsize=1024)
-def _of_short_query(model: "type[Query]", sent: bytes) -> "Query":
-    """Most queries are one of a few: the name of a variant."""
+def _of_query(model: "type[Query]", sent: bytes) -> "Query":
     return _validated("query", QueryParams(sent), model)
 
 
-@lru_cache
-def _of_no_headers(model: "type[Headers]") -> "Headers":
-    return _validated("header", SentHeaders(), model)
+# Most queries are one of a few, as the name of a variant is. A refused one is not remembered.
+_of_short_query = lru_cache(SHORT_ONES)(_of_query)
+_of_long_query = lru_cache(LONG_ONES)(_of_query)
+
+
+@lru_cache(SHORT_ONES)
+def _of_short_headers(model: "type[Headers]", sent: tuple[tuple[bytes, bytes], ...]) -> "Headers":
+    """Most requests have none of them, or the same as another: an entity tag."""
+    return _validated("header", SentHeaders(raw=list(sent)), model)
 
 
 @lru_cache

@@ -83,7 +83,7 @@ class JobTable:
 
     async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
         """{image id: job} for the images that exist."""
-        found = {image_id: job for image_id in image_ids if (job := self.memory.get("image", image_id))}
+        found = self.memory.get_images(image_ids)
         missing = [image_id for image_id in image_ids if image_id not in found]
         if not missing:
             return found
