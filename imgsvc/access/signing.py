@@ -56,6 +56,10 @@ class Signatures:
     def query(self, path: str, size: str = "") -> str:
         """`expires=…&signature=…` for a path (decoded, without prefix) and variant, starting now."""
         expires = math.ceil((self._clock() + self._seconds) / self._step) * self._step
+        return self.query_until(path, expires, size)
+
+    def query_until(self, path: str, expires: int, size: str = "") -> str:
+        """The same, up to a given second since 1970."""
         return f"expires={expires}&signature={_signature(self._keys[0], canonical(path, size, expires))}"
 
     def seconds_left(self, path: str, size: str, expires: str, signature: str) -> int:

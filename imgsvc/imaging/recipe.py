@@ -1,7 +1,7 @@
 """The variants to make. Stored with each job when it is accepted, so that a repeated run gives the same bytes."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class Recipe:
     def preview(self) -> Variant:
         """The variant that is made first: the smallest, since it appears soonest."""
         return self.variants[-1]
+
+    def replaced_by(self, newer: "Recipe") -> "Recipe":
+        """This recipe with the variants of a newer one: in the place of those of the same names, or beside them."""
+        named = {variant.name: variant for variant in (*self.variants, *newer.variants)}
+        return replace(self, variants=tuple(named.values()))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -15,6 +15,7 @@ from ..settings import Settings
 from ..storage.base import Storage, StorageError
 from .deletion_hold import DeletionHold
 from .publish import WITHDRAW_SECONDS, withdraw
+from .retired_files import RetiredFiles
 from .space_reserve import SpaceReserve
 from .staging_area import KEPT, Staged, StagingArea
 from .table.job_table import JobTable
@@ -60,6 +61,7 @@ class Housekeeping:
         self._deleted_upto = 0  # the row up to which deleted jobs have been checked
         self._hold = hold or DeletionHold()
         self._space_reserve = space_reserve
+        self._retired = RetiredFiles(table.further, storages, self._hold)
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
 
@@ -113,6 +115,7 @@ class Housekeeping:
         """Run all cleanup steps. A failing step does not prevent the others."""
         for step in (
             self._finish_removals,
+            self._remove_retired,
             self._expire_sources,
             self._remove_orphans,
             self._drop_orphans,
@@ -125,6 +128,9 @@ class Housekeeping:
                 await step()
             except Exception as error:
                 log.warning("housekeeping_failed", step=step.__name__.strip("_"), reason=str(error))
+
+    async def _remove_retired(self) -> None:
+        await self._retired.remove_due()
 
     async def _refill_reserve(self) -> None:
         if self._space_reserve is not None:
@@ -174,10 +180,13 @@ class Housekeeping:
         """
         if self._hold.active:
             return await self._count(job)
-        return await self._remove_source(job) + (await self._remove_variants(job))[0]
+        retired = await self._retired.remove_of(job) if job.deleted_at else 0
+        return retired + await self._remove_source(job) + (await self._remove_variants(job))[0]
 
     async def _remove_source(self, job: Job) -> int:
         if not job.staging_path or not (job.deleted_at or job.status == "completed" or not job.retryable):
+            return 0
+        if not job.deleted_at and await self._table.source_wanted(job):
             return 0
         found, confirmed = await self._unlink(job.staging_path)
         if confirmed:

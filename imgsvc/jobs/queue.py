@@ -12,6 +12,8 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
 from .completions import Completions
 from .failures import UNEXPECTED
+from .further_run import FurtherRun
+from .further_settlement import FurtherSettlement
 from .lane_memory import LaneMemory
 from .lanes.base import Lane
 from .lanes.cage import Posture
@@ -211,20 +213,32 @@ class Queue:
 
     async def _claim(self, side: Side) -> Run | None:
         claimed = await self._table.claim(side.queue, side.memory.largest, nothing_running=not side.memory.running)
+        if claimed is None and side.queue == "renders":
+            return await self._claim_further(side)
         if not isinstance(claimed, Job):
             return None
-        run = self._begin(claimed, side.queue)
+        run = self._begin(Run(claimed, self._runs), side.queue)
         run.reserved_bytes = side.memory.reserve(claimed, side.queue)
+        return run
+
+    async def _claim_further(self, side: Side) -> Run | None:
+        """What is made of a completed image later is claimed only while no upload waits."""
+        nothing_running = not side.memory.running
+        claimed = await self._table.further.claim(side.memory.largest, nothing_running=nothing_running)
+        if claimed is None:
+            return None
+        run = self._begin(FurtherRun(claimed, self._runs), "further")
+        run.reserved_bytes = side.memory.reserve(claimed.as_job, side.queue)
         return run
 
     async def _claim_copies(self, _: Side) -> tuple[Run, Copies] | None:
         claimed = await self._table.claim_with_twin()
         if claimed is None:
             return None
-        return self._begin(claimed.job, "copies"), Copies(claimed.job, claimed.twin)
+        return self._begin(Run(claimed.job, self._runs), "copies"), Copies(claimed.job, claimed.twin)
 
-    def _begin(self, job: Job, queue: str) -> Run:
-        run = Run(job, self._runs)
+    def _begin(self, run: Run, queue: str) -> Run:
+        job = run.job
         self._begun.add(run)
         log.info("job_processing", queue=queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
         return run
@@ -264,7 +278,7 @@ class Queue:
             side.wake()
 
     async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
-        settlement = Settlement(run)
+        settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run)
         self._settling.add(settlement)
         try:
             await settlement.settle(outcome)

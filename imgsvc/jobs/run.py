@@ -6,7 +6,9 @@ import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -33,6 +35,8 @@ PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
 
 
 OnReuse = Callable[[ReuseStatus], None]  # called once for each job that had a twin
+FurtherStatus = Literal["made", "retried", "failed", "overtaken", "requeued"]
+OnFurther = Callable[[str, FurtherStatus], None]  # called with (kind, how it ended) for each run of a further render
 OnVariant = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
 
 
@@ -43,6 +47,16 @@ class Limits:
     time_limit_seconds: float
     time_limit_seconds_per_megapixel: float
     retry_delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file that a run renders from: its MIME type, the SHA-256 of its bytes in hex, and its pixels."""
+
+    path: Path
+    mime: str
+    sha256: str
+    pixels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,8 @@ class RunContext:
     on_variant: OnVariant
     hold: DeletionHold
     on_reuse: OnReuse
+    on_further: OnFurther
+    presigned: timedelta  # how long a presigned URL may live
 
 
 class Run:
@@ -72,7 +88,10 @@ class Run:
         self.reserved_bytes = 0  # the memory ceiling of its worker
         self.began = 0.0  # when it started on its lane, in monotonic seconds
         self.storage = context.storages[job.storage_backend]  # has its preview, even if new uploads go elsewhere
-        self.source = context.staging / (job.staging_path or job.job_id)
+        self.staged = context.staging / (job.staging_path or job.job_id)
+        self.source = Source(self.staged, job.mime_type, job.sha256, job.pixels)
+        self.recipe, self.recipe_text = job.recipe, job.recipe_text
+        self.done = tuple(job.paths) if job.preview == "done" else ()  # the variants that are stored already
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
         self.checked = context.scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
@@ -83,8 +102,8 @@ class Run:
             await anyio.to_thread.run_sync(lambda: self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
             if self.cancelled:
                 return CANCELLED
-            if self.job.recipe_damaged:
-                return ROW_DAMAGED
+            if (failure := await self.prepare()) is not None:
+                return failure
             outcome = await lane.run(self._task())
             if isinstance(outcome, Failure):
                 return await self._explained(outcome)
@@ -100,11 +119,20 @@ class Run:
             self._tell_made(outcome)
         return outcome
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What the run may leave in the scratch folder."""
+        return self.scratch, self.checked
+
+    async def prepare(self) -> Failure | None:
+        """Whatever must be done before the task is made; returns why there can be none."""
+        return ROW_DAMAGED if self.job.recipe_damaged else None
+
     async def _explained(self, failure: Failure) -> Failure:
         """A worker's verdict on the source is final, so it is checked against the staged bytes first."""
         if failure.code not in ("source_missing", "source_damaged"):
             return failure
-        found = await anyio.to_thread.run_sync(_look_at, self.source, self.job.sha256)
+        found = await anyio.to_thread.run_sync(_look_at, self.source.path, self.source.sha256)
         if found.code != failure.code:
             self.log.warning("source_checked", reported=failure.code, found=found.code)
         return found
@@ -118,20 +146,16 @@ class Run:
         await with_free_files(self._check_files, outcome)
 
     def _check_files(self, rendered: Rendered) -> None:
-        source = source_header(self.source, self.job.mime_type, self.job.pixels)
-        check_answer(rendered, self.job.recipe, self._expected(), source)
+        source = source_header(self.source.path, self.source.mime, self.source.pixels)
+        check_answer(rendered, self.recipe, self._expected(), source)
         remove_tree(self.checked)  # of an attempt that found no free file
         copy_checked(self.scratch, rendered.variants, self.checked)
 
     def _expected(self) -> set[str]:
         """The names of the variants that this run must make."""
-        recipe = self.job.recipe
         if self.is_preview:
-            return {recipe.preview.name}
-        return {variant.name for variant in recipe.variants} - set(self._done())
-
-    def _done(self) -> tuple[str, ...]:
-        return tuple(self.job.paths) if self.job.preview == "done" else ()
+            return {self.recipe.preview.name}
+        return {variant.name for variant in self.recipe.variants} - set(self.done)
 
     def _tell_made(self, rendered: Rendered) -> None:
         for made in rendered.variants:
@@ -144,15 +168,15 @@ class Run:
             id=secrets.token_hex(16),
             job_id=job.job_id,
             trace_id=job.trace_id,
-            source=str(self.source.absolute()),
-            mime=job.mime_type,
-            recipe=job.recipe_text,
+            source=str(self.source.path.absolute()),
+            mime=self.source.mime,
+            recipe=self.recipe_text,
             folder=str(self.scratch.absolute()),
-            done=self._done(),
+            done=self.done,
             time_limit=self._time_limit(),
-            sha256=job.sha256,
+            sha256=self.source.sha256,
             memory_ceiling=self.reserved_bytes,
-            file_ceiling=most_bytes(min(job.pixels, job.recipe.largest.side**2)),
+            file_ceiling=most_bytes(min(self.source.pixels, self.recipe.largest.side**2)),
         )
 
     def _time_limit(self) -> float:

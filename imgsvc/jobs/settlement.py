@@ -66,7 +66,7 @@ class Settlement:
         self._attempt.cancel()
 
     def _remove_scratch(self) -> None:
-        for folder in (self._run.scratch, self._run.checked):
+        for folder in self._run.folders:
             if not remove_tree(folder):
                 self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
 
@@ -158,10 +158,10 @@ class Settlement:
 
     async def _remove_source(self) -> None:
         """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""
-        if self._context.hold.active:
-            return
         try:
-            await anyio.to_thread.run_sync(lambda: self._run.source.unlink(missing_ok=True))
+            if self._context.hold.active or await self._table.source_wanted(self.job):
+                return
+            await anyio.to_thread.run_sync(lambda: self._run.staged.unlink(missing_ok=True))
             await self._table.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))

@@ -8,8 +8,9 @@ from typing import cast
 
 from ..jobs.table.model import now
 from ..storage.base import LOCAL, Storage, Stored
+from ..storage.keys import StoredName
 from .context import MaintenanceContext
-from .ownership import Place, disposition
+from .ownership import disposition, place_of
 from .progress import Progress
 
 TOGETHER = 100  # files whose rows are read in one query
@@ -21,7 +22,7 @@ class Orphan:
 
     storage: Storage
     stored: Stored
-    place: Place | None
+    place: StoredName | None
 
     @property
     def path(self) -> str:
@@ -55,7 +56,7 @@ async def orphans(
 async def _of(
     context: MaintenanceContext, storage: Storage, batch: list[Stored], older_than: timedelta, progress: Progress
 ) -> list[Orphan]:
-    placed = [(stored, Place.of(stored)) for stored in batch]
+    placed = [(stored, place_of(stored)) for stored in batch]
     owners = await context.scan.owners(place.image_id for _, place in placed if place)
     latest = now() - older_than
     found = []

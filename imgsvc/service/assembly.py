@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
+        await table.further.replay()
         if not settings.images.reuse:
             await table.drop_twins()
         await opened.data.sums.seed()
@@ -178,6 +180,8 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         on_variant=opened.metrics.jobs.variant_made,
         hold=hold,
         on_reuse=opened.metrics.jobs.job_reused,
+        on_further=opened.metrics.jobs.rendered_again,
+        presigned=timedelta(seconds=settings.s3.presigned_seconds),
     )
     queue = Queue(
         Side("previews", opened.lanes[:1], LaneMemory(memory.preview)),

@@ -1,21 +1,46 @@
 """The names of stored files, {bucket}/{key}: building and parsing them, and recognizing foreign ones."""
 
 import re
+from dataclasses import dataclass
+from typing import Self
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 IS_UUID = re.compile(UUID, re.IGNORECASE)
+PROCESSED = "processed/"  # what the key of a variant begins with
+FORMATS = ("webp", "jpeg", "avif")  # the endings of keys
+_ENDING = rf"(?:_r[1-9][0-9]{{0,8}})?\.(?:{'|'.join(FORMATS)})"
 # A bucket whose path leads through an image's file: one of the two could not be stored. Any other bucket may contain
 # these words. Existing images in such a bucket stay reachable.
-THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1\.webp(/|$)", re.IGNORECASE)
-PROCESSED = "processed/"  # what the key of a variant begins with
+THROUGH_A_FILE = re.compile(rf"/processed/([^/]+)/{UUID}_\1{_ENDING}(/|$)", re.IGNORECASE)
 OURS = re.compile(
-    rf"(?P<bucket>.+)/(?P<key>processed/(?P<variant>[^/]+)/(?P<partial>\.)?(?P<image>{UUID})_(?P=variant)\.webp"
+    rf"(?P<bucket>.+)/(?P<key>processed/(?P<variant>[^/]+)/(?P<partial>\.)?(?P<image>{UUID})_(?P=variant){_ENDING}"
     r"(?(partial)\.partial))"
 )
 
 
-def variant_key(variant: str, image_id: str) -> str:
-    return f"{PROCESSED}{variant}/{image_id}_{variant}.webp"
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """The parts of the name of one of our files; `partial`: an interrupted put left it."""
+
+    bucket: str
+    key: str
+    variant: str
+    image_id: str
+    partial: bool
+
+    @classmethod
+    def of(cls, path: str) -> Self | None:
+        """Parse {bucket}/{key}; None if it is not a name of ours."""
+        found = OURS.fullmatch(path)
+        if found is None:
+            return None
+        return cls(found["bucket"], found["key"], found["variant"], found["image"], found["partial"] is not None)
+
+
+def variant_key(variant: str, image_id: str, *, revision: int = 0, ending: str = FORMATS[0]) -> str:
+    """The key of a variant. `revision` is 0 for the first bytes; each number is used once in an image's life."""
+    revised = f"_r{revision}" if revision else ""
+    return f"{PROCESSED}{variant}/{image_id}_{variant}{revised}.{ending}"
 
 
 def split_path(path: str) -> tuple[str, str]:

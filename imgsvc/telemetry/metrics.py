@@ -13,6 +13,8 @@ from .. import __version__
 from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.reuse import ReuseStatus
+from ..jobs.run import FurtherStatus
+from ..jobs.table.further_render import Kind
 from ..jobs.table.reports import Waiting
 from ..jobs.watchdog import JobFault
 from ..settings import Settings
@@ -164,6 +166,13 @@ class JobMetrics:
             " its row, or could not be copied (error).",
             "status",
         )
+        self._further = registry.counter(
+            "image_further_renders_total",
+            "Runs that made variants of a completed image anew, by why and how they ended; requeued: the service "
+            "stopped, overtaken: the image was deleted, moved or changed once more.",
+            "kind",
+            "status",
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -176,11 +185,17 @@ class JobMetrics:
             self._stuck.labels(fault)
         for outcome in get_args(ReuseStatus):
             self._reused.labels(outcome)
+        for kind in get_args(Kind):
+            for status in get_args(FurtherStatus):
+                self._further.labels(kind, status)
         for size in self._sizes:
             self._made.labels(size)
 
     def job_reused(self, status: ReuseStatus) -> None:
         self._reused.labels(status).inc()
+
+    def rendered_again(self, kind: str, status: FurtherStatus) -> None:
+        self._further.labels(kind, status).inc()
 
     def job_reached(self, status: str, jobs: int) -> None:
         if status in get_args(JobStatus):

@@ -24,6 +24,7 @@ from tests.conftest import WAIT_SECONDS, Service, held_service
 TINY = make.jpeg(64, 48)
 CHANGING = re.compile(r"^\s*(UPDATE|DELETE FROM|REPLACE INTO|INSERT OR REPLACE INTO) processing_jobs\b", re.MULTILINE)
 
+RECORDED = {"processed_paths": "{}", "processing_metadata": "{}", "recipe": "{}"}
 # Every kind of change of a completed row. A statement that joins queries.sql must be here or in the next list.
 CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
     "delete": lambda table, job: table.delete(job),
@@ -31,6 +32,12 @@ CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
     "move": lambda table, job: table.move(job, "other"),
     "settled": lambda table, job: _moved_and_settled(table, job),
     "source_removed": lambda table, job: table.source_removed(job),
+    "raise_revision": lambda table, job: table._write(
+        lambda db: db.execute_fetchall(QUERIES["raise_revision"], {"job_id": job.job_id})
+    ),
+    "record_render": lambda table, job: table._write(
+        transactions.execute("record_render", job_id=job.job_id, backend=job.storage_backend, **RECORDED)
+    ),
     "free_key": lambda table, job: table._write(transactions.execute("free_key", job_id=job.job_id)),
 }
 # What a statement does to a row that is completed and not deleted: nothing. Its values, where it has some.

@@ -63,6 +63,7 @@ def faults(places: Places, state: State) -> list[str]:
         if version > len(MIGRATIONS) or (version < len(MIGRATIONS) and state != "killed"):
             found.append(f"The schema's version is {version}, not {len(MIGRATIONS)}.")
         rows = [Row(row) for row in db.execute("SELECT * FROM processing_jobs")]
+        found += _faults_of_further(rows, db, state)
         found += _faults(places, state, rows)
         if state != "killed":  # amid a first start, a restore or an adoption
             found += _faults_of_ids(places, db)
@@ -93,6 +94,8 @@ class Row:
         self.measured: dict[str, dict[str, Any]] = json.loads(values["processing_metadata"]).get("variants", {})
         self.names = {one["name"] for one in json.loads(values["recipe"])["variants"]}
         self.deleted = values["deleted_at"] is not None
+        self.further: set[tuple[str, str]] = set()  # (backend, path) of what is being made, or was replaced
+        self.wants_source = False
         self.backends = [values["storage_backend"], *([values["also_in"]] if values.get("also_in") else [])]
 
     def __str__(self) -> str:
@@ -141,7 +144,7 @@ def _faults_of_row(row: Row, state: State) -> Iterator[str]:
     if row.status == "completed":
         if not row.has("completed_at") or not row.lacks("error_code", "last_error", "retryable"):
             yield "has no time of its end, or an error"
-        if state == "settled" and row.staged:
+        if state == "settled" and row.staged and not row.wants_source:
             yield "still names its source"
     if row.status == "failed":
         if not row.has("failed_at", "error_code", "retryable") or not values["last_error"]:
@@ -150,6 +153,37 @@ def _faults_of_row(row: Row, state: State) -> Iterator[str]:
             yield "still names files that it does not need"
         if values["retryable"] and not row.staged:
             yield "is to be tried again and names no source"
+
+
+def _faults_of_further(rows: list[Row], db: sqlite3.Connection, state: State) -> Iterator[str]:
+    """What is made of completed images later has an image, and keys that no image's row has yet."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'renders'").fetchone():
+        return  # an older schema
+    by_id = {row.job_id: row for row in rows}
+    for render in db.execute("SELECT * FROM renders"):
+        row, keys = by_id.get(render["job_id"]), json.loads(render["keys"])
+        what = f"Render {render['render_id']} ({render['state']})"
+        if row is None or row.deleted or row.status != "completed":
+            yield f"{what}: its image is {row and (row.deleted or row.status)}."
+            continue
+        row.wants_source |= render["source"] == "staged" and render["state"] != "failed"
+        row.further |= {(render["backend"], f"{row.bucket}/{key}") for key in keys.values()}
+        if set(keys.values()) & set(row.paths.values()):
+            yield f"{what}: {row} has its keys already."
+        if render["starts"] > MAX_STARTS:
+            yield f"{what} was started {render['starts']} times; {MAX_STARTS} are the limit."
+        if state == "settled" and render["state"] != "failed":
+            yield f"{what} has not ended."
+        if state == "stopped" and render["state"] == "running":
+            yield f"{what} runs though the service was stopped."
+    for retired in db.execute("SELECT * FROM retired_keys WHERE remove_at IS NOT NULL"):
+        row = by_id.get(retired["job_id"])
+        if row is None:
+            yield f"Retired {retired['key']}: no row."
+            continue
+        row.further.add((retired["backend"], f"{retired['bucket']}/{retired['key']}"))
+        if retired["backend"] == row.backends[0] and retired["key"] in row.paths.values() and not row.deleted:
+            yield f"Retired {retired['key']}: {row} still names it."
 
 
 def _faults_of_unfinished(row: Row, state: State) -> Iterator[str]:
@@ -227,6 +261,8 @@ def _faults_of_storage(backend: str, folder: Path, state: State, by_image: Mappi
         elif partial:
             if state == "settled" or (state == "stopped" and not _may_put(row)):
                 yield f"{backend}: {place}: a half-written file of {row} is left over."
+        elif (backend, str(place)) in row.further:
+            continue
         elif backend not in row.backends:
             yield f"{backend}: {place}: {row} is stored in {' and '.join(row.backends)}."
         elif str(place) not in {f"{row.bucket}/{key}" for key in row.paths.values()} and not _may_put(row):
@@ -258,7 +294,7 @@ def _faults_of_events(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
                 yield f"{row} has {seen[kind]} events '{kind}' instead of {expected}."
         if row.status == "failed" and not seen["failed"]:
             yield f"{row} has no event 'failed'."
-        raised = seen["processing"] + seen["deleted"] + seen["retried"]
+        raised = seen["processing"] + seen["deleted"] + seen["retried"] + seen["rendered_again"]
         if row.values["run"] != raised:
             yield f"{row} is at run {row.values['run']}, and its events tell of {raised}."
 

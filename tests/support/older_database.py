@@ -15,6 +15,7 @@ UNDONE = {
     4: "DROP TABLE service_instance;",
     5: ("DROP VIEW job_bytes;DROP TABLE job_sums; DROP TABLE job_minutes; DROP TABLE job_counting;"),
     6: "DROP TABLE job_sources;",
+    7: "DROP TABLE renders; DROP TABLE retired_keys; ALTER TABLE processing_jobs DROP COLUMN revision;",
 }
 
 

@@ -16,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
 from fixtures import make
+from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lanes.cage import Posture
+from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
@@ -182,6 +184,16 @@ async def _lost(s: Service) -> None:
         await s.state.jobs.watchdog.look()
 
 
+async def _made_anew(s: Service) -> None:
+    """A completed image, one of whose variants is made anew."""
+    job = await s.state.jobs.table.job((await s.completed(TINY))["job_id"])
+    assert job is not None
+    recipe = Recipe(job.recipe.variants[-1:], job.recipe.max_pixels, job.recipe.max_frames)
+    assert await s.state.jobs.table.further.order(job, NewRender("focal", recipe, "variant", 50 << 20))
+    s.state.jobs.queue.wake()
+    await told_when(s, lambda now: value(now, "image_further_renders_total", kind="focal", status="made") == 1)
+
+
 async def _everything(folder: Path) -> list[Told]:
     async with with_workers(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
         before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
@@ -196,6 +208,7 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _held(s)
         moments += await _worker_killed(s)
         moments += await _storage_broken(s)
+        await _made_anew(s)
         await _spoilt(s)
         await _row_lost(s)
         await _lost(s)

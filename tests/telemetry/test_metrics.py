@@ -49,6 +49,7 @@ CONTRACT = {
     "worker_cage_in_force": {"wall"},
     "worker_cage_faults": set(),
     "image_reuse_total": {"status"},
+    "image_further_renders_total": {"kind", "status"},
 }
 SIZES = ("thumbnail", "medium", "large", "original")
 UPLOAD = "/api/v1/images/upload"

@@ -10,10 +10,10 @@ from ...access.tokens import Identity
 from ...jobs.table.model import Job
 from ...settings.jobs import VARIANT_NAME
 from ...storage.base import NotStored
-from ...storage.keys import OURS
+from ...storage.keys import StoredName
 from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
-from ..wire.conditional import ByteHeaders, redirect_to_storage, send_variant
+from ..wire.conditional import EMBEDDABLE, ByteHeaders, redirect_to_storage, send_variant
 from ..wire.path_ids import path_id
 from ..wire.piecewise import Source
 from ..wire.problems import image_not_found, image_not_ready, size_not_available
@@ -23,6 +23,7 @@ from .signed_access import SIGNED_URL, SignedQuery, is_hidden, verify_signed_url
 DEFAULT_SIZE = "medium"
 READY_IN_SECONDS = 2  # Retry-After for an image whose job is still running
 NOT_THERE = ("image_not_found", "image_not_ready")
+REDIRECT_SECONDS = 3600  # that a cache may keep a redirect to a newer variant
 OUT_OF_REACH = ("storage_not_configured", "overloaded")
 
 
@@ -58,6 +59,7 @@ REFERRED = Answer(
     "The bytes are in the object storage, at the address in Location until it expires.",
     headers=("Location", "Cache-Control"),
 )
+REPLACED = Answer("The variant was made anew, and is at Location.", headers=("Location", "Cache-Control"))
 BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", *OUT_OF_REACH)
 
 
@@ -88,21 +90,38 @@ async def direct(request: Request) -> Response:
     "images",
     "The bytes of a URL that the service returned",
     headers=ByteHeaders,
-    answers={**BYTES, 307: REFERRED},
+    answers={**BYTES, 301: REPLACED, 307: REFERRED},
     errors=("image_not_found", *BYTE_ERRORS),
     head=True,
     private=SIGNED_URL,
 )
 async def stored(request: Request) -> Response:
-    """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3."""
+    """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3.
+
+    The URL of a variant that was made anew leads to the new one for 30 days (301).
+    """
     left = verify_signed_url(request)
-    wanted = str(request.path_params["path"])
-    named = OURS.fullmatch(wanted)
-    job = await state_of(request).jobs.table.job_of_image(named["image"]) if named else None
-    size = named["variant"] if named else ""
-    if job is None or size not in job.ready or wanted != f"{job.storage_bucket}/{job.ready[size]}":
+    named = StoredName.of(str(request.path_params["path"]))
+    job = await state_of(request).jobs.table.job_of_image(named.image_id) if named else None
+    if named is None or job is None or named.bucket != job.storage_bucket:
         raise image_not_found()
+    size = job.names.get(named.key)
+    if size is None:
+        return await _replaced(request, job, named.key, left)
     return await _bytes(request, job, size, left)
+
+
+async def _replaced(request: Request, job: Job, key: str, left: int | None) -> Response:
+    """Redirect from a replaced key to the variant's present one. A signed URL leads to one that ends when it does."""
+    size = await state_of(request).jobs.table.further.redirect(job, key)
+    if size is None or size not in job.ready:
+        raise image_not_found()
+    expires = None if left is None else int(request.query_params["expires"])
+    caching = (
+        f"public, max-age={REDIRECT_SECONDS}" if left is None else f"private, max-age={min(left, REDIRECT_SECONDS)}"
+    )
+    headers = {"Location": state_of(request).stores.urls.stored(job, size, expires), "Cache-Control": caching}
+    return Response(status_code=301, headers={**headers, **EMBEDDABLE})
 
 
 async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Response:

@@ -49,6 +49,12 @@ class Urls:
         query = f"?{self.signatures.query(path)}" if self.signatures else ""
         return f"{self._public_url}{_quoted(path)}{query}"
 
+    def stored(self, job: Job, name: str, expires: int | None) -> str:
+        """The URL below /storage, whatever storage it is in. A signed one ends at `expires`, in seconds since 1970."""
+        path = f"/storage/{job.storage_bucket}/{job.ready[name]}"
+        query = f"?{self.signatures.query_until(path, expires)}" if self.signatures and expires else ""
+        return f"{self._public_url}{_quoted(path)}{query}"
+
     def is_presigned(self, job: Job) -> bool:
         if job.storage_backend not in self._stores.storages:
             raise StorageNotConfigured(job.storage_backend)

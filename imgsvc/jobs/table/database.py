@@ -22,6 +22,7 @@ MIGRATIONS = (
     "004_service_instance.sql",
     "005_job_sums.sql",
     "006_job_sources.sql",
+    "007_renders.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4

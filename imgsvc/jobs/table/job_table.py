@@ -5,7 +5,7 @@ Methods that change something raise DatabaseUnavailable, and reads raise sqlite3
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiosqlite
@@ -13,6 +13,8 @@ import aiosqlite
 from ..retry import MAX_STARTS, Decision, Failure
 from . import transactions
 from .database import Readers
+from .events import event
+from .further_table import FurtherTable
 from .model import Job, NewJob, QueueName, Status, as_text, now
 from .quota import Quota, RateLimitStatus, standing
 from .row_memory import Key, RowMemory
@@ -20,12 +22,15 @@ from .transactions import Accepted, Blocked, Claimed
 from .usage import Observer
 from .writer import Change, DatabaseUnavailable, Writer
 
+SOURCE_KEPT = timedelta(hours=1)  # at most, of a completed job's upload from which a further format is made
+
 
 class JobTable:
     """The job table. Used by everything except the writer task."""
 
     def __init__(self, readers: Readers, writer: Writer, observer: Observer, memory: RowMemory) -> None:
         self.memory = memory
+        self.further = FurtherTable(readers, writer)
         self._readers = readers
         self._writer = writer
         self._write = writer.write
@@ -55,7 +60,8 @@ class JobTable:
         return await self._leftovers(job_id, job_id, 1)
 
     async def _leftovers(self, first: str, last: str, limit: int) -> list[Job]:
-        rows = await self._readers.fetch("leftovers", {"first": first, "last": last, "limit": limit})
+        values = {"first": first, "last": last, "limit": limit, "source_kept": as_text(now() - SOURCE_KEPT)}
+        rows = await self._readers.fetch("leftovers", values)
         return [Job.of(row) for row in rows]
 
     async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
@@ -110,6 +116,12 @@ class JobTable:
         rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not transactions.key_expired(Job.of(rows[0]))
 
+    async def source_wanted(self, job: Job) -> bool:
+        """Whether a further render still needs the upload of a completed job. It is kept for SOURCE_KEPT at most."""
+        if not await self._readers.fetch("wanting_staged", {"job_id": job.job_id}):
+            return False
+        return (job.completed_at or as_text(now())) > as_text(now() - SOURCE_KEPT)
+
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Count the upload against the quota and insert the job, or return the job of the same idempotency key.
 
@@ -124,7 +136,7 @@ class JobTable:
     async def note(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
         """Add an event to the audit trail without changing a job."""
         image_id, job_id = (job.image_id, job.job_id) if job else (None, None)
-        await self._write(lambda db: transactions.event(db, kind, image_id, job_id, facts))
+        await self._write(lambda db: event(db, kind, image_id, job_id, facts))
 
     async def delete(self, job: Job) -> Job | None:
         """Delete the image. The row still lists the files to remove. None if the image was already deleted."""
@@ -235,13 +247,15 @@ class JobTable:
         return retried
 
     async def release_due(self, upto: datetime | None = None) -> int:
-        """Requeue jobs whose next_attempt_at has passed; returns their number.
+        """Requeue jobs and further renders whose next_attempt_at has passed; returns their number.
 
-        Jobs due up to `upto` are included even if the wall clock is earlier: that time is known to have passed.
+        Those due up to `upto` are included even if the wall clock is earlier: that time is known to have passed.
         """
-        released = await self._write(lambda db: transactions.release_due(db, upto))
-        self._observer.moved("retrying", "pending", released)
-        return released
+        jobs, renders = await self._write(lambda db: transactions.release_due(db, upto))
+        self._observer.moved("retrying", "pending", jobs)
+        if renders:
+            self.further.wake()
+        return jobs + renders
 
     async def replay(self, retry_delay_seconds: float) -> tuple[int, int]:
         """At start: requeue the jobs that were running. Returns the numbers of requeued and of abandoned jobs."""

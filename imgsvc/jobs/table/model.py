@@ -19,7 +19,7 @@ Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
 # Columns of later migrations with their defaults: a backup's database is read without migrating it.
-LATER_COLUMNS, LATER = ("retried_at", "also_in"), (None, None)
+LATER_COLUMNS, LATER = ("retried_at", "also_in", "revision"), (None, None, 0)
 SOURCE_BYTES = 16  # of a SHA-256: what is found by it is compared in full
 TEXTS = {  # fields that contain the column's JSON text
     "paths_text": "processed_paths",
@@ -146,6 +146,7 @@ class Job:
     measured_text: str
     client_text: str
     recipe_text: str
+    revision: int
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
@@ -203,9 +204,14 @@ class Job:
                 key=self.ready[variant],
                 size_bytes=made["size_bytes"],
                 digest=made["sha256"],
-                modified=self.completed_at or self.started_at or self.created_at,
+                modified=made.get("modified") or self.completed_at or self.started_at or self.created_at,
             )
         return found
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """{key: variant} of the variants that are ready."""
+        return {key: name for name, key in self.ready.items()}
 
     @cached_property
     def derived(self) -> dict[str, Any]:
@@ -227,7 +233,7 @@ class Job:
         return self.retried_at or self.created_at
 
     def key(self, variant: str) -> str:
-        """A variant's key in its bucket. It follows from the id, so a repeated run overwrites the same files."""
+        """The first key of a variant in its bucket: a repeated run overwrites the same files."""
         return variant_key(variant, self.image_id)
 
 

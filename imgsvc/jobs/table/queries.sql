@@ -157,7 +157,10 @@ WHERE status = 'retrying' AND next_attempt_at <= :now
 RETURNING job_id
 
 -- name: next_due
-SELECT min(next_attempt_at) FROM processing_jobs WHERE status = 'retrying'
+SELECT min(due) FROM (
+  SELECT min(next_attempt_at) AS due FROM processing_jobs WHERE status = 'retrying'
+  UNION ALL
+  SELECT min(next_attempt_at) FROM renders WHERE next_attempt_at IS NOT NULL)
 
 -- name: interrupted
 -- At start: what was running when the service ended.
@@ -186,11 +189,14 @@ UPDATE processing_jobs SET status = 'pending' WHERE status = 'processing' AND qu
 UPDATE processing_jobs SET next_attempt_at = :latest WHERE status = 'retrying' AND next_attempt_at > :latest
 
 -- name: leftovers
--- Rows that still name a file they no longer need, from one job ID to another. The condition is that of the index.
+-- Rows that still name a file they no longer need, from one job ID to another. The first condition is that of the index.
+-- An upload that a further format is made from is kept for it, until :source_kept.
 SELECT * FROM processing_jobs
 WHERE ((status = 'completed' AND staging_path IS NOT NULL)
     OR (status = 'failed' AND (processed_paths <> '{}' OR (retryable = 0 AND staging_path IS NOT NULL)))
     OR (deleted_at IS NOT NULL AND (staging_path IS NOT NULL OR processed_paths <> '{}')))
+  AND NOT (status = 'completed' AND deleted_at IS NULL AND completed_at > :source_kept AND EXISTS (
+    SELECT 1 FROM renders WHERE renders.job_id = processing_jobs.job_id AND source = 'staged' AND state <> 'failed'))
   AND job_id BETWEEN :first AND :last
 ORDER BY job_id LIMIT :limit
 
@@ -204,7 +210,8 @@ WHERE job_id = :job_id AND (status = 'failed' OR deleted_at IS NOT NULL)
 
 -- name: list_again
 -- Files that were stored after the deleted job's files had been removed.
-UPDATE processing_jobs SET processed_paths = :processed_paths, also_in = coalesce(:also_in, also_in)
+UPDATE processing_jobs
+SET processed_paths = json_patch(processed_paths, :processed_paths), also_in = coalesce(:also_in, also_in)
 WHERE job_id = :job_id AND deleted_at IS NOT NULL
 
 -- name: copying
@@ -226,8 +233,14 @@ UPDATE processing_jobs SET also_in = NULL WHERE job_id = :job_id AND also_in = :
 SELECT * FROM processing_jobs WHERE rowid > :after AND rowid <= :upto AND deleted_at IS NULL
 
 -- name: owners
--- The jobs of these images, deleted ones too.
-SELECT * FROM processing_jobs WHERE image_id IN (SELECT value FROM json_each(:image_ids))
+-- The jobs of these images, deleted ones too, and the further files that may be theirs: [[backend, key]]. One statement
+-- reads one state: a key that moves from a list to another is in one of them.
+SELECT *, (
+  SELECT json_group_array(json_array(backend, key)) FROM (
+    SELECT backend, key FROM retired_keys WHERE retired_keys.job_id = job.job_id AND remove_at IS NOT NULL
+    UNION ALL
+    SELECT backend, named.value FROM renders, json_each(keys) AS named WHERE renders.job_id = job.job_id)) AS further
+FROM processing_jobs AS job WHERE image_id IN (SELECT value FROM json_each(:image_ids))
 
 -- name: expired_sources
 -- Failed jobs whose source has been kept long enough.
@@ -396,6 +409,7 @@ UPDATE job_counting SET minutes_from = :since
 DELETE FROM processing_jobs
 WHERE rowid > :after AND rowid <= :upto AND deleted_at < :before AND rowid < (SELECT max(rowid) FROM processing_jobs)
   AND staging_path IS NULL AND processed_paths = '{}' AND also_in IS NULL
+  AND NOT EXISTS (SELECT 1 FROM retired_keys WHERE retired_keys.job_id = processing_jobs.job_id)
 
 -- name: drop_events
 DELETE FROM image_upload_events WHERE id IN (

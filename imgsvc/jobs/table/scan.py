@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 
 from .database import Readers
 from .model import Job
@@ -9,6 +10,14 @@ from .model import Job
 PAGE = 100  # rows in one query, which occupy the event loop for some milliseconds
 
 OnProgress = Callable[[int, int], None]  # called with (rows read, rows in all)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A job, and the (backend, key) of further files that are or may be its image's: being made, or replaced."""
+
+    job: Job
+    further: frozenset[tuple[str, str]]
 
 
 class JobScan:
@@ -27,10 +36,10 @@ class JobScan:
                 last = await self._last()
             on_progress(after, last)
 
-    async def owners(self, image_ids: Iterable[str]) -> dict[str, Job]:
-        """{image id: job} for images that exist, or that were deleted."""
+    async def owners(self, image_ids: Iterable[str]) -> dict[str, Owner]:
+        """{image id: owner} for images that exist, or that were deleted."""
         rows = await self._readers.fetch("owners", {"image_ids": json.dumps(sorted(set(image_ids)))})
-        return {row["image_id"]: Job.of(row) for row in rows}
+        return {row["image_id"]: Owner(Job.of(row), frozenset(map(tuple, json.loads(row["further"])))) for row in rows}
 
     async def _last(self) -> int:
         return int((await self._readers.fetch("last_row", {}))[0][0])

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
-from . import sources
+from . import further_changes, sources
+from .events import event
 from .model import Job, NewJob, QueueName, as_text, now
 from .quota import Quota, RateLimitStatus, acquire, standing
 from .sql import QUERIES
@@ -119,7 +120,8 @@ async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
     if row is None:
         return None
     job = Job.of(row)
-    keys = {variant.name: job.key(variant.name) for variant in job.recipe.variants}
+    await further_changes.delete_of(db, job)
+    keys = {variant.name: job.key(variant.name) for variant in job.recipe.variants} | job.paths
     await db.execute(QUERIES["delete"], {"job_id": job_id, "now": as_text(now()), "processed_paths": json.dumps(keys)})
     await db.execute(QUERIES["drop_source"], {"job_id": job_id})
     await event(db, "deleted", job.image_id, job.job_id, facts(job, status=job.status))
@@ -250,9 +252,11 @@ async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
     return True
 
 
-async def release_due(db: aiosqlite.Connection, upto: datetime | None) -> int:
-    moment = max(now(), upto) if upto else now()
-    return len(list(await db.execute_fetchall(QUERIES["release_due"], {"now": as_text(moment)})))
+async def release_due(db: aiosqlite.Connection, upto: datetime | None) -> tuple[int, int]:
+    """Returns the numbers of jobs and of further renders."""
+    values = {"now": as_text(max(now(), upto) if upto else now())}
+    jobs = len(list(await db.execute_fetchall(QUERIES["release_due"], values)))
+    return jobs, (await db.execute(QUERIES["release_due_renders"], values)).rowcount
 
 
 async def replay(db: aiosqlite.Connection, retry_delay_seconds: float) -> tuple[int, int]:
@@ -293,16 +297,3 @@ def found(paths: dict[str, str], measured: dict[str, Any]) -> dict[str, str]:
 
 def facts(job: Job, **more: Any) -> dict[str, Any]:
     return {"trace_id": job.trace_id, "run": job.run, **more}
-
-
-async def event(
-    db: aiosqlite.Connection, kind: str, image_id: str | None, job_id: str | None, facts: dict[str, Any]
-) -> None:
-    values = {
-        "event_type": kind,
-        "image_id": image_id,
-        "job_id": job_id,
-        "metadata": json.dumps(facts),
-        "created_at": as_text(now()),
-    }
-    await db.execute(QUERIES["insert_event"], values)

@@ -12,7 +12,7 @@ from ...jobs.table.scan import JobScan
 from ...storage.base import Stored
 from ...storage.local import LocalStorage
 from ..context import source_needed
-from ..ownership import Place
+from ..ownership import place_of
 from .folder import SECRETS, STAGED, VARIANTS, BackupFolder, Manifest
 
 TOGETHER = 100
@@ -44,13 +44,13 @@ async def _variants(folder: BackupFolder, scan: JobScan) -> None:
 
 
 async def _prune_variants(folder: BackupFolder, scan: JobScan, batch: list[Stored]) -> None:
-    placed = [(stored, Place.of(stored)) for stored in batch]
+    placed = [(stored, place_of(stored)) for stored in batch]
     owners = await scan.owners(place.image_id for _, place in placed if place)
     for _, place in placed:
-        job = owners.get(place.image_id) if place and not place.partial else None
+        owner = owners.get(place.image_id) if place and not place.partial else None
         if place is None:  # a file of a file manager or a sync program: not ours to remove
             continue
-        if job is None or place.variant not in job.ready or job.storage_bucket != place.bucket:
+        if owner is None or place.key not in owner.job.names or owner.job.storage_bucket != place.bucket:
             path = folder.variant(place.bucket, place.key)
             await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
 

@@ -1,0 +1,55 @@
+"""One run of a row in `renders`: variants of an image that is completed and stays so."""
+
+from pathlib import Path
+
+from ..storage.base import StorageError
+from .failures import IO_ERROR, ROW_DAMAGED, SOURCE_MISSING
+from .retry import Failure
+from .run import Run, RunContext, Source
+from .table.further_render import ClaimedRender
+from .table.model import Job
+
+
+class FurtherRun(Run):
+    """A claim of a further render. Its source is the upload as long as that is kept, else a stored variant."""
+
+    def __init__(self, claimed: ClaimedRender, context: RunContext) -> None:
+        super().__init__(claimed.job, context)
+        self.further = claimed.render
+        self.is_preview = False
+        self.recipe, self.recipe_text, self.done = claimed.render.recipe, claimed.render.recipe_text, ()
+        name = f"{self.job.job_id}.further{self.further.render_id}.{self.further.generation}"
+        self.scratch, self.checked = context.scratch / name, context.scratch / f"checked-{name}"
+        self._fetched = context.scratch / f"source-{name}"
+        self.rendered_from: str | None = None  # the variant; None: the upload
+        self.log = self.log.bind(render=self.further.render_id, generation=self.further.generation)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self.scratch, self.checked, self._fetched
+
+    async def prepare(self) -> Failure | None:
+        if self.job.recipe_damaged:
+            return ROW_DAMAGED
+        if self.further.source == "staged":
+            return None
+        name = largest_whole(self.job)
+        if name is None:
+            return SOURCE_MISSING
+        variant = self.job.stored(name)
+        try:
+            await self.storage.fetch(variant.bucket, variant.key, self._fetched, variant.size_bytes)
+        except StorageError as error:
+            self.log.warning("source_not_fetched", variant=name, reason=str(error))
+            return IO_ERROR
+        made = self.job.measured["variants"][name]
+        self.rendered_from = name
+        self.source = Source(self._fetched, f"image/{made['format']}", variant.digest, made["width"] * made["height"])
+        return None
+
+
+def largest_whole(job: Job) -> str | None:
+    """The largest stored variant that shows the whole picture."""
+    made = job.measured.get("variants", {})
+    whole = [variant.name for variant in job.recipe.variants if variant.name in job.ready and variant.name in made]
+    return max(whole, key=lambda name: made[name]["width"] * made[name]["height"], default=None)
