@@ -1,4 +1,4 @@
-"""The operator's credentials: the token, one-use codes derived from it, and sessions in a cookie.
+"""The operator's credentials: the token, and one-use codes derived from it. Sessions are in jobs/operator_sessions.
 
 A code is an HMAC (RFC 2104) keyed with the token, so the command line can make one without calling the service. A code
 is valid for one run of the service only, since the list of used codes is in memory.
@@ -9,7 +9,6 @@ import hmac
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from ..settings import Settings
@@ -17,27 +16,18 @@ from .secrets import own_secret
 
 TOKEN_FILE = "operator_token"  # noqa: S105, a file name
 CODE_SECONDS = 600
-MAX_SESSIONS = 1000
 CODE = re.compile(r"([0-9]{13})\.([A-Za-z0-9_-]{22})\.([0-9a-f]{64})")
 
 
 class OperatorAuth:
-    """Used codes and open sessions of one run: a restart ends all of them. `run` is the data folder lock's."""
+    """The token, and the codes that were used in this run of the service. `run` is the data folder lock's."""
 
-    def __init__(
-        self, token: str, run: str, session_seconds: float = 43_200, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.session_seconds = session_seconds
+    def __init__(self, token: str, run: str, clock: Callable[[], float] = time.time) -> None:
         self._token = token
         self._digest = _digest(token)
         self._clock = clock
         self._run = run
         self._used: dict[str, float] = {}
-        self._sessions: OrderedDict[bytes, float] = OrderedDict()
-
-    @classmethod
-    def of(cls, settings: Settings, run: str) -> "OperatorAuth":
-        return cls(operator_token(settings), run, settings.operator.session_hours * 3600)
 
     def knows(self, token: str) -> bool:
         """Whether this is the operator's token. Compared in constant time."""
@@ -54,21 +44,6 @@ class OperatorAuth:
             return False
         self._used[match[2]] = made + CODE_SECONDS
         return True
-
-    def open_session(self) -> str:
-        session = secrets.token_urlsafe(32)
-        self._sessions[_digest(session)] = self._clock() + self.session_seconds
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
-        return session
-
-    def has_session(self, session: str) -> bool:
-        """Whether the session is open. Looked up by digest, so the time taken reveals nothing about valid ones."""
-        end = self._sessions.get(_digest(session))
-        return end is not None and self._clock() < end
-
-    def close_session(self, session: str) -> None:
-        self._sessions.pop(_digest(session), None)
 
 
 def operator_token(settings: Settings) -> str:

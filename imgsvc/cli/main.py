@@ -14,6 +14,7 @@ from .. import __version__
 from ..imaging import simd
 from .imports import without, without_collections
 from .maintenance import storage
+from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ jobs = typer.Typer(help="List and show jobs, and retry failed ones.", no_args_is
 app.add_typer(jobs, name="jobs")
 permissions = typer.Typer(help="Cached decisions of the authorization server.", no_args_is_help=True)
 app.add_typer(permissions, name="permissions")
+app.add_typer(operator, name="operator")
 app.add_typer(storage, name="storage")
 
 

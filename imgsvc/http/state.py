@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..jobs.denials import Denials
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.lock import DataFolderLock
+    from ..jobs.operator_sessions import OperatorSessions
     from ..jobs.queue import Queue
     from ..jobs.restart import Restart
     from ..jobs.staging_area import StagingArea
@@ -66,6 +67,7 @@ class Access:
     permissions: "Permissions"
     remote: "RemoteAuthorization | None"  # None: no authorization server is configured
     operators: "OperatorAuth"
+    sessions: "OperatorSessions"
     throttle: "LoginThrottle"
     denials: "Denials"
 

@@ -25,6 +25,7 @@ from .table.job_table import JobTable
 from .table.reports import JobReports
 from .table.row_memory import RowMemory
 from .table.scan import JobScan
+from .table.session_rows import SessionRows
 from .table.sql import OnQuery, ignore
 from .table.usage import JobSums
 from .table.writer import Writer
@@ -47,6 +48,7 @@ class DataFolder:
     scan: JobScan
     sums: JobSums
     counters: JobCounters
+    session_rows: SessionRows
     staging: Path
     staging_area: StagingArea
     scratch: Path
@@ -93,6 +95,7 @@ async def open_data_folder(
                 JobScan(readers),
                 JobSums(readers, writer, counters),
                 counters,
+                SessionRows(readers, writer),
                 places.staging,
                 StagingArea(places.staging, places.orphaned),
                 folder / "scratch",

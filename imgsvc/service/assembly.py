@@ -12,7 +12,7 @@ import anyio.to_thread
 import structlog
 
 from ..access.login_throttle import LoginThrottle
-from ..access.operator_auth import OperatorAuth
+from ..access.operator_auth import OperatorAuth, operator_token
 from ..access.permissions import Permissions
 from ..access.signing import Signatures
 from ..access.tokens import Tokens
@@ -35,6 +35,7 @@ from ..jobs.lanes.cage import in_words
 from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
 from ..jobs.lanes.pool import Launcher
 from ..jobs.lanes.process import ProcessLane
+from ..jobs.operator_sessions import OperatorSessions
 from ..jobs.queue import Queue, Side
 from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
@@ -208,11 +209,15 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
 
 async def _access(opened: Opened) -> Access:
     settings, remote = opened.settings, opened.remote
+    token = await anyio.to_thread.run_sync(operator_token, settings)
+    sessions = await OperatorSessions.of(settings, opened.data, token)
+    await sessions.remove_others()
     return Access(
         tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
         permissions=Permissions(settings.auth.permissions, remote),
         remote=remote,
-        operators=OperatorAuth.of(settings, opened.data.lock.run),
+        operators=OperatorAuth(token, opened.data.lock.run),
+        sessions=sessions,
         throttle=LoginThrottle(),
         denials=Denials(opened.data.table),
     )

@@ -33,6 +33,7 @@ ROUTES = [
     Route("/api/v1/health/auth", permissions.health),
     Route("/api/v1/operator/login", sessions.login, methods=["POST"]),
     Route("/api/v1/operator/logout", sessions.logout, methods=["POST"]),
+    Route("/api/v1/operator/sessions", sessions.every_session, methods=["GET", "DELETE"]),
     Route("/api/v1/operator/token", sessions.upload_token, methods=["POST"]),
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),

@@ -182,7 +182,11 @@ class Operator(Section):
         False, "true: anyone may read the dashboard and /metrics, which name users.", env="OPERATOR_PUBLIC"
     )
     session_hours: float = setting(
-        12, "How long a browser stays signed in; a restart ends the session too.", unit="hours", gt=0, le=8760
+        12,
+        "How long a browser stays signed in. Another operator token, or a restore, ends all sessions.",
+        unit="hours",
+        gt=0,
+        le=8760,
     )
 
 

@@ -1,4 +1,4 @@
-"""Codes, sessions and the slowing down of guesses, against a clock of the test's own."""
+"""Codes, and the slowing down of guesses, against a clock of the test's own."""
 
 import hmac
 import time
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsvc.access.login_throttle import BURST, EVERY_SECONDS, MAX_ADDRESSES, LoginThrottle
-from imgsvc.access.operator_auth import CODE_SECONDS, MAX_SESSIONS, OperatorAuth, login_code
+from imgsvc.access.operator_auth import CODE_SECONDS, OperatorAuth, login_code
 
 TOKEN, RUN = "t" * 40, "r" * 32
 OTHER = "u" * 40
@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def some(clock: Clock) -> OperatorAuth:
-    return OperatorAuth(TOKEN, RUN, session_seconds=100, clock=clock)
+    return OperatorAuth(TOKEN, RUN, clock=clock)
 
 
 def test_only_the_token_is_known(some: OperatorAuth) -> None:
@@ -103,28 +103,6 @@ def test_used_codes_are_forgotten_once_they_are_over(some: OperatorAuth, clock: 
     clock.moment += CODE_SECONDS + 1
     some.redeem_code(login_code(TOKEN, RUN))
     assert len(some._used) <= 1
-
-
-def test_session_ends(some: OperatorAuth, clock: Clock) -> None:
-    session = some.open_session()
-    assert some.has_session(session)
-    assert not some.has_session("") and not some.has_session(session[:-1])
-    clock.moment += 101
-    assert not some.has_session(session)
-
-
-def test_session_is_closed(some: OperatorAuth) -> None:
-    first, second = some.open_session(), some.open_session()
-    some.close_session(first)
-    assert (some.has_session(first), some.has_session(second)) == (False, True)
-
-
-def test_sessions_are_bounded_and_the_oldest_goes(some: OperatorAuth) -> None:
-    first = some.open_session()
-    for _ in range(MAX_SESSIONS):
-        last = some.open_session()
-    assert (some.has_session(first), some.has_session(last)) == (False, True)
-    assert len(some._sessions) == MAX_SESSIONS
 
 
 def test_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, some: OperatorAuth) -> None:

@@ -117,7 +117,7 @@ async def _presented(request: Request) -> AuthMethod | None:
     if scheme.lower() == "basic":
         await checked(request, _password(value))
         return "basic"
-    if state_of(request).access.operators.has_session(request.cookies.get(COOKIE, "")):
+    if state_of(request).access.sessions.get(request.cookies.get(COOKIE, "")):
         return "cookie"
     return None
 

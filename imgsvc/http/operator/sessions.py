@@ -1,7 +1,7 @@
-"""The operator's sign-in and sign-out, and an upload token for the dashboard."""
+"""The operator's sign-in, sign-out and sessions, and an upload token for the dashboard."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.permissions import READ, UPLOAD
-from ...jobs.answer_model import COMPLETED, example
+from ...jobs.answer_model import COMPLETED, CREATED, AnswerModel, example
 from ...jobs.table.model import as_text, now
-from ..openapi.operations import Answer, operation
+from ...jobs.table.session_rows import OperatorSession
+from ..openapi.operations import Answer, by_method, operation
 from ..state import state_of
 from ..wire.json_body import json_body
 from ..wire.json_response import json_response
@@ -48,6 +49,36 @@ class Login(RootModel[TokenLogin | CodeLogin]):
     model_config = ConfigDict(json_schema_extra={"examples": [{"code": "1772366400000.…"}]})
 
 
+class OpenSession(AnswerModel):
+    """`subject` is the person's `sub` at the sign-on provider; null: signed in with the operator token."""
+
+    subject: str | None
+    opened_at: str
+    expires_at: str
+
+    @classmethod
+    def of(cls, session: OperatorSession) -> Self:
+        return cls(
+            subject=session.subject, opened_at=as_text(session.opened_at), expires_at=as_text(session.expires_at)
+        )
+
+
+class Sessions(AnswerModel):
+    """The operator's open sessions in browsers."""
+
+    model_config = example(sessions=[{"subject": None, "opened_at": CREATED, "expires_at": COMPLETED}])
+
+    sessions: list[OpenSession]
+
+
+class Revoked(AnswerModel):
+    """How many sessions were ended."""
+
+    model_config = example(ended=2)
+
+    ended: int
+
+
 class UploadToken(BaseModel):
     """A JWT for the public API. `expires_in` is in seconds."""
 
@@ -80,11 +111,8 @@ async def login(request: Request) -> Response:
         await auth.checked(request, given.code, code=True)
     else:
         await auth.checked(request, given.token)
-    operators = state_of(request).access.operators
-    session = operators.open_session()
-    log.info("operator_signed_in", client=request.client.host if request.client else "")
     response = Response(status_code=204, headers=NO_STORE)
-    _set_cookie(request, response, session, int(operators.session_seconds))
+    await sign_in(request, response)
     return response
 
 
@@ -93,14 +121,47 @@ async def login(request: Request) -> Response:
     "operator",
     "Sign out",
     answers={204: Answer("The session has ended.", None, ("Set-Cookie",))},
-    errors=("cross_site",),
+    errors=("cross_site", "overloaded"),
 )
 async def logout(request: Request) -> Response:
     auth.refuse_elsewhere(request)
-    state_of(request).access.operators.close_session(request.cookies.get(auth.COOKIE, ""))
+    await state_of(request).access.sessions.close(request.cookies.get(auth.COOKIE, ""))
     response = Response(status_code=204, headers=NO_STORE)
     _set_cookie(request, response, "", 0)
     return response
+
+
+@operation(
+    "operator_sessions_list",
+    "operator",
+    "Open sessions",
+    access="operator",
+    answers={200: Sessions},
+)
+async def sessions(request: Request) -> Response:
+    """Who is signed in to the dashboard, the latest first."""
+    await auth.require_reader(request)
+    found = sorted(state_of(request).access.sessions.open_ones(), key=lambda one: one.opened_at, reverse=True)
+    return json_response(Sessions(sessions=[OpenSession.of(one) for one in found]))
+
+
+@operation(
+    "operator_sessions_revoke",
+    "operator",
+    "End all sessions",
+    access="operator_acting",
+    answers={200: Revoked},
+    errors=("overloaded",),
+)
+async def revoke(request: Request) -> Response:
+    """Everyone has to sign in again, the caller's browser too. Programs that send the token are not affected."""
+    way = await auth.require_operator(request)
+    ended = await state_of(request).access.sessions.close_all()
+    log.info("operator_sessions_revoked", ended=ended, by=way)
+    return json_response(Revoked(ended=ended))
+
+
+every_session = by_method(GET=sessions, DELETE=revoke)
 
 
 @operation(
@@ -120,6 +181,14 @@ async def upload_token(request: Request) -> Response:
     return json_response(
         UploadToken(token=token, sub=UPLOAD_USER, expires_at=as_text(expires_at), expires_in=UPLOAD_TOKEN_SECONDS)
     )
+
+
+async def sign_in(request: Request, response: Response, subject: str | None = None) -> None:
+    """Open a session and put its cookie into the response. `subject`: the person of single sign-on."""
+    sessions = state_of(request).access.sessions
+    cookie = await sessions.open(subject)
+    log.info("operator_signed_in", client=request.client.host if request.client else "", subject=subject)
+    _set_cookie(request, response, cookie, int(sessions.seconds))
 
 
 def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:

@@ -23,6 +23,7 @@ MIGRATIONS = (
     "005_job_sums.sql",
     "006_job_sources.sql",
     "007_renders.sql",
+    "008_operator_sessions.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4

@@ -445,3 +445,20 @@ SELECT
   (SELECT count(*) FROM upload_rate_limits WHERE window_start > :since AND window_start <= :now) AS active,
   (SELECT count(*) FROM upload_rate_limits) AS stored
 
+-- name: operator_sessions
+SELECT digest, subject, opened_at, expires_at FROM operator_sessions WHERE credentials = :credentials
+ORDER BY expires_at
+
+-- name: insert_operator_session
+INSERT INTO operator_sessions (digest, credentials, subject, opened_at, expires_at)
+VALUES (:digest, :credentials, :subject, :opened_at, :expires_at)
+
+-- name: drop_operator_session
+DELETE FROM operator_sessions WHERE digest = :digest
+
+-- name: drop_operator_sessions_of_others
+-- Of an earlier operator token, or from before a restore.
+DELETE FROM operator_sessions WHERE credentials <> :credentials
+
+-- name: drop_operator_sessions
+DELETE FROM operator_sessions RETURNING expires_at
