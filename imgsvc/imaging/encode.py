@@ -1,14 +1,17 @@
-"""Encode a variant as WebP (RFC 9649): pixels and alpha only, never EXIF, XMP or a profile."""
+"""Encode a variant as WebP (RFC 9649) or JPEG: pixels and alpha only, never EXIF, XMP or a profile."""
 
 import hashlib
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
-from .recipe import FORMAT, Variant
+from .recipe import FORMAT, Format, Variant
 
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
@@ -27,21 +30,23 @@ class Encoded:
     height: int
     size_bytes: int
     sha256: str
-    format: str = FORMAT
+    format: Format = FORMAT
     seconds: float = field(default=0.0, compare=False)
 
 
 def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: float = inf) -> Encoded:
     """Encode `image` (RGB or RGBA) and write it to `output`. Raises OSError on a full disk.
 
-    Pictures of few colours are coded losslessly; of some colours, if that is shorter. If the result has more than
-    `most_bytes`, a lower quality and lossless coding are tried too, and the shortest result is used.
+    In WebP, pictures of few colours are coded losslessly; of some colours, if that is shorter. If the result has more
+    than `most_bytes`, a lower quality and, in WebP, lossless coding are tried too, and the shortest result is used.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
-    data = _shortest(image, variant, most_bytes)
+    shortest = {"webp": _shortest, "jpeg": _shortest_jpeg}[variant.format]
+    data = shortest(image, variant, most_bytes)
     output.write(data)
     output.flush()
-    return Encoded(variant.name, image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    return Encoded(variant.name, image.width, image.height, len(data), digest, variant.format)
 
 
 def _shortest(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
@@ -80,3 +85,47 @@ def _saved(image: Image.Image, **options: object) -> bytes:
             raise MemoryError from error
         raise
     return buffer.getvalue()
+
+
+def _shortest_jpeg(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+    opaque = _on_white(image)
+    data = _jpeg(opaque, variant.quality)
+    if len(data) > most_bytes:
+        data = min(data, _jpeg(opaque, max(1, variant.quality - LOWER_QUALITY)), key=len)
+    return data
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """JPEG has no alpha: what is transparent is put on white, as on paper."""
+    if image.mode == "RGB":
+        return image
+    opaque = Image.new("RGB", image.size, "white")
+    opaque.paste(image, mask=image.getchannel("A"))
+    return opaque
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    """4:4:4, progressive, without a profile (which means sRGB) and without metadata."""
+    buffer = io.BytesIO()
+    with _buffer_for(image):
+        image.save(
+            buffer, "JPEG", quality=quality, subsampling=0, progressive=True, optimize=True, exif=b"", comment=b""
+        )
+    return buffer.getvalue()
+
+
+_buffer_set_up = threading.Lock()
+
+
+@contextmanager
+def _buffer_for(image: Image.Image) -> Iterator[None]:
+    """libjpeg must get the buffer for a whole progressive file at once; Pillow's is a byte for each pixel."""
+    with _buffer_set_up:
+        usual, ImageFile.MAXBLOCK = (
+            ImageFile.MAXBLOCK,
+            max(ImageFile.MAXBLOCK, 4 * image.width * image.height + (1 << 16)),
+        )
+        try:
+            yield
+        finally:
+            ImageFile.MAXBLOCK = usual

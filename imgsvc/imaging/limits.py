@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from .errors import TooLarge, Unreadable
-from .geometry import fit
+from .geometry import fit, whole_side
 from .header import Header, read_header
 from .jpeg_segments import read_scans
 from .pieces import length_of
@@ -88,14 +88,20 @@ def has_cheap_preview(header: Header) -> bool:
 
 def render_bytes(header: Header, recipe: Recipe) -> int:
     """Estimated peak of a full render, in bytes above an idle worker."""
-    return _peak(header, recipe.largest.side)
+    return _peak(header, whole_side(recipe, (header.width, header.height)))
+
+
+def preview_side(header: Header, recipe: Recipe) -> int:
+    """The longer side in pixels that the decode of a preview keeps."""
+    alone = replace(recipe, variants=(recipe.preview,))
+    return whole_side(alone, (header.width, header.height)) * OVERSAMPLE
 
 
 def preview_bytes(header: Header, recipe: Recipe) -> int | None:
     """Estimated peak of a preview, in bytes above an idle worker; None where a preview isn't cheap."""
     if not has_cheap_preview(header):
         return None
-    return _peak(header, recipe.preview.side * OVERSAMPLE)
+    return _peak(header, preview_side(header, recipe))
 
 
 def _peak(header: Header, side: int) -> int:

@@ -12,17 +12,19 @@ from typing import BinaryIO
 from PIL import Image
 
 from . import colour
+from .attention import centre_of_attention
 from .dominant import dominant_colour
 from .encode import Encoded, encode
 from .errors import ImageError, NotCheap, OutOfTime, Unforeseen
-from .geometry import fit
+from .geometry import Point, crop_box, fit, output_size, whole_side
 from .header import Header
-from .limits import OVERSAMPLE, SAMPLES_AGAIN, has_cheap_preview, probe
+from .limits import SAMPLES_AGAIN, has_cheap_preview, preview_side, probe
 from .open import open_image
 from .orient import swaps_sides, upright
 from .recipe import Recipe, Variant
 from .resize import resized
 
+MIDDLE = (0.5, 0.5)
 Outputs = Mapping[str, BinaryIO]  # by the name of the variant that is written to it
 
 
@@ -48,6 +50,7 @@ class Picture:
     outputs: Outputs
     wants_colour: bool
     deadline: float = inf  # time.monotonic
+    focal: Point | None = None  # what crops are made around; None: the centre of attention
     again: float = inf  # samples of a JPEG that may be decoded more than once
     image: Image.Image = field(init=False)
     extent: tuple[float, float] = field(init=False)  # of the picture in the decoded image, in its pixels
@@ -89,13 +92,29 @@ def name_colour(picture: Picture) -> None:
         picture.dominant = dominant_colour(picture.image)
 
 
+def find_centre(picture: Picture) -> None:
+    if picture.focal is None and any(variant.cover for variant in picture.variants):
+        picture.focal = centre_of_attention(picture.image)
+
+
 def write_variants(picture: Picture) -> None:
     """Shrink each variant from the full picture, so that no variant is resampled twice."""
     for variant in picture.variants:
         began = time.monotonic()
-        image = resized(picture.image, fit(picture.size, variant.side))
+        image = _shaped(picture, variant)
         made = encode(image, variant, picture.outputs[variant.name], most_bytes(picture, image.size))
         picture.made.append(replace(made, seconds=time.monotonic() - began))
+
+
+def _shaped(picture: Picture, variant: Variant) -> Image.Image:
+    size = output_size(variant, picture.size)
+    if not variant.cover:
+        return resized(picture.image, size)
+    scale = (picture.image.width / picture.size[0], picture.image.height / picture.size[1]) * 2
+    box = crop_box(variant, picture.size, picture.focal or MIDDLE)
+    left, top, right, bottom = (length * by for length, by in zip(box, scale, strict=True))
+    within = (left, top, min(right, picture.image.width), min(bottom, picture.image.height))
+    return picture.image.resize(size, Image.Resampling.LANCZOS, box=within)
 
 
 def most_bytes(picture: Picture, size: tuple[int, int]) -> float:
@@ -111,6 +130,7 @@ STEPS: tuple[Callable[[Picture], None], ...] = (
     to_srgb,
     turn_upright,
     name_colour,
+    find_centre,
     write_variants,
 )
 
@@ -172,13 +192,15 @@ def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, dea
         wanted.remove(recipe.preview)
     if wanted:
         wants_colour = recipe.preview in wanted
-        pictures.append(run(Picture(source, header, recipe.largest.side, wanted, outputs, wants_colour, deadline)))
+        side = whole_side(recipe, (header.width, header.height))
+        picture = Picture(source, header, side, wanted, outputs, wants_colour, deadline, recipe.focal)
+        pictures.append(run(picture))
     return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
 
 
 def _preview_picture(source: BinaryIO, header: Header, recipe: Recipe, outputs: Outputs, deadline: float) -> Picture:
-    variant = recipe.preview
-    return Picture(source, header, variant.side * OVERSAMPLE, (variant,), outputs, True, deadline)
+    side = preview_side(header, recipe)
+    return Picture(source, header, side, (recipe.preview,), outputs, True, deadline, recipe.focal)
 
 
 def _rendering(*pictures: Picture) -> Rendering:

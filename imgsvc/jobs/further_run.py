@@ -51,5 +51,9 @@ class FurtherRun(Run):
 def largest_whole(job: Job) -> str | None:
     """The largest stored variant that shows the whole picture."""
     made = job.measured.get("variants", {})
-    whole = [variant.name for variant in job.recipe.variants if variant.name in job.ready and variant.name in made]
+    whole = [
+        variant.name
+        for variant in job.recipe.variants
+        if variant.name in job.ready and variant.name in made and not variant.cover
+    ]
     return max(whole, key=lambda name: made[name]["width"] * made[name]["height"], default=None)

@@ -9,20 +9,26 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+from ..imaging import still_jpeg, still_webp
 from ..imaging.errors import ImageError
-from ..imaging.geometry import fit
+from ..imaging.geometry import output_size
 from ..imaging.header import Header, read_header
-from ..imaging.recipe import Recipe, Variant, scratch_file
-from ..imaging.still_webp import still_size
+from ..imaging.recipe import Format, Recipe, Variant, scratch_file
 from .lanes.messages import Rendered, VariantMade
 
 CHUNK = 1 << 20  # bytes
 SMALLEST_CAP = 1 << 16  # bytes that any variant may have, however few pixels it has
-BYTES_PER_PIXEL = 8  # more than WebP ever needs
+BYTES_PER_PIXEL = 8  # more than any format ever needs
+# The strict reader of each format: raises Unreadable, returns the size in pixels.
+STILL_SIZE: dict[Format, Callable[[BinaryIO], tuple[int, int]]] = {
+    "webp": still_webp.still_size,
+    "jpeg": still_jpeg.still_size,
+}
 # The errors of opening something that is not a regular file of this user.
 STRANGE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENODEV}
 
@@ -61,7 +67,9 @@ def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], 
         raise Untrue("other frames than the source's")
     wanted: dict[str, Variant] = {variant.name: variant for variant in recipe.variants}
     for made in rendered.variants:
-        if (made.width, made.height) != fit((rendered.width, rendered.height), wanted[made.name].side):
+        if made.format != wanted[made.name].format:
+            raise Untrue("a variant of another format than was asked for")
+        if (made.width, made.height) != output_size(wanted[made.name], (rendered.width, rendered.height)):
             raise Untrue("a variant of another size than was asked for")
 
 
@@ -125,10 +133,10 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
 
 
 def _check_picture(made: VariantMade, copy: Path) -> None:
-    """Check that the copy is one still WebP of the reported size, without metadata or trailing bytes."""
+    """Check that the copy is one still picture of the reported format and size, without metadata or trailing bytes."""
     with copy.open("rb") as stream:
         try:
-            size = still_size(stream)
+            size = STILL_SIZE[made.format](stream)
         except ImageError as error:
             raise Untrue(f"another file than a variant: {error}") from None
     if size != (made.width, made.height):

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..imaging.geometry import most_pixels
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
@@ -176,7 +177,7 @@ class Run:
             time_limit=self._time_limit(),
             sha256=self.source.sha256,
             memory_ceiling=self.reserved_bytes,
-            file_ceiling=most_bytes(min(self.source.pixels, self.recipe.largest.side**2)),
+            file_ceiling=most_bytes(min(self.source.pixels, most_pixels(self.recipe))),
         )
 
     def _time_limit(self) -> float:

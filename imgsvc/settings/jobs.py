@@ -4,22 +4,20 @@ import re
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from ..imaging.recipe import MAX_SIDE, Recipe, Variant
+from ..imaging.recipe import Recipe
 from .fields import TABLE, Seconds, Section, setting
+from .sizes import Effort, Quality, Size, SizeSetting, variant_of
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-Quality = Annotated[int, Field(ge=0, le=100)]
-Effort = Annotated[int, Field(ge=0, le=6)]
-
 
 class Images(Section):
-    sizes: Annotated[dict[str, Side], TABLE] = setting(
+    sizes: Annotated[dict[str, SizeSetting], TABLE] = setting(
         {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
-        "Longer side, never enlarged. More names may be added; the smallest is made first, as the preview.",
+        'Longer side, never enlarged, or a table { width, height, fit = "inside" or "cover", format = "webp" or '
+        '"jpeg", quality, effort }. More names may be added; the smallest is made first, as the preview.',
         unit="pixels",
         env="IMAGE_SIZES",
     )
@@ -49,7 +47,7 @@ class Images(Section):
 
     @field_validator("sizes")
     @classmethod
-    def _named(cls, value: dict[str, int]) -> dict[str, int]:
+    def _named(cls, value: dict[str, int | Size]) -> dict[str, int | Size]:
         if not value:
             raise ValueError("names no variant")
         for name in value:
@@ -60,13 +58,13 @@ class Images(Section):
     @cached_property
     def recipe(self) -> Recipe:
         variants = (
-            Variant(
+            variant_of(
                 name,
-                side,
+                size,
                 self.webp_quality_by_size.get(name, self.webp_quality),
                 self.webp_effort_by_size.get(name, self.webp_effort),
             )
-            for name, side in self.sizes.items()
+            for name, size in self.sizes.items()
         )
         return Recipe(tuple(variants), self.max_pixels, self.max_frames)
 

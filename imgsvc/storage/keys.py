@@ -43,6 +43,12 @@ def variant_key(variant: str, image_id: str, *, revision: int = 0, ending: str =
     return f"{PROCESSED}{variant}/{image_id}_{variant}{revised}.{ending}"
 
 
+def media_type(key: str) -> str:
+    """Of the file under a key, by its ending."""
+    ending = key.rpartition(".")[2]
+    return f"image/{ending if ending in FORMATS else FORMATS[0]}"
+
+
 def split_path(path: str) -> tuple[str, str]:
     """(bucket, key). A bucket may have several segments: the key begins with the last `processed` in the path.
 

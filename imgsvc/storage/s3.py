@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from ..settings.storage import S3
 from .base import HEALTH, IMMUTABLE, Blob, Differs, NotStored, Original, StorageError, Stored, is_probe
-from .keys import split_path
+from .keys import media_type, split_path
 from .s3_client import Client, S3Client, s3_client
 from .s3_errors import CAN_NOT_ENCRYPT, as_storage_error, is_missing, is_not_implemented, is_outside
 
@@ -40,7 +40,7 @@ class S3Storage:
                         **self._object(bucket, key),
                         Body=body,
                         ContentMD5=digest,
-                        ContentType="image/webp",
+                        ContentType=media_type(key),
                         CacheControl=IMMUTABLE,
                         **self._encryption,
                     )
@@ -67,7 +67,7 @@ class S3Storage:
                     **self._object(bucket, key),
                     CopySource=self._object(original.bucket, original.key),
                     MetadataDirective="REPLACE",
-                    ContentType="image/webp",
+                    ContentType=media_type(key),
                     CacheControl=IMMUTABLE,
                     **self._encryption,
                 )

@@ -23,6 +23,7 @@ from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.recipe import Variant
 from imgsvc.imaging.resize import resized
 from imgsvc.settings import Settings
+from imgsvc.settings.sizes import longer_side
 
 QUALITIES, EFFORTS = (75, 80, 85, 90), (0, 2, 4, 6)
 WINDOW = 8  # pixels
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     photos = list(opened(options.photos) if options.photos else drawn())
-    rows = [row for name, side in Settings().images.sizes.items() for row in measured(name, side, photos)]
+    rows = [row for name, size in Settings().images.sizes.items() for row in measured(name, longer_side(size), photos)]
     print(json.dumps([asdict(row) for row in rows]) if options.json else "\n".join(table(rows)))
 
 

@@ -293,6 +293,10 @@ async def test_root_and_info(start: Starter) -> None:
             "storage": {"backend": "local", "region": None},
             "processing": {
                 "image_sizes": sizes,
+                "variants": {
+                    name: {"width": side, "height": side, "fit": "inside", "format": "webp", "quality": 70, "effort": 4}
+                    for name, side in sizes.items()
+                },
                 "webp_quality": 70,
                 "allowed_mime_types": ["image/jpeg", "image/png", "image/webp"],
             },

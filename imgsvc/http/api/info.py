@@ -1,12 +1,15 @@
 """The service itself: version, limits, documentation."""
 
 from html import escape
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ... import __version__
+from ...imaging.recipe import Variant
 from ...jobs.answer_model import AnswerModel, example
+from ...settings.sizes import longer_side
 from ..openapi.operations import PAGE, Answer, operation
 from ..state import state_of
 from ..wire.accept import prefers_page
@@ -47,8 +50,22 @@ class StorageInfo(AnswerModel):
     region: str | None
 
 
+class VariantInfo(AnswerModel):
+    """How a variant is made. A side that is null is not limited. A JPEG has no effort."""
+
+    width: int | None
+    height: int | None
+    fit: Literal["inside", "cover"]
+    format: str
+    quality: int
+    effort: int | None
+
+
 class ProcessingInfo(AnswerModel):
+    """`image_sizes` has the longer side of each variant, `variants` all about it."""
+
     image_sizes: dict[str, int]
+    variants: dict[str, VariantInfo]
     webp_quality: int
     allowed_mime_types: list[str]
 
@@ -59,6 +76,9 @@ class LimitsInfo(AnswerModel):
     max_pixels: int
 
 
+HERO = {"width": 1600, "height": 900, "fit": "cover", "format": "webp", "quality": 85, "effort": 4}
+
+
 class Info(AnswerModel):
     """The effective sizes, types and limits."""
 
@@ -67,6 +87,7 @@ class Info(AnswerModel):
         storage={"backend": "local", "region": None},
         processing={
             "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
+            "variants": {"hero": HERO},
             "webp_quality": 85,
             "allowed_mime_types": ["image/jpeg", "image/png", "image/webp"],
         },
@@ -116,6 +137,18 @@ def _start_page(root: Root, base: str) -> str:
     )
 
 
+def _variant(variant: Variant) -> VariantInfo:
+    square = variant.width is None and variant.height is None
+    return VariantInfo(
+        width=variant.side if square else variant.width,
+        height=variant.side if square else variant.height,
+        fit="cover" if variant.cover else "inside",
+        format=variant.format,
+        quality=variant.quality,
+        effort=variant.effort if variant.format == "webp" else None,
+    )
+
+
 @operation("about_info", "about", "Sizes, types and limits", answers={200: Info})
 async def info(request: Request) -> Response:
     settings = state_of(request).settings
@@ -126,7 +159,8 @@ async def info(request: Request) -> Response:
             service=ServiceInfo(name=settings.service.name, version=__version__),
             storage=StorageInfo(backend=settings.storage.backend, region=region),
             processing=ProcessingInfo(
-                image_sizes=settings.images.sizes,
+                image_sizes={name: longer_side(size) for name, size in settings.images.sizes.items()},
+                variants={one.name: _variant(one) for one in settings.images.recipe.variants},
                 webp_quality=settings.images.webp_quality,
                 allowed_mime_types=list(settings.uploads.allowed_mime_types),
             ),

@@ -37,9 +37,10 @@ class Content:
     media_type: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     example: Any = None
+    also: tuple[str, ...] = ()  # further media types of such a body
 
 
-IMAGE = Content("image/webp", {"type": "string", "format": "binary"})
+IMAGE = Content("image/webp", {"type": "string", "format": "binary"}, also=("image/jpeg",))
 PAGE = Content("text/html", example="<!doctype html>…")
 
 

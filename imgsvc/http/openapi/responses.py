@@ -39,7 +39,8 @@ def _answered(schemas: Schemas, answer: Answer, head: bool) -> Json:
     medium = {"schema": schema, **({} if shown is None else {"example": shown})}
     page = answer.page
     other = {page.media_type: {"schema": dict(page.schema), "example": page.example}} if page else {}
-    return {**answered, "content": {media_type: medium, **other}}
+    also = dict.fromkeys(answer.body.also, medium) if isinstance(answer.body, Content) else {}
+    return {**answered, "content": {media_type: medium, **also, **other}}
 
 
 def _first_example(schemas: Schemas, reference: Json) -> Any:

@@ -63,7 +63,7 @@ async def send_variant(request: Request, source: Source, served: StoredVariant, 
     unchanged = _unchanged(wanted, served, left)
     if unchanged:
         return unchanged
-    headers = {**_headers(served, left), "Content-Type": "image/webp"}
+    headers = {**_headers(served, left), "Content-Type": served.media_type}
     start, length = (0, served.size_bytes) if request.method == "HEAD" else _range(wanted, served)
     status = 200
     if length < served.size_bytes:

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...imaging.error_messages import sentence
+from ...imaging.recipe import Format
 from ..retry import Failure
 from .cage import Posture
 
@@ -66,7 +67,7 @@ class VariantMade(_Message):
     height: int = Field(ge=1, le=MAX_SIDE)
     size_bytes: int = Field(ge=1, lt=1 << 32)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    format: Literal["webp"]
+    format: Format
     seconds: float = Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
 
 

@@ -42,7 +42,8 @@ async def order(db: aiosqlite.Connection, job_id: str, new: NewRender) -> Furthe
         if earlier.kind == new.kind:
             await _retire(db, job, earlier)
     keys = {
-        variant.name: variant_key(variant.name, job.image_id, revision=job.revision) for variant in new.recipe.variants
+        variant.name: variant_key(variant.name, job.image_id, revision=job.revision, ending=variant.format)
+        for variant in new.recipe.variants
     }
     return await insert(db, job, new, keys)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 
 import aiosqlite
 
-from ...imaging.recipe import Recipe, Variant
+from ...imaging.recipe import FORMAT, Recipe, Variant
 from ...storage.keys import variant_key
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
@@ -87,6 +87,11 @@ class StoredVariant:
     size_bytes: int
     digest: str
     modified: str
+    format: str = FORMAT
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.format}"
 
     @cached_property
     def etag(self) -> str:
@@ -205,6 +210,7 @@ class Job:
                 size_bytes=made["size_bytes"],
                 digest=made["sha256"],
                 modified=made.get("modified") or self.completed_at or self.started_at or self.created_at,
+                format=made.get("format", FORMAT),
             )
         return found
 
@@ -234,7 +240,8 @@ class Job:
 
     def key(self, variant: str) -> str:
         """The first key of a variant in its bucket: a repeated run overwrites the same files."""
-        return variant_key(variant, self.image_id)
+        ending = next((one.format for one in self.recipe.variants if one.name == variant), FORMAT)
+        return variant_key(variant, self.image_id, ending=ending)
 
 
 FIELDS = tuple(field.name for field in fields(Job))
