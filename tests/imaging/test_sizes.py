@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -89,7 +90,7 @@ def test_picture_without_a_difference_has_its_centre_in_the_middle(colour: str) 
     assert centre_of_attention(Image.new("RGBA", (1, 1), "#00000000")) == (0.5, 0.5)
 
 
-def rendered(folder: Path, image: Image.Image, recipe: Recipe, **options: int) -> dict[str, Image.Image]:
+def rendered(folder: Path, image: Image.Image, recipe: Recipe, **options: Any) -> dict[str, Image.Image]:
     data = make.encoded(image, "JPEG", **options)
     source = folder / "source"
     source.write_bytes(data)
