@@ -19,6 +19,7 @@ import anyio.to_thread
 import httpx
 import pytest
 import pytest_asyncio
+import structlog
 from starlette.applications import Starlette
 
 from fixtures import make
@@ -175,6 +176,8 @@ def pytest_configure() -> None:
     """The folders of the tests are in memory where that is possible: no test waits for a disk."""
     if folder := memory():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure([*structlog.get_config()["processors"][:-1], renderer])  # rich takes 20 ms for a traceback
 
 
 def pytest_sessionfinish() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -210,13 +211,13 @@ async def test_unknown_and_malformed_ids(start: Starter) -> None:
 
 
 @pytest.mark.parametrize(
-    "cut",
-    [make.jpeg(640, 480)[:30_000], make.encoded(make.photo(1600, 1400), "PNG")[:300_000]],
+    ("draw", "size"),
+    [(make.jpeg, 30_000), (lambda: make.encoded(make.photo(1600, 1400), "PNG"), 300_000)],
     ids=["jpeg", "png without a preview"],
 )
-async def test_truncated_pixels(start: Starter, cut: bytes) -> None:
+async def test_truncated_pixels(start: Starter, draw: Callable[[], bytes], size: int) -> None:
     async with start() as s:
-        accepted = await s.upload(cut)
+        accepted = await s.upload(draw()[:size])
         job = await s.ended(accepted)
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "image_unreadable", False)
         assert len(job["error"]) > 10 and "/" not in job["error"]
@@ -225,8 +226,8 @@ async def test_truncated_pixels(start: Starter, cut: bytes) -> None:
         response = await s.http.get(f"{JOBS}/{job['job_id']}/result")
         assert response.status_code == 409
         assert response.json()["error"] == "Processing not completed. Current status: failed"
-        for size in VARIANTS:
-            response = await s.http.get(f"/api/v1/images/{job['image_id']}", params={"size": size})
+        for name in VARIANTS:
+            response = await s.http.get(f"/api/v1/images/{job['image_id']}", params={"size": name})
             assert (response.status_code, response.json()["code"]) == (404, "image_not_found")
         assert published(s) == []
         assert (await s.completed(TINY))["ready"] == VARIANTS

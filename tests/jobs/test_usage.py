@@ -18,7 +18,7 @@ from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.older_database import back_to_schema
 from tests.support.traffic import Told, told, told_when
 
-PICTURES = [make.jpeg(640, 480), make.jpeg(1300, 900, seed=2), make.jpeg(200, 300, seed=3)]
+PICTURES = [make.jpeg(160, 120), make.jpeg(325, 225, seed=2), make.jpeg(50, 75, seed=3)]
 
 
 @pytest.fixture(autouse=True)

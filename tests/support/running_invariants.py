@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
+from tests.support.told_metrics import Sample, samples
 
 CALM_SECONDS = 6  # for what is under way to end; jobs may go on
 ANSWER_SECONDS = 10
@@ -18,7 +18,7 @@ SPARE_FILES = 6  # the health check's, a reader's snapshot, a connection that is
 LANES = ("previews", "renders", "retrying")
 SAMPLES = ("http_requests_in_progress", "image_processing_jobs_active", "image_storage_bytes", "job_queue_length")
 
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+Samples = Mapping[Sample, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +122,8 @@ def _metrics(watched: Watched) -> Samples:
     request = urllib.request.Request(f"{watched.url}/metrics", headers=dict(watched.operator or {}))
     context = ssl._create_unverified_context() if watched.url.startswith("https") else None
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name in SAMPLES
-    }
+        told = samples(answer.read().decode())
+    return {sample: value for sample, value in told.items() if sample[0] in SAMPLES}
 
 
 def _value(told: Samples, metric: str, **labels: str) -> float:

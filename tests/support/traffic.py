@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message
 
 from fixtures import make
@@ -20,8 +19,8 @@ from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lanes.cage import Posture
 from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
+from tests.support.told_metrics import Sample, samples
 
-Sample = tuple[str, frozenset[tuple[str, str]]]
 Told = dict[Sample, float]
 RETRY_SECONDS = 1.0
 IDS = {name: str(uuid.uuid4()) for name in ("job", "image", "trace", "path")}
@@ -31,8 +30,7 @@ TINY = make.jpeg(64, 48)
 async def told(s: Service) -> Told:
     response = await s.http.get("/metrics", headers=s.operator)
     assert response.status_code == 200, response.text
-    families = text_string_to_metric_families(response.text)
-    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+    return samples(response.text)
 
 
 def value(told: Told, metric: str, **labels: str) -> float:

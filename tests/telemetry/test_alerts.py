@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.traffic import Sample, moments, moved
+from tests.support.told_metrics import Sample
+from tests.support.traffic import moments, moved
 
 RULES = files("imgsvc.telemetry").joinpath("alerts.yml").read_text(encoding="utf-8")
 FUNCTIONS = {"absent", "delta", "deriv", "histogram_quantile", "increase", "max", "rate", "sum"}
