@@ -31,6 +31,7 @@ from tests.support import forking
 from tests.support.memory import memory
 from tests.support.rendering import Studio
 from tests.support.s3 import s3 as s3  # a fixture
+from tests.support.speed import within
 
 ENDED = ("completed", "failed")
 CACHE = "IMGSVC_SERVER_CACHE_MB"  # in the tests' own environment: 0 runs them without the memory of reads
@@ -93,7 +94,7 @@ class Service:
     async def ended(self, accepted: httpx.Response) -> dict[str, Any]:
         """The job of a 202, once it has ended (polled with a limit)."""
         assert accepted.status_code == 202, accepted.text
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (job := await self.job(accepted.json()["job_id"]))["status"] not in ENDED:
                 await anyio.sleep(0.02)
         return job

@@ -20,6 +20,7 @@ from imgsvc.access.jwks import AGAIN_SECONDS, AWAY_SECONDS, FRESH_SECONDS, MAX_B
 from imgsvc.access.tokens import TokenInvalid, Tokens
 from tests.support import issuer
 from tests.support.issuer import ALGORITHMS, KeyServer, http, jwk, key, key_server
+from tests.support.speed import within
 
 FIRST, SECOND, THIRD = (key("ES256", name) for name in ("first", "second", "third"))
 PATIENCE = 5
@@ -66,7 +67,7 @@ async def unavailable(tokens: Tokens, text: str) -> int:
 
 
 async def asked(server: KeyServer, times: int) -> None:
-    with anyio.fail_after(PATIENCE):
+    with within(PATIENCE):
         while server.asked < times:
             await anyio.sleep(0.005)
     assert server.asked == times
@@ -255,7 +256,7 @@ async def test_a_slow_issuer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_SECONDS", 1)
     async with key_server(FIRST) as server, checked_by(server, Clock()) as tokens:
         server.holding = asyncio.Event()
-        with anyio.fail_after(PATIENCE):
+        with within(PATIENCE):
             await asyncio.gather(*(unavailable(tokens, by(FIRST)) for _ in range(50)))
         assert server.asked == 1
         server.holding.set()

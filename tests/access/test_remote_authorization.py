@@ -26,6 +26,7 @@ from imgsvc.access.remote_permissions import RETRY_SECONDS, RemoteAuthorization
 from imgsvc.settings.auth import Auth
 from tests.support import authorization_server as says
 from tests.support.authorization_server import Act, AuthorizationServer, answering, authorization_server
+from tests.support.speed import within
 
 UPLOAD = ("org", "alice", "image:upload")
 LIMIT_SECONDS = 10
@@ -36,7 +37,7 @@ async def remote(act: Act = says.GRANT, **auth: Any) -> AsyncIterator[tuple[Remo
     async with authorization_server(act) as server:
         given = Auth(**{"permissions": "remote", "api_url": server.url, "api_timeout": 5, **auth})
         async with RemoteAuthorization.opened(given, clock) as one:
-            with anyio.fail_after(LIMIT_SECONDS):
+            with within(LIMIT_SECONDS):
                 yield one, server
 
 
@@ -461,7 +462,7 @@ async def test_log_tells_of_an_outage_once_and_of_its_end() -> None:
 async def test_closing_ends_what_is_on_its_way() -> None:
     async with authorization_server(says.stall) as server:
         auth = Auth(permissions="remote", api_url=server.url, api_timeout=600)
-        with anyio.fail_after(LIMIT_SECONDS):
+        with within(LIMIT_SECONDS):
             async with RemoteAuthorization.opened(auth) as one:
                 waiting = asyncio.create_task(tried(one))
                 await server.arrived.acquire()

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
-import anyio
 import pytest
 from pydantic import ValidationError
 
@@ -18,7 +17,7 @@ from tests.conftest import Service, Starter
 from tests.http.test_every_error import whole
 from tests.support import authorization_server as says
 from tests.support.authorization_server import Act, AuthorizationServer, answering, authorization_server
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 HEALTH = "/api/v1/health/auth"
@@ -243,7 +242,7 @@ async def test_client_that_goes_away_leaves_an_answer(start: Starter) -> None:
         upload.cancel()
         await asyncio.wait({upload})
         server.gate.set()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             assert (await s.upload(TINY)).status_code == 202
         assert len(server.asked) == 1
 

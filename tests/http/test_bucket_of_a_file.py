@@ -5,6 +5,7 @@ import pytest
 
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Starter
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 ID = "11111111-1111-4111-8111-111111111111"
@@ -41,7 +42,7 @@ async def test_job_that_was_accepted_with_such_a_bucket_fails_once_and_can_be_re
         assert (await s.http.delete(f"/api/v1/images/{first['image_id']}", headers=s.bearer())).status_code == 200
         again = f"/api/v1/operator/jobs/{job['job_id']}/retry"
         assert (await s.http.post(again, headers=s.operator)).status_code < 300
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (await s.job(job["job_id"]))["status"] != "completed":
                 await anyio.sleep(0.02)
         assert await s.variant(job["image_id"], "thumbnail")

@@ -20,6 +20,7 @@ from imgsvc.settings import environment_names
 from imgsvc.telemetry.host import uptime_words
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.many_jobs import fill
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 TREE: dict[str, Any] = {
@@ -157,13 +158,13 @@ async def test_numbers_are_true(start: Starter) -> None:
 async def test_what_waits_and_what_a_lane_does(start: Starter) -> None:
     async with start() as s:
         accepted = [(await s.upload(make.jpeg(4000, 3000))).json() for _ in range(3)]
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not (busy := [one for one in (await data(s))["workers"]["processes"] if one["state"] == "busy"]):
                 await anyio.lowlevel.checkpoint()
         assert busy[0]["job_id"] in {one["job_id"] for one in accepted}
         assert 0 <= busy[0]["busy_seconds"] < 30
         s.state.jobs.queue.hold()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (await data(s))["workers"]["tasks"]["active"]:
                 await anyio.sleep(0.02)
         more = [await s.upload(TINY) for _ in range(2)]
@@ -179,7 +180,7 @@ async def test_job_that_will_be_tried_again_says_when(start: Starter) -> None:
     async with start() as s:
         (s.settings.storage.path / "photos").write_bytes(b"")
         accepted = (await s.upload(TINY)).json()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not (retrying := (await data(s))["errors"]["retrying"]):
                 await anyio.sleep(0.02)
         (one,) = retrying

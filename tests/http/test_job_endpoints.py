@@ -11,6 +11,7 @@ import pytest
 
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 JOBS = "/api/v1/images/jobs"
@@ -65,7 +66,7 @@ async def test_ready_grows_from_the_thumbnail(start: Starter) -> None:
     async with start() as s:
         first, second = await s.upload(large), await s.upload(large)
         seen: list[list[str]] = []
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (job := await s.job(second.json()["job_id"]))["status"] != "completed":
                 seen += [job["ready"]] if job["ready"] not in seen else []
                 assert job["completed_at"] is None

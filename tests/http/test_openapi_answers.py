@@ -7,6 +7,7 @@ from imgsvc.http.openapi.document import build
 from imgsvc.service.routes import ROUTES
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.http.test_openapi import Json, operations, validator
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 UPKEEP: list[tuple[str, Json]] = [
@@ -166,7 +167,7 @@ async def seen_as_documented(s: Service, asked: list[tuple[str, str, Json]]) -> 
 
 async def no_upkeep(s: Service) -> None:
     """One piece of it at a time."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while s.state.maintenance.task and s.state.maintenance.task.state == "running":
             await anyio.sleep(0.01)
 

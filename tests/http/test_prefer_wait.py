@@ -12,7 +12,7 @@ import pytest
 from fixtures import make
 from imgsvc.service.runner import wind_down
 from tests.conftest import Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 BROKEN = TINY[: len(TINY) // 2]
@@ -57,7 +57,7 @@ class Waiter:
 async def waiting(s: Service, job_id: str) -> AsyncIterator[Waiter]:
     """A request that is waiting when the body begins, and answered (with a limit) at its end."""
     waiter = Waiter()
-    with anyio.fail_after(LIMIT_SECONDS):
+    with within(LIMIT_SECONDS):
         async with anyio.create_task_group() as group:
             group.start_soon(waiter.ask, s, job_id)
             while job_id not in s.state.jobs.completions._waiting:
@@ -88,7 +88,7 @@ RECEIPT = {"job_id", "image_id", "status_url", "message"}
 
 async def test_receipt_of_a_job_that_has_ended_says_how(start: Starter) -> None:
     async with start() as s:
-        with anyio.fail_after(LIMIT_SECONDS):
+        with within(LIMIT_SECONDS):
             made = (await upload(s, "wait=20")).json()
             broken = (await upload(s, "wait=20", BROKEN)).json()
         assert made.keys() == RECEIPT | {"status", "ready", "urls"}
@@ -120,7 +120,7 @@ async def test_status_has_the_urls_of_what_is_ready(start: Starter) -> None:
 
 async def test_urls_of_private_images_are_for_their_readers(start: Starter) -> None:
     async with start(storage={"signed_urls": True}) as s:
-        with anyio.fail_after(LIMIT_SECONDS):
+        with within(LIMIT_SECONDS):
             made = (await upload(s, "wait=20")).json()
         assert all("signature=" in url for url in made["urls"].values()) and made["urls"]
         strangers = [{}, {"Authorization": "Bearer x"}, s.bearer("eve", org_id="another")]
@@ -164,7 +164,7 @@ async def test_what_a_preference_means(start: Starter, on: str) -> None:
         s.state.jobs.queue.hold()
         job_id = (await s.upload(TINY)).json()["job_id"]
         for prefer in ("", "wait", "wait=", "wait=x", "wait=-1", "wait=1.5", "await=5", "wait=5s", "wait=0x10", "=5"):
-            with anyio.fail_after(seconds(3)):
+            with within(3):
                 answer = await (job(s, job_id, prefer) if on == "job" else upload(s, prefer))
             assert answer.status_code == (200 if on == "job" else 202)
             assert "Preference-Applied" not in answer.headers, prefer
@@ -184,7 +184,7 @@ async def test_most_is_30_seconds(start: Starter) -> None:
 
 async def test_failing_ends_it(start: Starter) -> None:
     async with start() as s:
-        with anyio.fail_after(LIMIT_SECONDS):
+        with within(LIMIT_SECONDS):
             accepted = await upload(s, "wait=20", BROKEN)
             assert accepted.status_code == 202
             answer = await job(s, accepted.json()["job_id"], "wait=20")
@@ -210,7 +210,7 @@ async def test_stopping_ends_it(start: Starter) -> None:
         async with waiting(s, accepted["job_id"]) as waiter:
             wind_down(s.state)
         assert waiter.response().json()["status"] == "pending"
-        with anyio.fail_after(seconds(2)):
+        with within(2):
             assert (await job(s, accepted["job_id"], "wait=20")).json()["status"] == "pending"
 
 

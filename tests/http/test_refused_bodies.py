@@ -32,7 +32,7 @@ from tests.support.refused import (
     refused,
     send,
 )
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -80,7 +80,7 @@ async def test_answer_comes_before_the_body_ends(
     s: Service, first: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
     body = Endless(first)
-    with anyio.fail_after(seconds(10)):
+    with within(10):
         response = await s.http.post(UPLOAD, params={"bucket": "b"}, content=body, headers=s.bearer() | headers)
     refused(s, response, status, code)
     assert response.headers["Connection"] == "close"
@@ -192,7 +192,7 @@ async def broken_off(s: Service, first: bytes, *then: Message, trickle: bool = F
         "headers": [(b"host", b"localhost"), (b"transfer-encoding", b"chunked"), *headers],
         "root_path": "",
     }
-    with anyio.fail_after(seconds(10)):
+    with within(10):
         await s.app(scope, receive, send)
     return sent
 

@@ -12,7 +12,7 @@ from fixtures import make
 from imgsvc.http.wire.body_rate import MinimumBodyRate, SlowClient
 from imgsvc.settings.fields import MEGABYTE
 from tests.conftest import Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 PHOTO = make.jpeg()
 UPLOAD = "/api/v1/images/upload?bucket=b"
@@ -41,7 +41,7 @@ class Held:
         self.answers.append(answer.status_code)
 
     async def are(self, count: int) -> None:
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while self.begun < count:
                 self._changed = anyio.Event()
                 await self._changed.wait()
@@ -66,7 +66,7 @@ async def test_open_uploads_of_one_user(start: Starter) -> None:
         assert int(refused.headers["Retry-After"]) > 0
         assert (await tried(s, "bob")).status_code == 202
         held.end()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while len(held.answers) < 3:
                 await anyio.sleep(0.01)
         assert held.answers == [202] * 3
@@ -101,7 +101,7 @@ async def test_place_of_the_rate_limit_is_held_from_the_first_byte(start: Starte
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
         assert refused.headers["X-RateLimit-Remaining"] == "0"
         held.end()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while len(held.answers) < 2:
                 await anyio.sleep(0.01)
         kept = rest == PHOTO[200:]
@@ -136,7 +136,7 @@ async def test_rate_holds_after_a_fast_start() -> None:
         return {"type": "http.request", "body": next(came), "more_body": True}
 
     async def whole() -> None:
-        with anyio.fail_after(seconds(3)):
+        with within(3):
             while True:
                 await pace.next(receive)
 

@@ -14,7 +14,7 @@ import pytest
 from fixtures import make
 from imgsvc.http.wire.drain import DRAIN_BYTES, QUEUED
 from tests.conftest import Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload"
@@ -175,7 +175,7 @@ async def test_refused_before_the_body_is_read(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 1}) as s:
         s.state.jobs.queue.hold()
         assert remaining(await s.upload(TINY)) == 0
-        with anyio.fail_after(seconds(5)):
+        with within(5):
             answer = await s.http.post(
                 UPLOAD, params={"bucket": "../x"}, content=endless(), headers={**RAW, **s.bearer()}
             )

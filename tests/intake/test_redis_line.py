@@ -19,7 +19,7 @@ from imgsvc.intake.redis_limit import RedisRateLimit, Reservation
 from imgsvc.jobs.table.quota import Quota, RateLimited
 from imgsvc.settings import SettingsError
 from tests.support.redis_server import RedisServer
-from tests.support.speed import seconds
+from tests.support.speed import seconds, within
 
 QUOTA = Quota(50, timedelta(hours=1))
 PATIENCE = 0.05  # seconds; elsewhere more, since the machine may be busy
@@ -45,7 +45,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    with anyio.fail_after(LIMIT_SECONDS):
+    with within(LIMIT_SECONDS):
         while not true():
             await anyio.sleep(0.005)
 

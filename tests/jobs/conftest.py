@@ -1,10 +1,20 @@
-"""Worker processes that do something else than they should."""
+"""A small task, and worker processes that do something else than they should."""
 
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fixtures import make
+from imgsvc.jobs.lanes.messages import Task
+from tests.support.lanes import SMALL
+from tests.support.render_task import render_task
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return render_task(tmp_path, make.jpeg(320, 200), SMALL)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from imgsvc.jobs.table import model, transactions
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import WAIT_SECONDS, Service
+from tests.support.speed import within
 
 
 class Failing(MemoryStorage):
@@ -31,7 +32,7 @@ async def test_retry_is_not_postponed(tmp_path: Path, monkeypatch: pytest.Monkey
     async with testing.serving(settings, storage=storage) as (app, http):
         s = Service(app, settings, http)
         accepted = await s.upload(make.jpeg(64, 48))
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (await s.job(accepted.json()["job_id"]))["status"] != "retrying":
                 await anyio.sleep(0.01)
         for module in (transactions, retry_timer):

@@ -1,13 +1,12 @@
 """The write-ahead log gives its space back: what a long snapshot made it grow by is not kept beside the reserve."""
 
 import aiosqlite
-import anyio
 import pytest
 
 from imgsvc.jobs.table import database
 from imgsvc.jobs.table.transactions import execute
 from tests.conftest import Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 LIMIT = 256 << 10
 
@@ -29,6 +28,6 @@ async def test_log_shrinks_once_a_snapshot_is_over(start: Starter, monkeypatch: 
             await table._write(note_much)
             grown = log.stat().st_size
             assert grown > 4_000_000
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while log.stat().st_size > LIMIT:
                 await table._write(execute("touch", now="2020"))

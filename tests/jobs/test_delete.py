@@ -13,7 +13,7 @@ import pytest
 
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import seconds, within
 
 TINY = make.jpeg(64, 48)
 IMAGES = "/api/v1/images"
@@ -77,7 +77,7 @@ async def gone(s: Service, job_id: str, image_id: str) -> None:
 
 
 async def until(reached: Callable[[], object]) -> None:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while not reached():
             await anyio.sleep(0.005)
 

@@ -21,6 +21,7 @@ from imgsvc.storage.keys import StoredName, variant_key
 from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS, Service, Starter, service
 from tests.support.invariants import Places, assert_sound
+from tests.support.speed import within
 
 PHOTO = make.jpeg(640, 480)
 SMALLER = Variant("thumbnail", 100, 60, 4)
@@ -33,7 +34,7 @@ def new(*variants: Variant) -> NewRender:
 async def completed(s: Service) -> Job:
     """A completed job whose source is gone."""
     ids = await s.completed(PHOTO)
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (job := await s.state.jobs.table.job(ids["job_id"])) is None or job.staging_path:
             await anyio.sleep(0.01)
     return job
@@ -51,7 +52,7 @@ async def rows(s: Service, table: str = "renders") -> list[dict[str, Any]]:
 
 async def over(s: Service) -> list[dict[str, Any]]:
     """The rows of `renders` once none waits or runs."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while any(row["state"] != "failed" for row in await rows(s)):
             await anyio.sleep(0.02)
     return await rows(s)
@@ -240,7 +241,7 @@ async def test_deletion_during_a_run(start: Starter, monkeypatch: pytest.MonkeyP
         await storing.wait()
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: s.http.delete(f"/api/v1/images/{job.image_id}", headers=s.bearer()))
-            with anyio.fail_after(WAIT_SECONDS):
+            with within(WAIT_SECONDS):
                 while await s.state.jobs.table.job(job.job_id) is not None:
                     await anyio.sleep(0.01)
             go_on.set()
@@ -262,7 +263,7 @@ async def test_move_during_a_run_makes_it_run_again(start: Starter, monkeypatch:
 
         monkeypatch.setattr(LocalStorage, "put", move_and_put)
         await ordered(s, job)
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not (row := (await rows(s))[0])["error_code"]:  # nothing can be read from there
                 await anyio.sleep(0.02)
         assert (row["backend"], row["generation"]) == ("elsewhere", 2)
@@ -286,7 +287,7 @@ async def test_lost_confirmation_removes_nothing(start: Starter, monkeypatch: py
         monkeypatch.setattr(FurtherTable, "finish", committed)
         await ordered(s, job)
         assert await over(s) == []
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while s.state.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         await s.state.jobs.housekeeping.sweep()
@@ -310,7 +311,7 @@ async def test_gc_knows_what_is_being_made_and_what_was_replaced(start: Starter)
         body = {"older_than_seconds": 0, "dry_run": False}
         answer = await s.http.post("/api/v1/operator/storage/gc", json=body, headers=s.operator)
         assert answer.status_code == 202
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (await s.http.get("/api/v1/operator/storage/task", headers=s.operator)).json()["state"] == "running":
                 await anyio.sleep(0.02)
         assert not (folder / stray).exists()

@@ -23,7 +23,7 @@ from imgsvc.jobs.trees import empty_tree, remove_tree
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from tests.conftest import service
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 Tamper = Callable[[Path, Rendered], Rendered | None]
 FAILED = ("completed", "failed")
@@ -58,7 +58,7 @@ async def tampering(folder: Path, lane: testing.InlineLane, **sections: Any) -> 
 
 
 async def ended(client: testing.Client, job_id: str) -> dict[str, Any]:
-    with anyio.fail_after(seconds(20)):
+    with within(20):
         while (job := (await client.get(f"/api/v1/images/jobs/{job_id}")).json())["status"] not in FAILED:
             await anyio.sleep(0.01)
     return dict(job)

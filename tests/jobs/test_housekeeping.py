@@ -23,7 +23,7 @@ from imgsvc.jobs.table.database import Readers
 from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.maintenance import carried_out
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload?bucket=b"
@@ -74,7 +74,7 @@ async def test_source_of_a_hopeless_job_goes_at_once(start: Starter) -> None:
     async with start() as s:
         job = await s.ended(await s.upload(make.jpeg(1000, 800)[:80_000]))
         assert (job["status"], job["retryable"]) == ("failed", False)
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while s.staged():
                 await anyio.sleep(0.01)
 
@@ -118,7 +118,7 @@ async def test_source_whose_removal_was_recorded_and_lost_is_removed_again(start
     """Its bytes were to go once the job was done: they are not set aside."""
     async with start() as s:
         job_id = (await s.completed(TINY))["job_id"]
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while s.staged():
                 await anyio.sleep(0.01)
         (s.settings.data / "staging" / job_id).write_bytes(TINY)
@@ -186,7 +186,7 @@ async def test_upload_whose_folder_is_removed_meanwhile_is_asked_for_again(start
         headers = {**s.bearer(), "Content-Type": "image/jpeg"}
         sending = asyncio.create_task(s.http.post(UPLOAD, content=body(), headers=headers))
         await half_sent.wait()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not s.staged():
                 await anyio.sleep(0.01)
         assert [name.endswith(".part") for name in s.staged()] == [True]
@@ -239,7 +239,7 @@ async def test_upload_that_is_still_coming_is_never_touched(start: Starter) -> N
         headers = s.bearer() | {"Content-Type": "image/jpeg"}
         sending = asyncio.create_task(s.http.post(UPLOAD, content=body(), headers=headers))
         await half_sent.wait()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not s.staged():
                 await anyio.sleep(0.01)
         before = s.staged()
@@ -281,7 +281,7 @@ async def test_backlog_counts_what_waits_for_its_render(start: Starter) -> None:
             answers.append(accepted.status_code)
             if accepted.status_code == 202:
                 job_id = accepted.json()["job_id"]
-                with anyio.fail_after(seconds(30)):
+                with within(30):
                     while "thumbnail" not in (await s.job(job_id))["ready"]:
                         await anyio.sleep(0.01)
             else:

@@ -18,7 +18,7 @@ from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.conftest import Service, Starter
 from tests.support.server_process import SECRET, InlineServer, ServerProcess
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY, OTHER = make.jpeg(64, 48), make.jpeg(48, 64)
 UPLOAD = "/api/v1/images/upload"
@@ -174,7 +174,7 @@ async def test_while_the_first_is_still_being_received(start: Starter) -> None:
         new(await send(s, key="another"))
         assert answers == []
         go.set()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while not answers:
                 await anyio.sleep(0.01)
         assert replayed(await send(s)) == new(answers[0])

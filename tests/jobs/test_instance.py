@@ -23,6 +23,7 @@ from tests.support import processes
 from tests.support.maintenance import begin, ended
 from tests.support.older_database import back_to_schema
 from tests.support.server_process import ROOT
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 COPIES = 3
@@ -299,7 +300,7 @@ async def test_lock_of_a_running_service_is_respected(tmp_path: Path) -> None:
     from imgsvc.jobs.lock import DataFolderInUse
 
     async with service(tmp_path / "data") as s:
-        with pytest.raises(DataFolderInUse), anyio.fail_after(WAIT_SECONDS):
+        with pytest.raises(DataFolderInUse), within(WAIT_SECONDS):
             await adopt(s.settings, dry_run=True)
 
 

@@ -17,7 +17,7 @@ from imgsvc.jobs.rendered_files import check_answer, copy_checked, source_header
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane
 from tests.support.render_task import render_task
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 RECIPE = Recipe((Variant("small", 64, 80, 2), Variant("large", 200, 80, 2)), max_pixels=10_000_000, max_frames=10)
 LANES: dict[str, Callable[[], Lane]] = {
@@ -124,7 +124,7 @@ async def test_cancelled_task_leaves_a_lane_that_does_the_next(lane: Lane, task:
     await lane.start()
     with anyio.move_on_after(0.01):
         await lane.run(task)
-    with anyio.fail_after(seconds(20)):
+    with within(20):
         assert isinstance(await lane.run(replace(task, id="job.2")), Rendered)
 
 

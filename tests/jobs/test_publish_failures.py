@@ -18,7 +18,7 @@ from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
 from tests.conftest import ENDED, Starter, with_workers
 from tests.support.maintenance import keeping
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 REFUSE_SOURCE_REMOVED = """
 CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INSERT INTO nowhere VALUES (1); END
@@ -29,7 +29,7 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
     async with with_workers(tmp_path) as s:
         await s.sql(REFUSE_SOURCE_REMOVED)
         job = await s.completed(make.jpeg())
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while s.state.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
@@ -48,7 +48,7 @@ async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, m
     async with start(jobs={"retry_delay_seconds": 0.3}) as s:
         monkeypatch.setattr(local, "_put", refuse)
         accepted = await s.upload(make.jpeg())
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):
                 await anyio.sleep(0.01)
         assert (job["status"], job["error_code"]) == ("retrying", "storage_error")
@@ -76,7 +76,7 @@ async def test_check_that_hangs_is_unhealthy_and_the_others_go_on(
     storage = Stalled(tmp_path / "data" / "storage")
     async with keeping(tmp_path, storage=storage) as s:
         try:
-            with anyio.fail_after(seconds(10)):
+            with within(10):
                 while (answer := await s.http.get("/api/v1/health")).status_code != 503:
                     await anyio.sleep(0.05)
             checks = answer.json()["checks"]
@@ -141,7 +141,7 @@ async def test_publish_that_fails_after_a_deletion_leaves_no_file(
         await storage.publishing.wait()
         assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
         storage.go.set()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while app.state.service.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert [key for _, key in storage._stored if accepted["image_id"] in key] == []

@@ -16,6 +16,7 @@ import pytest
 from fixtures import make
 from imgsvc.jobs.lock import DataFolderInUse
 from tests.conftest import WAIT_SECONDS, Service, service, with_workers
+from tests.support.speed import within
 
 PHOTO = make.jpeg(640, 480)
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -66,14 +67,14 @@ async def variants(s: Service, job: dict[str, Any]) -> dict[str, bytes]:
 
 
 async def ended(s: Service, job_id: str) -> dict[str, Any]:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (job := await s.job(job_id))["status"] not in ("completed", "failed"):
             await anyio.sleep(0.02)
     return job
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while not reached():
             await anyio.sleep(0.02)
 
@@ -225,5 +226,5 @@ async def test_successor_waits_for_its_predecessor(folder: Path) -> None:
             group.start_soon(successor)
             job_id = (await s.completed(PHOTO))["job_id"]
             assert not up.is_set()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             await up.wait()

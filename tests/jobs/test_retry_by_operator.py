@@ -20,6 +20,7 @@ from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import WAIT_SECONDS, Service, service
 from tests.http.test_every_error import whole
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 ONE_ATTEMPT: dict[str, dict[str, Any]] = {"jobs": {"max_attempts": 1}}
@@ -61,7 +62,7 @@ async def test_retried_job_is_completed(tmp_path: Path) -> None:
         assert (again["status"], again["error"], again["error_code"]) == ("completed", None, None)
         assert again["created_at"] == job["created_at"]
         assert len(await s.variant(job["image_id"], "large")) > 100
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while s.staged():
                 await anyio.sleep(0.01)
         kinds = [kind for (kind,) in await s.sql("SELECT event_type FROM image_upload_events ORDER BY id")]
@@ -89,7 +90,7 @@ async def test_retried_job_has_all_its_attempts_again(tmp_path: Path) -> None:
         job = await failed(s)
         assert job["attempts"] == 2
         assert (await retry(s, job["job_id"])).status_code == 202
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (await s.job(job["job_id"]))["status"] != "retrying":
                 await anyio.lowlevel.checkpoint()
         obstacle.unlink()
@@ -203,7 +204,7 @@ async def test_retry_waits_until_the_failed_run_has_tidied_up(tmp_path: Path) ->
     async with testing.serving(settings, storage=storage) as (app, http):
         s = Service(app, settings, http)
         accepted = await s.upload(TINY)
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             await storage.removing.wait()
         storage.broken = False
         async with anyio.create_task_group() as group:
@@ -240,7 +241,7 @@ class SlowToRemove(MemoryStorage):
 
 
 async def _ended(s: Service, job_id: str) -> dict[str, Any]:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (job := await s.job(job_id))["status"] not in ("completed", "failed"):
             await anyio.sleep(0.02)
     return job

@@ -19,7 +19,7 @@ from imgsvc.storage.base import StorageError
 from imgsvc.storage.keys import variant_key
 from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 SIZES = ("thumbnail", "medium", "large", "original")
 PHOTO = make.jpeg(400, 300)
@@ -72,7 +72,7 @@ async def test_second_upload_takes_over_the_files_of_the_first(start: Starter) -
             "SELECT metadata FROM image_upload_events WHERE event_type = 'completed' AND job_id = ?", second["job_id"]
         )
         assert f'"twin": "{first["job_id"]}"' in facts[0]
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while s.staged() or s.state.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert list((s.settings.data / "scratch").glob("*.*")) == []
@@ -141,7 +141,7 @@ async def test_turned_off_again_what_waits_is_rendered(start: Starter) -> None:
         waiting = (await s.upload(PHOTO)).json()
         assert await s.sql("SELECT count(*) FROM job_sources WHERE twin IS NOT NULL") == [(1,)]
     async with start(images={"reuse": False}) as s:
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while (await s.job(waiting["job_id"]))["status"] != "completed":
                 await anyio.sleep(0.02)
         assert await reuse(s) == {}
@@ -153,7 +153,7 @@ async def test_job_that_waits_finds_its_twin_after_a_restart(start: Starter) -> 
         s.state.jobs.queue.hold()
         waiting = (await s.upload(PHOTO)).json()
     async with start() as s:
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while (await s.job(waiting["job_id"]))["status"] != "completed":
                 await anyio.sleep(0.02)
         assert inodes(s, waiting["image_id"]) == inodes(s, first["image_id"])
@@ -276,7 +276,7 @@ async def test_what_an_interrupted_copy_left_is_never_written_into(start: Starte
         await s.sql("UPDATE job_sources SET twin = NULL WHERE job_id = ?", accepted[0]["job_id"])  # it is rendered
     async with start() as s:
         for one in accepted:
-            with anyio.fail_after(seconds(20)):
+            with within(20):
                 while (await s.job(one["job_id"]))["status"] != "completed":
                     await anyio.sleep(0.02)
             await assert_right(s, one["image_id"])
@@ -301,7 +301,7 @@ async def test_preview_that_is_done_is_kept(start: Starter) -> None:
             one["image_id"],
         )
     async with start() as s:
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while (await s.job(one["job_id"]))["status"] != "completed":
                 await anyio.sleep(0.02)
         assert [mine == theirs for mine, theirs in zip(inodes(s, one["image_id"]), inodes(s, first), strict=True)] == [

@@ -20,6 +20,7 @@ from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.storage.bounded_memory import BoundedMemory
 from tests.conftest import WAIT_SECONDS, Service, held_service
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 CHANGING = re.compile(r"^\s*(UPDATE|DELETE FROM|REPLACE INTO|INSERT OR REPLACE INTO) processing_jobs\b", re.MULTILINE)
@@ -75,7 +76,7 @@ async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
 async def image(s: Service) -> Job:
     """A completed job whose source is gone, so that nothing but a test changes its row."""
     ids = await s.completed(TINY, bucket="b")
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (job := await s.state.jobs.table.job(ids["job_id"])) is None or job.staging_path is not None:
             await anyio.sleep(0.01)
     return job

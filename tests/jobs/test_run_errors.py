@@ -15,7 +15,7 @@ from imgsvc.jobs.lanes import files
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 QUICK = {"retry_delay_seconds": 0.05}
 
@@ -128,7 +128,7 @@ async def test_removal_after_a_deletion_is_tried_again(
         with app.state.service.jobs.deletion_hold.held() if name == "list_again" else nullcontext():
             assert (await client.delete(f"/api/v1/images/{accepted['image_id']}")).status_code == 200
             storage.go.set()
-            with anyio.fail_after(seconds(10)):
+            with within(10):
                 while queue.active_runs:
                     await anyio.sleep(0.01)
         if name == "job":

@@ -16,6 +16,7 @@ from imgsvc.jobs.table.model import now
 from imgsvc.jobs.table.writer import DatabaseUnavailable
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.older_database import back_to_schema
+from tests.support.speed import within
 from tests.support.traffic import Told, told, told_when
 
 PICTURES = [make.jpeg(160, 120), make.jpeg(325, 225, seed=2), make.jpeg(50, 75, seed=3)]
@@ -91,7 +92,7 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
         await upload_all(s)
         broken = await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user="bob"))
         assert broken["status"] == "failed"
-        with anyio.fail_after(WAIT_SECONDS):  # the commit is seen a moment before it is counted
+        with within(WAIT_SECONDS):  # the commit is seen a moment before it is counted
             while (hour := s.state.jobs.counters.performance(now() - timedelta(hours=1))).failed == 0:
                 await anyio.sleep(0.01)
     age(s.settings)
@@ -118,7 +119,7 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
     monkeypatch.setattr(usage, "KEPT", timedelta(0))  # of the minutes there is one piece
     monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 3600)
     async with start() as s:
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while await s.sql("SELECT bytes_upto FROM job_counting") != [(1,)]:
                 await anyio.sleep(0.01)
         assert not known(await told(s)), "half a sum was told"

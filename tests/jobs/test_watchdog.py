@@ -15,7 +15,7 @@ from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import publishing_check
 from tests.conftest import Service, service
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 QUICK = {"retry_delay_seconds": 0.05}
 
@@ -128,7 +128,7 @@ async def test_thread_that_hangs_keeps_no_job(tmp_path: Path, monkeypatch: pytes
             assert job["attempts"] == 1
         finally:
             go_on.set()
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while publish._LATE:
                 await anyio.sleep(0.01)
 
@@ -139,7 +139,7 @@ async def test_stuck_publishing_is_seen_by_health_and_ended(tmp_path: Path, monk
     async with testing.serving(settings, storage=storage) as (app, client):
         state = app.state.service
         accepted = [(await client.upload(testing.picture(seed, 30))).json()["job_id"] for seed in range(40, 48)]
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while storage.hanging < 8:
                 await anyio.sleep(0.01)
         await state.telemetry.health.measure()

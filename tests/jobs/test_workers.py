@@ -3,8 +3,6 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,34 +17,17 @@ from pydantic import ValidationError
 from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
-from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
 from imgsvc.jobs.lanes.pool import Launcher
-from imgsvc.jobs.lanes.process import EndReason, ProcessLane
+from imgsvc.jobs.lanes.process import EndReason
 from imgsvc.jobs.retry import Failure
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from tests.conftest import with_workers
-from tests.support.render_task import render_task
+from tests.support.lanes import lane
 from tests.support.server_process import is_running
-from tests.support.speed import seconds
-
-RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> Task:
-    return render_task(tmp_path, make.jpeg(320, 200), RECIPE)
-
-
-@asynccontextmanager
-async def lane(ended: list[EndReason]) -> AsyncIterator[ProcessLane]:
-    one = ProcessLane("render", nice=0, jobs_per_process=100, ended=ended.append)
-    try:
-        yield one
-    finally:
-        await one.close()
+from tests.support.speed import within
 
 
 def answering(text: str) -> str:
@@ -153,7 +134,7 @@ async def test_render_that_made_nothing_is_a_crash_and_not_begun_for_ever(tmp_pa
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), testing.Client(transport, Tokens.of(settings)) as client:
         job_id = (await client.upload(testing.picture())).json()["job_id"]
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while (job := (await client.get(f"/api/v1/images/jobs/{job_id}")).json())["status"] != "failed":
                 await anyio.sleep(0.01)
     assert (job["error_code"], job["attempts"], render.tasks, render.kills) == ("worker_crashed", 2, 2, 2)

@@ -12,13 +12,14 @@ from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS
 from tests.support.backups import Waiting, backed_up, put_back, several
 from tests.support.maintenance import SIZES, begin, carried_out, ended, keeping, key, variants
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 
 
 async def emptied(names: Callable[[], list[str]]) -> None:
     """Wait for the sweep after a backup, which is done before it."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while names():
             await anyio.sleep(0.01)
 
@@ -75,7 +76,7 @@ async def test_deletion_during_a_backup_does_not_wait_for_a_store_that_hangs(
         (image_id,) = await several(s, 1)
         await begin(s, "backup", destination=str(tmp_path / "backup"))
         await storage.asked.wait()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             gone = await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())
         assert gone.json()["deleted"] is True
         storage.go.set()
@@ -89,7 +90,7 @@ async def test_failed_job_waits_for_the_backup_before_it_begins_anew(tmp_path: P
         blocked.parent.mkdir(exist_ok=True)
         blocked.write_bytes(b"")
         job = await s.ended(await s.upload(TINY))
-        with anyio.fail_after(WAIT_SECONDS):  # until the run has removed what it had put
+        with within(WAIT_SECONDS):  # until the run has removed what it had put
             while await s.sql("SELECT processed_paths FROM processing_jobs") != [("{}",)]:
                 await anyio.sleep(0.01)
         await s.sql('UPDATE processing_jobs SET processed_paths = \'{"large": "x"}\'')
@@ -140,7 +141,7 @@ async def test_backup_is_done_before_what_was_held_back_is_removed(
         with s.state.jobs.housekeeping._hold.held():
             await s.http.delete(f"/api/v1/images/{first}", headers=s.bearer())
         assert (await backed_up(s, tmp_path / "backup"))["well"] is True
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not storage.asked:
                 await anyio.sleep(0.01)
         assert (await carried_out(s, "verify"))["state"] == "done"

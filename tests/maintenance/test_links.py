@@ -8,13 +8,14 @@ from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service
 from tests.maintenance.test_backup import put_back
 from tests.support.maintenance import carried_out, files, keeping, key, variants
+from tests.support.speed import within
 
 PHOTO = make.jpeg(200, 150)
 
 
 async def at_rest(s: Service) -> None:
     """Nothing of a row changes any more: its source is removed."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while s.state.jobs.queue.active_runs:
             await anyio.sleep(0.01)
 

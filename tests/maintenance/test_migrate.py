@@ -16,7 +16,7 @@ from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS, Service
 from tests.support.maintenance import SIZES, begin, carried_out, ended, files, found, keeping, key, task, variants
 from tests.support.other_storage import Other
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 
@@ -282,7 +282,7 @@ async def test_while_everything_happens(tmp_path: Path) -> None:
             to = "local" if to == "other" else "other"
 
     async with keeping(tmp_path) as s:
-        with anyio.fail_after(seconds(WAIT_SECONDS * 2)):
+        with within(WAIT_SECONDS * 2):
             async with anyio.create_task_group() as group:
                 group.start_soon(move, s)
                 group.start_soon(read, s)

@@ -12,6 +12,7 @@ from imgsvc.storage.base import StorageError
 from imgsvc.storage.local import LocalStorage
 from tests.conftest import WAIT_SECONDS, Service
 from tests.support.maintenance import API, SIZES, begin, carried_out, ended, files, found, keeping, key, task, variants
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -213,7 +214,7 @@ async def test_one_at_a_time_and_for_the_operator_only(tmp_path: Path) -> None:
 
 async def test_task_ends_with_the_service(tmp_path: Path) -> None:
     storage = Watched(tmp_path / "data" / "storage")
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         async with keeping(tmp_path, storage=storage) as s:
             await s.completed(TINY)
             await begin(s, "verify")

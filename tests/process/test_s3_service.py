@@ -20,6 +20,7 @@ from imgsvc.telemetry.storage_probe import PROBE
 from tests.conftest import WAIT_SECONDS, Service
 from tests.support.s3 import S3Server
 from tests.support.s3_proxy import proxy
+from tests.support.speed import within
 
 SIZES = ("thumbnail", "medium", "large", "original")
 On = Callable[..., AbstractAsyncContextManager[Service]]
@@ -67,7 +68,7 @@ def keys(image_id: str, bucket: str = "photos") -> list[str]:
 
 
 async def completed(s: Service, job_id: str) -> dict[str, Any]:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (job := await s.job(job_id))["status"] != "completed":
             await anyio.sleep(0.02)
     return job

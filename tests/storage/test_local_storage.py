@@ -17,7 +17,7 @@ from imgsvc.storage.base import StorageAway, StorageError
 from imgsvc.storage.instance_marker import MARKER, mark
 from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.reading_group import group_id
-from tests.support.speed import seconds
+from tests.support.speed import within
 
 KEY = "processed/large/x_large.webp"
 
@@ -203,7 +203,7 @@ async def test_put_that_hangs_is_left_behind_and_its_file_gets_no_name(
     folder = tmp_path / "storage/a/processed/large"
     folder.mkdir(parents=True)
     storage._closed_folders._synced.update(folder.parents, [folder])
-    with anyio.fail_after(seconds(10)):
+    with within(10):
         async with anyio.create_task_group() as group:
             group.start_soon(storage.put, "a", KEY, source(tmp_path, b"x"))
             await anyio.to_thread.run_sync(hung.wait, 10)

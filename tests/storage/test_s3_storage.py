@@ -27,7 +27,7 @@ from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
 from tests.support.s3 import SECRET, S3Server
 from tests.support.s3_proxy import Fault, Proxy, proxy
 from tests.support.server_process import ROOT
-from tests.support.speed import seconds
+from tests.support.speed import seconds, within
 
 KEY = "processed/large/x_large.webp"
 OBJECT = f"a/b/{KEY}"
@@ -135,7 +135,7 @@ async def test_presigned_url_is_good_for_its_time_and_its_object_only(storage: S
         answer = await client.get(url, headers={"Range": "bytes=4-"})
         assert (answer.status_code, answer.content) == (206, b"bytes")
         assert (await client.head(head)).headers["Content-Length"] == "9"
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while (await client.get(short)).status_code != 403:
                 await anyio.sleep(0.1)
         for tampered in (url.replace("large", "small"), url.replace("604800", "604799"), url[:-1] + "z", head):
@@ -355,7 +355,7 @@ async def test_store_that_hangs_keeps_nobody_from_an_address(s3: S3Server, bucke
     async with s3_storage(S3(**s3.settings(bucket, **patient))) as storage, asyncio.TaskGroup() as group:
         faulty.fail("stall", 3)
         waiting = [group.create_task(storage.remove("a", f"{number}")) for number in range(3)]
-        with anyio.fail_after(seconds(5)):
+        with within(5):
             while faulty.connections < 2:
                 await asyncio.sleep(0.01)
             assert await storage.url("a", "x", 60)

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import anyio
 from playwright.async_api import Locator, Page, Route
 
 from imgsvc.http.dashboard.models import DashboardData, Failure, NearLimit
 from imgsvc.telemetry.health import Check
 from tests.support.browser import LIMIT_SECONDS, Visit, browsing
 from tests.support.server_process import ServerProcess
+from tests.support.speed import within
 
 TOKEN = "0123456789abcdef0123456789abcdef-operator"
 JSON = {"Content-Type": "application/json"}
@@ -47,7 +47,7 @@ async def refreshed(page: Page) -> None:
 
 async def refreshed_until(page: Page, shown: Locator, count: int = 1) -> None:
     """As often as it takes: the service makes a new answer once a second of real time at the most."""
-    with anyio.fail_after(LIMIT_SECONDS):
+    with within(LIMIT_SECONDS):
         while await shown.count() != count:
             await refreshed(page)
 

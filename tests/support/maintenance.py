@@ -12,6 +12,7 @@ from imgsvc import testing
 from imgsvc.storage.base import Storage
 from tests.conftest import WAIT_SECONDS, Service
 from tests.support.other_storage import Other
+from tests.support.speed import within
 
 API = "/api/v1/operator/storage"
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -46,7 +47,7 @@ async def task(s: Service) -> dict[str, Any]:
 
 
 async def ended(s: Service) -> dict[str, Any]:
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while (found := await task(s))["state"] == "running":
             await anyio.sleep(0.01)
     return found

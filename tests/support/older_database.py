@@ -16,6 +16,7 @@ UNDONE = {
     5: ("DROP VIEW job_bytes;DROP TABLE job_sums; DROP TABLE job_minutes; DROP TABLE job_counting;"),
     6: "DROP TABLE job_sources;",
     7: "DROP TABLE renders; DROP TABLE retired_keys; ALTER TABLE processing_jobs DROP COLUMN revision;",
+    8: "DROP TABLE operator_sessions;",
 }
 
 

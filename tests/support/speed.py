@@ -1,8 +1,13 @@
 """How slow this machine is beside a quiet one: the time limits of tests are stretched by it."""
 
+import asyncio
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
 
 QUIET_SECONDS = 0.005  # for `_work`, with a processor to itself
 PATIENCE = 4  # what never comes is not waited for much longer on a slow machine
@@ -23,6 +28,26 @@ def is_over(began: float, limit: float) -> bool:
     """
     spent = time.monotonic() - began
     return spent >= limit and spent >= min(seconds(limit), PATIENCE * limit)
+
+
+@contextmanager
+def within(limit: float) -> Iterator[None]:
+    """Raises TimeoutError after so many seconds of a quiet machine, at most PATIENCE-fold.
+
+    The machine is only looked at shortly before `limit` has gone by here.
+    """
+    loop = asyncio.get_running_loop()
+    with anyio.fail_after(limit) as scope:
+        began = scope.deadline - limit
+
+        def look() -> None:
+            scope.deadline = began + min(seconds(limit), PATIENCE * limit)
+
+        looking = loop.call_later(0.9 * limit, look)
+        try:
+            yield
+        finally:
+            looking.cancel()
 
 
 def _queued() -> float:

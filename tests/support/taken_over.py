@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fixtures import make
-from imgsvc.imaging.recipe import Recipe, Variant, scratch_file
+from imgsvc.imaging.recipe import scratch_file
 from imgsvc.jobs.lanes.cage import Mode
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.retry import Failure
 from tests.conftest import Service, service
 from tests.support.attacks import FILE, MEMORY, victims
 from tests.support.inside import MARK, REPORT, SIZE, Surroundings
+from tests.support.lanes import SMALL
 from tests.support.render_task import render_task
 
-RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
 PICTURE = make.jpeg(*SIZE)
 SECRET = bytearray(b"hunter-2")  # in this process's memory
 SECONDS = 1.0  # of a task
@@ -82,7 +82,7 @@ def surroundings(folder: Path, waiting: Path) -> Iterator[Surroundings]:
 async def attempt(lane: ProcessLane, attack: str, folder: Path, waiting: Path) -> str:
     """How an attack in the child of a lane ended: what the attacker reports, or what the lane makes of its end."""
     with surroundings(folder, waiting) as there:
-        task = render_task(folder, picture(attack, there), RECIPE)
+        task = render_task(folder, picture(attack, there), SMALL)
         outcome = await lane.run(replace(task, time_limit=SECONDS, memory_ceiling=MEMORY, file_ceiling=FILE))
     report = scratch_file(folder / "made", "small").read_bytes()
     if report.startswith(REPORT):

@@ -19,6 +19,7 @@ from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lanes.cage import Posture
 from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
+from tests.support.speed import within
 from tests.support.told_metrics import Sample, samples
 
 Told = dict[Sample, float]
@@ -39,7 +40,7 @@ def value(told: Told, metric: str, **labels: str) -> float:
 
 async def told_when(s: Service, true: Callable[[Told], bool]) -> Told:
     """What is told as soon as that is true of it."""
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while not true(now := await told(s)):
             await anyio.sleep(0.01)
     return now
@@ -117,7 +118,7 @@ async def _held(s: Service) -> list[Told]:
 async def rendering(s: Service, job_id: str) -> int:
     """The pid of the worker that is amid the render of this job."""
     scratch = s.settings.data / "scratch"
-    with anyio.fail_after(WAIT_SECONDS):
+    with within(WAIT_SECONDS):
         while not any(path.stat().st_size for path in scratch.glob(f"{job_id}.*/original.webp")):
             await anyio.sleep(0.005)
     lanes: list[Any] = [lane for run, lane in s.state.jobs.queue._running.items() if not run.is_preview]

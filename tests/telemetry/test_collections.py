@@ -15,6 +15,7 @@ import pytest
 from fixtures import make
 from imgsvc import __version__
 from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 BROKEN = TINY[: len(TINY) // 2]
@@ -88,7 +89,7 @@ async def test_all_before_it_is_ready(start: Starter) -> None:
     async with start() as s:
         image_id = (await s.upload(large)).json()["image_id"]
         seen = set()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while (response := await s.http.get(f"{IMAGES}/{image_id}/all")).status_code != 200:
                 refused(response, 404, "image_not_ready")
                 assert int(response.headers["Retry-After"]) > 0
@@ -143,7 +144,7 @@ async def test_batch_that_asks_for_nothing(start: Starter, query: str, name: str
 async def test_batch_takes_a_preview_that_is_ready(start: Starter) -> None:
     async with start() as s:
         image_id = (await s.upload(make.jpeg(3000, 2000, quality=70))).json()["image_id"]
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not found(body := await batch(s, image_id, size="thumbnail")):
                 await anyio.sleep(0.01)
         assert body["images"][0]["dominant_color"].startswith("#")
@@ -190,7 +191,7 @@ async def test_stats(start: Starter, photo: bytes) -> None:
         assert later["performance_24h"]["completed_24h"] == now["performance_24h"]["completed_24h"]
         assert later["performance_24h"]["avg_processing_time_seconds"] == pytest.approx(average, abs=0.02)
     async with start() as s:
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while counts(await json_of(s, "/api/v1/health/stats")) != {"completed": 4, "failed": 1}:
                 await anyio.sleep(0.02)
 
@@ -199,7 +200,7 @@ async def test_stats_while_it_works(start: Starter) -> None:
     async with start() as s:
         answer = await s.upload(make.jpeg(3000, 2000, quality=70))
         seen = set()
-        with anyio.fail_after(WAIT_SECONDS):
+        with within(WAIT_SECONDS):
             while not (stats := await json_of(s, "/api/v1/health/stats"))["storage"]["total_images"]:
                 seen.add(stats["workers"]["active_tasks"])
                 assert stats["storage"]["total_jobs"] == sum(stats["status_breakdown"].values()) == 1

@@ -21,7 +21,7 @@ from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from imgsvc.service.routes import ROUTES
 from tests.conftest import Service, Starter
-from tests.support.speed import seconds
+from tests.support.speed import within
 from tests.support.traffic import IDS, TINY, Told, broken_off, moments, moved, told, value
 
 CONTRACT = {
@@ -174,14 +174,14 @@ async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
         lane = s.state.jobs.queue._sides["renders"].lanes[0]
         assert lane.pid
         os.kill(lane.pid, signal.SIGKILL)
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while lane.alive:
                 await anyio.sleep(0.01)
         await s.completed(TINY)
         assert value(await told(s), "worker_restarts_total", reason="died_idle") == 1
         large = make.encoded(make.photo(1000, 750).resize((4000, 3000)), "JPEG", quality=60)
         image_id = (await s.upload(large)).json()["image_id"]
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while not any(lane is one for one in s.state.jobs.queue._running.values()):
                 await anyio.sleep(0.005)
         assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
@@ -196,7 +196,7 @@ async def test_worker_that_has_done_its_share_is_retired(start: Starter) -> None
     async with start(workers={"jobs_per_process": 1}) as s:
         for seed in range(2):
             await s.completed(make.jpeg(64, 48, seed))
-        with anyio.fail_after(seconds(10)):
+        with within(10):
             while value(await told(s), "worker_restarts_total", reason="retired") < 2:
                 await anyio.sleep(0.01)
         assert value(await told(s), "worker_restarts_total", reason="died_idle") == 0

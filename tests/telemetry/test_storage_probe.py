@@ -13,7 +13,7 @@ from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import storage_probe
 from imgsvc.telemetry.storage_probe import StorageProbe
 from tests.support.server_process import InlineServer, until
-from tests.support.speed import seconds
+from tests.support.speed import seconds, within
 
 
 class Silent(MemoryStorage):
@@ -34,7 +34,7 @@ async def test_removal_that_hangs_is_a_failed_check(tmp_path: Path, monkeypatch:
 async def test_check_that_is_cancelled_amid_its_removal_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_probe, "REMOVAL_SECONDS", 0.5)
     probe = StorageProbe(Silent(), tmp_path / "health", "id")
-    with anyio.fail_after(seconds(10)):
+    with within(10):
         with anyio.move_on_after(0.05) as scope:
             await probe.check()
     assert scope.cancelled_caught

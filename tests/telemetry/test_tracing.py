@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 LIVE = "/api/v1/health/live"
@@ -56,7 +57,7 @@ async def test_job_and_its_log_carry_the_id_of_the_upload(start: Starter) -> Non
             headers = s.bearer() | {"X-Trace-ID": "from-the-client"}
             accepted = await s.http.post(UPLOAD, data={"bucket": "b"}, files=files, headers=headers)
             job = await s.ended(accepted)
-            with anyio.fail_after(WAIT_SECONDS):
+            with within(WAIT_SECONDS):
                 while s.staged():  # the last thing that a job does
                     await anyio.sleep(0.01)
         assert accepted.headers["X-Trace-ID"] == "from-the-client"

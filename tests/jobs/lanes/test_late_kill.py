@@ -6,16 +6,14 @@ import anyio
 import pytest
 
 from fixtures import make
-from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.cage import Mode
 from imgsvc.jobs.lanes.messages import Outcome, Rendered
 from imgsvc.jobs.lanes.pool import Launcher, Pool
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.retry import Failure
+from tests.support.lanes import SMALL
 from tests.support.render_task import render_task
-from tests.support.speed import seconds
-
-RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
+from tests.support.speed import within
 
 
 class LateLauncher(Launcher):
@@ -34,7 +32,7 @@ class LateLauncher(Launcher):
 
 @pytest.mark.parametrize("end", ["kill", "shut"])
 async def test_end_while_the_process_is_launched_ends_the_task(tmp_path: Path, end: str) -> None:
-    task = render_task(tmp_path, make.jpeg(320, 200), RECIPE)
+    task = render_task(tmp_path, make.jpeg(320, 200), SMALL)
     launcher = LateLauncher()
     lane = ProcessLane("render", nice=0, jobs_per_process=3, launcher=launcher)
     outcomes: list[Outcome] = []
@@ -43,7 +41,7 @@ async def test_end_while_the_process_is_launched_ends_the_task(tmp_path: Path, e
         outcomes.append(await lane.run(task))
 
     try:
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             async with anyio.create_task_group() as group:
                 group.start_soon(run)
                 await launcher.launched.wait()

@@ -4,8 +4,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,14 @@ import anyio
 import pytest
 
 from fixtures import make
-from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
 from imgsvc.jobs.retry import Failure
+from tests.support.lanes import SMALL, started
 from tests.support.render_task import render_task
 from tests.support.server_process import children, is_running
-from tests.support.speed import seconds
+from tests.support.speed import seconds, within
 
-RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
 ONCE = "def instead(task, files, usual=warm._answer_of):\n    if task['id'] != 'job.1': return usual(task, files)\n    "
 
 
@@ -34,25 +31,10 @@ def in_first_child(line: str) -> str:
     return f"import os, signal, time\n{ONCE}{line}\nwarm._answer_of = instead"
 
 
-@pytest.fixture
-def task(tmp_path: Path) -> Task:
-    return render_task(tmp_path, make.jpeg(320, 200), RECIPE)
-
-
-@asynccontextmanager
-async def started(ended: list[EndReason]) -> AsyncIterator[ProcessLane]:
-    one = ProcessLane("render", nice=0, jobs_per_process=100, ended=ended.append)
-    try:
-        await one.start()
-        yield one
-    finally:
-        await one.close()
-
-
 async def child_of(lane: ProcessLane) -> int:
     """The child of a task that the service knows to have begun."""
     assert lane.pid and lane._pool
-    with anyio.fail_after(seconds(20)):
+    with within(20):
         while not lane._pool.has_begun():
             await anyio.sleep(0.002)
     return children(lane.pid)[0]
@@ -98,7 +80,7 @@ async def test_child_of_a_warm_process_that_does_not_answer_is_killed_too(instea
         assert pid
         os.kill(pid, signal.SIGSTOP)
         began = time.monotonic()
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while not outcomes:
                 await anyio.sleep(0.01)
         assert time.monotonic() - began < seconds(2)
@@ -123,7 +105,7 @@ async def test_nothing_is_left_of_a_task_whose_warm_process_ends(instead: Any, t
             os.kill(pid, signal.SIGKILL)
         else:
             lane.kill()
-        with anyio.fail_after(seconds(20)):
+        with within(20):
             while not outcomes:
                 await anyio.sleep(0.01)
         assert isinstance(outcomes[0], Failure) and outcomes[0].death
@@ -193,7 +175,7 @@ async def test_source_that_is_a_link_is_not_followed(task: Task, tmp_path: Path)
 
 async def test_preview_that_is_not_cheap_leaves_an_empty_file(tmp_path: Path) -> None:
     large = make.encoded(make.photo(1700, 1300), "PNG")
-    task = render_task(tmp_path, large, replace(RECIPE, max_pixels=50_000_000), "image/png")
+    task = render_task(tmp_path, large, replace(SMALL, max_pixels=50_000_000), "image/png")
     async with started([]) as lane:
         assert await lane.run(replace(task, kind="preview")) is None
     assert [path.stat().st_size for path in Path(task.folder).iterdir()] == [0]

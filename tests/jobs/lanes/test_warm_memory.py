@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from fixtures import make
-from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.messages import Rendered
 from imgsvc.jobs.lanes.process import ProcessLane
 from tests.conftest import with_workers
+from tests.support.lanes import SMALL
 from tests.support.render_task import render_task
-
-RECIPE = Recipe((Variant("small", 64, 80, 2),), max_pixels=10_000_000, max_frames=10)
 
 
 def written_memory(pid: int) -> Iterator[bytes]:
@@ -40,7 +38,7 @@ def as_root() -> None:
 
 @pytest.mark.usefixtures("as_root")
 async def test_nothing_of_a_task_stays_but_its_random_id(tmp_path: Path) -> None:
-    task = render_task(tmp_path, make.jpeg(320, 200), RECIPE)
+    task = render_task(tmp_path, make.jpeg(320, 200), SMALL)
     task = replace(task, job_id="a-job-of-alice", trace_id="a-trace-of-alice")
     lane = ProcessLane("render", nice=0, jobs_per_process=10)
     try:
