@@ -6,7 +6,7 @@ import anyio
 
 from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service
-from tests.maintenance.test_backup import put_back
+from tests.support.backups import put_back
 from tests.support.maintenance import carried_out, files, keeping, key, variants
 from tests.support.speed import within
 
