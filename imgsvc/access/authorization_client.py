@@ -66,6 +66,11 @@ class AuthorizationApi:
         return answer.status_code, body
 
 
+def trusted_certificates() -> ssl.SSLContext:
+    """Reads the certificates of authorities, which takes some ten milliseconds: call it in a thread."""
+    return httpx.create_ssl_context()
+
+
 @asynccontextmanager
 async def authorization_client() -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client with a connection pool.
@@ -73,7 +78,7 @@ async def authorization_client() -> AsyncIterator[httpx.AsyncClient]:
     HTTP_PROXY and .netrc are ignored: calls go to AUTH_API_URL, with the credentials in it. SSL_CERT_FILE and
     SSL_CERT_DIR are honoured, for a private certificate authority.
     """
-    trusted: ssl.SSLContext = await anyio.to_thread.run_sync(httpx.create_ssl_context)
+    trusted = await anyio.to_thread.run_sync(trusted_certificates)
     async with httpx.AsyncClient(
         verify=trusted,
         trust_env=False,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..telemetry.health import Health
     from ..telemetry.host import Host
     from ..telemetry.metrics import Metrics
+    from .operator.single_sign_on import SingleSignOn
     from .wire.urls import Urls
 
 
@@ -68,6 +69,7 @@ class Access:
     remote: "RemoteAuthorization | None"  # None: no authorization server is configured
     operators: "OperatorAuth"
     sessions: "OperatorSessions"
+    sign_on: "SingleSignOn | None"  # None: no provider is configured
     throttle: "LoginThrottle"
     denials: "Denials"
 

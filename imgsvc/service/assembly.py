@@ -68,10 +68,12 @@ from .runner import running
 
 if TYPE_CHECKING:
     from ..access.remote_permissions import RemoteAuthorization
+    from ..http.operator.single_sign_on import SingleSignOn
     from ..intake.redis_limit import RedisRateLimit
 
 log = structlog.get_logger()
 
+SIGN_ON_CALLBACK = "/dashboard/oidc/callback"
 RENDER_NICENESS = 10  # so that the operating system puts previews and responses first
 
 
@@ -218,9 +220,18 @@ async def _access(opened: Opened) -> Access:
         remote=remote,
         operators=OperatorAuth(token, opened.data.lock.run),
         sessions=sessions,
+        sign_on=_sign_on(settings),
         throttle=LoginThrottle(),
         denials=Denials(opened.data.table),
     )
+
+
+def _sign_on(settings: Settings) -> "SingleSignOn | None":
+    if not settings.operator.oidc_issuer:
+        return None
+    from ..http.operator.single_sign_on import SingleSignOn  # with what it needs only where it is used
+
+    return SingleSignOn(settings.operator, f"{settings.service.public_url}{SIGN_ON_CALLBACK}")
 
 
 def _stores(opened: Opened) -> Stores:

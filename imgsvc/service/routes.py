@@ -4,6 +4,7 @@ from starlette.routing import Route
 
 from ..http.api import error_pages, health, images, info, jobs, uploads, variants
 from ..http.dashboard import page as dashboard
+from ..http.dashboard import sign_on
 from ..http.openapi import document, page
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import maintenance, permissions, sessions
@@ -48,6 +49,8 @@ ROUTES = [
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
     Route("/dashboard/login", dashboard.login_page),
+    Route("/dashboard/oidc/start", sign_on.start),
+    Route("/dashboard/oidc/callback", sign_on.callback),
     Route("/dashboard/static/{name}", dashboard.static),
     Route("/metrics", exposition),
     Route("/storage/{path:path}", variants.stored),

@@ -59,6 +59,15 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _address_for_sign_on(self) -> Self:
+        if self.operator.oidc_issuer and not self.service.public_url:
+            raise ValueError(
+                "[service] public_url (PUBLIC_URL) = '': is needed where [operator] oidc_issuer is set, since the "
+                "provider sends people back to it"
+            )
+        return self
+
     @property
     def max_token_bytes(self) -> int:
         """The longest accepted token in bytes: as configured, and at most the limit of all headers."""

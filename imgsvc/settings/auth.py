@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from .fields import STRONG, Seconds, Section, setting
+from .fields import STRONG, Seconds, Section, Texts, setting
 from .hosts import is_loopback
 
 Algorithm = Literal[
@@ -188,6 +188,54 @@ class Operator(Section):
         gt=0,
         le=8760,
     )
+    oidc_issuer: str = setting(
+        "",
+        "Issuer of your OpenID Connect provider, as its discovery document has it, such as "
+        "https://auth.example.org/realms/home: people sign in to the dashboard there, beside the operator token. "
+        "PUBLIC_URL must be set; allow {PUBLIC_URL}/dashboard/oidc/callback at the provider. Empty: off.",
+    )
+    oidc_client_id: str = setting("", "What the provider calls this service: the client ID.")
+    oidc_client_secret: SecretStr = setting(SecretStr(""), "The client's secret; empty for a public client.")
+    oidc_scopes: str = setting("openid email profile", "What the provider is asked for, separated by spaces.")
+    oidc_allowed: Texts = setting(
+        (),
+        "Who may sign in: email:ann@example.org (only if the provider has verified it), sub:1234 or group:admins. "
+        "Empty: nobody.",
+    )
+    oidc_groups_claim: str = setting("groups", "The claim that lists a person's groups.")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str) -> str:
+        """Whoever can change what travels from the issuer could sign in as anyone."""
+        url = _http_url(value) if value else None
+        if url and (url.username or url.password or url.query):
+            raise ValueError("must have no user name, password or query")
+        if url and url.scheme != "https" and not is_loopback(url.hostname or ""):
+            raise ValueError("must be https, unless it is on this machine (localhost, 127.0.0.1, [::1])")
+        return value
+
+    @field_validator("oidc_scopes")
+    @classmethod
+    def _scopes(cls, value: str) -> str:
+        if "openid" not in value.split():
+            raise ValueError("must contain openid")
+        return value
+
+    @field_validator("oidc_allowed")
+    @classmethod
+    def _people(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            kind, _, name = one.partition(":")
+            if kind not in ("email", "sub", "group") or not name:
+                raise ValueError(f"{one!r} must be email:…, sub:… or group:…")
+        return value
+
+    @model_validator(mode="after")
+    def _client_is_named(self) -> Self:
+        if self.oidc_issuer and not self.oidc_client_id:
+            raise ValueError("oidc_issuer needs oidc_client_id (IMGSVC_OPERATOR_OIDC_CLIENT_ID)")
+        return self
 
 
 def _names_a_host(url: str) -> bool:

@@ -40,6 +40,8 @@ OPEN_TO_ALL = (
     "/api/v1/operator/login",
     "/api/v1/operator/logout",
     "/dashboard/login",
+    "/dashboard/oidc/callback",
+    "/dashboard/oidc/start",
     "/dashboard/static/{name}",
 )
 ANY_NAME = "/api/v1/operator/permissions/{org}/{user}"  # no name is malformed, and nothing is remembered of most

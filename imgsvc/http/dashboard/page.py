@@ -1,6 +1,7 @@
 """The dashboard's page, its static files, and its data."""
 
 from collections.abc import Mapping
+from html import escape
 from importlib.resources import files
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ POLICY = (
 )
 PAGES = ("dashboard.html", "login.html")
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+SIGN_ON_LINK = '<p class="sign-on"><a class="button" href="{{root}}/dashboard/oidc/start">Sign in with {}</a></p>'
 SIGN_IN = Answer("To a person: the page to sign in.", PAGE)
 SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
 
@@ -43,13 +45,13 @@ async def page(request: Request) -> Response:
     except Problem as refusal:
         if not auth.wants_page(request):
             raise
-        return _page(request, "login.html", refusal.status, refusal.headers)
+        return sign_in_page(request, refusal.status, refusal.headers)
     return _page(request, "dashboard.html", images_from=await state_of(request).stores.urls.foreign_origin())
 
 
 @operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
 async def login_page(request: Request) -> Response:
-    return _page(request, "login.html")
+    return sign_in_page(request)
 
 
 @operation(
@@ -94,6 +96,15 @@ async def data(request: Request) -> Response:
     return json_response(DashboardData(operator=operator, **dict(shown)))
 
 
+def sign_in_page(
+    request: Request, status: int = 200, headers: Mapping[str, str] | None = None, notice: str = ""
+) -> Response:
+    """The page to sign in. `notice` says why a sign-in at the provider did not succeed."""
+    provider = state_of(request).access.sign_on
+    link = SIGN_ON_LINK.format(escape(provider.provider_name)) if provider else ""
+    return _page(request, "login.html", status, headers, filled={"sign-on": link, "notice": escape(notice)})
+
+
 def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:
     """Add the addresses of the recent jobs' pictures. The largest ready variant is the first in `ready`."""
     jobs = [
@@ -116,10 +127,14 @@ def _page(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
     images_from: str = "",
+    filled: Mapping[str, str] | None = None,
 ) -> Response:
-    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
-    root = b".." if str(request.scope["path"]).count("/") > 1 else b"."
-    content = FILES[name].body.replace(b"{root}", root)
+    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix. `filled` is HTML."""
+    content = FILES[name].body
+    for place, html in (filled or {}).items():
+        content = content.replace(f"{{{place}}}".encode(), html.encode())
+    up = "/".join([".."] * (str(request.scope["path"]).count("/") - 1)) or "."
+    content = content.replace(b"{root}", up.encode())
     security = {
         "Content-Security-Policy": _policy(images_from),
         "Cache-Control": "no-store",

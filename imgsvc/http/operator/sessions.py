@@ -1,7 +1,7 @@
 """The operator's sign-in, sign-out and sessions, and an upload token for the dashboard."""
 
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -127,7 +127,7 @@ async def logout(request: Request) -> Response:
     auth.refuse_elsewhere(request)
     await state_of(request).access.sessions.close(request.cookies.get(auth.COOKIE, ""))
     response = Response(status_code=204, headers=NO_STORE)
-    _set_cookie(request, response, "", 0)
+    set_cookie(request, response, auth.COOKIE, "", 0)
     return response
 
 
@@ -188,12 +188,18 @@ async def sign_in(request: Request, response: Response, subject: str | None = No
     sessions = state_of(request).access.sessions
     cookie = await sessions.open(subject)
     log.info("operator_signed_in", client=request.client.host if request.client else "", subject=subject)
-    _set_cookie(request, response, cookie, int(sessions.seconds))
+    set_cookie(request, response, auth.COOKIE, cookie, int(sessions.seconds))
 
 
-def _set_cookie(request: Request, response: Response, session: str, seconds: int) -> None:
+def set_cookie(
+    request: Request,
+    response: Response,
+    name: str,
+    value: str,
+    seconds: int,
+    *,
+    same_site: Literal["strict", "lax"] = "strict",
+) -> None:
     """HttpOnly: scripts can't read it. Strict: it is not sent with requests that another site starts (RFC 6265bis)."""
     secure = request.url.scheme == "https" or str(request.app.state.public_url).startswith("https:")
-    response.set_cookie(
-        auth.COOKIE, session, max_age=seconds, path="/", secure=secure, httponly=True, samesite="strict"
-    )
+    response.set_cookie(name, value, max_age=seconds, path="/", secure=secure, httponly=True, samesite=same_site)
