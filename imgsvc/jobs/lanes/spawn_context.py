@@ -10,7 +10,7 @@ and waits forever for the rest of a result whose sender died. This context repla
 Results are JSON of bounded length, so a task must return what JSON has. The parent still pickles tasks for the worker.
 
 The standard library documents `mp_context` but not what the pool asks of one. All that is relied upon stands in this
-module; `tests/jobs/test_spawn_context.py` names what a newer Python asks in addition. As of Python 3.11 to 3.13:
+module; `tests/jobs/lanes/test_spawn_context.py` names what a newer Python asks in addition. As of Python 3.11 to 3.13:
 
 - of the context: `get_start_method`, `SimpleQueue`, `Lock`, `BoundedSemaphore` (for multiprocessing.queues.Queue,
   which carries the tasks), `Process`;
