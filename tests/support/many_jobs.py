@@ -23,8 +23,8 @@ from imgsvc.jobs.table.database import open_for_writing
 from imgsvc.jobs.table.model import as_text, now
 from imgsvc.settings.jobs import Images
 
-USERS = 20_000
-DAYS = 30
+USERS, BUCKET = 20_000, "photos"
+DAYS, SOURCE_KEPT = 30, timedelta(hours=23)
 EVENTS_OF_JOB = ("accepted", "processing", "completed")
 COLUMNS = (
     "job_id, image_id, status, storage_bucket, staging_path, processed_paths, processing_metadata, attempt_count, "
@@ -37,6 +37,19 @@ SUMS = (
     "WHERE kind = 'jobs'"
 )
 VARIANTS = {"thumbnail": (150, 4_000), "medium": (600, 40_000), "large": (1200, 140_000), "original": (4096, 900_000)}
+PATHS = json.dumps({name: f"processed/{name}/ID_{name}.webp" for name in VARIANTS})  # ID: that of the image
+
+
+def _measured(variants: dict[str, tuple[int, int]]) -> str:
+    made = {
+        name: {"width": side, "height": side * 3 // 4, "size_bytes": size, "sha256": "0" * 64, "format": "webp"}
+        for name, (side, size) in variants.items()
+    }
+    sides = {"width": 4000, "height": 3000}
+    return json.dumps({"dominant_color": "#808080", "original_dimensions": sides, "variants": made})
+
+
+MEASURED, NOTHING_MEASURED = _measured(VARIANTS), _measured({})
 
 
 def fill(path: Path, jobs: int) -> None:
@@ -94,25 +107,25 @@ def _jobs(count: int) -> Iterator[tuple[Any, ...]]:
     recipe, end = Images().recipe.to_json(), now()
     step = timedelta(days=DAYS) / count
     for number in range(count):
-        yield _job(chance, recipe, end - step * (count - number), number)
+        yield _job(chance, recipe, end - step * (count - number), end, number)
 
 
-def _job(chance: random.Random, recipe: str, created: datetime, number: int) -> tuple[Any, ...]:
+def _job(chance: random.Random, recipe: str, created: datetime, end: datetime, number: int) -> tuple[Any, ...]:
     job_id, image_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
     status = chance.choices(("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50))[0]
     ended, text = as_text(created + timedelta(seconds=chance.uniform(0.2, 4))), as_text(created)
     done, failed, waiting = status == "completed", status == "failed", status == "pending"
+    over = failed and created < end - SOURCE_KEPT  # housekeeping has removed its upload
     deleted = done and chance.random() < 0.05
-    paths = {name: f"processed/{name}/{image_id}_{name}.webp" for name in VARIANTS} if done and not deleted else {}
-    measured = {"dominant_color": "#808080", "variants": {name: _made(*VARIANTS[name]) for name in paths}}
+    made = done and not deleted
     return (
         job_id,
         image_id,
         status,
-        "photos",
-        None if done else job_id,
-        json.dumps(paths),
-        json.dumps(measured),
+        BUCKET,
+        None if done or over else job_id,
+        PATHS.replace("ID", image_id) if made else "{}",
+        MEASURED if made else NOTHING_MEASURED,
         0 if done else 1,
         3,
         None if done or waiting else "The image could not be stored.",
@@ -120,7 +133,7 @@ def _job(chance: random.Random, recipe: str, created: datetime, number: int) -> 
         None if waiting else text,
         ended if done else None,
         None if done or waiting else "storage_error",
-        None if done or waiting else 1,
+        None if done or waiting else int(not over),
         as_text(created + timedelta(days=DAYS)) if status == "retrying" else None,
         ended if failed else None,
         ended if deleted else None,
@@ -140,10 +153,6 @@ def _job(chance: random.Random, recipe: str, created: datetime, number: int) -> 
         number // USERS,
         "wanted",
     )
-
-
-def _made(side: int, size: int) -> dict[str, Any]:
-    return {"width": side, "height": side * 3 // 4, "size_bytes": size, "sha256": "0" * 64, "format": "webp"}
 
 
 def _windows() -> Iterator[tuple[str, str, str, int]]:

@@ -19,11 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fixtures import make
-from tests.bench.reading.answers import answers, bare
+from tests.bench.reading.answers import Subject, answers, bare
 from tests.bench.reading.load import Read, open_loop
-from tests.support.server_process import ROOT, ServerProcess, until
+from tests.support.memory import memory
+from tests.support.server_process import ROOT, ServerProcess, bearer, until
 
-PER_SECOND, SECONDS, ROUNDS, NICENESS = 100, 10, 3, 10
+PER_SECOND, SECONDS, ROUNDS, NICENESS = 100, 8, 3, 10
+JOBS, SIDES, BEGIN_SECONDS = 80, (4000, 3000), 1.5  # more than the workers render in a round; pixels; for an encoder
+REAL = "its latencies are measured"
 ENCODE = """
 import os, sys, time
 from io import BytesIO
@@ -64,22 +67,15 @@ def encoders(count: int, photo: Path, policy: str) -> Iterator[list[int]]:
 
 
 @contextmanager
-def uploading(server: ServerProcess, photo: bytes, waiting: int) -> Iterator[None]:
-    """Keep some jobs waiting, so that every worker always has one."""
-    over = threading.Event()
-
-    def upload() -> None:
-        while not over.wait(0.05):
-            if unfinished(server) < waiting:
-                server.upload(photo)
-
-    thread = threading.Thread(target=upload)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def encoding(server: ServerProcess, photo: bytes, count: int) -> Iterator[None]:
+    """All workers encode: so many jobs wait that uploading and previews are over before reads are measured."""
+    jobs = [server.upload(photo).json()["job_id"] for _ in range(count)]
+    until(lambda: "thumbnail" in server.job(jobs[-1])["ready"], 60)
+    yield
+    waiting = counts(server)["pending"]
+    assert waiting, f"{count} jobs were not enough: at the end the workers had nothing to do (--jobs)"
+    for job in jobs:
+        server.http.delete(f"{server.url}/api/v1/images/{server.job(job)['image_id']}", headers=bearer())
 
 
 def figure(name: str, found: list[float], pictures_per_second: float) -> dict[str, object]:
@@ -88,16 +84,23 @@ def figure(name: str, found: list[float], pictures_per_second: float) -> dict[st
     return {"what": name, **at, "worst": round(found[-1], 2), "pictures_per_second": round(pictures_per_second, 2)}
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench reads beside-encoders", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON for each figure")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="of a round")
-    given = parser.parse_args()
-    workers = len(os.sched_getaffinity(0))
-    photo = make.jpeg(3000, 2000)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="that wait at the beginning of a round")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given, workers = arguments(), len(os.sched_getaffinity(0))
+    photo = make.jpeg(*SIDES)
+    # Each upload is rendered: the same photo would be reused.
+    environment = {"LOG_LEVEL": "ERROR", "IMGSVC_WORKERS_COUNT": str(workers), "IMGSVC_IMAGES_REUSE": "false"}
     with (
-        tempfile.TemporaryDirectory() as name,
-        ServerProcess(Path(name), LOG_LEVEL="ERROR", IMGSVC_WORKERS_COUNT=str(workers)) as server,
+        tempfile.TemporaryDirectory(dir=memory()) as name,
+        ServerProcess(Path(name), real=REAL, **environment) as server,
     ):
         file = Path(name) / "photo.jpg"
         file.write_bytes(photo)
@@ -105,31 +108,42 @@ def main() -> None:
         server.job_ended(receipt["job_id"])
         image = f"/api/v1/images/{receipt['image_id']}"
         reads = [Read("info", image), Read("direct", f"{image}/direct?size=thumbnail")]
-        sent = asyncio.run(answers(server, reads))
-        with bare(Path(name), sent, "hypercorn") as other:
-            beside = [Read(read.name, f"/{number}") for number, read in enumerate(reads)]
-            found: dict[str, list[float]] = {"service": [], "bare, nice 10": [], "bare, SCHED_IDLE": []}
-            pictures = dict.fromkeys(found, 0.0)
-            for _ in range(ROUNDS):
-                with uploading(server, photo, 3 * workers):
-                    time.sleep(2)
-                    found["service"] += asyncio.run(open_loop(server.url, reads, PER_SECOND, given.seconds))
-                until(lambda: not unfinished(server), 600)
-                for what, policy in (("bare, nice 10", "other"), ("bare, SCHED_IDLE", "idle")):
-                    with encoders(workers, file, policy) as made:
-                        time.sleep(2)
-                        before = len(made)
-                        found[what] += asyncio.run(open_loop(other.url, beside, PER_SECOND, given.seconds))
-                        pictures[what] += (len(made) - before) / given.seconds / ROUNDS
-            for what, times in found.items():
-                line = figure(what, times, pictures[what])
-                print(json.dumps(line) if given.json else line, flush=True)
+        with bare(Path(name), asyncio.run(answers(server, reads)), "hypercorn") as other:
+            found = measured(server, other, reads, file, given)
+        for what, (times, pictures) in found.items():
+            line = figure(what, times, pictures / given.seconds / given.rounds)
+            print(json.dumps(line) if given.json else line, flush=True)
 
 
-def unfinished(server: ServerProcess) -> int:
-    """The number of jobs that wait or are being worked on."""
-    counts = server.http.get(f"{server.url}/api/v1/health/stats").json()["status_breakdown"]
-    return int(counts["pending"] + counts["processing"])
+def measured(
+    server: ServerProcess, other: Subject, reads: list[Read], photo: Path, given: argparse.Namespace
+) -> dict[str, tuple[list[float], int]]:
+    """{what: (milliseconds of each read, pictures that the encoders made meanwhile)}, in turn."""
+    workers, beside = len(os.sched_getaffinity(0)), [Read(read.name, f"/{n}") for n, read in enumerate(reads)]
+    found: dict[str, tuple[list[float], int]] = {}
+
+    def add(what: str, times: list[float], pictures: int) -> None:
+        before, made = found.get(what, ([], 0))
+        found[what] = (before + times, made + pictures)
+
+    for _ in range(given.rounds):
+        with encoding(server, photo.read_bytes(), given.jobs):
+            before = counts(server)["completed"]
+            times = asyncio.run(open_loop(server.url, reads, PER_SECOND, given.seconds))
+            add("service", times, counts(server)["completed"] - before)
+        for what, policy in (("bare, nice 10", "other"), ("bare, SCHED_IDLE", "idle")):
+            with encoders(workers, photo, policy) as made:
+                time.sleep(BEGIN_SECONDS)
+                already = len(made)
+                times = asyncio.run(open_loop(other.url, beside, PER_SECOND, given.seconds))
+                add(what, times, len(made) - already)
+    return found
+
+
+def counts(server: ServerProcess) -> dict[str, int]:
+    """{status: number of jobs}."""
+    found: dict[str, int] = server.http.get(f"{server.url}/api/v1/health/stats").json()["status_breakdown"]
+    return found
 
 
 if __name__ == "__main__":

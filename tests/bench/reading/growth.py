@@ -1,13 +1,17 @@
 """How reads grow with the table: a service with a thousand jobs beside one with a million, each with little memory.
 
-`./run bench reads growth [--jobs N]`: for rows only, since no files are made; hits and misses apart.
+`./run bench reads growth [--jobs N]`: hits and misses apart. The reads of a round go through a working set that takes
+more than ten times the memory that the service has for it; thumbnails are files of the working set alone. `--folder`
+keeps the tables for the next time: a million jobs take a minute to make.
 """
 
 import argparse
 import json
 import random
+import shutil
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,13 +21,17 @@ from typing import Any
 
 import httpx
 
-from tests.support.many_jobs import fill
+from tests.support.many_jobs import BUCKET, VARIANTS, fill
+from tests.support.memory import memory
 from tests.support.server_process import ServerProcess
 
-FEW, ROUNDS, READS, SET = 1000, 7, 300, 900
-CACHE_MB = 1.0  # a tenth of what the rows of a working set take
+FEW, ROUNDS, READS = 1000, 5, 250
+FEW_SET, MANY_SET = 900, 9000  # images that are read
+CACHE_MB = 1.0  # the rows of the smaller set alone take eleven times that
 SETTLE_SECONDS = 5  # waiting jobs of the tables have no uploads and end as failed
 IMAGES = "/api/v1/images"
+SIZE = "thumbnail"
+REAL = "its latencies are measured"
 
 
 def images_of(folder: Path, most: int) -> list[tuple[str, str]]:
@@ -36,6 +44,14 @@ def images_of(folder: Path, most: int) -> list[tuple[str, str]]:
     return [(str(image), str(job)) for image, job in found[:most]]
 
 
+def store_thumbnails(folder: Path, images: list[tuple[str, str]]) -> None:
+    """Give the images the files that their rows name."""
+    kept = folder / "storage" / BUCKET / f"processed/{SIZE}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for image, _ in images:
+        (kept / f"{image}_{SIZE}.webp").write_bytes(bytes(VARIANTS[SIZE][1]))
+
+
 def paths_of(images: list[tuple[str, str]]) -> dict[str, list[str]]:
     return {
         "info": [f"{IMAGES}/{image}" for image, _ in images],
@@ -45,6 +61,8 @@ def paths_of(images: list[tuple[str, str]]) -> dict[str, list[str]]:
             f"{IMAGES}/batch?image_ids={','.join(image for image, _ in images[n : n + 10])}"
             for n in range(0, len(images) - 9, 10)
         ],
+        "direct 4 KB": [f"{IMAGES}/{image}/direct?size={SIZE}" for image, _ in images],
+        "/storage 4 KB": [f"/storage/{BUCKET}/processed/{SIZE}/{image}_{SIZE}.webp" for image, _ in images],
     }
 
 
@@ -58,10 +76,9 @@ def milliseconds(client: httpx.Client, url: str, paths: list[str]) -> float:
     return statistics.median(taken)
 
 
-def measured(few: ServerProcess, many: ServerProcess) -> Iterator[dict[str, Any]]:
-    """Misses: each read is of a row that is not in memory. Hits: of a row that was read just before."""
-    servers = {"few": few, "many": many}
-    asked = {"few": paths_of(images_of(few.folder, SET)), "many": paths_of(images_of(many.folder, 10 * SET))}
+def measured(servers: dict[str, ServerProcess], sets: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, Any]]:
+    """Misses: each read is of rows and files that are not in memory. Hits: of what was read just before."""
+    asked = {name: paths_of(images) for name, images in sets.items()}
     with httpx.Client() as client:
         for read in asked["few"]:
             for kind in ("hit", "miss"):
@@ -70,27 +87,48 @@ def measured(few: ServerProcess, many: ServerProcess) -> Iterator[dict[str, Any]
                     for name, server in servers.items():
                         paths = asked[name][read]
                         start = number * READS % len(paths)
-                        chosen = [paths[start]] * READS if kind == "hit" else (paths * 2)[start : start + READS]
+                        chosen = [paths[start]] * READS if kind == "hit" else (paths * 3)[start : start + READS]
                         milliseconds(client, server.url, chosen[:1])
                         least[name] = min(least[name], milliseconds(client, server.url, chosen))
                 yield {"read": read, "kind": kind, **least, "ratio": least["many"] / least["few"]}
 
 
+def filled(folder: Path, jobs: int) -> Path:
+    """A data folder with so many jobs; one that was made before is taken as it is."""
+    database = folder / f"{jobs}" / "data" / "imgsvc.db"
+    made = database.with_name("made")
+    if not made.exists():
+        shutil.rmtree(database.parent, ignore_errors=True)
+        began = time.monotonic()
+        fill(database, jobs)
+        made.touch()
+        print(f"{jobs:,} jobs made in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return folder / f"{jobs}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench reads growth", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1_000_000, help="of the larger table; each has three events")
+    parser.add_argument("--folder", type=Path, help="keep the tables there, and take those that are there")
+    parser.add_argument("--fill", action="store_true", help="only make the tables")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each figure")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folders = [Path(name) / "few", Path(name) / "many"]
-        for folder, jobs in zip(folders, (FEW, given.jobs), strict=True):
-            fill(folder / "data" / "imgsvc.db", jobs)
+    with tempfile.TemporaryDirectory(dir=memory()) as name:
+        folders = {
+            kind: filled(given.folder or Path(name), jobs) for kind, jobs in (("few", FEW), ("many", given.jobs))
+        }
+        if given.fill:
+            return
+        sets = {"few": images_of(folders["few"], FEW_SET), "many": images_of(folders["many"], MANY_SET)}
+        for kind, images in sets.items():
+            store_thumbnails(folders[kind], images)
         environment = {"LOG_LEVEL": "ERROR", "IMGSVC_SERVER_CACHE_MB": str(CACHE_MB)}
-        with ServerProcess(folders[0], **environment) as few, ServerProcess(folders[1], **environment) as many:
+        few, many = (ServerProcess(folder, real=REAL, **environment) for folder in folders.values())
+        with few, many:
             for server in (few, many):
                 server.leave_unchecked("the rows of its table name files that are not there")
             time.sleep(SETTLE_SECONDS)
-            for figure in measured(few, many):
+            for figure in measured({"few": few, "many": many}, sets):
                 print(json.dumps(figure) if given.json else told(figure), flush=True)
 
 
