@@ -170,6 +170,7 @@ async def serving(
     lanes = None if processes else (InlineLane("preview"), InlineLane("render"))
     app = create_app(settings, Doubles(lanes=lanes, storage=storage, others=others))
     async with app.router.lifespan_context(app):
+        await app.state.service.telemetry.health.known()  # the workers are there
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with Client(transport, Tokens.of(settings)) as ready:
             yield app, ready

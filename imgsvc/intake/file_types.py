@@ -9,8 +9,6 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import filetype
-
 LOOK_BYTES = 8192  # at most; a comment may stand before the root of an SVG
 RAW_ADVICE = "Develop it in the camera's program or a photo editor, and export it as JPEG."
 
@@ -119,6 +117,8 @@ def is_undecided(start: bytes) -> bool:
 
 
 def _of_library(start: bytes) -> FileType:
+    import filetype  # here: a start does not wait for it
+
     kind = filetype.guess(start)
     if kind is None:
         return UNKNOWN

@@ -74,6 +74,7 @@ class Queue:
         self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
         self._run_ended = anyio.Event()
+        self._started = {id(lane): anyio.Event() for side in (previews, renders) for lane in side.lanes}
         self._publishing = anyio.Semaphore(PUBLISHING)
         self._copying = anyio.Semaphore(COPYING)
         self._stopping = self._grace_over = False
@@ -131,6 +132,11 @@ class Queue:
                     receive.close()
                 group.start_soon(self._retries.run)
                 group.start_soon(self._feed_copies, group)
+
+    async def started(self) -> None:
+        """Wait until each lane's worker has been started for the first time, or could not be."""
+        for started in self._started.values():
+            await started.wait()
 
     async def cancel(self, job_id: str) -> None:
         """End the run of a deleted job, if there is one; returns once nothing of it is active."""
@@ -261,7 +267,9 @@ class Queue:
             except Exception as error:
                 if not self._stopping:
                     log.error("worker_start_failed", lane=lane.name, reason=str(error))
-                await anyio.sleep(LOOK_AGAIN_SECONDS)
+            finally:
+                self._started[id(lane)].set()
+            await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _render(self, side: Side, lane: Lane, run: Run) -> Outcome:
         self._running[run] = lane

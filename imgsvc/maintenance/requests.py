@@ -7,12 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..settings.fields import INTEGRAL
-from .backup.backup import backup
 from .context import MaintenanceContext
-from .gc import gc
-from .migrate import migrate
 from .progress import LISTED, Progress
-from .verify import verify
 
 Verb = Literal["verify", "gc", "migrate", "backup"]
 Seconds = Annotated[float, Field(ge=0, le=366 * 86_400)]
@@ -76,18 +72,29 @@ class BackupRequest(MaintenanceRequest):
 
 
 async def execute(request: MaintenanceRequest, context: MaintenanceContext, progress: Progress) -> bool:
-    """Run the task; returns whether all is in order, or was done. Raises MaintenanceFailed or StorageError."""
+    """Run the task; returns whether all is in order, or was done. Raises MaintenanceFailed or StorageError.
+
+    What does the work is imported here: a start needs none of it.
+    """
     match request:
         case VerifyRequest():
+            from .verify import verify
+
             return await verify(
                 context, progress, digests=request.digests, grace=timedelta(seconds=request.grace_seconds)
             )
         case GcRequest():
+            from .gc import gc
+
             older_than = timedelta(seconds=request.older_than_seconds)
             return await gc(context, progress, older_than=older_than, foreign=request.foreign, dry_run=request.dry_run)
         case MigrateRequest():
+            from .migrate import migrate
+
             return await migrate(context, progress, to=request.to, dry_run=request.dry_run)
         case BackupRequest():
+            from .backup.backup import backup
+
             return await backup(
                 context,
                 progress,

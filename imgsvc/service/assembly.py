@@ -117,9 +117,8 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         for name in opened.stores.storages:
             metrics.storage.uses(name)
         state = await _built(opened)
-        async with running(state, opened.lanes):
+        async with running(state, partial(_log_cage, opened.lanes)):
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
-            _log_cage(opened.lanes)
             yield state
 
 
@@ -153,7 +152,7 @@ async def _built(opened: Opened) -> AppState:
     rate_limiter = RateLimiter(opened.data.table, _redis(settings))
     access = await _access(opened)
     stores = _stores(opened)
-    telemetry = await _telemetry(opened, jobs.queue, rate_limiter)
+    telemetry = _telemetry(opened, jobs.queue, rate_limiter)
     return AppState(
         settings=settings,
         lock=opened.data.lock,
@@ -241,9 +240,9 @@ def _stores(opened: Opened) -> Stores:
     return Stores(opened.stores.storages, urls, opened.stores.variants)
 
 
-async def _telemetry(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Telemetry:
+def _telemetry(opened: Opened, queue: Queue, rate_limiter: RateLimiter) -> Telemetry:
     settings = opened.settings
-    host = await anyio.to_thread.run_sync(Host, settings.database.path, settings.storage.path)
+    host = Host(settings.database.path, settings.storage.path)
     disk = DiskSpace(settings.data, settings.storage.reserve_mb * MEGABYTE)
     return Telemetry(Health(_checks(opened, queue, rate_limiter, disk)), disk, host, opened.metrics)
 

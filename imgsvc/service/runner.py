@@ -1,13 +1,14 @@
 """The order in which a built service starts and stops. It is defined in this module only.
 
-Start: the workers, so that the first job finds them ready; then counters, queue, Redis, the first run of every health
-check, and the background tasks. If a worker, Redis or storage is unavailable, the service starts anyway, degraded.
+Start: counters, the queue, which starts the workers, Redis, the first run of every health check, and the background
+tasks. Requests are answered while the workers are still starting; jobs and the health report wait for these. If a
+worker, Redis or storage is unavailable, the service starts anyway, degraded.
 
 Stop: no new upload and no new job; running jobs have the lanes' grace time, concurrently with the requests' own; the
 rest is requeued; then slots of the rate limit are settled, and all background tasks end.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -15,17 +16,18 @@ import structlog
 from anyio.abc import TaskGroup
 
 from ..http.state import AppState
-from ..jobs.lanes.base import Lane
+from ..telemetry.cage_check import CAGE
 
 log = structlog.get_logger()
+WARM_SECONDS = 4.0  # that the first health report waits for workers
 
 
 @asynccontextmanager
-async def running(state: AppState, lanes: Sequence[Lane]) -> AsyncIterator[None]:
-    """Start the built service, and stop it at the end."""
-    await _warm(lanes)
+async def running(state: AppState, on_workers: Callable[[], None]) -> AsyncIterator[None]:
+    """Start the built service, and stop it at the end. `on_workers` is called once the workers have been started."""
     async with anyio.create_task_group() as group:
         await _start(state, group)
+        group.start_soon(_check_health, state, on_workers)
         queue_ended = anyio.Event()
         group.start_soon(_end_queue, state, queue_ended)
         try:
@@ -48,20 +50,6 @@ def wind_down(state: AppState) -> None:
     state.jobs.completions.wake_all()
 
 
-async def _warm(lanes: Sequence[Lane]) -> None:
-    async with anyio.create_task_group() as starting:
-        for lane in lanes:
-            starting.start_soon(_start_worker, lane)
-
-
-async def _start_worker(lane: Lane) -> None:
-    """Start a worker. If that fails the service is degraded, and the queue keeps trying."""
-    try:
-        await lane.start()
-    except Exception as error:
-        log.error("worker_start_failed", lane=lane.name, reason=str(error))
-
-
 async def _start(state: AppState, group: TaskGroup) -> None:
     jobs, health, redis = state.jobs, state.telemetry.health, state.rate_limiter.redis
     group.start_soon(jobs.sums.count)
@@ -70,10 +58,18 @@ async def _start(state: AppState, group: TaskGroup) -> None:
         group.start_soon(redis.line.run)
         await redis.line.tried.wait()
     await health.measure()
-    group.start_soon(health.run)
     group.start_soon(jobs.housekeeping.run)
     group.start_soon(state.maintenance.run)
     group.start_soon(jobs.watchdog.run)
+
+
+async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:
+    """Complete the first health report once each worker was started, or could not be, and renew it from then on."""
+    with anyio.move_on_after(WARM_SECONDS):
+        await state.jobs.queue.started()
+    on_workers()
+    await state.telemetry.health.complete("workers", CAGE)
+    await state.telemetry.health.run()
 
 
 async def _end_queue(state: AppState, ended: anyio.Event) -> None:

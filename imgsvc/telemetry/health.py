@@ -33,6 +33,7 @@ class Health:
         """`checks` by their names, which are part of the API."""
         self._checks = checks
         self._results: dict[str, tuple[Check, float]] = {}
+        self._complete = anyio.Event()
 
     def checks(self) -> dict[str, Check]:
         """The last result of each check. Costs nothing."""
@@ -54,11 +55,20 @@ class Health:
             await anyio.sleep(EVERY_SECONDS)
             await self._measure(name)
 
-    async def measure(self) -> None:
-        """Run all checks once."""
+    async def measure(self, *names: str) -> None:
+        """Run these checks once; without names all of them."""
         async with anyio.create_task_group() as group:
-            for name in self._checks:
+            for name in names or self._checks:
                 group.start_soon(self._measure, name)
+
+    async def complete(self, *names: str) -> None:
+        """Run these checks, which the start has not waited for: from now on the results are a whole report."""
+        await self.measure(*names)
+        self._complete.set()
+
+    async def known(self) -> None:
+        """Wait, right after a start, until there is a whole report."""
+        await self._complete.wait()
 
     async def _measure(self, name: str) -> None:
         result = Check(status="unhealthy", detail=f"no answer within {LIMIT_SECONDS:g} seconds")

@@ -139,6 +139,8 @@ class ServerProcess:
         first = self.process.stdout.readline()
         assert "listens on" in first, self.log.read_text()[-2000:]
         self.url = first.split()[-1]
+        with suppress(httpx.HTTPError, httpx.InvalidURL):  # the report waits for the workers
+            self.http.get(f"{self.url}/api/v1/health")
         self._idle_files = self.watched.open_files
         return self
 

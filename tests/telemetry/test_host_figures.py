@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.telemetry.host import Host, busy_percent
+from imgsvc.telemetry.host import Host
+from imgsvc.telemetry.host_sample import busy_percent
 
 IDLE = {"user": 10.0, "nice": 0.0, "system": 5.0, "idle": 100.0, "iowait": 1.0, "guest": 2.0, "guest_nice": 0.0}
 

@@ -50,6 +50,7 @@ class SnapshotCache:
 
 
 async def _made(state: AppState) -> shown.Snapshot:
+    await state.telemetry.health.known()
     overview, lanes, health = state.jobs.reports, state.jobs.queue.lanes(), state.telemetry.health.checks()
     look = await state.telemetry.host.look([lane.pid for lane in lanes if lane.pid is not None])
     waiting, rows = await overview.waiting(), await overview.rows(state.intake.allowance.quota)
