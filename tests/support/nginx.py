@@ -14,6 +14,7 @@ from tests.support import tls
 from tests.support.papers import TOUR_HOST
 from tests.support.server_process import WAIT_SECONDS, until
 
+SCHEME = "http://"
 PATH = f"{os.environ['PATH']}:/usr/sbin"  # where Debian puts servers
 NGINX = shutil.which("nginx", path=PATH)
 NEEDS_NGINX = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -27,7 +28,8 @@ def nginx(folder: Path, text: str, service: str, user: str = "") -> Iterator[int
         port = free.getsockname()[1]
     for shown, own in {".pem": certificate, ".key": key}.items():
         text = text.replace(f"/etc/ssl/img.example.org{shown}", str(own))
-    text = text.replace("443", f"127.0.0.1:{port}").replace(TOUR_HOST, service)
+    text = text.replace("443", f"127.0.0.1:{port}")
+    text = text.replace(TOUR_HOST.removeprefix(SCHEME), service.removeprefix(SCHEME))
     temporary = "".join(
         f"{name}_temp_path {folder}/nginx-{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )

@@ -183,14 +183,14 @@ async def batch(request: Request) -> Response:
         raise too_many_images(MAX_BATCH, len(asked))
     state = state_of(request)
     jobs, urls = await state.jobs.table.images(query.well_formed), state.stores.urls
-    entries, missing = [], []
+    entries, missing, kept = [], [], _kept(size)
     for image_id in asked:
         job = jobs.get(image_id) or jobs.get(image_id.lower())
         if job is None or is_hidden(job, who) or size not in job.ready:
             missing.append(image_id)
             continue
         try:
-            entries.append(job.derived.get(_kept(size)) or await _entry(urls, job, size))
+            entries.append(job.derived.get(kept) or await _entry(urls, job, size))
         except StorageNotConfigured:
             missing.append(image_id)
     return json_list_response(Batch(images=[], requested=len(asked), found=len(entries), missing=missing), entries)

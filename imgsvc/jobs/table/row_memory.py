@@ -7,7 +7,7 @@ the caller of the change is answered. A row is kept only if it was not forgotten
 The memory holds data and no decision: each request judges signature, organisation and permission anew.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -60,10 +60,14 @@ class RowMemory:
             self.misses += 1
         return found
 
-    def get_images(self, image_ids: Iterable[str]) -> dict[str, Job]:
+    def get_images(self, image_ids: Sequence[str]) -> dict[str, Job]:
         """{image id: job} of those that are in memory."""
-        get = self.get
-        return {image_id: job for image_id in image_ids if (job := get("image", image_id)) is not None}
+        get = self._memory.get
+        found = {image_id: job for image_id in image_ids if (job := get(("image", image_id))) is not None}
+        self.hits += len(found)
+        if self._memory.max_bytes:
+            self.misses += len(image_ids) - len(found)
+        return found
 
     def fetch(self) -> AbstractContextManager[Fetch]:
         """Begin before the query that `keep` is to keep the row of."""

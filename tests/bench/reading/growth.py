@@ -25,7 +25,7 @@ from tests.support.many_jobs import BUCKET, VARIANTS, fill
 from tests.support.memory import memory
 from tests.support.server_process import ServerProcess
 
-FEW, ROUNDS, READS = 1000, 5, 250
+FEW, ROUNDS, READS = 1000, 5, 150
 FEW_SET, MANY_SET = 900, 9000  # images that are read
 CACHE_MB = 1.0  # the rows of the smaller set alone take eleven times that
 SETTLE_SECONDS = 5  # waiting jobs of the tables have no uploads and end as failed
