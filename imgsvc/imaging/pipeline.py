@@ -72,9 +72,18 @@ def as_samples(picture: Picture) -> None:
 
 
 def fit_largest(picture: Picture) -> None:
-    """Shrink early: the cost of the following steps then depends on the output's pixels, not on the input's."""
+    """Shrink early: the cost of the following steps then depends on the output's pixels, not on the input's.
+
+    First the width and then the height, as the filter itself does it, so that the decoded picture is dropped before the
+    memory of the second is taken. With alpha, which is premultiplied for it, the result would be another.
+    """
     size = fit((picture.header.width, picture.header.height), picture.side)
-    picture.image = resized(picture.image, size, picture.extent)
+    width, height = picture.extent
+    if not picture.image.has_transparency_data:
+        rows = picture.image.height
+        picture.image = resized(picture.image, (size[0], rows), (width, rows))
+        width = size[0]
+    picture.image = resized(picture.image, size, (width, height))
 
 
 def to_srgb(picture: Picture) -> None:
