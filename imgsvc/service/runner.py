@@ -19,7 +19,7 @@ from ..http.state import AppState
 from ..telemetry.cage_check import CAGE
 
 log = structlog.get_logger()
-WARM_SECONDS = 4.0  # that the first health report waits for workers
+WARM_SECONDS = 4.0  # that the first health report, and a stop, wait for workers that are being started
 
 
 @asynccontextmanager
@@ -65,11 +65,15 @@ async def _start(state: AppState, group: TaskGroup) -> None:
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:
     """Complete the first health report once each worker was started, or could not be, and renew it from then on."""
-    with anyio.move_on_after(WARM_SECONDS):
-        await state.jobs.queue.started()
+    await _workers_started(state)
     on_workers()
     await state.telemetry.health.complete("workers", CAGE)
     await state.telemetry.health.run()
+
+
+async def _workers_started(state: AppState) -> None:
+    with anyio.move_on_after(WARM_SECONDS):
+        await state.jobs.queue.started()
 
 
 async def _end_queue(state: AppState, ended: anyio.Event) -> None:
@@ -81,6 +85,7 @@ async def _end_queue(state: AppState, ended: anyio.Event) -> None:
     await state.stopping.wait()
     with anyio.CancelScope(shield=True):
         try:
+            await _workers_started(state)  # a process that is just being launched is ended in order
             settings = state.settings
             await state.jobs.queue.stop(settings.workers.grace_seconds, settings.server.graceful_seconds)
         finally:

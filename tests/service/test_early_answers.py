@@ -69,7 +69,8 @@ async def test_workers_that_do_not_start_are_reported(tmp_path: Path, monkeypatc
         assert report.json()["checks"]["workers"]["detail"] == "0 of 2 alive"
 
 
-async def test_stop_while_workers_start(tmp_path: Path) -> None:
+async def test_stop_while_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "WARM_SECONDS", 0.05)
     with anyio.fail_after(WAIT_SECONDS):
         async with started(tmp_path, anyio.Event()) as s:
             assert (await s.http.get("/api/v1/health/live")).status_code == 200

@@ -81,11 +81,13 @@ def processor_ns(pid: int) -> int:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
-def measured(servers: dict[str, ServerProcess], sets: dict[str, list[tuple[str, str]]]) -> Iterator[dict[str, Any]]:
+def measured(
+    servers: dict[str, ServerProcess], sets: dict[str, list[tuple[str, str]]], only: str
+) -> Iterator[dict[str, Any]]:
     """Misses: each read is of rows and files that are not in memory. Hits: of what was read just before."""
     asked = {name: paths_of(images) for name, images in sets.items()}
     with httpx.Client() as client:
-        for read in asked["few"]:
+        for read in (read for read in asked["few"] if only in read):
             for kind in ("hit", "miss"):
                 least = dict.fromkeys(servers, (float("inf"), float("inf")))
                 for number in range(ROUNDS):
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000, help="of the larger table; each has three events")
     parser.add_argument("--folder", type=Path, help="keep the tables there, and take those that are there")
     parser.add_argument("--fill", action="store_true", help="only make the tables")
+    parser.add_argument("--only", default="", help="only the reads whose name contains this")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each figure")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=memory()) as name:
@@ -148,7 +151,7 @@ def main() -> None:
             for server in (few, many):
                 server.leave_unchecked("the rows of its table name files that are not there")
             time.sleep(SETTLE_SECONDS)
-            for found in measured({"few": few, "many": many}, sets):
+            for found in measured({"few": few, "many": many}, sets, given.only):
                 print(json.dumps(found) if given.json else told(found), flush=True)
 
 
