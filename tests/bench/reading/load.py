@@ -55,7 +55,14 @@ async def _by_loop(url: str, read: Read, connections: int, seconds: int) -> int:
         async with asyncio.timeout(seconds + 30):
             connection = await Connection.opened(url)
             while time.monotonic() < until:
-                await connection.ask(read)
+                try:
+                    await connection.ask(read)
+                except asyncio.IncompleteReadError as error:
+                    if error.partial:
+                        raise
+                    connection.close()  # a server ends a connection after some number of requests
+                    connection = await Connection.opened(url)
+                    continue
                 answered += 1
         connection.close()
         return answered
