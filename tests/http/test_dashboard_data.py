@@ -284,3 +284,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_uptime_in_words(seconds: float, words: str) -> None:
     assert uptime_words(seconds) == words
+
+
+async def test_names_of_files_are_for_the_operator_only(start: Starter) -> None:
+    async with start(operator={"public": True}) as s:
+        await s.completed(make.jpeg(64, 48))
+        (shown,) = (await data(s))["processing"]["recent_jobs"]
+        assert shown["original_filename"]
+        (anyone,) = (await s.http.get("/dashboard/data")).json()["processing"]["recent_jobs"]
+        assert anyone["original_filename"] is None

@@ -78,7 +78,7 @@ async def test_hostile_words_appear_as_text(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
         await expect(visit.page.locator("#recent-body").get_by_text("<b>bob</b>مستخدم")).to_be_visible()
         await show(visit.page, "hostile")
-        for body in ("errors", "recent", "lanes", "storage", "database", "limits", "redis", "configuration"):
+        for body in ("errors", "recent", "lanes", "storage", "database", "limits", "configuration"):
             await expect(visit.page.locator(f"#{body}-body")).to_contain_text(HOSTILE)
         assert await visit.page.locator("[onerror], main b, img[src='x']").count() == 0
         assert [error for error in visit.console_errors if "/.%3Cimg" not in error] == []
@@ -290,3 +290,47 @@ async def _no_violations(page: Page, state: str) -> None:
             await page.evaluate(Axe().axe_script)
         found = AxeResults(await page.evaluate("options => axe.run(options)", options))
         assert found.response["violations"] == [], f"{state}, {scheme}: {found.generate_report()}"
+
+
+def _many_failures(data: DashboardData) -> DashboardData:
+    hour = data.processing.performance.last_hour
+    hour.total, hour.completed, hour.failed = 60, 40, 20
+    data.errors.recent_failures = [
+        failure(
+            job_id=f"{number:08}-1111-4111-8111-111111111111",
+            original_filename=f"photo <{number}>.jpg",
+            error_code="image_unreadable",
+            why="The image is damaged.",
+            can_retry=False,
+        )
+        for number in range(8)
+    ]
+    return data
+
+
+async def test_many_failures_turn_the_page_amber_and_are_one_entry(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        await changed(page, _many_failures)
+        await refreshed(page)
+        await expect(page.locator("#verdict-line")).to_have_text("Degraded: many jobs fail.")
+        await expect(page.locator("#advice")).to_contain_text("20 of the 60 jobs that ended in the last hour failed.")
+        group = page.locator(".failures > li")
+        await expect(group).to_have_count(1)
+        await expect(group.locator("summary")).to_contain_text("The image is damaged. 8 jobs, the latest")
+        await expect(group.locator("summary")).to_contain_text(
+            "photo <0>.jpg, photo <1>.jpg, photo <2>.jpg, and 5 more"
+        )
+        await expect(group.get_by_role("link").first).not_to_be_visible()
+        await group.locator("summary").click()
+        await expect(group.get_by_role("link", name="photo <7>.jpg, job")).to_be_visible()
+        await refreshed(page)
+        await expect(group.get_by_role("link", name="photo <7>.jpg, job")).to_be_visible()  # it stays open
+        await _no_violations(page, "many failures")
+
+
+async def test_names_of_files_are_shown_to_the_operator(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        names = visit.page.locator("#recent-body .name")
+        await expect(names.first).to_have_text(re.compile(r"\.jpg$"))
+        await expect(visit.page.locator("#redis")).to_be_hidden()

@@ -85,6 +85,7 @@ def failure(text: str = "the storage refused the file", **more: Any) -> Failure:
     given = {
         "job_id": "11111111-1111-4111-8111-111111111111",
         "image_id": "22222222-2222-4222-8222-222222222222",
+        "original_filename": None,
         "status": "failed",
         "error": text,
         "error_code": "storage_error",

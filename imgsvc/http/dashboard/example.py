@@ -16,6 +16,7 @@ SPAN = {
 FAILURE = {
     "job_id": JOB_ID,
     "image_id": IMAGE_ID,
+    "original_filename": "beach.jpg",
     "status": "failed",
     "error": "The image could not be stored.",
     "error_code": "storage_error",
@@ -82,6 +83,7 @@ EXAMPLE: dict[str, Any] = {
                 "status": "completed",
                 "user_id": "alice",
                 "bucket": "holiday",
+                "original_filename": "beach.jpg",
                 "content_length": 2_482_113,
                 "created_at": CREATED,
                 "began_at": CREATED,

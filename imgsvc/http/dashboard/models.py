@@ -129,8 +129,9 @@ class ChartMinute(AnswerModel):
 class RecentJob(AnswerModel):
     """`began_at` is when it was accepted, or when the operator retried it.
 
-    The addresses of the smallest and the largest ready variant are relative to the service's root. They are null if
-    nothing is ready and, with private reading, for clients that are not signed in.
+    `original_filename` is for the operator only. The addresses of the smallest and the largest ready variant are
+    relative to the service's root. They are null if nothing is ready and, with private reading, for clients that are
+    not signed in.
     """
 
     job_id: str
@@ -138,6 +139,7 @@ class RecentJob(AnswerModel):
     status: JobState
     user_id: str | None
     bucket: str
+    original_filename: str | None
     content_length: int
     created_at: str
     began_at: str
@@ -201,11 +203,13 @@ class RateLimits(AnswerModel):
 class Failure(AnswerModel):
     """A failed job, or one whose next attempt is at `next_attempt_at`.
 
-    `why` and `advice` explain the code in plain words; `can_retry` is true if its source is still kept.
+    `why` and `advice` explain the code in plain words; `can_retry` is true if its source is still kept;
+    `original_filename` is for the operator only.
     """
 
     job_id: str
     image_id: str
+    original_filename: str | None
     status: JobState
     error: str | None
     error_code: str | None

@@ -87,6 +87,8 @@ async def data(request: Request) -> Response:
     shown = await request.app.state.snapshot.data(state)
     if way != "public" or state.stores.urls.signatures is None:
         shown = _pictured(shown, state.stores.urls)
+    if way == "public":
+        shown = _without_names(shown)
     operator = Operator(
         signed_in=way != "public",
         may_act=way != "public",
@@ -103,6 +105,19 @@ def sign_in_page(
     provider = state_of(request).access.sign_on
     link = SIGN_ON_LINK.format(escape(provider.provider_name)) if provider else ""
     return _page(request, "login.html", status, headers, filled={"sign-on": link, "notice": escape(notice)})
+
+
+def _without_names(shown: Snapshot) -> Snapshot:
+    """Without the names of the files, which are their users' own words."""
+    nameless = {"original_filename": None}
+    jobs = [job.model_copy(update=nameless) for job in shown.processing.recent_jobs]
+    failed, retrying = (
+        [one.model_copy(update=nameless) for one in found]
+        for found in (shown.errors.recent_failures, shown.errors.retrying)
+    )
+    processing = shown.processing.model_copy(update={"recent_jobs": jobs})
+    errors = shown.errors.model_copy(update={"recent_failures": failed, "retrying": retrying})
+    return shown.model_copy(update={"processing": processing, "errors": errors})
 
 
 def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:

@@ -160,6 +160,7 @@ def _processing(counters: JobCounters, recent: list[Job]) -> shown.Processing:
                 status=job.status,
                 user_id=job.user_id,
                 bucket=job.storage_bucket,
+                original_filename=job.original_filename,
                 content_length=job.content_length,
                 created_at=job.created_at,
                 began_at=job.began_at,
@@ -251,6 +252,7 @@ def _failure(job: Job) -> shown.Failure:
     return shown.Failure(
         job_id=job.job_id,
         image_id=job.image_id,
+        original_filename=job.original_filename,
         status=job.status,
         error=job.last_error,
         error_code=job.error_code,

@@ -47,8 +47,12 @@ export function table(caption, headings, rows, kind = '') {
     el('tbody', { role: 'rowgroup' }, body));
 }
 
-export const jobLink = (id) =>
-  el('a', { class: 'id', href: at(`api/v1/images/jobs/${pathOf(id)}`), title: id, 'aria-label': `Job ${id}` }, id);
+/** The file's name where it is known, else the job's ID, which is the link's title in any case. */
+export const jobLink = ({ job_id: id, original_filename: name = null }) =>
+  el('a', {
+    class: name === null ? 'id' : 'name', href: at(`api/v1/images/jobs/${pathOf(id)}`), title: id,
+    'aria-label': name === null ? `Job ${id}` : `${name}, job ${id}`,
+  }, name === null ? id : foreign(name));
 
 /** Resolve a URL relative to the service's root, which may be behind a path prefix. */
 export const own = (address) => at(`.${address}`);

@@ -55,6 +55,7 @@ function show() {
     setText(byId('name'), data.system.service_name);
     document.title = `${{ good: '✓', warn: '!', bad: '✕' }[level]} ${data.system.service_name}`;
     byId('numbers').hidden = false;
+    byId('redis').hidden = data.redis.status === 'disabled';
     byId('sign-in').hidden = data.operator.signed_in;
     byId('sign-out').hidden = !data.operator.signed_in;
     allowUploads(data.operator);

@@ -5,6 +5,9 @@ import { el, foreign } from './dom.js';
 import { ago, count, number } from './format.js';
 import { empty, facts, jobLink, state } from './components.js';
 
+const ALIKE = 3; // failures with one code that are shown as a group
+const NAMED = 3; // files that a group names
+
 const asked = new Map(); // job id -> result of the retry requested on this page
 const failedAt = new Map(); // job id -> when it failed, as listed now
 
@@ -20,9 +23,30 @@ export function failures({ errors, operator }) {
     retrying.length || failed.length
       ? el('ul', { class: 'failures', 'data-key': 'list' },
         retrying.map((one) => item(one, `retrying ${one.job_id}`, operator)),
-        failed.map((one) => item(one, `failed ${one.job_id}`, operator)))
+        grouped(failed).flatMap((alike) => (alike.length < ALIKE
+          ? alike.map((one) => item(one, `failed ${one.job_id}`, operator)) : [group(alike, operator)])))
       : empty(sum.total ? 'There are no failed jobs any more.' : 'Nothing has failed.'),
   ];
+}
+
+/** The failures by their code, each code where its latest one stands. */
+function grouped(failed) {
+  const groups = new Map();
+  for (const one of failed) groups.set(one.error_code, [...(groups.get(one.error_code) ?? []), one]);
+  return [...groups.values()];
+}
+
+/** Failures for the same reason: one line, and each of them on request. */
+function group(alike, operator) {
+  const [latest] = alike;
+  const names = alike.map((one) => one.original_filename ?? one.job_id);
+  const more = names.length > NAMED ? `, and ${names.length - NAMED} more` : '';
+  return el('li', { 'data-key': `group ${latest.error_code}`, class: 'group' },
+    el('details', { 'data-key': 'details' },
+      el('summary', {},
+        el('span', { class: 'why' }, foreign(latest.why)), ` ${count(alike.length, 'job')}, the latest `, ago(latest.failed_at),
+        el('span', { class: 'muted names' }, foreign(names.slice(0, NAMED).join(', ')), more)),
+      el('ul', { class: 'alike' }, alike.map((one) => item(one, `failed ${one.job_id}`, operator)))));
 }
 
 function item(one, key, operator) {
@@ -30,7 +54,7 @@ function item(one, key, operator) {
     el('div', { class: 'what' },
       state(one.status),
       ' ', ago(one.failed_at ?? one.created_at),
-      ' ', jobLink(one.job_id)),
+      ' ', jobLink(one)),
     el('p', { class: 'why' }, foreign(one.why)),
     el('p', {}, foreign(one.advice)),
     one.error && one.error !== one.why ? el('p', { class: 'muted' }, foreign(one.error)) : null,

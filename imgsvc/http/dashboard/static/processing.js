@@ -36,7 +36,7 @@ export function recentJobs(data) {
   const rows = jobs.map((job) => ({
     key: job.job_id,
     cells: [
-      el('div', { class: 'picture' }, thumbnail(job, `Thumbnail of ${job.image_id}`), jobLink(job.job_id)),
+      el('div', { class: 'picture' }, thumbnail(job, `Thumbnail of ${job.original_filename ?? job.image_id}`), jobLink(job)),
       state(job.status),
       foreign(job.bucket),
       job.user_id === null ? '–' : foreign(job.user_id),

@@ -44,7 +44,7 @@ export function database({ database: one }) {
       ['Size', megabytes(one.size_mb)],
       ['Jobs', number(tables.processing_jobs)],
       ['Events', number(tables.image_upload_events)],
-      ['Limit windows', number(tables.upload_rate_limits)],
+      ['Upload counters', number(tables.upload_rate_limits)],
       ['Last job', ago(recent.last_job_created)],
       ['Last event', ago(recent.last_event_logged)],
     ),
@@ -60,7 +60,7 @@ export function storage({ storage: one }) {
       ['Images', number(one.total_images)],
       one.set_aside.files && ['Uploads set aside', number(one.set_aside.files)],
       local && ['Folder', path(local.path)],
-      local && ['Kept free', megabytes(local.reserve_mb)],
+      local && ['Reserved space', megabytes(local.reserve_mb)],
       s3 && ['Bucket', foreign(s3.bucket)],
       s3 && ['Region', foreign(s3.region)],
       s3 && ['At', s3.endpoint === null ? 'AWS' : foreign(s3.endpoint)],
@@ -73,7 +73,7 @@ export function rateLimits({ rate_limits: limits }) {
   return [
     facts(
       ['Uploads per user and hour', number(limits.max_uploads_per_hour, 1)],
-      ['Users in a window now', number(limits.total_active_windows)],
+      ['Users with uploads now', number(limits.total_active_windows)],
     ),
     ...(limits.users_near_limit.length ? limits.users_near_limit.map(nearLimit) : [empty('No user is near the limit.')]),
   ];
@@ -85,9 +85,6 @@ function nearLimit(one) {
 }
 
 export function redis({ redis: one }) {
-  if (one.status === 'disabled') {
-    return [empty('Not configured, and not needed: limits and jobs are in the database.')];
-  }
   const known = Object.entries(one.info).map(([name, value]) => [name.replaceAll('_', ' '), foreign(value)]);
   return [
     facts(['State', state(one.status, one.connected ? one.status : `${one.status}, not connected`)], ...known),
@@ -122,7 +119,7 @@ export function lanes({ queue, workers }) {
       ['Waiting for a retry', number(queue.retrying)],
       ['Longest wait', queue.oldest_waiting_seconds === null ? 'no job is waiting' : duration(queue.oldest_waiting_seconds)],
     ),
-    rows.length ? table('Workers', ['Lane', 'State', 'Job', 'For', 'Memory', 'Done', 'Restarts'], rows, 'lanes')
+    rows.length ? table('Workers', ['Worker', 'State', 'Job', 'For', 'Memory', 'Done', 'Restarts'], rows, 'lanes')
       : empty('There is no worker. Check [workers] count and the log.'),
   ];
 }

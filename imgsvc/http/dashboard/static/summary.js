@@ -1,10 +1,12 @@
 // A one-sentence summary of the service's state, and what to do about faults.
 
 import { el } from './dom.js';
-import { count } from './format.js';
+import { count, number } from './format.js';
 
 const DAY = 86_400_000;
 const MANY_REFUSED = 10;
+const MANY_FAILED = 5; // jobs of the last hour, and also
+const FAILED_SHARE = 0.2; // of those that ended in it: below this, single broken files are the likely reason
 
 // For each check: the fault, and what to do about it.
 const TROUBLE = {
@@ -60,6 +62,11 @@ export function verdictOf(data) {
     troubles.push(['jobs failed and will be retried']);
     advice.push([`${count(data.errors.retrying.length, 'job')} will be retried automatically. For the cause see `, errors(), '.']);
   }
+  if (manyFail(data)) {
+    const hour = data.processing.performance.last_hour;
+    troubles.push(['many jobs fail']);
+    advice.push([`${number(hour.failed)} of the ${count(hour.total, 'job')} that ended in the last hour failed. See `, errors(), '.']);
+  }
   const level = data.health.status === 'unhealthy' ? 'bad' : troubles.length ? 'warn' : 'good';
   const what = troubles.map(([words]) => words).join('; ');
   const line = { bad: `Unhealthy: ${what}.`, warn: `Degraded: ${what}.`, good: 'All is well.' }[level];
@@ -78,6 +85,10 @@ function failedHere(data) {
   return data.errors.recent_failures.filter((one) => one.can_retry && now - Date.parse(one.failed_at) < DAY);
 }
 
+function manyFail({ processing: { performance: { last_hour: hour } } }) {
+  return hour.failed >= MANY_FAILED && hour.failed >= hour.total * FAILED_SHARE;
+}
+
 function notesOf(data) {
   const notes = [];
   const refused = data.operator.refused_attempts_last_hour;
@@ -85,7 +96,7 @@ function notesOf(data) {
   if (isEmpty(data)) {
     const drop = data.operator.may_act ? 'drop a photo on this page, or ' : '';
     notes.push([`Nothing has been uploaded yet: ${drop}send one with the `, link('#recent-title', 'line under Recent jobs'), '.']);
-  } else if (bad && !failedHere(data).length) {
+  } else if (bad && !failedHere(data).length && !manyFail(data)) {
     notes.push([`${count(bad, 'upload')} of the last hour could not be processed; see `, errors(), '.']);
   }
   if (data.redis.status === 'down') notes.push('Redis does not respond: until it does, each instance counts its own uploads.');
