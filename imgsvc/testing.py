@@ -74,6 +74,8 @@ class Client(httpx.AsyncClient):
 class InlineLane:
     """Renders in a thread of this process: works from a script, from standard input, and starts at once."""
 
+    local = True
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True

@@ -87,6 +87,41 @@ def serve(
 
 
 @app.command()
+def worker(
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of the cluster's scheduler, tls://HOST:PORT; [workers] scheduler.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Pictures rendered at the same time; [workers] count.")
+    ] = None,
+    memory_mb: Annotated[
+        int | None, typer.Option(min=1, help="Memory of all its processes, in MB; [workers] memory_mb.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Render pictures of a service on another machine, as a worker of its Dask cluster. Needs imgsvc[dask]."""
+    from .cluster import work
+
+    given = {"scheduler": scheduler, "count": count, "memory_mb": memory_mb}
+    raise typer.Exit(work(loaded(config), {name: value for name, value in given.items() if value is not None}))
+
+
+@app.command()
+def scheduler(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one.")] = 8786,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of health and metrics, on 127.0.0.1 only.")
+    ] = 8787,
+    config: ConfigFile = None,
+) -> None:
+    """Run the scheduler of a Dask cluster that renders for a service. Needs imgsvc[dask]."""
+    from .cluster import schedule
+
+    raise typer.Exit(schedule(loaded(config), host, port, http_port))
+
+
+@app.command()
 def token(
     sub: Annotated[str, typer.Option(help="The user's name.")],
     org: Annotated[str, typer.Option(help="The user's organisation.")] = "default-org",

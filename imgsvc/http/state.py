@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..access.tokens import Tokens
     from ..intake.intake import Intake
     from ..intake.rate_limit import RateLimiter
+    from ..jobs.cluster.lane import TicketOffice
     from ..jobs.completions import Completions
     from ..jobs.counters import JobCounters
     from ..jobs.deletion import Deletion
@@ -58,6 +59,7 @@ class Jobs:
     reports: "JobReports"
     sums: "JobSums"
     counters: "JobCounters"
+    office: "TicketOffice | None" = None  # None: pictures are rendered on this machine alone
 
 
 @dataclass(frozen=True, slots=True)

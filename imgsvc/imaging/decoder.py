@@ -9,7 +9,7 @@ from math import inf
 from typing import BinaryIO, cast
 
 import PIL
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from .errors import ImageError, Unreadable
 from .geometry import fit
@@ -89,6 +89,12 @@ def _reason(error: Exception) -> str:
     text = str(error)
     known = {"truncated": "it is truncated", "broken data": "its data is broken", "cannot identify": "it is damaged"}
     return next((plain for sign, plain in known.items() if sign in text), "its data is damaged")
+
+
+def codec_versions() -> dict[str, str | None]:
+    """The versions of Pillow and of the libraries that it decodes and encodes with."""
+    known = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "littlecms2")}
+    return {"pillow": decoder_version(), **known}
 
 
 def decoder_version() -> str:

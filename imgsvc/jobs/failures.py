@@ -11,6 +11,7 @@ PLACE_TAKEN = Failure("place_taken", "Another image's file is in the way of this
 IO_ERROR = Failure("io_error", GENERAL["io_error"])
 SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
 ROW_DAMAGED = Failure("row_damaged", "The record of what to make of this image is damaged.")
+INTERRUPTED = Failure("interrupted", "The machine that worked on this image was lost each time.")
 SOURCE_DAMAGED = Failure("source_damaged", GENERAL["source_damaged"])
 
 # Codes that appear only as a job's `error_code`, never as a response.

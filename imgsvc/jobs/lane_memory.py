@@ -1,6 +1,7 @@
 """The memory that the jobs of one queue may use at the same time."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from .retry import exclusive
 from .table.model import Job, QueueName
@@ -8,6 +9,31 @@ from .table.model import Job, QueueName
 # Added to the estimate, which was measured with typical files of each kind: other builds of the codecs may differ.
 RESERVE_FACTOR = 1.1
 RESERVE_EXTRA = 16 * 1024 * 1024
+
+
+def reserve_of(estimate: int) -> int:
+    """The bytes that are reserved for a job of this estimate."""
+    return int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA
+
+
+def largest_in(free: int) -> int:
+    """The largest estimate whose reserve fits into so many bytes."""
+    return int((free - RESERVE_EXTRA) / RESERVE_FACTOR)
+
+
+class SideMemory(Protocol):
+    """The memory of the lanes that work on one queue, on this machine or on others."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def largest(self) -> int: ...
+    @property
+    def takes_any(self) -> bool:
+        """Whether a job may be claimed that must run alone, or needs more than `largest`."""
+
+    def reserve(self, job: Job, queue: QueueName) -> int: ...
+    def release(self, reserved: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -28,12 +54,16 @@ class LaneMemory:
     @property
     def largest(self) -> int:
         """The largest estimate whose reserve is free. A job that runs alone may use all memory."""
-        return int((self.free - RESERVE_EXTRA) / RESERVE_FACTOR) if self.used else self.total
+        return largest_in(self.free) if self.used else self.total
+
+    @property
+    def takes_any(self) -> bool:
+        return not self.running
 
     def reserve(self, job: Job, queue: QueueName) -> int:
         """Reserve the most that the job may use, or everything if it must run alone; returns the bytes."""
         estimate = (job.preview_bytes or 0) if queue == "previews" else job.render_bytes
-        needs = max(estimate, min(int(estimate * RESERVE_FACTOR) + RESERVE_EXTRA, self.free))
+        needs = max(estimate, min(reserve_of(estimate), self.free))
         if queue == "renders" and exclusive(deaths=job.deaths, starts=job.starts - 1):
             needs = max(needs, self.free)
         self.used += needs

@@ -14,7 +14,7 @@ from .completions import Completions
 from .failures import UNEXPECTED
 from .further_run import FurtherRun
 from .further_settlement import FurtherSettlement
-from .lane_memory import LaneMemory
+from .lane_memory import SideMemory
 from .lanes.base import Lane
 from .lanes.cage import Posture
 from .lanes.messages import Outcome
@@ -49,11 +49,11 @@ class LaneState:
 
 @dataclass(slots=True)
 class Side:
-    """One queue (previews or renders): its lanes, its memory, and its channel of capacity 0."""
+    """Lanes that take jobs of one queue (previews or renders), their memory, and their channel of capacity 0."""
 
     queue: QueueName
     lanes: Sequence[Lane]
-    memory: LaneMemory
+    memory: SideMemory
     idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # counts the lanes that could take a job
     changed: anyio.Event = field(default_factory=anyio.Event)
 
@@ -63,18 +63,22 @@ class Side:
 
 
 class Queue:
-    def __init__(self, previews: Side, renders: Side, runs: RunContext, completions: Completions) -> None:
+    """`sides`: those of this machine and those of others. A queue may have lanes on both, which all take its jobs."""
+
+    def __init__(self, sides: Sequence[Side], runs: RunContext, completions: Completions) -> None:
         self._table = runs.table
         self._runs = runs
         self._completions = completions
-        self._sides = {side.queue: side for side in (previews, renders)}
+        self._sides = tuple(sides)
+        self._twins_changed = anyio.Event()
         self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
         self._running: dict[Run, Lane] = {}
         self._begun: set[Run] = set()  # claimed and not ended yet
         self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
         self._run_ended = anyio.Event()
-        self._started = {id(lane): anyio.Event() for side in (previews, renders) for lane in side.lanes}
+        local = [lane for side in self._sides for lane in side.lanes if lane.local]
+        self._started = {id(lane): anyio.Event() for lane in local}
         self._publishing = anyio.Semaphore(PUBLISHING)
         self._copying = anyio.Semaphore(COPYING)
         self._stopping = self._grace_over = False
@@ -82,12 +86,14 @@ class Queue:
 
     def wake(self) -> None:
         """Wake the claim loops. Call after every commit that makes a job claimable."""
-        for side in self._sides.values():
+        for side in self._sides:
             side.wake()
+        self._twins_changed.set()
+        self._twins_changed = anyio.Event()
 
     @property
     def living_lanes(self) -> int:
-        return sum(lane.alive for side in self._sides.values() for lane in side.lanes)
+        return sum(lane.alive for side in self._sides for lane in side.lanes)
 
     @property
     def running_tasks(self) -> int:
@@ -108,23 +114,27 @@ class Queue:
 
     def is_idle(self, queue: QueueName) -> bool:
         """Whether a lane of this queue could take a job at once, whatever memory the job needs."""
-        side = self._sides[queue]
-        return not self._stopping and not side.memory.running and any(lane.alive for lane in side.lanes)
+        return not self._stopping and any(
+            not side.memory.running and any(lane.alive for lane in side.lanes)
+            for side in self._sides
+            if side.queue == queue
+        )
 
     def publishing(self) -> list[Settlement]:
         """Of the runs that have left their lanes and whose end is not recorded yet."""
         return list(self._settling)
 
     def lanes(self) -> list[LaneState]:
-        """All lanes, the preview lane first."""
+        """All lanes of this machine, the preview lane first, and those of others that have a ticket out."""
         runs = {id(lane): run for run, lane in self._running.items()}
-        return [_state(lane, runs.get(id(lane))) for side in self._sides.values() for lane in side.lanes]
+        lanes = (lane for side in self._sides for lane in side.lanes)
+        return [_state(lane, runs.get(id(lane))) for lane in lanes if lane.local or id(lane) in runs]
 
     async def run(self) -> None:
         """Pass jobs to the lanes until `stop`."""
         with self._scope:
             async with anyio.create_task_group() as group:
-                for side in self._sides.values():
+                for side in self._sides:
                     send, receive = anyio.create_memory_object_stream[Run](0)
                     group.start_soon(self._feed, side, send)
                     for lane in side.lanes:
@@ -134,7 +144,7 @@ class Queue:
                 group.start_soon(self._feed_copies, group)
 
     async def started(self) -> None:
-        """Wait until each lane's worker has been started for the first time, or could not be."""
+        """Wait until each worker of this machine has been started for the first time, or could not be."""
         for started in self._started.values():
             await started.wait()
 
@@ -164,7 +174,7 @@ class Queue:
         with anyio.move_on_after(grace_seconds):
             await self._settled()
         self._grace_over = True
-        for side in self._sides.values():
+        for side in self._sides:
             for lane in side.lanes:
                 lane.shut()
         for run in self._running:
@@ -172,7 +182,7 @@ class Queue:
         with anyio.move_on_after(recording_seconds):  # if the database refuses, the next start replays the jobs
             await self._settled()
         self._scope.cancel()
-        for side in self._sides.values():
+        for side in self._sides:
             for lane in side.lanes:
                 await lane.close()
 
@@ -190,35 +200,35 @@ class Queue:
         async with send:
             while True:
                 await side.idle.acquire()
-                await send.send(await self._next(side, self._claim))
+                await send.send(await self._next(lambda: side.changed, lambda: self._claim(side)))
 
     async def _feed_copies(self, group: TaskGroup) -> None:
         """Complete the jobs that have a twin. They need no lane, and so wait behind no preview and no render."""
         while True:
             await self._copying.acquire()
-            run, copies = await self._next(self._sides["previews"], self._claim_copies)
+            run, copies = await self._next(lambda: self._twins_changed, self._claim_copies)
             group.start_soon(self._finish, run, copies, self._copying)
 
-    async def _next(self, side: Side, claim: Callable[[Side], Awaitable[T | None]]) -> T:
-        """What `claim` returns, once that is not None: tried again whenever the side is woken."""
+    async def _next(self, event: Callable[[], anyio.Event], claim: Callable[[], Awaitable[T | None]]) -> T:
+        """What `claim` returns, once that is not None: tried again whenever the `event` of that moment is set."""
         while True:
-            changed = side.changed
+            changed = event()
             pause = inf
             if not self._stopping:
                 self._open_runs += 1  # the claim may succeed while `stop` counts
                 try:
-                    claimed = await claim(side)
+                    claimed = await claim()
                     if claimed is not None:
                         return claimed
                 except Exception as error:
-                    log.error("claim_failed", queue=side.queue, reason=str(error))
+                    log.error("claim_failed", reason=str(error))
                     pause = LOOK_AGAIN_SECONDS
                 self._end_run()
             with anyio.move_on_after(pause):
                 await changed.wait()
 
     async def _claim(self, side: Side) -> Run | None:
-        claimed = await self._table.claim(side.queue, side.memory.largest, nothing_running=not side.memory.running)
+        claimed = await self._table.claim(side.queue, side.memory.largest, nothing_running=side.memory.takes_any)
         if claimed is None and side.queue == "renders":
             return await self._claim_further(side)
         if not isinstance(claimed, Job):
@@ -229,7 +239,7 @@ class Queue:
 
     async def _claim_further(self, side: Side) -> Run | None:
         """What is made of a completed image later is claimed only while no upload waits."""
-        nothing_running = not side.memory.running
+        nothing_running = side.memory.takes_any
         claimed = await self._table.further.claim(side.memory.largest, nothing_running=nothing_running)
         if claimed is None:
             return None
@@ -237,7 +247,7 @@ class Queue:
         run.reserved_bytes = side.memory.reserve(claimed.as_job, side.queue)
         return run
 
-    async def _claim_copies(self, _: Side) -> tuple[Run, Copies] | None:
+    async def _claim_copies(self) -> tuple[Run, Copies] | None:
         claimed = await self._table.claim_with_twin()
         if claimed is None:
             return None
@@ -268,7 +278,8 @@ class Queue:
                 if not self._stopping:
                     log.error("worker_start_failed", lane=lane.name, reason=str(error))
             finally:
-                self._started[id(lane)].set()
+                if lane.local:
+                    self._started[id(lane)].set()
             await anyio.sleep(LOOK_AGAIN_SECONDS)
 
     async def _render(self, side: Side, lane: Lane, run: Run) -> Outcome:

@@ -20,7 +20,7 @@ from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
 from .lanes.base import Lane
 from .lanes.files import with_free_files
-from .lanes.messages import Outcome, Rendered, Task
+from .lanes.messages import Lost, Outcome, Rendered, Task
 from .rendered_files import Untrue, check_answer, copy_checked, most_bytes, source_header
 from .retry import Failure
 from .reuse import ReuseStatus
@@ -83,7 +83,7 @@ class Run:
         self.job = job
         self.context = context
         self.is_preview = job.preview == "wanted"
-        self.requeued = False  # the service is stopping: this does not count as an attempt
+        self.requeued = False  # the service is stopping, or the task was lost: this does not count as an attempt
         self.cancelled = False  # the image was deleted
         self.over = anyio.Event()  # set once nothing of this run is active
         self.reserved_bytes = 0  # the memory ceiling of its worker
@@ -106,6 +106,9 @@ class Run:
             if (failure := await self.prepare()) is not None:
                 return failure
             outcome = await lane.run(self._task())
+            if isinstance(outcome, Lost):
+                self.requeued = True
+                return outcome
             if isinstance(outcome, Failure):
                 return await self._explained(outcome)
             await self._check(outcome)
@@ -168,6 +171,7 @@ class Run:
             kind="preview" if self.is_preview else "render",
             id=secrets.token_hex(16),
             job_id=job.job_id,
+            run=job.run,
             trace_id=job.trace_id,
             source=str(self.source.path.absolute()),
             mime=self.source.mime,

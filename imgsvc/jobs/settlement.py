@@ -8,10 +8,10 @@ import anyio
 import anyio.to_thread
 
 from ..storage.base import PlaceTaken, StorageBusy, StorageError
-from .failures import NOT_STORED, PLACE_TAKEN, UNEXPECTED
-from .lanes.messages import Outcome, Rendered
+from .failures import INTERRUPTED, NOT_STORED, PLACE_TAKEN, UNEXPECTED
+from .lanes.messages import Lost, Outcome, Rendered
 from .publish import publish, withdraw
-from .retry import Decision, Failure, decide
+from .retry import MAX_STARTS, Decision, Failure, decide
 from .reuse import Copies, ReuseStatus, status_of
 from .run import Run
 from .table.model import Job
@@ -73,6 +73,8 @@ class Settlement:
     async def _settle(self, outcome: Outcome | Copies) -> None:
         if isinstance(outcome, Copies):
             await self._take_over(outcome)
+        elif isinstance(outcome, Lost):
+            await self._requeue_lost(outcome)
         elif isinstance(outcome, Failure):
             if self._run.requeued:
                 await self._table.requeue(self.job)
@@ -85,6 +87,17 @@ class Settlement:
             await self._end_preview("none")
         else:
             await self._publish(outcome)
+
+    async def _requeue_lost(self, lost: Lost) -> None:
+        """Requeue without an attempt. A picture whose machine was lost MAX_STARTS times in a row may be the cause."""
+        if not lost.begun:
+            await self._table.requeue(self.job)
+        elif self.job.starts < MAX_STARTS:
+            await self._table.requeue(self.job, started=True)
+        elif self._run.is_preview:
+            await self._end_preview("failed")
+        else:
+            await self._unsuccessful(INTERRUPTED)
 
     async def _publish(self, rendered: Rendered) -> None:
         job = self.job

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
 from ..http.dashboard.snapshot import SnapshotCache
@@ -22,20 +23,21 @@ from ..settings.fields import MEGABYTE
 from ..settings.hosts import allowed_hosts
 from ..telemetry.metrics import Metrics
 from .assembly import Doubles, assembled
-from .routes import ROUTES
+from .routes import routes
 
 
 class Application(Starlette):
     """Starlette's, with one pass over each request in the place of a stack of middleware."""
 
-    def __init__(self, concerns: Concerns, lifespan: Lifespan[Starlette]) -> None:
-        super().__init__(routes=ROUTES, lifespan=lifespan)
+    def __init__(self, served: list[Route], concerns: Concerns, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(routes=served, lifespan=lifespan)
+        self._served = served
         self.router.redirect_slashes = False  # a redirect would give every path a second address
         self._concerns = concerns
         self.service: AppState | None = None  # as in `state`, for handlers: an attribute is found at once
 
     def build_middleware_stack(self) -> ASGIApp:
-        app: ASGIApp = OnePass(IndexedRouter(ROUTES, self.router), self._concerns)
+        app: ASGIApp = OnePass(IndexedRouter(self._served, self.router), self._concerns)
         for middleware in reversed(self.user_middleware):  # of an application that embeds the service
             app = middleware.cls(app, *middleware.args, **middleware.kwargs)
         return app
@@ -53,22 +55,23 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
             app.state.snapshot = SnapshotCache()
             yield
 
-    app = opened = Application(_concerns(settings, metrics, memory), lifespan)
+    served = routes(settings)
+    app = opened = Application(served, _concerns(settings, metrics, memory, served), lifespan)
     app.state.public_url = settings.service.public_url
     app.state.metrics = metrics
     app.state.answer_memory = memory
-    app.state.document = openapi.Document(settings, ROUTES)
+    app.state.document = openapi.Document(settings, served)
     app.state.assets = docs.Assets(settings.service.name)
     return app
 
 
-def _concerns(settings: Settings, metrics: Metrics, memory: AnswerMemory) -> Concerns:
+def _concerns(settings: Settings, metrics: Metrics, memory: AnswerMemory, served: list[Route]) -> Concerns:
     server = settings.server
     return Concerns(
         forwarded=ForwardedHeaders(server.trusted_proxies, unix_socket=bool(server.unix_path)),
         hosts=AllowedHosts(allowed_hosts(settings)),
         memory=memory,
-        metrics=RequestMetrics(metrics.http, ROUTES),
+        metrics=RequestMetrics(metrics.http, served),
         lines=RequestLines(settings.log.level),
         cross_origin=CrossOrigin(server.cors_origins) if server.cors_origins else None,
     )

@@ -29,14 +29,11 @@ from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
 from ..jobs.housekeeping import Housekeeping
-from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
-from ..jobs.lanes.memory_budget import Budget, budget, render_lanes
-from ..jobs.lanes.pool import Launcher
-from ..jobs.lanes.process import ProcessLane
+from ..jobs.lanes.memory_budget import Budget, budget
 from ..jobs.operator_sessions import OperatorSessions
-from ..jobs.queue import Queue, Side
+from ..jobs.queue import Queue
 from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
 from ..jobs.table.quota import Quota
@@ -49,6 +46,7 @@ from ..storage.base import LOCAL, Storage
 from ..storage.bounded_memory import BoundedMemory
 from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.cage_check import CAGE, cage_check, weakest_posture
+from ..telemetry.cluster_check import CLUSTER, cluster_check
 from ..telemetry.disk_space import DiskSpace
 from ..telemetry.folder_checks import folder_checks
 from ..telemetry.health import Health, RunCheck
@@ -64,6 +62,7 @@ from ..telemetry.service_checks import (
     workers_check,
 )
 from ..telemetry.storage_probe import StorageProbe
+from .lanes import Lanes, sides_of, worker_lanes
 from .runner import running
 
 if TYPE_CHECKING:
@@ -74,7 +73,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 SIGN_ON_CALLBACK = "/dashboard/oidc/callback"
-RENDER_NICENESS = 10  # so that the operating system puts previews and responses first
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Opened:
     data: DataFolder
     stores: StorageRegistry
     remote: "RemoteAuthorization | None"  # None: no authorization server is configured
-    lanes: Sequence[Lane]  # the preview lane, then the render lanes
+    lanes: Lanes
 
 
 @asynccontextmanager
@@ -117,7 +115,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         for name in opened.stores.storages:
             metrics.storage.uses(name)
         state = await _built(opened)
-        async with running(state, partial(_log_cage, opened.lanes)):
+        async with running(state, partial(_log_cage, opened.lanes.local)):
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
             yield state
 
@@ -141,7 +139,7 @@ async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
         open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters, memory) as data,
         storage_registry(settings, told, doubles.storage, others, instance=data.instance, memory=memory) as stores,
         _remote_permissions(settings) as remote,
-        _worker_lanes(settings, metrics, doubles.lanes) as lanes,
+        worker_lanes(settings, metrics, doubles.lanes) as lanes,
     ):
         yield Opened(settings, metrics, data, stores, remote, lanes)
 
@@ -185,12 +183,9 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         on_further=opened.metrics.jobs.rendered_again,
         presigned=timedelta(seconds=settings.s3.presigned_seconds),
     )
-    queue = Queue(
-        Side("previews", opened.lanes[:1], LaneMemory(memory.preview)),
-        Side("renders", opened.lanes[1:], LaneMemory(memory.render)),
-        runs,
-        completions,
-    )
+    queue = Queue(sides_of(opened.lanes, memory), runs, completions)
+    if opened.lanes.office is not None:
+        opened.lanes.office.link.on_change = queue.wake
     housekeeping = Housekeeping.of(settings, data, storages, hold)
     return Jobs(
         table=data.table,
@@ -205,6 +200,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         reports=data.overview,
         sums=data.sums,
         counters=data.counters,
+        office=opened.lanes.office,
     )
 
 
@@ -254,13 +250,15 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
     checks: dict[str, RunCheck] = {
         "database": partial(database_check, data.table),
         "storage": partial(storage_check, probe),
-        "workers": partial(workers_check, opened.lanes),
-        CAGE: partial(cage_check, opened.lanes),
+        "workers": partial(workers_check, opened.lanes.local),
+        CAGE: partial(cage_check, opened.lanes.local),
         "disk": disk.check,
         "queue": partial(queue_check, data.table),
         **folder_checks(data.staging_area, settings.data, local, data.instance),
         "publishing": partial(publishing_check, queue),
     }
+    if (office := opened.lanes.office) is not None:
+        checks[CLUSTER] = lambda: cluster_check(office.link.state, insecure=settings.workers.insecure)
     if opened.remote:
         checks["authorization"] = partial(authorization_check, opened.remote.breaker)
     if rate_limiter.redis:
@@ -324,30 +322,3 @@ async def _remote_permissions(settings: Settings) -> AsyncIterator["RemoteAuthor
 
     async with RemoteAuthorization.opened(settings.auth) as remote:
         yield remote
-
-
-@asynccontextmanager
-async def _worker_lanes(
-    settings: Settings, metrics: Metrics, given: Sequence[Lane] | None
-) -> AsyncIterator[Sequence[Lane]]:
-    """The preview lane, then the render lanes: the `given` ones, or new ones whose processes end with the context."""
-    if given:
-        yield given
-        return
-    launcher = Launcher()
-
-    def lane(name: str, nice: int, share: int) -> ProcessLane:
-        return ProcessLane(
-            name, nice=nice, jobs_per_process=share, cage=cage, ended=metrics.jobs.worker_ended, launcher=launcher
-        )
-
-    share, cage = settings.workers.jobs_per_process, settings.workers.cage
-    renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(settings.workers))]
-    lanes = [lane("preview", 0, share * 10), *renders]
-    try:
-        yield lanes
-    finally:
-        with anyio.CancelScope(shield=True):
-            for one in lanes:
-                await one.close()
-        launcher.close()

@@ -2,14 +2,16 @@
 
 from starlette.routing import Route
 
-from ..http.api import error_pages, health, images, info, jobs, uploads, variants
+from ..http.api import error_pages, health, images, info, jobs, render, uploads, variants
 from ..http.dashboard import page as dashboard
 from ..http.dashboard import sign_on
 from ..http.openapi import document, page
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import maintenance, permissions, sessions
 from ..http.operator.metrics import exposition
+from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
+from ..settings import Settings
 
 ROUTES = [
     Route("/", info.root),
@@ -55,3 +57,13 @@ ROUTES = [
     Route("/metrics", exposition),
     Route("/storage/{path:path}", variants.stored),
 ]
+
+RENDER_ROUTES = [
+    Route(RENDER + "{token}/source", render.source),
+    Route(RENDER + "{token}/{variant}", render.variant, methods=["PUT"]),
+]
+
+
+def routes(settings: Settings) -> list[Route]:
+    """The routes of a service with these settings."""
+    return [*ROUTES, *RENDER_ROUTES] if settings.workers.engine == "dask" else ROUTES

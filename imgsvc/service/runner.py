@@ -53,6 +53,8 @@ def wind_down(state: AppState) -> None:
 async def _start(state: AppState, group: TaskGroup) -> None:
     jobs, health, redis = state.jobs, state.telemetry.health, state.rate_limiter.redis
     group.start_soon(jobs.sums.count)
+    if jobs.office is not None:
+        group.start_soon(jobs.office.link.run)
     group.start_soon(jobs.queue.run)
     if redis is not None:
         group.start_soon(redis.line.run)

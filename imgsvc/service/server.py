@@ -158,6 +158,8 @@ async def _answer(app: Starlette, settings: Settings, listener: socket.socket, s
     server, state = settings.server, app.state.service
     address = address_of(server, listener)
     state.lock.announce(local_address(address))
+    if state.jobs.office is not None:
+        state.jobs.office.serve_at(local_address(address))
     _announce(settings, address, state.lock.run)
 
     async def until_stopped() -> None:

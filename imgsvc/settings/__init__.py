@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .auth import Auth, Operator
 from .fields import SettingInfo, SettingsError, declared
-from .jobs import Images, Jobs, Workers
+from .jobs import Images, Jobs
 from .loading import first_problem, given_values, service_links
 from .server import Log, Server, Service
 from .storage import S3, Database, Storage
 from .uploads import RateLimit, Redis, Uploads
+from .workers import Workers
 
 __all__ = ["SettingInfo", "Settings", "SettingsError", "all_settings", "environment_names", "ignored_service_links"]
 
@@ -65,6 +66,16 @@ class Settings(BaseModel):
             raise ValueError(
                 "[service] public_url (PUBLIC_URL) = '': is needed where [operator] oidc_issuer is set, since the "
                 "provider sends people back to it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _machines_reach_the_service(self) -> Self:
+        needs = self.workers.engine == "dask" and self.server.unix_path
+        if needs and not (self.workers.service_url or self.service.public_url):
+            raise ValueError(
+                "[workers] service_url (IMGSVC_WORKERS_SERVICE_URL) = '': is needed where engine is dask and [server] "
+                "host is a Unix socket, which other machines can't reach"
             )
         return self
 

@@ -23,8 +23,9 @@ def allowed_hosts(settings: "Settings") -> list[str]:
     host = settings.server.host
     if not is_loopback(host):
         return []
-    public = without_port(urlsplit(settings.service.public_url).netloc)
-    return [*LOOPBACK_NAMES, host, *([public] if public else [])]
+    named = (settings.service.public_url, settings.workers.service_url)
+    public = [without_port(urlsplit(url).netloc) for url in named if url]
+    return [*LOOPBACK_NAMES, host, *public]
 
 
 def is_loopback(host: str) -> bool:

@@ -2,12 +2,12 @@
 
 import re
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import field_validator
 
 from ..imaging.recipe import Recipe
-from .fields import TABLE, Seconds, Section, setting
+from .fields import TABLE, Section, setting
 from .sizes import Effort, Quality, Size, SizeSetting, variant_of
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -67,40 +67,6 @@ class Images(Section):
             for name, size in self.sizes.items()
         )
         return Recipe(tuple(variants), self.max_pixels, self.max_frames)
-
-
-class Workers(Section):
-    count: int = setting(
-        0,
-        "Render processes; one more makes previews. 0: one per processor, fewer where a quota (docker's --cpus, "
-        "CPUQuota=) or memory_mb allows less.",
-        unit="processes",
-        ge=0,
-        le=256,
-    )
-    memory_mb: int = setting(
-        0,
-        "Memory of all worker processes together; jobs are started by the memory that they are estimated to need. 0: "
-        "half of this machine, or what the limit of a container or unit leaves beside 160 MB.",
-        unit="MB",
-        ge=0,
-    )
-    time_limit_seconds: Seconds = setting(
-        30, "A render that takes longer than this, plus the time for its size, is killed."
-    )
-    time_limit_seconds_per_megapixel: float = setting(
-        2, "Time added for each megapixel.", unit="seconds per megapixel", ge=0, le=3600
-    )
-    jobs_per_process: int = setting(500, "After this many jobs a worker is replaced by a fresh one.", unit="jobs", ge=1)
-    cage: Literal["require", "best", "off"] = setting(
-        "best",
-        "Each picture's process may only read its picture and write its variants. require: a worker starts only where "
-        "Landlock and seccomp can both be put in force; best: with what this system has; off: a decoder that a picture "
-        "has taken over has the rights of this service.",
-    )
-    grace_seconds: float = setting(
-        5, "When stopping, running renders may finish within this time.", unit="seconds", ge=0, le=3600
-    )
 
 
 class Jobs(Section):

@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
+from ..jobs.cluster.link import LinkState, TicketEnd
 from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.reuse import ReuseStatus
@@ -229,6 +230,51 @@ class JobMetrics:
                 self._stored.labels(size).set(stored.get(size, 0))
 
 
+class ClusterMetrics:
+    """Rendering on other machines (`[workers] engine = "dask"`)."""
+
+    def __init__(self, registry: _Registry) -> None:
+        self._connected = registry.gauge(
+            "cluster_connected", "Whether the cluster's scheduler is connected: 1 or 0; NaN without one."
+        )
+        self._machines = registry.gauge(
+            "cluster_machines",
+            "Workers of the cluster: used, not_used (of another version), or paused (leaving).",
+            "state",
+        )
+        self._out = registry.gauge("cluster_tickets_out", "Render tickets that are out.")
+        self._tickets = registry.counter(
+            "cluster_tickets_total",
+            "Render tickets by their end: answered, lost with the scheduler or with a worker, or taken back.",
+            "end",
+        )
+        self._bytes = registry.counter(
+            "cluster_bytes_total", "Bytes of sources sent to, and of variants received from, machines.", "direction"
+        )
+        self._counted = {"sent": 0, "received": 0}
+        for end in get_args(TicketEnd):
+            self._tickets.labels(end)
+        for direction in self._counted:
+            self._bytes.labels(direction)
+        self.measured(None, 0, 0)
+
+    def ticket_ended(self, end: TicketEnd) -> None:
+        self._tickets.labels(end).inc()
+
+    def measured(self, state: LinkState | None, sent: int, received: int) -> None:
+        """`sent` and `received`: bytes since the start. None: pictures are rendered on this machine alone."""
+        machines = state.machines if state else ()
+        used = [one for one in machines if state and one.fingerprint == state.fingerprint]
+        self._connected.set(not state.problem if state else nan)
+        self._out.set(state.out if state else 0)
+        self._machines.labels("used").set(sum(one.running for one in used))
+        self._machines.labels("paused").set(sum(not one.running for one in used))
+        self._machines.labels("not_used").set(len(machines) - len(used))
+        for direction, count in (("sent", sent), ("received", received)):
+            self._bytes.labels(direction).inc(count - self._counted[direction])
+            self._counted[direction] = count
+
+
 class StorageMetrics:
     """The database and the storage backends."""
 
@@ -311,6 +357,7 @@ class Metrics:
         self.http = HttpMetrics(self._collectors)
         self.uploads = UploadMetrics(self._collectors)
         self.jobs = JobMetrics(self._collectors, settings.images.sizes)
+        self.cluster = ClusterMetrics(self._collectors)
         self.storage = StorageMetrics(self._collectors)
         self.memory = ReadMemoryMetrics(self._collectors)
 

@@ -13,7 +13,12 @@ import yaml
 from imgsvc.settings import environment_names
 
 ROOT = Path(__file__).parents[2]
-LOCKS = {"others.lock", "simd.lock", "requirements-pillow.lock"}  # the first two are requirements.lock, divided
+LOCKS = {
+    "others.lock",
+    "simd.lock",
+    "requirements-pillow.lock",
+    "requirements-dask.lock",
+}  # the first two are requirements.lock, divided
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
 CONTAINER_GUIDE = (ROOT / "docs/start/container.md").read_text()
 WAIT_SECONDS = 60
@@ -83,7 +88,9 @@ def test_podman_compose_starts_the_service_as_the_papers_say(tmp_path: Path) -> 
 
 def test_further_servers_are_started_only_when_asked_for(compose: dict[str, Any]) -> None:
     others = {name: service for name, service in compose["services"].items() if name != "imgsvc"}
-    assert {name: service["profiles"] for name, service in others.items()} == {"redis": ["redis"], "s3": ["s3"]}
+    profiles = {name: service["profiles"][0] for name, service in others.items()}
+    assert profiles == {"redis": "redis", "s3": "s3", "scheduler": "dask", "worker": "dask"}
+    others = {name: service for name, service in others.items() if "build" not in service}
     assert all(re.fullmatch(r"docker\.io/\S+:[\w.-]*\d[\w.-]*", service["image"]) for service in others.values())
     assert "depends_on" not in compose["services"]["imgsvc"]
 
@@ -93,7 +100,8 @@ def test_what_compose_says_of_settings_is_true(compose: dict[str, Any]) -> None:
     text = (ROOT / "compose.yaml").read_text()
     known = {name for _, _, name in environment_names()}
     named = set(re.findall(r"\b(?:AWS|IMGSVC|JWT|REDIS|STORAGE)_[A-Z_0-9]+\b", text))
-    assert {name.removesuffix("_FILE") for name in named} <= known and {"REDIS_URL", "AWS_ENDPOINT_URL"} <= named
+    assert {name.removesuffix("_FILE") for name in named} <= known
+    assert {"REDIS_URL", "AWS_ENDPOINT_URL"} <= named
     hosts = re.findall(r"(?:redis|http)://(\w+):(\d+)", text)
     assert {host for host, _ in hosts} == {"redis", "s3"} <= set(compose["services"])
     assert f"127.0.0.1:{dict(hosts)['s3']}:8333" in compose["services"]["s3"]["ports"]
@@ -131,14 +139,22 @@ def test_compose_and_containerfile_agree(compose: dict[str, Any]) -> None:
 def test_what_is_copied_is_there_and_nothing_else_is() -> None:
     copied = [parts.split()[:-1] for parts in instructions("COPY") if not parts.startswith("--from")]
     assert sorted(name for names in copied for name in names) == sorted(
-        ["requirements.lock", "requirements-pillow.lock", "pyproject.toml", "README.md", "LICENSE", "imgsvc"]
+        [
+            "requirements.lock",
+            "requirements-pillow.lock",
+            "requirements-dask.lock",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+            "imgsvc",
+        ]
     )
     assert all((ROOT / name).exists() for names in copied for name in names)
 
 
 def test_everything_is_installed_from_the_lock_by_its_hash() -> None:
     installed = re.findall(r"\$install .*", CONTAINERFILE)
-    assert len(installed) == 3 and "--no-deps --require-hashes" in CONTAINERFILE
+    assert len(installed) == 4 and "--no-deps --require-hashes" in CONTAINERFILE
     assert all(set(re.findall(r"-r (\S+)", line)) <= LOCKS for line in installed)
     installs = re.findall(r"pip [^&]*install [^&]*", re.sub(r"\\\n", " ", CONTAINERFILE))
     assert len(installs) == 2 and all("--no-deps" in line and "--no-cache-dir" in line for line in installs)
@@ -151,3 +167,30 @@ def test_compiler_stays_in_the_first_stage() -> None:
     assert "gcc" in build
     assert not re.search(r"gcc|-dev|pip install|binutils", final)
     assert len(re.findall(r"^(RUN|COPY)", final, re.MULTILINE)) == 2, "each is a layer"
+
+
+def test_machines_of_a_cluster_are_confined_too(compose: dict[str, Any]) -> None:
+    for name in ("scheduler", "worker"):
+        service = compose["services"][name]
+        assert service["image"] == "imgsvc:dask" and service["build"]["args"]["DASK"] == "1"
+        assert "env_file" not in service and set(service["environment"]) <= {name for _, _, name in environment_names()}
+        assert service["command"] == [name] and service["healthcheck"] == {"disable": True}
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
+        assert service["security_opt"] == ["no-new-privileges:true"] and "ports" not in service
+
+
+def test_default_image_holds_no_dask(compose: dict[str, Any]) -> None:
+    """By its lock, and since the build argument is empty unless it is given."""
+    locked = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"^(distributed|dask|tornado|cloudpickle)==", locked, re.MULTILINE)
+    assert re.search(r"^ARG DASK=$", CONTAINERFILE, re.MULTILINE)
+    assert 'if [ -n "$DASK" ]; then $install -r requirements-dask.lock ; fi' in CONTAINERFILE
+    assert compose["services"]["imgsvc"]["build"]["args"]["DASK"] == "${WITH_DASK:-}"
+
+
+def test_lock_of_dask_adds_to_the_other_and_repeats_nothing_of_it() -> None:
+    names = [
+        set(re.findall(r"^([a-z][\w.-]*)==", (ROOT / f"requirements{end}.lock").read_text(), re.MULTILINE))
+        for end in ("", "-dask")
+    ]
+    assert "distributed" in names[1] and not names[0] & names[1]

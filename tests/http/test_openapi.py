@@ -18,7 +18,8 @@ from imgsvc.service.routes import ROUTES
 from tests.conftest import Starter
 
 Json = dict[str, Any]
-NEVER_LEAVES = {"bad_request"}  # what the framework calls malformed, and nothing here is
+OF_MACHINES = {"render_refused", "variant_there", "length_required", "variant_too_large"}  # in no document
+NEVER_LEAVES = {"bad_request", *OF_MACHINES}  # the first is what the framework calls malformed, and nothing here is
 KEYWORDS = re.compile(
     r"\$ref|type|format|pattern|(min|max)(Length|Items|imum)|enum|const|not|anyOf|items|properties|required"
     r"|additionalProperties|contains|default|description|examples|title"

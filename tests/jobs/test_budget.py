@@ -9,7 +9,8 @@ from imgsvc.imaging.header import Header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
 from imgsvc.jobs.lanes.memory_budget import MemoryTooSmall, budget, granted, render_lanes
 from imgsvc.settings.fields import MEGABYTE
-from imgsvc.settings.jobs import Images, Workers
+from imgsvc.settings.jobs import Images
+from imgsvc.settings.workers import Workers
 
 PROCESSORS = 32
 

@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
 MESSAGE_BYTES = 1 << 17
 ALONE = {"__main__", "worker_process"}  # modules that run something as they are imported
+WITH_DASK = {f"imgsvc.jobs.cluster.{name}" for name in ("dask_client", "dask_setup", "scheduler", "worker")}
 
 
 class ForkServerEnded(Exception):
@@ -269,7 +270,7 @@ def _load() -> None:
     from tests.support import two_storages  # noqa: F401
 
     for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
-        if module.name.rpartition(".")[2] not in ALONE:
+        if module.name.rpartition(".")[2] not in ALONE and module.name not in WITH_DASK:
             importlib.import_module(module.name)
     _build_commands()
     share_models()
@@ -363,12 +364,12 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
 
 
 def _render_in_threads() -> None:
-    from imgsvc.service import assembly
+    from imgsvc.service import assembly, lanes
     from imgsvc.testing import InlineLane
 
     gc.set_threshold(50_000)  # it lives for seconds
-    lanes, given = (InlineLane("preview"), InlineLane("render")), assembly._worker_lanes
-    setattr(assembly, "_worker_lanes", lambda settings, metrics, _: given(settings, metrics, lanes))  # noqa: B010
+    inline = (InlineLane("preview"), InlineLane("render"))
+    setattr(assembly, "worker_lanes", lambda settings, metrics, _: lanes.worker_lanes(settings, metrics, inline))  # noqa: B010
 
 
 def _pause_briefly() -> None:

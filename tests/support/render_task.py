@@ -16,6 +16,7 @@ def render_task(folder: Path, data: bytes, recipe: Recipe, mime: str = "image/jp
         kind="render",
         id="job.1",
         job_id="job",
+        run=1,
         trace_id="trace",
         source=str(source),
         mime=mime,

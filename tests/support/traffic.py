@@ -9,13 +9,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 from starlette.types import Message
 
 from fixtures import make
 from imgsvc.imaging.recipe import Recipe
+from imgsvc.jobs.cluster.link import LinkState, TicketEnd
+from imgsvc.jobs.cluster.messages import Machine
 from imgsvc.jobs.lanes.cage import Posture
 from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
@@ -164,9 +166,21 @@ async def _row_lost(s: Service) -> None:
     await s.state.telemetry.health.measure()
 
 
+async def _cluster_away(s: Service) -> list[Told]:
+    """A cluster that can't be reached, and that had a machine of another version."""
+    metrics = s.state.telemetry.metrics.cluster
+    older = Machine(name="m", version="0", fingerprint="", cage="", threads=1, megabytes=1, running=True)
+    metrics.measured(LinkState("refused", "", "", "0" * 16, (older,), 1), 1, 1)
+    for end in get_args(TicketEnd):
+        metrics.ticket_ended(end)
+    away = await told(s)
+    metrics.measured(None, 1, 1)
+    return [away]
+
+
 async def _cage_broken(s: Service) -> list[Told]:
     """A worker that could not put all walls of its cage in force."""
-    lanes: list[Any] = [lane for side in s.state.jobs.queue._sides.values() for lane in side.lanes]
+    lanes: list[Any] = [lane for side in s.state.jobs.queue._sides for lane in side.lanes]
     before = lanes[0].posture
     lanes[0].posture = Posture("best", 0, seccomp=False, limits=True, problems=("seccomp: refused",))
     broken = await told(s)
@@ -211,6 +225,7 @@ async def _everything(folder: Path) -> list[Told]:
         await _spoilt(s)
         await _row_lost(s)
         await _lost(s)
+        moments += await _cluster_away(s)
         moments += await _cage_broken(s)
         return [*moments, await told(s)]
 

@@ -49,6 +49,11 @@ CONTRACT = {
     "worker_cage_in_force": {"wall"},
     "worker_cage_faults": set(),
     "image_reuse_total": {"status"},
+    "cluster_connected": set(),
+    "cluster_machines": {"state"},
+    "cluster_tickets_out": set(),
+    "cluster_tickets_total": {"end"},
+    "cluster_bytes_total": {"direction"},
     "image_further_renders_total": {"kind", "status"},
 }
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -171,7 +176,7 @@ async def test_exact_counts(start: Starter) -> None:
 @pytest.mark.workers
 async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
     async with start() as s:
-        lane = s.state.jobs.queue._sides["renders"].lanes[0]
+        lane = s.state.jobs.queue._sides[1].lanes[0]
         assert lane.pid
         os.kill(lane.pid, signal.SIGKILL)
         with within(10):

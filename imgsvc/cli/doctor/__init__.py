@@ -12,6 +12,7 @@ from typing import Any
 from ...settings import Settings
 from ..errors import CommandFailed
 from . import (
+    cluster,
     conflicts,
     database,
     dependencies,
@@ -38,6 +39,7 @@ CHECKS: tuple[Check, ...] = (
     pillow.codecs,
     libraries.libraries,
     workers.cage,
+    cluster.cluster,
     folders.folders,
     folders.space,
     reading_group.reading_group,

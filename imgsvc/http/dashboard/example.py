@@ -72,6 +72,16 @@ EXAMPLE: dict[str, Any] = {
             }
         ],
     },
+    "cluster": {
+        "status": "off",
+        "detail": "",
+        "insecure": False,
+        "gateway_cage": "",
+        "tickets_out": 0,
+        "sent_bytes": 0,
+        "received_bytes": 0,
+        "machines": [],
+    },
     "processing": {
         "jobs_by_status": {"pending": 1, "processing": 1, "retrying": 0, "completed": 1200, "failed": 4},
         "performance": {"last_hour": SPAN, "last_24h": SPAN},

@@ -1,5 +1,7 @@
 """GET /dashboard/data: the models of the contract's key tree. Sizes and times carry their unit in the name."""
 
+from typing import Literal
+
 from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Status as JobState
 from ...telemetry.health import Check, Status
@@ -100,6 +102,30 @@ class Workers(AnswerModel):
     active: int
     tasks: Active
     processes: list[WorkerProcess]
+
+
+class ClusterMachine(AnswerModel):
+    """A worker on another machine. One of another version is not used."""
+
+    name: str
+    version: str
+    cage: str
+    threads: int
+    memory_mb: int
+    used: bool
+
+
+class Cluster(AnswerModel):
+    """Rendering on other machines. `sent_bytes` of sources and `received_bytes` of variants, since the start."""
+
+    status: Literal["off", "connected", "disconnected"]
+    detail: str
+    insecure: bool
+    gateway_cage: str
+    tickets_out: int
+    sent_bytes: int
+    received_bytes: int
+    machines: list[ClusterMachine]
 
 
 class Span(AnswerModel):
@@ -244,6 +270,7 @@ class Snapshot(AnswerModel):
     celery: Celery
     queue: Queue
     workers: Workers
+    cluster: Cluster
     processing: Processing
     storage: Storage
     rate_limits: RateLimits

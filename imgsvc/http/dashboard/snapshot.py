@@ -15,6 +15,7 @@ from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.reports import Rows, Waiting, Window
 from ...settings import Settings
 from ...settings.hosts import without_credentials
+from ...telemetry.cluster_check import CLUSTER
 from ...telemetry.health import Check
 from ...telemetry.host import HostSample, uptime_words
 from ..state import AppState
@@ -64,6 +65,7 @@ async def _made(state: AppState) -> shown.Snapshot:
         celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
         queue=_queue(waiting),
         workers=workers,
+        cluster=_cluster(state, health.get(CLUSTER)),
         processing=_processing(state.jobs.counters, recent),
         storage=_storage(state, look),
         rate_limits=_rate_limits(state, rows, await overview.near_limit(state.intake.allowance.quota, NEAR, LISTED)),
@@ -144,6 +146,32 @@ def _workers(lanes: list[LaneState], look: HostSample, check: Check) -> shown.Wo
                 restarts=lane.restarts,
             )
             for lane in lanes
+        ],
+    )
+
+
+def _cluster(state: AppState, check: Check | None) -> shown.Cluster:
+    office = state.jobs.office
+    known = office.link.state if office else None
+    used = office.link.usable if office else []
+    return shown.Cluster(
+        status="off" if known is None else "disconnected" if known.problem else "connected",
+        detail=check.detail if check else "",
+        insecure=state.settings.workers.insecure,
+        gateway_cage=known.cage if known else "",
+        tickets_out=known.out if known else 0,
+        sent_bytes=office.tickets.sent_bytes if office else 0,
+        received_bytes=office.tickets.received_bytes if office else 0,
+        machines=[
+            shown.ClusterMachine(
+                name=one.name,
+                version=one.version,
+                cage=one.cage,
+                threads=one.threads,
+                memory_mb=one.megabytes,
+                used=one in used,
+            )
+            for one in (known.machines if known else ())
         ],
     )
 

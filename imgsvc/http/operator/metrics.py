@@ -42,6 +42,8 @@ async def exposition(request: Request) -> Response:
     metrics.memory.measured(variants.held_bytes, "row", rows.hits, rows.misses)
     metrics.memory.measured(variants.held_bytes, "variant", variants.hits, variants.misses)
     metrics.jobs.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
+    if (office := state.jobs.office) is not None:
+        metrics.cluster.measured(office.link.state, office.tickets.sent_bytes, office.tickets.received_bytes)
     metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(metrics.text, accept)

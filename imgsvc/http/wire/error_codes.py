@@ -109,6 +109,11 @@ CODES = {
         "Use a URL exactly as the service returned it, or get a new one.",
     ),
     "signature_expired": Code(403, "The signed URL has expired.", "Get a new one from the service."),
+    "render_refused": Code(
+        403,
+        "The address belongs to a render ticket of a run that has ended, was given to another machine, or never was.",
+        "Nothing: the service has taken the job back. It is for render machines only.",
+    ),
     "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the ID in the receipt."),
     "image_not_found": Code(
@@ -140,6 +145,12 @@ CODES = {
         "Another upload with the same Idempotency-Key is being received right now.",
         "Wait for its response, or repeat the request after a second.",
     ),
+    "variant_there": Code(
+        409, "A render machine put a variant that its run has already.", "Nothing: the first one counts."
+    ),
+    "length_required": Code(
+        411, "A render machine put a variant without saying its length.", "Send a Content-Length, and no chunks."
+    ),
     "precondition_failed": Code(
         412,
         "The request's If-Match or If-Unmodified-Since names another version of this variant.",
@@ -149,6 +160,11 @@ CODES = {
         413,
         "The file is larger than the limit, which the response states in bytes.",
         "Send a smaller file, or ask the operator to raise MAX_UPLOAD_SIZE_MB.",
+    ),
+    "variant_too_large": Code(
+        413,
+        "A render machine put a variant that is longer than any of its size can be.",
+        "Look at that machine: it does not run this program, or was taken over.",
     ),
     "unsupported_type": Code(
         415,

@@ -206,6 +206,23 @@ def authorization_unavailable(retry_after: int) -> Problem:
     return Problem(503, "authorization_unavailable", detail, headers={"Retry-After": str(retry_after)})
 
 
+def render_refused() -> Problem:
+    return Problem(403, "render_refused", "This address is for a run that is not active.")
+
+
+def variant_there(name: str) -> Problem:
+    return Problem(409, "variant_there", f"This run has the variant '{name}', or is receiving it.")
+
+
+def length_required() -> Problem:
+    return Problem(411, "length_required", "The request needs a Content-Length.")
+
+
+def variant_too_large(limit: int, measured: int) -> Problem:
+    detail = f"The variant may have {limit} bytes, not {measured}."
+    return Problem(413, "variant_too_large", detail, limit_bytes=limit, measured_bytes=measured)
+
+
 def signature_required() -> Problem:
     return Problem(403, "signature_required", "This address needs a signed URL.")
 

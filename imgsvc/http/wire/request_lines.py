@@ -10,6 +10,8 @@ from starlette.types import Scope
 from ...telemetry.logs import OUTPUT
 
 log = structlog.get_logger()
+RENDER = "/api/v1/render/"  # what follows opens a run: it is not logged
+RENDER_SHOWN = "/render/…"
 QUIET = ("/api/v1/health/live",)  # called every few seconds by container health checks
 text = json.encoder.encode_basestring_ascii
 
@@ -25,17 +27,18 @@ class RequestLines:
         path = scope["path"]
         if not self._wanted or path in QUIET:
             return
+        shown = RENDER_SHOWN if path.startswith(RENDER) else quote(path)
         milliseconds = round(1000 * seconds, 1)
         client = (scope.get("client") or ("",))[0]
         output = OUTPUT.json_lines
         if output is None:
             method = scope["method"]
-            log.info("request", method=method, path=quote(path), status=status, ms=milliseconds, client=client)
+            log.info("request", method=method, path=shown, status=status, ms=milliseconds, client=client)
             return
         # What structlog's processors make of the same event, without a chain of calls for each request.
         moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         output.write_soon(
-            f'{{"method": {text(scope["method"])}, "path": {text(quote(path))}, "status": {status}, '
+            f'{{"method": {text(scope["method"])}, "path": {text(shown)}, "status": {status}, '
             f'"ms": {milliseconds}, "client": {text(client)}, "event": "request", "trace_id": {text(trace_id)}, '
             f'"level": "info", "timestamp": "{moment}"}}\n'
         )

@@ -10,11 +10,16 @@ class Lane(Protocol):
     """Renders one task at a time: the interface for other engines than local processes.
 
     `start` makes a worker ready; raises OSError (TimeoutError included). `run` is called for one task after the other
-    and raises nothing but a cancellation; it returns None only for a preview that is not cheap. `kill` ends the current
-    task, `shut` also refuses further ones. Both may be called at any moment, and twice. `close` waits for the end.
+    and raises nothing but a cancellation; it returns None only for a preview that is not cheap, and a Lost only if the
+    lane is not local. `kill` ends the current task, `shut` also refuses further ones. Both may be called at any moment,
+    and twice. `close` waits for the end.
     """
 
     name: str
+
+    @property
+    def local(self) -> bool:
+        """Whether its process is on this machine."""
 
     async def start(self) -> None: ...
     async def run(self, task: Task) -> Outcome: ...

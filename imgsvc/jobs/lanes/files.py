@@ -94,7 +94,7 @@ def open_for_worker(task: Task) -> TaskFiles:
 def _fields(task: Task, files: TaskFiles) -> dict[str, Any]:
     """The fields for the worker, without what it does not need: a picture that takes it over could read them."""
     fields = asdict(task) | {"outputs": list(files.outputs)}
-    for name in ("source", "folder", "job_id", "trace_id"):
+    for name in ("source", "folder", "job_id", "run", "trace_id"):
         del fields[name]
     return fields
 

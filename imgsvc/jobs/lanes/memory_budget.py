@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from ...settings.fields import MEGABYTE
-from ...settings.jobs import Workers
+from ...settings.workers import Workers
 from .cgroup import memory_limit, processor_limit
 
 IDLE_WORKER_BYTES = 40 * MEGABYTE  # measured: 25 to 31 MB
@@ -29,7 +29,12 @@ class MemoryTooSmall(Exception):
 
 
 def render_lanes(workers: Workers) -> int:
-    """The number of render lanes: as configured, else one per usable processor while their idle workers fit."""
+    """The number of render lanes of this machine.
+
+    As configured, else one per usable processor while their idle workers fit.
+    """
+    if workers.engine == "dask":
+        return workers.local_renders
     if workers.count:
         return workers.count
     room = granted(workers) // IDLE_SHARE // IDLE_WORKER_BYTES - 1  # minus the preview lane

@@ -43,6 +43,7 @@ class Task:
     kind: Literal["preview", "render"]
     id: str  # random, so that it says nothing: an answer passes through the memory from which later ones are forked
     job_id: str
+    run: int
     trace_id: str
     source: str
     mime: str
@@ -79,7 +80,19 @@ class Rendered(_Message):
     variants: tuple[VariantMade, ...] = Field(max_length=MAX_VARIANTS)
 
 
-Outcome = Rendered | Failure | None
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The task was lost through no fault of the picture, with another machine for one. It counts as no attempt.
+
+    `begun`: with the process that worked on it, so that the picture may be the cause after all. The reason is for the
+    log.
+    """
+
+    reason: str
+    begun: bool = False
+
+
+Outcome = Rendered | Failure | Lost | None
 
 
 class Hello(_Message):

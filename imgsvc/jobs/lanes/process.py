@@ -22,6 +22,8 @@ START_SECONDS = 60  # for a worker to start on a busy machine
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
 REPORT_SECONDS = 0.5  # for the warm process to report that it ended its child; then both are killed
 NOT_BEGUN = Failure("cancelled", "The task was ended before it began.")
+NO_PROCESS = Failure("internal_error", "No worker process could be started.")
+NONE_STAYED = Failure("internal_error", "No worker process stayed alive to take this image.")
 DIED = Failure("worker_crashed", "The worker process died while it processed this image.", death=True)
 
 
@@ -35,6 +37,8 @@ class ProcessLane:
     `ended` is called with the reason for each process that did not end by itself with an answer. The lanes of a service
     share a launcher, which its owner closes.
     """
+
+    local = True
 
     def __init__(
         self,
@@ -128,8 +132,8 @@ class ProcessLane:
                     return NOT_BEGUN
             except OSError as error:
                 log.error("worker_start_failed", lane=self.name, reason=str(error))
-                return Failure("internal_error", "No worker process could be started.")
-        return Failure("internal_error", "No worker process stayed alive to take this image.")
+                return NO_PROCESS
+        return NONE_STAYED
 
     async def _attempt(self, task: Task) -> Outcome:
         """Do one task with the pool that is there. Raises Again."""
@@ -148,7 +152,7 @@ class ProcessLane:
                 end = await self._pool.perform(files, seconds)
         except TimeoutError:
             await self._end("time_limit")
-            return _timed_out(task)
+            return timed_out(task)
         except (OSError, ValueError) as error:
             self._warn_unusable(task, error)
             await self._end("unusable_answer")
@@ -191,7 +195,7 @@ class ProcessLane:
             return answer.result
         if end.end == "time_limit":
             self._count("time_limit")
-            return _timed_out(task)
+            return timed_out(task)
         if end.end == "answer_too_long":
             self._count("unusable_answer")
             return CRASHED
@@ -241,5 +245,5 @@ def _answer(task: Task, end: TaskEnd) -> Answer:
     return answer
 
 
-def _timed_out(task: Task) -> Failure:
+def timed_out(task: Task) -> Failure:
     return Failure("timeout", f"Processing took longer than the limit of {task.time_limit:.0f} seconds.")

@@ -11,6 +11,7 @@ bit above them would make the comparison fail and the call go through.
 import ctypes
 import errno
 import os
+import socket
 import struct
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,11 @@ NUMBERS = {
     "open_tree_attr": 467,
     "file_setattr": 469,
 }
+# What a process that connects to a server needs beyond a picture's: threads, and sockets, with FIONBIO (ioctl).
+OF_A_CLIENT = frozenset(
+    ("socket", "connect", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "clone", "ioctl")
+)
+CLONE_THREAD, FAMILIES, SOCKET_KIND = 0x10000, 64, 0xF
 UNKNOWN_CALLS = range(470, 600)  # of kernels after 6.18; 600 leaves room for more than ten years
 UNKNOWN_NAME = -1  # __NR_SCMP_ERROR; other negative numbers are calls that this architecture has not
 
@@ -117,12 +123,15 @@ class SeccompFilter:
         self._signalling = signalling
 
     @classmethod
-    def build(cls) -> Self:
-        """Raises OSError, with the Debian package in the message if the library is missing."""
+    def build(cls, *, connects: bool = False) -> Self:
+        """`connects`: for the gateway, which has threads and TCP connections.
+
+        Raises OSError, with the Debian package in the message if the library is missing.
+        """
         library = _library()
         context = library.seccomp_init(ALLOW)
         try:
-            for name, action, comparison in _rules():
+            for name, action, comparison in _rules_of_gateway() if connects else _rules():
                 number = _number(library, name)
                 if number != UNKNOWN_NAME:
                     _add(library, context, action, number, comparison)
@@ -171,6 +180,19 @@ def _rules() -> Iterator[tuple[str, int, _Comparison | None]]:
     yield "ioctl", ERRNO | errno.ENOTTY, None  # as for a descriptor that is no device: isatty(3) says no
     for name, number, comparison in _by_argument():
         yield name, ERRNO | number, comparison
+
+
+def _rules_of_gateway() -> Iterator[tuple[str, int, _Comparison | None]]:
+    """The same, but for threads and for sockets that connect: of the internet's families, and streams only."""
+    for name, action, comparison in _rules():
+        if name not in OF_A_CLIENT:
+            yield name, action, comparison
+    yield "clone", ERRNO | errno.EPERM, _masked(0, CLONE_THREAD, 0)
+    for family in range(FAMILIES):
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            yield "socket", ERRNO | errno.EPERM, _masked(0, INT, family)
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_RDM, socket.SOCK_SEQPACKET):
+        yield "socket", ERRNO | errno.EPERM, _masked(1, SOCKET_KIND, int(kind))
 
 
 def _library() -> Any:

@@ -189,8 +189,12 @@ class JobTable:
         """Let all waiting jobs be rendered."""
         await self._write(transactions.execute("drop_twins"))
 
-    async def requeue(self, job: Job) -> bool:
-        return await self._end_run(job, "pending", lambda db: transactions.ended(db, "requeue", job, "given_back"))
+    async def requeue(self, job: Job, *, started: bool = False) -> bool:
+        """Requeue a job, as if this run had never happened; with `started` it counts as a start."""
+        values = {"undone": int(not started)}
+        return await self._end_run(
+            job, "pending", lambda db: transactions.ended(db, "requeue", job, "given_back", values)
+        )
 
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False

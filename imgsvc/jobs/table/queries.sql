@@ -82,9 +82,9 @@ WHERE job_id = :job_id AND queue = :queue
 RETURNING *
 
 -- name: requeue
--- The service is stopping: undo the claim, as if the run had never happened.
+-- The service is stopping, or another machine has lost the task: undo the claim, as if the run had never happened.
 UPDATE processing_jobs
-SET status = 'pending', starts = max(0, starts - 1), queue = iif(preview = 'wanted', 'previews', 'renders')
+SET status = 'pending', starts = max(0, starts - :undone), queue = iif(preview = 'wanted', 'previews', 'renders')
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: end_preview

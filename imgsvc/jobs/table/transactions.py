@@ -197,7 +197,7 @@ async def complete(db: aiosqlite.Connection, job: Job, values: dict[str, Any], *
 
 async def decline_twin(db: aiosqlite.Connection, job: Job, reason: str) -> bool:
     """Undo the claim of a job that its twin was of no use to: the job is rendered."""
-    if not await ended(db, "requeue", job, "twin_declined", reason=reason):
+    if not await ended(db, "requeue", job, "twin_declined", {"undone": 1}, reason=reason):
         return False
     await db.execute(QUERIES["drop_twin"], {"job_id": job.job_id})
     return True

@@ -1,0 +1,159 @@
+"""What a machine that renders a ticket reads and puts. There only with `[workers] engine = "dask"`.
+
+The token in the address names one run (`access/render_tokens`), and opens nothing once that is over.
+"""
+
+import errno
+from pathlib import Path
+
+import anyio.to_thread
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ...access.render_tokens import RenderTokenExpired, RenderTokenInvalid
+from ...intake.staging import CHUNK, NoSpace
+from ...jobs.cluster.lane import TicketOffice
+from ...jobs.cluster.open_tickets import HasVariant, IncomingVariant, OpenTicket, RunOver
+from ..state import state_of
+from ..wire.answer_memory import AnswerMemory
+from ..wire.body_rate import MinimumBodyRate, SlowClient
+from ..wire.content_encoding import check_encoding
+from ..wire.drain import NO_DRAIN
+from ..wire.multipart import body_chunks
+from ..wire.piecewise import PiecewiseResponse, StoredRange
+from ..wire.problems import NO_STORE, Problem, length_required, render_refused, variant_there, variant_too_large
+
+log = structlog.get_logger()
+
+
+class StagedRange(StoredRange):
+    """The bytes of a staged upload, read piece by piece as those of a variant are."""
+
+    def __init__(self, path: Path, size: int, memory: AnswerMemory) -> None:
+        super().__init__(None, None, 0, size, memory)  # type: ignore[arg-type]
+        self._path = path
+
+    async def load(self) -> bool:
+        """Load the next bytes; returns whether there are any. Raises NoRoom or OSError."""
+        self.drop()
+        if not self._left:
+            return False
+        async with self._memory.room(min(self._left, self._wanted)) as self._taken:
+            try:
+                self.piece = await anyio.to_thread.run_sync(self._read, self._start, self._taken)
+            except BaseException:
+                self.drop()
+                raise
+        self._start += len(self.piece)
+        self._left = self._left - len(self.piece) if self.piece else 0
+        return bool(self.piece)
+
+    def _read(self, start: int, length: int) -> bytes:
+        with self._path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
+
+
+async def source(request: Request) -> Response:
+    """GET …/source: the bytes of the upload."""
+    ticket = _opened(request)
+    ticket.is_begun = True
+    try:
+        size = (await anyio.to_thread.run_sync(ticket.source.stat)).st_size
+        stored = StagedRange(ticket.source, size, request.app.state.answer_memory)
+        await stored.load()
+    except FileNotFoundError:
+        raise render_refused() from None
+    _office(request).tickets.sent_bytes += size
+    headers = {**NO_STORE, "Content-Type": "application/octet-stream", "Content-Length": str(size)}
+    return PiecewiseResponse(stored, 200, headers)
+
+
+async def variant(request: Request) -> Response:
+    """PUT …/{variant}: one variant, into the scratch folder of the run."""
+    ticket, name = _opened(request), str(request.path_params["variant"])
+    try:
+        if name not in ticket.largest:
+            raise render_refused()
+        ticket.check(name)
+        check_encoding(request)
+        length = _length(request, ticket.largest[name])
+        await _receive(request, ticket, name, length)
+    except RunOver:
+        request.scope[NO_DRAIN] = True
+        raise render_refused() from None
+    except HasVariant:
+        raise variant_there(name) from None
+    except SlowClient:
+        request.scope[NO_DRAIN] = True
+        raise
+    except ClientDisconnect:
+        return Response(status_code=499)
+    _office(request).tickets.received_bytes += length
+    return Response(status_code=204, headers=NO_STORE)
+
+
+def _office(request: Request) -> TicketOffice:
+    office = state_of(request).jobs.office
+    assert office is not None  # the routes are there only with the engine
+    return office
+
+
+def _opened(request: Request) -> OpenTicket:
+    """The run that the token opens. Raises Problem (403)."""
+    office, token = _office(request), str(request.path_params["token"])
+    try:
+        office.tokens.verify(token)
+        return office.tickets.find(token)
+    except (RenderTokenInvalid, RenderTokenExpired, RunOver) as error:
+        log.info("render_refused", reason=type(error).__name__)
+        raise render_refused() from None
+
+
+def _length(request: Request, most: int) -> int:
+    """The body's length. Raises Problem (411, 413, 507)."""
+    sent = request.headers.get("Content-Length", "")
+    if not (sent.isascii() and sent.isdigit()):
+        raise length_required()
+    length, disk = int(sent), state_of(request).telemetry.disk
+    if length > most:
+        raise variant_too_large(most, length)
+    if disk.disk_full or (disk.reserve_bytes and disk.free_bytes - length < disk.reserve_bytes):
+        raise NoSpace(disk.reserve_bytes, disk.free_bytes)
+    return length
+
+
+async def _receive(request: Request, ticket: OpenTicket, name: str, length: int) -> None:
+    """Write the body. Raises RunOver, HasVariant, SlowClient, ClientDisconnect, NoSpace or Problem."""
+    uploads = state_of(request).settings.uploads
+    pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
+    with ticket.receiving(name) as incoming:
+        try:
+            await _write(request, pace, incoming, length)
+        except FileNotFoundError:  # the run's folder is gone
+            raise RunOver from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise NoSpace from error
+            raise
+        finally:
+            if not incoming.finished:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(incoming.discard)
+
+
+async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVariant, length: int) -> None:
+    buffer, written = bytearray(), 0
+    async for data in body_chunks(request.receive, pace):
+        buffer += data
+        if written + len(buffer) > length:
+            raise Problem(400, "bad_request", "The body is longer than its Content-Length.")
+        if len(buffer) >= CHUNK:
+            await anyio.to_thread.run_sync(incoming.write, bytes(buffer), written)
+            written += len(buffer)
+            buffer.clear()
+    await anyio.to_thread.run_sync(incoming.write, bytes(buffer), written)
+    if written + len(buffer) != length:
+        raise Problem(400, "bad_request", "The body is shorter than its Content-Length.")
+    await anyio.to_thread.run_sync(incoming.finish)

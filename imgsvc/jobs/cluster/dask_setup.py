@@ -1,0 +1,96 @@
+"""Dask as this service uses it: settings, certificates, names of resources. Imports `distributed`, which is optional.
+
+See https://distributed.dask.org/en/stable/tls.html and …/resources.html.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import socket
+from pathlib import Path
+
+import dask.config
+from distributed.security import Security
+
+from ... import __version__
+from ...imaging.decoder import codec_versions
+
+PACKAGE = Path(__file__).parents[2]
+OF_A_TICKET = ("cluster/ticket.py", "cluster/performer.py", "lanes/messages.py", "lanes/task.py")
+MEGABYTES = "imgsvc_mb"  # the resource by which tickets are admitted
+CONFIG = {
+    "distributed.scheduler.work-stealing": False,
+    # A ticket whose worker has gone is given back to the service, which knows whether it still wants it.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-ttl": "30s",
+    "distributed.scheduler.http.routes": ["distributed.http.health", "distributed.http.scheduler.prometheus"],
+    "distributed.scheduler.dashboard.status.task-stream-length": 0,
+    "distributed.scheduler.validate": False,
+    "distributed.worker.http.routes": [],
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 10,
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.tick.limit": "1h",
+    "distributed.comm.retry.count": 0,
+    "distributed.comm.timeouts.connect": "10s",
+    "distributed.comm.timeouts.tcp": "15s",
+    "distributed.comm.compression": False,
+    "distributed.diagnostics.nvml": False,
+}
+
+
+def configure() -> None:
+    """Take Dask's settings from this module, and not from files or the environment of the machine."""
+    dask.config.set(CONFIG)
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    logging.getLogger("distributed.shuffle").setLevel(logging.ERROR)
+
+
+def security(ca_file: str, certfile: str, keyfile: str) -> Security:
+    """One certificate for every role; without files none, for tcp://. Raises OSError or ssl.SSLError when used."""
+    if not ca_file:
+        return Security(require_encryption=False)
+    roles = ("client", "scheduler", "worker")
+    certificates = {f"tls_{role}_cert": certfile for role in roles} | {f"tls_{role}_key": keyfile for role in roles}
+    return Security(require_encryption=True, tls_ca_file=ca_file, **certificates)
+
+
+def fingerprint() -> str:
+    """What makes two machines render the same bytes from the same ticket: the program, Pillow, and its libraries.
+
+    Of the program the version, and every line that makes pixels or is part of a ticket.
+    """
+    digest = hashlib.sha256(json.dumps([__version__, platform.machine(), codec_versions()]).encode())
+    for path in (*sorted((PACKAGE / "imaging").glob("*.py")), *(PACKAGE / "jobs" / one for one in OF_A_TICKET)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def places_of(known: str) -> str:
+    """The resource that a worker of this fingerprint has as many of as it has processes."""
+    return f"imgsvc-{known}"
+
+
+def machine_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class LoadedSecurity(Security):  # type: ignore[misc]  # distributed has no types
+    """Certificates that were read beforehand: the process may not open them again."""
+
+    def __init__(self, given: Security) -> None:
+        super().__init__(require_encryption=given.require_encryption)
+        self._arguments = given.get_connection_args("client")
+
+    __slots__ = ("_arguments",)
+
+    def get_connection_args(self, role: str) -> dict[str, object]:  # noqa: ARG002
+        return dict(self._arguments)

@@ -1,0 +1,141 @@
+"""The runs whose tickets are out: what a render machine may read and put while its run is not over.
+
+A token alone opens nothing. Its run must be open here, in this process, and it is closed in the same step in which the
+run ends on its lane, whether it was answered, lost, deleted or given to another: what comes later is refused.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import anyio
+
+from ...imaging.recipe import scratch_file
+
+PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class RunOver(Exception):
+    """The run has ended."""
+
+
+class HasVariant(Exception):
+    """The variant was put already, or is being put."""
+
+
+class OpenTicket:
+    """One run. `largest` are the variants that may be put, with the most bytes of each."""
+
+    def __init__(self, source: Path, folder: Path, largest: Mapping[str, int]) -> None:
+        self.source = source
+        self.largest = largest
+        self.is_begun = False  # a machine has asked for the source
+        self._folder = folder
+        self._variants: dict[str, Literal["receiving", "received"]] = {}
+        self._scopes: set[anyio.CancelScope] = set()  # of the requests that are under way
+        self._over = False
+
+    @property
+    def received(self) -> set[str]:
+        return {name for name, state in self._variants.items() if state == "received"}
+
+    def close(self) -> None:
+        """End the run: requests that are under way are cancelled, later ones refused."""
+        self._over = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    def check(self, variant: str) -> None:
+        """Raises RunOver or HasVariant."""
+        if self._over:
+            raise RunOver
+        if variant in self._variants:
+            raise HasVariant
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Cancel what is done inside when the run ends. Raises RunOver."""
+        if self._over:
+            raise RunOver
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+        if scope.cancelled_caught:
+            raise RunOver
+
+    @contextmanager
+    def receiving(self, variant: str) -> Iterator["IncomingVariant"]:
+        """Take a variant in. Unless it was finished inside, nothing is left of it. Raises RunOver or HasVariant."""
+        self.check(variant)
+        self._variants[variant] = "receiving"
+        incoming = IncomingVariant(scratch_file(self._folder, variant))
+        try:
+            with self.under_way():
+                yield incoming
+        finally:
+            if incoming.finished and not self._over:
+                self._variants[variant] = "received"
+            else:
+                del self._variants[variant]
+
+
+class IncomingVariant:
+    """A variant being written to the run's scratch folder. Its methods block, so call them in a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.finished = False
+        self._path = path
+        self._part = path.with_suffix(".part")
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write bytes at an offset. Raises OSError; FileNotFoundError once the run's folder is removed."""
+        flags = PART_FLAGS if offset == 0 else PART_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
+        descriptor = os.open(self._part, flags, 0o600)
+        try:
+            while data:
+                written = os.pwrite(descriptor, data, offset)
+                data, offset = data[written:], offset + written
+        finally:
+            os.close(descriptor)
+
+    def finish(self) -> None:
+        """Give it its name. Raises OSError."""
+        self._part.rename(self._path)
+        self.finished = True
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
+
+
+class OpenTickets:
+    """All runs whose tickets are out, by their tokens: only the very token that was issued for a run opens it."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = self.received_bytes = 0  # of sources and of variants, since the start
+        self._open: dict[str, OpenTicket] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def opened(self, token: str, ticket: OpenTicket) -> Iterator[None]:
+        """Keep a run open while its ticket is out."""
+        self._open[token] = ticket
+        try:
+            yield
+        finally:
+            ticket.close()
+            del self._open[token]
+
+    def find(self, token: str) -> OpenTicket:
+        """The run of a token whose signature holds. Raises RunOver."""
+        try:
+            return self._open[token]
+        except KeyError:
+            raise RunOver from None

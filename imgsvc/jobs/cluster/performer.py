@@ -1,0 +1,190 @@
+"""Performs tickets on a worker's machine: fetches the source, has a caged child render it, and puts the variants.
+
+No picture is decoded in this process. One ticket has one lane, of the same kind as the service's own.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import structlog
+
+from ...imaging.recipe import scratch_file
+from ..lanes.messages import Outcome, Rendered
+from ..lanes.process import DIED, NO_PROCESS, NONE_STAYED, NOT_BEGUN, ProcessLane
+from ..retry import Failure
+from .ticket import LossReason, RenderTicket, TicketAnswer
+
+log = structlog.get_logger()
+
+CHUNK = 1 << 18  # bytes
+TRIES = 3  # to reach the service
+AGAIN_SECONDS = 0.5
+AFTER_UNREACHABLE_SECONDS = 2.0  # before the next ticket: a machine without a network must not take one after the other
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+
+class _Lost(Exception):
+    def __init__(self, reason: LossReason) -> None:
+        super().__init__(reason)
+        self.reason: LossReason = reason
+
+
+class _NotNow(Exception):
+    """The service has not answered as it will."""
+
+
+class Performer:
+    """`lanes`: as many as there may be tickets at a time. `http` reaches the service."""
+
+    def __init__(self, lanes: list[ProcessLane], http: httpx.AsyncClient, folder: Path) -> None:
+        self._idle: asyncio.Queue[ProcessLane] = asyncio.Queue()
+        for lane in lanes:
+            self._idle.put_nowait(lane)
+        self._http = http
+        self.folder = folder
+        self._running: dict[str, asyncio.Task[str]] = {}
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def perform(self, text: str) -> str:
+        """Perform a ticket in JSON; returns the answer in JSON. Raises ValueError for what is no ticket."""
+        ticket = RenderTicket.model_validate_json(text)
+        task = asyncio.ensure_future(self._answer(ticket))
+        self._running[ticket.id] = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return _lost(ticket, "revoked")
+        finally:
+            del self._running[ticket.id]
+
+    def revoke(self, ticket_id: str) -> None:
+        """End a ticket at once: its child is killed, and nothing more of it is put."""
+        if task := self._running.get(ticket_id):
+            task.cancel()
+
+    async def _answer(self, ticket: RenderTicket) -> str:
+        structlog.contextvars.bind_contextvars(trace_id=ticket.trace_id)
+        lane = await self._idle.get()
+        try:
+            with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+                outcome = await self._render(ticket, lane, Path(folder))
+            answer = TicketAnswer.of(ticket, outcome).model_dump_json()
+        except _Lost as loss:
+            log.warning("ticket_lost", reason=loss.reason)
+            if loss.reason == "unreachable":
+                await asyncio.sleep(AFTER_UNREACHABLE_SECONDS)
+            return _lost(ticket, loss.reason)
+        except OSError as error:
+            log.error("ticket_lost", reason=error.strerror)
+            return _lost(ticket, "worker_disk")
+        finally:
+            self._idle.put_nowait(lane)
+        return answer
+
+    async def _render(self, ticket: RenderTicket, lane: ProcessLane, folder: Path) -> Outcome:
+        source, made = folder / "source", folder / "made"
+        made.mkdir()
+        await self._fetch(ticket, source)
+        outcome = await lane.run(ticket.task(str(source), str(made)))
+        if outcome in (NO_PROCESS, NONE_STAYED, NOT_BEGUN):
+            raise _Lost("no_process")
+        if isinstance(outcome, Failure) and (outcome.code in ("source_missing", "io_error")):
+            raise _Lost("worker_disk")
+        if isinstance(outcome, Failure) and outcome.death:
+            return DIED
+        if isinstance(outcome, Rendered):
+            for variant in outcome.variants:  # one after the other: together they would not be there sooner
+                await self._put(ticket, variant.name, scratch_file(made, variant.name))
+        return outcome
+
+    async def _fetch(self, ticket: RenderTicket, target: Path) -> None:
+        """Fetch the source. Raises _Lost or OSError."""
+
+        async def fetch() -> None:
+            with target.open("wb") as stream:
+                async with self._http.stream("GET", f"{ticket.address}/source", headers=_traced(ticket)) as response:
+                    _check(response)
+                    async for data in response.aiter_bytes(CHUNK):
+                        await anyio.to_thread.run_sync(stream.write, data)
+                        if stream.tell() > ticket.size:
+                            raise _Lost("refused")  # another source than the ticket's
+                if stream.tell() < ticket.size:
+                    raise _NotNow
+
+        await _tried(fetch)
+
+    async def _put(self, ticket: RenderTicket, variant: str, path: Path) -> None:
+        """Put a variant. Raises _Lost or OSError."""
+
+        async def put() -> None:
+            size = (await anyio.to_thread.run_sync(path.stat)).st_size
+            headers = {"Content-Length": str(size), **_traced(ticket)}
+            _check(await self._http.put(f"{ticket.address}/{variant}", headers=headers, content=_chunks(path)))
+
+        await _tried(put)
+
+
+async def _tried(attempt: Callable[[], Awaitable[None]]) -> None:
+    """Make an attempt, again while the service can't be reached. Raises _Lost or OSError."""
+    for left in reversed(range(TRIES)):
+        try:
+            return await attempt()
+        except (httpx.TransportError, _NotNow):
+            if left:
+                await asyncio.sleep(AGAIN_SECONDS)
+    raise _Lost("unreachable")
+
+
+def _traced(ticket: RenderTicket) -> dict[str, str]:
+    return {"X-Trace-ID": ticket.trace_id}
+
+
+def _check(response: httpx.Response) -> None:
+    """Raises _Lost if the service refuses, _NotNow if it may not a moment later."""
+    if response.status_code >= 500 or response.status_code == 408:
+        raise _NotNow
+    if response.status_code >= 300:
+        raise _Lost("refused")
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as stream:
+        while data := await anyio.to_thread.run_sync(stream.read, CHUNK):
+            yield data
+
+
+def _lost(ticket: RenderTicket, reason: LossReason) -> str:
+    return TicketAnswer(ticket=ticket.id, outcome="lost", reason=reason).model_dump_json()
+
+
+_performer: Performer | None = None  # of this process: Dask calls functions, not methods
+
+
+def of_this_process() -> Performer:
+    """The performer of this worker. Raises RuntimeError in a process that is none."""
+    if _performer is None:
+        raise RuntimeError("this is not a worker that `imgsvc worker` has started")
+    return _performer
+
+
+def use(performer: Performer | None) -> None:
+    global _performer
+    _performer = performer
+
+
+def make_folder() -> Path:
+    """A new folder for the pictures in work."""
+    return Path(tempfile.mkdtemp(prefix="imgsvc-worker-"))
+
+
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

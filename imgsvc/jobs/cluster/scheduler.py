@@ -1,0 +1,49 @@
+"""`imgsvc scheduler`: Dask's scheduler, with its HTTP port on loopback and no route but health and metrics."""
+
+import asyncio
+import os
+import signal
+from urllib.parse import urlsplit
+
+import distributed
+import structlog
+
+from ...settings.workers import Workers
+from . import dask_setup
+
+log = structlog.get_logger()
+
+
+def run(workers: Workers, host: str, port: int, http_port: int) -> int:
+    """Schedule until SIGTERM or SIGINT. Returns the exit status. Raises OSError or ssl.SSLError."""
+    dask_setup.configure()
+    security = dask_setup.security(workers.ca_file, workers.certfile, workers.keyfile)
+    if security.require_encryption:
+        security.get_listen_args("scheduler")  # raises OSError or ssl.SSLError for what can't be used
+    with asyncio.Runner() as runner:
+        return runner.run(_serve(security, host, port, http_port))
+
+
+async def _serve(security: distributed.Security, host: str, port: int, http_port: int) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stopping)
+    scheme = "tls" if security.require_encryption else "tcp"
+    async with distributed.Scheduler(
+        host=f"{scheme}://{host}",
+        port=port,
+        security=security,
+        dashboard=False,
+        dashboard_address=f"127.0.0.1:{http_port}",
+    ) as scheduler:
+        log.info("scheduler_listens", address=scheduler.address, port=urlsplit(scheduler.address).port)
+        print(f"imgsvc scheduler listens on   {scheduler.address}", flush=True)  # noqa: T201
+        await stopping.wait()
+    return 0
+
+
+def _on_signal(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(1)
+    stopping.set()

@@ -1,0 +1,91 @@
+"""The lanes of a service: those of this machine, and those of a cluster's machines."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import anyio
+
+from ..jobs.cluster.lane import ClusterLane, ClusterMemory, TicketOffice
+from ..jobs.cluster.link import GatewayLink
+from ..jobs.lane_memory import LaneMemory
+from ..jobs.lanes.base import Lane
+from ..jobs.lanes.memory_budget import Budget, render_lanes
+from ..jobs.lanes.pool import Launcher
+from ..jobs.lanes.process import ProcessLane
+from ..jobs.queue import Side
+from ..settings import Settings
+from ..settings.workers import Workers
+from ..telemetry.metrics import Metrics
+
+CLUSTER_LANES = 1024  # tickets out at most: an idle lane is a task that waits
+RENDER_NICENESS = 10  # so that the operating system puts previews and responses first
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The lanes of this machine, and, if there is an `office`, those of a cluster's machines."""
+
+    previews: Sequence[Lane]
+    renders: Sequence[Lane]
+    office: TicketOffice | None = None
+    far_previews: Sequence[Lane] = ()
+    far_renders: Sequence[Lane] = ()
+
+    @property
+    def local(self) -> list[Lane]:
+        return [*self.previews, *self.renders]
+
+
+@asynccontextmanager
+async def worker_lanes(settings: Settings, metrics: Metrics, given: Sequence[Lane] | None) -> AsyncIterator[Lanes]:
+    """The lanes: the `given` ones (previews, then renders), or new ones whose processes end with the context."""
+    launcher = Launcher()
+    local = Lanes(given[:1], given[1:]) if given else _local_lanes(settings.workers, metrics, launcher)
+    lanes = _with_cluster(local, settings, metrics) if settings.workers.engine == "dask" else local
+    try:
+        yield lanes
+    finally:
+        with anyio.CancelScope(shield=True):
+            for one in () if given else lanes.local:
+                await one.close()
+        launcher.close()
+
+
+def _local_lanes(workers: Workers, metrics: Metrics, launcher: Launcher) -> Lanes:
+    def lane(name: str, nice: int, share: int) -> ProcessLane:
+        return ProcessLane(
+            name,
+            nice=nice,
+            jobs_per_process=share,
+            cage=workers.cage,
+            ended=metrics.jobs.worker_ended,
+            launcher=launcher,
+        )
+
+    share = workers.jobs_per_process
+    renders = [lane(f"render-{n}", RENDER_NICENESS, share) for n in range(render_lanes(workers))]
+    wants_preview = workers.engine == "local" or workers.local_preview
+    return Lanes([lane("preview", 0, share * 10)] if wants_preview else [], renders)
+
+
+def _with_cluster(local: Lanes, settings: Settings, metrics: Metrics) -> Lanes:
+    workers = settings.workers
+    link = GatewayLink(workers, metrics.cluster.ticket_ended)
+    office = TicketOffice(link, workers.service_url or settings.service.public_url)
+    renders = [ClusterLane(f"cluster-{n}", n, office) for n in range(CLUSTER_LANES)]
+    previews = [ClusterLane(f"cluster-preview-{n}", n, office) for n in range(CLUSTER_LANES)]
+    return replace(local, office=office, far_renders=renders, far_previews=[] if workers.local_preview else previews)
+
+
+def sides_of(lanes: Lanes, memory: Budget) -> list[Side]:
+    """The sides of the queue: each with its lanes and their memory."""
+    sides = [
+        Side("previews", lanes.previews, LaneMemory(memory.preview)),
+        Side("renders", lanes.renders, LaneMemory(memory.render)),
+    ]
+    if lanes.office is not None:
+        previews = ClusterMemory(lanes.office.link)
+        renders = ClusterMemory(lanes.office.link, lambda: previews.used)
+        sides += [Side("previews", lanes.far_previews, previews), Side("renders", lanes.far_renders, renders)]
+    return [side for side in sides if side.lanes]
