@@ -1,4 +1,6 @@
+import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -100,6 +102,38 @@ async def test_full_database_is_unavailable_and_recovers(tmp_path: Path) -> None
             await writer.write(large)
         await writer.write(note(3))
     assert noted(path) == [3]
+
+
+async def test_transaction_takes_one_visit_to_the_thread_of_the_connection(tmp_path: Path) -> None:
+    path, where = tmp_path / "db", list[int]()
+
+    async def change(db: aiosqlite.Connection) -> int:
+        where.append(threading.get_ident())
+        await db.execute("INSERT INTO noted VALUES (1)")
+        rows = await db.execute_fetchall("SELECT value FROM noted")
+        found = await (await db.execute("SELECT count(*) FROM noted")).fetchone()
+        where.append(threading.get_ident())
+        assert found is not None
+        return len(list(rows)) + int(found[0])
+
+    async with writing(path) as writer:
+        assert await writer.write(change) == 2
+    assert len(set(where)) == 1
+    assert where[0] != threading.get_ident()
+
+
+async def test_change_that_waits_for_something_else_is_undone_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+
+    async def waits(db: aiosqlite.Connection) -> None:
+        await db.execute("INSERT INTO noted VALUES (1)")
+        await asyncio.sleep(0)
+
+    async with writing(path) as writer:
+        with pytest.raises(RuntimeError, match="something else than its connection"):
+            await writer.write(waits)
+        await writer.write(note(2))
+    assert noted(path) == [2]
 
 
 async def test_closed_writer_refuses(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """The single writer: the only connection that writes, used by one task.
 
 Two coroutines on one connection would interleave their transactions, and a cancelled `execute` still takes effect.
-Therefore callers pass whole functions. The task commits all functions that are waiting together (group commit).
+Therefore callers pass whole functions. The task commits all functions that are waiting together (group commit), in one
+visit to the connection's thread.
 """
 
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -17,10 +19,11 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from .connection_thread import in_connection_thread, to_the_end
 from .sql import OnQuery, ignore, is_damage
 
 T = TypeVar("T")
-Change = Callable[[aiosqlite.Connection], Awaitable[T]]
+Change = Callable[[aiosqlite.Connection], Coroutine[Any, Any, T]]  # waits for nothing but the connection
 log = structlog.get_logger()
 
 FULL = re.compile(r"disk is full|disk I/O error")
@@ -119,10 +122,7 @@ class Writer:
     async def _transact(self, batch: list[_Waiting]) -> None:
         """Commit the changes; one that is not committed has its error set."""
         try:
-            await self._db.execute("BEGIN IMMEDIATE")
-            for waiting in batch:
-                await self._apply(waiting)
-            await self._db.execute("COMMIT")
+            await in_connection_thread(self._db, partial(self._apply_all, batch))
         except Exception as error:
             self._note(error)
             log.error("database_write_failed", reason=str(error), changes=len(batch))
@@ -132,19 +132,25 @@ class Writer:
         finally:
             self._on_transaction()
 
-    async def _apply(self, waiting: _Waiting) -> None:
+    async def _apply_all(self, batch: list[_Waiting], db: aiosqlite.Connection) -> None:
+        await db.execute("BEGIN IMMEDIATE")
+        for waiting in batch:
+            await self._apply(waiting, db)
+        await db.execute("COMMIT")
+
+    async def _apply(self, waiting: _Waiting, db: aiosqlite.Connection) -> None:
         """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""
-        await self._db.execute("SAVEPOINT change")
+        await db.execute("SAVEPOINT change")
         try:
-            waiting.result = await waiting.change(self._db)
+            waiting.result = to_the_end(waiting.change(db))
         except Exception as error:
-            if not self._db.in_transaction:
+            if not db.in_transaction:
                 raise  # a full disk or an I/O error: the changes before this one are rolled back too
             self._note(error)
             operational = isinstance(error, sqlite3.OperationalError) or is_damage(error)
             waiting.error = DatabaseUnavailable(str(error)) if operational else error
-            await self._db.execute("ROLLBACK TO change")
-        await self._db.execute("RELEASE change")
+            await db.execute("ROLLBACK TO change")
+        await db.execute("RELEASE change")
 
     def _note(self, error: Exception) -> None:
         if is_damage(error):
