@@ -27,6 +27,9 @@ from .messages import Hello, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
+# Pages of 2 MB for large blocks (the GNU C library's manual, "Memory Allocation Tunables"; from glibc 2.35 on): each
+# picture is decoded in a new process, which gets every page of its pixels anew.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 TASK = b"1"  # descriptors travel with a byte
 
 
@@ -196,4 +199,5 @@ def _reap_group(leader: int) -> None:
 def _environment() -> dict[str, str]:
     """The warm process's environment: nothing that a decoder does not need, above all no secret."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and Path(path).exists())}
+    modules = os.pathsep.join(path for path in sys.path if path and Path(path).exists())
+    return {**LARGE_PAGES, **kept, "PYTHONPATH": modules}

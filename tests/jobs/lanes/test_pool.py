@@ -13,11 +13,12 @@ import pytest
 
 from fixtures import make
 from imgsvc.jobs.lanes.messages import Rendered, Task
+from imgsvc.jobs.lanes.pool import KEPT_ENVIRONMENT
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
 from imgsvc.jobs.retry import Failure
 from tests.support.lanes import SMALL, started
 from tests.support.render_task import render_task
-from tests.support.server_process import children, is_running
+from tests.support.server_process import children, environment_block, is_running
 from tests.support.speed import seconds, within
 
 ONCE = "def instead(task, files, usual=warm._answer_of):\n    if task['id'] != 'job.1': return usual(task, files)\n    "
@@ -29,6 +30,23 @@ def in_first_child(line: str) -> str:
     The pipe for its answer is `max(files) + 2`: the other end was between.
     """
     return f"import os, signal, time\n{ONCE}{line}\nwarm._answer_of = instead"
+
+
+async def test_worker_has_large_pages_asked_for_and_nothing_else_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SECRET", "of the service")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    lane = ProcessLane("render", nice=0, jobs_per_process=10)
+    try:
+        await lane.start()
+        assert lane.pid
+        if block := environment_block(lane.pid):
+            names = dict(line.split("=", 1) for line in block.decode().split("\0") if line)
+            assert names["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+            assert names.keys() <= {*KEPT_ENVIRONMENT, "GLIBC_TUNABLES", "PYTHONPATH"}
+    finally:
+        await lane.close()
 
 
 async def child_of(lane: ProcessLane) -> int:
