@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from tests.support.server_process import ROOT
 
 IMAGES = {"preview": 20, "render": 4}  # of a round
 MEGABYTE = 1 << 20
+NOTICED_MS = 10  # within which the death of a worker should be noticed
 console = Console()
 
 
@@ -114,6 +116,35 @@ async def processor(task: Task, rounds: int) -> None:
     console.print(table)
 
 
+async def throughput(task: Task, rounds: int) -> None:
+    """Images per second of as many workers as there are processors, all busy, in turn: medians."""
+    count, images = len(os.sched_getaffinity(0)), IMAGES["render"]
+    reused, lanes = [ReusedWorker() for _ in range(count)], [Lane("best") for _ in range(count)]
+    for one in reused:
+        await one.ready()
+    sides: dict[str, Sequence[ReusedWorker | Lane]] = {"reused workers": reused, "pools": lanes}
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(rounds + 1):  # the first is not counted
+        for side, workers in sides.items():
+            began = time.perf_counter()
+            folders = [_own_folder(task, place) for place in range(count)]
+            orders = zip(workers, folders, strict=True)
+            await asyncio.gather(*(worker.spent(order, images) for worker, order in orders))
+            rates[side] += [count * images / (time.perf_counter() - began)] if number else []
+    for workers in sides.values():
+        for worker in workers:
+            await worker.close()
+    medians = {side: statistics.median(found) for side, found in rates.items()}
+    words = ", ".join(f"{rate:.2f}/s by {count} {side}" for side, rate in medians.items())
+    console.print(f"renders: {words}, ratio {medians['pools'] / medians['reused workers']:.3f}")
+
+
+def _own_folder(task: Task, place: int) -> Task:
+    folder = Path(task.folder) / str(place)
+    folder.mkdir(exist_ok=True)
+    return replace(task, folder=str(folder))
+
+
 async def starts(task: Task, rounds: int) -> None:
     """Time until a worker is ready and until its first preview, and what an idle one takes, alternating."""
     preview = replace(task, kind="preview")
@@ -172,8 +203,10 @@ async def tasks(task: Task) -> None:
         await render
         noticed.append(time.perf_counter() - began)
     await lane.close()
+    milliseconds = sorted(seconds * 1000 for seconds in noticed)
     console.print(
-        f"a worker that is killed: median {statistics.median(noticed) * 1000:.1f} ms until its task has failed"
+        f"a worker that is killed: median {statistics.median(milliseconds):.1f} ms until its task has failed, "
+        f"{sum(one <= NOTICED_MS for one in milliseconds)} of {len(milliseconds)} within {NOTICED_MS} ms"
     )
 
 
@@ -188,6 +221,7 @@ def main() -> None:
         task = render_task(Path(name), data, Settings().images.recipe)
         console.print(f"{len(data) / 1e6:.2f} MB")
         asyncio.run(processor(task, given.rounds))
+        asyncio.run(throughput(task, given.rounds))
         asyncio.run(starts(task, 4 * given.rounds))
         asyncio.run(tasks(task))
 
