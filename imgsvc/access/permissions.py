@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from .tokens import Identity
 
 UPLOAD, DELETE, READ, ADMIN = "image:upload", "image:delete", "image:read", "image:admin"
+UPDATE = "image:update"
 Mode = Literal["none", "claims", "remote"]
 
 
@@ -58,18 +59,25 @@ class Permissions:
         if not allowed:
             raise PermissionDenied(permission)
 
+    async def require_to_change(self, identity: Identity, *, own: bool) -> None:
+        """Check a change in the user's org. Raises PermissionDenied (of image:update) or AuthorizationUnavailable."""
+        await self._require_of_image(identity, UPDATE, own=own)
+
     async def require_to_delete(self, identity: Identity, *, own: bool) -> None:
         """Check a deletion in the user's org. Raises PermissionDenied (of image:delete) or AuthorizationUnavailable.
 
         In the modes `claims` and `remote` deleting one's own image requires image:delete: a list that grants uploads
         only does so deliberately. An image:admin may delete every image of the organisation.
         """
+        await self._require_of_image(identity, DELETE, own=own)
+
+    async def _require_of_image(self, identity: Identity, permission: str, *, own: bool) -> None:
         if self.mode == "none":
             allowed = own
         else:
-            allowed = (own and await self.holds(identity, DELETE)) or await self.holds(identity, ADMIN)
+            allowed = (own and await self.holds(identity, permission)) or await self.holds(identity, ADMIN)
         if not allowed:
-            raise PermissionDenied(DELETE)
+            raise PermissionDenied(permission)
 
     async def holds(self, identity: Identity, permission: str) -> bool:
         """Whether the permission was granted, by the signed claim or by the service. Raises AuthorizationUnavailable.

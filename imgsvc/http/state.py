@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..jobs.deletion import Deletion
     from ..jobs.deletion_hold import DeletionHold
     from ..jobs.denials import Denials
+    from ..jobs.focal_point import FocalPoint
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.lock import DataFolderLock
     from ..jobs.operator_sessions import OperatorSessions
@@ -53,6 +54,7 @@ class Jobs:
     housekeeping: "Housekeeping"
     deletion: "Deletion"
     restart: "Restart"
+    focal_point: "FocalPoint"
     deletion_hold: "DeletionHold"
     watchdog: "Watchdog"
     staging_area: "StagingArea"

@@ -28,6 +28,7 @@ from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
+from ..jobs.focal_point import FocalPoint
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
@@ -193,6 +194,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         completions=completions,
         housekeeping=housekeeping,
         deletion=Deletion(data.table, queue, completions, housekeeping),
+        focal_point=FocalPoint(data.table, queue),
         restart=Restart(data.table, data.staging_area, housekeeping, queue),
         deletion_hold=hold,
         watchdog=Watchdog(data.table, queue, opened.metrics.jobs.job_stuck),

@@ -2,16 +2,19 @@
 
 from starlette.routing import Route
 
-from ..http.api import error_pages, health, images, info, jobs, render, uploads, variants
+from ..http.api import changes, error_pages, health, images, info, jobs, render, uploads, variants
 from ..http.dashboard import page as dashboard
 from ..http.dashboard import sign_on
 from ..http.openapi import document, page
+from ..http.openapi.operations import by_method
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import maintenance, permissions, sessions
 from ..http.operator.metrics import exposition
 from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
 from ..settings import Settings
+
+image = by_method(GET=images.info, PATCH=changes.change, DELETE=images.delete)
 
 ROUTES = [
     Route("/", info.root),
@@ -25,7 +28,7 @@ ROUTES = [
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
     Literal("/api/v1/images/batch", images.batch),
-    Route("/api/v1/images/{image_id}", images.image, methods=["GET", "DELETE"]),
+    Route("/api/v1/images/{image_id}", image, methods=["GET", "PATCH", "DELETE"]),
     Route("/api/v1/images/{image_id}/all", images.every_size),
     Route("/api/v1/images/{image_id}/direct", variants.direct),
     Route("/api/v1/health", health.health),

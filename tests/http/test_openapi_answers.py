@@ -30,6 +30,8 @@ async def requests(s: Service) -> list[tuple[str, str, Json]]:
     stored = (await s.http.get(f"/api/v1/images/{image}")).json()["url"]
     upload = ("POST /api/v1/images/upload", "/api/v1/images/upload")
     raw = {"params": {"bucket": "b"}, "headers": bearer | {"Content-Type": "image/jpeg"}}
+    change = ("PATCH /api/v1/images/{image_id}", f"{one[1]}/{image}")
+    merge = {"Content-Type": "application/merge-patch+json"}
     plain: list[tuple[str, str, Json]] = [
         (f"GET {path}", path, {}) for path in ("/", "/info", "/openapi.json", "/docs")
     ]
@@ -68,6 +70,8 @@ async def requests(s: Service) -> list[tuple[str, str, Json]]:
         (*upload, {"content": TINY, "headers": bearer}),
         (*upload, {"content": TINY}),
         (*upload, {"content": b"", "headers": bearer | {"Content-Length": str(1 << 30)}}),
+        (*change, {"content": b'{"focal":{"x":0.5,"y":0.5}}', "headers": bearer | merge}),
+        (*change, {"content": b'{"focal":1}', "headers": bearer | merge}),
         ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": s.bearer("bob")}),
         ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),
         ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),

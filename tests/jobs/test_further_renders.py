@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,23 @@ async def test_later_order_replaces_the_waiting_one(start: Starter) -> None:
         assert (await latest(s, job)).measured["variants"]["thumbnail"]["width"] == 80
         await s.state.jobs.housekeeping.sweep()
         assert_sound(places(s), "settled")
+
+
+async def test_replaced_run_does_not_end_the_one_that_replaced_it(start: Starter) -> None:
+    async with start() as s:
+        job, further = await completed(s), s.state.jobs.table.further
+        s.state.jobs.queue.hold()
+        runs = []
+        for side in (90, 80):
+            assert await further.order(job, new(replace(SMALLER, side=side)))
+            claimed = await further.claim(1 << 40, nothing_running=True)
+            assert claimed is not None
+            runs.append(claimed.render)
+        assert not await further.finish(runs[0], MadeFiles({}, timedelta(0)))
+        await further.overtaken(job, runs[0])
+        assert (await latest(s, job)).paths == job.paths
+        (row,) = await rows(s)
+        assert (row["state"], json.loads(row["keys"])) == ("running", runs[1].keys)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
     "record_render": lambda table, job: table._write(
         transactions.execute("record_render", job_id=job.job_id, backend=job.storage_backend, **RECORDED)
     ),
+    "set_focal": lambda table, job: table.further.set_focal(job, (0.5, 0.5)),
     "free_key": lambda table, job: table._write(transactions.execute("free_key", job_id=job.job_id)),
 }
 # What a statement does to a row that is completed and not deleted: nothing. Its values, where it has some.

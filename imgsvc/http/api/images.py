@@ -12,7 +12,7 @@ from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
 from ...jobs.table.model import Job
 from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
-from ..openapi.operations import by_method, operation
+from ..openapi.operations import operation
 from ..state import state_of
 from ..wire.bearer import authenticated
 from ..wire.image_metadata import (
@@ -238,6 +238,3 @@ async def delete(request: Request) -> Response:
     if removed is None:
         raise image_not_found()
     return json_response(Deleted(image_id=image_id, files_removed=removed))
-
-
-image = by_method(GET=info, DELETE=delete)

@@ -13,7 +13,7 @@ from ...storage.base import NotStored
 from ...storage.keys import StoredName
 from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
-from ..wire.conditional import EMBEDDABLE, ByteHeaders, redirect_to_storage, send_variant
+from ..wire.conditional import EMBEDDABLE, ByteHeaders, caching, redirect_to_storage, send_variant
 from ..wire.path_ids import path_id
 from ..wire.piecewise import Source
 from ..wire.problems import image_not_found, image_not_ready, size_not_available
@@ -79,10 +79,10 @@ class SignedSize(SizeQuery, SignedQuery):
     private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
-    """The bytes never change while the image exists. Conditional requests and single byte ranges are supported."""
+    """The present bytes: a variant may be made anew. Conditional requests and single byte ranges are supported."""
     left = verify_signed_url(request, DEFAULT_SIZE)
     job, size = await find_variant(request)
-    return await _bytes(request, job, size, left)
+    return await _bytes(request, job, size, left, versioned=False)
 
 
 @operation(
@@ -117,29 +117,30 @@ async def _replaced(request: Request, job: Job, key: str, left: int | None) -> R
     if size is None or size not in job.ready:
         raise image_not_found()
     expires = None if left is None else int(request.query_params["expires"])
-    caching = (
-        f"public, max-age={REDIRECT_SECONDS}" if left is None else f"private, max-age={min(left, REDIRECT_SECONDS)}"
-    )
-    headers = {"Location": state_of(request).stores.urls.stored(job, size, expires), "Cache-Control": caching}
+    kept = f"public, max-age={REDIRECT_SECONDS}" if left is None else f"private, max-age={min(left, REDIRECT_SECONDS)}"
+    headers = {"Location": state_of(request).stores.urls.stored(job, size, expires), "Cache-Control": kept}
     return Response(status_code=301, headers={**headers, **EMBEDDABLE})
 
 
-async def _bytes(request: Request, job: Job, size: str, left: int | None) -> Response:
+async def _bytes(request: Request, job: Job, size: str, left: int | None, *, versioned: bool = True) -> Response:
     """Send the bytes. `left`: seconds until the client's signature expires; None if reading is public."""
     try:
-        return await _bytes_from(request, job, size, left)
+        return await _bytes_from(request, job, size, left, versioned)
     except NotStored:
         latest = await state_of(request).jobs.table.job(job.job_id)
-        if latest is None or latest.storage_backend == job.storage_backend:
+        if latest is None or size not in latest.ready:
             raise
-        return await _bytes_from(request, latest, size, left)  # it was moved to another backend in between
+        if (latest.storage_backend, latest.ready[size]) == (job.storage_backend, job.ready[size]):
+            raise
+        return await _bytes_from(request, latest, size, left, versioned)  # it was moved or made anew in between
 
 
-async def _bytes_from(request: Request, job: Job, size: str, left: int | None) -> Response:
+async def _bytes_from(request: Request, job: Job, size: str, left: int | None, versioned: bool) -> Response:
     stores, served = state_of(request).stores, job.stored(size)
     urls = stores.urls
     if not urls.is_presigned(job):
-        return await send_variant(request, Source(stores.storages[job.storage_backend], stores.variants), served, left)
+        source = Source(stores.storages[job.storage_backend], stores.variants)
+        return await send_variant(request, source, served, caching(left, versioned=versioned))
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
     seconds = await urls.valid_seconds(job, seconds)

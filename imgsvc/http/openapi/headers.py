@@ -30,7 +30,7 @@ HEADERS = {
     ),
     "Retry-After": Header("Seconds to wait before trying again.", SECONDS, 5),
     "Accept-Encoding": Header("The encodings of a body that are accepted.", {"const": "identity"}, "identity"),
-    "Allow": Header("The methods of this address.", TEXT, "DELETE, GET, HEAD"),
+    "Allow": Header("The methods of this address.", TEXT, "DELETE, GET, HEAD, PATCH"),
     "WWW-Authenticate": Header("How to authenticate (RFC 6750).", TEXT, 'Bearer realm="imgsvc"'),
     "X-RateLimit-Limit": Header("Uploads in one window.", SECONDS, 50),
     "X-RateLimit-Remaining": Header("Uploads left in this window.", SECONDS, 49),

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...jobs.table.model import StoredVariant
-from ...storage.base import IMMUTABLE
+from ...storage.base import CHECKED_HOURLY, IMMUTABLE
 from .accel_redirect import is_sent_by_proxy, sent_by_proxy
 from .answer_memory import AnswerMemory, NoRoom, no_room
 from .dates import parsed_date
@@ -50,20 +50,27 @@ async def redirect_to_storage(
 
     The 307 may be cached for half of `seconds`, so that the redirect target stays valid while it is followed.
     """
-    unchanged = _unchanged(parsed(request, ByteHeaders), served, seconds)
+    unchanged = _unchanged(parsed(request, ByteHeaders), served, f"private, max-age={seconds}")
     if unchanged:
         return unchanged
     headers = {"Location": await address(), "Cache-Control": f"private, max-age={seconds // 2}", **EMBEDDABLE}
     return Response(status_code=307, headers=headers)
 
 
-async def send_variant(request: Request, source: Source, served: StoredVariant, left: int | None = None) -> Response:
-    """Send a variant. `left`: seconds until this URL expires; None: never."""
+def caching(left: int | None, *, versioned: bool) -> str:
+    """Cache-Control of bytes. `left`: seconds until their URL expires; None: never. `versioned`: it is these bytes'."""
+    if left is not None:
+        return f"private, max-age={left}"
+    return IMMUTABLE if versioned else CHECKED_HOURLY
+
+
+async def send_variant(request: Request, source: Source, served: StoredVariant, cache_control: str) -> Response:
+    """Send a variant with this Cache-Control."""
     wanted = parsed(request, ByteHeaders)
-    unchanged = _unchanged(wanted, served, left)
+    unchanged = _unchanged(wanted, served, cache_control)
     if unchanged:
         return unchanged
-    headers = {**_headers(served, left), "Content-Type": served.media_type}
+    headers = {**_headers(served, cache_control), "Content-Type": served.media_type}
     start, length = (0, served.size_bytes) if request.method == "HEAD" else _range(wanted, served)
     status = 200
     if length < served.size_bytes:
@@ -83,21 +90,21 @@ async def send_variant(request: Request, source: Source, served: StoredVariant, 
     return PiecewiseResponse(stored, status, headers)
 
 
-def _headers(served: StoredVariant, left: int | None) -> dict[str, str]:
+def _headers(served: StoredVariant, cache_control: str) -> dict[str, str]:
     return {
         "ETag": served.etag,
         "Last-Modified": served.last_modified_text,
-        "Cache-Control": IMMUTABLE if left is None else f"private, max-age={left}",
+        "Cache-Control": cache_control,
         "Accept-Ranges": "bytes",
         **EMBEDDABLE,
     }
 
 
-def _unchanged(wanted: ByteHeaders, served: StoredVariant, left: int | None) -> Response | None:
+def _unchanged(wanted: ByteHeaders, served: StoredVariant, cache_control: str) -> Response | None:
     """A 304 if the request's conditions show that the client has the variant. Raises Problem (412)."""
     if _outdated(wanted, served):
         raise precondition_failed()
-    return Response(status_code=304, headers=_headers(served, left)) if _not_modified(wanted, served) else None
+    return Response(status_code=304, headers=_headers(served, cache_control)) if _not_modified(wanted, served) else None
 
 
 def _outdated(wanted: ByteHeaders, served: StoredVariant) -> bool:

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .trace import TRACE_HEADERS
 
-METHODS = ("GET", "HEAD", "POST", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 ACCEPTED = ("Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata")
 EXPOSED = ("Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After")
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")

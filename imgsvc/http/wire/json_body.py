@@ -20,10 +20,11 @@ T = TypeVar("T", bound=BaseModel)
 async def json_body(request: Request, model: type[T]) -> T:
     """The body as `model`. Raises Problem (415, 422), SlowClient or ClientDisconnect."""
     declared = request.scope["imgsvc.operation"]
-    assert model in [body.model for body in declared.bodies], f"{declared.name} does not declare {model.__name__}"
+    kinds = [body.media_type for body in declared.bodies if body.model is model]
+    assert kinds, f"{declared.name} does not declare {model.__name__}"
     kind = request.headers.get("Content-Type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise validation((("header", "content-type"), "must be application/json", "content_type"))
+    if kind not in kinds:
+        raise validation((("header", "content-type"), f"must be {' or '.join(kinds)}", "content_type"))
     check_encoding(request)
     uploads, text = state_of(request).settings.uploads, bytearray()
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiosqlite
 
+from ...imaging.geometry import Point
 from ...storage.base import LOCAL
 from ...storage.keys import variant_key
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
@@ -67,6 +68,11 @@ async def insert(db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[
     render = FurtherRender.of(row)
     await _event(db, "render_ordered", job, render)
     return render
+
+
+async def set_focal(db: aiosqlite.Connection, job: Job, focal: Point | None) -> bool:
+    values = {"job_id": job.job_id, "focal": focal and json.dumps(focal)}
+    return (await db.execute(QUERIES["set_focal"], values)).rowcount > 0
 
 
 async def claim(db: aiosqlite.Connection, free_bytes: int, nothing_running: bool) -> tuple[ClaimedRender | None, bool]:

@@ -12,6 +12,12 @@ UPDATE processing_jobs SET revision = revision + 1
 WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
 RETURNING *
 
+-- name: set_focal
+-- Of an image without crops: nothing has to be made.
+UPDATE processing_jobs
+SET recipe = iif(:focal IS NULL, json_remove(recipe, '$.focal'), json_set(recipe, '$.focal', json(:focal)))
+WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
+
 -- name: renders_of
 SELECT * FROM renders WHERE job_id = :job_id ORDER BY render_id
 

@@ -14,7 +14,10 @@ from tests.torture.kill_at.site import Answer, Gone, Service, Site, bearer, unti
 
 REST_SECONDS = 20
 TIDY_SECONDS = 3  # for what housekeeping and a run have left to do once all jobs have ended
-ENDED = "SELECT count(*) FROM processing_jobs WHERE deleted_at IS NULL AND status NOT IN ('completed', 'failed')"
+ENDED = (
+    "SELECT (SELECT count(*) FROM processing_jobs WHERE deleted_at IS NULL AND status NOT IN ('completed', 'failed'))"
+    " + (SELECT count(*) FROM renders WHERE state <> 'failed')"
+)
 DEFINITE = {200, 202, 404, 409, 503, 507}  # what may be answered while the disk fails
 
 

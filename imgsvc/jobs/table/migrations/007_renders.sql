@@ -4,7 +4,7 @@
 ALTER TABLE processing_jobs ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;  -- the last `n` of a key `…_r{n}.…`
 
 CREATE TABLE renders (
-  render_id       INTEGER PRIMARY KEY,
+  render_id       INTEGER PRIMARY KEY AUTOINCREMENT,   -- never used again: it is a part of the fence
   job_id          TEXT NOT NULL,
   image_id        TEXT NOT NULL,
   kind            TEXT NOT NULL,                       -- why it is made

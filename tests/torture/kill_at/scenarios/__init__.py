@@ -8,7 +8,7 @@ each case in any event.
 """
 
 from tests.torture.kill_at.case import Scenario
-from tests.torture.kill_at.scenarios import backups, folders, jobs, pictures, stored_files, uploads
+from tests.torture.kill_at.scenarios import backups, changes, folders, jobs, pictures, stored_files, uploads
 from tests.torture.kill_at.store import own_bucket
 
 UPLOADS = (
@@ -57,6 +57,13 @@ JOBS = (
         check=jobs.swept(jobs.is_set_aside),
     ),
     Scenario("retention", jobs.sweep(jobs.is_dropped), prepare=jobs.long_ago, check=jobs.swept(jobs.is_dropped)),
+)
+CHANGES = (
+    Scenario("focal", changes.focal, prepare=changes.with_a_crop, check=changes.every_url_answers),
+    Scenario("focal-twice", changes.focal_twice, prepare=changes.with_a_crop, check=changes.every_url_answers),
+    Scenario(
+        "focal-and-delete", changes.focal_and_delete, prepare=changes.with_a_crop, check=changes.every_url_answers
+    ),
 )
 FOLDERS = (
     Scenario("first-start", folders.first_start),
@@ -153,4 +160,4 @@ STORED_FILES = (
         check=stored_files.moved_in_s3,
     ),
 )
-SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *FOLDERS, *BACKUPS, *STORED_FILES)}
+SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *CHANGES, *FOLDERS, *BACKUPS, *STORED_FILES)}
