@@ -1,7 +1,7 @@
 """What the authorization cache keeps, for how long, of whom, and how much."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsvc.access.decision_cache import DecisionCache, Lifetimes, Question
@@ -106,6 +106,7 @@ NAMES = st.text(alphabet="ab:/\\|\x1f\u2028é", min_size=1, max_size=4)
 QUESTIONS = st.builds(Question, NAMES, NAMES, st.sampled_from(["image:upload", "image:read", "b:image:read"]))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(QUESTIONS, st.booleans(), max_size=30), NAMES, NAMES)
 def test_no_two_users_share_an_answer(said: dict[Question, bool], org: str, user: str) -> None:
     answers = DecisionCache(LIFETIMES)

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsvc.access.login_throttle import BURST, EVERY_SECONDS, MAX_ADDRESSES, LoginThrottle
@@ -93,6 +93,7 @@ def test_code_of_another_token_and_mangled_ones_are_not_good(some: OperatorAuth)
     assert some.redeem_code(code)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_is_a_code(text: str) -> None:
     assert not OperatorAuth(TOKEN, RUN).redeem_code(text)

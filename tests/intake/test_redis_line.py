@@ -40,7 +40,7 @@ async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisRa
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who waits for many tries."""
-    for name, value in (("FIRST_DELAY", 0.01), ("LONGEST_DELAY", 0.05), ("CONNECT_SECONDS", 0.2)):
+    for name, value in (("FIRST_DELAY", 0.01), ("LONGEST_DELAY", 0.05), ("CONNECT_SECONDS", seconds(0.2))):
         monkeypatch.setattr(redis_connection, name, value)
 
 

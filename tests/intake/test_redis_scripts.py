@@ -97,6 +97,7 @@ def test_scripts_do_what_the_model_does(redis: "Redis", steps: list[tuple[Any, .
         model.check()
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "1", "11", ""]), min_size=3, max_size=6), st.data())
 def test_no_two_users_share_a_key(words: list[str], data: st.DataObject) -> None:
     """The same words, parted into org and user at two different colons."""
