@@ -7,6 +7,7 @@ from imgsvc.http.openapi.document import build
 from imgsvc.service.routes import ROUTES
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.http.test_openapi import Json, operations, validator
+from tests.support.sign_on_provider import Provider, provider, settings_of
 from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
@@ -102,6 +103,9 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (login, f"{api}/login", {"json": {}}),
         (f"POST {api}/token", f"{api}/token", {}),  # by the session that the login began
         (f"POST {api}/token", f"{api}/token", o),
+        (f"GET {api}/sessions", f"{api}/sessions", o),
+        (f"DELETE {api}/sessions", f"{api}/sessions", {}),
+        (f"DELETE {api}/sessions", f"{api}/sessions", o),
         (f"GET {api}/jobs", f"{api}/jobs?status=failed", o),
         (f"GET {api}/jobs", f"{api}/jobs?status=lost", o),
         (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/{failed}", o),
@@ -114,6 +118,16 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (f"GET {api}/storage/task", f"{api}/storage/task", o),
         (f"DELETE {api}/storage/task", f"{api}/storage/task", o),
         (f"POST {api}/logout", f"{api}/logout", {}),
+    ]
+
+
+async def sign_on_requests(s: Service, at: Provider) -> list[tuple[str, str, Json]]:
+    start, back = "/dashboard/oidc/start", "/dashboard/oidc/callback"
+    query = at.sign_in((await s.http.get(start)).headers["Location"])
+    return [
+        (f"GET {back}", f"{back}?{query}", {}),
+        (f"GET {back}", back, {}),
+        (f"GET {start}", start, {}),
     ]
 
 
@@ -177,9 +191,10 @@ async def no_upkeep(s: Service) -> None:
 
 
 async def test_real_answers_are_as_documented(start: Starter) -> None:
-    async with start(jobs={"max_attempts": 1}) as s:
+    async with provider() as at, start(jobs={"max_attempts": 1}, **settings_of(at)) as s:
         described = dict(operations(build(s.settings, ROUTES)))
-        seen = await seen_as_documented(s, [*await operator_requests(s), *await requests(s)])
+        asked = [*await sign_on_requests(s, at), *await operator_requests(s), *await requests(s)]
+        seen = await seen_as_documented(s, asked)
         assert len({status for _, status in seen}) >= 15
         assert {name for name, status in seen if status < 400} | {"HEAD /storage/{path}"} == described.keys()
 

@@ -14,7 +14,7 @@ from imgsvc.http.operator import single_sign_on
 from imgsvc.settings import Settings, SettingsError
 from tests.conftest import Service, Starter
 from tests.support.issuer import key
-from tests.support.sign_on_provider import CLIENT, SECRET, Provider, provider
+from tests.support.sign_on_provider import CLIENT, Provider, provider, settings_of
 
 START, BACK, DATA = "/dashboard/oidc/start", "/dashboard/oidc/callback", "/dashboard/data"
 
@@ -23,14 +23,6 @@ START, BACK, DATA = "/dashboard/oidc/start", "/dashboard/oidc/callback", "/dashb
 async def at() -> AsyncIterator[Provider]:
     async with provider() as one:
         yield one
-
-
-def settings_of(at: Provider, **more: Any) -> dict[str, Any]:
-    operator = {"oidc_issuer": at.issuer, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
-    return {
-        "operator": operator | {"oidc_allowed": ("sub:1234",)} | more,
-        "service": {"public_url": "http://localhost"},
-    }
 
 
 async def there_and_back(s: Service, at: Provider, query: str = "") -> httpx.Response:

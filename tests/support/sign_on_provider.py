@@ -95,6 +95,15 @@ class Provider:
         return {"access_token": "access", "token_type": "Bearer", "id_token": signed}
 
 
+def settings_of(at: Provider, **more: Any) -> dict[str, Any]:
+    """The sections of a service whose operators sign in there; `more` are settings of `[operator]`."""
+    operator = {"oidc_issuer": at.issuer, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
+    return {
+        "operator": operator | {"oidc_allowed": ("sub:1234",)} | more,
+        "service": {"public_url": "http://localhost"},
+    }
+
+
 @asynccontextmanager
 async def provider() -> AsyncIterator[Provider]:
     one = Provider()
