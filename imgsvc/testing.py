@@ -12,7 +12,7 @@ import asyncio
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -82,6 +82,7 @@ class InlineLane:
         self.pid: int | None = None
         self.jobs_done = self.restarts = 0
         self.posture: Posture | None = None
+        self.decoders: Mapping[str, str] = {}
 
     async def start(self) -> None:
         return

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import PIL
 from PIL import Image, ImageFile, features
 
-from .errors import ImageError, Unreadable
+from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit
 from .header import Header
 from .pieces import Piece, Pieces, length_of
@@ -46,15 +46,19 @@ class Decoder:
 
 
 def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
+    if header.format not in Image.OPEN:
+        raise Unsupported("This kind of image is not decoded here.")
     with _pillow_set_up():
         image = Image.open(stream, formats=[header.format])
-        if (image.width, image.height) != (header.width, header.height):
+        if image.size != (header.canvas or (header.width, header.height)):
             raise Unreadable("The image's header and its pixels disagree about its size.")
         image.draft(None, fit(image.size, side))
         if header.arithmetic:  # libjpeg's arithmetic decoder can't wait for more data: it needs all of it at once
             image.decodermaxblock = max(image.decodermaxblock, length_of(stream))
         image.load()
-    return image
+        if image.size != (header.canvas or image.size):  # some decoders learn the size from the pixels
+            raise Unreadable("The image's header and its pixels disagree about its size.")
+        return image.crop(header.crop) if header.crop else image
 
 
 def part(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import colour_description, jpeg_segments, png_chunks, webp_chunks
+from . import colour_description, heif, jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
 from .jpeg_segments import JpegParts
 from .pieces import Piece, Span, content
@@ -18,7 +18,7 @@ from .png_chunks import PngParts
 
 @dataclass(frozen=True, slots=True)
 class Essentials:
-    """The needed parts of one file. `orientation` is that of EXIF, 1 to 8; `jpeg` and `png` say more of these two."""
+    """The needed parts of one file. `orientation` is as EXIF counts, 1 to 8; `jpeg` and `png` say more of these two."""
 
     pieces: list[Piece]
     profile: bytes | None
@@ -51,8 +51,22 @@ def _webp(stream: BinaryIO) -> Essentials:
     return Essentials(pieces, profile, _orientation(stream, exif))
 
 
+def _heif(stream: BinaryIO) -> Essentials:
+    return Essentials(*heif.essentials(stream, "HEIF"))
+
+
+def _avif(stream: BinaryIO) -> Essentials:
+    return Essentials(*heif.essentials(stream, "AVIF"))
+
+
 def _orientation(stream: BinaryIO, exif: Span | None) -> int:
     return orientation(content(stream, exif, MOST_BYTES)) if exif else 1
 
 
-READERS: dict[str, Callable[[BinaryIO], Essentials]] = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp}
+READERS: dict[str, Callable[[BinaryIO], Essentials]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WEBP": _webp,
+    "HEIF": _heif,
+    "AVIF": _avif,
+}

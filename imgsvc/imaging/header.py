@@ -1,9 +1,8 @@
-"""Reads an image's dimensions, frames and type from its header alone: pure Python, no codec, no pixels.
+"""What a header says, and the headers of JPEG, PNG and WebP: pure Python, no codec, no pixels.
 
-The API process uses this to refuse decompression bombs and truncated headers before it sends a receipt. The worker
-reads the header again before it opens a codec. Existing libraries for image sizes stop at width and height. The
-values that decide a decode's memory (progressive scans, components, frames, bit depth) are in the same segments, so
-one pass reads everything.
+Existing libraries for image sizes stop at width and height. The values that decide a decode's memory (progressive
+scans, components, frames, bit depth) are in the same segments, so one pass reads everything. `any_header` chooses the
+reader by the type.
 
 Sources: JPEG ITU-T T.81 annex B, PNG third edition (W3C), WebP RFC 9649.
 """
@@ -28,7 +27,7 @@ MARKER = re.compile(rb"\xff[\x01-\xfe]")
 class Header:
     """The contents of a file's header. Sizes are in pixels, as stored (before EXIF orientation)."""
 
-    format: str  # Pillow's name: JPEG, PNG or WEBP
+    format: str  # Pillow's name: JPEG, PNG, WEBP, HEIF or AVIF
     width: int
     height: int
     channels: int  # samples per pixel once a palette is resolved
@@ -41,6 +40,9 @@ class Header:
     stored_bits: int = 0  # PNG: bits per pixel as stored
     interlaced: bool = False  # PNG
     indirect: bool = False  # has a palette or a colour key: decoding needs a second copy
+    coded_pixels: int = 0  # HEIF, AVIF: pixels that the decoder allocates, those of all tiles and of the canvas
+    canvas: tuple[int, int] | None = None  # HEIF, AVIF: width and height of the decoded picture
+    crop: tuple[int, int, int, int] | None = None  # HEIF, AVIF: the part that is shown, as left, top, right, bottom
     # Known only once the whole file has arrived (`limits.probe`):
     scans: int = 1  # JPEG
     coded: int = 0  # JPEG: samples that all scans traverse together, however few bytes they have
@@ -58,21 +60,8 @@ class Header:
 class Truncated(Unreadable):
     """The file ends inside its header. More bytes could still make it readable."""
 
-    def __init__(self) -> None:
-        super().__init__("The file ends before its image header does.")
-
-
-def read_header(stream: BinaryIO, mime: str, *, count_frames: bool = True) -> Header:
-    """Read the header of `stream` (binary, seekable, at any position) as the given MIME type.
-
-    With `count_frames=False` only the first frame is looked for, so a prefix of the file is enough.
-    Raises Truncated, Unreadable or Unsupported.
-    """
-    stream.seek(0)
-    header = READERS[mime](stream, count_frames)
-    if not header.width or not header.height:
-        raise Unreadable(f"The image header says {header.width} x {header.height} pixels.")
-    return header
+    def __init__(self, message: str = "The file ends before its image header does.") -> None:
+        super().__init__(message)
 
 
 def take(stream: BinaryIO, count: int) -> bytes:
@@ -83,7 +72,7 @@ def take(stream: BinaryIO, count: int) -> bytes:
     return data
 
 
-def _jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
+def read_jpeg(stream: BinaryIO, _count_frames: bool) -> Header:
     if take(stream, 2) != b"\xff\xd8":
         raise Unreadable("The file does not begin like a JPEG.")
     frame: Header | None = None
@@ -158,7 +147,7 @@ PALETTE = 3
 PNG_CHANNELS = {0: 1, 2: 3, PALETTE: 3, 4: 2, 6: 4}  # by colour type; a palette becomes RGB
 
 
-def _png(stream: BinaryIO, count_frames: bool) -> Header:
+def read_png(stream: BinaryIO, count_frames: bool) -> Header:
     if take(stream, 8) != b"\x89PNG\r\n\x1a\n":
         raise Unreadable("The file does not begin like a PNG.")
     length, kind = _png_chunk(stream)
@@ -205,7 +194,7 @@ def _png_chunk(stream: BinaryIO) -> tuple[int, bytes]:
     return length, kind
 
 
-def _webp(stream: BinaryIO, count_frames: bool) -> Header:
+def read_webp(stream: BinaryIO, count_frames: bool) -> Header:
     riff, _, webp, kind, length = struct.unpack("<4sI4s4sI", take(stream, 20))
     if riff != b"RIFF" or webp != b"WEBP":
         raise Unreadable("The file does not begin like a WebP.")
@@ -256,10 +245,3 @@ def _webp_frames(stream: BinaryIO) -> int:
         frames += kind == b"ANMF"
         stream.seek(length + (length & 1), os.SEEK_CUR)
     raise Unreadable(f"The WebP has more than {MAX_SEGMENTS} chunks.")
-
-
-READERS: dict[str, Callable[[BinaryIO, bool], Header]] = {
-    "image/jpeg": _jpeg,
-    "image/png": _png,
-    "image/webp": _webp,
-}

@@ -7,9 +7,11 @@ of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `.
 from dataclasses import replace
 from typing import BinaryIO
 
+from .any_header import read_header
 from .errors import TooLarge, Unreadable
 from .geometry import fit, whole_side
-from .header import Header, read_header
+from .header import Header
+from .heif import check_coded
 from .jpeg_segments import read_scans
 from .pieces import length_of
 from .png_chunks import check_chunks
@@ -34,7 +36,11 @@ MAX_SCANS = 200  # of a JPEG, however small
 MEGABYTE = 1 << 20
 BASE_BYTES = 16 * MEGABYTE  # codec tables, I/O buffers, one small picture
 MARGIN = 1.1
-DECODED = {"JPEG": 4, "PNG": 4, "WEBP": 16}  # bytes per decoded pixel, the codec's own buffers included
+# Bytes per decoded pixel, the codec's own buffers included.
+DECODED = {"JPEG": 4, "PNG": 4, "WEBP": 16, "HEIF": 14, "AVIF": 12}
+DEEP = 4  # bytes per coded pixel of HEIF and AVIF with more than 8 bits, in addition
+WHOLE_FILES = 3  # copies of a HEIF or AVIF file that its decoder holds
+CODED = ("HEIF", "AVIF")  # formats whose pictures are coded in a size of their own
 RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 
@@ -48,6 +54,8 @@ def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
         header = replace(header, scans=scans.count, coded=scans.samples)
     elif header.format == "PNG":
         check_chunks(stream)
+    elif header.format in CODED:
+        check_coded(stream, header.format, max_pixels)
     _check_scans(header, max_pixels)
     return header
 
@@ -108,9 +116,15 @@ def _peak(header: Header, side: int) -> int:
     scale = _reduction(header, side)
     width, height = -(-header.width // scale), -(-header.height // scale)
     out_width, out_height = fit((width, height), side)
-    decoded, output = width * height, out_width * out_height
+    decoded, output = max(width * height, header.coded_pixels), out_width * out_height
     per_pixel = DECODED[header.format] + (4 if header.indirect else 0) + (4 if header.alpha else 0)
-    shrinking = decoded * per_pixel + (out_width * height + output) * 4 * (output < decoded)
+    if header.format in CODED:
+        per_pixel += DEEP * (header.bits > 8)
+    shrinking = (
+        decoded * per_pixel
+        + WHOLE_FILES * header.length * (header.format in CODED)
+        + (out_width * height + output) * 4 * (output < decoded)
+    )
     shrinking += RESIZE_TABLE * (header.width + header.height)
     encoding = output * ENCODER[header.alpha]
     return BASE_BYTES + int(MARGIN * (_coefficients(header) + max(shrinking, encoding)))

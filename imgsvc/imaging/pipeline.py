@@ -127,9 +127,9 @@ def _shaped(picture: Picture, variant: Variant) -> Image.Image:
 
 
 def most_bytes(picture: Picture, size: tuple[int, int]) -> float:
-    """A variant as large as its source in pixels should not be larger in bytes, if the source was no JPEG."""
+    """A variant as large as its source in pixels should not be larger in bytes, if the source was a PNG or WebP."""
     header = picture.header
-    return header.length if header.format != "JPEG" and size == picture.size else inf
+    return header.length if header.format in ("PNG", "WEBP") and size == picture.size else inf
 
 
 STEPS: tuple[Callable[[Picture], None], ...] = (

@@ -4,11 +4,14 @@ import io
 
 from PIL import Image, ImageCms
 
+from . import optional_codecs
+from .coded_samples import AVIF, HEIF
 from .pipeline import preview, render
 from .recipe import Recipe, Variant
 
 SIZE = (96, 64)  # pixels
 RECIPE = Recipe((Variant("whole", 96, 85, 4), Variant("small", 16, 85, 4)), max_pixels=96 * 64, max_frames=1)
+CODED_SOURCES = {optional_codecs.HEIC: HEIF, optional_codecs.AVIF: AVIF}
 SOURCES = {"JPEG": ("RGB", {}), "PNG": ("RGBA", {}), "WEBP": ("RGB", {"lossless": True})}
 
 
@@ -22,3 +25,12 @@ def use_codecs() -> None:
         outputs = {variant.name: io.BytesIO() for variant in RECIPE.variants}
         preview(source, f"image/{form.lower()}", RECIPE, outputs)
         render(source, f"image/{form.lower()}", RECIPE, outputs)
+
+
+def use_optional_codecs() -> dict[str, str]:
+    """Load the decoders of HEIC and AVIF that are installed, and use each once. Returns their versions by MIME type."""
+    found = optional_codecs.load()
+    for mime in found:
+        outputs = {variant.name: io.BytesIO() for variant in RECIPE.variants}
+        render(io.BytesIO(CODED_SOURCES[mime]), mime, RECIPE, outputs)
+    return found

@@ -113,7 +113,8 @@ class Space(Protocol):
 class Intake:
     """Accepts uploads. `staging_area` is shared with housekeeping, which leaves uploads in progress alone.
 
-    `allowance` contains the service's limits. Each upload has its own limits, which are these or narrower ones.
+    `allowance` contains the service's limits, `decoded` says which of its types are decoded now. Each upload has its
+    own limits, which are these or narrower ones.
     """
 
     def __init__(
@@ -129,8 +130,10 @@ class Intake:
         space: Space,
         accepted: Callable[[], None],
         first_receipt: FirstReceipt,
+        decoded: Callable[[tuple[str, ...]], tuple[str, ...]],
     ) -> None:
-        self.allowance = allowance
+        self._allowance = allowance
+        self._decoded = decoded
         self._table = table
         self._places = places
         self._denials = denials
@@ -141,6 +144,10 @@ class Intake:
         self._accepted = accepted
         self._first_receipt = first_receipt
         self._receiving: set[tuple[str, str, str]] = set()
+
+    @property
+    def allowance(self) -> UploadLimits:
+        return replace(self._allowance, types=self._decoded(self._allowance.types))
 
     @asynccontextmanager
     async def admitted(

@@ -13,7 +13,8 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from ..imaging.header import Header, Truncated, read_header
+from ..imaging.any_header import read_header
+from ..imaging.header import Header, Truncated
 from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea

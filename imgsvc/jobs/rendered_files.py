@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..imaging import still_jpeg, still_webp
+from ..imaging.any_header import read_header
 from ..imaging.errors import ImageError
 from ..imaging.geometry import output_size
-from ..imaging.header import Header, read_header
+from ..imaging.header import Header
 from ..imaging.recipe import Format, Recipe, Variant, scratch_file
 from .lanes.messages import Rendered, VariantMade
 

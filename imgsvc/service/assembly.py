@@ -32,6 +32,7 @@ from ..jobs.focal_point import FocalPoint
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
+from ..jobs.lanes.caged_types import HEIC, accepted_types
 from ..jobs.lanes.memory_budget import Budget, budget
 from ..jobs.operator_sessions import OperatorSessions
 from ..jobs.queue import Queue
@@ -282,7 +283,7 @@ def _intake(
         allowance=UploadLimits(
             max_bytes=uploads.max_bytes,
             recipe=settings.images.recipe,
-            types=uploads.allowed_mime_types,
+            types=tuple(one for one in uploads.allowed_mime_types if one != HEIC or settings.images.heic != "off"),
             quota=Quota.of(settings.rate_limit),
         ),
         policy=IntakePolicy(
@@ -296,6 +297,7 @@ def _intake(
         space=space,
         accepted=queue.wake,
         first_receipt=data.first_receipt,
+        decoded=partial(accepted_types, lanes=opened.lanes.every),
     )
 
 

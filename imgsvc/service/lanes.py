@@ -36,6 +36,10 @@ class Lanes:
     def local(self) -> list[Lane]:
         return [*self.previews, *self.renders]
 
+    @property
+    def every(self) -> list[Lane]:
+        return [*self.local, *self.far_previews, *self.far_renders]
+
 
 @asynccontextmanager
 async def worker_lanes(settings: Settings, metrics: Metrics, given: Sequence[Lane] | None) -> AsyncIterator[Lanes]:

@@ -2,7 +2,7 @@
 
 import re
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import field_validator
 
@@ -34,6 +34,11 @@ class Images(Section):
         True,
         "A photo that the same user uploads once more, with the same settings, gets the variants of the first (hard "
         "links, or copies by the store) instead of being rendered. false: each upload is rendered.",
+    )
+    heic: Literal["cage", "off"] = setting(
+        "cage",
+        "HEIC photos, where pillow-heif is installed. cage: they are decoded in the cage of the workers, and refused "
+        "with 415 where it is not in force; off: they are refused.",
     )
     max_pixels: int = setting(
         50_000_000, "Width x height; larger images are refused with 422.", unit="pixels", ge=1, le=500_000_000

@@ -18,6 +18,7 @@ LOCKS = {
     "simd.lock",
     "requirements-pillow.lock",
     "requirements-dask.lock",
+    "requirements-heic.lock",
 }  # the first two are requirements.lock, divided
 CONTAINERFILE = (ROOT / "Containerfile").read_text()
 CONTAINER_GUIDE = (ROOT / "docs/start/container.md").read_text()
@@ -143,6 +144,7 @@ def test_what_is_copied_is_there_and_nothing_else_is() -> None:
             "requirements.lock",
             "requirements-pillow.lock",
             "requirements-dask.lock",
+            "requirements-heic.lock",
             "pyproject.toml",
             "README.md",
             "LICENSE",
@@ -154,12 +156,13 @@ def test_what_is_copied_is_there_and_nothing_else_is() -> None:
 
 def test_everything_is_installed_from_the_lock_by_its_hash() -> None:
     installed = re.findall(r"\$install .*", CONTAINERFILE)
-    assert len(installed) == 4 and "--no-deps --require-hashes" in CONTAINERFILE
+    assert len(installed) == 5 and "--no-deps --require-hashes" in CONTAINERFILE
     assert all(set(re.findall(r"-r (\S+)", line)) <= LOCKS for line in installed)
     installs = re.findall(r"pip [^&]*install [^&]*", re.sub(r"\\\n", " ", CONTAINERFILE))
     assert len(installs) == 2 and all("--no-deps" in line and "--no-cache-dir" in line for line in installs)
     lock = (ROOT / "requirements.lock").read_text()
-    assert "pillow-simd==" in lock and not re.search(r"^pillow==", lock, re.MULTILINE)
+    assert "pillow-simd==" in lock and not re.search(r"^pillow(-heif)?==", lock, re.MULTILINE)
+    assert "pillow-avif-plugin==" in lock and "pillow-heif==" in (ROOT / "requirements-heic.lock").read_text()
 
 
 def test_compiler_stays_in_the_first_stage() -> None:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fixtures import make
-from imgsvc.imaging.header import read_header
+from imgsvc.imaging.any_header import read_header
 from tests.support.rendered_paths import open_image
 from tests.support.rendering import SIDES, Studio, assert_upright, near
 

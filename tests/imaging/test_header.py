@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from fixtures import make, profiles
+from imgsvc.imaging.any_header import read_header
 from imgsvc.imaging.errors import ImageError, TooLarge, Unreadable, Unsupported
-from imgsvc.imaging.header import MAX_SEGMENTS, Header, Truncated, read_header
+from imgsvc.imaging.header import MAX_SEGMENTS, Header, Truncated
 from imgsvc.imaging.limits import check_limits
 
 JPEG, PNG, WEBP = "image/jpeg", "image/png", "image/webp"

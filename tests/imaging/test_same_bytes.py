@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import make
-from imgsvc.imaging.header import read_header
+from imgsvc.imaging.any_header import read_header
 from imgsvc.imaging.limits import has_cheap_preview
 from imgsvc.imaging.recipe import scratch_file
 from tests.support.rendering import FORMS, SIDES, Studio, photo

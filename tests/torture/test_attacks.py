@@ -19,7 +19,7 @@ SIZES = [(1400, 1400), (4000, 4000), (8660, 5773)]
 MEASURE = """
 import json, sys
 from pathlib import Path
-from imgsvc.imaging.header import read_header
+from imgsvc.imaging.any_header import read_header
 from imgsvc.imaging.limits import preview_bytes, render_bytes
 from imgsvc.settings.jobs import Images
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin

@@ -162,7 +162,7 @@ async def info(request: Request) -> Response:
                 image_sizes={name: longer_side(size) for name, size in settings.images.sizes.items()},
                 variants={one.name: _variant(one) for one in settings.images.recipe.variants},
                 webp_quality=settings.images.webp_quality,
-                allowed_mime_types=list(settings.uploads.allowed_mime_types),
+                allowed_mime_types=list(state_of(request).intake.allowance.types),
             ),
             limits=LimitsInfo(
                 max_upload_size_mb=settings.uploads.max_size_mb,

@@ -7,9 +7,10 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import anyio
 import anyio.to_thread
@@ -61,6 +62,7 @@ class ClusterLane:
     restarts = 0  # of processes of this machine, of which there is none
     pid: int | None = None
     posture: Posture | None = None
+    decoders: ClassVar[Mapping[str, str]] = {}  # what the machines decode in a cage is not asked
 
     def __init__(self, name: str, number: int, office: TicketOffice) -> None:
         self.name = name

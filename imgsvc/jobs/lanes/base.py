@@ -1,5 +1,6 @@
 """The interface of a lane."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from .cage import Posture
@@ -37,3 +38,7 @@ class Lane(Protocol):
     @property
     def posture(self) -> Posture | None:
         """The cage of its pictures; None before a worker has reported it, or where pictures have no process."""
+
+    @property
+    def decoders(self) -> Mapping[str, str]:
+        """Versions of the decoders that are used in the cage only, by MIME type."""

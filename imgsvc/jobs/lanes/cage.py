@@ -91,13 +91,13 @@ class Cage:
             raise CageUnavailable("; ".join((*survey.problems, *survey.absent)))
         return cls(posture, survey.in_force, survey.filter)
 
-    def enter(self, keep: Collection[int], *, memory_bytes: int, file_bytes: int) -> None:
+    def enter(self, keep: Collection[int], *, memory_bytes: int, file_bytes: int, threads: bool = False) -> None:
         """Confine the calling process for good: a child that was forked a moment ago, with one thread.
 
         `keep`: the descriptors of the picture and of the answer; 0, 1 and 2 become /dev/null unless they are kept.
         `memory_bytes`: what the process may grow by from here. `file_bytes`: the longest file that it may write.
-        Afterwards it can't open anything, start a thread, or import what was not loaded. Raises OSError: the child
-        must end then. With the mode `off` only memory, core dumps and other descriptors are limited.
+        Afterwards it can't open anything, start a thread (but with `threads`), or import what was not loaded. Raises
+        OSError: the child must end then. With the mode `off` only memory, core dumps and other descriptors are limited.
         """
         caged = self.posture.mode != "off"
         process_limits.close_descriptors(keep, standard=caged)
@@ -105,7 +105,8 @@ class Cage:
         process_limits.limit_growth(memory_bytes, shared=caged)
         if not caged:
             process_limits.limit_files(process_limits.FREE_DESCRIPTORS)
-        for wall in walls(self.posture.landlock_abi, self._filter, file_bytes):
+        chosen = self._filter.with_threads() if self._filter and threads else self._filter
+        for wall in walls(self.posture.landlock_abi, chosen, file_bytes):
             if wall.name in self._in_force:
                 wall.put_up()
 

@@ -5,7 +5,7 @@ refused and nothing has a default: `{}` is not a valid answer.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,6 +56,10 @@ class Task:
     sha256: str
 
 
+CagedType = Annotated[str, Field(pattern=r"^image/(heic|avif)$")]
+Versions = Annotated[str, Field(max_length=80, pattern=r"^[0-9A-Za-z.+, -]*$")]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -98,11 +102,13 @@ Outcome = Rendered | Failure | Lost | None
 class Hello(_Message):
     """A warm process's first message: it has loaded its libraries, and what its cage puts in force.
 
+    `decoders` are the versions of those that are used in the cage only, by MIME type.
     `unavailable` says why there is no cage, where the settings require one.
     """
 
     ready: int
     decoder: str = Field(max_length=40, pattern=r"^[0-9A-Za-z.+-]*$")
+    decoders: dict[CagedType, Versions]
     posture: Posture | None
     unavailable: str | None = Field(max_length=MAX_LOG)
 

@@ -1,6 +1,6 @@
 """Lanes. Each is one warm worker process with a child for one task at a time, killed without affecting the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
@@ -53,6 +53,7 @@ class ProcessLane:
         self.name = name
         self.restarts = 0
         self.posture: Posture | None = None  # of the cage, once a warm process has told it
+        self.decoders: Mapping[str, str] = {}  # those of the cage, by MIME type, with their versions
         self._cage = cage
         self._ended = ended
         self._launcher = launcher or Launcher()
@@ -97,7 +98,7 @@ class ProcessLane:
         except BaseException:
             await self.close()
             raise
-        self._warm, self.posture = True, hello.posture
+        self._warm, self.posture, self.decoders = True, hello.posture, hello.decoders
         log.debug("worker_started", lane=self.name, pid=self.pid, cage=in_words(hello.posture))
         if not hello.decoder.endswith(".post0"):
             log.warning("pillow_simd_missing", pillow=hello.decoder, effect="resizing is several times slower")

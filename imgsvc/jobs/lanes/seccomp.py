@@ -11,6 +11,7 @@ bit above them would make the comparison fail and the call go through.
 import ctypes
 import errno
 import os
+import platform
 import socket
 import struct
 import sys
@@ -36,8 +37,7 @@ REFUSED = {
     "sockets": "socket socketpair connect bind listen accept accept4 sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg",
     "other ways between processes": "shmget shmat shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl "
     "mq_open mq_unlink memfd_create memfd_secret",
-    # Threads too: no codec needs one, and thousands of them would take the service's own places.
-    "programs and processes": "execve execveat fork vfork clone",
+    "programs and processes": "execve execveat fork vfork",  # and clone: see `_beginnings`
     "other processes": "ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp move_pages "
     "migrate_pages rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal pidfd_getfd",
     # fallocate can take room beyond RLIMIT_FSIZE.
@@ -82,6 +82,7 @@ UNKNOWN_NAME = -1  # __NR_SCMP_ERROR; other negative numbers are calls that this
 F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ = 8, 10, 15, 1024, 1026, 1031
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_PTRACER = 1, 4, 0x59616D61
+CLONE_THREAD, CLONE_NEW = 0x00010000, 0x7E020000  # a thread; any new namespace (clone(2))
 
 
 class _Comparison(ctypes.Structure):
@@ -118,9 +119,11 @@ def _by_argument() -> Iterator[tuple[str, int, _Comparison]]:
 class SeccompFilter:
     """The filter as a program for the kernel; `load` puts it on the calling process."""
 
-    def __init__(self, program: bytes, signalling: tuple[int, ...]) -> None:
+    def __init__(self, program: bytes, signalling: tuple[int, ...], clone: int, *, threads: bool = False) -> None:
         self._program = program
         self._signalling = signalling
+        self._clone = clone
+        self._threads = threads
 
     @classmethod
     def build(cls, *, connects: bool = False) -> Self:
@@ -139,15 +142,18 @@ class SeccompFilter:
                 _add(library, context, ERRNO | errno.ENOSYS, number, None)
             _checked(library.seccomp_attr_set(context, ON_FOREIGN_ARCHITECTURE, KILL_PROCESS), "foreign architectures")
             library.seccomp_attr_set(context, OPTIMIZE, BINARY_TREE)  # libseccomp 2.5; older ones compare in a row
-            return cls(
-                _exported(library, context), tuple(_number(library, name) for name in ("kill", "tkill", "tgkill"))
-            )
+            signalling = tuple(_number(library, name) for name in ("kill", "tkill", "tgkill"))
+            return cls(_exported(library, context), signalling, _number(library, "clone"), threads=connects)
         finally:
             library.seccomp_release(context)
 
+    def with_threads(self) -> Self:
+        """The same filter, but threads may be started."""
+        return type(self)(self._program, self._signalling, self._clone, threads=True)
+
     def load(self) -> None:
         """Put the filter on the calling process, for good. Needs no_new_privs, and one thread. Raises OSError."""
-        whole = self._own_process_only(os.getpid()) + self._program
+        whole = self._own_process_only(os.getpid()) + self._beginnings() + self._program
         program = _Program(len(whole) // 8, whole)
         libc.call("prctl", PR_SET_SECCOMP, MODE_FILTER, ctypes.byref(program), 0, 0)
 
@@ -166,6 +172,24 @@ class SeccompFilter:
             (equal, 0, 3, tgkill),
             (load, 0, 0, first_argument),
             (equal, 1, 0, pid),
+            (answer, 0, 0, ERRNO | errno.EPERM),
+        )
+        return b"".join(struct.pack("=HBBI", *one) for one in instructions)
+
+    def _beginnings(self) -> bytes:
+        """Instructions that refuse clone(2), except to start a thread where that is allowed.
+
+        Thousands of threads would take the service's own places, and most codecs need none. The flags are the first
+        argument on these two architectures alone.
+        """
+        load, equal, any_bit, answer = 0x20, 0x15, 0x45, 0x06  # BPF_JMP|JSET|K is the third
+        first_argument = 16 if sys.byteorder == "little" else 20
+        allowed = self._threads and platform.machine() in ("x86_64", "aarch64")
+        look = ((load, 0, 0, first_argument), (any_bit, 1, 0, CLONE_NEW), (any_bit, 1, 0, CLONE_THREAD))
+        instructions = (
+            (load, 0, 0, 0),
+            (equal, 0, 4 if allowed else 1, self._clone),
+            *(look if allowed else ()),
             (answer, 0, 0, ERRNO | errno.EPERM),
         )
         return b"".join(struct.pack("=HBBI", *one) for one in instructions)

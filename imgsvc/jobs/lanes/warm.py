@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from . import libc, process_limits
 from .cage import Cage, CageUnavailable, Mode
+from .caged_types import WITH_THREADS, is_in_force
 
 OPEN_FILES = 128  # the source, 64 variants, and the process's own
 MAX_DESCRIPTORS = 100  # of one task
@@ -98,7 +99,12 @@ class WarmProcess:
         text, *files = files
         with os.fdopen(text, "rb") as stream:
             task = json.load(stream)
-        self._cage.enter({*files, answer}, memory_bytes=task["memory_ceiling"], file_bytes=task["file_ceiling"])
+        self._cage.enter(
+            {*files, answer},
+            memory_bytes=task["memory_ceiling"],
+            file_bytes=task["file_ceiling"],
+            threads=task["mime"] in WITH_THREADS,
+        )
         os.write(answer, CAGED)
         _write(answer, _answer_of(task, files))
         return 0
@@ -114,17 +120,19 @@ def initialize(service: socket.socket, launch: Launch) -> None:
     _harden(launch)
     warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
     from ...imaging.decoder import decoder_version
-    from ...imaging.warm_up import use_codecs
+    from ...imaging.warm_up import use_codecs, use_optional_codecs
     from . import task  # noqa: F401, so that no child imports it
 
     use_codecs()
-    _hello = {"ready": os.getpid(), "decoder": decoder_version(), "posture": None, "unavailable": None}
+    _hello = {"ready": os.getpid(), "decoder": decoder_version(), "decoders": {}, "posture": None, "unavailable": None}
     try:
         cage = Cage.build(launch.cage, landlock_abi_at_most=launch.landlock_abi_at_most)
     except CageUnavailable as error:
         _hello["unavailable"] = str(error)
         return
     _hello["posture"] = asdict(cage.posture)
+    if is_in_force(cage.posture):
+        _hello["decoders"] = use_optional_codecs()
     _process = WarmProcess(service, cage)
     with suppress(AttributeError):  # not glibc
         libc.LIBC.malloc_trim(0)
