@@ -17,6 +17,7 @@ IN_PATHS = {
     "name": "dashboard.css",
     "org": "default-org",
     "user": "alice",
+    "webhook": "app",
 }
 IN_BODIES = {"to": "s3", "destination": "/backup/imgsvc", "token": "OPERATOR_TOKEN"}
 HEAD = """\

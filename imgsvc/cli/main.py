@@ -16,6 +16,7 @@ from .imports import without, without_collections
 from .maintenance import storage
 from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+from .webhook_commands import webhooks
 
 app = typer.Typer(
     name="imgsvc",
@@ -31,6 +32,7 @@ permissions = typer.Typer(help="Cached decisions of the authorization server.", 
 app.add_typer(permissions, name="permissions")
 app.add_typer(operator, name="operator")
 app.add_typer(storage, name="storage")
+app.add_typer(webhooks, name="webhooks")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Jobs as tables for a terminal."""
+"""Jobs and webhooks as tables for a terminal."""
 
 import sys
 from datetime import datetime
@@ -52,6 +52,48 @@ def print_job(job: dict[str, Any]) -> None:
         facts = ", ".join(f"{name}={value}" for name, value in event["facts"].items() if name != "trace_id")
         trail.add_row(_time(event["created_at"]), event["event"], Text(facts))
     console.print(trail)
+
+
+def print_webhooks(webhooks: list[dict[str, Any]]) -> None:
+    console = _console()
+    if not webhooks:
+        console.print("No webhooks.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "waiting", "oldest", "state"):
+        table.add_column(heading, overflow="fold")
+    for one in webhooks:
+        oldest = _time(one["oldest_waiting_since"]) if one["oldest_waiting_since"] else ""
+        state = "on" if one["configured"] else "not in the settings"
+        if one["switched_off_at"]:
+            state = f"switched off since {_time(one['switched_off_at'])}: it answered 410"
+        elif one["overflowed_at"]:
+            state += f"; too many waited at {_time(one['overflowed_at'])}"
+        table.add_row(Text(one["name"]), str(one["waiting"]), oldest, Text(state))
+    console.print(table)
+
+
+def print_attempts(attempts: list[dict[str, Any]]) -> None:
+    console = _console()
+    if not attempts:
+        console.print("No attempts.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("time", "event", "image", "attempt", "status", "ms", "delivery"):
+        table.add_column(heading, overflow="fold")
+    for one in attempts:
+        status = str(one["status"] or one["reason"])
+        state = f"waits until {_time(one['next_attempt_at'])}" if one["next_attempt_at"] else one["state"] or ""
+        table.add_row(
+            _time(one["started_at"]),
+            one["event"] or "",
+            one["image_id"] or "",
+            str(one["attempt"]),
+            status,
+            str(one["milliseconds"]),
+            Text(state),
+        )
+    console.print(table)
 
 
 def _console() -> Console:

@@ -8,11 +8,13 @@ import anyio
 from starlette.requests import Request
 
 if TYPE_CHECKING:
+    from ..access.guarded_client import GuardedClient
     from ..access.login_throttle import LoginThrottle
     from ..access.operator_auth import OperatorAuth
     from ..access.permissions import Permissions
     from ..access.remote_permissions import RemoteAuthorization
     from ..access.tokens import Tokens
+    from ..intake.fetches import Fetches
     from ..intake.intake import Intake
     from ..intake.rate_limit import RateLimiter
     from ..jobs.cluster.lane import TicketOffice
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from ..jobs.queue import Queue
     from ..jobs.restart import Restart
     from ..jobs.staging_area import StagingArea
+    from ..jobs.table.event_feed import EventFeed
     from ..jobs.table.job_table import JobTable
     from ..jobs.table.reports import JobReports
     from ..jobs.table.usage import JobSums
+    from ..jobs.table.webhook_table import WebhookTable
     from ..jobs.watchdog import Watchdog
     from ..maintenance.runner import MaintenanceRunner
     from ..settings import Settings
@@ -40,7 +44,9 @@ if TYPE_CHECKING:
     from ..telemetry.health import Health
     from ..telemetry.host import Host
     from ..telemetry.metrics import Metrics
+    from ..webhooks.sender import Webhooks
     from .operator.single_sign_on import SingleSignOn
+    from .wire.open_streams import OpenStreams
     from .wire.urls import Urls
 
 
@@ -97,6 +103,16 @@ class Telemetry:
     metrics: "Metrics"
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Who is told what happens to images: by webhooks, and by server-sent events."""
+
+    feed: "EventFeed"
+    table: "WebhookTable"
+    webhooks: "Webhooks | None"  # None: no endpoint is configured
+    streams: "OpenStreams"
+
+
 @dataclass(slots=True)
 class AppState:
     settings: "Settings"
@@ -108,6 +124,9 @@ class AppState:
     intake: "Intake"
     rate_limiter: "RateLimiter"
     maintenance: "MaintenanceRunner"
+    telling: Telling
+    fetching: "GuardedClient"  # of uploads by address
+    fetches: "Fetches"
     stopping: anyio.Event = field(default_factory=anyio.Event)  # set by the runner once a stop has begun
 
 

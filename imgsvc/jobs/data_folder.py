@@ -21,6 +21,7 @@ from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
 from .table.database import Readers, open_for_writing
+from .table.event_feed import EventFeed
 from .table.job_table import JobTable
 from .table.reports import JobReports
 from .table.row_memory import RowMemory
@@ -28,6 +29,7 @@ from .table.scan import JobScan
 from .table.session_rows import SessionRows
 from .table.sql import OnQuery, ignore
 from .table.usage import JobSums
+from .table.webhook_table import WebhookTable
 from .table.writer import Writer
 
 log = structlog.get_logger()
@@ -49,6 +51,8 @@ class DataFolder:
     sums: JobSums
     counters: JobCounters
     session_rows: SessionRows
+    webhooks: WebhookTable
+    feed: EventFeed
     staging: Path
     staging_area: StagingArea
     scratch: Path
@@ -70,7 +74,7 @@ async def open_data_folder(
 
     Raises DataFolderInUse, InstanceMismatch, SchemaTooNew or OSError.
     """
-    rows = RowMemory(memory or BoundedMemory(0))
+    rows, feed = RowMemory(memory or BoundedMemory(0)), EventFeed()
     folder, places, counters = settings.data, places_of(settings), counters or JobCounters()
     if not await anyio.to_thread.run_sync(folder.exists):  # probably a mistyped path: create nothing there
         (await anyio.to_thread.run_sync(identify, places)).check()
@@ -83,7 +87,7 @@ async def open_data_folder(
         reserve = SpaceReserve(folder)
         await anyio.to_thread.run_sync(reserve.release_if_low)
         await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        async with _open_database(settings, found, on_query, reserve, rows) as (instance, readers, writer):
+        async with _open_database(settings, found, on_query, reserve, rows, feed) as (instance, readers, writer):
             await anyio.to_thread.run_sync(reserve.fill)
             claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
@@ -96,6 +100,8 @@ async def open_data_folder(
                 JobSums(readers, writer, counters),
                 counters,
                 SessionRows(readers, writer),
+                WebhookTable(readers, writer),
+                feed,
                 places.staging,
                 StagingArea(places.staging, places.orphaned),
                 folder / "scratch",
@@ -108,14 +114,20 @@ async def open_data_folder(
 
 @asynccontextmanager
 async def _open_database(
-    settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory
+    settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory, feed: EventFeed
 ) -> AsyncIterator[tuple[str, Readers, Writer]]:
     """The instance's ID, and the open database."""
     db = await open_for_writing(settings.database.path)
     try:
         instance = await settle_id(db, found)
         await rows.watch(db)
-        writer = Writer(db, on_query, reserve.release, rows.forget_changed)
+        await feed.watch(db)
+
+        def transaction_ended() -> None:
+            rows.forget_changed()
+            feed.publish()
+
+        writer = Writer(db, on_query, reserve.release, transaction_ended)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:

@@ -21,6 +21,7 @@ from .staging_area import KEPT, Staged, StagingArea
 from .table.job_table import JobTable
 from .table.model import Job, as_text, now
 from .table.quota import Quota
+from .table.webhook_table import WebhookTable
 from .trees import empty_tree
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Housekeeping:
         deleted_kept: timedelta = timedelta(0),
         hold: DeletionHold | None = None,
         space_reserve: SpaceReserve | None = None,
+        webhooks: WebhookTable | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -62,6 +64,7 @@ class Housekeeping:
         self._hold = hold or DeletionHold()
         self._space_reserve = space_reserve
         self._retired = RetiredFiles(table.further, storages, self._hold)
+        self._webhooks = webhooks
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
 
@@ -87,6 +90,7 @@ class Housekeeping:
             deleted_kept=timedelta(days=settings.jobs.deleted_rows_days),
             hold=hold,
             space_reserve=data.space_reserve,
+            webhooks=data.webhooks,
         )
 
     @property
@@ -122,6 +126,7 @@ class Housekeeping:
             self._drop_rate_windows,
             self._drop_events,
             self._drop_deleted,
+            self._tidy_webhooks,
             self._refill_reserve,
         ):
             try:
@@ -148,6 +153,10 @@ class Housekeeping:
         if self._deleted_kept:
             before = now() - self._deleted_kept
             self._deleted_upto = await self._table.drop_deleted(before, self._deleted_upto, DELETED_PAGE)
+
+    async def _tidy_webhooks(self) -> None:
+        if self._webhooks is not None:
+            await self._webhooks.tidy()
 
     async def _finish_removals(self) -> None:
         """Finish pending removals. The lock is held for one row at a time: deletions and retries wait for it."""

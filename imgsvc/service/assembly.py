@@ -11,13 +11,16 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..access.guarded_client import GuardedClient
 from ..access.login_throttle import LoginThrottle
 from ..access.operator_auth import OperatorAuth, operator_token
 from ..access.permissions import Permissions
 from ..access.signing import Signatures
 from ..access.tokens import Tokens
-from ..http.state import Access, AppState, Jobs, Stores, Telemetry
+from ..http.state import Access, AppState, Jobs, Stores, Telemetry, Telling
+from ..http.wire.open_streams import OpenStreams
 from ..http.wire.urls import Urls
+from ..intake.fetches import Fetches
 from ..intake.intake import Intake, IntakePolicy
 from ..intake.limits import UploadLimits
 from ..intake.open_uploads import OpenUploads
@@ -61,6 +64,7 @@ from ..telemetry.service_checks import (
     queue_check,
     redis_check,
     storage_check,
+    webhooks_check,
     workers_check,
 )
 from ..telemetry.storage_probe import StorageProbe
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from ..access.remote_permissions import RemoteAuthorization
     from ..http.operator.single_sign_on import SingleSignOn
     from ..intake.redis_limit import RedisRateLimit
+    from ..webhooks.sender import Webhooks
 
 log = structlog.get_logger()
 
@@ -114,6 +119,8 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         if not settings.images.reuse:
             await table.drop_twins()
         await opened.data.sums.seed()
+        endpoints = settings.webhooks.endpoints
+        await opened.data.webhooks.configure((one.name, one.events, one.buckets) for one in endpoints)
         for name in opened.stores.storages:
             metrics.storage.uses(name)
         state = await _built(opened)
@@ -163,6 +170,9 @@ async def _built(opened: Opened) -> AppState:
         intake=_intake(opened, memory, jobs.queue, rate_limiter, access.denials, telemetry.disk),
         rate_limiter=rate_limiter,
         maintenance=_maintenance(opened, jobs),
+        telling=Telling(opened.data.feed, opened.data.webhooks, _webhooks(opened, stores.urls), OpenStreams()),
+        fetching=GuardedClient(),
+        fetches=Fetches(),
     )
 
 
@@ -264,6 +274,8 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
         checks[CLUSTER] = lambda: cluster_check(office.link.state, insecure=settings.workers.insecure)
     if opened.remote:
         checks["authorization"] = partial(authorization_check, opened.remote.breaker)
+    if settings.webhooks.endpoints:
+        checks["webhooks"] = partial(webhooks_check, data.webhooks)
     if rate_limiter.redis:
         checks["redis"] = partial(redis_check, rate_limiter.redis.line)
     return checks
@@ -306,6 +318,18 @@ def _maintenance(opened: Opened, jobs: Jobs) -> MaintenanceRunner:
     return MaintenanceRunner(
         MaintenanceContext.of(opened.settings, opened.data, storages, jobs.housekeeping, jobs.deletion_hold)
     )
+
+
+def _webhooks(opened: Opened, urls: Urls) -> "Webhooks | None":
+    """The senders; None without an endpoint: what they need is then not imported."""
+    data, endpoints = opened.data, opened.settings.webhooks.endpoints
+    if not endpoints:
+        return None
+    from ..webhooks.sender import Webhooks, WebhookSender
+
+    told = opened.metrics.webhooks.attempted
+    senders = (WebhookSender(one, data.webhooks, data.table, urls.of, told) for one in endpoints)
+    return Webhooks(data.webhooks, tuple(senders), data.feed)
 
 
 def _redis(settings: Settings) -> "RedisRateLimit | None":

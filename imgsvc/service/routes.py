@@ -2,13 +2,13 @@
 
 from starlette.routing import Route
 
-from ..http.api import changes, error_pages, health, images, info, jobs, render, uploads, variants
+from ..http.api import changes, error_pages, events, fetch, health, images, info, jobs, render, uploads, variants
 from ..http.dashboard import page as dashboard
 from ..http.dashboard import sign_on
 from ..http.openapi import document, page
 from ..http.openapi.operations import by_method
 from ..http.operator import jobs as operator_jobs
-from ..http.operator import maintenance, permissions, sessions
+from ..http.operator import maintenance, permissions, sessions, webhooks
 from ..http.operator.metrics import exposition
 from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
@@ -25,6 +25,9 @@ ROUTES = [
     Route("/docs/", page.docs),
     Route("/docs/{asset}", page.asset),
     Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
+    Literal("/api/v1/images/fetch", fetch.fetch, methods=["POST"]),
+    Literal("/api/v1/images/events", events.of_many),
+    Route("/api/v1/images/jobs/{job_id}/events", events.of_job),
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
     Literal("/api/v1/images/batch", images.batch),
@@ -50,6 +53,11 @@ ROUTES = [
     Route("/api/v1/operator/storage/migrate", maintenance.migrate, methods=["POST"]),
     Route("/api/v1/operator/storage/backup", maintenance.backup, methods=["POST"]),
     Route("/api/v1/operator/storage/task", maintenance.current, methods=["GET", "DELETE"]),
+    Route("/api/v1/operator/webhooks", webhooks.webhooks),
+    Route("/api/v1/operator/webhooks/{webhook}/attempts", webhooks.attempts),
+    Route("/api/v1/operator/webhooks/{webhook}/replay", webhooks.replay, methods=["POST"]),
+    Route("/api/v1/operator/webhooks/{webhook}/enable", webhooks.enable, methods=["POST"]),
+    Route("/api/v1/operator/webhooks/{webhook}/test", webhooks.test, methods=["POST"]),
     Route("/dashboard", dashboard.page),
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),

@@ -48,6 +48,7 @@ def wind_down(state: AppState) -> None:
     state.jobs.queue.hold()
     state.maintenance.cancel()
     state.jobs.completions.wake_all()
+    state.telling.feed.wake_all()
 
 
 async def _start(state: AppState, group: TaskGroup) -> None:
@@ -63,6 +64,8 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     group.start_soon(jobs.housekeeping.run)
     group.start_soon(state.maintenance.run)
     group.start_soon(jobs.watchdog.run)
+    if state.telling.webhooks is not None:
+        group.start_soon(state.telling.webhooks.run)
 
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:

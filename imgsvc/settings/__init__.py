@@ -13,12 +13,14 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .auth import Auth, Operator
+from .fetch import Fetch
 from .fields import SettingInfo, SettingsError, declared
 from .jobs import Images, Jobs
 from .loading import first_problem, given_values, service_links
 from .server import Log, Server, Service
 from .storage import S3, Database, Storage
 from .uploads import RateLimit, Redis, Uploads
+from .webhooks import Webhooks
 from .workers import Workers
 
 __all__ = ["SettingInfo", "Settings", "SettingsError", "all_settings", "environment_names", "ignored_service_links"]
@@ -42,6 +44,8 @@ class Settings(BaseModel):
     images: Images = Images()
     workers: Workers = Workers()
     jobs: Jobs = Jobs()
+    webhooks: Webhooks = Webhooks()
+    fetch: Fetch = Fetch()
     log: Log = Log()
 
     @model_validator(mode="after")

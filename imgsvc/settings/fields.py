@@ -39,14 +39,27 @@ class Bounds(TypedDict, total=False):
 
 
 def setting(
-    default: T, words: str, *, unit: str = "", env: str = "", may_hold_password: bool = False, **bounds: Unpack[Bounds]
+    default: T,
+    words: str,
+    *,
+    unit: str = "",
+    env: str = "",
+    may_hold_password: bool = False,
+    holds_secrets: bool = False,
+    **bounds: Unpack[Bounds],
 ) -> T:
     """Declare a setting. `words` are sentences for users, without the bounds, which are added from the check.
 
     `unit` belongs to every number that is a quantity. `env` is the environment name where IMGSVC_{SECTION}_{FIELD} is
-    not it: names that were in use before this program. `may_hold_password` hides a URL with a password in errors.
+    not it: names that were in use before this program. `may_hold_password` hides a URL with a password in errors,
+    `holds_secrets` the whole value.
     """
-    marks: dict[str, Any] = {"unit": unit, "env": env, "may_hold_password": may_hold_password}
+    marks: dict[str, Any] = {
+        "unit": unit,
+        "env": env,
+        "may_hold_password": may_hold_password,
+        "holds_secrets": holds_secrets,
+    }
     extra = {name: value for name, value in marks.items() if value}
     declared: T = Field(default, description=words, json_schema_extra=extra, **bounds)
     return declared
@@ -69,6 +82,7 @@ class SettingInfo:
     words: str
     secret: bool
     may_hold_password: bool
+    holds_secrets: bool  # somewhere inside
     retired: bool
 
     @classmethod
@@ -84,6 +98,7 @@ class SettingInfo:
             info.description or "",
             info.annotation is SecretStr and not may_hold_password,
             may_hold_password,
+            bool(marks.get("holds_secrets")),
             bool(marks.get("retired")),
         )
 

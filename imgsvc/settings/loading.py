@@ -43,6 +43,8 @@ def given_values(settings: Iterable[SettingInfo], config: Path | None, environ: 
         _check_names(names, settings)
         for one in settings:
             text = None if _is_link(one, names) else _text(names, one)
+            if text is not None and isinstance(values.get(one.section), list):
+                values[one.section] = {}  # the tables of [[webhooks]]
             if text is not None and isinstance(values.setdefault(one.section, {}), dict):
                 values[one.section][one.field] = text
     return values
@@ -61,7 +63,7 @@ def first_problem(error: ValidationError, settings: Iterable[SettingInfo]) -> st
         return f"[{section}]: {message}"
     known = next(one for one in settings if (one.section, one.field) == (section, rest[0]))
     shown = repr(first["input"])
-    if known.secret or (known.may_hold_password and PASSWORD.search(shown)):
+    if known.secret or known.holds_secrets or (known.may_hold_password and PASSWORD.search(shown)):
         shown = "(hidden)"
     return f"[{section}] {'.'.join(rest)} ({known.environment}) = {shown}: {message[0].lower()}{message[1:]}"
 

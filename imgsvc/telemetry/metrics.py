@@ -1,6 +1,7 @@
 """The metrics that Prometheus scrapes. The values of every label come from a closed set."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from math import nan
 from typing import Literal, TypeVar, get_args
 
@@ -10,13 +11,16 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
+from ..access.guarded_client import Reason
 from ..jobs.cluster.link import LinkState, TicketEnd
 from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.reuse import ReuseStatus
 from ..jobs.run import FurtherStatus
 from ..jobs.table.further_render import Kind
+from ..jobs.table.model import now
 from ..jobs.table.reports import Waiting
+from ..jobs.table.webhook_table import EndpointState
 from ..jobs.watchdog import JobFault
 from ..settings import Settings
 from ..storage.instrumented import Operation, OperationStatus
@@ -112,15 +116,23 @@ class UploadMetrics:
             "status",
         )
         self._limited = registry.counter("rate_limit_rejections_total", "Uploads refused with 429.")
+        self._fetch_failures = registry.counter(
+            "image_fetch_failures_total", "Uploads by address whose bytes could not be fetched, by reason.", "reason"
+        )
         self._set_aside = registry.gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
         for status in get_args(UploadStatus):
             self._uploads.labels(status)
+        for reason in (*get_args(Reason), "slow"):
+            self._fetch_failures.labels(reason)
 
     def upload(self, status: UploadStatus) -> None:
         self._uploads.labels(status).inc()
 
     def rate_limited(self) -> None:
         self._limited.inc()
+
+    def fetch_failed(self, reason: str) -> None:
+        self._fetch_failures.labels(reason).inc()
 
     def measured(self, set_aside: int) -> None:
         """`set_aside`: files without a row."""
@@ -344,6 +356,45 @@ class ReadMemoryMetrics:
             self._counted[kind, result] = count
 
 
+class WebhookMetrics:
+    """Deliveries of webhooks. `names` are those of the settings."""
+
+    def __init__(self, registry: _Registry, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+        self._attempts = registry.counter(
+            "webhook_attempts_total",
+            "Requests to an endpoint by outcome: delivered (2xx), refused (another status), gone (410), unreachable; "
+            "given_up: deliveries that were not accepted in three days.",
+            "webhook",
+            "outcome",
+        )
+        self._seconds = registry.histogram("webhook_attempt_duration_seconds", "Time of one request.", "webhook")
+        self._waiting = registry.gauge("webhook_deliveries_waiting", "Deliveries that wait for an endpoint.", "webhook")
+        self._off = registry.gauge("webhook_switched_off", "1: the endpoint answered 410 and is not called.", "webhook")
+        self._oldest = registry.gauge(
+            "webhook_oldest_waiting_seconds", "How long the first delivery of an endpoint has waited.", "webhook"
+        )
+        for name in self._names:
+            self._seconds.labels(name)
+            for outcome in ("delivered", "refused", "gone", "unreachable", "given_up"):
+                self._attempts.labels(name, outcome)
+
+    def attempted(self, webhook: str, outcome: str, seconds: float) -> None:
+        self._attempts.labels(webhook, outcome).inc()
+        if outcome != "given_up":
+            self._seconds.labels(webhook).observe(seconds)
+
+    def measured(self, states: Mapping[str, EndpointState] | None) -> None:
+        """Set what is read on scrape. None means unknown."""
+        moment = now()
+        for name in self._names:
+            state = states.get(name) if states else None
+            self._waiting.labels(name).set(state.waiting if state else nan)
+            self._off.labels(name).set(state.switched_off_at is not None if state else nan)
+            oldest = (moment - datetime.fromisoformat(state.oldest)).total_seconds() if state and state.oldest else 0
+            self._oldest.labels(name).set(oldest if state else nan)
+
+
 class Metrics:
     """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
@@ -360,6 +411,7 @@ class Metrics:
         self.cluster = ClusterMetrics(self._collectors)
         self.storage = StorageMetrics(self._collectors)
         self.memory = ReadMemoryMetrics(self._collectors)
+        self.webhooks = WebhookMetrics(self._collectors, [one.name for one in settings.webhooks.endpoints])
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its media type: OpenMetrics if `accept` contains it, else Prometheus' text format.

@@ -10,6 +10,7 @@ from ..access.circuit_breaker import Breaker
 from ..jobs.lanes.base import Lane
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
+from ..jobs.table.webhook_table import WebhookTable
 from ..storage.base import StorageError
 from .health import Check, Status
 from .storage_probe import StorageProbe
@@ -17,6 +18,8 @@ from .storage_probe import StorageProbe
 log = structlog.get_logger()
 
 OLD_QUEUE_SECONDS = 600.0
+OLD_DELIVERY_SECONDS = 3600.0
+OVERFLOW_SECONDS = 86_400.0  # how long it shows that deliveries were given up for newer ones
 
 
 class Redis(Protocol):
@@ -69,3 +72,24 @@ async def redis_check(redis: Redis) -> Check:
     if redis.up:
         return Check(status="healthy", detail="a slot was taken and released")
     return Check(status="degraded", detail="unavailable: each instance counts its own uploads")
+
+
+async def webhooks_check(table: WebhookTable) -> Check:
+    """Uploads never wait for webhooks, so they only degrade."""
+    faults, moment = [], now()
+
+    def age(text: str | None) -> float | None:
+        return (moment - datetime.fromisoformat(text)).total_seconds() if text else None
+
+    found = [one for one in (await table.endpoints()).values() if one.configured]
+    for one in found:
+        oldest, overflow = age(one.oldest), age(one.overflowed_at)
+        if one.switched_off_at:
+            faults.append(f"{one.name} answered 410 and is switched off (imgsvc webhooks enable {one.name})")
+        elif overflow is not None and overflow < OVERFLOW_SECONDS:
+            faults.append(f"{one.name}: more than {one.most_waiting} waited, and the oldest were given up")
+        elif oldest is not None and oldest > OLD_DELIVERY_SECONDS:
+            faults.append(f"{one.name}: {one.waiting} deliveries wait, the first for {oldest / 3600:.0f} hours")
+    if faults:
+        return Check(status="degraded", detail="; ".join(faults))
+    return Check(status="healthy", detail=f"{sum(one.waiting for one in found)} deliveries wait")

@@ -109,7 +109,7 @@ async def test_unknown_and_malformed_ids_on_every_route(start: Starter) -> None:
                     response = await s.http.request(method, url, headers=headers_for(s, path))
                     assert response.status_code == 404, (method, url)
                     seen.add(whole(response))
-        assert seen == {"", "not_found", "job_not_found", "image_not_found"}
+        assert seen == {"", "not_found", "job_not_found", "image_not_found", "webhook_not_found"}
 
 
 async def test_bad_query_on_every_route(start: Starter) -> None:

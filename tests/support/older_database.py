@@ -17,6 +17,10 @@ UNDONE = {
     6: "DROP TABLE job_sources;",
     7: "DROP TABLE renders; DROP TABLE retired_keys; ALTER TABLE processing_jobs DROP COLUMN revision;",
     8: "DROP TABLE operator_sessions;",
+    9: (
+        "DROP TRIGGER IF EXISTS webhook_told; DROP TABLE webhook_attempts; DROP TABLE webhook_outbox;"
+        "DROP TABLE webhook_endpoints;"
+    ),
 }
 
 

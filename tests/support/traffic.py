@@ -159,6 +159,11 @@ async def _spoilt(s: Service) -> None:
     assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
 
 
+async def _fetch_refused(s: Service) -> None:
+    body = {"url": "https://127.0.0.1/a.jpg", "bucket": "photos"}
+    assert (await s.http.post("/api/v1/images/fetch", json=body, headers=s.bearer())).status_code == 422
+
+
 async def _row_lost(s: Service) -> None:
     """A whole upload of which the database knows nothing."""
     (s.settings.data / "staging" / IDS["job"]).write_bytes(TINY)
@@ -207,8 +212,29 @@ async def _made_anew(s: Service) -> None:
     await told_when(s, lambda now: value(now, "image_further_renders_total", kind="focal", status="made") == 1)
 
 
+async def _webhook_down(s: Service) -> list[Told]:
+    """Deliveries wait, are given up after three days, and the endpoint is switched off."""
+    await s.completed(TINY)
+    waiting = await told_when(s, lambda now: value(now, "webhook_deliveries_waiting", webhook="app") > 0)
+    past = "2026-01-01T00:00:00+00:00"
+    await s.sql("UPDATE webhook_outbox SET waiting_since = ?, next_attempt_at = ?", past, past)
+    assert s.state.telling.webhooks is not None
+    s.state.telling.webhooks.wake()
+    given_up = {"webhook": "app", "outcome": "given_up"}
+    await told_when(s, lambda now: value(now, "webhook_attempts_total", **given_up) > 0)
+    await s.sql("UPDATE webhook_endpoints SET switched_off_at = ?", datetime.now(UTC).isoformat())
+    return [waiting, await told(s)]
+
+
 async def _everything(folder: Path) -> list[Told]:
-    async with with_workers(folder, jobs={"retry_delay_seconds": RETRY_SECONDS}) as s:
+    secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+    endpoint = {"name": "app", "url": "http://127.0.0.1:9/", "secret": secret, "allow_private": True}
+    sections: dict[str, dict[str, Any]] = {
+        "fetch": {"allowed_hosts": ["*"]},
+        "jobs": {"retry_delay_seconds": RETRY_SECONDS},
+        "webhooks": {"endpoints": [endpoint]},
+    }
+    async with with_workers(folder, **sections) as s:
         before = await told_when(s, lambda now: any(name == "image_storage_bytes" for name, _ in now))
         moments = [before]
         await _requests_with_ids(s)
@@ -223,10 +249,12 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _storage_broken(s)
         await _made_anew(s)
         await _spoilt(s)
+        await _fetch_refused(s)
         await _row_lost(s)
         await _lost(s)
         moments += await _cluster_away(s)
         moments += await _cage_broken(s)
+        moments += await _webhook_down(s)
         return [*moments, await told(s)]
 
 

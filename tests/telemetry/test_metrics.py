@@ -55,6 +55,12 @@ CONTRACT = {
     "cluster_tickets_total": {"end"},
     "cluster_bytes_total": {"direction"},
     "image_further_renders_total": {"kind", "status"},
+    "image_fetch_failures_total": {"reason"},
+    "webhook_attempts_total": {"webhook", "outcome"},
+    "webhook_attempt_duration_seconds": {"webhook"},
+    "webhook_deliveries_waiting": {"webhook"},
+    "webhook_oldest_waiting_seconds": {"webhook"},
+    "webhook_switched_off": {"webhook"},
 }
 SIZES = ("thumbnail", "medium", "large", "original")
 UPLOAD = "/api/v1/images/upload"

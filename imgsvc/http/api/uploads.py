@@ -126,14 +126,14 @@ async def upload(request: Request) -> Response:
             request.scope[NO_DRAIN] = True
         raise
     metrics.upload("replayed" if receipt.replayed else "accepted")
-    return await _accepted(request, receipt, seconds)
+    return await accepted_response(request, receipt, seconds)
 
 
 async def _upload(request: Request) -> tuple[Receipt, int | None]:
     """The receipt, and the seconds that the client wants to wait for the job's end."""
     state = state_of(request)
     identity = await authenticated(request)
-    await _permitted(request, identity)
+    await require_upload(request, identity)
     if state.stopping.is_set():
         raise overloaded("The service is stopping. Try again shortly.")
     intake, key = state.intake, request.headers.get("Idempotency-Key")
@@ -180,7 +180,7 @@ async def _read(
     return raw
 
 
-async def _permitted(request: Request, identity: Identity) -> None:
+async def require_upload(request: Request, identity: Identity) -> None:
     """Check the permission. Raises PermissionDenied, after recording it, or AuthorizationUnavailable."""
     state = state_of(request)
     try:
@@ -208,7 +208,7 @@ def _origin(form: Form, identity: Identity, trace_id: str, key: str | None) -> O
     return Origin(identity.user_id, identity.org_id, form.bucket, form.metadata, form.filename, trace_id, key)
 
 
-async def _accepted(request: Request, receipt: Receipt, seconds: int | None) -> Response:
+async def accepted_response(request: Request, receipt: Receipt, seconds: int | None) -> Response:
     status_url = f"{request.app.state.public_url}/api/v1/images/jobs/{receipt.job_id}"
     accepted: dict[str, Any] = {"job_id": receipt.job_id, "image_id": receipt.image_id, "status_url": status_url}
     headers = {**NO_STORE, **rate_headers(receipt.standing), "Location": status_url}

@@ -134,6 +134,9 @@ EXAMPLE: dict[str, Any] = {
         "retrying": [],
         "error_summary": {"last_hour": 1, "last_24h": 1, "total": 4},
     },
+    "webhooks": [
+        {"name": "app", "waiting": 0, "oldest_waiting_seconds": None, "switched_off": False, "overflowed": False}
+    ],
     "configuration": {"service": {"name": "imgsvc"}},
     "operator": {"signed_in": True, "may_act": True, "can_make_tokens": True, "refused_attempts_last_hour": 0},
 }

@@ -260,6 +260,16 @@ class Errors(AnswerModel):
     error_summary: ErrorSummary
 
 
+class Webhook(AnswerModel):
+    """An endpoint; `oldest_waiting_seconds` is null if nothing waits."""
+
+    name: str
+    waiting: int
+    oldest_waiting_seconds: float | None
+    switched_off: bool
+    overflowed: bool
+
+
 class Snapshot(AnswerModel):
     """The part that is the same for all clients."""
 
@@ -275,6 +285,7 @@ class Snapshot(AnswerModel):
     storage: Storage
     rate_limits: RateLimits
     errors: Errors
+    webhooks: list[Webhook]
     configuration: dict[str, dict[str, str]]
 
 

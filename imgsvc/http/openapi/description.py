@@ -22,6 +22,7 @@ PATH = {
     "asset": "A script, style or icon of the page.",
     "name": "A script, style or icon of the page.",
     "org": "The `org_id` of the user's tokens, percent-encoded (`/` as `%2F`).",
+    "webhook": "The name in `[[webhooks]]`.",
     "user": "The `sub` of the user's tokens, percent-encoded.",
 }
 

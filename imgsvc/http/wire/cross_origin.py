@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .trace import TRACE_HEADERS
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
-ACCEPTED = ("Authorization", "Content-Type", "Idempotency-Key", "Prefer", "X-Metadata")
+ACCEPTED = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "X-Metadata")
 EXPOSED = ("Content-Range", "ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After")
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 

@@ -116,6 +116,9 @@ CODES = {
     ),
     "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the ID in the receipt."),
+    "webhook_not_found": Code(
+        404, "No webhook of this name is configured.", "imgsvc webhooks list shows the names of [[webhooks]]."
+    ),
     "image_not_found": Code(
         404,
         "There is no such image: it was deleted, its processing failed, or it never existed.",
@@ -197,6 +200,17 @@ CODES = {
     ),
     "image_unsupported": Code(
         422, "The file is valid, but of an unsupported kind (12-bit or lossless JPEG).", "Save it as a regular JPEG."
+    ),
+    "fetch_disabled": Code(
+        403,
+        "This service fetches no images by address.",
+        "Upload the bytes, or ask the operator to name the host in [fetch] allowed_hosts.",
+    ),
+    "fetch_failed": Code(
+        422,
+        "The bytes could not be fetched: the host is not allowed or unknown, the address is not public, the connection "
+        "failed, or the answer was not a 200 with the image itself. The answer does not say which; the log does.",
+        "Check that the address answers 200 over https without a redirect, or upload the bytes.",
     ),
     "rate_limited": Code(
         429,

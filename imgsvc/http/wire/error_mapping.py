@@ -15,6 +15,7 @@ from ...access.jwk import KeysUnavailable
 from ...access.permissions import AuthorizationUnavailable, PermissionDenied
 from ...access.tokens import NotOurs
 from ...imaging.errors import ImageError
+from ...intake.fetches import FetchesUsedUp, FetchFailed, TooManyFetches
 from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads, TooManyUploads
@@ -24,12 +25,14 @@ from ...jobs.table.quota import RateLimited
 from ...jobs.table.sql import is_damage
 from ...jobs.table.transactions import IdempotencyConflict
 from ...jobs.table.writer import DatabaseUnavailable
+from ...jobs.webhook_views import NoSuchWebhook
 from ...maintenance.runner import TaskRunning
 from ...storage.base import NotStored, StorageError, StorageNotConfigured
 from .problems import (
     Problem,
     authorization_unavailable,
     bucket_not_allowed,
+    fetch_failed,
     idempotency_conflict,
     image_not_found,
     internal_error,
@@ -42,6 +45,7 @@ from .problems import (
     unsupported_type,
     unusable_image,
     upload_too_large,
+    webhook_not_found,
 )
 
 log = structlog.get_logger()
@@ -62,7 +66,9 @@ def _from_intake(error: Rejected) -> Problem:
         return overloaded("The received part of the upload was lost. Send it again.")
     if isinstance(error, StagingFailed):
         return overloaded("The upload could not be written to disk now. Try again shortly.")
-    if isinstance(error, TooManyUploads):
+    if isinstance(error, FetchesUsedUp):
+        return Problem(429, "rate_limited", str(error), headers={"Retry-After": str(error.retry_after)})
+    if isinstance(error, TooManyUploads | TooManyFetches):
         return overloaded(str(error), limit=error.limit, measured=error.open_now)
     if isinstance(error, TooManyOpenUploads):
         more = {"limit": error.limit, "measured": error.open_now}
@@ -96,6 +102,8 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     StillEnding: lambda error: overloaded(str(error)),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
+    NoSuchWebhook: lambda _: webhook_not_found(),
+    FetchFailed: lambda _: fetch_failed(),
     NotStored: lambda _: image_not_found(),
     StorageNotConfigured: lambda _: storage_not_configured(),
     StorageError: lambda _: overloaded("The image could not be read. Try again shortly."),

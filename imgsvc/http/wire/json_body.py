@@ -17,7 +17,7 @@ MAX_BYTES = 4 * 1024
 T = TypeVar("T", bound=BaseModel)
 
 
-async def json_body(request: Request, model: type[T]) -> T:
+async def json_body(request: Request, model: type[T], max_bytes: int = MAX_BYTES) -> T:
     """The body as `model`. Raises Problem (415, 422), SlowClient or ClientDisconnect."""
     declared = request.scope["imgsvc.operation"]
     kinds = [body.media_type for body in declared.bodies if body.model is model]
@@ -31,8 +31,8 @@ async def json_body(request: Request, model: type[T]) -> T:
     try:
         async for chunk in body_chunks(request.receive, pace):
             text += chunk
-            if len(text) > MAX_BYTES:
-                raise validation((("body",), f"must be at most {MAX_BYTES} bytes", "too_long"))
+            if len(text) > max_bytes:
+                raise validation((("body",), f"must be at most {max_bytes} bytes", "too_long"))
     except SlowClient:
         request.scope[NO_DRAIN] = True
         raise

@@ -152,6 +152,19 @@ def job_not_found() -> Problem:
     return Problem(404, "job_not_found", "Job not found")
 
 
+def webhook_not_found() -> Problem:
+    return Problem(404, "webhook_not_found", "There is no webhook of this name")
+
+
+def fetch_disabled() -> Problem:
+    return Problem(403, "fetch_disabled", "Uploads by address are off: [fetch] allowed_hosts names no host.")
+
+
+def fetch_failed() -> Problem:
+    detail = "The image could not be fetched from this address."
+    return Problem(422, "fetch_failed", detail, details=_listed((("body", "url"), detail, "fetch_failed")))
+
+
 def image_not_found() -> Problem:
     return Problem(404, "image_not_found", "Image not found")
 

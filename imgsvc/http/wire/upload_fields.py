@@ -97,6 +97,10 @@ Bucket = Annotated[
 ]
 ABOUT_METADATA = f"A JSON object of at most {METADATA_BYTES // 1024} KiB that comes back with the result."
 Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
+# In a JSON body: an object, with the checks of the text.
+MetadataObject = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: _metadata(json.dumps(value)) if isinstance(value, dict) else value)
+]
 BUCKET: TypeAdapter[str] = TypeAdapter(Bucket)
 METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
 

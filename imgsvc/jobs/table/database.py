@@ -24,6 +24,7 @@ MIGRATIONS = (
     "006_job_sources.sql",
     "007_renders.sql",
     "008_operator_sessions.sql",
+    "009_webhooks.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4

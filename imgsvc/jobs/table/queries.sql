@@ -462,3 +462,103 @@ DELETE FROM operator_sessions WHERE credentials <> :credentials
 
 -- name: drop_operator_sessions
 DELETE FROM operator_sessions RETURNING expires_at
+
+-- name: watch_events
+-- On the writer's connection: who waits for news of a job is woken once its audit event is committed.
+CREATE TEMP TRIGGER event_recorded AFTER INSERT ON main.image_upload_events WHEN NEW.job_id IS NOT NULL
+BEGIN
+  SELECT event_recorded(NEW.job_id);
+END
+
+-- name: webhook_configured
+INSERT INTO webhook_endpoints (name, configured, events, buckets) VALUES (:name, 1, :events, :buckets)
+ON CONFLICT (name) DO UPDATE SET configured = 1, events = excluded.events, buckets = excluded.buckets
+
+-- name: webhooks_not_configured
+UPDATE webhook_endpoints SET configured = 0 WHERE name NOT IN (SELECT value FROM json_each(:names))
+
+-- name: clamp_deliveries
+-- At start: a clock that was set back must not postpone an attempt for years.
+UPDATE webhook_outbox SET next_attempt_at = :latest
+WHERE webhook = :webhook AND state = 'waiting' AND next_attempt_at > :latest
+
+-- name: deliveries_due
+-- The next event of the same image and endpoint waits; other images do not.
+SELECT * FROM webhook_outbox AS due INDEXED BY outbox_due
+WHERE webhook = :webhook AND state = 'waiting' AND next_attempt_at <= :now
+  AND NOT EXISTS (
+    SELECT 1 FROM webhook_outbox AS earlier INDEXED BY outbox_of_image
+    WHERE earlier.webhook = due.webhook AND earlier.image_id = due.image_id AND earlier.state = 'waiting' AND earlier.id < due.id)
+ORDER BY next_attempt_at, id LIMIT :limit
+
+-- name: next_delivery
+SELECT min(next_attempt_at) AS at FROM webhook_outbox INDEXED BY outbox_due
+WHERE webhook = :webhook AND state = 'waiting' AND next_attempt_at > :now
+
+-- name: delivery_ended
+UPDATE webhook_outbox SET state = :state, attempts = :attempts, ended_at = :now WHERE id = :id AND state = 'waiting'
+
+-- name: delivery_again
+UPDATE webhook_outbox SET attempts = :attempts, next_attempt_at = :next_attempt_at WHERE id = :id AND state = 'waiting'
+
+-- name: delivery_attempted
+INSERT INTO webhook_attempts (delivery, webhook, attempt, started_at, status, reason, milliseconds)
+VALUES (:id, :webhook, :attempts, :started_at, :status, :reason, :milliseconds)
+
+-- name: switch_webhook_off
+UPDATE webhook_endpoints SET switched_off_at = :now WHERE name = :webhook AND switched_off_at IS NULL
+
+-- name: switch_webhook_on
+-- What waits is due at once.
+UPDATE webhook_endpoints SET switched_off_at = NULL WHERE name = :webhook AND switched_off_at IS NOT NULL
+
+-- name: deliveries_at_once
+UPDATE webhook_outbox SET next_attempt_at = :now WHERE webhook = :webhook AND state = 'waiting' AND next_attempt_at > :now
+
+-- name: replay_deliveries
+-- Those that wait already are sent in any case.
+UPDATE webhook_outbox
+SET state = 'waiting', attempts = 0, waiting_since = :now, next_attempt_at = :now, ended_at = NULL
+WHERE id IN (
+  SELECT id FROM webhook_outbox
+  WHERE webhook = :webhook AND state IN (SELECT value FROM json_each(:states)) AND occurred_at >= :since
+    AND (:image_id IS NULL OR image_id = :image_id)
+  ORDER BY id LIMIT :limit)
+
+-- name: hold_deliveries
+-- In a restored database: what waited when the backup was made may have been delivered since.
+UPDATE webhook_outbox SET state = 'held', ended_at = :now WHERE state = 'waiting'
+
+-- name: webhook_endpoints
+SELECT endpoint.*,
+  (SELECT min(waiting_since) FROM webhook_outbox INDEXED BY outbox_in_order
+   WHERE webhook = endpoint.name AND state = 'waiting'
+     AND id = (SELECT min(id) FROM webhook_outbox INDEXED BY outbox_in_order WHERE webhook = endpoint.name AND state = 'waiting'))
+    AS oldest,
+  (SELECT id FROM webhook_attempts WHERE webhook = endpoint.name ORDER BY id DESC LIMIT 1) AS last_attempt
+FROM webhook_endpoints AS endpoint ORDER BY name
+
+-- name: delivery_log
+SELECT attempt.*, sent.message_id, sent.event_type, sent.image_id, sent.state, sent.next_attempt_at
+FROM webhook_attempts AS attempt LEFT JOIN webhook_outbox AS sent ON sent.id = attempt.delivery
+WHERE attempt.webhook = :webhook ORDER BY attempt.id DESC LIMIT :limit
+
+-- name: drop_deliveries
+DELETE FROM webhook_outbox WHERE id IN (
+  SELECT id FROM webhook_outbox WHERE ended_at < :before ORDER BY ended_at LIMIT :limit)
+
+-- name: give_up_unsent
+-- Of names that are no longer in the settings or switched off, whose attempts nobody makes.
+UPDATE webhook_outbox SET state = 'given_up', ended_at = :now WHERE id IN (
+  SELECT sent.id FROM webhook_endpoints AS endpoint JOIN webhook_outbox AS sent INDEXED BY outbox_in_order
+    ON sent.webhook = endpoint.name AND sent.state = 'waiting'
+  WHERE (endpoint.configured = 0 OR endpoint.switched_off_at IS NOT NULL) AND sent.waiting_since < :before LIMIT :limit)
+
+-- name: drop_attempts
+DELETE FROM webhook_attempts WHERE id IN (
+  SELECT id FROM webhook_attempts WHERE started_at < :before ORDER BY started_at LIMIT :limit)
+
+-- name: latest_events
+-- Of each job: its latest audit event, and that of its preview.
+SELECT job_id, max(id) AS id, max(iif(event_type = 'preview_done', id, 0)) AS preview FROM image_upload_events
+WHERE job_id IN (SELECT value FROM json_each(:job_ids)) GROUP BY job_id

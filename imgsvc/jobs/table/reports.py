@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -55,6 +56,14 @@ class Event:
     created_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class LatestEvent:
+    """Ids of a job's latest audit event, and of that of its preview; 0: none."""
+
+    id: int
+    preview: int
+
+
 class JobReports:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
@@ -68,6 +77,16 @@ class JobReports:
     async def next_retries(self, limit: int) -> list[Job]:
         """Jobs that will be retried, the earliest first."""
         return [Job.of(row) for row in await self._readers.fetch("next_retries", {"limit": limit})]
+
+    async def latest_events(self, job_ids: Sequence[str]) -> dict[str, LatestEvent]:
+        """By job; a job without events is missing."""
+        rows = await self._readers.fetch("latest_events", {"job_ids": json.dumps(list(job_ids))})
+        return {row["job_id"]: LatestEvent(row["id"], row["preview"]) for row in rows}
+
+    async def event_span(self) -> tuple[int, int]:
+        """The ids of the first and the last audit event that are kept; both 0 without any."""
+        row = (await self._readers.fetch("event_ids", {}))[0]
+        return row["first"] or 0, row["last"] or 0
 
     async def events(self, job_id: str, limit: int) -> list[Event]:
         """The audit trail of one job, the latest first."""

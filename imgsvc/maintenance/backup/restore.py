@@ -19,7 +19,7 @@ from ...jobs.instance import write_id
 from ...jobs.lock import BRIEF_SECONDS, RESTORING, data_folder_lock
 from ...jobs.lock import NAME as LOCK
 from ...jobs.table.database import MIGRATIONS, Readers
-from ...jobs.table.model import Job, now
+from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
 from ...jobs.table.sql import QUERIES
 from ...settings import Settings
@@ -33,6 +33,7 @@ from .folder import BackupFolder, Manifest, copy
 
 AT_ONCE = 4  # jobs
 FIRST_WITH_ID = MIGRATIONS.index("004_service_instance.sql") + 1
+FIRST_WITH_WEBHOOKS = MIGRATIONS.index("009_webhooks.sql") + 1
 ASIDE = "replaced-"
 MOVING_WORDS = b"The contents of this folder are being moved aside for a restore.\n"
 RESTORING_WORDS = b"A restore into this folder was begun and is not finished.\n"
@@ -221,6 +222,8 @@ def _assign_new_id(database: Path, instance: str) -> None:
         if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_ID:
             db.execute(QUERIES["set_instance"], {"id": instance})
             db.execute(QUERIES["mark_storage"])
+        if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_WEBHOOKS:
+            db.execute(QUERIES["hold_deliveries"], {"now": as_text(now())})  # they may have been delivered since
 
 
 def _make_room(settings: Settings, force: bool) -> None:

@@ -11,6 +11,7 @@ import * as sections from './sections.js';
 import { signIn, signOut, takeCode } from './session.js';
 import { again, allowUploads, clearEnded, startUploads } from './upload.js';
 import { verdictOf } from './summary.js';
+import { act, webhooks } from './webhooks.js';
 
 const LIMIT_MS = 4000;
 const SILENCE_MS = 50;
@@ -25,6 +26,7 @@ const SECTIONS = {
   'database-body': sections.database,
   'limits-body': sections.rateLimits,
   'redis-body': sections.redis,
+  'webhooks-body': webhooks,
   'configuration-body': sections.configuration,
 };
 
@@ -56,6 +58,7 @@ function show() {
     document.title = `${{ good: '✓', warn: '!', bad: '✕' }[level]} ${data.system.service_name}`;
     byId('numbers').hidden = false;
     byId('redis').hidden = data.redis.status === 'disabled';
+    byId('webhooks').hidden = data.webhooks.length === 0;
     byId('sign-in').hidden = data.operator.signed_in;
     byId('sign-out').hidden = !data.operator.signed_in;
     allowUploads(data.operator);
@@ -110,6 +113,7 @@ function announce(words) {
 const ACTIONS = {
   retry: ({ dataset }) => retry(dataset.job, announce, show).then(() => refresh.soon()),
   copy: (button) => copy(button, announce),
+  webhook: ({ dataset }) => act(dataset, announce, show).then(() => refresh.soon()),
   again: ({ dataset }) => again(dataset.upload),
   clear: clearEnded,
   pause(button) {

@@ -8,7 +8,7 @@ each case in any event.
 """
 
 from tests.torture.kill_at.case import Scenario
-from tests.torture.kill_at.scenarios import backups, changes, folders, jobs, pictures, stored_files, uploads
+from tests.torture.kill_at.scenarios import backups, changes, folders, jobs, pictures, stored_files, uploads, webhooks
 from tests.torture.kill_at.store import own_bucket
 
 UPLOADS = (
@@ -23,6 +23,7 @@ UPLOADS = (
         check=uploads.same_variants,
     ),
     Scenario("failing-picture", uploads.failing_picture),
+    Scenario("webhooks", webhooks.told, equip=webhooks.own_receiver, check=webhooks.each_arrived),
     Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),
     Scenario("upload-broken-off", uploads.broken_off),
     Scenario("stop-amid-upload", uploads.stopped_amid_upload, prepare=uploads.impatient),
