@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from release import ROOT, Refused, checksums, commit, container, packages, sbom
+from release import ROOT, Refused, checksums, client, commit, container, packages, sbom
 
 NO_ENGINE = (
     "no container archive was made: neither podman nor docker is installed. Install one of them and run ./run release "
@@ -24,6 +24,7 @@ def make(root: Path, *, with_container: bool = True) -> list[Path]:
         commit.export(root, source)
         say(f"building version {released.version}")
         packages.build(source, made, released.seconds)
+        client.build(source, made, released.version, released.seconds)
         text = sbom.document(source, released.version, released.seconds)
         (made / f"imgsvc-{released.version}.cdx.json").write_text(text)
         engine = container.engine() if with_container else None

@@ -16,6 +16,7 @@ from .imports import without, without_collections
 from .maintenance import storage
 from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+from .upload_command import upload
 from .webhook_commands import webhooks
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.add_typer(permissions, name="permissions")
 app.add_typer(operator, name="operator")
 app.add_typer(storage, name="storage")
 app.add_typer(webhooks, name="webhooks")
+app.command()(upload)
 
 
 def main() -> None:

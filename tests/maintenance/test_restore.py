@@ -18,6 +18,7 @@ from imgsvc.storage.local import LocalStorage
 from tests.support.backups import backed_up, put_back, settings_of, several
 from tests.support.maintenance import carried_out, files, keeping, variants
 from tests.support.older_database import back_to_schema
+from tests.support.receiver import Receiver
 
 TINY = make.jpeg(64, 48)
 
@@ -226,3 +227,21 @@ async def test_half_a_restore_starts_no_service_and_goes_on(tmp_path: Path) -> N
     async with keeping(two) as s:
         for image_id, before in images.items():
             assert await variants(s, image_id) == before
+
+
+async def test_deliveries_that_waited_are_held_until_they_are_replayed(tmp_path: Path) -> None:
+    """They may have been delivered since the backup was made."""
+    with Receiver() as receiver:
+        endpoint = receiver.settings(events=["image.completed"])
+        nowhere = endpoint | {"url": "http://127.0.0.1:9/hook"}
+        async with keeping(tmp_path / "one", webhooks={"endpoints": [nowhere]}) as s:
+            await several(s, 1)
+            await backed_up(s, tmp_path / "backup")
+        await put_back(tmp_path / "backup", tmp_path / "two")
+        async with keeping(tmp_path / "two", webhooks={"endpoints": [endpoint]}) as s:
+            assert [row[0] for row in await s.sql("SELECT state FROM webhook_outbox")] == ["held"]
+            assert receiver.received == []
+            path = "/api/v1/operator/webhooks/app/replay"
+            answer = await s.http.post(path, json={}, headers=s.operator)
+            assert (answer.status_code, answer.json()) == (202, {"replayed": 1})
+            assert [one.type for one in await receiver.gets(1)] == ["image.completed"]

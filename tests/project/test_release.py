@@ -1,5 +1,6 @@
 """What `./run release` makes, and what it refuses; the container is built for real by `./run torture`."""
 
+import importlib.util
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import jsonschema_rs
 import pytest
 
 from imgsvc import __version__
-from release import ROOT, Refused, checksums, commit, container, packages, sbom
+from release import ROOT, Refused, checksums, client, commit, container, packages, sbom
 from release.__main__ import make
 from tests.support.papers import runs, shell
 
@@ -155,6 +156,34 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert f"\nVersion: {__version__}\n" in about and "\nLicense-Expression: MIT\n" in about
 
 
+def test_client_alone_works_in_an_empty_environment(tmp_path: Path) -> None:
+    """With httpx and what that needs, and nothing else of this environment."""
+    wheel = client.build(ROOT, tmp_path, __version__, SECONDS)
+    (tmp_path / "again").mkdir()
+    assert client.build(ROOT, tmp_path / "again", __version__, SECONDS).read_bytes() == wheel.read_bytes()
+    place = tmp_path / "empty"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+        about = archive.read(f"imgsvc_client-{__version__}.dist-info/METADATA").decode()
+    assert re.findall(r"^Requires-Dist: (.*)$", about, re.MULTILINE) == ["httpx>=0.28"]
+    for name in ("httpx", "httpcore", "h11", "anyio", "certifi", "idna", "sniffio", "typing_extensions"):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            origin = Path(spec.origin)
+            (place / (origin.name if origin.stem == name else name)).symlink_to(
+                origin if origin.stem == name else origin.parent
+            )
+    script = (
+        "import sys\nfrom imgsvc_client import AsyncClient, Client, verify_webhook\n"
+        "Client('http://127.0.0.1:9', 'token').close()\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'imgsvc']"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(place)}
+    command = [sys.executable, "-S", "-s", "-W", "error", "-c", script]
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_wheel_is_the_same_each_time(wheel: Path, tmp_path: Path) -> None:
     (again,) = packages.build(ROOT, tmp_path, SECONDS, "wheel")
     assert again.read_bytes() == wheel.read_bytes()
@@ -238,7 +267,8 @@ def test_checksums_are_what_sha256sum_reads(tmp_path: Path) -> None:
 @pytest.fixture
 def releasable(repository: Path) -> Path:
     """A repository from which packages and SBOM can be made too."""
-    for name in ("pyproject.toml", "LICENSE", "requirements.lock"):
+    for name in ("pyproject.toml", "LICENSE", "requirements.lock", "imgsvc/client/__init__.py"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text((ROOT / name).read_text())
     committed(repository)
     return repository
@@ -276,6 +306,7 @@ def test_everything_is_made_and_listed_in_the_checksums(
         "imgsvc-1.2.3-py3-none-any.whl",
         "imgsvc-1.2.3.cdx.json",
         "imgsvc-1.2.3.tar.gz",
+        "imgsvc_client-1.2.3-py3-none-any.whl",
         archive,
     }
     sums = (releasable / "dist" / "SHA256SUMS").read_text()

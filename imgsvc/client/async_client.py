@@ -1,0 +1,134 @@
+"""The client for programs with an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from . import flows
+from .errors import ImgsvcError
+from .flows import Answer, Call, Flow, Pause
+from .models import Image, Job, ListedImage, Receipt
+from .retries import Retries
+from .sources import Form, Progress, Source
+
+T = TypeVar("T")
+TIMEOUT_SECONDS = 60.0  # without a byte; longer than a long-poll
+
+
+class AsyncClient:
+    """Calls the service at `url`, whose paths may have a prefix. Every method may raise Refused or ConnectionFailed.
+
+    `http`: an httpx client of your own, which is then not closed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        retries: Retries | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._retries = retries or Retries()
+        self._own = http is None
+        self._http = http or httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        if self._own:
+            await self._http.aclose()
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        bucket: str,
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Upload from a path (str or PathLike), bytes, a binary file or an iterable of bytes.
+
+        `progress` is called with (bytes sent, bytes in all or None). `key` is the Idempotency-Key; without one each
+        call has its own, so that it can be repeated. An iterable can be read once, so it is attempted once.
+        """
+        form = Form(source, bucket, metadata or {}, name, progress)
+        return await self._run(flows.upload(form, key, self._retries))
+
+    async def fetch(self, url: str, *, bucket: str, metadata: Mapping[str, Any] | None = None) -> Receipt:
+        """Let the service fetch the image from an address, if it allows the host."""
+        return await self._run(flows.fetch(url, bucket, metadata or {}, self._retries))
+
+    async def job(self, job_id: str) -> Job:
+        """The status now."""
+        return await self._run(flows.job(job_id, self._retries))
+
+    async def wait(self, job_id: str, seconds: float = 300) -> Job:
+        """The completed job. Raises JobFailed, or StillProcessing after so many seconds."""
+        return await self._run(flows.waited(job_id, seconds, self._retries))
+
+    async def image(self, image_id: str) -> Image:
+        return await self._run(flows.image(image_id, self._retries))
+
+    async def delete(self, image_id: str) -> int:
+        """The number of files that were removed."""
+        return await self._run(flows.delete(image_id, self._retries))
+
+    async def images(self, **filters: str | int) -> AsyncIterator[ListedImage]:
+        """All images of a list, page by page: bucket, status, q, sha256, created_after, created_before, limit."""
+        given = {name: str(value) for name, value in filters.items()}
+        while True:
+            listed, following = await self._run(flows.page(given, self._retries))
+            for one in listed:
+                yield one
+            if following is None:
+                return
+            given["after"] = following
+
+    async def _run(self, flow: Flow[T]) -> T:
+        try:
+            wanted = next(flow)
+            while True:
+                if isinstance(wanted, Pause):
+                    await asyncio.sleep(wanted.seconds)
+                    wanted = flow.send(Answer(None, {}, b""))
+                else:
+                    wanted = flow.send(await self._answer(wanted))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _answer(self, call: Call) -> Answer:
+        content = None if call.body is None else _in_turn(call.body())
+        try:
+            found = await self._http.request(
+                call.method,
+                self._url + call.path,
+                params=dict(call.params) or None,
+                headers={**self._headers, **call.headers},
+                content=content,
+            )
+        except httpx.HTTPError as error:
+            return Answer(None, {}, (str(error) or type(error).__name__).encode())
+        except (OSError, ValueError) as error:
+            raise ImgsvcError(f"the source can't be read: {error}") from error
+        return Answer(found.status_code, {name.lower(): text for name, text in found.headers.items()}, found.content)
+
+
+async def _in_turn(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces, read in a thread: a source may be a slow disk."""
+    while (piece := await asyncio.to_thread(next, pieces, b"")) != b"":
+        yield piece

@@ -1,0 +1,122 @@
+"""The client for programs without an event loop."""
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from . import flows
+from .errors import ImgsvcError
+from .flows import Answer, Call, Flow, Pause
+from .models import Image, Job, ListedImage, Receipt
+from .retries import Retries
+from .sources import Form, Progress, Source
+
+T = TypeVar("T")
+TIMEOUT_SECONDS = 60.0  # without a byte; longer than a long-poll
+
+
+class Client:
+    """Calls the service at `url`, whose paths may have a prefix. Every method may raise Refused or ConnectionFailed.
+
+    `http`: an httpx client of your own, which is then not closed.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, *, retries: Retries | None = None, http: httpx.Client | None = None
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._retries = retries or Retries()
+        self._own = http is None
+        self._http = http or httpx.Client(timeout=TIMEOUT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._own:
+            self._http.close()
+
+    def upload(
+        self,
+        source: Source,
+        *,
+        bucket: str,
+        metadata: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Upload from a path (str or PathLike), bytes, a binary file or an iterable of bytes.
+
+        `progress` is called with (bytes sent, bytes in all or None). `key` is the Idempotency-Key; without one each
+        call has its own, so that it can be repeated. An iterable can be read once, so it is attempted once.
+        """
+        form = Form(source, bucket, metadata or {}, name, progress)
+        return self._run(flows.upload(form, key, self._retries))
+
+    def fetch(self, url: str, *, bucket: str, metadata: Mapping[str, Any] | None = None) -> Receipt:
+        """Let the service fetch the image from an address, if it allows the host."""
+        return self._run(flows.fetch(url, bucket, metadata or {}, self._retries))
+
+    def job(self, job_id: str) -> Job:
+        """The status now."""
+        return self._run(flows.job(job_id, self._retries))
+
+    def wait(self, job_id: str, seconds: float = 300) -> Job:
+        """The completed job. Raises JobFailed, or StillProcessing after so many seconds."""
+        return self._run(flows.waited(job_id, seconds, self._retries))
+
+    def image(self, image_id: str) -> Image:
+        return self._run(flows.image(image_id, self._retries))
+
+    def delete(self, image_id: str) -> int:
+        """The number of files that were removed."""
+        return self._run(flows.delete(image_id, self._retries))
+
+    def images(self, **filters: str | int) -> Iterator[ListedImage]:
+        """All images of a list, page by page: bucket, status, q, sha256, created_after, created_before, limit."""
+        given = {name: str(value) for name, value in filters.items()}
+        while True:
+            listed, following = self._run(flows.page(given, self._retries))
+            yield from listed
+            if following is None:
+                return
+            given["after"] = following
+
+    def _run(self, flow: Flow[T]) -> T:
+        try:
+            wanted = next(flow)
+            while True:
+                if isinstance(wanted, Pause):
+                    time.sleep(wanted.seconds)
+                    wanted = flow.send(Answer(None, {}, b""))
+                else:
+                    wanted = flow.send(self._answer(wanted))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _answer(self, call: Call) -> Answer:
+        content = None if call.body is None else call.body()
+        try:
+            found = self._http.request(
+                call.method,
+                self._url + call.path,
+                params=dict(call.params) or None,
+                headers={**self._headers, **call.headers},
+                content=content,
+            )
+        except httpx.HTTPError as error:
+            return Answer(None, {}, (str(error) or type(error).__name__).encode())
+        except (OSError, ValueError) as error:
+            raise ImgsvcError(f"the source can't be read: {error}") from error
+        return Answer(found.status_code, {name.lower(): text for name, text in found.headers.items()}, found.content)

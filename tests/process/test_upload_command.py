@@ -1,0 +1,79 @@
+"""`imgsvc upload` against a real server: many files, once each, gone on with after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures import make
+from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer, until
+
+pytestmark = pytest.mark.process
+
+
+def command(served: ServerProcess, folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "imgsvc", "upload", "--server", served.url, *arguments]
+
+
+def environ(folder: Path) -> dict[str, str]:
+    token = bearer()["Authorization"].removeprefix("Bearer ")
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "IMGSVC_TOKEN": token,
+    }
+
+
+def uploaded(served: ServerProcess, folder: Path, *arguments: str, status: int = 0) -> list[dict[str, object]]:
+    ran = subprocess.run(
+        [*command(served, folder, "--json"), *arguments],
+        env=environ(folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == status, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_each_file_once(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "below").mkdir(parents=True)
+    for number in range(6):
+        (photos / ("below" if number % 2 else ".") / f"{number}.jpg").write_bytes(make.jpeg(64, 48, seed=number))
+    (photos / "notes.txt").write_text("no picture")
+    (tmp_path / "served").mkdir()
+    with InlineServer(tmp_path / "served") as served:
+        log = tmp_path / "killed.txt"
+        with log.open("wb") as out:
+            killed = subprocess.Popen(
+                [*command(served, tmp_path, "--json", "--parallel", "1", "-r"), str(photos)],
+                env=environ(tmp_path),
+                cwd=tmp_path,
+                stdout=out,
+            )
+            until(lambda: log.read_text().count("\n") >= 2)
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+        found = uploaded(served, tmp_path, "-r", str(photos))
+        assert len(found) == 6 and all(one["error"] is None and one["urls"] for one in found)
+        assert sum(bool(one["again"]) for one in found) >= 2
+        again = uploaded(served, tmp_path, "-r", str(photos))
+        assert all(one["again"] for one in again)
+        assert {one["image_id"] for one in again} == {one["image_id"] for one in found}
+        gone = str(again[0]["image_id"])
+        assert served.http.delete(f"{served.url}/api/v1/images/{gone}", headers=bearer()).status_code == 200
+        (anew,) = uploaded(served, tmp_path, str(again[0]["file"]))
+        assert anew["image_id"] != gone and not anew["again"]
+        (wrong,) = uploaded(served, tmp_path, str(photos / "notes.txt"), status=1)
+        assert "Unsupported file type" in str(wrong["error"])
+        for arguments in ((str(photos),), (str(tmp_path / "absent.jpg"),)):
+            assert uploaded(served, tmp_path, *arguments, status=2) == []
