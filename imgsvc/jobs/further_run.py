@@ -28,6 +28,11 @@ class FurtherRun(Run):
     def folders(self) -> tuple[Path, ...]:
         return self.scratch, self.checked, self._fetched
 
+    @property
+    def can_be_split(self) -> bool:
+        """Nobody waits for it."""
+        return False
+
     async def prepare(self) -> Failure | None:
         if self.job.recipe_damaged:
             return ROW_DAMAGED

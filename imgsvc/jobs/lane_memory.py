@@ -70,6 +70,14 @@ class LaneMemory:
         self.running += 1
         return needs
 
+    def reserve_again(self, reserved: int) -> bool:
+        """Reserve the same for a second process of a job, if it is free."""
+        if self.free < reserved:
+            return False
+        self.used += reserved
+        self.running += 1
+        return True
+
     def release(self, reserved: int) -> None:
         self.used -= reserved
         self.running -= 1

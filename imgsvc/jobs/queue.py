@@ -14,10 +14,11 @@ from .completions import Completions
 from .failures import UNEXPECTED
 from .further_run import FurtherRun
 from .further_settlement import FurtherSettlement
-from .lane_memory import SideMemory
+from .lane_memory import LaneMemory, SideMemory
 from .lanes.base import Lane
 from .lanes.cage import Posture
 from .lanes.messages import Outcome
+from .lanes.split import Loan, SplitLane
 from .retry_timer import RetryTimer
 from .reuse import Copies
 from .run import Run, RunContext
@@ -72,7 +73,7 @@ class Queue:
         self._sides = tuple(sides)
         self._twins_changed = anyio.Event()
         self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
-        self._running: dict[Run, Lane] = {}
+        self._running: dict[Run, Lane | SplitLane] = {}
         self._begun: set[Run] = set()  # claimed and not ended yet
         self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
@@ -126,7 +127,7 @@ class Queue:
 
     def lanes(self) -> list[LaneState]:
         """All lanes of this machine, the preview lane first, and those of others that have a ticket out."""
-        runs = {id(lane): run for run, lane in self._running.items()}
+        runs = {id(one): run for run, lane in self._running.items() for one in _members(lane)}
         lanes = (lane for side in self._sides for lane in side.lanes)
         return [_state(lane, runs.get(id(lane))) for lane in lanes if lane.local or id(lane) in runs]
 
@@ -135,7 +136,7 @@ class Queue:
         with self._scope:
             async with anyio.create_task_group() as group:
                 for side in self._sides:
-                    send, receive = anyio.create_memory_object_stream[Run](0)
+                    send, receive = anyio.create_memory_object_stream[Run | Loan](0)
                     group.start_soon(self._feed, side, send)
                     for lane in side.lanes:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
@@ -195,12 +196,40 @@ class Queue:
         self._open_runs -= 1
         self._run_ended.set()
 
-    async def _feed(self, side: Side, send: ObjectSendStream[Run]) -> None:
+    async def _feed(self, side: Side, send: ObjectSendStream[Run | Loan]) -> None:
         """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
                 await side.idle.acquire()
-                await send.send(await self._next(lambda: side.changed, lambda: self._claim(side)))
+                run = await self._next(lambda: side.changed, lambda: self._claim(side))
+                run.loan = await self._borrow(side, run)
+                await send.send(run)
+                if run.loan:
+                    await send.send(run.loan)
+
+    async def _borrow(self, side: Side, run: Run) -> Loan | None:
+        """A second idle lane for the run, and its memory, while no other job could use them."""
+        if side.queue != "renders" or not isinstance(side.memory, LaneMemory):  # or lanes of other machines
+            return None
+        if not run.can_be_split or await self._others_wait():
+            return None
+        try:
+            side.idle.acquire_nowait()
+        except anyio.WouldBlock:
+            return None
+        if not side.memory.reserve_again(run.reserved_bytes):
+            side.idle.release()
+            return None
+        return Loan(run.reserved_bytes)
+
+    async def _others_wait(self) -> bool:
+        """Whether jobs wait, or will once their previews have ended."""
+        try:
+            previews = (side.memory.running for side in self._sides if side.queue == "previews")
+            return any(previews) or await self._table.waiting() > 0
+        except Exception as error:
+            log.error("claim_failed", queue="renders", reason=str(error))
+            return True
 
     async def _feed_copies(self, group: TaskGroup) -> None:
         """Complete the jobs that have a twin. They need no lane, and so wait behind no preview and no render."""
@@ -259,12 +288,15 @@ class Queue:
         log.info("job_processing", queue=queue, job_id=job.job_id, trace_id=job.trace_id, run=job.run)
         return run
 
-    async def _serve(self, side: Side, lane: Lane, receive: ObjectReceiveStream[Run], group: TaskGroup) -> None:
+    async def _serve(self, side: Side, lane: Lane, receive: ObjectReceiveStream[Run | Loan], group: TaskGroup) -> None:
         async with receive:
             while True:
                 await self._warm(lane)
                 side.idle.release()
                 run = await receive.receive()
+                if isinstance(run, Loan):
+                    await run.lend(lane)
+                    continue
                 outcome = await self._render(side, lane, run)
                 await self._publishing.acquire()
                 group.start_soon(self._finish, run, outcome, self._publishing)
@@ -287,6 +319,9 @@ class Queue:
         run.began = time.monotonic()
         run.requeued = self._grace_over
         try:
+            if run.loan:
+                self._running[run] = working = SplitLane(lane, await run.loan.lane(), run.loan)
+                return await run.render(working)
             return await run.render(lane)
         except Exception:
             log.exception("run_failed_unexpectedly", job_id=run.job.job_id, trace_id=run.job.trace_id)
@@ -294,13 +329,16 @@ class Queue:
         finally:
             del self._running[run]
             side.memory.release(run.reserved_bytes)
+            if run.loan:
+                run.loan.over.set()
+                side.memory.release(run.loan.reserved_bytes)
             side.wake()
 
     async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
         settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run)
         self._settling.add(settlement)
         try:
-            await settlement.settle(outcome)
+            await settlement.settle(outcome if isinstance(outcome, Copies) else await _checked(run, outcome))
         except Exception:
             log.exception("run_not_recorded", job_id=run.job.job_id, trace_id=run.job.trace_id)
         finally:
@@ -312,6 +350,19 @@ class Queue:
             self._completions.notify(run.job.job_id)
             self.wake()
             self._retries.look_again()
+
+
+async def _checked(run: Run, outcome: Outcome) -> Outcome:
+    """The outcome as it may be believed. It is checked while the run's lane has the next job already."""
+    try:
+        return await run.check(outcome)
+    except Exception:
+        log.exception("run_failed_unexpectedly", job_id=run.job.job_id, trace_id=run.job.trace_id)
+        return UNEXPECTED
+
+
+def _members(lane: Lane | SplitLane) -> tuple[Lane, ...]:
+    return lane.lanes if isinstance(lane, SplitLane) else (lane,)
 
 
 def _state(lane: Lane, run: Run | None) -> LaneState:

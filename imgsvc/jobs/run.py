@@ -21,8 +21,9 @@ from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED,
 from .lanes.base import Lane
 from .lanes.files import with_free_files
 from .lanes.messages import Lost, Outcome, Rendered, Task
+from .lanes.split import Loan, SplitLane, can_be_split
 from .rendered_files import Untrue, check_answer, copy_checked, most_bytes, source_header
-from .retry import Failure
+from .retry import Failure, exclusive
 from .reuse import ReuseStatus
 from .table.job_table import JobTable
 from .table.model import Job
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 # At least ten times what the most expensive file on the preview lane takes (`imaging.limits.has_cheap_preview`): 0.1 s.
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
+SPLIT_PIXELS = 1_000_000  # below, a second process and a second decode take as long as what they save
 
 
 OnReuse = Callable[[ReuseStatus], None]  # called once for each job that had a twin
@@ -87,6 +89,8 @@ class Run:
         self.cancelled = False  # the image was deleted
         self.over = anyio.Event()  # set once nothing of this run is active
         self.reserved_bytes = 0  # the memory ceiling of its worker
+        self.lane_name = ""
+        self.loan: Loan | None = None  # a second lane for it
         self.began = 0.0  # when it started on its lane, in monotonic seconds
         self.storage = context.storages[job.storage_backend]  # has its preview, even if new uploads go elsewhere
         self.staged = context.staging / (job.staging_path or job.job_id)
@@ -97,8 +101,16 @@ class Run:
         self.checked = context.scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
-    async def render(self, lane: Lane) -> Outcome:
-        """Render on the lane, then compare the answer with the task and with the files on disk."""
+    @property
+    def can_be_split(self) -> bool:
+        """Whether a second lane would make it sooner: not if the run is an exception, or the picture small."""
+        job = self.job
+        usual = not (self.is_preview or job.recipe_damaged or exclusive(deaths=job.deaths, starts=job.starts - 1))
+        return usual and job.pixels >= SPLIT_PIXELS and can_be_split(self.recipe, self.done)
+
+    async def render(self, lane: Lane | SplitLane) -> Outcome:
+        """Render on the lane. The outcome is the worker's, and so is not to be believed before `check`."""
+        self.lane_name = lane.name
         try:
             await anyio.to_thread.run_sync(lambda: self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
             if self.cancelled:
@@ -106,15 +118,22 @@ class Run:
             if (failure := await self.prepare()) is not None:
                 return failure
             outcome = await lane.run(self._task())
+            self.requeued |= isinstance(outcome, Lost)
+            return outcome
+        except OSError as error:
+            self.log.error("io_error", reason=error.strerror)
+            return IO_ERROR
+
+    async def check(self, outcome: Outcome) -> Outcome:
+        """Compare a worker's outcome with the task and with the files on disk, which are copied. Needs no lane."""
+        try:
             if isinstance(outcome, Lost):
-                self.requeued = True
                 return outcome
             if isinstance(outcome, Failure):
                 return await self._explained(outcome)
             await self._check(outcome)
         except Untrue as lie:
-            self.log.error("worker_answer_mismatch", lane=lane.name, reason=str(lie))
-            lane.kill()
+            self.log.error("worker_answer_mismatch", lane=self.lane_name, reason=str(lie))
             return CRASHED
         except OSError as error:
             self.log.error("io_error", reason=error.strerror)

@@ -137,7 +137,7 @@ async def test_render_that_made_nothing_is_a_crash_and_not_begun_for_ever(tmp_pa
         with within(20):
             while (job := (await client.get(f"/api/v1/images/jobs/{job_id}")).json())["status"] != "failed":
                 await anyio.sleep(0.01)
-    assert (job["error_code"], job["attempts"], render.tasks, render.kills) == ("worker_crashed", 2, 2, 2)
+    assert (job["error_code"], job["attempts"], render.tasks, render.kills) == ("worker_crashed", 2, 2, 0)
 
 
 async def test_cancelled_launch_leaves_no_process(task: Task) -> None:
