@@ -72,7 +72,7 @@ async def test_a_job_from_its_receipt_to_its_end(start: Starter) -> None:
         assert "no-store" in answer.headers["cache-control"] and answer.headers["x-accel-buffering"] == "no"
         found = parsed(answer.text)
         statuses = [one.data["status"] for one in found if one.kind == "status"]
-        assert statuses[0] == "pending" and statuses[-1] == "completed"
+        assert statuses[0] in ("pending", "processing") and statuses[-1] == "completed"  # it may be claimed by then
         ready = [one.data for one in found if one.kind == "ready"]
         assert sorted(one["variant"] for one in ready) == ["large", "medium", "original", "thumbnail"]
         for one in ready:
