@@ -188,8 +188,8 @@ class _Reading:
         pixels = width * height
         if pixels > self._max_pixels:
             exact = f"{pixels / 1e6:.1f}" if self._max_pixels >= 1e6 else f"{pixels / 1e6:g}"
-            most = f"at most {self._max_pixels / 1e6:g} megapixels are allowed"
-            raise TooLarge(f"{words} {width} x {height} = {exact} megapixels; {most}.")
+            allowed = f"at most {self._max_pixels / 1e6:g} megapixels are allowed"
+            raise TooLarge(f"{words} {width} x {height} = {exact} megapixels; {allowed}.")
 
 
 def _extents(item: Item) -> tuple[int, int] | None:

@@ -12,6 +12,12 @@ from imgsvc.imaging.error_messages import GENERAL, is_ours, sentence
 
 FOLDER = Path(imgsvc.imaging.__file__).parent
 WORDS = {"_reason(error)": "its data is broken", "step.__name__": "decode", "measured": "9 x 9 = 0.1 megapixels"}
+WORDS |= {
+    "self._codec.words": "HEVC",
+    "words": "The picture is coded as",
+    "exact": "0.1",
+    "allowed": "at most 7 megapixels are allowed",
+}
 
 
 def raised() -> Iterator[tuple[str, str, str]]:

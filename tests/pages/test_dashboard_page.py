@@ -117,6 +117,9 @@ async def test_service_that_hangs_or_is_gone_is_said_to_be(fresh: ServerProcess)
         assert shown == "dashed"
         fresh.start(int(fresh.url.rsplit(":", 1)[1]))
         await page.clock.fast_forward(5_000)
+        await expect(line).to_have_text("All is well.")  # the session is a row, and goes on
+        assert fresh.run("operator", "sessions", "revoke").stdout == "1 session ended\n"
+        await page.clock.fast_forward(5_000)
         await expect(line).to_have_text("The session has ended.")
         await page.get_by_role("link", name="Sign in again").click()
         await page.get_by_label("Operator token").fill(TOKEN)

@@ -253,7 +253,7 @@ async def test_headers_lost_on_errors(start: Starter) -> None:
         refused = await s.http.post(UPLOAD, headers={"Authorization": "Bearer x"})
         assert refused.status_code == 401 and 'error="invalid_token"' in refused.headers["WWW-Authenticate"]
         wrong = await s.http.put(f"{IMAGES}/{job['image_id']}")
-        assert (wrong.status_code, set(wrong.headers["Allow"].split(", "))) == (405, {"GET", "HEAD", "DELETE"})
+        assert (wrong.status_code, set(wrong.headers["Allow"].split(", "))) == (405, {"GET", "HEAD", "PATCH", "DELETE"})
         direct = f"{IMAGES}/{job['image_id']}/direct"
         size = len((await s.http.get(direct)).content)
         outside = await s.http.get(direct, headers={"Range": f"bytes={size}-"})

@@ -37,7 +37,18 @@ REPORT = b"taken over: "
 THROUGH = "went through"
 PAINTED = bytearray(8)  # of a process: unless it is zero, all variants come out black
 BLACK = b"painted!"
-GIVEN = {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX", "PYTHONPATH"}
+GIVEN = {
+    "GLIBC_TUNABLES",
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "MALLOC_ARENA_MAX",
+    "PYTHONPATH",
+}
 PTRACE_SEIZE = 0x4206
 STREAM = 1 << 20  # bytes written at a time
 SIZE = (320, 200)  # pixels of every picture that takes over its decoder

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from ...jobs.answer_model import IMAGE_ID, JOB_ID
 from ...jobs.table.model import Job
 from ...jobs.table.reports import LatestEvent
-from ...storage.keys import IS_UUID
+from ...storage.keys import IS_UUID, UUID
 from ..openapi.operations import Answer, Content, operation
 from ..state import AppState, state_of
 from ..wire.path_ids import path_id
@@ -34,7 +34,12 @@ EXAMPLE = (
     f'event: ready\ndata: {{"job_id":"{JOB_ID}","image_id":"{IMAGE_ID}","variant":"thumbnail","url":"/storage/…",'
     '"thumbhash":null,"dominant_color":"#4a7fa5"}\n\n'
 )
-STREAM = Answer("The events, until the last job has ended.", Content("text/event-stream", example=EXAMPLE))
+EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["event", "data"],
+}  # of each event: its `data` is JSON
+STREAM = Answer("The events, until the last job has ended.", Content("text/event-stream", EVENT, EXAMPLE))
 
 
 class ResumeHeaders(Headers):
@@ -50,7 +55,12 @@ class ResumeHeaders(Headers):
 
 class JobsQuery(StrictQuery):
     jobs: Annotated[
-        str, Field(description=f"The `job_id`s, separated by commas; at most {MAX_JOBS}.", examples=[JOB_ID])
+        str,
+        Field(
+            description=f"The `job_id`s, separated by commas; at most {MAX_JOBS}.",
+            examples=[JOB_ID],
+            json_schema_extra={"pattern": f"^{UUID}(,{UUID})*$"},
+        ),
     ]
 
 
