@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, StrictBool
 
 from .answer_model import COMPLETED, CREATED, IMAGE_ID, AnswerModel, example
 from .table.webhook_table import EndpointState, State, WebhookTable
@@ -101,7 +101,7 @@ class ReplayRequest(AnswerModel):
 
     since: Annotated[AwareDatetime | None, Field(description="Only events from this moment on (RFC 3339).")] = None
     image_id: Annotated[str | None, Field(description="Only events of this image.", max_length=64)] = None
-    delivered: Annotated[bool, Field(description="Those that were delivered, too.")] = False
+    delivered: Annotated[StrictBool, Field(description="Those that were delivered, too.")] = False
 
 
 class Replayed(AnswerModel):

@@ -30,10 +30,11 @@ from .signed_access import urls_of_ready
 MAX_JOBS = 100
 PING_SECONDS = 15
 SEPARATOR = "\n"
-EXAMPLE = (
-    f'event: ready\ndata: {{"job_id":"{JOB_ID}","image_id":"{IMAGE_ID}","variant":"thumbnail","url":"/storage/…",'
-    '"thumbhash":null,"dominant_color":"#4a7fa5"}\n\n'
-)
+EXAMPLE = {
+    "event": "ready",
+    "data": f'{{"job_id":"{JOB_ID}","image_id":"{IMAGE_ID}","variant":"thumbnail","url":"/storage/…",'
+    '"thumbhash":null,"dominant_color":"#4a7fa5"}',
+}
 EVENT = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
