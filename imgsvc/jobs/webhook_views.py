@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, StrictBool
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from .answer_model import COMPLETED, CREATED, IMAGE_ID, AnswerModel, example
 from .table.webhook_table import EndpointState, State, WebhookTable
@@ -96,12 +96,14 @@ class ReplayRequest(AnswerModel):
     """Which deliveries are sent again: those that were given up or are held, and with `delivered` the delivered too."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"since": CREATED, "delivered": False, "image_id": None}]}
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"since": CREATED, "delivered": False, "image_id": None}]},
     )
 
     since: Annotated[AwareDatetime | None, Field(description="Only events from this moment on (RFC 3339).")] = None
     image_id: Annotated[str | None, Field(description="Only events of this image.", max_length=64)] = None
-    delivered: Annotated[StrictBool, Field(description="Those that were delivered, too.")] = False
+    delivered: Annotated[bool, Field(description="Those that were delivered, too.")] = False
 
 
 class Replayed(AnswerModel):
