@@ -10,6 +10,9 @@ from typing import BinaryIO, cast
 
 import PIL
 from PIL import Image, ImageFile, features
+from PIL import JpegImagePlugin as _jpeg  # noqa: F401, the decoders register themselves
+from PIL import PngImagePlugin as _png  # noqa: F401
+from PIL import WebPImagePlugin as _webp  # noqa: F401
 
 from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit

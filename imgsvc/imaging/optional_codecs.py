@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
-from PIL import Image
-
 HEIC, AVIF = "image/heic", "image/avif"
 PACKAGES = {HEIC: "pillow-heif", AVIF: "pillow-avif-plugin"}
 # 1.23.5 mends a fault that its authors rate as high, as 1.23.3 and 1.23.4 did; 1.23.6 is what the lock file has.
@@ -28,11 +26,6 @@ def load() -> dict[str, str]:
         except (ImportError, TooOld):
             _loaded.pop(mime, None)
     return dict(_loaded)
-
-
-def is_loaded(form: str) -> bool:
-    """Whether this process decodes a format, by Pillow's name."""
-    return form in Image.OPEN
 
 
 def installed() -> dict[str, str]:
