@@ -8,7 +8,11 @@ from docs.sources import EVERYWHERE, TAGS, Json, document
 
 EXAMPLE_LINES = 40
 # Values in the examples; IDs are shell variables, which the reader has from a receipt.
+MERGE_PATCH = "application/merge-patch+json"
+BODIES = (("multipart/form-data", "form"), ("application/json", "JSON body"), (MERGE_PATCH, "JSON body"))
 IN_PATHS = {
+    "ticket": "$TICKET",
+    "key_id": "$KEY_ID",
     "job_id": "$JOB_ID",
     "image_id": "$IMAGE_ID",
     "code": "rate_limited",
@@ -65,6 +69,8 @@ def _row(listed: tuple[str, str, Json]) -> tuple[str, ...]:
 
 def _access(one: Json) -> str:
     schemes = [name for way in one["security"] for name in way]
+    if any(parameter["name"] == "ticket" for parameter in one["parameters"]):
+        return "the ticket in the address"
     if not schemes:
         return "public"
     if "signature" in schemes:
@@ -104,6 +110,9 @@ def _curl(doc: Json, path: str, method: str, one: Json) -> str:
         words.append(
             f"--json '{json.dumps(_body_example(doc, content['application/json']['schema']), ensure_ascii=False)}'"
         )
+    elif MERGE_PATCH in content:
+        body = json.dumps(_body_example(doc, content[MERGE_PATCH]["schema"]), ensure_ascii=False)
+        words.append(f"-X {method} -H 'Content-Type: {MERGE_PATCH}' -d '{body}'")
     elif method != "GET":
         words.append(f"-X {method}")
     if any(name.startswith("image/") for name in one["responses"].get("200", {}).get("content", {})):
@@ -149,7 +158,7 @@ def _parameters(one: Json) -> Iterator[tuple[str, ...]]:
 
 def _body_fields(doc: Json, one: Json) -> Iterator[tuple[str, ...]]:
     content = one.get("requestBody", {}).get("content", {})
-    for media_type, place in (("multipart/form-data", "form"), ("application/json", "JSON body")):
+    for media_type, place in BODIES:
         if media_type not in content:
             continue
         schema = _resolved(doc, content[media_type]["schema"])

@@ -17,7 +17,7 @@ ENVIRONMENT = re.compile(
     r"\b(?:IMGSVC|AWS|JWT|AUTH|REDIS|STORAGE|OPERATOR|RATE_LIMIT|CIRCUIT_BREAKER|DATABASE|PUBLIC|LOG|SERVICE|IMAGE|WEBP"
     r"|MAX_UPLOAD|ALLOWED)_[A-Z0-9_]*[A-Z0-9]\b"
 )
-ELSEWHERE = {"IMGSVC_TOKEN", "AWS_PROFILE", "IMAGE_ID"}  # names that are no settings
+ELSEWHERE = {"IMGSVC_TOKEN", "AWS_PROFILE", "IMAGE_ID", "IMAGE_IDS"}  # names that are no settings
 CODES = re.compile(r"\b[45]\d\d((?:,? (?:or |and )?\[?`[a-z_]+`)+)")
 METRIC = re.compile(r"(?:[a-z]+_)+(?:total|bytes|length|duration_seconds|oldest_seconds|active|in_progress|set_aside)")
 
@@ -101,7 +101,7 @@ def codes(page: Page) -> Iterator[str]:
 
 def metrics(page: Page) -> Iterator[str]:
     """Each metric in inline code is exported."""
-    others = {*sources.CODES, *(one.field for one in sources.settings())}
+    others = {*sources.CODES, *sources.TOKEN_LIMITS, *(one.field for one in sources.settings())}
     names = {one.name for one in sources.metrics()} | others
     for span in page.spans:
         if METRIC.fullmatch(span) and span not in names:

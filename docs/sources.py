@@ -12,6 +12,7 @@ from typing import Any
 import typer.main
 import yaml
 
+from imgsvc.access.token_limits import TokenLimits
 from imgsvc.cli import main
 from imgsvc.http.openapi.description import TAGS as TAGS
 from imgsvc.http.openapi.document import build
@@ -27,6 +28,7 @@ from imgsvc.telemetry.metrics import Metrics
 ALERTS = "telemetry/alerts.yml"  # in the package
 ROOT = Path(__file__).parent.parent
 BACKENDS = ("local", "s3")
+TOKEN_LIMITS = frozenset(TokenLimits.model_fields)
 Json = dict[str, Any]
 
 

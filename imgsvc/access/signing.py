@@ -53,9 +53,14 @@ class Signatures:
         previous = storage.url_signing_key_previous.get_secret_value()
         return cls(key, storage.signed_url_seconds, (previous,) if previous else ())
 
-    def query(self, path: str, size: str = "") -> str:
-        """`expires=…&signature=…` for a path (decoded, without prefix) and variant, starting now."""
+    def query(self, path: str, size: str = "", until: float | None = None) -> str:
+        """`expires=…&signature=…` for a path (decoded, without prefix) and variant, starting now.
+
+        It is valid until `until` (seconds since 1970) at most.
+        """
         expires = math.ceil((self._clock() + self._seconds) / self._step) * self._step
+        if until is not None:
+            expires = min(expires, int(until))
         return self.query_until(path, expires, size)
 
     def query_until(self, path: str, expires: int, size: str = "") -> str:

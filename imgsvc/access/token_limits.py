@@ -41,5 +41,26 @@ class TokenLimits(BaseModel):
         """Parse the claim. Raises ValueError (pydantic's) if it is invalid."""
         return cls() if CLAIM not in claims else cls.model_validate(claims[CLAIM])
 
+    def narrowed(self, by: "TokenLimits") -> "TokenLimits":
+        """Both limits at once: the lower numbers, and what both lists have."""
+        both = {
+            "max_bytes": _lower(self.max_bytes, by.max_bytes),
+            "max_pixels": _lower(self.max_pixels, by.max_pixels),
+            "allowed_types": _in_both(self.allowed_types, by.allowed_types),
+            "buckets": _in_both(self.buckets, by.buckets),
+            "uploads_per_hour": _lower(self.uploads_per_hour, by.uploads_per_hour),
+        }
+        return TokenLimits.model_validate({name: limit for name, limit in both.items() if limit is not None})
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)
+
+
+def _in_both(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return tuple(name for name in one if name in other)
+
 
 UNTIGHTENED = TokenLimits()

@@ -48,12 +48,16 @@ class NotOurs(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The user and organisation of a token, its permissions, and its limits."""
+    """The user and organisation of a token, its permissions, and its limits.
+
+    `key_id`: the API key that it came by, itself or through a ticket; None: a JWT.
+    """
 
     user_id: str
     org_id: str
     permissions: tuple[str, ...] = ()
     tightening: TokenLimits = UNTIGHTENED
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ import typer
 
 from .. import __version__
 from ..imaging import simd
+from .images_commands import images
 from .imports import without, without_collections
+from .keys_commands import keys
 from .maintenance import storage
 from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
@@ -35,6 +37,8 @@ app.add_typer(operator, name="operator")
 app.add_typer(storage, name="storage")
 app.add_typer(webhooks, name="webhooks")
 app.command()(upload)
+app.add_typer(images, name="images")
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """A client of the running service: its address, and its operator API."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +32,10 @@ class Running:
         """The JSON body of a successful response; `options` as for `request`. Raises CommandFailed."""
         return dict(self.request(method, path, **options).json())
 
+    def fetch(self, path: str, timeout: float) -> bytes:
+        """The bytes at an address that needs no token. Raises CommandFailed."""
+        return self._sent("GET", path, {}, timeout).content
+
     def request(
         self,
         method: str,
@@ -39,15 +44,25 @@ class Running:
         timeout: float = TIMEOUT_SECONDS,
         as_operator: bool = True,
         expect_ok: bool = True,
+        headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> httpx.Response:
         """Send a request; returns the response, whose body is JSON; `content` as in httpx. Raises CommandFailed.
 
         Without `expect_ok`, an error is returned too.
         """
-        headers = {"Host": self.host} if self.host else {}
-        if as_operator:
-            headers["Authorization"] = f"Bearer {self.token}"
+        sent = dict(headers or {}) | ({"Authorization": f"Bearer {self.token}"} if as_operator else {})
+        answer = self._sent(method, path, sent, timeout, expect_ok=expect_ok, **content)
+        try:
+            answer.json()
+        except ValueError as error:
+            raise CommandFailed(f"{self.address} does not respond: {error}") from None
+        return answer
+
+    def _sent(
+        self, method: str, path: str, headers: dict[str, str], timeout: float, *, expect_ok: bool = True, **content: Any
+    ) -> httpx.Response:
+        headers |= {"Host": self.host} if self.host else {}
         path_of_socket = self.address.removeprefix(UNIX) if self.address.startswith(UNIX) else None
         url = f"http://localhost{path}" if path_of_socket else f"{self.address}{path}"
         try:
@@ -55,12 +70,18 @@ class Running:
             transport = httpx.HTTPTransport(verify=False, trust_env=False, uds=path_of_socket)
             with httpx.Client(transport=transport, timeout=timeout) as client:
                 answer = client.request(method, url, headers=headers, **content)
-            found = answer.json()
+            found = answer.json() if expect_ok and answer.is_error else {}
         except (httpx.HTTPError, ValueError) as error:
             raise CommandFailed(f"{self.address} does not respond: {str(error) or type(error).__name__}") from None
         if expect_ok and answer.is_error:
-            raise CommandFailed(str(found.get("detail", answer.reason_phrase)))
+            raise CommandFailed(_words(found) or answer.reason_phrase)
         return answer
+
+
+def _words(problem: Any) -> str:
+    """What an error says, with its reason where a request's fields are wrong."""
+    detail, reason = (str(problem.get(name, "")) for name in ("detail", "reason"))
+    return f"{detail}: {reason}" if reason else detail
 
 
 def segment(name: str) -> str:

@@ -96,6 +96,57 @@ def print_attempts(attempts: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def print_images(images: list[dict[str, Any]]) -> None:
+    console = _console()
+    if not images:
+        console.print("No images.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("image", "status", "created", "user", "bucket", "file", "bytes"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("image", "status", "created"))
+    for image in images:
+        table.add_row(
+            image["image_id"],
+            _status(image["status"]),
+            _time(image["created_at"]),
+            Text(image["user_id"] or ""),
+            Text(image["bucket"]),
+            Text(image["original_filename"] or ""),
+            str(image["size_bytes"]),
+        )
+    console.print(table)
+
+
+def print_image(image: dict[str, Any]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in image.items():
+        if name == "status":
+            table.add_row(Text(name, style="bold"), _status(value))
+        elif isinstance(value, dict) and name == "dimensions":
+            table.add_row(Text(name, style="bold"), f"{value['width']} × {value['height']}")
+        elif isinstance(value, dict):
+            for size, url in value.items():
+                table.add_row(Text(size, style="bold"), Text(str(url)))
+        elif value not in (None, []):
+            table.add_row(Text(name, style="bold"), Text(", ".join(value) if isinstance(value, list) else str(value)))
+    _console().print(table)
+
+
+def print_keys(keys: list[dict[str, Any]]) -> None:
+    console = _console()
+    if not keys:
+        console.print("No API keys.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("key", "name", "user", "organisation", "permissions", "created", "last used", "revoked"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "key")
+    for key in keys:
+        times = [_time(key[name]) if key[name] else "" for name in ("created_at", "last_used_at", "revoked_at")]
+        names = [Text(text) for text in (key["name"], key["sub"], key["org"], ", ".join(key["permissions"]))]
+        table.add_row(key["key_id"], *names, *times)
+    console.print(table)
+
+
 def _console() -> Console:
     """A console. Output to a file or pipe is not wrapped to a terminal's width."""
     return Console(width=None if sys.stdout.isatty() else WIDE)

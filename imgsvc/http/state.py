@@ -8,6 +8,7 @@ import anyio
 from starlette.requests import Request
 
 if TYPE_CHECKING:
+    from ..access.cursors import Cursors
     from ..access.guarded_client import GuardedClient
     from ..access.login_throttle import LoginThrottle
     from ..access.operator_auth import OperatorAuth
@@ -17,21 +18,25 @@ if TYPE_CHECKING:
     from ..intake.fetches import Fetches
     from ..intake.intake import Intake
     from ..intake.rate_limit import RateLimiter
+    from ..jobs.clocks import ClockKeeper, Clocks
     from ..jobs.cluster.lane import TicketOffice
     from ..jobs.completions import Completions
     from ..jobs.counters import JobCounters
     from ..jobs.deletion import Deletion
     from ..jobs.deletion_hold import DeletionHold
     from ..jobs.denials import Denials
-    from ..jobs.focal_point import FocalPoint
+    from ..jobs.expiry import Expiry
     from ..jobs.housekeeping import Housekeeping
+    from ..jobs.image_changes import ImageChanges
     from ..jobs.lock import DataFolderLock
     from ..jobs.operator_sessions import OperatorSessions
     from ..jobs.queue import Queue
     from ..jobs.restart import Restart
     from ..jobs.staging_area import StagingArea
+    from ..jobs.table.credentials import Credentials
     from ..jobs.table.event_feed import EventFeed
     from ..jobs.table.job_table import JobTable
+    from ..jobs.table.listing import ImageLists
     from ..jobs.table.reports import JobReports
     from ..jobs.table.usage import JobSums
     from ..jobs.table.webhook_table import WebhookTable
@@ -59,12 +64,16 @@ class Jobs:
     completions: "Completions"
     housekeeping: "Housekeeping"
     deletion: "Deletion"
+    expiry: "Expiry"
+    clocks: "Clocks"
+    clock_keeper: "ClockKeeper"
     restart: "Restart"
-    focal_point: "FocalPoint"
+    changes: "ImageChanges"
     deletion_hold: "DeletionHold"
     watchdog: "Watchdog"
     staging_area: "StagingArea"
     reports: "JobReports"
+    lists: "ImageLists"
     sums: "JobSums"
     counters: "JobCounters"
     office: "TicketOffice | None" = None  # None: pictures are rendered on this machine alone
@@ -82,6 +91,8 @@ class Access:
     sign_on: "SingleSignOn | None"  # None: no provider is configured
     throttle: "LoginThrottle"
     denials: "Denials"
+    cursors: "Cursors"
+    credentials: "Credentials"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from ..imaging.recipe import Recipe
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
+from ..jobs.table.byte_quota import QuotaExceeded
+from ..jobs.table.credentials import KeyRevoked, TicketSpent
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
 from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
@@ -31,6 +33,10 @@ from .rate_limit import RateLimiter
 from .staging import NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
+
+
+# What the transaction that accepts an upload may refuse it for.
+REFUSED = (IdempotencyConflict, RateLimited, QuotaExceeded, KeyRevoked, TicketSpent)
 
 
 class Overloaded(Rejected):
@@ -56,6 +62,9 @@ class Origin:
     filename: str
     trace_id: str
     idempotency_key: str | None
+    expires_at: str | None = None
+    key_id: str | None = None
+    ticket_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,18 +160,27 @@ class Intake:
 
     @asynccontextmanager
     async def admitted(
-        self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits, announced_bytes: int
+        self,
+        org_id: str,
+        user_id: str,
+        key: str | None,
+        allowance: UploadLimits,
+        announced_bytes: int,
+        least_bytes: int = 0,
     ) -> AsyncIterator[OpenUpload]:
         """Check what can be checked before the body is read; reserve the upload's slot and bytes until it ends.
 
-        `announced_bytes` is the largest possible size of the file. An upload whose idempotency key was accepted before
-        takes no slot, and is refused only if it could fill the disk together with other uploads in progress. Raises
-        RateLimited, TooManyOpenUploads, Overloaded, TooManyUploads, NoSpace or IdempotencyInProgress.
+        `announced_bytes` is the largest possible size of the file, `least_bytes` the smallest. An upload whose
+        idempotency key was accepted before takes no slot, and is refused only if it could fill the disk together with
+        other uploads in progress. Raises RateLimited, TooManyOpenUploads, Overloaded, QuotaExceeded,
+        TooManyUploads, NoSpace or IdempotencyInProgress.
         """
         user = (org_id, user_id)
         known = await self._is_known(org_id, user_id, key)
         if not known:
             known = await self._is_refused(org_id, user_id, key, allowance)
+        if not known:
+            await self._require_bytes(org_id, user_id, allowance.quota, least_bytes)
         # No await from here until everything is reserved, so that two uploads never count on the same free room.
         if not known:
             self._open.require_place(user)
@@ -191,6 +209,20 @@ class Intake:
         if waiting >= self._policy.max_waiting:
             raise Overloaded(self._policy.max_waiting, waiting)
         return False
+
+    async def _require_bytes(self, org_id: str, user_id: str, quota: Quota, least_bytes: int) -> None:
+        """Raises QuotaExceeded. Decided again in the transaction that accepts the upload, by the file's length."""
+        if not (quota.byte_limits.per_user or quota.byte_limits.per_org):
+            return
+        try:
+            (await self._table.usage(org_id, user_id)).require(quota.byte_limits, least_bytes)
+        except QuotaExceeded as error:
+            await self._note_exceeded(org_id, user_id, error)
+            raise
+
+    async def _note_exceeded(self, org_id: str, user_id: str, error: QuotaExceeded) -> None:
+        limit, used = error.limit, error.used
+        await self._denials.record("quota_exceeded", org_id, user_id, whose=error.whose, limit=limit, used=used)
 
     def _require_space(self, announced_bytes: int, *, known: bool) -> None:
         """Raises NoSpace."""
@@ -236,7 +268,7 @@ class Intake:
     async def accept(self, staged: StagedFile, origin: Origin, allowance: UploadLimits, one: OpenUpload) -> Receipt:
         """Probe, sync and record a complete upload.
 
-        Raises Rejected, ImageError, RateLimited, IdempotencyConflict or DatabaseUnavailable.
+        Raises Rejected, ImageError, one of REFUSED, or DatabaseUnavailable.
         """
         header, recipe = await staged.finish(), allowance.recipe
         new = _new_job(staged, origin, header, recipe, self._policy)
@@ -251,7 +283,10 @@ class Intake:
         return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
 
     async def _recorded(self, staged: StagedFile, new: NewJob, quota: Quota) -> Accepted:
-        """Insert the row. Raises RateLimited, IdempotencyConflict or DatabaseUnavailable, and then removes the file."""
+        """Insert the row. If that is refused, the file is removed.
+
+        Raises one of REFUSED, or DatabaseUnavailable.
+        """
         try:
             place = await self._places.reserve(new, quota)
             staged.keep()
@@ -259,10 +294,12 @@ class Intake:
                 accepted = await self._places.accept(new, quota, place)
                 await self._first_receipt.record()
             return accepted
-        except (DatabaseUnavailable, IdempotencyConflict, RateLimited) as error:
+        except (DatabaseUnavailable, *REFUSED) as error:
             staged.discard()  # the row certainly does not exist
             if isinstance(error, RateLimited):
                 await self._note_limited(new.org_id, new.user_id, error)
+            if isinstance(error, QuotaExceeded):
+                await self._note_exceeded(new.org_id, new.user_id, error)
             raise
 
 
@@ -289,5 +326,8 @@ def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe,
         recipe=recipe,
         max_attempts=policy.max_attempts,
         idempotency_key=origin.idempotency_key,
+        expires_at=origin.expires_at,
+        key_id=origin.key_id,
+        ticket_id=origin.ticket_id,
         reuse=policy.reuse,
     )

@@ -49,7 +49,7 @@ class RateLimiter:
     async def accept(self, new: NewJob, quota: Quota, place: "Reservation | None") -> Accepted:
         """Like `JobTable.accept`. The slot in Redis is released unless the job was inserted, even after a cancellation.
 
-        Raises RateLimited, IdempotencyConflict, DatabaseUnavailable.
+        Raises RateLimited, QuotaExceeded, IdempotencyConflict, DatabaseUnavailable.
         """
         if place is None or self.redis is None:
             return await self._told(await self._table.accept(new, quota), new, quota)

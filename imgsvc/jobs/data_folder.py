@@ -14,15 +14,18 @@ from ..settings import Settings
 from ..storage.base import LOCAL
 from ..storage.bounded_memory import BoundedMemory
 from ..storage.durable_files import make_root, partial_of
+from .clocks import ClockKeeper, Clocks, stored_clocks
 from .counters import JobCounters
 from .housekeeping import empty_folder
 from .instance import NAME, FirstReceipt, Identity, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
+from .table.credentials import Credentials
 from .table.database import Readers, open_for_writing
 from .table.event_feed import EventFeed
 from .table.job_table import JobTable
+from .table.listing import ImageLists
 from .table.reports import JobReports
 from .table.row_memory import RowMemory
 from .table.scan import JobScan
@@ -47,6 +50,7 @@ class DataFolder:
     lock: DataFolderLock
     table: JobTable
     overview: JobReports
+    lists: ImageLists
     scan: JobScan
     sums: JobSums
     counters: JobCounters
@@ -60,6 +64,9 @@ class DataFolder:
     claim: StorageClaim
     first_receipt: FirstReceipt
     space_reserve: SpaceReserve
+    clocks: Clocks
+    clock_keeper: ClockKeeper
+    credentials: Credentials
 
 
 @asynccontextmanager
@@ -87,7 +94,12 @@ async def open_data_folder(
         reserve = SpaceReserve(folder)
         await anyio.to_thread.run_sync(reserve.release_if_low)
         await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        async with _open_database(settings, found, on_query, reserve, rows, feed) as (instance, readers, writer):
+        async with _open_database(settings, found, on_query, reserve, rows, feed) as (
+            instance,
+            readers,
+            writer,
+            clocks,
+        ):
             await anyio.to_thread.run_sync(reserve.fill)
             claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
@@ -96,6 +108,7 @@ async def open_data_folder(
                 lock,
                 JobTable(readers, writer, counters, rows),
                 JobReports(readers),
+                ImageLists(readers),
                 JobScan(readers),
                 JobSums(readers, writer, counters),
                 counters,
@@ -109,14 +122,17 @@ async def open_data_folder(
                 claim,
                 FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
                 reserve,
+                clocks,
+                ClockKeeper(clocks, writer),
+                Credentials(readers, writer, instance),
             )
 
 
 @asynccontextmanager
 async def _open_database(
     settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory, feed: EventFeed
-) -> AsyncIterator[tuple[str, Readers, Writer]]:
-    """The instance's ID, and the open database."""
+) -> AsyncIterator[tuple[str, Readers, Writer, Clocks]]:
+    """The instance's ID, the open database, and the clocks compared with their last reading in it."""
     db = await open_for_writing(settings.database.path)
     try:
         instance = await settle_id(db, found)
@@ -127,11 +143,12 @@ async def _open_database(
             rows.forget_changed()
             feed.publish()
 
+        clocks = await stored_clocks(db)
         writer = Writer(db, on_query, reserve.release, transaction_ended)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:
-                yield instance, readers, writer
+                yield instance, readers, writer, clocks
             finally:
                 writer.close()
     finally:

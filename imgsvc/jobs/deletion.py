@@ -1,4 +1,4 @@
-"""Deletes an image."""
+"""Deletes an image, on request or because it has expired."""
 
 from dataclasses import dataclass
 
@@ -29,13 +29,19 @@ class Deletion:
         Returns the number of files; None if the image was already deleted. Once the row is marked, the rest is done
         even if the caller is cancelled, and housekeeping makes up for failures. Raises DatabaseUnavailable.
         """
-        deleted = await self.table.delete(job)
-        if deleted is None:
+        return await self._finish(await self.table.delete(job), "image_deleted")
+
+    async def expire(self, job: Job) -> int | None:
+        """The same for an image that has expired; None too if it has not (any more). Raises DatabaseUnavailable."""
+        return await self._finish(await self.table.expire(job), "image_expired")
+
+    async def _finish(self, job: Job | None, event: str) -> int | None:
+        if job is None:
             return None
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(END_RUN_SECONDS):
                 await self.queue.cancel(job.job_id)
             self.completions.notify(job.job_id)
-            removed = await self.housekeeping.remove_files(deleted)
-        log.info("image_deleted", image_id=job.image_id, job_id=job.job_id, files_removed=removed)
+            removed = await self.housekeeping.remove_files(job)
+        log.info(event, image_id=job.image_id, job_id=job.job_id, files_removed=removed)
         return removed

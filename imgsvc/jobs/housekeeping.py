@@ -13,11 +13,13 @@ import structlog
 
 from ..settings import Settings
 from ..storage.base import Storage, StorageError
+from .clocks import Clocks
 from .deletion_hold import DeletionHold
 from .publish import WITHDRAW_SECONDS, withdraw
 from .retired_files import RetiredFiles
 from .space_reserve import SpaceReserve
 from .staging_area import KEPT, Staged, StagingArea
+from .table.credentials import Credentials
 from .table.job_table import JobTable
 from .table.model import Job, as_text, now
 from .table.quota import Quota
@@ -52,6 +54,8 @@ class Housekeeping:
         hold: DeletionHold | None = None,
         space_reserve: SpaceReserve | None = None,
         webhooks: WebhookTable | None = None,
+        clocks: Clocks | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -65,6 +69,8 @@ class Housekeeping:
         self._space_reserve = space_reserve
         self._retired = RetiredFiles(table.further, storages, self._hold)
         self._webhooks = webhooks
+        self._clocks = clocks or Clocks()
+        self._credentials = credentials
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
 
@@ -91,6 +97,8 @@ class Housekeeping:
             hold=hold,
             space_reserve=data.space_reserve,
             webhooks=data.webhooks,
+            clocks=data.clocks,
+            credentials=data.credentials,
         )
 
     @property
@@ -116,7 +124,11 @@ class Housekeeping:
         self._wanted.set()
 
     async def sweep(self) -> None:
-        """Run all cleanup steps. A failing step does not prevent the others."""
+        """Run all cleanup steps. A failing step does not prevent the others.
+
+        What is removed by its age is left alone while the clocks disagree.
+        """
+        by_age = (self._expire_sources, self._drop_orphans, self._drop_events, self._drop_deleted, self._drop_tickets)
         for step in (
             self._finish_removals,
             self._remove_retired,
@@ -127,10 +139,12 @@ class Housekeeping:
             self._drop_events,
             self._drop_deleted,
             self._tidy_webhooks,
+            self._drop_tickets,
             self._refill_reserve,
         ):
             try:
-                await step()
+                if step not in by_age or self._clocks.agree:
+                    await step()
             except Exception as error:
                 log.warning("housekeeping_failed", step=step.__name__.strip("_"), reason=str(error))
 
@@ -147,6 +161,10 @@ class Housekeeping:
     async def _drop_events(self) -> None:
         while await self._table.drop_events(now() - self._events_kept, PAGE):
             pass
+
+    async def _drop_tickets(self) -> None:
+        if self._credentials is not None:
+            await self._credentials.drop_tickets()
 
     async def _drop_deleted(self) -> None:
         """Drop one page per sweep: ten million rows take a week, soon enough for a retention time of a year."""

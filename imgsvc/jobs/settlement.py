@@ -156,7 +156,7 @@ class Settlement:
         left = REMOVE_AGAIN
         while left:
             try:
-                if await self._table.job(self.job.job_id) is not None:
+                if await self._table.job(self.job.job_id, expired=True) is not None:
                     return
                 if self._context.hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
                     await self._table.list_again(self.job, keys)

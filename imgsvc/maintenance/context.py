@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from ..jobs.clocks import Clocks
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.instance import StorageClaim
@@ -41,6 +42,7 @@ class MaintenanceContext:
     hold: DeletionHold
     instance: str  # this service's ID in a storage that several may share
     claim: StorageClaim
+    clocks: Clocks
 
     @classmethod
     def of(
@@ -63,6 +65,7 @@ class MaintenanceContext:
             hold,
             data.instance,
             data.claim,
+            data.clocks,
         )
 
 

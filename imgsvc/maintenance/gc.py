@@ -22,6 +22,11 @@ async def gc(
     Raises MaintenanceFailed if another service's images would look like orphans.
     """
     if not dry_run:
+        if not context.clocks.agree:
+            raise MaintenanceFailed(
+                "The wall clock jumped, so the age of a file means little: gc removes nothing until it and the time "
+                f"since the boot have agreed for {context.clocks.seconds_left / 60:.0f} more minutes."
+            )
         await _alone(context)
     progress.begin("files")
     found = orphans(context, older_than, progress)

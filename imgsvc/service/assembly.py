@@ -11,10 +11,12 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..access.cursors import KEY_FILE, Cursors
 from ..access.guarded_client import GuardedClient
 from ..access.login_throttle import LoginThrottle
 from ..access.operator_auth import OperatorAuth, operator_token
 from ..access.permissions import Permissions
+from ..access.secrets import own_secret
 from ..access.signing import Signatures
 from ..access.tokens import Tokens
 from ..http.state import Access, AppState, Jobs, Stores, Telemetry, Telling
@@ -31,8 +33,9 @@ from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
-from ..jobs.focal_point import FocalPoint
+from ..jobs.expiry import Expiry
 from ..jobs.housekeeping import Housekeeping
+from ..jobs.image_changes import ImageChanges
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
 from ..jobs.lanes.caged_types import HEIC, accepted_types
@@ -60,6 +63,7 @@ from ..telemetry.metrics import Metrics
 from ..telemetry.publishing_check import publishing_check
 from ..telemetry.service_checks import (
     authorization_check,
+    clocks_check,
     database_check,
     queue_check,
     redis_check,
@@ -199,18 +203,23 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
     if opened.lanes.office is not None:
         opened.lanes.office.link.on_change = queue.wake
     housekeeping = Housekeeping.of(settings, data, storages, hold)
+    deletion = Deletion(data.table, queue, completions, housekeeping)
     return Jobs(
         table=data.table,
         queue=queue,
         completions=completions,
         housekeeping=housekeeping,
-        deletion=Deletion(data.table, queue, completions, housekeeping),
-        focal_point=FocalPoint(data.table, queue),
+        deletion=deletion,
+        changes=ImageChanges(data.table, queue),
+        expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
+        clocks=data.clocks,
+        clock_keeper=data.clock_keeper,
         restart=Restart(data.table, data.staging_area, housekeeping, queue),
         deletion_hold=hold,
         watchdog=Watchdog(data.table, queue, opened.metrics.jobs.job_stuck),
         staging_area=data.staging_area,
         reports=data.overview,
+        lists=data.lists,
         sums=data.sums,
         counters=data.counters,
         office=opened.lanes.office,
@@ -231,6 +240,8 @@ async def _access(opened: Opened) -> Access:
         sign_on=_sign_on(settings),
         throttle=LoginThrottle(),
         denials=Denials(opened.data.table),
+        cursors=Cursors(await anyio.to_thread.run_sync(own_secret, settings.data, KEY_FILE)),
+        credentials=opened.data.credentials,
     )
 
 
@@ -267,6 +278,7 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
         CAGE: partial(cage_check, opened.lanes.local),
         "disk": disk.check,
         "queue": partial(queue_check, data.table),
+        "clocks": partial(clocks_check, data.clocks),
         **folder_checks(data.staging_area, settings.data, local, data.instance),
         "publishing": partial(publishing_check, queue),
     }
@@ -296,7 +308,7 @@ def _intake(
             max_bytes=uploads.max_bytes,
             recipe=settings.images.recipe,
             types=tuple(one for one in uploads.allowed_mime_types if one != HEIC or settings.images.heic != "off"),
-            quota=Quota.of(settings.rate_limit),
+            quota=Quota.of(settings.rate_limit, settings.quota),
         ),
         policy=IntakePolicy(
             preview_memory=memory.preview,

@@ -2,19 +2,37 @@
 
 from starlette.routing import Route
 
-from ..http.api import changes, error_pages, events, fetch, health, images, info, jobs, render, uploads, variants
+from ..http.api import (
+    changes,
+    deletions,
+    error_pages,
+    events,
+    fetch,
+    health,
+    images,
+    info,
+    jobs,
+    lists,
+    render,
+    tickets,
+    uploads,
+    usage,
+    variants,
+)
 from ..http.dashboard import page as dashboard
 from ..http.dashboard import sign_on
 from ..http.openapi import document, page
 from ..http.openapi.operations import by_method
+from ..http.operator import images as operator_images
 from ..http.operator import jobs as operator_jobs
+from ..http.operator import keys as operator_keys
 from ..http.operator import maintenance, permissions, sessions, webhooks
 from ..http.operator.metrics import exposition
 from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
 from ..settings import Settings
 
-image = by_method(GET=images.info, PATCH=changes.change, DELETE=images.delete)
+image = by_method(GET=images.info, PATCH=changes.update, DELETE=deletions.delete)
 
 ROUTES = [
     Route("/", info.root),
@@ -24,6 +42,7 @@ ROUTES = [
     Route("/docs", page.docs),
     Route("/docs/", page.docs),
     Route("/docs/{asset}", page.asset),
+    Route("/api/v1/images", lists.list_images),
     Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
     Literal("/api/v1/images/fetch", fetch.fetch, methods=["POST"]),
     Literal("/api/v1/images/events", events.of_many),
@@ -31,9 +50,13 @@ ROUTES = [
     Route("/api/v1/images/jobs/{job_id}", jobs.status),
     Route("/api/v1/images/jobs/{job_id}/result", jobs.result),
     Literal("/api/v1/images/batch", images.batch),
+    Literal("/api/v1/images/tickets", tickets.issue, methods=["POST"]),
+    Route("/api/v1/images/tickets/{ticket}", tickets.upload, methods=["POST"]),
+    Literal("/api/v1/images/delete", deletions.delete_many, methods=["POST"]),
     Route("/api/v1/images/{image_id}", image, methods=["GET", "PATCH", "DELETE"]),
     Route("/api/v1/images/{image_id}/all", images.every_size),
     Route("/api/v1/images/{image_id}/direct", variants.direct),
+    Route("/api/v1/usage", usage.usage),
     Route("/api/v1/health", health.health),
     Route("/api/v1/health/", health.health),
     Route("/api/v1/health/live", health.live),
@@ -44,6 +67,11 @@ ROUTES = [
     Route("/api/v1/operator/logout", sessions.logout, methods=["POST"]),
     Route("/api/v1/operator/sessions", sessions.every_session, methods=["GET", "DELETE"]),
     Route("/api/v1/operator/token", sessions.upload_token, methods=["POST"]),
+    Route("/api/v1/operator/images", operator_images.list_images),
+    Literal("/api/v1/operator/images/delete", operator_images.delete_many, methods=["POST"]),
+    Route("/api/v1/operator/images/{image_id}", operator_images.image, methods=["GET", "PATCH", "DELETE"]),
+    Route("/api/v1/operator/keys", operator_keys.keys, methods=["GET", "POST"]),
+    Route("/api/v1/operator/keys/{key_id}", operator_keys.revoke, methods=["DELETE"]),
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator_jobs.retry, methods=["POST"]),

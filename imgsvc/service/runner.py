@@ -66,6 +66,8 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     group.start_soon(jobs.watchdog.run)
     if state.telling.webhooks is not None:
         group.start_soon(state.telling.webhooks.run)
+    group.start_soon(jobs.clock_keeper.run)
+    group.start_soon(jobs.expiry.run)
 
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from .jobs import Images, Jobs
 from .loading import first_problem, given_values, service_links
 from .server import Log, Server, Service
 from .storage import S3, Database, Storage
-from .uploads import RateLimit, Redis, Uploads
+from .uploads import ByteQuotas, RateLimit, Redis, Uploads
 from .webhooks import Webhooks
 from .workers import Workers
 
@@ -40,6 +40,7 @@ class Settings(BaseModel):
     operator: Operator = Operator()
     uploads: Uploads = Uploads()
     rate_limit: RateLimit = RateLimit()
+    quota: ByteQuotas = ByteQuotas()
     redis: Redis = Redis()
     images: Images = Images()
     workers: Workers = Workers()

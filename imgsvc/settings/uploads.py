@@ -56,6 +56,15 @@ class RateLimit(Section):
     )
 
 
+class ByteQuotas(Section):
+    bytes_per_user: int = setting(
+        0, "The most bytes that one user's images may take; more is refused with 507. 0: no limit.", unit="bytes", ge=0
+    )
+    bytes_per_org: int = setting(
+        0, "The same for all images of an organisation together. 0: no limit.", unit="bytes", ge=0
+    )
+
+
 class Redis(Section):
     url: SecretStr = setting(
         SecretStr(""),

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 HEALTH = ".health"  # the bucket of probes, or the first segment of their buckets: not listed, and not tried again
-IMMUTABLE = "public, max-age=31536000, immutable"  # Cache-Control of files that never change
-CHECKED_HOURLY = "public, max-age=3600"  # of what a URL without a version leads to
+HOUR, YEAR = 3600, 31_536_000  # seconds
+IMMUTABLE = f"public, max-age={YEAR}, immutable"  # Cache-Control of files that never change
+CHECKED_HOURLY = f"public, max-age={HOUR}"  # of what a URL without a version leads to
 LOCAL = "local"  # the name of the backend that stores variants as files in one folder
 
 

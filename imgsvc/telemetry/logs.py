@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import structlog
 
+from ..access.issued_secrets import redacted
 from ..settings.server import Log
 from .line_writer import LineWriter
 
@@ -52,9 +53,13 @@ def configure(settings: Log) -> None:
         cache_logger_on_first_use=True,
     )
     renderer: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, _redacted, structlog.processors.JSONRenderer()]
         if json_lines
-        else [_printable, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)]
+        else [
+            _redacted,
+            _printable,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
+        ]
     )
     writer = LineWriter(sys.stderr)
     OUTPUT.writer, OUTPUT.processors = writer if json_lines else None, [*processors]
@@ -78,6 +83,11 @@ def flush() -> None:
     sys.stderr.flush()
 
 
+def _redacted(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Remove API keys and tickets: a client may have sent one in a path."""
+    return {name: redacted(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Escape control characters, which a terminal would execute: a client's path or file name may contain them."""
     return {name: _escaped(value) if isinstance(value, str) else value for name, value in event.items()}
@@ -87,7 +97,7 @@ def _traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
     """Format a traceback without local variables, which may contain tokens."""
     buffer = StringIO()
     structlog.dev.plain_traceback(buffer, error)
-    stream.write("\n".join(map(_escaped, buffer.getvalue().split("\n"))))
+    stream.write("\n".join(map(_escaped, redacted(buffer.getvalue()).split("\n"))))
 
 
 def _escaped(text: str) -> str:

@@ -17,6 +17,7 @@ from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.reuse import ReuseStatus
 from ..jobs.run import FurtherStatus
+from ..jobs.table.byte_quota import Whose
 from ..jobs.table.further_render import Kind
 from ..jobs.table.model import now
 from ..jobs.table.reports import Waiting
@@ -119,6 +120,11 @@ class UploadMetrics:
         self._fetch_failures = registry.counter(
             "image_fetch_failures_total", "Uploads by address whose bytes could not be fetched, by reason.", "reason"
         )
+        self._exceeded = registry.counter(
+            "quota_rejections_total", "Uploads refused with 507, by whose quota of bytes they exceed.", "whose"
+        )
+        for whose in get_args(Whose):
+            self._exceeded.labels(whose)
         self._set_aside = registry.gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
         for status in get_args(UploadStatus):
             self._uploads.labels(status)
@@ -133,6 +139,9 @@ class UploadMetrics:
 
     def fetch_failed(self, reason: str) -> None:
         self._fetch_failures.labels(reason).inc()
+
+    def quota_exceeded(self, whose: Whose) -> None:
+        self._exceeded.labels(whose).inc()
 
     def measured(self, set_aside: int) -> None:
         """`set_aside`: files without a row."""
@@ -186,6 +195,11 @@ class JobMetrics:
             "kind",
             "status",
         )
+        self._expired = registry.counter("images_expired_total", "Images deleted because their time was over.")
+        self._held = registry.gauge(
+            "time_based_removals_held",
+            "1 while nothing is removed because of its age: the wall clock jumped within the last hour.",
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -203,6 +217,12 @@ class JobMetrics:
                 self._further.labels(kind, status)
         for size in self._sizes:
             self._made.labels(size)
+
+    def expired(self, images: int) -> None:
+        self._expired.inc(images)
+
+    def clocks_agree(self, agree: bool) -> None:
+        self._held.set(not agree)
 
     def job_reused(self, status: ReuseStatus) -> None:
         self._reused.labels(status).inc()

@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 
 from ..access.circuit_breaker import Breaker
+from ..jobs.clocks import Clocks
 from ..jobs.lanes.base import Lane
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
@@ -57,6 +58,15 @@ async def queue_check(table: JobTable) -> Check:
     old = waited > OLD_QUEUE_SECONDS
     detail = f"the next job has waited {waited:.0f} seconds" if oldest else "no job is waiting"
     return Check(status="degraded" if old else "healthy", detail=detail)
+
+
+async def clocks_check(clocks: Clocks) -> Check:
+    """The wall clock beside the time since the boot: while they disagree nothing is removed because of its age."""
+    left = clocks.seconds_left
+    if not left:
+        return Check(status="healthy", detail="wall clock and time since the boot agree")
+    detail = f"the wall clock jumped: nothing is removed by time for {left / 60:.0f} more minutes"
+    return Check(status="degraded", detail=detail)
 
 
 async def authorization_check(breaker: Breaker) -> Check:

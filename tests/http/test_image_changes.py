@@ -1,6 +1,7 @@
 """PATCH of an image: its focal point, around which its crops are made anew while it stays completed."""
 
 import io
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ from PIL import Image
 
 from fixtures import make
 from imgsvc.access.permissions import ADMIN, UPDATE, UPLOAD
+from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.invariants import Places, assert_sound
 
@@ -52,6 +54,10 @@ def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(abs(a - b) < 12 for a, b in zip(one, other, strict=True))
 
 
+def told(answer: httpx.Response) -> dict[str, Any]:
+    return {name: answer.json()[name] for name in ("image_id", "focal", "rendering")}
+
+
 async def urls(s: Service, image_id: str) -> dict[str, str]:
     found: dict[str, str] = (await s.http.get(f"/api/v1/images/{image_id}/all")).json()["urls"]
     return found
@@ -66,19 +72,19 @@ async def test_focal_point_makes_the_crops_anew(start: Starter) -> None:
         for focal, colour in (({"x": 0.0, "y": 0.5}, RED), ({"x": 1, "y": 0}, BLUE)):
             answer = await patch(s, image_id, {"focal": focal})
             assert answer.status_code == 200, answer.text
-            assert answer.json() == {"image_id": image_id, "focal": focal, "rendering": ["hero", "thumbnail"]}
+            assert told(answer) == {"image_id": image_id, "focal": focal, "rendering": ["hero", "thumbnail"]}
             await rendered(s)
-            now = await urls(s, image_id)
-            assert near(await middle(s, now["hero"]), colour)
-            assert near(await middle(s, now["thumbnail"]), colour)
+            later = await urls(s, image_id)
+            assert near(await middle(s, later["hero"]), colour)
+            assert near(await middle(s, later["thumbnail"]), colour)
             changed = await s.http.get(direct, headers={"If-None-Match": tags[-1]})
             assert (changed.status_code, changed.headers["Cache-Control"]) == (200, "public, max-age=3600")
             tags.append(changed.headers["ETag"])
-        assert now["original"] == before["original"]
-        assert now["hero"].endswith(f"processed/hero/{image_id}_hero_r2.webp")
+        assert later["original"] == before["original"]
+        assert later["hero"].endswith(f"processed/hero/{image_id}_hero_r2.webp")
         assert (await s.job(job["job_id"]))["status"] == "completed"
         moved = await s.http.get(before["hero"])
-        assert (moved.status_code, moved.headers["Location"]) == (301, now["hero"])
+        assert (moved.status_code, moved.headers["Location"]) == (301, later["hero"])
         assert (await patch(s, image_id, {})).json()["focal"] == {"x": 1, "y": 0}
         assert (await patch(s, image_id, {"focal": None})).json()["focal"] is None
         await rendered(s)
@@ -93,6 +99,8 @@ async def test_old_crop_is_served_until_then_and_the_last_point_wins(start: Star
         s.state.jobs.queue.hold()
         for x in (0.0, 1.0):
             assert (await patch(s, job["image_id"], {"focal": {"x": x, "y": 0.5}})).status_code == 200
+        waiting = {"image_id": job["image_id"], "focal": {"x": 1.0, "y": 0.5}, "rendering": ["hero", "thumbnail"]}
+        assert told(await patch(s, job["image_id"], {})) == waiting
         assert await urls(s, job["image_id"]) == before
         assert (await s.http.get(before["hero"])).status_code == 200
         assert len(await s.sql("SELECT 1 FROM renders")) == 1
@@ -106,9 +114,32 @@ async def test_image_without_crops_keeps_its_urls(start: Starter) -> None:
         image_id = (await s.completed(make.jpeg(64, 48)))["image_id"]
         before = await urls(s, image_id)
         answer = await patch(s, image_id, {"focal": {"x": 0.25, "y": 1}})
-        assert answer.json() == {"image_id": image_id, "focal": {"x": 0.25, "y": 1}, "rendering": []}
+        assert told(answer) == {"image_id": image_id, "focal": {"x": 0.25, "y": 1}, "rendering": []}
         assert await urls(s, image_id) == before
         assert (await patch(s, image_id, {})).json()["focal"] == {"x": 0.25, "y": 1}
+
+
+async def test_one_request_changes_everything_or_nothing(start: Starter) -> None:
+    async with start(images={"sizes": SIZES}) as s:
+        image_id = (await s.completed(banner()))["image_id"]
+        focal, expires_at = {"x": 1.0, "y": 0.5}, as_text((now() + timedelta(days=1)).replace(microsecond=0))
+        members = {"client_metadata": {"title": "Sea"}, "expires_at": expires_at, "focal": focal}
+        too_large = members | {"client_metadata": {"title": "x" * 17_000}}
+        assert (await patch(s, image_id, too_large)).status_code == 422
+        unchanged = (await patch(s, image_id, {})).json()
+        assert (unchanged["focal"], unchanged["expires_at"], unchanged["client_metadata"]) == (None, None, {})
+        assert not await s.sql("SELECT 1 FROM renders")
+        path, headers = f"/api/v1/operator/images/{image_id}", {"Content-Type": MERGE_PATCH, **s.operator}
+        by_operator = await s.http.patch(path, json=members, headers=headers)
+        assert by_operator.status_code == 200, by_operator.text
+        for answer in (by_operator, await patch(s, image_id, {})):
+            assert members.items() <= answer.json().items()
+            assert answer.json()["image_id"] == image_id
+        assert by_operator.json()["user_id"] == "alice"
+        await rendered(s)
+        assert near(await middle(s, (await urls(s, image_id))["hero"]), BLUE)
+        cached = (await s.http.get(f"/api/v1/images/{image_id}/direct?size=hero")).headers["Cache-Control"]
+        assert cached == "public, max-age=3600"
 
 
 async def test_later_upload_of_the_photo_takes_over_no_crop_around_another_point(start: Starter) -> None:
@@ -151,7 +182,8 @@ async def test_who_may_change(start: Starter) -> None:
             (mine, 200),
             (s.bearer("alice", permissions=(UPLOAD,)), 403),
             (s.bearer("bob", permissions=(UPDATE,)), 403),
-            (s.bearer("bob", permissions=(ADMIN,)), 200),
+            (s.bearer("bob", permissions=(ADMIN,)), 403),
+            (s.bearer("bob", permissions=(UPDATE, ADMIN)), 200),
             (s.bearer("eve", org_id="other", permissions=(ADMIN,)), 404),
             ({"X-None": "1"}, 401),
         ):

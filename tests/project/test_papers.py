@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from docs import check, generate, mentions
@@ -85,16 +86,35 @@ def test_heading_has_one_anchor_everywhere() -> None:
     assert slug("POST /api/v1/images/{image_id}") == "post-apiv1imagesimage_id"
 
 
+# What the example in Python of a guide prints.
+PYTHON_EXAMPLES = {
+    "docs/guides/uploading.md": r"/storage/holiday/processed/medium/.*_medium\.webp\n$",
+    "docs/guides/quotas.md": r"[1-9]\d+ bytes\n$",
+    "docs/guides/expiry.md": r"{'title': 'Kept'} None\n$",
+    "docs/guides/keys.md": r"/api/v1/images/jobs/[0-9a-f-]{36}\n$",
+    "docs/guides/lists.md": r"\S+ [0-9a-f-]{36} photo\.jpg\n",
+}
+
+
 @pytest.mark.process
 def test_tours_and_guide_to_uploading_run_as_they_are_written(clone: Path, tmp_path: Path) -> None:
     with InlineServer(tmp_path) as server:
-        for path in ("README.md", "docs/start/tour.md", "docs/guides/uploading.md"):
+        for path in (
+            "README.md",
+            "docs/start/tour.md",
+            "docs/guides/uploading.md",
+            "docs/guides/lists.md",
+            "docs/guides/quotas.md",
+            "docs/guides/expiry.md",
+            "docs/guides/keys.md",
+        ):
             run_blocks(server, clone, marked(path))
-        (example,) = marked("docs/guides/uploading.md", kind="python")
         token = bearer()["Authorization"].removeprefix("Bearer ")
-        command = [sys.executable, "-c", example.text, server.url, token]
-        done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=WAIT_SECONDS)
-        assert re.fullmatch(r"/storage/holiday/processed/medium/.*_medium\.webp\n", done.stdout), done.stderr
+        for path, printed in PYTHON_EXAMPLES.items():
+            (example,) = marked(path, kind="python")
+            command = [sys.executable, "-c", example.text, server.url, token]
+            done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=WAIT_SECONDS)
+            assert re.match(printed, done.stdout), (path, done.stderr)
 
 
 def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
@@ -110,13 +130,18 @@ def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path
     (tmp_path / "photo.jpg").write_bytes(make.jpeg())
     with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN) as server:
         job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
-        calls = sorted(reference_calls(), key=lambda one: one[0].startswith("DELETE /api/v1/images"))  # it at last
+        calls = sorted(
+            reference_calls(), key=lambda one: one[0].startswith("DELETE ") and "/images/" in one[0]
+        )  # at last
+        ticket = httpx.post(f"{server.url}/api/v1/images/tickets", json={"bucket": "holiday"}, headers=bearer())
         variables = {
             "HOST": server.url,
             "TOKEN": bearer()["Authorization"].removeprefix("Bearer "),
             "OPERATOR": TOKEN,
             "JOB_ID": job["job_id"],
             "IMAGE_ID": job["image_id"],
+            "TICKET": ticket.json()["ticket"],
+            "KEY_ID": job["image_id"],  # of no key
         }
         script = "\n".join(f"{call} -s -w '%{{stderr}}%{{http_code}}\\n' >/dev/null" for _, call, _ in calls)
         done = subprocess.run(

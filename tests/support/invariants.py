@@ -67,7 +67,7 @@ def faults(places: Places, state: State) -> list[str]:
         found += _faults(places, state, rows)
         if state != "killed":  # amid a first start, a restore or an adoption
             found += _faults_of_ids(places, db)
-        return [*found, *_faults_of_events(rows, db), *_faults_of_sums(db)]
+        return [*found, *_faults_of_events(rows, db), *_faults_of_sums(db), *_faults_of_usage(rows, db)]
 
 
 def _faults_of_pages(db: sqlite3.Connection) -> list[str]:
@@ -278,7 +278,7 @@ def _faults_of_events(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
     """The audit trail has each change of each job once; nothing is asked of it once its first events were dropped."""
     kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for job_id, kind in db.execute("SELECT job_id, event_type FROM image_upload_events WHERE job_id IS NOT NULL"):
-        kinds[job_id][kind] += 1
+        kinds[job_id]["deleted" if kind == "expired" else kind] += 1  # an expiry is a deletion too
     first = db.execute("SELECT min(id) FROM image_upload_events").fetchone()[0]
     for job_id in kinds.keys() - {row.job_id for row in rows}:
         yield f"Events: {sorted(kinds[job_id])} of a job {job_id} that has no row."
@@ -328,6 +328,33 @@ def _faults_of_sums(db: sqlite3.Connection) -> Iterator[str]:
     for kind, name in sorted(sums.keys() | scan.keys()):
         if sums[kind, name] != scan[kind, name]:
             yield f"The sum of {kind} of {name} is {sums[kind, name]}; a scan finds {scan[kind, name]}."
+
+
+def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
+    """What each user has stored is what a scan finds, as far as an old database is counted already."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'usage'").fetchone():
+        return  # an older schema
+    upto = db.execute("SELECT usage_upto FROM job_counting").fetchone()[0]
+    counted = {row[0] for row in db.execute("SELECT job_id FROM processing_jobs WHERE rowid <= ?", [upto or 1 << 62])}
+    scan: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        if row.deleted or row.job_id not in counted or (upto == 0):
+            continue
+        done, org = row.status == "completed", row.values["org_id"]
+        for user in (row.values["user_id"], ""):
+            scan[org, user, "images"] += done
+            scan[org, user, "bytes"] += sum(one["size_bytes"] for one in row.measured.values()) if done else 0
+            scan[org, user, "reserved"] += row.values["content_length"] if row.status in UNFINISHED else 0
+    kept: Counter[tuple[str, str, str]] = Counter()
+    for org, user, *figures in db.execute("SELECT org_id, user_id, images, bytes, reserved FROM usage"):
+        kept |= Counter(
+            {(org, user, name): one for name, one in zip(("images", "bytes", "reserved"), figures, strict=True)}
+        )
+        if not any(figures):
+            yield f"A user of {org} who has nothing is still named."
+    for key in sorted(kept.keys() | scan.keys()):
+        if kept[key] != scan[key]:
+            yield f"The usage {key} is {kept[key]}; a scan finds {scan[key]}."
 
 
 def _faults_of_ids(places: Places, db: sqlite3.Connection) -> Iterator[str]:

@@ -29,13 +29,16 @@ EVENTS_OF_JOB = ("accepted", "processing", "completed")
 COLUMNS = (
     "job_id, image_id, status, storage_bucket, staging_path, processed_paths, processing_metadata, attempt_count, "
     "max_retries, last_error, created_at, started_at, completed_at, error_code, retryable, next_attempt_at, failed_at, "
-    "deleted_at, user_id, org_id, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes, "
+    "deleted_at, user_id, org_id, original_filename, folded_name, client_metadata, "
+    "trace_id, mime_type, content_length, sha256, pixels, preview_bytes, "
     "render_bytes, storage_backend, recipe, queue, turn, preview"
 )
 SUMS = (
     "UPDATE job_sums SET total = (SELECT count(*) FROM processing_jobs WHERE status = name AND deleted_at IS NULL) "
     "WHERE kind = 'jobs'"
 )
+BUCKETS = ("photos", "photos", "photos", "team/a", "team/b")
+NAMES = ("IMG", "DSC", "Holiday")
 VARIANTS = {"thumbnail": (150, 4_000), "medium": (600, 40_000), "large": (1200, 140_000), "original": (4096, 900_000)}
 PATHS = json.dumps({name: f"processed/{name}/ID_{name}.webp" for name in VARIANTS})  # ID: that of the image
 
@@ -52,8 +55,11 @@ def _measured(variants: dict[str, tuple[int, int]]) -> str:
 MEASURED, NOTHING_MEASURED = _measured(VARIANTS), _measured({})
 
 
-def fill(path: Path, jobs: int) -> None:
-    """Make the database at `path` with so many jobs, each with its events; 95 in 100 are completed."""
+def fill(path: Path, jobs: int, *, half: bool = False) -> None:
+    """Make the database at `path` with so many jobs, each with its events; 95 in 100 are completed.
+
+    `half`: every second job is that of one user, `user-0`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     asyncio.run(_schema(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -62,7 +68,7 @@ def fill(path: Path, jobs: int) -> None:
         dropped = _drop("index", db) + _drop("trigger", db)
         marks = ", ".join("?" * (COLUMNS.count(",") + 1))
         db.execute("BEGIN")
-        db.executemany(f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})", _jobs(jobs))
+        db.executemany(f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})", _jobs(jobs, half))
         db.execute("DELETE FROM image_upload_events")
         for kind in EVENTS_OF_JOB:
             db.execute(
@@ -75,7 +81,7 @@ def fill(path: Path, jobs: int) -> None:
         for statement in dropped:
             db.execute(statement)
         db.execute(SUMS)
-        db.execute("UPDATE job_counting SET bytes_upto = 0, minutes_from = ?", [as_text(now())])
+        db.execute("UPDATE job_counting SET bytes_upto = 0, usage_upto = 0, minutes_from = ?", [as_text(now())])
         db.execute("PRAGMA journal_mode = WAL")
     asyncio.run(_count(path))
 
@@ -85,6 +91,8 @@ async def _count(path: Path) -> None:
     while (await usage.count_minutes(db))[1]:
         pass
     while await usage.count_bytes(db):
+        pass
+    while await usage.count_usage(db):
         pass
     await db.close()
 
@@ -102,15 +110,20 @@ def _drop(kind: str, db: sqlite3.Connection) -> list[str]:
     return [statement for _, statement in found]
 
 
-def _jobs(count: int) -> Iterator[tuple[Any, ...]]:
+def _jobs(count: int, half: bool) -> Iterator[tuple[Any, ...]]:
     chance = random.Random(7)
     recipe, end = Images().recipe.to_json(), now()
     step = timedelta(days=DAYS) / count
     for number in range(count):
-        yield _job(chance, recipe, end - step * (count - number), end, number)
+        user = 0 if half and number % 2 else number % USERS
+        bucket = BUCKETS[number // 2 % len(BUCKETS)] if half else BUCKET
+        yield _job(chance, recipe, end - step * (count - number), end, number, (user, bucket))
 
 
-def _job(chance: random.Random, recipe: str, created: datetime, end: datetime, number: int) -> tuple[Any, ...]:
+def _job(
+    chance: random.Random, recipe: str, created: datetime, end: datetime, number: int, owner: tuple[int, str]
+) -> tuple[Any, ...]:
+    user, bucket = owner
     job_id, image_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
     status = chance.choices(("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50))[0]
     ended, text = as_text(created + timedelta(seconds=chance.uniform(0.2, 4))), as_text(created)
@@ -118,11 +131,12 @@ def _job(chance: random.Random, recipe: str, created: datetime, end: datetime, n
     over = failed and created < end - SOURCE_KEPT  # housekeeping has removed its upload
     deleted = done and chance.random() < 0.05
     made = done and not deleted
+    name = f"{NAMES[number // 2 % len(NAMES)]}_{number:07}.jpg"
     return (
         job_id,
         image_id,
         status,
-        BUCKET,
+        bucket,
         None if done or over else job_id,
         PATHS.replace("ID", image_id) if made else "{}",
         MEASURED if made else NOTHING_MEASURED,
@@ -137,13 +151,15 @@ def _job(chance: random.Random, recipe: str, created: datetime, end: datetime, n
         as_text(created + timedelta(days=DAYS)) if status == "retrying" else None,
         ended if failed else None,
         ended if deleted else None,
-        None if deleted else f"user-{number % USERS}",
+        None if deleted else f"user-{user}",
         None if deleted else "default-org",
+        None if deleted else name,
+        None if deleted else name.lower(),
         "{}",
         f"trace-{number}",
         "image/jpeg",
         2_500_000,
-        "0" * 64,
+        f"{number // 4:064x}",
         12_000_000,
         8_000_000,
         90_000_000,

@@ -21,6 +21,28 @@ UNDONE = {
         "DROP TRIGGER IF EXISTS webhook_told; DROP TABLE webhook_attempts; DROP TABLE webhook_outbox;"
         "DROP TABLE webhook_endpoints;"
     ),
+    10: (
+        "DROP INDEX images_of_user; DROP INDEX images_of_user_in_bucket; DROP INDEX images_of_user_unfinished;"
+        "DROP INDEX images_of_user_by_name; DROP INDEX images_of_org; DROP INDEX images_in_bucket;"
+        "DROP INDEX images_by_name; DROP INDEX images_by_sha256; DROP INDEX jobs_recent;"
+        "CREATE INDEX jobs_recent ON processing_jobs (created_at) WHERE deleted_at IS NULL;"
+        "DROP INDEX jobs_recent_of_status;"
+        "CREATE INDEX jobs_recent_of_status ON processing_jobs (status, created_at) WHERE deleted_at IS NULL;"
+        "ALTER TABLE processing_jobs DROP COLUMN folded_name; ALTER TABLE job_counting DROP COLUMN names_upto;"
+    ),
+    11: (
+        "DROP TRIGGER IF EXISTS usage_inserted; DROP TRIGGER IF EXISTS usage_before;"
+        "DROP TRIGGER IF EXISTS usage_after;"
+        "DROP TRIGGER IF EXISTS usage_dropped; DROP VIEW job_usage; DROP TABLE usage;"
+        "ALTER TABLE job_counting DROP COLUMN usage_upto;"
+    ),
+    12: (
+        "DROP INDEX images_expiring; ALTER TABLE processing_jobs DROP COLUMN expires_at;"
+        "ALTER TABLE service_instance DROP COLUMN clock_wall; ALTER TABLE service_instance DROP COLUMN clock_boot;"
+        "ALTER TABLE service_instance DROP COLUMN clock_boot_id;"
+        "ALTER TABLE service_instance DROP COLUMN clock_doubted;"
+    ),
+    13: "DROP TABLE api_keys; DROP TABLE upload_tickets; ALTER TABLE processing_jobs DROP COLUMN ticket_id;",
 }
 
 

@@ -6,6 +6,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,9 +17,11 @@ from starlette.types import Message
 
 from fixtures import make
 from imgsvc.imaging.recipe import Recipe
+from imgsvc.jobs.clocks import Reading
 from imgsvc.jobs.cluster.link import LinkState, TicketEnd
 from imgsvc.jobs.cluster.messages import Machine
 from imgsvc.jobs.lanes.cage import Posture
+from imgsvc.jobs.table.byte_quota import ByteLimits
 from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
 from tests.support.speed import within
@@ -226,6 +229,26 @@ async def _webhook_down(s: Service) -> list[Told]:
     return [waiting, await told(s)]
 
 
+async def _over_quota(s: Service) -> None:
+    before = s.state.intake._allowance
+    s.state.intake._allowance = replace(before, quota=replace(before.quota, byte_limits=ByteLimits(per_user=1)))
+    assert (await s.upload(TINY)).json()["code"] == "quota_exceeded"
+    s.state.intake._allowance = before
+
+
+async def _expired(s: Service) -> list[Told]:
+    """An image whose time is over, and a clock that jumps then."""
+    image_id = (await s.completed(TINY))["image_id"]
+    await s.sql("UPDATE processing_jobs SET expires_at = '2020-01-01' WHERE image_id = ?", image_id)
+    await s.state.jobs.expiry.sweep()
+    clocks = s.state.jobs.clocks
+    before = clocks._read
+    clocks._read = lambda: replace(Reading.now(), wall=0.0)
+    held = await told(s)
+    clocks._read = before
+    return [held]
+
+
 async def _everything(folder: Path) -> list[Told]:
     secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     endpoint = {"name": "app", "url": "http://127.0.0.1:9/", "secret": secret, "allow_private": True}
@@ -255,6 +278,8 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _cluster_away(s)
         moments += await _cage_broken(s)
         moments += await _webhook_down(s)
+        await _over_quota(s)
+        moments += await _expired(s)
         return [*moments, await told(s)]
 
 

@@ -4,6 +4,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...access.cursors import KEY_FILE as CURSOR_KEY_FILE
 from ...access.operator_auth import TOKEN_FILE
 from ...access.signing import KEY_FILE
 from ...access.tokens import SECRET_FILE
@@ -40,7 +41,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
     data = settings.data
     if data.is_dir() and _others(data) & stat.S_IRWXO:
         yield wrong(f"every user of this machine can read {data}", f"chmod 700 {data}")
-    for file in (data / SECRET_FILE, data / TOKEN_FILE, data / KEY_FILE):
+    for file in (data / SECRET_FILE, data / TOKEN_FILE, data / KEY_FILE, data / CURSOR_KEY_FILE):
         if file.is_file() and _others(file):
             yield wrong(
                 f"{file} can be read by others", f"chmod 600 {file}, and remove it to get a new one if they did"

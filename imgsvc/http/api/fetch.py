@@ -18,6 +18,7 @@ from ...intake.fetches import FetchFailed
 from ...intake.intake import Origin, Receipt
 from ...intake.limits import UploadLimits
 from ...intake.staging import StagedFile, UnsupportedType, UploadTooLarge
+from ...jobs.table.byte_quota import QuotaExceeded
 from ...jobs.table.quota import RateLimited
 from ..openapi.operations import Answer, operation
 from ..state import state_of
@@ -73,6 +74,7 @@ class FetchRequest(BaseModel):
         "too_many_open_uploads",
         "overloaded",
         "storage_full",
+        "quota_exceeded",
     ),
 )
 async def fetch(request: Request) -> Response:
@@ -91,6 +93,8 @@ async def fetch(request: Request) -> Response:
         metrics.upload("rejected")
         if isinstance(error, RateLimited):
             metrics.rate_limited()
+        if isinstance(error, QuotaExceeded):
+            metrics.quota_exceeded(error.whose)
         raise
     metrics.upload("accepted")
     return await accepted_response(request, receipt, None)
@@ -189,4 +193,6 @@ async def _paced(request: Request, answer: Fetched) -> AsyncIterator[bytes]:
 
 def _origin(request: Request, wanted: FetchRequest, who: Identity) -> Origin:
     trace_id = request.scope["trace_id"]
-    return Origin(who.user_id, who.org_id, wanted.bucket, wanted.metadata, "", trace_id, None)
+    return Origin(
+        who.user_id, who.org_id, wanted.bucket, wanted.metadata, "", trace_id, idempotency_key=None, key_id=who.key_id
+    )

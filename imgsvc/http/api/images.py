@@ -1,4 +1,4 @@
-"""Images: their metadata and URLs, and their deletion."""
+"""Images: their metadata and URLs."""
 
 from functools import cached_property
 from typing import Annotated, cast
@@ -7,14 +7,12 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...access.permissions import PermissionDenied
 from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
 from ...jobs.table.model import Job
 from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
 from ..openapi.operations import operation
 from ..state import state_of
-from ..wire.bearer import authenticated
 from ..wire.image_metadata import (
     CLIENT_EXAMPLE,
     DIMENSIONS,
@@ -104,16 +102,6 @@ class Batch(AnswerModel):
     requested: int
     found: int
     missing: list[str]
-
-
-class Deleted(AnswerModel):
-    """The image is gone; `files_removed` counts the variants that were in storage."""
-
-    model_config = example(image_id=IMAGE_ID, deleted=True, files_removed=4)
-
-    image_id: str
-    deleted: bool = True
-    files_removed: int
 
 
 @operation(
@@ -208,33 +196,3 @@ async def _entry(urls: Urls, job: Job, size: str) -> bytes:
     if lasting:
         job.derived[_kept(size)] = text
     return text
-
-
-@operation(
-    "images_delete",
-    "images",
-    "Delete an image",
-    access="bearer",
-    answers={200: Deleted},
-    errors=("permission_denied", "image_not_found", "method_not_allowed", "overloaded"),
-)
-async def delete(request: Request) -> Response:
-    """Allowed for its uploader and, where permissions are checked, for an `image:admin` of the organisation.
-
-    Every later request for the image is a 404. A running job is cancelled, and the files are removed.
-    """
-    who = await authenticated(request)
-    image_id = path_id(request, "image_id", image_not_found)
-    state = state_of(request)
-    job = await state.jobs.table.job_of_image(image_id)
-    if job is None or job.org_id != who.org_id:
-        raise image_not_found()
-    try:
-        await state.access.permissions.require_to_delete(who, own=job.user_id == who.user_id)
-    except PermissionDenied:
-        await state.access.denials.record("delete_denied", who.org_id, who.user_id, job=job)
-        raise
-    removed = await state.jobs.deletion.delete(job)
-    if removed is None:
-        raise image_not_found()
-    return json_response(Deleted(image_id=image_id, files_removed=removed))

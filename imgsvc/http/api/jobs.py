@@ -13,7 +13,7 @@ from ...jobs.table.model import Job, Status
 from ...jobs.views import STATUS, JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
-from ..wire.bearer import bearer_token
+from ..wire.bearer import bearer_token, ticket_of, verified
 from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Metadata, public_metadata
 from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
@@ -85,9 +85,11 @@ async def status(request: Request) -> Response:
 )
 async def result(request: Request) -> Response:
     """With the token of the uploader, or of an `image:admin` of the org, the metadata says who uploaded it."""
-    who = await reader_of(request)
+    private = state_of(request).stores.urls.signatures is not None
+    ticket = await ticket_of(request) if private else None
+    who = None if ticket else await reader_of(request)
     job = await _job(request)
-    if is_hidden(job, who):
+    if is_hidden(job, who) or (ticket is not None and job.ticket_id != ticket.ticket_id):
         raise job_not_found()
     if job.status != "completed":
         raise not_completed(job.status)
@@ -120,7 +122,7 @@ async def _personal(request: Request, job: Job) -> dict[str, Any]:
     if not token:
         return {}
     try:
-        who = await state_of(request).access.tokens.verify(token)
+        who = await verified(request, token)
         own = who.org_id == job.org_id and who.user_id == job.user_id
         shown = own or (who.org_id == job.org_id and await state_of(request).access.permissions.holds(who, ADMIN))
     except (TokenInvalid, KeysUnavailable, AuthorizationUnavailable):

@@ -17,8 +17,8 @@ from ...jobs.table.model import Job
 from ...storage.base import StorageError
 from ..openapi.operations import Private
 from ..state import state_of
-from ..wire.bearer import authenticated, bearer_token
-from ..wire.problems import signature_expired, signature_invalid, signature_required
+from ..wire.bearer import authenticated, bearer_token, ticket_of, verified
+from ..wire.problems import Problem, signature_expired, signature_invalid, signature_required
 from ..wire.validation import Query
 
 
@@ -63,11 +63,13 @@ async def _may_read(request: Request, job: Job) -> bool:
     """Whether the request carries a token that may read this job's image. Any other counts as no token."""
     access = state_of(request).access
     try:
-        who = await access.tokens.verify(bearer_token(request))
+        if (ticket := await ticket_of(request)) is not None:
+            return job.ticket_id == ticket.ticket_id
+        who = await verified(request, bearer_token(request))
         if job.org_id == who.org_id:
             await access.permissions.require(who, READ)
             return True
-    except (TokenInvalid, KeysUnavailable, PermissionDenied, AuthorizationUnavailable):
+    except (TokenInvalid, KeysUnavailable, PermissionDenied, AuthorizationUnavailable, Problem):
         pass
     return False
 

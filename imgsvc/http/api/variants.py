@@ -117,7 +117,8 @@ async def _replaced(request: Request, job: Job, key: str, left: int | None) -> R
     if size is None or size not in job.ready:
         raise image_not_found()
     expires = None if left is None else int(request.query_params["expires"])
-    kept = f"public, max-age={REDIRECT_SECONDS}" if left is None else f"private, max-age={min(left, REDIRECT_SECONDS)}"
+    seconds = min(one for one in (left, job.seconds_left, REDIRECT_SECONDS) if one is not None)
+    kept = f"{'public' if left is None else 'private'}, max-age={seconds}"
     headers = {"Location": state_of(request).stores.urls.stored(job, size, expires), "Cache-Control": kept}
     return Response(status_code=301, headers={**headers, **EMBEDDABLE})
 
@@ -140,8 +141,8 @@ async def _bytes_from(request: Request, job: Job, size: str, left: int | None, v
     urls = stores.urls
     if not urls.is_presigned(job):
         source = Source(stores.storages[job.storage_backend], stores.variants)
-        return await send_variant(request, source, served, caching(left, versioned=versioned))
+        return await send_variant(request, source, served, caching(left, job.seconds_left, versioned=versioned))
     method: Literal["GET", "HEAD"] = "HEAD" if request.method == "HEAD" else "GET"
     seconds = urls.presigned_seconds if left is None else max(1, min(left, urls.presigned_seconds))
-    seconds = await urls.valid_seconds(job, seconds)
+    seconds = await urls.valid_seconds(job, urls.lifetime(job, seconds))
     return await redirect_to_storage(request, served, lambda: urls.presigned(job, size, method, seconds), seconds)

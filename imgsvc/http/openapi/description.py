@@ -17,6 +17,8 @@ TAGS = {
 PATH = {
     "job_id": "The `job_id` of a receipt.",
     "image_id": "The `image_id` of a receipt.",
+    "ticket": "The `ticket` that your application has got for you.",
+    "key_id": "The `key_id` of an API key.",
     "code": "The `code` of an error.",
     "path": "Bucket and key, as in the URLs that the service returns.",
     "asset": "A script, style or icon of the page.",
@@ -31,7 +33,8 @@ SECURITY_SCHEMES: dict[str, Any] = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "A JWT with `sub`: `./run token --sub NAME` prints one.",
+        "description": "A JWT with `sub`: `./run token --sub NAME` prints one. Or an API key: "
+        "`imgsvc keys create --name NAME --sub NAME`.",
     },
     "signature": {
         "type": "apiKey",
@@ -55,6 +58,7 @@ SECURITY: dict[Access, list[dict[str, list[str]]]] = {
     "optional": [{}, {"bearer": []}],
     "bearer": [{"bearer": []}],
     "signature": [{"signature": []}],
+    "ticket": [],  # the address holds it
     "operator": OF_OPERATOR,
     "operator_acting": OF_OPERATOR,
 }

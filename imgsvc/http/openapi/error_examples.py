@@ -13,6 +13,7 @@ from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads
 from ...intake.staging import NoSpace, UnsupportedType
+from ...jobs.table.byte_quota import QuotaExceeded
 from ...jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ...jobs.table.transactions import IdempotencyConflict
 from ...maintenance.runner import TaskRunning
@@ -32,6 +33,8 @@ FIXED: dict[str, Callable[[], Exception]] = {
     "token_missing": lambda: problems.not_authenticated("token_missing"),
     "token_invalid": lambda: problems.not_authenticated("token_invalid"),
     "token_expired": lambda: problems.not_authenticated("token_expired"),
+    "ticket_spent": lambda: problems.not_authenticated("ticket_spent"),
+    "ticket_expired": lambda: problems.not_authenticated("ticket_expired"),
     "permission_denied": lambda: PermissionDenied(UPLOAD),
     "bucket_not_allowed": lambda: BucketNotAllowed("holiday", ("work", "work/2026")),
     "authorization_unavailable": lambda: AuthorizationUnavailable(5),
@@ -81,6 +84,7 @@ def _limits(settings: Settings) -> dict[str, Callable[[], Exception]]:
         "rate_limited": lambda: _rate_limited(settings),
         "too_many_open_uploads": lambda: TooManyOpenUploads(uploads.max_open_per_user, uploads.max_open_per_user),
         "overloaded": lambda: Overloaded(waiting, waiting),
+        "quota_exceeded": lambda: QuotaExceeded("user", 10 * MEGABYTE, 9 * MEGABYTE, 2 * MEGABYTE),
         "storage_full": lambda: NoSpace(settings.storage.reserve_mb * MEGABYTE, MEGABYTE),
     }
 

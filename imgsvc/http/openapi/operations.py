@@ -16,7 +16,7 @@ from starlette.responses import Response
 from ..wire.validation import Headers, Query
 
 Handler = Callable[[Request], Awaitable[Response]]
-Access = Literal["public", "optional", "bearer", "signature", "operator", "operator_acting"]
+Access = Literal["public", "optional", "bearer", "signature", "ticket", "operator", "operator_acting"]
 
 # The errors of every operation, and those that come with its access, a query, a header or a path parameter.
 EVERYWHERE = ("host_not_allowed", "internal_error")
@@ -25,6 +25,7 @@ OF_ACCESS: Mapping[Access, tuple[str, ...]] = {
     "optional": (),  # an invalid token counts as no token
     "bearer": ("token_missing", "token_invalid", "token_expired", "authorization_unavailable"),
     "signature": ("signature_required", "signature_invalid", "signature_expired"),
+    "ticket": ("token_invalid", "ticket_spent", "ticket_expired"),
     "operator": ("operator_required", "operator_refused", "operator_attempts"),
     "operator_acting": ("operator_required", "operator_refused", "operator_attempts", "cross_site"),
 }

@@ -34,6 +34,14 @@ async def require_reader(request: Request) -> AuthMethod:
     return way
 
 
+async def require_signed_in(request: Request) -> AuthMethod:
+    """Authenticate a read-only operator request that `[operator] public` does not open. Raises Problem (401, 429)."""
+    way = await _presented(request)
+    if way is None:
+        raise _refusal(request, "operator_required", "This requires the operator's token.")
+    return way
+
+
 async def require_operator(request: Request) -> AuthMethod:
     """Authenticate an operator request that changes something, with the CSRF check for cookie and Basic.
 

@@ -45,6 +45,7 @@ async def exposition(request: Request) -> Response:
     if (office := state.jobs.office) is not None:
         metrics.cluster.measured(office.link.state, office.tickets.sent_bytes, office.tickets.received_bytes)
     metrics.webhooks.measured(await _measured(state.telling.table.endpoints))
+    metrics.jobs.clocks_agree(state.jobs.clocks.agree)
     metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(metrics.text, accept)

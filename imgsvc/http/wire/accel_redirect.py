@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...jobs.table.model import StoredVariant
-from ...storage.base import CHECKED_HOURLY, IMMUTABLE, LOCAL, Storage
+from ...storage.base import LOCAL, Storage
 from ..state import state_of
 from .proxy_headers import FROM_PROXY
 
@@ -50,7 +50,7 @@ def is_sent_by_proxy(request: Request, storage: Storage, wanted: "ByteHeaders", 
 def sent_by_proxy(request: Request, served: StoredVariant, headers: Mapping[str, str]) -> Response:
     """The response that names the file to the proxy. `headers` are those of the response to the client."""
     sent = {name: value for name, value in headers.items() if name not in DROPPED}
-    if sent["Cache-Control"] in (IMMUTABLE, CHECKED_HOURLY):
+    if sent["Cache-Control"].startswith("public"):
         sent[PUBLIC_CACHING] = sent.pop("Cache-Control")
     location = state_of(request).settings.server.accel_redirect
     sent["X-Accel-Redirect"] = f"{location}{quote(f'{served.bucket}/{served.key}')}"

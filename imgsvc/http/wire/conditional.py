@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...jobs.table.model import StoredVariant
-from ...storage.base import CHECKED_HOURLY, IMMUTABLE
+from ...storage.base import CHECKED_HOURLY, HOUR, IMMUTABLE, YEAR
 from .accel_redirect import is_sent_by_proxy, sent_by_proxy
 from .answer_memory import AnswerMemory, NoRoom, no_room
 from .dates import parsed_date
@@ -57,11 +57,16 @@ async def redirect_to_storage(
     return Response(status_code=307, headers=headers)
 
 
-def caching(left: int | None, *, versioned: bool) -> str:
-    """Cache-Control of bytes. `left`: seconds until their URL expires; None: never. `versioned`: it is these bytes'."""
+def caching(left: int | None, lifetime: int | None, *, versioned: bool) -> str:
+    """Cache-Control of bytes, which never outlasts their URL or the image. `versioned`: the URL is these bytes'.
+
+    `left`: seconds until the URL expires; `lifetime`: until the image does; None: never.
+    """
     if left is not None:
-        return f"private, max-age={left}"
-    return IMMUTABLE if versioned else CHECKED_HOURLY
+        return f"private, max-age={left if lifetime is None else min(left, lifetime)}"
+    if lifetime is None:
+        return IMMUTABLE if versioned else CHECKED_HOURLY
+    return f"public, max-age={min(lifetime, YEAR if versioned else HOUR)}"
 
 
 async def send_variant(request: Request, source: Source, served: StoredVariant, cache_control: str) -> Response:

@@ -53,6 +53,12 @@ CODES = {
         "Make a new token with the key, algorithm, iss and aud of this service.",
     ),
     "token_expired": Code(401, "The token has expired.", "Make a new one and send the request again."),
+    "ticket_spent": Code(
+        401,
+        "The upload ticket has been used for as many uploads as it was issued for.",
+        "Ask your application for a new ticket.",
+    ),
+    "ticket_expired": Code(401, "The upload ticket's time is over.", "Ask your application for a new ticket."),
     "operator_required": Code(
         401,
         "Only the operator may see or do this, and the request has no operator credentials.",
@@ -118,6 +124,9 @@ CODES = {
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the ID in the receipt."),
     "webhook_not_found": Code(
         404, "No webhook of this name is configured.", "imgsvc webhooks list shows the names of [[webhooks]]."
+    ),
+    "key_not_found": Code(
+        404, "There is no such API key, or it was revoked before.", "imgsvc keys list shows the keys and their IDs."
     ),
     "image_not_found": Code(
         404,
@@ -278,6 +287,12 @@ CODES = {
         503,
         "The image is in a storage that the settings no longer name; it is not lost.",
         "The operator must add that storage to the settings again (for S3: [s3] bucket and its keys).",
+    ),
+    "quota_exceeded": Code(
+        507,
+        "The images of the user or the organisation take so many bytes that the upload exceeds the quota; the response "
+        "states what is used, the limit, and what the upload needs at least.",
+        "Delete images that are not needed, or ask the operator to raise [quota] bytes_per_user or bytes_per_org.",
     ),
     "storage_full": Code(
         507,

@@ -21,6 +21,9 @@ from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads, TooManyUploads
 from ...intake.staging import NoSpace, Rejected, StagingFailed, StagingGone, UnsupportedType, UploadTooLarge
 from ...jobs.restart import NotRetryable, StillEnding
+from ...jobs.table.byte_quota import QuotaExceeded
+from ...jobs.table.credentials import KeyRevoked, TicketExpired, TicketSpent
+from ...jobs.table.patches import NotCompleted
 from ...jobs.table.quota import RateLimited
 from ...jobs.table.sql import is_damage
 from ...jobs.table.transactions import IdempotencyConflict
@@ -36,8 +39,11 @@ from .problems import (
     idempotency_conflict,
     image_not_found,
     internal_error,
+    not_authenticated,
+    not_completed,
     overloaded,
     permission_denied,
+    quota_exceeded,
     rate_limited,
     storage_full,
     storage_not_configured,
@@ -95,10 +101,15 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotOurs: lambda _: Problem(409, "tokens_not_ours", "An external issuer signs the tokens: none can be made here."),
     Rejected: _from_intake,
     RateLimited: rate_limited,
+    QuotaExceeded: quota_exceeded,
     IdempotencyConflict: lambda _: idempotency_conflict(),
     ImageError: unusable_image,
     DatabaseUnavailable: lambda _: overloaded("The request could not be recorded. Try again shortly."),
     sqlite3.OperationalError: lambda _: unanswered(),
+    KeyRevoked: lambda _: not_authenticated("token_invalid"),
+    TicketSpent: lambda _: not_authenticated("ticket_spent"),
+    TicketExpired: lambda _: not_authenticated("ticket_expired"),
+    NotCompleted: lambda error: not_completed(error.status),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     StillEnding: lambda error: overloaded(str(error)),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),

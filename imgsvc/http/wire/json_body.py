@@ -13,7 +13,7 @@ from .multipart import body_chunks
 from .problems import validation
 from .validation import invalid
 
-MAX_BYTES = 4 * 1024
+MAX_BYTES = 8 * 1024
 T = TypeVar("T", bound=BaseModel)
 
 

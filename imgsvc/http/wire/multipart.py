@@ -17,12 +17,13 @@ from ...intake.staging import StagedFile
 from .body_rate import MinimumBodyRate
 from .disposition import part_names
 from .first_boundary import MAX_PREAMBLE, FirstBoundary, PreambleTooLong
+from .moments import LIFETIME, MOMENT
 from .problems import Problem, upload_too_large, validation
 from .upload_fields import BUCKET, METADATA, METADATA_BYTES, field_value
 
 ENVELOPE_BYTES = 128 * 1024  # boundaries, part headers and fields around a file of the largest size
 MAX_PARTS = 20
-FIELDS = ("bucket", "metadata")
+FIELDS = ("bucket", "metadata", "expires_in", "expires_at")
 MAX_PART_HEADERS = 32
 MAX_SHOWN = 40  # characters of a field's name in an error
 BARE_LF = "its lines end with LF alone; RFC 2046 wants CRLF at the end of each boundary and header"
@@ -41,12 +42,14 @@ async def body_chunks(receive: Receive, pace: MinimumBodyRate) -> AsyncIterator[
 
 
 class Form:
-    """Bucket and metadata of an upload whose file has been fed to `staged`."""
+    """The fields of an upload whose file has been fed to `staged`."""
 
     def __init__(self, bucket: str | None = None, metadata: dict[str, Any] | None = None) -> None:
         self.bucket = bucket
         self.metadata = metadata
         self.filename = ""
+        self.expires_in: int | None = None
+        self.expires_at: str | None = None
 
 
 async def read_raw(chunks: AsyncIterator[bytes], staged: StagedFile) -> None:
@@ -55,10 +58,17 @@ async def read_raw(chunks: AsyncIterator[bytes], staged: StagedFile) -> None:
 
 
 async def read_multipart(
-    chunks: AsyncIterator[bytes], content_type: str, staged: StagedFile, allowance: UploadLimits
+    chunks: AsyncIterator[bytes],
+    content_type: str,
+    staged: StagedFile,
+    allowance: UploadLimits,
+    bucket: str | None = None,
 ) -> Form:
-    """Feed the part `file` to `staged`, whatever the order of the parts. Raises Problem, and what `feed` raises."""
-    reader = _Multipart(content_type, allowance)
+    """Feed the part `file` to `staged`, whatever the order of the parts. Raises Problem, and what `feed` raises.
+
+    `bucket`: in place of the part, which may then be missing.
+    """
+    reader = _Multipart(content_type, allowance, bucket)
     received, max_bytes = 0, allowance.max_bytes
     async for chunk in chunks:
         received += len(chunk)
@@ -74,7 +84,7 @@ async def read_multipart(
 class _Multipart:
     """Callbacks of the parser. Bytes of the file are collected in `_file_data` and taken after each chunk."""
 
-    def __init__(self, content_type: str, allowance: UploadLimits) -> None:
+    def __init__(self, content_type: str, allowance: UploadLimits, bucket: str | None) -> None:
         self._allowance = allowance
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
@@ -85,7 +95,7 @@ class _Multipart:
             rb"(?<!\r)\n--" + re.escape(boundary) + rb"|--" + re.escape(boundary) + rb"-*\n"
         )
         self._tail = b""  # the last bytes of the body
-        self.form = Form()
+        self.form = Form(bucket)
         self._file_data: list[bytes] = []
         self._seen: set[str] = set()
         self._names: list[str] = []
@@ -138,7 +148,8 @@ class _Multipart:
         if not self._ended:
             which = "last" if self._opening.found else "first"
             raise _malformed(f"the multipart body ends before its {which} boundary")
-        missing = [name for name in ("file", "bucket") if name not in self._seen]
+        given = self._seen | ({"bucket"} if self.form.bucket is not None else set())
+        missing = [name for name in ("file", "bucket") if name not in given]
         if missing:
             raise validation(*((("body", name), "Field required", "missing") for name in missing), hint=self._found())
         if self.form.metadata is None:
@@ -192,8 +203,14 @@ class _Multipart:
         if self._part == "bucket":
             self.form.bucket = field_value(BUCKET, text, "bucket")
             self._allowance.check_bucket(self.form.bucket)
-        else:
+        elif self._part == "metadata":
             self.form.metadata = field_value(METADATA, text, "metadata")
+        elif not text:
+            pass  # a page's form sends an input that was left empty
+        elif self._part == "expires_in":
+            self.form.expires_in = field_value(LIFETIME, text, "expires_in")
+        else:
+            self.form.expires_at = field_value(MOMENT, text, "expires_at")
 
     def _finished(self) -> None:
         self._ended = True

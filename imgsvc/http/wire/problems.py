@@ -13,6 +13,7 @@ from ...access.tokens import TokenTooLong
 from ...imaging.errors import ImageError
 from ...intake.limits import BucketNotAllowed
 from ...intake.staging import NoSpace, UnsupportedType
+from ...jobs.table.byte_quota import QuotaExceeded
 from ...jobs.table.model import as_text
 from ...jobs.table.quota import RateLimited, RateLimitStatus
 
@@ -52,6 +53,7 @@ class ProblemBody(BaseModel):
     measured: int = 0
     measured_bytes: int = 0
     used: int = 0
+    needed: int = 0
     bucket: str = ""
     allowed: list[str] = []
     job_status: str = ""
@@ -90,8 +92,14 @@ class Problem(Exception):
 
 
 def not_authenticated(code: str) -> Problem:
-    """`code` is token_missing, token_invalid or token_expired (RFC 6750 section 3)."""
-    details = {"token_missing": "Not authenticated", "token_invalid": "Invalid token", "token_expired": "Token expired"}
+    """`code` is token_missing, token_invalid, token_expired, ticket_spent or ticket_expired (RFC 6750 section 3)."""
+    details = {
+        "token_missing": "Not authenticated",
+        "token_invalid": "Invalid token",
+        "token_expired": "Token expired",
+        "ticket_spent": "Ticket spent",
+        "ticket_expired": "Ticket expired",
+    }
     challenge = 'Bearer realm="imgsvc"'
     if code != "token_missing":
         challenge += f', error="invalid_token", error_description="{details[code]}"'
@@ -150,6 +158,10 @@ def range_not_satisfiable(size_bytes: int) -> Problem:
 
 def job_not_found() -> Problem:
     return Problem(404, "job_not_found", "Job not found")
+
+
+def key_not_found() -> Problem:
+    return Problem(404, "key_not_found", "API key not found")
 
 
 def webhook_not_found() -> Problem:
@@ -265,6 +277,11 @@ def storage_full(error: NoSpace) -> Problem:
     detail = "There is not enough free space to accept the upload."
     more = {"limit_bytes": error.reserve, "measured_bytes": error.free} if error.reserve else {}
     return Problem(507, "storage_full", detail, headers={"Retry-After": "60"}, **more)
+
+
+def quota_exceeded(error: QuotaExceeded) -> Problem:
+    """RFC 4331 names this status for quotas."""
+    return Problem(507, "quota_exceeded", str(error), limit=error.limit, used=error.used, needed=error.needed)
 
 
 def unanswered() -> Problem:

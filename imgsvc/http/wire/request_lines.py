@@ -7,6 +7,7 @@ from urllib.parse import quote
 import structlog
 from starlette.types import Scope
 
+from ...access.issued_secrets import redacted
 from ...telemetry.logs import OUTPUT
 
 log = structlog.get_logger()
@@ -38,7 +39,7 @@ class RequestLines:
         # What structlog's processors make of the same event, without a chain of calls for each request.
         moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         output.write_soon(
-            f'{{"method": {text(scope["method"])}, "path": {text(shown)}, "status": {status}, '
+            f'{{"method": {text(scope["method"])}, "path": {text(redacted(shown))}, "status": {status}, '
             f'"ms": {milliseconds}, "client": {text(client)}, "event": "request", "trace_id": {text(trace_id)}, '
             f'"level": "info", "timestamp": "{moment}"}}\n'
         )

@@ -3,9 +3,11 @@
 import os
 import re
 
+from ...access.issued_secrets import ISSUED
 from .head import Head
 
 TRACE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+SECRET = re.compile(ISSUED.pattern.encode())  # never in a log, whatever header it came in
 TRACE_HEADERS = ("X-Trace-ID", "X-Correlation-ID")
 SENT_AS = [name.lower().encode() for name in TRACE_HEADERS]
 ALWAYS = (
@@ -26,7 +28,7 @@ class TraceIds:
     def of(self, head: Head) -> str:
         for name in SENT_AS:
             value = head.get(name)
-            if value is not None and TRACE_ID.fullmatch(value):
+            if value is not None and TRACE_ID.fullmatch(value) and not SECRET.search(value):
                 return value.decode()
         return self._new()
 

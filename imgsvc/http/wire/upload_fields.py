@@ -5,10 +5,11 @@ import math
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ...storage.keys import THROUGH_A_FILE
+from .moments import Lifetime, Moment
 from .prefer import Prefer
 from .validation import Headers, Query, invalid
 
@@ -113,16 +114,44 @@ def field_value(kind: TypeAdapter[T], text: str, name: str) -> T:
         raise invalid(error, "body", name) from None
 
 
+EXPIRES_AT = "When the image expires; instead of `expires_in`."
+LEFT_EMPTY = Field(examples=[""])  # the same as absent: a page that is made of the document invents no value
+
+
+def _never_null(schema: dict[str, Any]) -> None:
+    """A part of a form is absent or present: a page that is made of the document would else send the word `null`."""
+    for name, part in schema["properties"].items():
+        (kind,) = [one for one in part.pop("anyOf", [{}]) if one != {"type": "null"}]
+        schema["properties"][name] = {**kind, **{key: value for key, value in part.items() if value is not None}}
+
+
 class UploadForm(BaseModel):
     """The parts, in any order. This documents the form; `multipart.py` reads it as it streams, with the same checks."""
+
+    model_config = ConfigDict(json_schema_extra=_never_null)
 
     file: Annotated[bytes, Field(description="The photo.")]
     bucket: Annotated[Bucket, Field(examples=["holiday"])]
     metadata: Annotated[Metadata, Field(description=ABOUT_METADATA, examples=[{"title": "A day at the sea"}])] = {}
+    expires_in: Annotated[Lifetime | None, LEFT_EMPTY] = None
+    expires_at: Annotated[Moment | None, Field(description=EXPIRES_AT), LEFT_EMPTY] = None
+
+
+class TicketForm(UploadForm):
+    """The same; the ticket says the bucket. Of the metadata it may have said members too, which win."""
+
+    bucket: Annotated[Bucket | None, Field(examples=["holiday"])] = None  # type: ignore[assignment]
+
+
+def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata that were put together from two sources. Raises Problem (422)."""
+    return field_value(METADATA, json.dumps(metadata), "metadata")
 
 
 class UploadQuery(Query):
     bucket: Annotated[Bucket | None, Field(description="The bucket, when the body is the photo itself.")] = None
+    expires_in: Lifetime | None = None
+    expires_at: Annotated[Moment | None, Field(description=EXPIRES_AT)] = None
 
 
 class UploadHeaders(Headers):

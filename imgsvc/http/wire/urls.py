@@ -1,6 +1,7 @@
 """URLs of variants."""
 
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -37,7 +38,7 @@ class Urls:
     async def variant(self, job: Job, name: str) -> str:
         """The URL of a variant. Raises StorageError: the storage is not configured, or has no keys to sign with."""
         if self.is_presigned(job):
-            return await self.presigned(job, name, "GET", self.presigned_seconds)
+            return await self.presigned(job, name, "GET", self.lifetime(job, self.presigned_seconds))
         return self._own(job, job.ready[name])
 
     def are_lasting(self, job: Job) -> bool:
@@ -46,7 +47,7 @@ class Urls:
 
     def _own(self, job: Job, key: str) -> str:
         path = f"/storage/{job.storage_bucket}/{key}"
-        query = f"?{self.signatures.query(path)}" if self.signatures else ""
+        query = f"?{self.signatures.query(path, until=_until(job))}" if self.signatures else ""
         return f"{self._public_url}{_quoted(path)}{query}"
 
     def stored(self, job: Job, name: str, expires: int | None) -> str:
@@ -62,8 +63,13 @@ class Urls:
 
     async def presigned(self, job: Job, name: str, method: Literal["GET", "HEAD"], seconds: int) -> str:
         storage = self._stores.presigning[job.storage_backend]
-        private = self.signatures is not None
+        private = self.signatures is not None or job.expires_at is not None  # the object itself says: for a year
         return await storage.url(job.storage_bucket, job.ready[name], seconds, method, private=private)
+
+    def lifetime(self, job: Job, seconds: int) -> int:
+        """So many seconds, or fewer if the image expires before; at least one."""
+        left = job.seconds_left
+        return seconds if left is None else max(1, min(seconds, left))
 
     async def valid_seconds(self, job: Job, seconds: int) -> int:
         """How long a presigned URL made now for `seconds` is valid. Raises StorageError."""
@@ -85,8 +91,22 @@ class Urls:
             return {name: await self.variant(job, name) for name in names}
         return {name: self._own(job, ready[name]) for name in names}
 
-    def of_page(self, image_id: str, size: str) -> str:
+    def direct(self, job: Job) -> dict[str, str]:
+        """{variant: URL} of this service for all variants that can be fetched, wherever they are stored."""
+        ready = job.ready
+        return {
+            variant.name: f"{self._public_url}{self.of_page(job.image_id, variant.name, _until(job))}"
+            for variant in job.recipe.variants
+            if variant.name in ready
+        }
+
+    def of_page(self, image_id: str, size: str, until: float | None = None) -> str:
         """A URL relative to the service's root, for its own pages, whatever `public_url` is."""
         path = f"/api/v1/images/{image_id}/direct"
-        query = f"&{self.signatures.query(path, size)}" if self.signatures else ""
+        query = f"&{self.signatures.query(path, size, until)}" if self.signatures else ""
         return f"{path}?size={size}{query}"
+
+
+def _until(job: Job) -> float | None:
+    """When the image expires, in seconds since 1970."""
+    return datetime.fromisoformat(job.expires_at).timestamp() if job.expires_at else None

@@ -25,6 +25,10 @@ MIGRATIONS = (
     "007_renders.sql",
     "008_operator_sessions.sql",
     "009_webhooks.sql",
+    "010_image_lists.sql",
+    "011_usage.sql",
+    "012_expiry.sql",
+    "013_credentials.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4
@@ -151,11 +155,15 @@ class Readers:
                 await db.close()
 
     async def fetch(self, query: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
-        """Fetch the rows of a statement in queries.sql. The measured time excludes the wait for a connection."""
+        """Fetch the rows of a statement in queries.sql."""
+        return await self.select(query, QUERIES[query], parameters)
+
+    async def select(self, query: str, statement: str, parameters: dict[str, Any]) -> list[aiosqlite.Row]:
+        """Fetch the rows of a statement, under a name. The measured time excludes the wait for a connection."""
         async with self.lend() as db:
             began = time.perf_counter()
             try:
-                return list(await db.execute_fetchall(QUERIES[query], parameters))
+                return list(await db.execute_fetchall(statement, parameters))
             except sqlite3.Error as error:
                 if is_damage(error):
                     self.damage = str(error)

@@ -70,9 +70,18 @@ async def insert(db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[
     return render
 
 
-async def set_focal(db: aiosqlite.Connection, job: Job, focal: Point | None) -> bool:
-    values = {"job_id": job.job_id, "focal": focal and json.dumps(focal)}
-    return (await db.execute(QUERIES["set_focal"], values)).rowcount > 0
+async def set_focal(db: aiosqlite.Connection, job: Job, focal: Point | None, crops: NewRender | None) -> None:
+    """Of a completed image: at once if it has no crops, else with the crops that are made around it."""
+    if crops is not None:
+        await order(db, job.job_id, crops)
+        return
+    await db.execute(QUERIES["set_focal"], {"job_id": job.job_id, "focal": focal and json.dumps(focal)})
+
+
+async def waiting_focal(db: aiosqlite.Connection, job_id: str) -> FurtherRender | None:
+    """The crops that are being made around another point."""
+    row = await (await db.execute(QUERIES["waiting_focal"], {"job_id": job_id})).fetchone()
+    return None if row is None else FurtherRender.of(row)
 
 
 async def claim(db: aiosqlite.Connection, free_bytes: int, nothing_running: bool) -> tuple[ClaimedRender | None, bool]:

@@ -3,7 +3,6 @@
 Methods that change something raise DatabaseUnavailable, and reads raise sqlite3.Error, if the database refuses.
 """
 
-from ...imaging.geometry import Point
 from ..retry import Decision, Failure
 from . import further_changes
 from .database import Readers
@@ -29,10 +28,6 @@ class FurtherTable:
         render = await self._write(lambda db: further_changes.order(db, job.job_id, new))
         self.wake()
         return render
-
-    async def set_focal(self, job: Job, focal: Point | None) -> bool:
-        """Record the focal point of an image without crops. False: it is not completed, or was deleted."""
-        return await self._write(lambda db: further_changes.set_focal(db, job, focal))
 
     async def claim(self, free_bytes: int, *, nothing_running: bool) -> ClaimedRender | None:
         """Claim the next row. None: none waits, an upload waits, or the next one needs more than `free_bytes`."""

@@ -11,7 +11,8 @@ from typing import Any
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure
-from . import transactions
+from . import patches, transactions
+from .byte_quota import Usage
 from .database import Readers
 from .events import event
 from .further_table import FurtherTable
@@ -38,13 +39,31 @@ class JobTable:
         self._unanswered: set[tuple[str, int, Status]] = set()  # run ends without a confirmation
         self._may_have_twins = True  # jobs that wait: after a start, nothing is known of them
 
-    async def job(self, job_id: str) -> Job | None:
-        return self.memory.get("job", job_id) or await self._fetched("job", "job", {"job_id": job_id})
+    async def job(self, job_id: str, *, expired: bool = False) -> Job | None:
+        """A job that is not deleted, and that has not expired unless `expired`."""
+        job = self.memory.get("job", job_id) or await self._fetched("job", "job", {"job_id": job_id})
+        return job if job is None or expired or not job.expired else None
 
     async def job_of_image(self, image_id: str) -> Job | None:
-        return self.memory.get("image", image_id) or await self._fetched(
-            "job_of_image", "image", {"image_id": image_id}
-        )
+        """The job of an image that is neither deleted nor expired."""
+        job = self.memory.get("image", image_id) or await self._fetched("job_of_image", "image", {"image_id": image_id})
+        return job if job is None or not job.expired else None
+
+    async def patch(
+        self, job: Job, changes: Mapping[str, Any], check: patches.Check, crops: patches.Crops
+    ) -> patches.Patched | None:
+        """Change a completed image; None if it is gone. Then wake the queue if crops are to be made anew.
+
+        Raises NotCompleted, and what `check` raises.
+        """
+        patched = await self._write(lambda db: transactions.patch(db, job.job_id, changes, check, crops))
+        self.further.wake()
+        return patched
+
+    async def expired_images(self, limit: int) -> list[Job]:
+        """Images whose time is over, the earliest first."""
+        rows = await self._readers.fetch("expired_images", {"now": as_text(now()), "limit": limit})
+        return [Job.of(row) for row in rows]
 
     async def wanting_source(self, job_ids: Iterable[str]) -> dict[str, bool]:
         """{job id: whether its row still names the staged file}, for jobs that have a row, deleted ones included."""
@@ -88,16 +107,15 @@ class JobTable:
         await self._write(transactions.touch)
 
     async def images(self, image_ids: Sequence[str]) -> dict[str, Job]:
-        """{image id: job} for the images that exist."""
+        """{image id: job} for the images that exist and have not expired."""
         found = self.memory.get_images(image_ids)
         missing = [image_id for image_id in image_ids if image_id not in found]
-        if not missing:
-            return found
-        with self.memory.fetch() as fetch:
-            for row in await self._readers.fetch("images", {"image_ids": json.dumps(missing)}):
-                job = found[row["image_id"]] = Job.of(row)
-                self.memory.keep(fetch, "image", job)
-        return found
+        if missing:
+            with self.memory.fetch() as fetch:
+                for row in await self._readers.fetch("images", {"image_ids": json.dumps(missing)}):
+                    job = found[row["image_id"]] = Job.of(row)
+                    self.memory.keep(fetch, "image", job)
+        return {image_id: job for image_id, job in found.items() if not job.expired}
 
     async def latest_failed(self, limit: int) -> list[Job]:
         return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
@@ -110,6 +128,12 @@ class JobTable:
         """How much of the quota is left. Uses none of it."""
         rows = await self._readers.fetch("rate_window", {"org_id": org_id, "user_id": user_id})
         return standing(rows[0] if rows else None, quota, now())
+
+    async def usage(self, org_id: str, user_id: str) -> Usage:
+        """What the user and the organisation have stored."""
+        rows = await self._readers.fetch("used", {"org_id": org_id, "user_id": user_id})
+        (counting,) = await self._readers.fetch("counting", {})
+        return Usage.of(rows, counting)
 
     async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
         """Whether an upload with this idempotency key was accepted within KEY_KEPT."""
@@ -125,7 +149,7 @@ class JobTable:
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Count the upload against the quota and insert the job, or return the job of the same idempotency key.
 
-        Once this has returned, the receipt may be sent. Raises RateLimited or IdempotencyConflict.
+        Once this has returned, the receipt may be sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict.
         """
         accepted = await self._write(lambda db: transactions.accept(db, new, quota))
         if not accepted.replayed:
@@ -140,7 +164,14 @@ class JobTable:
 
     async def delete(self, job: Job) -> Job | None:
         """Delete the image. The row still lists the files to remove. None if the image was already deleted."""
-        deleted = await self._write(lambda db: transactions.delete(db, job.job_id), frees=True)
+        return await self._deleted(lambda db: transactions.delete(db, job.job_id))
+
+    async def expire(self, job: Job) -> Job | None:
+        """Delete the image if it has expired. None if it was deleted already, or expires later now."""
+        return await self._deleted(lambda db: transactions.delete(db, job.job_id, only_expired=True))
+
+    async def _deleted(self, change: Change[Job | None]) -> Job | None:
+        deleted = await self._write(change, frees=True)
         if deleted is not None:
             self._observer.moved(deleted.status, None)
         return deleted

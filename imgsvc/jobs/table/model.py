@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
 # Columns of later migrations with their defaults: a backup's database is read without migrating it.
-LATER_COLUMNS, LATER = ("retried_at", "also_in", "revision"), (None, None, 0)
+LATER_COLUMNS, LATER = ("retried_at", "also_in", "revision", "expires_at", "ticket_id"), (None, None, 0, None, None)
 SOURCE_BYTES = 16  # of a SHA-256: what is found by it is compared in full
 TEXTS = {  # fields that contain the column's JSON text
     "paths_text": "processed_paths",
@@ -36,6 +37,11 @@ def now() -> datetime:
 def as_text(moment: datetime) -> str:
     """RFC 3339 in UTC, always with six decimals and +00:00: a fixed width, so that times compare as text."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def folded(name: str) -> str:
+    """A file name as it is searched for: case folded, and composed (Unicode NFC)."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,9 @@ class NewJob:
     recipe: Recipe
     max_attempts: int
     idempotency_key: str | None = None
+    expires_at: str | None = None
+    key_id: str | None = None  # the API key that it was uploaded with, or that issued its ticket
+    ticket_id: str | None = None
     reuse: bool = True  # of variants that the same user's same photo has
 
     @property
@@ -141,6 +150,8 @@ class Job:
     render_bytes: int
     storage_backend: str
     also_in: str | None
+    expires_at: str | None
+    ticket_id: str | None
     queue: QueueName | None
     turn: int
     run: int
@@ -232,6 +243,18 @@ class Job:
     def can_retry(self) -> bool:
         """Whether the operator may restart it: it has failed, and its row still names the source."""
         return self.status == "failed" and self.staging_path is not None and self.retryable and not self.deleted_at
+
+    @property
+    def expired(self) -> bool:
+        """Whether the image's time is over by the wall clock, so that it must look non-existent."""
+        return self.expires_at is not None and self.expires_at <= as_text(now())
+
+    @property
+    def seconds_left(self) -> int | None:
+        """Whole seconds until the image expires; None: never."""
+        if self.expires_at is None:
+            return None
+        return max(0, int((datetime.fromisoformat(self.expires_at) - now()).total_seconds()))
 
     @property
     def began_at(self) -> str:

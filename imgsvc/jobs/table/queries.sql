@@ -5,11 +5,11 @@
 -- Start-time fair queueing: a new job gets the lowest waiting turn, or the turn after its user's last job, whichever is higher.
 INSERT INTO processing_jobs (
   job_id, image_id, status, storage_bucket, staging_path, max_retries, created_at, user_id, org_id,
-  original_filename, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
+  original_filename, folded_name, expires_at, ticket_id, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
   render_bytes, storage_backend, recipe, idempotency_key, idempotency_digest, preview, queue, turn)
 SELECT
   :job_id, :image_id, 'pending', :storage_bucket, :staging_path, :max_retries, :created_at, :user_id, :org_id,
-  :original_filename, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
+  :original_filename, :folded_name, :expires_at, :ticket_id, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
   :render_bytes, :storage_backend, :recipe, :idempotency_key, :idempotency_digest, :preview, iif(:preview = 'wanted', 'previews', 'renders'),
   max(
     coalesce(
@@ -289,6 +289,50 @@ ON CONFLICT (one) DO UPDATE SET id = excluded.id, storage_marked = 0
 -- A local storage folder has received the ID: from now on a folder without it is not ours.
 UPDATE service_instance SET storage_marked = 1
 
+-- name: key_of_digest
+SELECT * FROM api_keys WHERE digest = :digest AND revoked_at IS NULL
+
+-- name: key_holds
+SELECT 1 FROM api_keys WHERE key_id = :key_id AND revoked_at IS NULL
+
+-- name: use_key
+UPDATE api_keys SET last_used_at = :now WHERE key_id = :key_id
+
+-- name: insert_key
+INSERT INTO api_keys (key_id, digest, name, org_id, user_id, permissions, narrower, created_at)
+VALUES (:key_id, :digest, :name, :org_id, :user_id, :permissions, :narrower, :created_at)
+
+-- name: keys
+SELECT * FROM api_keys ORDER BY created_at DESC
+
+-- name: revoke_key
+UPDATE api_keys SET revoked_at = :now WHERE key_id = :key_id AND revoked_at IS NULL
+
+-- name: insert_ticket
+INSERT INTO upload_tickets (
+  ticket_id, digest, org_id, user_id, key_id, bucket, narrower, metadata, expires_after, uploads_left, created_at, expires_at)
+VALUES (
+  :ticket_id, :digest, :org_id, :user_id, :key_id, :bucket, :narrower, :metadata, :expires_after, :uploads_left,
+  :created_at, :expires_at)
+
+-- name: ticket_of_digest
+SELECT * FROM upload_tickets AS ticket
+WHERE digest = :digest AND NOT EXISTS (
+  SELECT 1 FROM api_keys AS key WHERE key.key_id = ticket.key_id AND key.revoked_at IS NOT NULL)
+
+-- name: spend_ticket
+UPDATE upload_tickets SET uploads_left = uploads_left - 1 WHERE ticket_id = :ticket_id AND uploads_left > 0
+
+-- name: drop_tickets
+DELETE FROM upload_tickets WHERE expires_at < :before
+
+-- name: clocks
+SELECT clock_wall, clock_boot, clock_boot_id, clock_doubted FROM service_instance
+
+-- name: store_clocks
+UPDATE service_instance
+SET clock_wall = :wall, clock_boot = :boot, clock_boot_id = :boot_id, clock_doubted = :doubted
+
 -- name: any_job
 SELECT 1 FROM processing_jobs LIMIT 1
 
@@ -328,9 +372,19 @@ UPDATE processing_jobs SET idempotency_key = NULL, idempotency_digest = NULL WHE
 -- that it may have are listed for removal.
 UPDATE processing_jobs
 SET deleted_at = :now, run = run + 1, queue = NULL, next_attempt_at = NULL, processed_paths = :processed_paths,
-    user_id = NULL, org_id = NULL, original_filename = NULL, client_metadata = '{}', processing_metadata = '{}',
-    idempotency_key = NULL, idempotency_digest = NULL
+    user_id = NULL, org_id = NULL, original_filename = NULL, folded_name = NULL, client_metadata = '{}', processing_metadata = '{}',
+    idempotency_key = NULL, idempotency_digest = NULL, ticket_id = NULL
 WHERE job_id = :job_id AND deleted_at IS NULL
+
+-- name: patch
+-- What an image's owner may change later. The run is not raised: no run works on a completed job.
+UPDATE processing_jobs SET client_metadata = :client_metadata, expires_at = :expires_at
+WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
+RETURNING *
+
+-- name: expired_images
+SELECT * FROM processing_jobs
+WHERE expires_at IS NOT NULL AND expires_at <= :now AND deleted_at IS NULL ORDER BY expires_at LIMIT :limit
 
 -- name: images
 SELECT * FROM processing_jobs
@@ -370,7 +424,38 @@ FROM (SELECT 1 FROM processing_jobs WHERE status = 'retrying' AND next_attempt_a
 SELECT coalesce(max(rowid), 0) FROM processing_jobs
 
 -- name: counting
-SELECT bytes_upto, minutes_from FROM job_counting
+SELECT bytes_upto, minutes_from, names_upto, usage_upto FROM job_counting
+
+-- name: used
+-- Of a user, and of the organisation, whose user is empty.
+SELECT user_id, images, bytes, reserved FROM usage WHERE org_id = :org_id AND user_id IN (:user_id, '')
+
+-- name: count_users
+INSERT INTO usage (org_id, user_id, images, bytes, reserved)
+SELECT org_id, user_id, sum(images), sum(bytes), sum(reserved) FROM job_usage
+WHERE row > :after AND row <= :upto GROUP BY org_id, user_id
+ON CONFLICT DO UPDATE SET images = images + excluded.images, bytes = bytes + excluded.bytes,
+  reserved = reserved + excluded.reserved
+
+-- name: count_orgs
+INSERT INTO usage (org_id, user_id, images, bytes, reserved)
+SELECT org_id, '', sum(images), sum(bytes), sum(reserved) FROM job_usage
+WHERE row > :after AND row <= :upto GROUP BY org_id
+ON CONFLICT DO UPDATE SET images = images + excluded.images, bytes = bytes + excluded.bytes,
+  reserved = reserved + excluded.reserved
+
+-- name: users_counted
+UPDATE job_counting SET usage_upto = :upto
+
+-- name: names_between
+SELECT rowid AS row, original_filename FROM processing_jobs
+WHERE rowid > :after AND rowid <= :upto AND original_filename IS NOT NULL
+
+-- name: fold_name
+UPDATE processing_jobs SET folded_name = :name WHERE rowid = :row AND deleted_at IS NULL
+
+-- name: names_folded
+UPDATE job_counting SET names_upto = :upto
 
 -- name: count_bytes
 INSERT INTO job_sums (kind, name, total)

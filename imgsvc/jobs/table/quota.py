@@ -1,28 +1,31 @@
 """Uploads per user in a fixed window, counted in the transaction that inserts the job, so the limit is exact."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Self
 
 import aiosqlite
 
-from ...settings.uploads import RateLimit
+from ...settings.uploads import ByteQuotas, RateLimit
+from .byte_quota import ByteLimits
 from .model import as_text, now
 from .sql import QUERIES
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The number of uploads that a user may make in one window."""
+    """The number of uploads that a user may make in one window, and the bytes that may be stored."""
 
     max_uploads: int
     window: timedelta
+    byte_limits: ByteLimits = field(default_factory=ByteLimits)
 
     @classmethod
-    def of(cls, settings: RateLimit) -> Self:
+    def of(cls, settings: RateLimit, stored: ByteQuotas | None = None) -> Self:
         """The limits of every user, unless a token has lower ones."""
-        return cls(settings.max_uploads, timedelta(minutes=settings.window_minutes))
+        limits = ByteLimits.of(stored) if stored else ByteLimits()
+        return cls(settings.max_uploads, timedelta(minutes=settings.window_minutes), limits)
 
 
 @dataclass(frozen=True, slots=True)

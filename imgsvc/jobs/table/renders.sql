@@ -18,6 +18,9 @@ UPDATE processing_jobs
 SET recipe = iif(:focal IS NULL, json_remove(recipe, '$.focal'), json_set(recipe, '$.focal', json(:focal)))
 WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
 
+-- name: waiting_focal
+SELECT * FROM renders WHERE job_id = :job_id AND kind = 'focal' AND state <> 'failed' ORDER BY render_id DESC LIMIT 1
+
 -- name: renders_of
 SELECT * FROM renders WHERE job_id = :job_id ORDER BY render_id
 

@@ -5,6 +5,7 @@ claimed again or deleted, the function changes nothing and returns False.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -12,9 +13,9 @@ from typing import Any, Literal
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
-from . import further_changes, sources
+from . import byte_quota, credentials, further_changes, patches, sources
 from .events import event
-from .model import Job, NewJob, QueueName, as_text, now
+from .model import Job, NewJob, QueueName, as_text, folded, now
 from .quota import Quota, RateLimitStatus, acquire, standing
 from .sql import QUERIES
 from .writer import Change
@@ -77,6 +78,9 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepte
             return Accepted(Job.of(row), standing(window, quota, now()), replayed=True)
         if row is not None:
             await db.execute(QUERIES["free_key"], {"job_id": row["job_id"]})
+    await credentials.require_key(db, new.key_id)
+    await credentials.spend(db, new.ticket_id)
+    await byte_quota.require(db, new.org_id, new.user_id, quota.byte_limits, new.content_length)
     place = await acquire(db, new.org_id, new.user_id, quota)
     row = await insert(db, new)
     return Accepted(Job.of(row), place, has_twin=new.reuse and await sources.add(db, new))
@@ -94,6 +98,9 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
         "user_id": new.user_id,
         "org_id": new.org_id,
         "original_filename": new.original_filename,
+        "folded_name": folded(new.original_filename),
+        "expires_at": new.expires_at,
+        "ticket_id": new.ticket_id,
         "client_metadata": json.dumps(new.client_metadata),
         "trace_id": new.trace_id,
         "mime_type": new.mime_type,
@@ -115,17 +122,31 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
     return row
 
 
-async def delete(db: aiosqlite.Connection, job_id: str) -> Job | None:
+async def delete(db: aiosqlite.Connection, job_id: str, *, only_expired: bool = False) -> Job | None:
+    """Returns the deleted job, whose row lists its files; None if it was deleted before, or has not expired (yet)."""
     row = await (await db.execute(QUERIES["job"], {"job_id": job_id})).fetchone()
     if row is None:
         return None
     job = Job.of(row)
+    if only_expired and not job.expired:
+        return None
     await further_changes.delete_of(db, job)
     keys = {variant.name: job.key(variant.name) for variant in job.recipe.variants} | job.paths
     await db.execute(QUERIES["delete"], {"job_id": job_id, "now": as_text(now()), "processed_paths": json.dumps(keys)})
     await db.execute(QUERIES["drop_source"], {"job_id": job_id})
-    await event(db, "deleted", job.image_id, job.job_id, facts(job, status=job.status))
+    await event(db, "expired" if only_expired else "deleted", job.image_id, job.job_id, facts(job, status=job.status))
     return replace(job, paths_text=json.dumps(keys), deleted_at=as_text(now()))
+
+
+async def patch(
+    db: aiosqlite.Connection, job_id: str, changes: Mapping[str, Any], check: patches.Check, crops: patches.Crops
+) -> patches.Patched | None:
+    """As `patches.patch`, with the audit event, which names the members and not what they say."""
+    patched = await patches.patch(db, job_id, changes, check, crops)
+    if patched is not None:
+        job = patched.job
+        await event(db, "updated", job.image_id, job.job_id, facts(job, members=sorted(changes)))
+    return patched
 
 
 async def drop_deleted(db: aiosqlite.Connection, before: datetime, after: int, rows: int) -> int:

@@ -1,4 +1,4 @@
-"""Sums over jobs, and the counting of rows from before the sums existed.
+"""Sums over jobs, and what is made up for rows of older versions in the background: counts, and folded names.
 
 The triggers of 005_job_sums.sql maintain the sums. Counting proceeds page by page, each in its own transaction that
 also stores its position: an interrupted count continues there, and no long snapshot makes the write-ahead log grow.
@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from .database import Readers
-from .model import as_text, now
+from .model import as_text, folded, now
 from .sql import QUERIES
 from .writer import DatabaseUnavailable, Writer
 
@@ -86,7 +86,7 @@ class JobSums:
             log.error("counting_failed", reason=str(error))
             return
         await anyio.sleep(COUNTING_DELAY_SECONDS)
-        for piece in (self._count_minutes, self._count_bytes):
+        for piece in (self._count_minutes, self._count_bytes, self._fold_names, self._count_usage):
             while True:
                 try:
                     if not await piece():
@@ -100,6 +100,12 @@ class JobSums:
     async def _count_bytes(self) -> bool:
         return await self._write(count_bytes)
 
+    async def _count_usage(self) -> bool:
+        return await self._write(count_usage)
+
+    async def _fold_names(self) -> bool:
+        return await self._write(fold_names)
+
     async def _count_minutes(self) -> bool:
         minutes, more = await self._write(count_minutes)
         self._observer.seed_minutes(minutes)
@@ -108,7 +114,7 @@ class JobSums:
 
 async def count_bytes(db: aiosqlite.Connection) -> bool:
     """Add the next page of rows to the stored bytes; returns whether there are more."""
-    after, _ = await _one(db, "counting")
+    after = (await _one(db, "counting"))["bytes_upto"]
     if after is None:
         return False
     (last,) = await _one(db, "last_row")
@@ -120,7 +126,7 @@ async def count_bytes(db: aiosqlite.Connection) -> bool:
 
 async def count_minutes(db: aiosqlite.Connection) -> tuple[list[Minute], bool]:
     """Add jobs that ended in the STEP before the earliest counted moment; returns them, and whether more are left."""
-    _, counted_from = await _one(db, "counting")
+    counted_from = (await _one(db, "counting"))["minutes_from"]
     if counted_from is None:
         return [], False
     start = datetime.fromisoformat(counted_from) - STEP
@@ -130,6 +136,33 @@ async def count_minutes(db: aiosqlite.Connection) -> tuple[list[Minute], bool]:
     more = start > now() - KEPT
     await db.execute(QUERIES["minutes_counted"], {"since": as_text(start) if more else None})
     return [Minute.of(row) for row in rows], more
+
+
+async def fold_names(db: aiosqlite.Connection) -> bool:
+    """Fold the names of the next page of rows, which lists find by them; returns whether there are more."""
+    after = (await _one(db, "counting"))["names_upto"]
+    if after is None:
+        return False
+    (last,) = await _one(db, "last_row")
+    upto = min(after + PAGE, last)
+    rows = await db.execute_fetchall(QUERIES["names_between"], {"after": after, "upto": upto})
+    named = [{"row": row["row"], "name": folded(row["original_filename"])} for row in rows]
+    await db.executemany(QUERIES["fold_name"], named)
+    await db.execute(QUERIES["names_folded"], {"upto": None if upto >= last else upto})
+    return bool(upto < last)
+
+
+async def count_usage(db: aiosqlite.Connection) -> bool:
+    """Add the next page of rows to what users have stored; returns whether there are more."""
+    after = (await _one(db, "counting"))["usage_upto"]
+    if after is None:
+        return False
+    (last,) = await _one(db, "last_row")
+    upto = min(after + PAGE, last)
+    for query in ("count_users", "count_orgs"):
+        await db.execute(QUERIES[query], {"after": after, "upto": upto})
+    await db.execute(QUERIES["users_counted"], {"upto": None if upto >= last else upto})
+    return bool(upto < last)
 
 
 async def _one(db: aiosqlite.Connection, query: str) -> aiosqlite.Row:

@@ -48,6 +48,7 @@ class Attempt:
         key: str | None = None,
         chunks: int = 0,
         also: Iterable[int] = (),
+        url: str = "/api/v1/images/upload?bucket=b",
     ) -> str | None:
         """Upload, and keep the receipt; the job, or None without one.
 
@@ -56,7 +57,7 @@ class Attempt:
         headers = {**bearer(), "Content-Type": "image/jpeg", **({"Idempotency-Key": key} if key else {})}
         size = -(-len(picture) // chunks) if chunks else 0
         body = (picture[at : at + size] for at in range(0, len(picture), size)) if chunks else picture
-        answer = service.ask("POST", "/api/v1/images/upload?bucket=b", body, headers)
+        answer = service.ask("POST", url, body, headers)
         if answer.status not in also:
             self.noted(answer, "an upload")
         if answer.status != 202:

@@ -22,6 +22,12 @@ UPLOADS = (
         prepare=pictures.one_completed,
         check=uploads.same_variants,
     ),
+    Scenario(
+        "upload-with-ticket",
+        uploads.upload_with_ticket,
+        prepare=uploads.a_ticket,
+        check=uploads.ticket_is_spent_by_what_was_accepted,
+    ),
     Scenario("failing-picture", uploads.failing_picture),
     Scenario("webhooks", webhooks.told, equip=webhooks.own_receiver, check=webhooks.each_arrived),
     Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),
@@ -57,6 +63,7 @@ JOBS = (
         prepare=jobs.uploads_without_a_row,
         check=jobs.swept(jobs.is_set_aside),
     ),
+    Scenario("expire", jobs.sweep(jobs.is_expired), prepare=jobs.some_expired, check=jobs.swept(jobs.is_expired)),
     Scenario("retention", jobs.sweep(jobs.is_dropped), prepare=jobs.long_ago, check=jobs.swept(jobs.is_dropped)),
 )
 CHANGES = (

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from fixtures import make
 from tests.torture.kill_at.case import REST_SECONDS, Attempt, stop, stopped
-from tests.torture.kill_at.scenarios.pictures import one_completed, tiny
+from tests.torture.kill_at.scenarios.pictures import one_completed, several_completed, tiny
 from tests.torture.kill_at.scenarios.uploads import make_room, without_a_bucket
 from tests.torture.kill_at.site import Service, until
 
 LOST = "11111111-1111-4111-8111-111111111111"  # a whole upload without a row
 OLD = "22222222-2222-4222-8222-222222222222"  # set aside long ago
 TORN = "33333333-3333-4333-8333-333333333333"
-PUT_OFF = ("housekeeping_failed", "upload_not_set_aside", "unlink_failed")  # until the next sweep
+PUT_OFF = ("housekeeping_failed", "expiry_failed", "upload_not_set_aside", "unlink_failed")  # until the next sweep
 LONG_AGO = "2001-02-03T04:05:06.000000+00:00"
 
 
@@ -145,6 +145,30 @@ def long_ago(attempt: Attempt) -> None:
         db.execute("UPDATE processing_jobs SET deleted_at = ? WHERE deleted_at IS NOT NULL", [LONG_AGO])
         db.execute("UPDATE image_upload_events SET created_at = ?", [LONG_AGO])
         db.execute("UPDATE upload_rate_limits SET window_start = ?", [LONG_AGO])
+
+
+def some_expired(attempt: Attempt) -> None:
+    """Three images, one of which has not expired."""
+    several_completed(attempt, 3)
+    gone = list(attempt.receipts.items())[:2]
+    for job_id, image_id in gone:
+        del attempt.receipts[job_id]
+        attempt.memory.pop(image_id)
+    with closing(sqlite3.connect(attempt.site.places.database)) as db, db:
+        for job_id, _ in gone:
+            db.execute("UPDATE processing_jobs SET expires_at = ? WHERE job_id = ?", [LONG_AGO, job_id])
+
+
+def is_expired(attempt: Attempt) -> bool:
+    """Rows, files and bytes are gone, and each image has one event of it."""
+    left = attempt.rows(
+        "SELECT count(*) FROM processing_jobs WHERE expires_at IS NOT NULL"
+        " AND (deleted_at IS NULL OR processed_paths <> '{}')"
+    )
+    events = attempt.rows("SELECT count(*) FROM image_upload_events WHERE event_type = 'expired'")
+    if events[0][0] > 2:
+        raise AssertionError("an image expired twice")
+    return bool(left[0][0] == 0 and events[0][0] == 2)
 
 
 def is_dropped(attempt: Attempt) -> bool:

@@ -158,3 +158,31 @@ def make_room(attempt: Attempt) -> None:
     bucket = attempt.site.folder / "storage/b"
     if bucket.is_file():
         bucket.unlink()
+
+
+def a_ticket(attempt: Attempt) -> None:
+    """A ticket for two uploads."""
+    with attempt.site.serve() as service:
+        headers = {**bearer(), "Content-Type": "application/json"}
+        body = b'{"bucket": "b", "uploads": 2}'
+        answer = service.ask("POST", "/api/v1/images/tickets", body, headers)
+        assert answer.status == 201
+        attempt.memory["url"] = answer.body["upload_url"]
+        stopped(attempt, service)
+
+
+def upload_with_ticket(attempt: Attempt) -> None:
+    """Twice, and each once more with its key, as a client that got no answer does."""
+    with attempt.serve() as service:
+        jobs = [attempt.upload(service, tiny(seed), key=f"k{seed}", url=attempt.memory["url"]) for seed in (0, 0, 1, 1)]
+        for job in {*jobs} - {None}:
+            attempt.ended(service, job)
+        stopped(attempt, service)
+
+
+def ticket_is_spent_by_what_was_accepted(attempt: Attempt, service: Service) -> None:
+    attempt.rest(service)
+    ((left,),) = attempt.rows("SELECT uploads_left FROM upload_tickets")
+    ((accepted,),) = attempt.rows("SELECT count(*) FROM processing_jobs WHERE ticket_id IS NOT NULL")
+    if left + accepted != 2:
+        attempt.wrong.append(f"A ticket of 2 uploads has {left} left, and {accepted} were accepted.")

@@ -1,0 +1,121 @@
+"""`imgsvc images`: list, show, save, change and delete images of anybody, in the running service."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+
+images = typer.Typer(help="List, show, save, change and delete images.", no_args_is_help=True)
+
+
+@images.command("list")
+def list_images(
+    org: Annotated[str | None, typer.Option(help="Only images of this organisation.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only images of this user of --org (default-org).")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Only images of this bucket.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only images that are pending, processing, retrying, completed or failed.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The beginning of the file name, in upper or lower case.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="The SHA-256 of the uploaded bytes.")] = None,
+    created_after: Annotated[
+        str | None, typer.Option(help="Accepted then or later, such as 2026-03-01T00:00:00Z.")
+    ] = None,
+    created_before: Annotated[str | None, typer.Option(help="Accepted before.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many images to list.")] = 50,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """List the newest images."""
+    from ..jobs.table.model import STATUSES
+    from .images import Images
+    from .tables import print_images
+
+    if status is not None and status not in STATUSES:
+        stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
+    times = {"created_after": created_after, "created_before": created_before}
+    filters = {"org": org, "user": user, "bucket": bucket, "status": status, "q": name, "sha256": sha256, **times}
+    found = list(Images.of(loaded(config)).listed(limit, **filters))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_images(found)
+
+
+@images.command()
+def show(image_id: str, as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """Show one image."""
+    from .images import Images
+    from .tables import print_image
+
+    found = Images.of(loaded(config)).shown(image_id)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_image(found)
+
+
+@images.command()
+def get(
+    image_id: str,
+    size: Annotated[str, typer.Option(help="The name of the variant.")] = "original",
+    output: Annotated[Path | None, typer.Option(help="A file; standard output unless given.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Save the bytes of a variant."""
+    from .images import Images, save
+
+    save(Images.of(loaded(config)).bytes(image_id, size), output)
+
+
+@images.command()
+def patch(
+    image_id: str,
+    metadata: Annotated[
+        str | None, typer.Option(help="A JSON object that is merged into the client's; null removes a member.")
+    ] = None,
+    expires_at: Annotated[str | None, typer.Option(help="When it expires, such as 2026-03-01T00:00:00Z.")] = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="Keep it for good.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Change the client's metadata of an image, and when it expires."""
+    from .images import Images
+    from .tables import print_image
+
+    if expires_at is not None and never_expires:
+        stop("--expires-at and --never-expires exclude each other", WRONG)
+    changes: dict[str, Any] = {"expires_at": expires_at} if expires_at is not None or never_expires else {}
+    if metadata is not None:
+        try:
+            changes["client_metadata"] = json.loads(metadata)
+        except ValueError as error:
+            stop(f"--metadata: {error}", WRONG)
+    if not changes:
+        stop("nothing to change: give --metadata, --expires-at or --never-expires", WRONG)
+    found = Images.of(loaded(config)).patch(image_id, changes)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_image(found)
+
+
+@images.command()
+def delete(image_ids: list[str], config: ConfigFile = None) -> None:
+    """Delete images, with all their files."""
+    from .errors import CommandFailed
+    from .images import Images
+
+    known, refused = Images.of(loaded(config)), 0
+    for image_id in image_ids:
+        try:
+            removed = known.delete(image_id)
+        except CommandFailed as error:
+            refused += 1
+            typer.echo(f"imgsvc: {image_id}: {error}", err=True)
+        else:
+            typer.echo(f"{image_id}: deleted, {removed} files removed")
+    raise typer.Exit(FAILED if refused else 0)

@@ -1,0 +1,101 @@
+"""API keys for the command line, from the running service or directly from the data folder."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from ..access.token_limits import TokenLimits
+from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.table.credentials import ApiKey
+from ..settings import Settings
+from .data_folder_errors import failing_for_data_folder
+from .errors import CommandFailed
+from .service_client import Running, running, segment
+
+T = TypeVar("T")
+KEYS = "/api/v1/operator/keys"
+LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
+
+
+class Keys(Protocol):
+    """The source of keys. Every method may raise CommandFailed."""
+
+    def created(self, name: str, sub: str, org: str, permissions: list[str], narrower: TokenLimits) -> str: ...
+    def listed(self) -> list[dict[str, Any]]: ...
+    def revoke(self, key_id: str) -> None: ...
+
+
+class OfService:
+    """Through the operator's API of the running service."""
+
+    def __init__(self, service: Running) -> None:
+        self._service = service
+
+    def created(self, name: str, sub: str, org: str, permissions: list[str], narrower: TokenLimits) -> str:
+        limits = narrower.model_dump(mode="json", exclude_none=True)
+        wanted = {"name": name, "sub": sub, "org": org, "permissions": permissions, "narrower": limits}
+        return str(self._service.call("POST", KEYS, json=wanted)["key"])
+
+    def listed(self) -> list[dict[str, Any]]:
+        return list(self._service.call("GET", KEYS)["keys"])
+
+    def revoke(self, key_id: str) -> None:
+        self._service.call("DELETE", f"{KEYS}/{segment(key_id)}")
+
+
+class OfDataFolder:
+    """From the data folder, which is locked for that time: a starting service waits for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def created(self, name: str, sub: str, org: str, permissions: list[str], narrower: TokenLimits) -> str:
+        async def work(data: DataFolder) -> str:
+            return (await data.credentials.create_key(name, org, sub, tuple(permissions), narrower))[0]
+
+        return self._with_data(work)
+
+    def listed(self) -> list[dict[str, Any]]:
+        async def work(data: DataFolder) -> list[dict[str, Any]]:
+            return [_shown(key) for key in await data.credentials.keys()]
+
+        return self._with_data(work)
+
+    def revoke(self, key_id: str) -> None:
+        async def work(data: DataFolder) -> None:
+            if not await data.credentials.revoke_key(key_id.lower()):
+                raise CommandFailed("API key not found")
+
+        self._with_data(work)
+
+    def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
+        if not self._settings.database.path.is_file():
+            raise CommandFailed(f"there is no database at {self._settings.database.path}")
+
+        async def opened() -> T:
+            async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
+                return await work(data)
+
+        with failing_for_data_folder(self._settings, CommandFailed):
+            return asyncio.run(opened())
+
+
+def _shown(key: ApiKey) -> dict[str, Any]:
+    """As the service's API shows it."""
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "sub": key.user_id,
+        "org": key.org_id,
+        "permissions": list(key.permissions),
+        "narrower": key.narrower.model_dump(mode="json", exclude_none=True),
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Raises CommandFailed."""
+    service = running(settings)
+    return OfService(service) if service else OfDataFolder(settings)

@@ -1,0 +1,70 @@
+"""`imgsvc keys`: create, list and revoke API keys."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+
+keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Option(help="For people: which application has it.")],
+    sub: Annotated[str, typer.Option(help="The user that it acts as.")],
+    org: Annotated[str, typer.Option(help="The user's organisation.")] = "default-org",
+    permission: Annotated[
+        list[str] | None, typer.Option(help="All that it may do; may be repeated. image:upload unless given.")
+    ] = None,
+    narrower: Annotated[
+        str | None, typer.Option(help="Limits as a JSON object, as in the claim imgsvc of a token.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print a new API key. It is shown this once: only its SHA-256 is kept."""
+    from ..access.permissions import UPLOAD
+    from ..access.token_limits import TokenLimits
+    from ..access.tokens import MAX_NAME_CHARACTERS
+    from .keys import keys_of
+
+    for option, text in (("--name", name), ("--sub", sub), ("--org", org)):
+        if not text.isprintable() or not 0 < len(text) <= MAX_NAME_CHARACTERS:
+            stop(f"{option} must be printable and have 1 to {MAX_NAME_CHARACTERS} characters", WRONG)
+    try:
+        limits = TokenLimits.model_validate(json.loads(narrower)) if narrower else TokenLimits()
+    except ValueError as error:
+        stop(f"--narrower: {error}", WRONG)
+    typer.echo(keys_of(loaded(config)).created(name, sub, org, permission or [UPLOAD], limits))
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False, config: ConfigFile = None) -> None:
+    """List all API keys, without their secrets."""
+    from .keys import keys_of
+    from .tables import print_keys
+
+    found = keys_of(loaded(config)).listed()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_keys(found)
+
+
+@keys.command()
+def revoke(key_ids: list[str], config: ConfigFile = None) -> None:
+    """Revoke API keys, at once and for good."""
+    from .errors import CommandFailed
+    from .keys import keys_of
+
+    known, refused = keys_of(loaded(config)), 0
+    for key_id in key_ids:
+        try:
+            known.revoke(key_id)
+        except CommandFailed as error:
+            refused += 1
+            typer.echo(f"imgsvc: {key_id}: {error}", err=True)
+        else:
+            typer.echo(f"{key_id}: revoked")
+    raise typer.Exit(FAILED if refused else 0)

@@ -1,0 +1,55 @@
+"""Changes of completed images by their owners: metadata, expiry, and the point that crops are made around."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..imaging.geometry import Point
+from ..imaging.header import Header
+from ..imaging.limits import render_bytes
+from ..imaging.recipe import Recipe
+from .further_run import largest_whole
+from .queue import Queue
+from .table.further_render import NewRender
+from .table.job_table import JobTable
+from .table.model import Job
+from .table.patches import Check, Patched
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChanges:
+    table: JobTable
+    queue: Queue
+
+    async def make(self, job: Job, changes: Mapping[str, Any], check: Check) -> Patched | None:
+        """Apply the members of a merge patch in one transaction; None: the image is gone.
+
+        Crops around a new `focal` are made later, and their old files are served meanwhile; a further point replaces
+        one that is still waiting. Raises NotCompleted, DatabaseUnavailable, and what `check` raises.
+        """
+        patched = await self.table.patch(job, changes, check, crops_around)
+        if patched is not None and patched.rendering:
+            self.queue.wake()
+        return patched
+
+
+def crops_around(job: Job, point: Point | None) -> NewRender | None:
+    """The crops of an image, to be made around `point` (None: the centre of attention); None: it has no crops."""
+    recipe = replace(job.recipe, focal=point)
+    if not recipe.crops:
+        return None
+    crops = replace(recipe, variants=recipe.crops)
+    return NewRender("focal", crops, "variant", _estimate(job, crops))
+
+
+def _estimate(job: Job, recipe: Recipe) -> int:
+    """Estimated peak memory in bytes, from a variant of the image."""
+    name = largest_whole(job)
+    if name is None:
+        return job.render_bytes
+    made = job.measured["variants"][name]
+    jpeg = made["format"] == "jpeg"
+    header = Header(
+        made["format"].upper(), made["width"], made["height"], 3 if jpeg else 4, whole=jpeg, coefficients=3 * jpeg
+    )
+    return render_bytes(header, recipe)

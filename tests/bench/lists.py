@@ -1,0 +1,183 @@
+"""Lists of images beside a great many others: what a page costs, and what the indexes cost an upload.
+
+`./run bench lists [--images N] [--folder FOLDER]`: fills a table of N images and one of 1,000, half of each one user's,
+asks for every filter and every pair, the first page and the 1,000th, and compares the processor time. Then it uploads
+to the large table with the indexes of lists, and without. A folder is kept and used again.
+"""
+
+import argparse
+import asyncio
+import itertools
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fixtures import make
+from imgsvc import testing
+from imgsvc.http.wire.list_query import context_of
+from imgsvc.jobs.table.listing import FIRST, ImageFilter, Position
+from tests.conftest import Service
+from tests.support.many_jobs import fill
+
+SMALL, PAGE, DEEP = 1_000, 50, 1_000
+TIMES, UPLOADS = 15, 150
+USER = "user-0"
+FILTERS: dict[str, dict[str, str]] = {
+    "bucket": {"bucket": "team/a"},
+    "completed": {"status": "completed"},
+    "failed": {"status": "failed"},
+    "name": {"q": "img"},
+    "one name": {"q": "img_0000"},
+    "sha256": {"sha256": f"{7:064x}"},
+    "since": {"created_after": "2020-01-01T00:00:00Z"},
+    "before": {"created_before": "2090-01-01T00:00:00Z"},
+}
+NEW_INDEXES = (
+    "images_of_user",
+    "images_of_user_in_bucket",
+    "images_of_user_unfinished",
+    "images_of_user_by_name",
+    "images_of_org",
+    "images_in_bucket",
+    "images_by_name",
+    "images_by_sha256",
+    "images_expiring",
+)
+
+
+def queries() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every filter and every pair, by name."""
+    for size in (0, 1, 2):
+        for names in itertools.combinations(FILTERS, size):
+            if not {"completed", "failed"} <= {*names} and not {"name", "one name"} <= {*names}:
+                merged: dict[str, str] = {}
+                for name in names:
+                    merged |= FILTERS[name]
+                yield " + ".join(names) or "(none)", merged
+
+
+async def milliseconds(s: Service, query: dict[str, str]) -> float:
+    """The least processor time of a page."""
+    headers, found = s.bearer(USER), []
+    for _ in range(TIMES):
+        began = time.process_time()
+        response = await s.http.get("/api/v1/images", params={**query, "limit": str(PAGE)}, headers=headers)
+        found.append(time.process_time() - began)
+        assert response.status_code == 200, response.text
+    return 1000 * min(found)
+
+
+async def deep_cursor(s: Service) -> str:
+    """The cursor of the 1,000th page without a filter."""
+    after: Position | None = FIRST
+    wanted = ImageFilter(org_id="default-org", user_id=USER)
+    for _ in range(DEEP - 1):
+        assert after is not None, "there are fewer pages"
+        after = (await s.state.jobs.lists.page(wanted, after, PAGE)).next
+    assert after is not None
+    return s.state.access.cursors.of(after.created_at, after.image_id, context_of("user own", wanted))
+
+
+async def upload_milliseconds(s: Service) -> float:
+    """The median processor time of a 202."""
+    found = []
+    for number in range(UPLOADS):
+        data = make.jpeg(64, 40 + number)
+        headers = s.bearer(USER) | {"Content-Type": "image/jpeg"}
+        began = time.process_time()
+        response: httpx.Response = await s.http.post(
+            "/api/v1/images/upload?bucket=photos", content=data, headers=headers
+        )
+        found.append(time.process_time() - began)
+        assert response.status_code == 202, response.text
+    return 1000 * statistics.median(found)
+
+
+def opened(folder: Path) -> Any:
+    limits = {"max_uploads": 1_000_000}
+    return testing.settings_in(
+        folder / "data", rate_limit=limits, jobs={"max_waiting": 10_000_000}, log={"level": "ERROR"}
+    )
+
+
+async def pages(folder: Path) -> dict[str, float]:
+    found = {}
+    async with testing.serving(opened(folder)) as (app, http):
+        http.headers.pop("Authorization", None)
+        s = Service(app, opened(folder), http)
+        s.state.jobs.queue.hold()
+        for name, query in queries():
+            found[name] = await milliseconds(s, query)
+        if folder.name != "small":
+            found["1,000th page"] = await milliseconds(s, {"after": await deep_cursor(s)})
+    return found
+
+
+async def uploads(folder: Path) -> float:
+    async with testing.serving(opened(folder)) as (app, http):
+        http.headers.pop("Authorization", None)
+        s = Service(app, opened(folder), http)
+        s.state.jobs.queue.hold()
+        return await upload_milliseconds(s)
+
+
+def without_indexes(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "data" / "imgsvc.db")) as db:
+        for name in NEW_INDEXES:
+            db.execute(f"DROP INDEX {name}")
+        db.executescript(
+            "DROP INDEX jobs_recent; CREATE INDEX jobs_recent ON processing_jobs (created_at) WHERE deleted_at IS NULL;"
+            "DROP INDEX jobs_recent_of_status;"
+            "CREATE INDEX jobs_recent_of_status ON processing_jobs (status, created_at) WHERE deleted_at IS NULL;"
+        )
+
+
+def measure(folder: Path, images: int) -> None:
+    small, large = folder / "small", folder / "large"
+    for one, size in ((small, SMALL), (large, images)):
+        if not (one / "data" / "imgsvc.db").exists():
+            began = time.monotonic()
+            fill(one / "data" / "imgsvc.db", size, half=True)
+            print(f"a table of {size:,} images, made in {time.monotonic() - began:.0f} s")
+    base, found = asyncio.run(pages(small)), asyncio.run(pages(large))
+    base["1,000th page"] = base["(none)"]
+    print(f"processor time of a page of {PAGE}, among {images:,} images and among {SMALL:,}")
+    for name, taken in found.items():
+        print(f"{name:<24} {taken:7.2f} ms {base[name]:7.2f} ms   {taken / base[name]:5.2f} ×")
+    print(f"the worst is {max(taken / base[name] for name, taken in found.items()):.2f} ×; at most 3 is wanted")
+
+
+def measure_uploads(folder: Path) -> None:
+    """Drops the indexes of the large table: it is of no use afterwards."""
+    large = folder / "large"
+    taken = asyncio.run(uploads(large))
+    without_indexes(large)
+    before = asyncio.run(uploads(large))
+    print(f"a 202 takes {taken:.2f} ms with the indexes of lists, {before:.2f} ms without: {taken / before:.2f} ×")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, help="where the tables are kept")
+    parser.add_argument("--fill", action="store_true", help="fill the tables and measure nothing")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = given.folder or Path(name)
+        if given.fill:
+            for one, size in (("small", SMALL), ("large", given.images)):
+                fill(folder / one / "data" / "imgsvc.db", size, half=True)
+            return
+        measure(folder, given.images)
+        measure_uploads(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""`imgsvc images` and `imgsvc keys` against a real server, and keys on a data folder that nobody holds."""
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from fixtures import make
+from tests.support.server_process import InlineServer, ServerProcess
+
+pytestmark = pytest.mark.process
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with InlineServer(tmp_path_factory.mktemp("commands"), IMGSVC_STORAGE_SIGNED_URLS="true") as one:
+        yield one
+
+
+def uploaded(server: ServerProcess, data: bytes) -> str:
+    return str(server.job_ended(server.upload(data).json()["job_id"])["image_id"])
+
+
+def test_images(server: ServerProcess, tmp_path: Path) -> None:
+    first, second = (uploaded(server, make.jpeg(64, side)) for side in (48, 50))
+    listed = json.loads(server.run("images", "list", "--json").stdout)
+    assert [one["image_id"] for one in listed] == [second, first]
+    assert json.loads(server.run("images", "list", "--user", "nobody", "--json").stdout) == []
+    assert server.run("images", "list", "--status", "failed").stdout == "No images.\n"
+    assert first in server.run("images", "list", "--limit", "5").stdout
+    wrong = server.run("images", "list", "--created-after", "yesterday")
+    assert wrong.returncode == 1 and "created_after" in wrong.stderr
+    assert server.run("images", "list", "--status", "gone").returncode == 2
+
+    shown = json.loads(server.run("images", "show", first, "--json").stdout)
+    assert (shown["image_id"], shown["user_id"]) == (first, "alice")
+    assert "alice" in server.run("images", "show", first).stdout
+    target = tmp_path / "large.webp"
+    assert server.run("images", "get", first, "--size", "large", "--output", str(target)).returncode == 0
+    assert Image.open(BytesIO(target.read_bytes())).size == (64, 48)
+    absent = server.run("images", "get", first, "--size", "huge", "--output", str(target))
+    assert absent.returncode == 1 and "it has: original, large, medium, thumbnail" in absent.stderr
+
+    change = ("--metadata", '{"a": 1}', "--expires-at", "2036-01-01T00:00:00Z")
+    changed = server.run("images", "patch", first, *change, "--json")
+    assert json.loads(changed.stdout)["expires_at"] == "2036-01-01T00:00:00.000000+00:00"
+    assert json.loads(server.run("images", "patch", first, "--never-expires", "--json").stdout)["expires_at"] is None
+    refused: tuple[tuple[str, ...], ...] = ((), ("--metadata", "{"), ("--never-expires", "--expires-at", "x"))
+    for options in refused:
+        assert server.run("images", "patch", first, *options).returncode == 2
+
+    gone = server.run("images", "delete", first, UNKNOWN)
+    assert (gone.returncode, gone.stdout) == (1, f"{first}: deleted, 4 files removed\n")
+    assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"
+
+
+def test_keys(server: ServerProcess) -> None:
+    limits = '{"buckets": ["photos"]}'
+    made = server.run("keys", "create", "--name", "shop", "--sub", "shop", "--narrower", limits)
+    secret = made.stdout.strip()
+    assert secret.startswith("imgk_") and made.returncode == 0
+    url = f"{server.url}/api/v1/images/upload"
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "image/jpeg"}
+    photo = make.jpeg(64, 52)
+    assert httpx.post(url, params={"bucket": "photos"}, content=photo, headers=headers).status_code == 202
+    assert httpx.post(url, params={"bucket": "other"}, content=photo, headers=headers).status_code == 403
+    (listed,) = json.loads(server.run("keys", "list", "--json").stdout)
+    assert (listed["name"], listed["sub"], listed["permissions"]) == ("shop", "shop", ["image:upload"])
+    assert listed["narrower"] == {"buckets": ["photos"]} and secret not in server.run("keys", "list").stdout
+    revoked = server.run("keys", "revoke", listed["key_id"], UNKNOWN)
+    assert (revoked.returncode, revoked.stdout) == (1, f"{listed['key_id']}: revoked\n")
+    assert revoked.stderr == f"imgsvc: {UNKNOWN}: API key not found\n"
+    assert httpx.post(url, params={"bucket": "photos"}, content=photo, headers=headers).status_code == 401
+    for wrong in (("--narrower", "{"), ("--narrower", '{"bytes": 1}'), ("--org", "")):
+        assert server.run("keys", "create", "--name", "n", "--sub", "s", *wrong).returncode == 2
+
+
+def test_without_a_service(tmp_path: Path) -> None:
+    with InlineServer(tmp_path) as server:
+        assert server.upload(make.jpeg(64, 48)).status_code == 202
+        server.stop()
+        assert "no service runs" in server.run("images", "list").stderr
+        secret = server.run("keys", "create", "--name", "n", "--sub", "s").stdout.strip()
+        (listed,) = json.loads(server.run("keys", "list", "--json").stdout)
+        assert listed["last_used_at"] is None and secret.startswith("imgk_")
+        assert server.run("keys", "revoke", listed["key_id"]).returncode == 0
+        assert server.run("keys", "revoke", listed["key_id"]).stderr.endswith("API key not found\n")
