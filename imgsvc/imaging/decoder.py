@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import BinaryIO, cast
 
-import PIL
+import PIL.JpegImagePlugin  # the decoders of our formats register themselves
+import PIL.PngImagePlugin
+import PIL.WebPImagePlugin
 from PIL import Image, ImageFile, features
-from PIL import JpegImagePlugin as _jpeg  # noqa: F401, the decoders register themselves
-from PIL import PngImagePlugin as _png  # noqa: F401
-from PIL import WebPImagePlugin as _webp  # noqa: F401
 
 from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit
