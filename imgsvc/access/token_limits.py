@@ -9,7 +9,7 @@ from ..settings.fields import INTEGRAL
 CLAIM = "imgsvc"
 MAX_NAMES = 1000  # of types or buckets; a token has no room for more anyway
 
-Count = Annotated[StrictInt, INTEGRAL, Field(ge=0)]
+Count = Annotated[StrictInt, Field(ge=0), INTEGRAL]
 Names = Annotated[tuple[StrictStr, ...], Field(max_length=MAX_NAMES)]
 
 

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.token_limits import TokenLimits
 from ...jobs.answer_model import COMPLETED, AnswerModel, example
 from ...jobs.table.credentials import NewTicket, TicketExpired, TicketSpent, UploadTicket
+from ...settings.fields import INTEGRAL
 from ..openapi.operations import Answer, Body, Content, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
@@ -33,29 +34,29 @@ class TicketRequest(BaseModel):
 
     bucket: Bucket
     uploads: Annotated[
-        int, Field(strict=True, ge=1, le=MAX_UPLOADS, description="How many uploads it is good for.")
+        StrictInt, Field(ge=1, le=MAX_UPLOADS, description="How many uploads it is good for."), INTEGRAL
     ] = 1
     max_bytes: Annotated[
-        int | None, Field(strict=True, ge=1, description="The largest file; the service's limit holds too.")
+        StrictInt | None, Field(ge=1, description="The largest file; the service's limit holds too."), INTEGRAL
     ] = None
     allowed_types: Annotated[
         list[Annotated[str, Field(max_length=100)]] | None,
         Field(min_length=1, max_length=10, description="Of the types that the service accepts."),
     ] = None
     expires_in: Annotated[
-        int, Field(strict=True, ge=1, le=LONGEST_TICKET_SECONDS, description="Seconds until the ticket ends.")
+        StrictInt, Field(ge=1, le=LONGEST_TICKET_SECONDS, description="Seconds until the ticket ends."), INTEGRAL
     ] = 600
     metadata: Annotated[
         dict[str, Any], Field(description="Of each image; wins over the upload's own metadata, member by member.")
     ] = {}
     expires_after: Annotated[
-        int | None,
+        StrictInt | None,
         Field(
-            strict=True,
             ge=SHORTEST_SECONDS,
             le=LONGEST_SECONDS,
             description="Seconds until each image expires, from its acceptance; the upload can't say otherwise.",
         ),
+        INTEGRAL,
     ] = None
 
     @property

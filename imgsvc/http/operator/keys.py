@@ -31,6 +31,11 @@ LISTED: dict[str, Any] = {
     "last_used_at": None,
     "revoked_at": None,
 }
+MAX_BYTES = 64 * 1024  # the lists of its limits may be long
+LIMITS = {
+    name: next(kind for kind in part["anyOf"] if kind != {"type": "null"})
+    for name, part in TokenLimits.model_json_schema()["properties"].items()
+}
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 
@@ -61,7 +66,11 @@ class NewKey(BaseModel):
     narrower: Annotated[
         dict[str, Any],
         AfterValidator(_checked),
-        Field(description="Limits of its uploads, as in the claim `imgsvc`.", examples=[{"buckets": ["holiday"]}]),
+        Field(
+            description="Limits of its uploads, as in the claim `imgsvc`.",
+            examples=[{"buckets": ["holiday"]}],
+            json_schema_extra={"properties": LIMITS, "additionalProperties": False},
+        ),
     ] = {}
 
     @property
@@ -152,7 +161,7 @@ async def list_keys(request: Request) -> Response:
 async def create(request: Request) -> Response:
     """It is sent as a bearer token wherever a JWT is."""
     await auth.require_operator(request)
-    wanted = await json_body(request, NewKey)
+    wanted = await json_body(request, NewKey, MAX_BYTES)
     secret, key = await state_of(request).access.credentials.create_key(
         wanted.name, wanted.org, wanted.sub, tuple(dict.fromkeys(wanted.permissions)), wanted.limits
     )
