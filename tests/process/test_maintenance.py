@@ -239,7 +239,7 @@ def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
 
 def test_full_disk_fails_cleanly_and_leaves_the_former_backup(tmp_path: Path) -> None:
     def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
 
     with InlineServer(tmp_path) as server:
         completed(server, 2)
@@ -247,8 +247,8 @@ def test_full_disk_fails_cleanly_and_leaves_the_former_backup(tmp_path: Path) ->
         assert storage(server, "backup", "kept").returncode == 0
         manifest = (tmp_path / "kept/manifest.json").read_text()
         server.start()
-        large = completed(server, 1, size=(2000, 1500))
-        assert max(len(data) for data in next(iter(large.values())).values()) > 300_000
+        large = completed(server, 1, size=(3000, 2250))
+        assert max(len(data) for data in next(iter(large.values())).values()) > 600_000
         assert server.stop() == 0
         command = [sys.executable, "-m", server.module, "storage", "backup", "kept"]
         full = subprocess.run(

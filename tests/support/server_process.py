@@ -170,9 +170,12 @@ class ServerProcess:
         """The workers, and the process of each picture that they have under way."""
         return [pid for worker in self.workers() for pid in (worker, *children(worker))]
 
-    def render_worker(self) -> int:
+    def render_workers(self) -> list[int]:
         own = os.getpriority(os.PRIO_PROCESS, self.process.pid)  # not 0 where the tests themselves are run by `nice`
-        return next(pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > own)
+        return [pid for pid in self.workers() if os.getpriority(os.PRIO_PROCESS, pid) > own]
+
+    def render_worker(self) -> int:
+        return self.render_workers()[0]
 
     def upload(self, data: bytes, user: str = "alice") -> httpx.Response:
         form, files = {"bucket": "b"}, {"file": ("photo.jpg", data)}
