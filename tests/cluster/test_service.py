@@ -78,9 +78,10 @@ def health_of(far: ClusterService) -> str:
 def test_what_the_operator_sees(cluster: Cluster, tmp_path: Path) -> None:
     with cluster.service(tmp_path / "far") as far:
         assert outcome(far, make.jpeg(640, 480))["status"]["status"] == "completed"
+        until(lambda: far.data()["cluster"]["received_bytes"] > 0)  # the data may be a second old
         shown = far.data()["cluster"]
         assert (shown["status"], shown["insecure"], shown["tickets_out"]) == ("connected", False, 0)
-        assert shown["gateway_cage"].startswith("Landlock") and shown["sent_bytes"] > 0 < shown["received_bytes"]
+        assert shown["gateway_cage"].startswith("Landlock") and shown["sent_bytes"] > 0
         (machine,) = shown["machines"]
         assert (machine["threads"], machine["used"]) == (2, True) and "Landlock" in machine["cage"]
         until(lambda: health_of(far) == "healthy")
