@@ -1,14 +1,11 @@
 """The metrics that Prometheus scrapes. The values of every label come from a closed set."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from math import nan
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import Metric
 
 from .. import __version__
 from ..access.guarded_client import Reason
@@ -19,60 +16,27 @@ from ..jobs.reuse import ReuseStatus
 from ..jobs.run import FurtherStatus
 from ..jobs.table.byte_quota import Whose
 from ..jobs.table.further_render import Kind
-from ..jobs.table.model import now
 from ..jobs.table.reports import Waiting
-from ..jobs.table.webhook_table import EndpointState
 from ..jobs.watchdog import JobFault
 from ..settings import Settings
 from ..storage.instrumented import Operation, OperationStatus
+from .metric_registry import FINE_SECONDS, ByLabels, MetricRegistry
+from .webhook_metrics import WebhookMetrics
 
 UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
-Child = TypeVar("Child", bound=MetricWrapperBase)
 JobStatus = Literal["completed", "failed", "retrying"]
 Remembered = Literal["row", "variant"]
 
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-FINE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)  # for durations that are usually milliseconds
 OPENMETRICS = "application/openmetrics-text"
-
-
-class _Registry(CollectorRegistry):
-    """A registry without the client library's `_created` series, which would double the number of series."""
-
-    def collect(self) -> Iterable[Metric]:
-        for metric in super().collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
-
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self)
-
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self)
-
-    def histogram(self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
-        return Histogram(name, text, labels, registry=self, buckets=buckets)
-
-
-class _ByLabels(dict[tuple[str | int, ...], Child]):
-    """Caches the children of a metric that each request updates: `labels()` locks and formats texts each time."""
-
-    def __init__(self, metric: Child) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[str | int, ...]) -> Child:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
 
 
 class HttpMetrics:
     """Requests, and the errors that answer them."""
 
-    def __init__(self, registry: _Registry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
         self.in_progress = 0
         self._in_progress = registry.gauge("http_requests_in_progress", "Requests in progress, including this one.")
-        self._requests = _ByLabels(
+        self._requests = ByLabels(
             registry.counter(
                 "http_requests_total",
                 "Requests; endpoint is the route's template, unmatched without one; 499: the client disconnected.",
@@ -81,7 +45,7 @@ class HttpMetrics:
                 "status",
             )
         )
-        self._request_seconds = _ByLabels(
+        self._request_seconds = ByLabels(
             registry.histogram(
                 "http_request_duration_seconds",
                 "Time until the last byte was written; uploads include the time that the client takes to send.",
@@ -110,7 +74,7 @@ class HttpMetrics:
 class UploadMetrics:
     """Uploads up to their receipt."""
 
-    def __init__(self, registry: _Registry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
         self._uploads = registry.counter(
             "image_uploads_total",
             "Uploads by outcome; replayed: a repeated Idempotency-Key, aborted: the client disconnected.",
@@ -151,7 +115,7 @@ class UploadMetrics:
 class JobMetrics:
     """Jobs and the worker processes that work on them. `sizes` are the names of the variants."""
 
-    def __init__(self, registry: _Registry, sizes: Iterable[str]) -> None:
+    def __init__(self, registry: MetricRegistry, sizes: Iterable[str]) -> None:
         self._sizes = tuple(sizes)
         self._jobs = registry.counter("image_processing_jobs_total", "Times that a job reached this status.", "status")
         self._active = registry.gauge("image_processing_jobs_active", "Jobs that worker processes are working on.")
@@ -265,7 +229,7 @@ class JobMetrics:
 class ClusterMetrics:
     """Rendering on other machines (`[workers] engine = "dask"`)."""
 
-    def __init__(self, registry: _Registry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
         self._connected = registry.gauge(
             "cluster_connected", "Whether the cluster's scheduler is connected: 1 or 0; NaN without one."
         )
@@ -310,8 +274,8 @@ class ClusterMetrics:
 class StorageMetrics:
     """The database and the storage backends."""
 
-    def __init__(self, registry: _Registry) -> None:
-        self._queries = _ByLabels(
+    def __init__(self, registry: MetricRegistry) -> None:
+        self._queries = ByLabels(
             registry.histogram(
                 "database_query_duration_seconds",
                 "Time of a statement of queries.sql, or of commit: everything that the writer commits together.",
@@ -319,7 +283,7 @@ class StorageMetrics:
                 buckets=FINE_SECONDS,
             )
         )
-        self._storage = _ByLabels(
+        self._storage = ByLabels(
             registry.counter(
                 "storage_operations_total",
                 "Storage requests, including those of the health check.",
@@ -328,7 +292,7 @@ class StorageMetrics:
                 "status",
             )
         )
-        self._storage_seconds = _ByLabels(
+        self._storage_seconds = ByLabels(
             registry.histogram(
                 "storage_operation_duration_seconds",
                 "Time of a storage request; a read ends with its first 256 KiB.",
@@ -356,7 +320,7 @@ class StorageMetrics:
 class ReadMemoryMetrics:
     """The memory of reads (`[server] cache_mb`): rows of completed images, and small variants."""
 
-    def __init__(self, registry: _Registry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
         self._bytes = registry.gauge("read_memory_bytes", "Bytes of rows and small variants in the memory of reads.")
         self._lookups = registry.counter(
             "read_memory_lookups_total",
@@ -376,50 +340,11 @@ class ReadMemoryMetrics:
             self._counted[kind, result] = count
 
 
-class WebhookMetrics:
-    """Deliveries of webhooks. `names` are those of the settings."""
-
-    def __init__(self, registry: _Registry, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-        self._attempts = registry.counter(
-            "webhook_attempts_total",
-            "Requests to an endpoint by outcome: delivered (2xx), refused (another status), gone (410), unreachable; "
-            "given_up: deliveries that were not accepted in three days.",
-            "webhook",
-            "outcome",
-        )
-        self._seconds = registry.histogram("webhook_attempt_duration_seconds", "Time of one request.", "webhook")
-        self._waiting = registry.gauge("webhook_deliveries_waiting", "Deliveries that wait for an endpoint.", "webhook")
-        self._off = registry.gauge("webhook_switched_off", "1: the endpoint answered 410 and is not called.", "webhook")
-        self._oldest = registry.gauge(
-            "webhook_oldest_waiting_seconds", "How long the first delivery of an endpoint has waited.", "webhook"
-        )
-        for name in self._names:
-            self._seconds.labels(name)
-            for outcome in ("delivered", "refused", "gone", "unreachable", "given_up"):
-                self._attempts.labels(name, outcome)
-
-    def attempted(self, webhook: str, outcome: str, seconds: float) -> None:
-        self._attempts.labels(webhook, outcome).inc()
-        if outcome != "given_up":
-            self._seconds.labels(webhook).observe(seconds)
-
-    def measured(self, states: Mapping[str, EndpointState] | None) -> None:
-        """Set what is read on scrape. None means unknown."""
-        moment = now()
-        for name in self._names:
-            state = states.get(name) if states else None
-            self._waiting.labels(name).set(state.waiting if state else nan)
-            self._off.labels(name).set(state.switched_off_at is not None if state else nan)
-            oldest = (moment - datetime.fromisoformat(state.oldest)).total_seconds() if state and state.oldest else 0
-            self._oldest.labels(name).set(oldest if state else nan)
-
-
 class Metrics:
     """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        self._collectors = _Registry(auto_describe=False)
+        self._collectors = MetricRegistry(auto_describe=False)
         ProcessCollector(registry=self._collectors)
         service = Info("service", "Always 1; the labels describe the service.", registry=self._collectors)
         service.info(

@@ -66,7 +66,7 @@ class TicketRequest(BaseModel):
 
 
 class IssuedTicket(AnswerModel):
-    """`upload_url` holds the ticket: whoever has it can upload."""
+    """`upload_url` holds the ticket: anyone who has it can upload."""
 
     model_config = example(ticket=TICKET, upload_url=f"/api/v1/images/tickets/{TICKET}", expires_at=COMPLETED)
 
