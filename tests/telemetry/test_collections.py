@@ -185,11 +185,12 @@ async def test_stats(start: Starter, photo: bytes) -> None:
         assert counts(now) == {"pending": 2, "completed": 2, "failed": 1}
         assert now["storage"] == {"total_images": 2, "total_jobs": 5}
     async with start() as s:
-        s.state.jobs.queue.hold()
-        later = await json_of(s, "/api/v1/health/stats")
-        assert later["storage"] == now["storage"]
-        assert later["performance_24h"]["completed_24h"] == now["performance_24h"]["completed_24h"]
-        assert later["performance_24h"]["avg_processing_time_seconds"] == pytest.approx(average, abs=0.02)
+        later = await json_of(s, "/api/v1/health/stats")  # the two that waited are already running, or have ended
+        images = later["storage"]["total_images"]
+        assert counts(later)["completed"] == images
+        assert images in {2, 3, 4}
+        assert later["storage"]["total_jobs"] == 5
+        assert later["performance_24h"]["completed_24h"] == images + 1  # one that completed has been deleted
     async with start() as s:
         with within(WAIT_SECONDS):
             while counts(await json_of(s, "/api/v1/health/stats")) != {"completed": 4, "failed": 1}:
