@@ -101,6 +101,7 @@ async def test_old_crop_is_served_until_then_and_the_last_point_wins(start: Star
             assert (await patch(s, job["image_id"], {"focal": {"x": x, "y": 0.5}})).status_code == 200
         waiting = {"image_id": job["image_id"], "focal": {"x": 1.0, "y": 0.5}, "rendering": ["hero", "thumbnail"]}
         assert told(await patch(s, job["image_id"], {})) == waiting
+        assert told(await s.http.get(f"/api/v1/operator/images/{job['image_id']}", headers=s.operator)) == waiting
         assert await urls(s, job["image_id"]) == before
         assert (await s.http.get(before["hero"])).status_code == 200
         assert len(await s.sql("SELECT 1 FROM renders")) == 1

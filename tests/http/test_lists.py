@@ -220,7 +220,15 @@ async def test_operator_shows_and_deletes_images_of_anybody(start: Starter) -> N
         first, second = [(await s.completed(different(), user=user))["image_id"] for user in ("alice", "bob")]
         (listed_one,) = (await listed(s, s.operator, OF_OPERATOR, user="alice"))["images"]
         shown = await s.http.get(f"{OF_OPERATOR}/{first}", headers=s.operator)
-        assert shown.json() == listed_one and listed_one["user_id"] == "alice"
+        assert listed_one["user_id"] == "alice" and listed_one.items() <= shown.json().items()
+        sizes = {name: made["size_bytes"] for name, made in shown.json()["variants"].items()}
+        assert list(sizes) == listed_one["ready"] and sum(sizes.values()) == listed_one["size_bytes"]
+        assert {name: shown.json()[name] for name in ("client_metadata", "focal", "rendering", "mime_type")} == {
+            "client_metadata": {},
+            "focal": None,
+            "rendering": [],
+            "mime_type": "image/jpeg",
+        }
         assert (await s.http.get(f"{OF_OPERATOR}/{first}", headers=s.bearer())).status_code == 401
         assert (await s.http.delete(f"{OF_OPERATOR}/{first}", headers=s.bearer())).status_code == 401
         gone = await s.http.delete(f"{OF_OPERATOR}/{first}", headers=s.operator)

@@ -13,7 +13,8 @@ from ..openapi.operations import by_method, operation
 from ..state import state_of
 from ..wire.deletion import Deleted, ManyDeleted, ManyToDelete, delete_each, deleted_files
 from ..wire.image_list import CURSOR, LISTED, ListedImage, next_of, page_of
-from ..wire.image_patch import CHANGED, PATCH_BODY, ChangedImage, patched, read_patch
+from ..wire.image_metadata import DIMENSIONS, ClientMetadata, Dimensions, dimensions
+from ..wire.image_patch import CHANGED, PATCH_BODY, ChangedImage, Focal, patched, read_patch
 from ..wire.json_body import json_body
 from ..wire.json_response import json_response
 from ..wire.list_query import ListQuery
@@ -25,6 +26,12 @@ from . import auth
 
 READER = "operator"
 WITH_OWNER: dict[str, Any] = {**LISTED, "user_id": "alice", "org_id": "default-org"}
+SHOWN: dict[str, Any] = {
+    "mime_type": "image/jpeg",
+    "content_length": 2_411_724,
+    "variants": {"medium": DIMENSIONS},
+    **CHANGED,
+}
 
 
 class OperatorQuery(ListQuery):
@@ -48,6 +55,21 @@ class OwnedImage(ListedImage):
 
     user_id: str | None
     org_id: str | None
+
+
+class ShownImage(OwnedImage):
+    """With what the list leaves out. `variants` are those that can be fetched, the largest first. `rendering`: those
+    that are being made anew around `focal`, which is null for the centre of attention.
+    """
+
+    model_config = example(**WITH_OWNER, **SHOWN)
+
+    mime_type: str
+    content_length: int
+    variants: dict[str, Dimensions]
+    client_metadata: ClientMetadata
+    focal: Focal | None
+    rendering: list[str]
 
 
 class ChangedOwnedImage(ChangedImage):
@@ -92,14 +114,29 @@ async def list_images(request: Request) -> Response:
     "operator",
     "One image with its owner",
     access="operator",
-    answers={200: OwnedImage},
+    answers={200: ShownImage},
     errors=("image_not_found", "method_not_allowed", "overloaded"),
 )
 async def show(request: Request) -> Response:
-    """As in the list. Never public."""
+    """As in the list, with its variants and what its owner may change. Never public."""
     await auth.require_signed_in(request)
+    state = state_of(request)
     job = await _job(request, path_id(request, "image_id", image_not_found))
-    return json_response(_owned(job, state_of(request).stores.urls))
+    waiting, urls = await state.jobs.table.further.waiting_focal(job), state.stores.urls.direct(job)
+    recipe = waiting.recipe if waiting else job.recipe
+    shown = ShownImage.of(
+        job,
+        urls,
+        user_id=job.user_id,
+        org_id=job.org_id,
+        mime_type=job.mime_type,
+        content_length=job.content_length,
+        variants={name: dimensions(job.measured, name) for name in urls},
+        client_metadata=job.client_metadata,
+        focal=Focal(x=recipe.focal[0], y=recipe.focal[1]) if recipe.focal else None,
+        rendering=[variant.name for variant in recipe.variants] if waiting else [],
+    )
+    return json_response(shown)
 
 
 @operation(

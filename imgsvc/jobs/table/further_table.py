@@ -9,6 +9,7 @@ from .database import Readers
 from .further_changes import MadeFiles
 from .further_render import ClaimedRender, FurtherRender, NewRender, RetiredKey
 from .model import Job, as_text, now
+from .sql import QUERIES
 from .transactions import execute
 from .writer import Writer
 
@@ -28,6 +29,11 @@ class FurtherTable:
         render = await self._write(lambda db: further_changes.order(db, job.job_id, new))
         self.wake()
         return render
+
+    async def waiting_focal(self, job: Job) -> FurtherRender | None:
+        """The crops of an image that are being made around another point; None: none are."""
+        rows = await self._readers.select("waiting_focal", QUERIES["waiting_focal"], {"job_id": job.job_id})
+        return FurtherRender.of(rows[0]) if rows else None
 
     async def claim(self, free_bytes: int, *, nothing_running: bool) -> ClaimedRender | None:
         """Claim the next row. None: none waits, an upload waits, or the next one needs more than `free_bytes`."""
