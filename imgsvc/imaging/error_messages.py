@@ -105,7 +105,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "timeout": (
         "Processing took longer than the limit of # seconds.",
         "Processing took too long (stopped after "
-        "{decode began|decode|as_samples|fit_largest|to_srgb|turn_upright|name_colour|write_variants}).",
+        "{decode began|decode|as_samples|fit_largest|to_srgb|turn_upright|name_colour|draw_placeholder|find_centre|"
+        "write_variants}).",
     ),
 }
 

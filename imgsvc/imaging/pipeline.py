@@ -21,6 +21,7 @@ from .header import Header
 from .limits import SAMPLES_AGAIN, has_cheap_preview, preview_side, probe
 from .open import open_image
 from .orient import swaps_sides, upright
+from .placeholder import thumbhash
 from .recipe import Recipe, Variant
 from .resize import resized
 
@@ -37,6 +38,7 @@ class Rendering:
     dominant_colour: str
     frames: int
     variants: tuple[Encoded, ...]
+    thumbhash: str = ""  # in base64
 
 
 @dataclass(slots=True)
@@ -48,7 +50,7 @@ class Picture:
     side: int  # pixels: the decode may be reduced, but its longer side must keep at least this many
     variants: Sequence[Variant]
     outputs: Outputs
-    wants_colour: bool
+    wants_colour: bool  # and the placeholder
     deadline: float = inf  # time.monotonic
     focal: Point | None = None  # what crops are made around; None: the centre of attention
     again: float = inf  # samples of a JPEG that may be decoded more than once
@@ -58,6 +60,7 @@ class Picture:
     turn: int = field(init=False)
     size: tuple[int, int] = field(init=False)  # of the whole picture as displayed
     dominant: str = ""
+    thumbhash: str = ""
     made: list[Encoded] = field(default_factory=list)
 
 
@@ -101,6 +104,11 @@ def name_colour(picture: Picture) -> None:
         picture.dominant = dominant_colour(picture.image)
 
 
+def draw_placeholder(picture: Picture) -> None:
+    if picture.wants_colour:
+        picture.thumbhash = thumbhash(picture.image)
+
+
 def find_centre(picture: Picture) -> None:
     if picture.focal is None and any(variant.cover for variant in picture.variants):
         picture.focal = centre_of_attention(picture.image)
@@ -139,6 +147,7 @@ STEPS: tuple[Callable[[Picture], None], ...] = (
     to_srgb,
     turn_upright,
     name_colour,
+    draw_placeholder,
     find_centre,
     write_variants,
 )
@@ -171,7 +180,7 @@ def run_step(step: Callable[[Picture], None], picture: Picture) -> None:
 def preview(
     source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, deadline: float = inf
 ) -> Rendering | None:
-    """Make the smallest variant, the dominant colour and the size if that is cheap for this file; else return None.
+    """Make the smallest variant, colour, placeholder and size if that is cheap for this file; else return None.
 
     Raises ImageError, MemoryError, or OSError from writing the output.
     """
@@ -190,7 +199,7 @@ def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, dea
     """Make the variants that have an output.
 
     The smallest variant is made from its own reduced decode wherever `preview` would do so, so that its bytes don't
-    depend on which function made it. The dominant colour is "" if the variant that it is measured on has no output.
+    depend on which function made it. Colour and placeholder are "" if their variant is not written.
     Raises ImageError, MemoryError, or OSError from writing the outputs.
     """
     header = probe(source, mime, max_pixels=recipe.max_pixels)
@@ -215,4 +224,6 @@ def _preview_picture(source: BinaryIO, header: Header, recipe: Recipe, outputs: 
 def _rendering(*pictures: Picture) -> Rendering:
     (width, height), frames = pictures[-1].size, pictures[-1].header.frames
     colour_name = next((picture.dominant for picture in pictures if picture.dominant), "")
-    return Rendering(width, height, colour_name, frames, tuple(one for picture in pictures for one in picture.made))
+    placeholder = next((picture.thumbhash for picture in pictures if picture.thumbhash), "")
+    made = tuple(one for picture in pictures for one in picture.made)
+    return Rendering(width, height, colour_name, frames, made, placeholder)

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 JOB_ID = "0f6f2f4e-7b0f-4f61-9a5e-2f6d2f3e1c11"
 IMAGE_ID = "9a41d1de-52c3-4c53-8bb5-1f0a7f6f0f9e"
+THUMBHASH = "FkoGHIgDd4mWd3hyl3ULsIQQGQ=="
 CREATED, STARTED, COMPLETED = (f"2026-03-01T12:00:0{second}.000000+00:00" for second in range(3))
 
 

@@ -231,6 +231,8 @@ def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
     found: dict[str, Any] = {**before, "variants": variants}
     if rendered.dominant_colour:
         found["dominant_color"] = rendered.dominant_colour
+    if rendered.thumbhash:
+        found["thumbhash"] = rendered.thumbhash
     if rendered.width:
         found["original_dimensions"] = {"width": rendered.width, "height": rendered.height}
     if rendered.frames > 1:

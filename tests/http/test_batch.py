@@ -32,8 +32,8 @@ async def images(s: Service) -> list[str]:
 async def entry(s: Service, image_id: str, size: str) -> dict[str, Any]:
     """As the page of the one image says it."""
     one = (await s.http.get(f"/api/v1/images/{image_id}?size={size}")).json()
-    colour = one["metadata"]["dominant_color"]
-    return {"image_id": image_id, "url": one["url"], "size": size, "dominant_color": colour}
+    placeholders = {name: one["metadata"][name] for name in ("dominant_color", "thumbhash")}
+    return {"image_id": image_id, "url": one["url"], "size": size, **placeholders}
 
 
 @pytest.mark.asyncio(loop_scope="module")

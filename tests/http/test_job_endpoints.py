@@ -103,6 +103,8 @@ async def test_result(start: Starter, photo: bytes) -> None:
         assert found["detected_mime_type"] == "image/jpeg"
         assert found["content_length"] == len(photo)
         assert found["dominant_color"].startswith("#") and len(found["dominant_color"]) == 7
+        placeholders = {name: found[name] for name in ("dominant_color", "thumbhash")}
+        assert {name: job[name] for name in placeholders} == placeholders and len(found["thumbhash"]) >= 24
         assert found["original_dimensions"] == {"width": 640, "height": 480}
         assert list(body["urls"]) == VARIANTS
         assert found["variants"].keys() == set(VARIANTS)
@@ -118,6 +120,7 @@ async def test_client_metadata_never_shadows_the_services_own(start: Starter) ->
         "detected_mime_type": "text/html",
         "content_length": -1,
         "dominant_color": "red",
+        "thumbhash": "AAAA",
         "original_dimensions": {"width": 1},
         "variants": {"huge": {}},
         "uploader_id": "mallory",

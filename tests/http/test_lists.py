@@ -48,6 +48,7 @@ async def test_what_is_listed(start: Starter, private: bool) -> None:
             name: job[name] for name in ("image_id", "job_id", "status", "created_at", "ready")
         }
         assert (one["bucket"], one["original_filename"], one["expires_at"]) == ("team/a", "photo.jpg", None)
+        assert len(one["thumbhash"]) >= 24 and (private or one["thumbhash"] == job["thumbhash"])
         assert one["dominant_color"].startswith("#") and one["dimensions"] == {"width": 64, "height": 48}
         stored = 0
         for size, url in one["urls"].items():

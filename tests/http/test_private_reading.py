@@ -112,6 +112,10 @@ async def test_job_page_stays_public_and_holds_no_url(s: Service, image: Image) 
     response = await s.http.get(f"{IMAGES}/jobs/{image.job_id}")
     assert response.json()["ready"] == ["original", "large", "medium", "thumbnail"]
     assert "signature" not in response.text and "/storage/" not in response.text
+    for who, seen in ((s.bearer(org_id="elsewhere"), False), (s.bearer(), True)):
+        body = (await s.http.get(f"{IMAGES}/jobs/{image.job_id}", headers=who)).json()
+        assert [body["thumbhash"] is not None, body["dominant_color"] is not None] == [seen, seen]
+    assert response.json()["thumbhash"] is response.json()["dominant_color"] is None
 
 
 async def test_permission_to_read_is_asked_for(start: Starter) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TINY = make.jpeg(64, 48)
 UPLOAD = "/api/v1/images/upload"
 LIVE = "/api/v1/health/live"
-SERVER_KEYS = {"detected_mime_type", "content_length", "dominant_color", "original_dimensions", "variants"}
+SERVER_KEYS = {"detected_mime_type", "content_length", "dominant_color", "thumbhash", "original_dimensions", "variants"}
 HIDDEN_KEYS = {"uploader_id", "org_id", "original_filename", "animated", "frames"}
 few = settings(deadline=None, database=None, max_examples=30)
 many = settings(deadline=None, database=None, max_examples=80)

@@ -33,6 +33,7 @@ def test_preview_and_render_make_the_same_thumbnail(studio: Studio, form: str, s
         return
     assert first and studio.bytes_of("small") == rendered
     assert first.dominant_colour == rendering.dominant_colour
+    assert first.thumbhash == rendering.thumbhash
     assert first.variants[0] in rendering.variants
 
 
@@ -53,4 +54,4 @@ def test_what_is_done_is_left_alone(studio: Studio, done: tuple[str, ...]) -> No
     assert {one.name: one for one in rendering.variants} == {n: one for n, one in whole.items() if n not in done}
     for name in SIDES:
         assert (studio.bytes_of(name) == b"untouched") == (name in done)
-    assert bool(rendering.dominant_colour) == ("small" not in done)
+    assert bool(rendering.dominant_colour) == bool(rendering.thumbhash) == ("small" not in done)

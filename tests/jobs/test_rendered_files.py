@@ -30,7 +30,7 @@ def made(data: bytes, size: tuple[int, int] = SMALL) -> VariantMade:
 def rendered(size: tuple[int, int] = (640, 480), *, frames: int = 1, small: tuple[int, int] | None = None) -> Rendered:
     variants = (made(b"x", small or fit(size, 150)),)
     width, height = size
-    return Rendered(width=width, height=height, dominant_colour="", frames=frames, variants=variants)
+    return Rendered(width=width, height=height, dominant_colour="", frames=frames, variants=variants, thumbhash="")
 
 
 @pytest.mark.parametrize("answer", [rendered(), rendered((480, 640))], ids=["upright", "turned"])

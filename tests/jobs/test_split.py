@@ -266,6 +266,7 @@ async def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
     assert isinstance(found, Rendered)
     assert isinstance(alone, Rendered)
     assert digests(found) == digests(alone)
+    assert found.thumbhash == alone.thumbhash != ""
     assert (found.dominant_colour, found.width, found.frames) == (alone.dominant_colour, alone.width, alone.frames)
     assert hashlib.sha256((tmp_path / "made" / "original.webp").read_bytes()).hexdigest() == digests(found)["original"]
 

@@ -107,7 +107,8 @@ async def test_batch(start: Starter) -> None:
         info = await json_of(s, f"{IMAGES}/{ids[0]}", size="large")
         (image,) = (await batch(s, ids[0], size="large"))["images"]
         expected = {name: info[name] for name in ("image_id", "url", "size")}
-        assert image == {**expected, "dominant_color": info["metadata"]["dominant_color"]}
+        expected |= {name: info["metadata"][name] for name in ("dominant_color", "thumbhash")}
+        assert image == expected and len(image["thumbhash"]) >= 24
 
         failed = (await failed_job(s))["image_id"]
         gone = (await s.completed(TINY))["image_id"]

@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...jobs.answer_model import IMAGE_ID, JOB_ID
+from ...jobs.answer_model import IMAGE_ID, JOB_ID, THUMBHASH
 from ...jobs.table.model import Job
 from ...jobs.table.reports import LatestEvent
 from ...storage.keys import IS_UUID, UUID
@@ -25,7 +25,7 @@ from ..wire.prefer import ENDED
 from ..wire.problems import NO_STORE, job_not_found, validation
 from ..wire.validation import Headers, StrictQuery, parsed
 from .jobs import JobStatusAndUrls
-from .signed_access import urls_of_ready
+from .signed_access import shown_of
 
 MAX_JOBS = 100
 PING_SECONDS = 15
@@ -33,7 +33,7 @@ SEPARATOR = "\n"
 EXAMPLE = {
     "event": "ready",
     "data": f'{{"job_id":"{JOB_ID}","image_id":"{IMAGE_ID}","variant":"thumbnail","url":"/storage/…",'
-    '"thumbhash":null,"dominant_color":"#4a7fa5"}',
+    f'"thumbhash":"{THUMBHASH}","dominant_color":"#4a7fa5"}}',
 }
 EVENT = {
     "type": "object",
@@ -77,7 +77,7 @@ class JobsQuery(StrictQuery):
 async def of_job(request: Request) -> Response:
     """Server-sent events: `status` with the job's status, `ready` for each variant, `end` with the last status.
 
-    A comment comes every 15 seconds. URLs are null for a client that may not read the image.
+    A comment comes every 15 seconds. URLs and placeholders are null for a client that may not read the image.
     """
     job_id = path_id(request, "job_id", job_not_found)
     if await state_of(request).jobs.table.job(job_id) is None:
@@ -172,11 +172,11 @@ class _News:
             return []
         if latest is not None and 0 < latest.preview <= told.upto:
             told.variants.add(job.recipe.preview.name)
-        urls = await urls_of_ready(self._request, job)
-        found = [_event("ready", _variant(job, name, urls)) for name in job.ready if name not in told.variants]
+        seen = await shown_of(self._request, job)
+        found = [_event("ready", _variant(job, name, seen)) for name in job.ready if name not in told.variants]
         told.variants |= set(job.ready)
         told.upto = latest.id if latest else told.upto
-        shown = JobStatusAndUrls.of(job, urls=urls).model_dump(mode="json")
+        shown = JobStatusAndUrls.of(job, **seen).model_dump(mode="json")
         found.append(_event("status", shown, None if ended else told.upto))
         if ended:
             del self._open[job_id]
@@ -184,14 +184,14 @@ class _News:
         return found
 
 
-def _variant(job: Job, name: str, urls: dict[str, str]) -> dict[str, Any]:
+def _variant(job: Job, name: str, shown: dict[str, Any]) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
         "image_id": job.image_id,
         "variant": name,
-        "url": urls.get(name),
-        "thumbhash": job.measured.get("thumbhash"),
-        "dominant_color": job.measured.get("dominant_color"),
+        "url": shown["urls"].get(name),
+        "thumbhash": shown["thumbhash"],
+        "dominant_color": shown["dominant_color"],
     }
 
 

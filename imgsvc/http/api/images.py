@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...jobs.answer_model import IMAGE_ID, AnswerModel, example
+from ...jobs.answer_model import IMAGE_ID, THUMBHASH, AnswerModel, example
 from ...jobs.table.model import Job
 from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
@@ -21,6 +21,7 @@ from ..wire.image_metadata import (
     ClientMetadata,
     PublicMetadata,
     dimensions,
+    placeholders,
     public_metadata,
 )
 from ..wire.json_response import json_list_response, json_response
@@ -44,7 +45,7 @@ class ImageInfo(AnswerModel):
         image_id=IMAGE_ID,
         url=KEY,
         size="medium",
-        metadata={"dominant_color": "#4a7fa5", "dimensions": DIMENSIONS},
+        metadata={"dominant_color": "#4a7fa5", "thumbhash": THUMBHASH, "dimensions": DIMENSIONS},
     )
 
     image_id: str
@@ -64,8 +65,7 @@ class ImageInfo(AnswerModel):
 )
 async def info(request: Request) -> Response:
     job, size = await find_variant(request, await reader_of(request))
-    colour = job.measured.get("dominant_color")
-    metadata = Brief(dominant_color=colour, dimensions=dimensions(job.measured, size))
+    metadata = Brief(**placeholders(job), dimensions=dimensions(job.measured, size))
     url = await state_of(request).stores.urls.variant(job, size)
     return json_response(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
 
@@ -86,13 +86,16 @@ class BatchImage(AnswerModel):
     url: str
     size: str
     dominant_color: str | None
+    thumbhash: str | None
 
 
 class Batch(AnswerModel):
     """In the requested order; `missing` lists IDs that are unknown, deleted, malformed or without this size."""
 
     model_config = example(
-        images=[{"image_id": IMAGE_ID, "url": KEY, "size": "medium", "dominant_color": "#4a7fa5"}],
+        images=[
+            {"image_id": IMAGE_ID, "url": KEY, "size": "medium", "dominant_color": "#4a7fa5", "thumbhash": THUMBHASH}
+        ],
         requested=2,
         found=1,
         missing=["6dfb1ae8-4a5c-4b7e-8b38-0f6d5c2f7a10"],
@@ -191,7 +194,7 @@ def _kept(size: str) -> str:
 async def _entry(urls: Urls, job: Job, size: str) -> bytes:
     """The image in a batch, as JSON: kept with the row where its URL is the same for all readers at all times."""
     lasting, url = urls.are_lasting(job), await urls.variant(job, size)
-    entry = BatchImage(image_id=job.image_id, url=url, size=size, dominant_color=job.measured.get("dominant_color"))
+    entry = BatchImage(image_id=job.image_id, url=url, size=size, **placeholders(job))
     text = entry.model_dump_json().encode()
     if lasting:
         job.derived[_kept(size)] = text

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from ...access.jwk import KeysUnavailable
 from ...access.permissions import ADMIN, AuthorizationUnavailable
 from ...access.tokens import TokenInvalid
-from ...jobs.answer_model import COMPLETED, IMAGE_ID, JOB_ID, AnswerModel, example
+from ...jobs.answer_model import COMPLETED, IMAGE_ID, JOB_ID, THUMBHASH, AnswerModel, example
 from ...jobs.table.model import Job, Status
 from ...jobs.views import STATUS, JobStatus
 from ..openapi.operations import Answer, operation
@@ -20,15 +20,25 @@ from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
 from ..wire.problems import NO_STORE, job_not_found, not_completed
 from ..wire.validation import parsed
-from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of, urls_of_ready
+from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of, shown_of
 
 
 class JobStatusAndUrls(JobStatus):
-    """With the URLs of what is ready; none where reading is private and the token may not read the image."""
+    """With the URLs of what is ready, and colour and ThumbHash as soon as they are known.
 
-    model_config = example(**STATUS, urls={"thumbnail": f"/storage/b/processed/thumbnail/{IMAGE_ID}_thumbnail.webp"})
+    There are none where reading is private and the token may not read the image.
+    """
+
+    model_config = example(
+        **STATUS,
+        urls={"thumbnail": f"/storage/b/processed/thumbnail/{IMAGE_ID}_thumbnail.webp"},
+        dominant_color="#4a7fa5",
+        thumbhash=THUMBHASH,
+    )
 
     urls: dict[str, str]
+    dominant_color: str | None
+    thumbhash: str | None
 
 
 class JobResult(AnswerModel):
@@ -71,7 +81,7 @@ async def status(request: Request) -> Response:
         if later is None:
             raise job_not_found()
         job, headers = later, {**NO_STORE, "Preference-Applied": f"wait={seconds}"}
-    return json_response(JobStatusAndUrls.of(job, urls=await urls_of_ready(request, job)), 200, headers)
+    return json_response(JobStatusAndUrls.of(job, **await shown_of(request, job)), 200, headers)
 
 
 @operation(

@@ -4,7 +4,7 @@ The signature is checked before the image is looked up, so that a refusal does n
 token makes no difference there: the response depends on the URL alone.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from ...storage.base import StorageError
 from ..openapi.operations import Private
 from ..state import state_of
 from ..wire.bearer import authenticated, bearer_token, ticket_of, verified
+from ..wire.image_metadata import placeholders
 from ..wire.problems import Problem, signature_expired, signature_invalid, signature_required
 from ..wire.validation import Query
 
@@ -50,13 +51,19 @@ async def reader_of(request: Request) -> Identity | None:
 
 async def urls_of_ready(request: Request, job: Job) -> dict[str, str]:
     """{variant: URL} of what is ready; empty where this client may not read, or the storage is not configured."""
+    return dict((await shown_of(request, job))["urls"])
+
+
+async def shown_of(request: Request, job: Job) -> dict[str, Any]:
+    """`urls` as `urls_of_ready`, `dominant_color` and `thumbhash`: a blur of a private image is not for all either."""
     state = state_of(request)
+    if state.stores.urls.signatures is not None and not await _may_read(request, job):
+        return {"urls": {}, "dominant_color": None, "thumbhash": None}
     try:
-        if state.stores.urls.signatures is not None and not await _may_read(request, job):
-            return {}
-        return await state.stores.urls.of(job)
+        urls = await state.stores.urls.of(job)
     except StorageError:
-        return {}
+        urls = {}
+    return {"urls": urls, **placeholders(job)}
 
 
 async def _may_read(request: Request, job: Job) -> bool:

@@ -4,11 +4,11 @@ from typing import Any, Self
 
 from starlette.requests import Request
 
-from ...jobs.answer_model import CREATED, IMAGE_ID, JOB_ID, AnswerModel, example
+from ...jobs.answer_model import CREATED, IMAGE_ID, JOB_ID, THUMBHASH, AnswerModel, example
 from ...jobs.table.listing import ImageFilter, Page
 from ...jobs.table.model import Job, Status
 from ..state import state_of
-from .image_metadata import Size
+from .image_metadata import Size, placeholders
 from .list_query import ListQuery, context_of, position
 
 LISTED: dict[str, Any] = {
@@ -19,7 +19,7 @@ LISTED: dict[str, Any] = {
     "original_filename": "IMG_0042.jpg",
     "created_at": CREATED,
     "dominant_color": "#4a7fa5",
-    "thumbhash": None,
+    "thumbhash": THUMBHASH,
     "dimensions": {"width": 3000, "height": 2000},
     "size_bytes": 1_310_472,
     "ready": ["thumbnail", "medium"],
@@ -60,13 +60,12 @@ class ListedImage(AnswerModel):
             bucket=job.storage_bucket,
             original_filename=job.original_filename,
             created_at=job.created_at,
-            dominant_color=measured.get("dominant_color"),
-            thumbhash=measured.get("thumbhash"),
             dimensions=measured.get("original_dimensions"),
             size_bytes=sum(measured["variants"][name]["size_bytes"] for name in ready),
             ready=list(urls),
             urls=urls,
             expires_at=job.expires_at,
+            **placeholders(job),
             **more,
         )
 

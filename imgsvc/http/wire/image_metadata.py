@@ -5,6 +5,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from ...jobs.answer_model import THUMBHASH
 from ...jobs.table.model import Job
 
 
@@ -23,18 +24,25 @@ class Dimensions(Size):
     size_bytes: int
 
 
-class Brief(TypedDict):
+class Placeholders(TypedDict):
     dominant_color: str | None
+    thumbhash: str | None
+
+
+class Brief(Placeholders):
     dimensions: Dimensions
 
 
 @with_config(ConfigDict(extra="allow"))
 class PublicMetadata(TypedDict):
-    """The service's measurements, next to the client's own keys. `content_length` is that of the upload, in bytes."""
+    """The service's measurements, next to the client's own keys. `content_length` is that of the upload, in bytes;
+    `thumbhash` is a ThumbHash in base64, null for images of older versions.
+    """
 
     detected_mime_type: str
     content_length: int
     dominant_color: str
+    thumbhash: str | None
     original_dimensions: Size
     animated: NotRequired[bool]
     frames: NotRequired[int]
@@ -68,6 +76,7 @@ EXAMPLE: dict[str, Any] = {
     "detected_mime_type": "image/jpeg",
     "content_length": 2_411_724,
     "dominant_color": "#4a7fa5",
+    "thumbhash": THUMBHASH,
     "original_dimensions": {"width": 3000, "height": 2000},
     "variants": {"medium": DIMENSIONS},
 }
@@ -94,10 +103,16 @@ def _public_metadata(job: Job) -> dict[str, Any]:
         "detected_mime_type": job.mime_type,
         "content_length": job.content_length,
         "dominant_color": measured["dominant_color"],
+        "thumbhash": measured.get("thumbhash"),
         "original_dimensions": measured["original_dimensions"],
         **({"animated": True, "frames": measured["frames"]} if measured.get("animated") else {}),
         "variants": {name: dimensions(measured, name) for name in job.paths},
     }
+
+
+def placeholders(job: Job) -> Placeholders:
+    """What a page shows first: null until it is known."""
+    return {"dominant_color": job.measured.get("dominant_color"), "thumbhash": job.measured.get("thumbhash")}
 
 
 def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:

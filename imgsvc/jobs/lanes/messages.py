@@ -81,6 +81,7 @@ class Rendered(_Message):
     height: int = Field(ge=0, le=MAX_SOURCE_SIDE)
     dominant_colour: str = Field(pattern=r"^(#[0-9a-f]{6})?$")
     frames: int = Field(ge=1, le=1 << 31)
+    thumbhash: str = Field(pattern=r"^([A-Za-z0-9+/]{22,34}={0,2})?$")  # base64
     variants: tuple[VariantMade, ...] = Field(max_length=MAX_VARIANTS)
 
 

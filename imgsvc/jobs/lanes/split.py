@@ -88,5 +88,7 @@ def _joined(made: Iterable[Outcome]) -> Outcome:
     """One rendering of all variants. Its size is the first part's: that and the variants are checked afterwards."""
     renderings = [one for one in made if isinstance(one, Rendered)]
     colour = next((one.dominant_colour for one in renderings if one.dominant_colour), "")
+    placeholder = next((one.thumbhash for one in renderings if one.thumbhash), "")
+    found = {"dominant_colour": colour, "thumbhash": placeholder}
     variants = tuple(variant for one in renderings for variant in one.variants)
-    return renderings[0].model_copy(update={"variants": variants, "dominant_colour": colour})
+    return renderings[0].model_copy(update={"variants": variants, **found})

@@ -181,7 +181,7 @@ class Job:
 
     @cached_property
     def measured(self) -> dict[str, Any]:
-        """The measurements: dominant_color, original_dimensions, frames, variants."""
+        """The measurements: dominant_color, thumbhash, original_dimensions, frames, variants."""
         return dict(json.loads(self.measured_text))
 
     @cached_property
