@@ -19,7 +19,7 @@ from docs.pages import ROOT, Page, pages
 MAX_BYTES = {"README.md": 8192, "CONTRIBUTING.md": 6144, "SECURITY.md": 6144}  # two printed pages are about 6 KB
 SCREENSHOT = ROOT / "docs" / "images" / "dashboard.png"
 MAX_SCREENSHOT_BYTES = 150_000
-OF_DASHBOARD = (".html", ".css", ".js", ".svg")
+PART_OF_PAGE = re.compile(r"[/'\"]([\w-]+\.(?:css|js|svg))['\"]")  # as a page or a script names it
 
 
 def problems() -> list[str]:
@@ -117,10 +117,15 @@ def screenshot() -> Iterator[str]:
 
 
 def dashboard_digest() -> str:
-    """A digest of the dashboard's markup, style and scripts, whatever their names."""
-    found = [file for file in Path(str(files("imgsvc"))).rglob("static/*") if file.suffix in OF_DASHBOARD]
-    ours = [file.read_bytes() for file in found if not file.name.startswith("docs.")]
-    return hashlib.sha256(b"".join(sorted(hashlib.sha256(data).digest() for data in ours))).hexdigest()[:16]
+    """A digest of what the overview is made of, whatever its names: its page, and all that it leads to."""
+    static = Path(str(files("imgsvc.http.dashboard"))) / "static"
+    found, wanted = dict[str, bytes](), ["dashboard.html"]
+    while wanted:
+        name = wanted.pop()
+        if name not in found and (static / name).is_file():
+            found[name] = (static / name).read_bytes()
+            wanted += PART_OF_PAGE.findall(found[name].decode())
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(data).digest() for data in found.values()))).hexdigest()[:16]
 
 
 PAGE_CHECKS = (
