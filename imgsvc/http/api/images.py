@@ -25,6 +25,8 @@ from ..wire.image_metadata import (
     public_metadata,
 )
 from ..wire.json_response import json_list_response, json_response
+from ..wire.markup import EXAMPLE as MARKUP_EXAMPLE
+from ..wire.markup import Markup, markup
 from ..wire.path_ids import path_id
 from ..wire.problems import image_not_found, image_not_ready, too_many_images
 from ..wire.urls import Urls
@@ -73,12 +75,15 @@ async def info(request: Request) -> Response:
 class AllUrls(AnswerModel):
     """Every variant of an image."""
 
-    model_config = example(image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE)
+    model_config = example(
+        image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE, markup=MARKUP_EXAMPLE
+    )
 
     image_id: str
     urls: dict[str, str]
     metadata: PublicMetadata
     client_metadata: ClientMetadata
+    markup: Markup
 
 
 class BatchImage(AnswerModel):
@@ -126,7 +131,13 @@ async def every_size(request: Request) -> Response:
     urls = await state_of(request).stores.urls.of(job)
     metadata = cast(PublicMetadata, public_metadata(job))
     return json_response(
-        AllUrls(image_id=job.image_id, urls=urls, metadata=metadata, client_metadata=job.client_metadata)
+        AllUrls(
+            image_id=job.image_id,
+            urls=urls,
+            metadata=metadata,
+            client_metadata=job.client_metadata,
+            markup=markup(job, urls),
+        )
     )
 
 
