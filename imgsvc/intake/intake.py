@@ -30,7 +30,7 @@ from ..settings.fields import MEGABYTE
 from .limits import UploadLimits
 from .open_uploads import OpenUpload, OpenUploads
 from .rate_limit import RateLimiter
-from .staging import NoSpace, Rejected, StagedFile
+from .staging import CollectedBytes, NoSpace, Rejected, StagedFile
 
 log = structlog.get_logger()
 
@@ -147,6 +147,7 @@ class Intake:
         self._places = places
         self._denials = denials
         self._staging_area = staging_area
+        self._collected = CollectedBytes()
         self._open = open_uploads
         self._policy = policy
         self._space = space
@@ -194,8 +195,7 @@ class Intake:
 
     async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
         """Return True for an upload that has been accepted in the meantime. Raises RateLimited or Overloaded."""
-        waiting = await self._table.waiting()
-        standing = await self._places.standing(org_id, user_id, allowance.quota)
+        waiting, standing = await self._places.admission(org_id, user_id, allowance.quota)
         on_their_way = self._open.places((org_id, user_id))
         if standing.remaining <= on_their_way:
             if await self._is_known(org_id, user_id, key):  # it took the last slot between the two checks
@@ -263,7 +263,7 @@ class Intake:
 
     def stage(self, allowance: UploadLimits) -> StagedFile:
         job_id, most = str(uuid.uuid4()), allowance.max_bytes
-        return StagedFile(job_id, self._staging_area, allowance.recipe, allowance.types, most)
+        return StagedFile(job_id, self._staging_area, self._collected, allowance.recipe, allowance.types, most)
 
     async def accept(self, staged: StagedFile, origin: Origin, allowance: UploadLimits, one: OpenUpload) -> Receipt:
         """Probe, sync and record a complete upload.

@@ -30,9 +30,13 @@ class RateLimiter:
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
         """How much of the quota is left. Uses none of it."""
-        own = await self._table.standing(org_id, user_id, quota)
+        return (await self.admission(org_id, user_id, quota))[1]
+
+    async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
+        """The number of jobs that wait for a lane, and how much of the quota is left: in one look at the table."""
+        waiting, own = await self._table.admission(org_id, user_id, quota)
         shared = await self.redis.standing(org_id, user_id, quota) if self.redis else None
-        return _tighter(own, shared) if shared else own
+        return waiting, _tighter(own, shared) if shared else own
 
     async def reserve(self, new: NewJob, quota: Quota) -> "Reservation | None":
         """Take a slot in Redis, to be passed to `accept` at once. A cancelled call takes none. Raises RateLimited.

@@ -23,7 +23,9 @@ from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
 
-CHUNK = 96 * 1024  # bytes collected before a thread writes them: few calls, little memory
+CHUNK = 96 * 1024  # bytes that each upload may collect before a thread writes them
+LARGE_CHUNK = 1 << 20  # bytes that it may collect while there is room: a usual photo is written and synced in one visit
+ROOM = 8 << 20  # bytes of all uploads together for that
 SNIFF = 512  # the first bytes, which nearly always decide the type
 
 
@@ -59,16 +61,43 @@ class StagingFailed(Rejected):
     """The disk of the staging folder failed; nothing of the upload is kept."""
 
 
+class CollectedBytes:
+    """What uploads hold in memory beyond CHUNK each, in bytes: ROOM at most, however many are open."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    def require(self, held: int, wanted: int) -> bool:
+        """Whether an upload that holds so many bytes may hold `wanted` instead. If so, that is noted."""
+        if self._held - held + wanted > ROOM:
+            return False
+        self._held += wanted - held
+        return True
+
+    def release(self, held: int) -> None:
+        self._held -= held
+
+
 class StagedFile:
     """An upload being written to disk. Leaving the context removes it unless `keep` was called."""
 
-    def __init__(self, job_id: str, area: StagingArea, recipe: Recipe, allowed: Sequence[str], max_bytes: int) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        area: StagingArea,
+        collected: CollectedBytes,
+        recipe: Recipe,
+        allowed: Sequence[str],
+        max_bytes: int,
+    ) -> None:
         self.job_id = job_id
         self.mime = ""
         self.size = 0
         self._area = area
         self._path = area.part(job_id)
         self._receiving = area.receiving(job_id)
+        self._collected = collected
+        self._held = 0  # bytes of `collected`
         self._recipe = recipe
         self._allowed = allowed
         self._max_bytes = max_bytes
@@ -89,8 +118,10 @@ class StagedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._close)
+            self._release()
+            if self._stream is not None and not (self._kept and self._stream.closed):
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._close, self._stream)
         finally:
             self._receiving.__exit__(kind, error, trace)
 
@@ -112,7 +143,7 @@ class StagedFile:
             raise UploadTooLarge(self._max_bytes, self.size)
         if first_look:
             self._look_ahead(self._buffer)
-        if len(self._buffer) >= CHUNK:
+        if len(self._buffer) >= CHUNK and not self._may_collect():
             await self._flush()
 
     async def finish(self) -> Header:
@@ -122,9 +153,8 @@ class StagedFile:
         """
         if not self.mime:
             self._sniff()
-        if self._buffer:
-            await self._flush()
-        return await anyio.to_thread.run_sync(self._probe_and_sync)
+        chunk = self._taken()
+        return await anyio.to_thread.run_sync(self._finish, chunk)
 
     def _sniff(self) -> None:
         kind = file_type(bytes(self._buffer[:LOOK_BYTES]))
@@ -132,12 +162,28 @@ class StagedFile:
             raise UnsupportedType(kind, self._allowed)
         self.mime = kind.mime
 
-    async def _flush(self) -> None:
+    def _may_collect(self) -> bool:
+        size = len(self._buffer)
+        if size >= LARGE_CHUNK or not self._collected.require(self._held, size):
+            return False
+        self._held = size
+        return True
+
+    def _taken(self) -> bytearray:
         chunk, self._buffer = self._buffer, bytearray()
+        return chunk
+
+    def _release(self) -> None:
+        self._collected.release(self._held)
+        self._held = 0
+
+    async def _flush(self) -> None:
         try:
-            await anyio.to_thread.run_sync(self._write, chunk)
+            await anyio.to_thread.run_sync(self._write, self._taken())
         except OSError as error:
             raise _refusal(error) from error
+        finally:
+            self._release()
 
     def _write(self, chunk: bytearray) -> None:
         if self._stream is None:
@@ -166,14 +212,17 @@ class StagedFile:
     def _check(self, header: Header) -> None:
         check_limits(header, max_pixels=self._recipe.max_pixels)
 
-    def _probe_and_sync(self) -> Header:
-        assert self._stream is not None
+    def _finish(self, chunk: bytearray) -> Header:
         try:
+            if chunk:
+                self._write(chunk)
+            assert self._stream is not None
             self._stream.flush()
             recipe = self._recipe
             with self._path.open("rb") as stream:
                 header = probe(stream, self.mime, max_pixels=recipe.max_pixels)
             os.fsync(self._stream.fileno())
+            self._stream.close()
             self._path = self._path.rename(self._area.whole(self.job_id))
             sync_folder(self._area.folder)
         except FileNotFoundError as error:
@@ -182,16 +231,14 @@ class StagedFile:
             raise _refusal(error) from error
         return header
 
-    def _close(self) -> None:
-        if self._stream is None:
-            return
+    def _close(self, stream: BinaryIO) -> None:
         if not self._kept:
             try:
                 self._path.unlink(missing_ok=True)
             except OSError as error:  # housekeeping will remove the file, or set it aside
                 log.warning("staged_file_not_removed", name=self._path.name, reason=error.strerror)
         with suppress(OSError):  # flushes the buffer, which fails on a full disk
-            self._stream.close()
+            stream.close()
 
 
 def _refusal(error: OSError) -> Exception:

@@ -124,10 +124,10 @@ class JobTable:
         """The number of jobs that wait for a lane."""
         return int((await self._readers.fetch("waiting", {}))[0]["jobs"])
 
-    async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus:
-        """How much of the quota is left. Uses none of it."""
-        rows = await self._readers.fetch("rate_window", {"org_id": org_id, "user_id": user_id})
-        return standing(rows[0] if rows else None, quota, now())
+    async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
+        """The number of jobs that wait for a lane, and how much of the quota is left. Uses none of it."""
+        (row,) = await self._readers.fetch("admission", {"org_id": org_id, "user_id": user_id})
+        return row["jobs"], standing(row if row["window_start"] else None, quota, now())
 
     async def usage(self, org_id: str, user_id: str) -> Usage:
         """What the user and the organisation have stored."""

@@ -409,6 +409,11 @@ WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :li
 -- name: waiting
 SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
 
+-- name: admission
+-- What an upload is let in by: one row, with NULLs for a user without a window.
+SELECT (SELECT count(*) FROM processing_jobs WHERE queue IS NOT NULL) AS jobs, window_start, upload_count
+FROM (SELECT 1) LEFT JOIN upload_rate_limits ON org_id = :org_id AND user_id = :user_id
+
 -- name: waiting_by_lane
 -- Reads at most :most entries of each index and no rows, however many jobs there are.
 SELECT 'previews' AS lane, count(*) AS jobs, min(began_at) AS oldest
