@@ -37,6 +37,7 @@ image = by_method(GET=images.info, PATCH=changes.update, DELETE=deletions.delete
 ROUTES = [
     Route("/", info.root),
     Route("/info", info.info),
+    Route("/errors", error_pages.error_list),
     Route("/errors/{code}", error_pages.error_page),
     Route("/openapi.json", document.document),
     Route("/docs", page.docs),

@@ -116,6 +116,7 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         ("GET /dashboard/data", "/dashboard/data", {"headers": {"Authorization": "Bearer wrong"}}),
         ("GET /dashboard/static/{name}", "/dashboard/static/dashboard.css", {}),
         ("GET /dashboard/static/{name}", "/dashboard/static/dashboard.html", {}),
+        ("GET /errors", "/errors", {}),
         ("GET /metrics", "/metrics", o),
         ("GET /api/v1/health/auth", "/api/v1/health/auth", o),
         ("GET /api/v1/health/auth", "/api/v1/health/auth", {}),

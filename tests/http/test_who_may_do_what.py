@@ -201,6 +201,7 @@ TABLE: dict[str, list[Row]] = {
         for path in (
             "GET /",
             "GET /info",
+            "GET /errors",
             "GET /errors/{code}",
             "GET /openapi.json",
             "GET /docs",

@@ -168,7 +168,7 @@ async def test_page_works_behind_a_path_prefix(fresh: ServerProcess) -> None:
         await expect(page.locator("#recent-body tbody tr")).to_have_count(1)
         for path in ("dashboard/", "dashboard/login"):
             await page.goto(f"{root}/{path}")
-            assert await page.evaluate("document.styleSheets[0].cssRules.length") > 50
+            assert await page.evaluate("[...document.styleSheets].at(-1).cssRules.length") > 4
         await opened(page, root)
         assert [url for url in visit.requested if not url.startswith(f"{root}/")] == []
 

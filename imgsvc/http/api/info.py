@@ -1,21 +1,21 @@
 """The service itself: version, limits, documentation."""
 
-from html import escape
 from typing import Literal
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from ... import __version__
 from ...imaging.recipe import Variant
 from ...jobs.answer_model import AnswerModel, example
 from ...settings.sizes import longer_side
+from ..look.frame import page, root_of
+from ..look.html import el
 from ..openapi.operations import PAGE, Answer, operation
 from ..state import state_of
 from ..wire.accept import prefers_page
 from ..wire.json_response import json_response
 from ..wire.problems import NO_STORE
-from ..wire.small_page import PAGE_HEADERS, small_page
 
 
 class Root(AnswerModel):
@@ -118,23 +118,28 @@ async def root(request: Request) -> Response:
         storage_backend=settings.storage.backend,
     )
     if prefers_page(request):
-        return HTMLResponse(_start_page(root, base), headers={**PAGE_HEADERS, "Vary": "Accept"})
+        return await _start_page(request, root)
     return json_response(root, headers={**NO_STORE, "Vary": "Accept"})
 
 
-def _start_page(root: Root, base: str) -> str:
+async def _start_page(request: Request, root: Root) -> Response:
+    base = root_of(request)
     links = {
-        root.documentation: "API documentation",
-        root.dashboard: "Dashboard",
-        root.health_check: "Health",
-        f"{base}/info": "Sizes, types and limits",
+        "docs": "API documentation",
+        "dashboard": "Dashboard",
+        "api/v1/health": "Health",
+        "errors": "Error codes",
+        "info": "Sizes, types and limits",
     }
-    listed = "".join(f'<li><a href="{escape(address)}">{escape(text)}</a>' for address, text in links.items())
-    return small_page(
-        root.service,
-        f"<h1>{escape(root.service)}</h1><p>{escape(root.description)}"
-        f"<ul>{listed}</ul><p>imgsvc {escape(root.version)}. Programs get JSON at this address.",
+    listed = [el("li", el("a", text, href=f"{base}/{path}")) for path, text in links.items()]
+    words = (
+        el("h1", root.service),
+        el("p", root.description),
+        el("ul", listed),
+        el("p", f"imgsvc {root.version}. Programs get JSON at this address.", class_="muted"),
     )
+    headers = {"Vary": "Accept", "Cache-Control": "no-cache"}
+    return await page(request, "", *words, plain=True, headers=headers, body_class="reading")
 
 
 def _variant(variant: Variant) -> VariantInfo:

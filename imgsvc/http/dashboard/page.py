@@ -1,43 +1,37 @@
 """The dashboard's page, its static files, and its data."""
 
-from collections.abc import Mapping
-from html import escape
 from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..openapi.operations import PAGE, Answer, Content, operation
+from ..look.frame import POLICY, root_of
+from ..openapi.operations import Answer, Content, operation
 from ..operator import auth
 from ..state import state_of
 from ..wire.cached_response import CachedBody
 from ..wire.json_response import json_response
 from ..wire.problems import Problem
 from ..wire.urls import Urls
+from .guard import PAGES, SHOWN
 from .models import DashboardData, Operator, Snapshot
+from .sign_in import sign_in_page
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:{pictures}; connect-src 'self'; "
-    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
-PAGES = ("dashboard.html", "login.html")
+OWN_PAGES = ("dashboard.html",)
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-SIGN_ON_LINK = '<p class="sign-on"><a class="button" href="{{root}}/dashboard/oidc/start">Sign in with {}</a></p>'
-SIGN_IN = Answer("To a person: the page to sign in.", PAGE)
-SHOWN = Answer("The page.", PAGE, ("Content-Security-Policy",))
 
 
 def _read() -> dict[str, CachedBody]:
-    found = files(__package__).joinpath("static").iterdir()
+    """The files of all pages, and those of the dashboard."""
+    folders = ("imgsvc.http.look", "imgsvc.http.dashboard")
+    found = [file for folder in folders for file in files(folder).joinpath("static").iterdir()]
     return {file.name: CachedBody(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
 
 
 FILES = _read()  # read at import, before there is an event loop to block
 
 
-@operation(
-    "dashboard_page", "operator", "The dashboard", access="operator", answers={200: SHOWN, 401: SIGN_IN, 429: SIGN_IN}
-)
+@operation("dashboard_page", "operator", "The dashboard", access="operator", answers=PAGES)
 async def page(request: Request) -> Response:
     """Without a session the answer is the sign-in page, with status 401."""
     try:
@@ -45,13 +39,13 @@ async def page(request: Request) -> Response:
     except Problem as refusal:
         if not auth.wants_page(request):
             raise
-        return sign_in_page(request, refusal.status, refusal.headers)
+        return await sign_in_page(request, refusal.status, refusal.headers)
     return _page(request, "dashboard.html", images_from=await state_of(request).stores.urls.foreign_origin())
 
 
 @operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
 async def login_page(request: Request) -> Response:
-    return sign_in_page(request)
+    return await sign_in_page(request)
 
 
 @operation(
@@ -67,7 +61,7 @@ async def login_page(request: Request) -> Response:
 async def static(request: Request) -> Response:
     """Revalidated each time, so that an upgrade shows at once."""
     name = str(request.path_params["name"])
-    if name in PAGES or name not in FILES:
+    if name in OWN_PAGES or name not in FILES:
         raise Problem(404, "not_found", "There is no such file.")
     return FILES[name].answer(request)
 
@@ -96,15 +90,6 @@ async def data(request: Request) -> Response:
         refused_attempts_last_hour=state.access.throttle.last_hour(),
     )
     return json_response(DashboardData(operator=operator, **dict(shown)))
-
-
-def sign_in_page(
-    request: Request, status: int = 200, headers: Mapping[str, str] | None = None, notice: str = ""
-) -> Response:
-    """The page to sign in. `notice` says why a sign-in at the provider did not succeed."""
-    provider = state_of(request).access.sign_on
-    link = SIGN_ON_LINK.format(escape(provider.provider_name)) if provider else ""
-    return _page(request, "login.html", status, headers, filled={"sign-on": link, "notice": escape(notice)})
 
 
 def _without_names(shown: Snapshot) -> Snapshot:
@@ -136,27 +121,10 @@ def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:
     return shown.model_copy(update={"processing": shown.processing.model_copy(update={"recent_jobs": jobs})})
 
 
-def _page(
-    request: Request,
-    name: str,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    images_from: str = "",
-    filled: Mapping[str, str] | None = None,
-) -> Response:
-    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix. `filled` is HTML."""
-    content = FILES[name].body
-    for place, html in (filled or {}).items():
-        content = content.replace(f"{{{place}}}".encode(), html.encode())
-    up = "/".join([".."] * (str(request.scope["path"]).count("/") - 1)) or "."
-    content = content.replace(b"{root}", up.encode())
-    security = {
-        "Content-Security-Policy": _policy(images_from),
-        "Cache-Control": "no-store",
-    }
-    return Response(content, status, {**security, **(headers or {})}, media_type="text/html")
-
-
-def _policy(images_from: str) -> str:
-    """The page's CSP. Pictures may come from this origin, the object storage, since the service redirects there."""
-    return POLICY.format(pictures=f" {images_from}" if images_from else "")
+def _page(request: Request, name: str, images_from: str = "") -> Response:
+    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
+    content = FILES[name].body.replace(b"{root}", root_of(request).encode())
+    policy = POLICY.format(pictures=f" {images_from}" if images_from else "")
+    return Response(
+        content, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"}, media_type="text/html"
+    )

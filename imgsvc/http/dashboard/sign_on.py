@@ -1,21 +1,21 @@
 """Sign-in to the dashboard at an OpenID Connect provider: the way there, and the way back."""
 
-from html import escape
-
 import structlog
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from ...access.people import name_of
+from ..look.frame import page
+from ..look.html import el
 from ..openapi.operations import PAGE, Answer, operation
 from ..operator.sessions import set_cookie, sign_in
 from ..operator.single_sign_on import COOKIE, PENDING_SECONDS, ProviderUnavailable, SignInRefused, SingleSignOn
 from ..state import state_of
 from ..wire.problems import NO_STORE, Problem
-from ..wire.small_page import PAGE_HEADERS, small_page
-from .page import sign_in_page
+from .sign_in import sign_in_page
 
 log = structlog.get_logger()
+HOME = "../../dashboard"
 
 AWAY = "The sign-in provider did not answer. Try again later, or sign in with the operator token."
 REFUSED = "The sign-in at the provider did not succeed: try again, or sign in with the operator token."
@@ -37,7 +37,7 @@ async def start(request: Request) -> Response:
     try:
         redirect, cookie = await sign_on.begin(request)
     except ProviderUnavailable:
-        return sign_in_page(request, 503, NO_STORE, AWAY)
+        return await sign_in_page(request, 503, NO_STORE, AWAY)
     redirect.headers.update(NO_STORE)
     # Lax: the provider sends the browser back from another site.
     set_cookie(request, redirect, COOKIE, cookie, PENDING_SECONDS, same_site="lax")
@@ -64,16 +64,17 @@ async def callback(request: Request) -> Response:
         claims = await sign_on.finish(request)
     except ProviderUnavailable as error:
         log.warning("sign_on_failed", client=client, reason=str(error))
-        return sign_in_page(request, 503, NO_STORE, AWAY)
+        return await sign_in_page(request, 503, NO_STORE, AWAY)
     except SignInRefused as error:
         log.warning("sign_on_refused", client=client, reason=str(error))
-        return sign_in_page(request, 400, NO_STORE, REFUSED)
+        return await sign_in_page(request, 400, NO_STORE, REFUSED)
     if not sign_on.allows(claims):
         log.warning("sign_on_not_allowed", client=client, subject=claims["sub"])
-        return HTMLResponse(small_page("Not allowed", _not_allowed(name_of(claims))), 403, {**PAGE_HEADERS, **NO_STORE})
+        return await _not_allowed(request, name_of(claims))
     # A redirect would still count as the provider's, and the session's cookie, which is Strict, would not be sent.
-    page = small_page("Signed in", '<p>You are signed in. <a href="../../dashboard">To the dashboard</a></p>')
-    response = HTMLResponse(page, headers={**PAGE_HEADERS, **NO_STORE, "Refresh": "0; url=../../dashboard"})
+    words = el("p", "You are signed in. ", el("a", "To the dashboard", href=HOME))
+    headers = {**NO_STORE, "Refresh": f"0; url={HOME}"}
+    response = await page(request, "Signed in", words, plain=True, headers=headers, body_class="reading")
     await sign_in(request, response, subject=str(claims["sub"]))
     set_cookie(request, response, COOKIE, "", 0, same_site="lax")
     return response
@@ -86,8 +87,10 @@ def _configured(request: Request) -> SingleSignOn:
     return sign_on
 
 
-def _not_allowed(name: str) -> str:
-    return (
-        f"<h1>Not allowed</h1><p>The provider signed you in as {escape(name)}, who may not use this dashboard.</p>"
-        '<p><a href="../../dashboard/login">To the sign-in page</a></p>'
+async def _not_allowed(request: Request, name: str) -> Response:
+    words = (
+        el("h1", "Not allowed"),
+        el("p", f"The provider signed you in as {name}, who may not use this dashboard."),
+        el("p", el("a", "To the sign-in page", href=f"{HOME}/login")),
     )
+    return await page(request, "Not allowed", *words, plain=True, status=403, headers=NO_STORE, body_class="reading")

@@ -13,7 +13,8 @@ async function attempt(proof, refusedWords) {
   byId('enter').setAttribute('aria-disabled', 'true');
   try {
     await signIn(proof);
-    location.replace(at('dashboard'));
+    if (location.pathname.endsWith('/login')) location.replace(at('dashboard'));
+    else location.reload(); // the page that was asked for
   } catch (refused) {
     const later = refused.retryAfter ? ` Try again in ${whole(refused.retryAfter)}.` : '';
     setText(byId('said'), refused.status === 401 ? refusedWords : `${refused.message}${later}`);
