@@ -69,7 +69,7 @@ def segments(stream: BinaryIO) -> Iterator[Segment]:
             break
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
-        body = _body(stream)
+        body = body_of(stream)
         if body is None:
             break
         yield Segment(marker, at, body)
@@ -142,18 +142,18 @@ def _walk_scans(stream: BinaryIO, first: Segment, walk: _Walk) -> int | None:
         if marker not in (0xD8, 0x01):
             if marker < 0xC4 or marker in FRAMES or marker == 0xC8 or 0xF0 <= marker < COMMENT:
                 return stop  # libjpeg gives up here
-            body = _body(stream)
+            body = body_of(stream)
             if body is None:
                 return stop
             if marker == SOS:
                 walk.add(content(stream, body, 1 << 9))
             begun = stream.seek(body.at + body.length)
-            after = _next_in_scan(stream)
+            after = next_in_scan(stream)
             if marker == SOS:
                 walk.coded.append((begun, stop if after is None else stream.tell() - 2))
             marker = after
         else:
-            marker = _next_in_scan(stream)
+            marker = next_in_scan(stream)
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments among its scans.")
 
 
@@ -232,7 +232,7 @@ def _segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def _body(stream: BinaryIO) -> Span | None:
+def body_of(stream: BinaryIO) -> Span | None:
     """Return the body of the segment whose marker was just read; None if its length is missing or impossible."""
     length = stream.read(2)
     if len(length) < 2 or (bytes_of := struct.unpack(">H", length)[0]) < 2:
@@ -240,7 +240,7 @@ def _body(stream: BinaryIO) -> Span | None:
     return Span(stream.tell(), bytes_of - 2)
 
 
-def _next_in_scan(stream: BinaryIO) -> int | None:
+def next_in_scan(stream: BinaryIO) -> int | None:
     """Read the next marker in coded data and position the stream behind it. None at the end of the file."""
     sizes = chain(WINDOWS, repeat(WINDOWS[-1]))
     while len(window := stream.read(next(sizes))) > 1:
