@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from ..imaging.recipe import scratch_file
 from ..storage.base import StorageBusy, StorageError
 from .failures import NOT_STORED
 from .further_run import FurtherRun
 from .lanes.messages import Rendered
-from .publish import store_all
+from .publish import publish
 from .retry import Failure, decide
 from .run import FurtherStatus
 from .settlement import Settlement
@@ -35,12 +34,8 @@ class FurtherSettlement(Settlement):
 
     async def _publish(self, rendered: Rendered) -> None:
         keys = self._render.keys
-
-        async def put(name: str, key: str) -> None:
-            await self._storage.put(self.job.storage_bucket, key, scratch_file(self._run.checked, name))
-
         try:
-            await store_all(keys, sum(made.size_bytes for made in rendered.variants), put)
+            await publish(self._storage, self.job.storage_bucket, keys, self._files(rendered))
         except StorageBusy:
             raise
         except Exception as error:  # a custom storage may raise anything

@@ -15,6 +15,7 @@ from ..settings import Settings
 from ..storage.base import Storage, StorageError
 from .clocks import Clocks
 from .deletion_hold import DeletionHold
+from .incoming import Incoming
 from .publish import WITHDRAW_SECONDS, withdraw
 from .retired_files import RetiredFiles
 from .space_reserve import SpaceReserve
@@ -56,6 +57,7 @@ class Housekeeping:
         webhooks: WebhookTable | None = None,
         clocks: Clocks | None = None,
         credentials: Credentials | None = None,
+        incoming: Incoming | None = None,
     ) -> None:
         self._table = table
         self._storages = storages
@@ -71,6 +73,7 @@ class Housekeeping:
         self._webhooks = webhooks
         self._clocks = clocks or Clocks()
         self._credentials = credentials
+        self._incoming = incoming
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
 
@@ -81,6 +84,7 @@ class Housekeeping:
         data: "DataFolder",
         storages: Mapping[str, Storage],
         hold: DeletionHold,
+        incoming: Incoming | None = None,
     ) -> Self:
         """Build from the settings, for the service and for stand-alone commands.
 
@@ -99,6 +103,7 @@ class Housekeeping:
             webhooks=data.webhooks,
             clocks=data.clocks,
             credentials=data.credentials,
+            incoming=incoming,
         )
 
     @property
@@ -140,6 +145,7 @@ class Housekeeping:
             self._drop_deleted,
             self._tidy_webhooks,
             self._drop_tickets,
+            self._tidy_incoming,
             self._refill_reserve,
         ):
             try:
@@ -165,6 +171,10 @@ class Housekeeping:
     async def _drop_tickets(self) -> None:
         if self._credentials is not None:
             await self._credentials.drop_tickets()
+
+    async def _tidy_incoming(self) -> None:
+        if self._incoming is not None:
+            await self._incoming.tidy(self._table, clocks_agree=self._clocks.agree)
 
     async def _drop_deleted(self) -> None:
         """Drop one page per sweep: ten million rows take a week, soon enough for a retention time of a year."""

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import structlog
 
 from ..imaging.recipe import scratch_file
-from ..storage.base import Storage, StorageBusy, StorageError
+from ..storage.base import Copying, Original, Storage, StorageBusy, StorageError
+from .incoming import IncomingRun
 from .lanes.messages import VariantMade
 from .lanes.time_limit import TimeLimit
 from .table.model import Job
@@ -21,15 +23,39 @@ PUT_BYTES_PER_SECOND = 200_000
 _LATE: set["asyncio.Future[None]"] = set()  # abandoned puts that still run: asyncio keeps only weak references to tasks
 
 
-async def publish(storage: Storage, job: Job, variants: Sequence[VariantMade], folder: Path) -> dict[str, str]:
-    """Store the variants, whose files are in `folder`; returns {variant: key}. Raises as `store_all`."""
-    keys = {made.name: job.key(made.name) for made in variants}
+@dataclass(frozen=True, slots=True)
+class CheckedFiles:
+    """Where the checked variants of a run are: files in `folder`, some of which the storage has too."""
+
+    folder: Path
+    variants: Sequence[VariantMade]
+    incoming: IncomingRun | None = None
+
+
+async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files: CheckedFiles) -> None:
+    """Store variants under {variant: key}. Raises as `store_all`."""
+    made = {one.name: one for one in files.variants}
 
     async def put(name: str, key: str) -> None:
-        await storage.put(job.storage_bucket, key, scratch_file(folder, name))
+        original = files.incoming.original(made[name]) if files.incoming else None
+        if original is None or not await _copied(storage, bucket, key, original):
+            await storage.put(bucket, key, scratch_file(files.folder, name))
 
-    await store_all(keys, sum(made.size_bytes for made in variants), put)
-    return keys
+    await store_all(keys, sum(one.size_bytes for one in files.variants), put)
+
+
+async def _copied(storage: Storage, bucket: str, key: str, original: Original) -> bool:
+    """Whether the store has copied what a machine put. It may have put something else meanwhile: then it has not."""
+    if not isinstance(storage, Copying):
+        return False
+    try:
+        await storage.copy(bucket, key, original)
+    except StorageBusy:
+        raise
+    except StorageError as error:
+        log.warning("incoming_not_copied", key=original.key, reason=str(error))
+        return False
+    return True
 
 
 async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[str, str], Awaitable[None]]) -> None:

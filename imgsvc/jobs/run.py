@@ -18,6 +18,7 @@ from ..imaging.geometry import most_pixels
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
+from .incoming import Incoming
 from .lanes.base import Lane
 from .lanes.files import with_free_files
 from .lanes.messages import Lost, Outcome, Rendered, Task
@@ -76,6 +77,7 @@ class RunContext:
     on_reuse: OnReuse
     on_further: OnFurther
     presigned: timedelta  # how long a presigned URL may live
+    incoming: Incoming
 
 
 class Run:
@@ -117,6 +119,7 @@ class Run:
                 return CANCELLED
             if (failure := await self.prepare()) is not None:
                 return failure
+            self.context.incoming.begin(self.scratch.name, self.job.storage_backend)
             outcome = await lane.run(self._task())
             self.requeued |= isinstance(outcome, Lost)
             return outcome

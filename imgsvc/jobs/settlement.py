@@ -10,7 +10,7 @@ import anyio.to_thread
 from ..storage.base import PlaceTaken, StorageBusy, StorageError
 from .failures import INTERRUPTED, NOT_STORED, PLACE_TAKEN, UNEXPECTED
 from .lanes.messages import Lost, Outcome, Rendered
-from .publish import publish, withdraw
+from .publish import CheckedFiles, publish, withdraw
 from .retry import MAX_STARTS, Decision, Failure, decide
 from .reuse import Copies, ReuseStatus, status_of
 from .run import Run
@@ -39,7 +39,7 @@ class Settlement:
         return self._run.job
 
     async def settle(self, outcome: Outcome | Copies) -> None:
-        """Publish and record the outcome, then remove the scratch folder.
+        """Publish and record the outcome, then remove the scratch folder, and what machines put into the storage.
 
         Repeats until the row records the run's end. Errors of the database and a lack of open files are retried
         unchanged; any unexpected error is recorded as a retryable failure.
@@ -60,6 +60,7 @@ class Settlement:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._remove_scratch)
+                await self._context.incoming.end(self._run.scratch.name)
 
     def abandon(self) -> None:
         """Abandon the current attempt to publish and record; the next one records that storing the image failed."""
@@ -101,14 +102,14 @@ class Settlement:
 
     async def _publish(self, rendered: Rendered) -> None:
         job = self.job
-        names = [made.name for made in rendered.variants]
+        keys = {made.name: job.key(made.name) for made in rendered.variants}
         try:
-            keys = await publish(self._storage, job, rendered.variants, self._run.checked)
+            await publish(self._storage, job.storage_bucket, keys, self._files(rendered))
         except StorageBusy:
             raise
         except Exception as error:  # a custom storage may raise anything
             self._log.error("publish_failed", reason=str(error), exc_info=not isinstance(error, StorageError))
-            await self._overtaken({name: job.key(name) for name in names})
+            await self._overtaken(keys)
             if self._run.is_preview:
                 await self._end_preview("failed")
                 return
@@ -122,9 +123,12 @@ class Settlement:
         if not recorded:
             await self._overtaken(keys)
             return
-        self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=names)
+        self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=list(keys))
         if not self._run.is_preview:
             await self._remove_source()
+
+    def _files(self, rendered: Rendered) -> CheckedFiles:
+        return CheckedFiles(self._run.checked, rendered.variants, self._context.incoming.of(self._run.scratch.name))
 
     async def _take_over(self, copies: Copies) -> None:
         """Complete the job with its twin's variants, or let it be rendered."""

@@ -36,6 +36,7 @@ from ..jobs.denials import Denials
 from ..jobs.expiry import Expiry
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.image_changes import ImageChanges
+from ..jobs.incoming import Incoming
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
 from ..jobs.lanes.caged_types import HEIC, accepted_types
@@ -152,7 +153,7 @@ async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
         open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters, memory) as data,
         storage_registry(settings, told, doubles.storage, others, instance=data.instance, memory=memory) as stores,
         _remote_permissions(settings) as remote,
-        worker_lanes(settings, metrics, doubles.lanes) as lanes,
+        worker_lanes(settings, metrics, doubles.lanes, stores.receiving) as lanes,
     ):
         yield Opened(settings, metrics, data, stores, remote, lanes)
 
@@ -198,11 +199,12 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         on_reuse=opened.metrics.jobs.job_reused,
         on_further=opened.metrics.jobs.rendered_again,
         presigned=timedelta(seconds=settings.s3.presigned_seconds),
+        incoming=opened.lanes.office.incoming if opened.lanes.office else Incoming(),
     )
     queue = Queue(sides_of(opened.lanes, memory), runs, completions)
     if opened.lanes.office is not None:
         opened.lanes.office.link.on_change = queue.wake
-    housekeeping = Housekeeping.of(settings, data, storages, hold)
+    housekeeping = Housekeeping.of(settings, data, storages, hold, runs.incoming)
     deletion = Deletion(data.table, queue, completions, housekeeping)
     return Jobs(
         table=data.table,

@@ -1,6 +1,6 @@
 """The lanes of a service: those of this machine, and those of a cluster's machines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -8,6 +8,7 @@ import anyio
 
 from ..jobs.cluster.lane import ClusterLane, ClusterMemory, TicketOffice
 from ..jobs.cluster.link import GatewayLink
+from ..jobs.incoming import Incoming
 from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.memory_budget import Budget, render_lanes
@@ -16,6 +17,7 @@ from ..jobs.lanes.process import ProcessLane
 from ..jobs.queue import Side
 from ..settings import Settings
 from ..settings.workers import Workers
+from ..storage.base import Receiving
 from ..telemetry.metrics import Metrics
 
 CLUSTER_LANES = 1024  # tickets out at most: an idle lane is a task that waits
@@ -42,11 +44,18 @@ class Lanes:
 
 
 @asynccontextmanager
-async def worker_lanes(settings: Settings, metrics: Metrics, given: Sequence[Lane] | None) -> AsyncIterator[Lanes]:
-    """The lanes: the `given` ones (previews, then renders), or new ones whose processes end with the context."""
+async def worker_lanes(
+    settings: Settings, metrics: Metrics, given: Sequence[Lane] | None, receiving: Mapping[str, Receiving]
+) -> AsyncIterator[Lanes]:
+    """The lanes: the `given` ones (previews, then renders), or new ones whose processes end with the context.
+
+    `receiving`: the storages that machines can put variants into by themselves.
+    """
     launcher = Launcher()
     local = Lanes(given[:1], given[1:]) if given else _local_lanes(settings.workers, metrics, launcher)
-    lanes = _with_cluster(local, settings, metrics) if settings.workers.engine == "dask" else local
+    lanes = local
+    if settings.workers.engine == "dask":
+        lanes = _with_cluster(local, settings, metrics, Incoming(receiving))
     try:
         yield lanes
     finally:
@@ -73,10 +82,10 @@ def _local_lanes(workers: Workers, metrics: Metrics, launcher: Launcher) -> Lane
     return Lanes([lane("preview", 0, share * 10)] if wants_preview else [], renders)
 
 
-def _with_cluster(local: Lanes, settings: Settings, metrics: Metrics) -> Lanes:
+def _with_cluster(local: Lanes, settings: Settings, metrics: Metrics, incoming: Incoming) -> Lanes:
     workers = settings.workers
     link = GatewayLink(workers, metrics.cluster.ticket_ended)
-    office = TicketOffice(link, workers.service_url or settings.service.public_url)
+    office = TicketOffice(link, workers.service_url or settings.service.public_url, incoming)
     renders = [ClusterLane(f"cluster-{n}", n, office) for n in range(CLUSTER_LANES)]
     previews = [ClusterLane(f"cluster-preview-{n}", n, office) for n in range(CLUSTER_LANES)]
     return replace(local, office=office, far_renders=renders, far_previews=[] if workers.local_preview else previews)

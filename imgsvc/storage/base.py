@@ -1,12 +1,13 @@
 """The interface of a storage backend. A backend works with buckets and keys and does not depend on jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 HEALTH = ".health"  # the bucket of probes, or the first segment of their buckets: not listed, and not tried again
+INCOMING = "incoming"  # the bucket of what render machines put by themselves: RUN/VARIANT, never listed or served
 HOUR, YEAR = 3600, 31_536_000  # seconds
 IMMUTABLE = f"public, max-age={YEAR}, immutable"  # Cache-Control of files that never change
 CHECKED_HOURLY = f"public, max-age={HOUR}"  # of what a URL without a version leads to
@@ -165,3 +166,31 @@ class Presigning(Protocol):
 
     async def url_seconds(self, seconds: int) -> int:
         """How long a URL signed now for `seconds` is valid: no longer than the credentials. Raises StorageError."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPut:
+    """Where one file of a known size may be put, and the headers that the request must have."""
+
+    address: str
+    headers: Mapping[str, str]
+
+
+@runtime_checkable
+class Receiving(Protocol):
+    """A storage into which render machines can put files: their keys are in the bucket INCOMING, and nowhere else."""
+
+    async def put_address(self, key: str, size: int, seconds: int) -> SignedPut:
+        """A signed address for a PUT of exactly `size` bytes, valid for `seconds`. Raises StorageError."""
+
+    async def take(self, key: str, target: Path, size: int) -> None:
+        """Copy the file, which should have `size` bytes, into `target`, a new local file; no byte more is read.
+
+        Raises NotStored, Differs or StorageError; `target` exists only on success.
+        """
+
+    async def drop(self, key: str) -> None:
+        """Remove the file, if it is there. Raises StorageError."""
+
+    def incoming(self) -> AsyncIterator[Stored]:
+        """All such files, in no particular order. Raises StorageError."""

@@ -17,6 +17,22 @@ OURS = re.compile(
     r"(?(partial)\.partial))"
 )
 
+OF_A_RUN = re.compile(rf"(?P<run>(?P<job>{UUID})\.[a-z0-9.]{{1,64}})/[a-z0-9][a-z0-9_-]{{0,31}}")
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingName:
+    """The parts of a key in the bucket of what render machines put: `run` is the name of the run's folder."""
+
+    job_id: str
+    run: str
+
+    @classmethod
+    def of(cls, key: str) -> Self | None:
+        """Parse a key; None for anything else. A client's own bucket may have the same name."""
+        found = OF_A_RUN.fullmatch(key)
+        return cls(found["job"], found["run"]) if found else None
+
 
 @dataclass(frozen=True, slots=True)
 class StoredName:

@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 import anyio.to_thread
 
 from ..settings import Settings
-from .base import Presigning, Storage, StorageNotConfigured
+from .base import Presigning, Receiving, Storage, StorageNotConfigured
 from .bounded_memory import BoundedMemory
 from .instrumented import OnOperation, instrumented
 from .local import LocalStorage
@@ -36,11 +36,15 @@ class Storages(dict[str, Storage]):
 
 @dataclass(frozen=True, slots=True)
 class StorageRegistry:
-    """All storages, the active one for new uploads, those from which clients can fetch directly, and the memory."""
+    """All storages, the active one for new uploads, and the memory.
+
+    `presigning` are those from which clients can fetch directly, `receiving` those into which render machines can put.
+    """
 
     storages: Storages
     active: Storage
     presigning: Mapping[str, Presigning]
+    receiving: Mapping[str, Receiving]
     variants: VariantMemory
 
 
@@ -78,4 +82,5 @@ async def storage_registry(
             }
         )
         presigning = {name: one for name, one in found.items() if isinstance(one, Presigning)}
-        yield StorageRegistry(storages, storages[active], presigning, variants)
+        receiving = {name: one for name, one in found.items() if isinstance(one, Receiving)}
+        yield StorageRegistry(storages, storages[active], presigning, receiving, variants)

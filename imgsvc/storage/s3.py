@@ -16,6 +16,7 @@ from .base import HEALTH, IMMUTABLE, Blob, Differs, NotStored, Original, Storage
 from .keys import media_type, split_path
 from .s3_client import Client, S3Client, s3_client
 from .s3_errors import CAN_NOT_ENCRYPT, as_storage_error, is_missing, is_not_implemented, is_outside
+from .s3_incoming import S3Incoming, is_incoming
 
 log = structlog.get_logger()
 
@@ -23,14 +24,13 @@ CHUNK = 256 * 1024  # bytes; most variants are one chunk
 DOCTOR = "doctor-"  # begins the name of the probe of `imgsvc doctor`, beside those of services
 
 
-class S3Storage:
+class S3Storage(S3Incoming):
     name = "s3"
     probe_interval = 300.0
 
     def __init__(self, settings: S3, client: S3Client) -> None:
-        self._bucket = settings.bucket
-        self._client = client
-        self._encryption = {"ServerSideEncryption": "AES256"} if settings.encryption == "AES256" else {}
+        encryption = {"ServerSideEncryption": "AES256"} if settings.encryption == "AES256" else {}
+        super().__init__(settings.bucket, client, encryption)
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
         async def put(client: Client) -> None:
@@ -167,7 +167,7 @@ class S3Storage:
             raise
 
     async def everything(self) -> AsyncIterator[Stored]:
-        """All objects except those in `.health`, page by page. Raises StorageError."""
+        """All objects except those in `.health` and those of machines, page by page. Raises StorageError."""
         more: dict[str, str] = {}
 
         async def page_of(client: Client) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class S3Storage:
         while True:
             page = await self._client.do("list", page_of)
             for one in page.get("Contents", []):
-                if not one["Key"].startswith(f"{HEALTH}/"):
+                if not (one["Key"].startswith(f"{HEALTH}/") or is_incoming(one["Key"])):
                     yield Stored(*split_path(one["Key"]), one["Size"], one["LastModified"])
             if not page.get("IsTruncated"):
                 return

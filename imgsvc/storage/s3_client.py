@@ -42,14 +42,22 @@ class S3Client:
         self._slots = asyncio.Semaphore(settings.connections)
 
     async def do(
-        self, what: str, operation: Operation[T], size: int = 0, *, once: bool = False, sends: bool = True
+        self,
+        what: str,
+        operation: Operation[T],
+        size: int = 0,
+        *,
+        once: bool = False,
+        sends: bool = True,
+        inside: bool = False,
     ) -> T:
         """Run an operation with retries on the client's loop; a larger `size` allows more time. Raises StorageError.
 
-        Signing (`sends` is false) must not wait for a connection that a hanging store occupies.
+        Signing (`sends` is false) must not wait for a connection that a hanging store occupies. It is done for the
+        address that browsers use, or with `inside` for the one that this service uses.
         """
         attempts = 1 if once else self._settings.attempts
-        return await self.loop.call(self._attempts(what, operation, size, attempts, sends=sends))
+        return await self.loop.call(self._attempts(what, operation, size, attempts, sends=sends, inside=inside))
 
     async def lifetime(self, client: Client, seconds: int) -> int:
         """Seconds for which what is signed now stays valid: `seconds`, or the rest of the temporary credentials' life.
@@ -63,7 +71,9 @@ class S3Client:
         ends: datetime | None = getattr(credentials, "_expiry_time", None)  # botocore offers no other way
         return seconds if ends is None else max(1, min(seconds, int((ends - datetime.now(UTC)).total_seconds())))
 
-    async def _attempts(self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool) -> T:
+    async def _attempts(
+        self, what: str, operation: Operation[T], size: int, attempts: int, *, sends: bool, inside: bool
+    ) -> T:
         reason = StorageError(f"{what}: no answer in time", "The object storage does not answer in time.")
         try:
             async with (
@@ -72,7 +82,7 @@ class S3Client:
             ):
                 for attempt in range(1, attempts + 1):
                     try:
-                        return await self._attempt(operation, size, sends=sends)
+                        return await self._attempt(operation, size, inside=sends or inside)
                     except Exception as error:
                         reason = as_storage_error(error, what)
                         if not may_pass(error) or attempt == attempts:
@@ -83,13 +93,13 @@ class S3Client:
             raise reason from None
         raise reason
 
-    async def _attempt(self, operation: Operation[T], size: int, *, sends: bool) -> T:
+    async def _attempt(self, operation: Operation[T], size: int, *, inside: bool) -> T:
         """The library's time-outs begin once the request is sent: a store that does not read it needs this one too."""
         settings = self._settings
         async with asyncio.timeout(settings.connect_timeout_seconds + settings.read_timeout_seconds + size / SLOWEST):
             try:
                 client = await self._opened()
-                return await operation(client if sends else self._signer)
+                return await operation(client if inside else self._signer)
             except NoCredentialsError:
                 await self.close()  # the next attempt looks for credentials again
                 raise

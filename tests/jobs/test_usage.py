@@ -174,9 +174,9 @@ async def test_record_whose_answer_was_lost_is_recorded_once(start: Starter, mon
 
         monkeypatch.setattr(job_table, "_write", losing)
         receipt = await s.completed(PICTURES[0])
+        await s.state.jobs.queue.settled(receipt["job_id"])
         assert next(lost, None) is None
         events = "SELECT count(*) FROM image_upload_events WHERE job_id = ? AND event_type = 'completed'"
-        await s.state.jobs.queue.settled(receipt["job_id"])
         assert await s.sql(events, receipt["job_id"]) == [(1,)]
         stats = (await s.http.get("/api/v1/health/stats")).json()
         assert (stats["status_breakdown"]["completed"], stats["performance_24h"]["completed_24h"]) == (1, 1)

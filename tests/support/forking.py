@@ -369,7 +369,11 @@ def _render_in_threads() -> None:
 
     gc.set_threshold(50_000)  # it lives for seconds
     inline = (InlineLane("preview"), InlineLane("render"))
-    setattr(assembly, "worker_lanes", lambda settings, metrics, _: lanes.worker_lanes(settings, metrics, inline))  # noqa: B010
+
+    def opened(settings: Any, metrics: Any, _: Any, receiving: Any) -> Any:
+        return lanes.worker_lanes(settings, metrics, inline, receiving)
+
+    setattr(assembly, "worker_lanes", opened)  # noqa: B010
 
 
 def _pause_briefly() -> None:

@@ -15,6 +15,7 @@ from ...access.render_tokens import RenderTokenExpired, RenderTokenInvalid
 from ...intake.staging import CHUNK, NoSpace
 from ...jobs.cluster.lane import TicketOffice
 from ...jobs.cluster.open_tickets import HasVariant, IncomingVariant, OpenTicket, RunOver
+from ...jobs.cluster.ticket import PutAddress
 from ..state import state_of
 from ..wire.answer_memory import AnswerMemory
 from ..wire.body_rate import MinimumBodyRate, SlowClient
@@ -24,6 +25,8 @@ from ..wire.multipart import body_chunks
 from ..wire.piecewise import PiecewiseResponse, StoredRange
 from ..wire.problems import NO_STORE, Problem, length_required, render_refused, variant_there, variant_too_large
 
+ADDRESS_SECONDS = 600  # that an address in the storage is good for; its clock may differ by some minutes
+MAX_DIGITS = 12
 log = structlog.get_logger()
 
 
@@ -92,6 +95,28 @@ async def variant(request: Request) -> Response:
         return Response(status_code=499)
     _office(request).tickets.received_bytes += length
     return Response(status_code=204, headers=NO_STORE)
+
+
+async def address(request: Request) -> Response:
+    """POST …/{variant}?bytes=: where the machine may put so many bytes of a variant into the storage."""
+    ticket, name = _opened(request), str(request.path_params["variant"])
+    size = request.query_params.get("bytes", "")
+    if name not in ticket.largest or ticket.incoming is None:
+        raise render_refused()
+    if not (size.isascii() and size.isdigit() and 1 <= len(size) <= MAX_DIGITS):
+        raise Problem(400, "bad_request", "`bytes` must be the number of the variant's bytes.")
+    if int(size) > ticket.largest[name]:
+        raise variant_too_large(ticket.largest[name], int(size))
+    try:
+        ticket.check(name)
+        with ticket.under_way():
+            signed = await ticket.incoming.address(name, int(size), ADDRESS_SECONDS)
+    except RunOver:
+        raise render_refused() from None
+    except HasVariant:
+        raise variant_there(name) from None
+    body = PutAddress(address=signed.address, headers=dict(signed.headers)).model_dump_json()
+    return Response(body, headers={**NO_STORE, "Content-Type": "application/json"})
 
 
 def _office(request: Request) -> TicketOffice:

@@ -18,7 +18,9 @@ import structlog
 
 from ...access.render_tokens import RenderTokens
 from ...settings.fields import MEGABYTE
-from ..failures import CRASHED, IO_ERROR, SOURCE_MISSING
+from ...storage.base import Differs, NotStored, StorageError
+from ..failures import CRASHED, IO_ERROR, NOT_STORED, SOURCE_MISSING
+from ..incoming import Incoming
 from ..lane_memory import largest_in, reserve_of
 from ..lanes.cage import Posture
 from ..lanes.files import SOURCE_FLAGS, output_names
@@ -28,7 +30,7 @@ from ..retry import exclusive
 from ..table.model import Job, QueueName
 from .link import OUT_FACTOR, GatewayLink
 from .messages import Submit
-from .open_tickets import OpenTicket, OpenTickets
+from .open_tickets import NotPut, OpenTicket, OpenTickets
 from .ticket import RenderTicket, answer_to
 
 log = structlog.get_logger()
@@ -42,8 +44,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 30.0  # after a ticket was lo
 class TicketOffice:
     """What the lanes of a cluster share. `address` is where machines reach this service; empty until it listens."""
 
-    def __init__(self, link: GatewayLink, address: str = "") -> None:
+    def __init__(self, link: GatewayLink, address: str = "", incoming: Incoming | None = None) -> None:
         self.link = link
+        self.incoming = incoming or Incoming()
         self.tokens = RenderTokens()
         self.tickets = OpenTickets()
         self._configured = address
@@ -133,8 +136,11 @@ class ClusterLane:
         largest = dict.fromkeys(names, task.file_ceiling)
         seconds = DEADLINE_FACTOR * task.time_limit + DEADLINE_SECONDS
         token = office.tokens.issue(task.job_id, task.run, seconds, largest)
-        ticket = RenderTicket.of(task, size, f"{office.address}/api/v1/render/{token}")
-        opened = OpenTicket(Path(task.source), Path(task.folder), largest)
+        incoming = office.incoming.of(Path(task.folder).name)
+        ticket = RenderTicket.of(
+            task, size, f"{office.address}/api/v1/render/{token}", into_storage=incoming is not None
+        )
+        opened = OpenTicket(Path(task.source), Path(task.folder), largest, incoming)
         began = time.monotonic()
         with office.tickets.opened(token, opened):
             megabytes = -(-task.memory_ceiling // MEGABYTE)
@@ -147,9 +153,9 @@ class ClusterLane:
         log.debug("ticket_ended", lane=self.name, trace_id=task.trace_id, seconds=time.monotonic() - began)
         if isinstance(found, Lost):  # what only waited at the machine has nothing to do with its end
             return replace(found, begun=found.begun and opened.is_begun)
-        return self._outcome(task, found, opened)
+        return await self._outcome(task, found, opened)
 
-    def _outcome(self, task: Task, text: str, opened: OpenTicket) -> Outcome:
+    async def _outcome(self, task: Task, text: str, opened: OpenTicket) -> Outcome:
         try:
             answer = answer_to(task, text)
         except ValueError as error:
@@ -159,10 +165,24 @@ class ClusterLane:
         if answer.reason is not None:
             return Lost(f"the machine says: {answer.reason}")
         outcome = answer.result(task)
-        if isinstance(outcome, Rendered) and {made.name for made in outcome.variants} - opened.received:
+        if isinstance(outcome, Rendered):
+            return await self._taken(task, outcome, opened)
+        return outcome
+
+    async def _taken(self, task: Task, rendered: Rendered, opened: OpenTicket) -> Outcome:
+        """The rendering, once all of its files are in the run's folder. Raises OSError."""
+        try:
+            for made in rendered.variants:
+                if made.name not in opened.received:
+                    await opened.take(made)
+                    self._office.tickets.received_bytes += made.size_bytes
+        except (NotPut, NotStored, Differs):
             log.warning("worker_answer_invalid", lane=self.name, reason="not all was put", trace_id=task.trace_id)
             return CRASHED
-        return outcome
+        except StorageError as error:
+            log.warning("incoming_not_read", lane=self.name, reason=str(error), trace_id=task.trace_id)
+            return NOT_STORED
+        return rendered
 
     def kill(self) -> None:
         """Take the ticket back: nothing more is accepted for it, and its machine ends it."""

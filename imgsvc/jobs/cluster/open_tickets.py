@@ -13,6 +13,8 @@ from typing import Literal
 import anyio
 
 from ...imaging.recipe import scratch_file
+from ..incoming import IncomingRun
+from ..lanes.messages import VariantMade
 
 PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -25,12 +27,22 @@ class HasVariant(Exception):
     """The variant was put already, or is being put."""
 
 
-class OpenTicket:
-    """One run. `largest` are the variants that may be put, with the most bytes of each."""
+class NotPut(Exception):
+    """The machine has put no such variant, neither here nor into the storage."""
 
-    def __init__(self, source: Path, folder: Path, largest: Mapping[str, int]) -> None:
+
+class OpenTicket:
+    """One run. `largest` are the variants that may be put, with the most bytes of each.
+
+    `incoming`: where they may be put into the storage.
+    """
+
+    def __init__(
+        self, source: Path, folder: Path, largest: Mapping[str, int], incoming: IncomingRun | None = None
+    ) -> None:
         self.source = source
         self.largest = largest
+        self.incoming = incoming
         self.is_begun = False  # a machine has asked for the source
         self._folder = folder
         self._variants: dict[str, Literal["receiving", "received"]] = {}
@@ -53,6 +65,14 @@ class OpenTicket:
             raise RunOver
         if variant in self._variants:
             raise HasVariant
+
+    async def take(self, made: VariantMade) -> None:
+        """Read what the machine put into the storage. Raises NotPut, NotStored, Differs, StorageError or OSError."""
+        if self.incoming is None or made.name not in self.incoming.addressed:
+            raise NotPut
+        if made.size_bytes > self.largest.get(made.name, 0):
+            raise NotPut
+        await self.incoming.take(made, scratch_file(self._folder, made.name))
 
     @contextmanager
     def under_way(self) -> Iterator[None]:

@@ -1,4 +1,5 @@
-"""Performs tickets on a worker's machine: fetches the source, has a caged child render it, and puts the variants.
+"""Performs tickets on a worker's machine: fetches the source, has a caged child render it, and puts the variants:
+into the storage, where that takes them from machines, else to the service.
 
 No picture is decoded in this process. One ticket has one lane, of the same kind as the service's own.
 """
@@ -6,6 +7,7 @@ No picture is decoded in this process. One ticket has one lane, of the same kind
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from ...imaging.recipe import scratch_file
 from ..lanes.messages import Outcome, Rendered
 from ..lanes.process import DIED, NO_PROCESS, NONE_STAYED, NOT_BEGUN, ProcessLane
 from ..retry import Failure
-from .ticket import LossReason, RenderTicket, TicketAnswer
+from .ticket import LossReason, PutAddress, RenderTicket, TicketAnswer
 
 log = structlog.get_logger()
 
@@ -26,6 +28,8 @@ CHUNK = 1 << 18  # bytes
 TRIES = 3  # to reach the service
 AGAIN_SECONDS = 0.5
 AFTER_UNREACHABLE_SECONDS = 2.0  # before the next ticket: a machine without a network must not take one after the other
+STORAGE_AGAIN_SECONDS = 60.0  # after the storage could not be reached: variants go to the service meanwhile
+STORAGE_AWAY = (501, 502, 503)  # the service can sign no address
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -49,6 +53,7 @@ class Performer:
         self._http = http
         self.folder = folder
         self._running: dict[str, asyncio.Task[str]] = {}
+        self._storage_from = 0.0  # when the storage may be tried, in monotonic seconds
 
     @property
     def running(self) -> int:
@@ -124,13 +129,44 @@ class Performer:
 
     async def _put(self, ticket: RenderTicket, variant: str, path: Path) -> None:
         """Put a variant. Raises _Lost or OSError."""
+        size = (await anyio.to_thread.run_sync(path.stat)).st_size
+        if ticket.into_storage and time.monotonic() >= self._storage_from:
+            if await self._put_into_storage(ticket, variant, path, size):
+                return
+            self._storage_from = time.monotonic() + STORAGE_AGAIN_SECONDS
 
         async def put() -> None:
-            size = (await anyio.to_thread.run_sync(path.stat)).st_size
             headers = {"Content-Length": str(size), **_traced(ticket)}
             _check(await self._http.put(f"{ticket.address}/{variant}", headers=headers, content=_chunks(path)))
 
         await _tried(put)
+
+    async def _put_into_storage(self, ticket: RenderTicket, variant: str, path: Path, size: int) -> bool:
+        """Put a variant at an address that the service has signed; returns whether the storage has taken it.
+
+        Raises _Lost or OSError.
+        """
+        found: list[PutAddress] = []
+
+        async def ask() -> None:
+            parameters, headers = {"bytes": str(size)}, _traced(ticket)
+            answer = await self._http.post(f"{ticket.address}/{variant}", params=parameters, headers=headers)
+            if answer.status_code in STORAGE_AWAY:
+                return
+            _check(answer)
+            found.append(PutAddress.model_validate_json(answer.content))
+
+        await _tried(ask)
+        for where in found:
+            try:
+                answer = await self._http.put(where.address, headers=where.headers, content=_chunks(path))
+            except httpx.TransportError as error:
+                log.warning("storage_unreachable", reason=type(error).__name__)
+                return False
+            if answer.status_code >= 300:
+                log.warning("storage_refused", status=answer.status_code)
+            return answer.status_code < 300
+        return False
 
 
 async def _tried(attempt: Callable[[], Awaitable[None]]) -> None:

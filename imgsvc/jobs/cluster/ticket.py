@@ -38,9 +38,10 @@ class RenderTicket(_Message):
     time_limit: float = Field(ge=0)
     memory_ceiling: int = Field(ge=0)
     file_ceiling: int = Field(ge=0)
+    into_storage: bool  # variants may be put at an address that `POST …/{variant}?bytes=` gives
 
     @classmethod
-    def of(cls, task: Task, size: int, address: str) -> Self:
+    def of(cls, task: Task, size: int, address: str, *, into_storage: bool = False) -> Self:
         return cls(
             id=task.id,
             kind=task.kind,
@@ -54,6 +55,7 @@ class RenderTicket(_Message):
             time_limit=task.time_limit,
             memory_ceiling=task.memory_ceiling,
             file_ceiling=task.file_ceiling,
+            into_storage=into_storage,
         )
 
     def task(self, source: str, folder: str) -> Task:
@@ -74,6 +76,13 @@ class RenderTicket(_Message):
             file_ceiling=self.file_ceiling,
             sha256=self.sha256,
         )
+
+
+class PutAddress(_Message):
+    """Where a machine puts one variant into the storage: the answer to `POST …/{variant}?bytes=`."""
+
+    address: str = Field(pattern=r"^https?://\S+$", max_length=MAX_TICKET)
+    headers: dict[str, str] = Field(max_length=16)
 
 
 class TicketError(_Message):
