@@ -20,7 +20,7 @@ import pytest
 from fixtures import older_version
 from fixtures.older_version import KEY, TITLE
 from imgsvc import testing
-from imgsvc.jobs.table.database import MIGRATIONS
+from imgsvc.jobs.table.database import MIGRATIONS, open_for_writing
 from tests.conftest import Service
 from tests.support.invariants import Places, assert_sound
 from tests.support.maintenance import carried_out
@@ -228,3 +228,10 @@ async def test_database_of_each_earlier_schema_becomes_the_newest(version: int, 
     new = tmp_path / "new"
     async with opened(new):
         assert schema(database) == schema(new / "data" / "imgsvc.db")
+
+
+async def test_tables_of_others_in_the_file_are_kept(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "imgsvc.db")) as db, db:
+        db.execute("CREATE TABLE others (one)")
+    await (await open_for_writing(tmp_path / "imgsvc.db")).close()
+    assert {"others", "processing_jobs"} <= schema(tmp_path / "imgsvc.db").keys()

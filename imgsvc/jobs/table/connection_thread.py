@@ -5,6 +5,8 @@ than most statements do. Two private parts of it are used here: `_execute`, thro
 of its cursors goes to the thread, and `_connection`, the connection of sqlite3.
 """
 
+import sqlite3
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,6 +14,9 @@ import aiosqlite
 
 T = TypeVar("T")
 Work = Callable[[aiosqlite.Connection], Coroutine[Any, Any, T]]
+
+
+_copying = threading.Lock()  # a source is one connection, which several services of a process may use
 
 
 class _InThread(aiosqlite.Connection):
@@ -36,6 +41,17 @@ async def in_connection_thread(db: aiosqlite.Connection, work: Work[T]) -> T:
     """
     result: T = await db._execute(lambda: to_the_end(work(_InThread(db))))  # type: ignore[no-untyped-call]
     return result
+
+
+async def copy_into(db: aiosqlite.Connection, source: sqlite3.Connection) -> None:
+    """Replace the database by `source`, in one transaction (sqlite.org/backup). The connection's thread uses both."""
+
+    def copy() -> None:
+        assert db._connection
+        with _copying:
+            source.backup(db._connection)
+
+    await db._execute(copy)  # type: ignore[no-untyped-call]
 
 
 def to_the_end(coroutine: Coroutine[Any, Any, T]) -> T:

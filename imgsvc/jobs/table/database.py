@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ import anyio
 import anyio.to_thread
 
 from ...storage.mounts import mount_of
+from .connection_thread import copy_into
 from .sql import QUERIES, OnQuery, ignore, is_damage, migration
 
 MIGRATIONS = (
@@ -88,10 +90,26 @@ async def _migrate(db: aiosqlite.Connection) -> None:
     version = next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
     if version > len(MIGRATIONS):
         raise SchemaTooNew(f"its schema has version {version}, this program supports up to {len(MIGRATIONS)}")
-    for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
-        statements = migration(name)
-        # One string: executescript would commit between the statements otherwise.
-        await db.executescript(f"BEGIN IMMEDIATE;\n{statements}\nPRAGMA user_version = {number};\nCOMMIT;")
+    if not version and not await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
+        await copy_into(db, await anyio.to_thread.run_sync(_empty))
+        return
+    for number in range(version + 1, len(MIGRATIONS) + 1):
+        await db.executescript(_transaction(number))
+
+
+def _transaction(number: int) -> str:
+    """A migration as one string: executescript would commit between the statements otherwise."""
+    statements = migration(MIGRATIONS[number - 1])
+    return f"BEGIN IMMEDIATE;\n{statements}\nPRAGMA user_version = {number};\nCOMMIT;"
+
+
+@cache
+def _empty() -> sqlite3.Connection:
+    """A database in memory after all migrations, which a new one is copied from: one sync instead of one for each."""
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    for number in range(1, len(MIGRATIONS) + 1):
+        db.executescript(_transaction(number))
+    return db
 
 
 async def _open_for_reading(uri: str) -> aiosqlite.Connection:
