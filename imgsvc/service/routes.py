@@ -3,6 +3,7 @@
 from starlette.routing import Route
 
 from ..http.api import (
+    browser_module,
     changes,
     deletions,
     error_pages,
@@ -43,6 +44,7 @@ ROUTES = [
     Route("/docs", page.docs),
     Route("/docs/", page.docs),
     Route("/docs/{asset}", page.asset),
+    Route("/static/imgsvc.js", browser_module.module),
     Route("/api/v1/images", lists.list_images),
     Literal("/api/v1/images/upload", uploads.upload, methods=["POST"]),
     Literal("/api/v1/images/fetch", fetch.fetch, methods=["POST"]),

@@ -172,3 +172,16 @@ async def test_three_tables_with_the_columns_that_operators_query(start: Starter
         assert {name for (name,) in tables} == COLUMNS.keys() | others
         for table, columns in COLUMNS.items():
             assert set(columns.split()) <= {row[1] for row in await s.sql(f"PRAGMA table_info({table})")}
+
+
+async def test_module_for_browsers_can_be_imported_by_any_page(start: Starter) -> None:
+    for origins in ([], ["https://app.example"], ["*"]):
+        async with start(server={"cors_origins": origins}) as s:
+            for origin in ("https://app.example", "https://other.example"):
+                module = await s.http.get("/static/imgsvc.js", headers={"Origin": origin})
+                assert module.headers["Content-Type"] == "text/javascript; charset=utf-8"
+                assert module.headers["Access-Control-Allow-Origin"] == "*"
+                assert module.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+                again = {"Origin": origin, "If-None-Match": module.headers["ETag"]}
+                unchanged = await s.http.get("/static/imgsvc.js", headers=again)
+                assert (unchanged.status_code, unchanged.headers["Access-Control-Allow-Origin"]) == (304, "*")

@@ -207,6 +207,7 @@ TABLE: dict[str, list[Row]] = {
             "GET /docs",
             "GET /docs/",
             "GET /docs/{asset}",
+            "GET /static/imgsvc.js",
             "GET /api/v1/health",
             "GET /api/v1/health/",
             "GET /api/v1/health/live",

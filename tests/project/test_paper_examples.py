@@ -46,6 +46,8 @@ RUN_BY = {
     ("docs/start/container.md", "container"): "test_commands_inside_a_container",
     ("docs/guides/backups.md", "backups"): "test_guide_to_backups",
     ("docs/guides/backups.md", "cron"): "test_nightly_backup",
+    ("docs/guides/browser.md", "form"): "test_form_of_the_guide_uploads_twenty_files_at_once",
+    ("docs/guides/browser.md", "placeholder"): "test_placeholder_of_the_guide",
     ("docs/guides/expiry.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/expiry.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",

@@ -50,5 +50,7 @@ HEADERS = {
     "Set-Cookie": Header(
         "The session, HttpOnly and SameSite=Strict.", TEXT, "imgsvc_session=…; HttpOnly; SameSite=strict"
     ),
+    "Access-Control-Allow-Origin": Header("Which pages may read the response.", TEXT, "*"),
+    "Cross-Origin-Resource-Policy": Header("Which pages may embed the response.", TEXT, "cross-origin"),
     "Content-Security-Policy": Header("What the page may load and run.", TEXT, "default-src 'none'"),
 }

@@ -42,8 +42,10 @@ class CrossOrigin(CORSMiddleware):
         return Response(status_code=204, headers=kept)
 
     def add_headers(self, origin: bytes | None, message: Message) -> None:
-        """Add to a response's start what this origin may do with it."""
+        """Add to a response's start what this origin may do with it, unless it is for any origin."""
         headers = MutableHeaders(scope=message)
+        if headers.get("Access-Control-Allow-Origin") == "*":
+            return
         text = (origin or b"").decode("latin-1")
         allowed = origin is not None and self.is_allowed_origin(text)
         if allowed:
