@@ -13,6 +13,7 @@ import PIL.PngImagePlugin
 import PIL.WebPImagePlugin
 from PIL import Image, ImageFile, features
 
+from . import optional_codecs
 from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit
 from .header import Header
@@ -48,7 +49,7 @@ class Decoder:
 
 
 def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
-    if header.format not in Image.OPEN:
+    if not optional_codecs.is_decoded(header.format):
         raise Unsupported("This kind of image is not decoded here.")
     with _pillow_set_up():
         image = Image.open(stream, formats=[header.format])

@@ -1,4 +1,4 @@
-"""Encode a variant as WebP (RFC 9649) or JPEG: pixels and alpha only, never EXIF, XMP or a profile."""
+"""Encode a variant as WebP (RFC 9649), JPEG or AVIF: pixels and alpha only, never EXIF, XMP or a profile."""
 
 import hashlib
 import io
@@ -11,7 +11,9 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-from .recipe import FORMAT, Format, Variant
+from . import optional_codecs
+from .limits import SHARP_PIXELS
+from .recipe import FORMAT, MOST_EFFORT, Format, Variant
 
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
@@ -41,7 +43,7 @@ def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: f
     than `most_bytes`, a lower quality and, in WebP, lossless coding are tried too, and the shortest result is used.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
-    shortest = {"webp": _shortest, "jpeg": _shortest_jpeg}[variant.format]
+    shortest = {"webp": _shortest, "jpeg": _shortest_jpeg, "avif": _shortest_avif}[variant.format]
     data = shortest(image, variant, most_bytes)
     output.write(data)
     output.flush()
@@ -93,6 +95,42 @@ def _shortest_jpeg(image: Image.Image, variant: Variant, most_bytes: float) -> b
     if len(data) > most_bytes:
         data = min(data, _jpeg(opaque, max(1, variant.quality - LOWER_QUALITY)), key=len)
     return data
+
+
+def _shortest_avif(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+    few = image.width * image.height <= SHARP_PIXELS and image.getcolors(FEW_COLOURS) is not None
+    data = _avif(image, variant, variant.quality, few=few)
+    if len(data) > most_bytes:
+        data = min(data, _avif(image, variant, max(1, variant.quality - LOWER_QUALITY), few=few), key=len)
+    return data
+
+
+def _avif(image: Image.Image, variant: Variant, quality: int, *, few: bool) -> bytes:
+    """8 bits, full range, sRGB by its code points; 4:2:0, and 4:4:4 where colours are few and edges sharp.
+
+    One thread and one tile: the bytes are then the same on every machine.
+    """
+    optional_codecs.load_encoder()
+    buffer = io.BytesIO()
+    try:
+        image.save(
+            buffer,
+            "AVIF",
+            codec="aom",
+            quality=quality,
+            speed=MOST_EFFORT["avif"] - variant.effort,
+            subsampling="4:4:4" if few else "4:2:0",
+            max_threads=1,
+            autotiling=False,
+            exif=b"",
+            xmp=b"",
+            icc_profile=b"",
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        if "memory" in str(error).lower():  # libavif's AVIF_RESULT_OUT_OF_MEMORY, as the plugin words it
+            raise MemoryError from error
+        raise
+    return buffer.getvalue()
 
 
 def _on_white(image: Image.Image) -> Image.Image:

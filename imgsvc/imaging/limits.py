@@ -4,18 +4,19 @@ The estimated memory is reserved before a job starts, so the estimate must not b
 of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measures them again.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import BinaryIO
 
 from .any_header import read_header
 from .errors import TooLarge, Unreadable
-from .geometry import fit, whole_side
+from .geometry import fit, output_size, whole_side
 from .header import Header
 from .heif import check_coded
 from .jpeg_segments import read_scans
 from .pieces import length_of
 from .png_chunks import check_chunks
-from .recipe import Recipe
+from .recipe import Recipe, Variant
 
 CHEAP_PIXELS = 2_000_000  # up to this size a full decode is as quick as the reduced decode of a photo
 OVERSAMPLE = 2  # a reduced decode keeps this many times the preview's side, which leaves room for a real Lanczos resize
@@ -43,6 +44,8 @@ WHOLE_FILES = 3  # copies of a HEIF or AVIF file that its decoder holds
 CODED = ("HEIF", "AVIF")  # formats whose pictures are coded in a size of their own
 RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
+AVIF_ENCODER, SHARP_ENCODER = 40, 18  # the same of AVIF, and what 4:4:4 adds
+SHARP_PIXELS = 2_000_000  # pixels of an AVIF that may be 4:4:4
 
 
 def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
@@ -96,7 +99,12 @@ def has_cheap_preview(header: Header) -> bool:
 
 def render_bytes(header: Header, recipe: Recipe) -> int:
     """Estimated peak of a full render, in bytes above an idle worker."""
-    return _peak(header, whole_side(recipe, (header.width, header.height)))
+    return _peak(header, whole_side(recipe, (header.width, header.height)), recipe.variants)
+
+
+def avif_bytes(pixels: int) -> int:
+    """Estimated peak of encoding an AVIF of so many pixels, in bytes."""
+    return AVIF_ENCODER * pixels + SHARP_ENCODER * min(pixels, SHARP_PIXELS)
 
 
 def preview_side(header: Header, recipe: Recipe) -> int:
@@ -109,10 +117,10 @@ def preview_bytes(header: Header, recipe: Recipe) -> int | None:
     """Estimated peak of a preview, in bytes above an idle worker; None where a preview isn't cheap."""
     if not has_cheap_preview(header):
         return None
-    return _peak(header, preview_side(header, recipe))
+    return _peak(header, preview_side(header, recipe), (recipe.preview,))
 
 
-def _peak(header: Header, side: int) -> int:
+def _peak(header: Header, side: int, variants: Iterable[Variant]) -> int:
     scale = _reduction(header, side)
     width, height = -(-header.width // scale), -(-header.height // scale)
     out_width, out_height = fit((width, height), side)
@@ -126,8 +134,15 @@ def _peak(header: Header, side: int) -> int:
         + (out_width * height + output) * 4 * (output < decoded)
     )
     shrinking += RESIZE_TABLE * (header.width + header.height)
-    encoding = output * ENCODER[header.alpha]
+    avif = _avif_pixels(variants, (header.width, header.height))
+    encoding = max(output * ENCODER[header.alpha], 4 * output + avif_bytes(avif) if avif else 0)
     return BASE_BYTES + int(MARGIN * (_coefficients(header) + max(shrinking, encoding)))
+
+
+def _avif_pixels(variants: Iterable[Variant], size: tuple[int, int]) -> int:
+    """The pixels of the largest variant in AVIF, however the picture is turned."""
+    sizes = [output_size(one, turned) for one in variants if one.format == "avif" for turned in (size, size[::-1])]
+    return max((width * height for width, height in sizes), default=0)
 
 
 def _reduction(header: Header, side: int) -> int:

@@ -1,13 +1,16 @@
 """The decoders of HEIC and AVIF, which are packages of their own: loaded only into processes that can cage a picture.
 
-Both have had holes each year, so neither is imported by the service, nor used without the cage.
+Both have had holes each year, so neither is imported by the service, nor used without the cage. AVIF is encoded by the
+same package, from pixels of our own: that needs no cage.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 HEIC, AVIF = "image/heic", "image/avif"
+MIMES = {"HEIF": HEIC, "AVIF": AVIF}  # by Pillow's names
 PACKAGES = {HEIC: "pillow-heif", AVIF: "pillow-avif-plugin"}
 # 1.23.5 mends a fault that its authors rate as high, as 1.23.3 and 1.23.4 did; 1.23.6 is what the lock file has.
 LIBHEIF_FLOOR = (1, 23, 5)
@@ -26,6 +29,17 @@ def load() -> dict[str, str]:
         except (ImportError, TooOld):
             _loaded.pop(mime, None)
     return dict(_loaded)
+
+
+def load_encoder() -> None:
+    """Load the encoder of AVIF. Its decoder is not used for that reason. Raises ImportError."""
+    if "pillow_avif" not in sys.modules:
+        _avif()
+
+
+def is_decoded(form: str) -> bool:
+    """Whether this process decodes the format of Pillow's name: those of other packages only once they are loaded."""
+    return form not in MIMES or MIMES[form] in _loaded
 
 
 def installed() -> dict[str, str]:
@@ -58,7 +72,7 @@ def _avif() -> str:
 
     AvifImagePlugin.DECODE_CODEC_CHOICE = "dav1d"
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    if not AvifImagePlugin.SUPPORTED:
+    if not AvifImagePlugin.SUPPORTED or not pillow_avif._avif.encoder_codec_available("aom"):
         raise ImportError("pillow-avif-plugin has no library")
     dav1d = AvifImagePlugin.get_codec_version("dav1d") or ""
     return f"libavif {pillow_avif._avif.libavif_version}" + (f", dav1d {dav1d}" if dav1d else "")

@@ -5,15 +5,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Format = Literal["webp", "jpeg"]
+Format = Literal["webp", "jpeg", "avif"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 FORMAT: Format = "webp"
 MAX_SIDE = 16_383  # pixels; a limit of the format (RFC 9649)
+MOST_EFFORT: dict[Format, int] = {"webp": 6, "jpeg": 0, "avif": 10}
+FURTHER = "."  # in the name of a variant that is another one in a further format: no name of the settings has it
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One output: the longer side in pixels (never enlarged), quality (0..100) and effort (0..6, of WebP).
+    """One output: the longer side in pixels (never enlarged), quality (0..100), effort (0..6, of AVIF 0..10).
 
     With a `width` or a `height` it lies inside that box, or with `cover` fills it and shows a part of the picture.
     """
@@ -28,6 +30,15 @@ class Variant:
     format: Format = FORMAT
 
     @property
+    def size(self) -> str:
+        """The name of the settings: of `medium.avif`, which is `medium` in a further format, `medium`."""
+        return self.name.partition(FURTHER)[0]
+
+    def also_in(self, format: Format, quality: int, effort: int) -> "Variant":
+        """The same variant in a further format."""
+        return replace(self, name=f"{self.name}{FURTHER}{format}", format=format, quality=quality, effort=effort)
+
+    @property
     def box(self) -> tuple[int, int]:
         """Width and height in pixels that it does not exceed."""
         if self.width is None and self.height is None:
@@ -39,6 +50,7 @@ class Variant:
 class Recipe:
     """The variants, largest first, and the limits that applied when the file was accepted.
 
+    `further` are variants in further formats, which are made once the job is completed.
     `focal` is the point that crops are made around (0..1 of the width and the height); None: the centre of attention.
     """
 
@@ -46,10 +58,12 @@ class Recipe:
     max_pixels: int
     max_frames: int
     focal: tuple[float, float] | None = None
+    further: tuple[Variant, ...] = ()
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(self.variants, key=lambda variant: (-variant.side, variant.name)))
-        object.__setattr__(self, "variants", ordered)
+        for name in ("variants", "further"):
+            ordered = tuple(sorted(getattr(self, name), key=lambda variant: (-variant.side, variant.name)))
+            object.__setattr__(self, name, ordered)
 
     @property
     def preview(self) -> Variant:
@@ -58,22 +72,26 @@ class Recipe:
 
     @property
     def crops(self) -> tuple[Variant, ...]:
-        """The variants that show a part of the picture."""
-        return tuple(variant for variant in self.variants if variant.cover)
+        """The variants that show a part of the picture, in every format."""
+        return tuple(variant for variant in (*self.variants, *self.further) if variant.cover)
 
     def replaced_by(self, newer: "Recipe") -> "Recipe":
         """This recipe with the variants of a newer one: in the place of those of the same names, or beside them.
 
         The newer one's focal point counts for all crops, since they are made together.
         """
-        named = {variant.name: variant for variant in (*self.variants, *newer.variants)}
-        return replace(self, variants=tuple(named.values()), focal=newer.focal)
+        named = {variant.name: variant for variant in (*self.variants, *self.further, *newer.variants)}
+        variants = tuple(variant for name, variant in named.items() if not is_further(name))
+        further = tuple(variant for name, variant in named.items() if is_further(name))
+        return replace(self, variants=variants, further=further, focal=newer.focal)
 
     def to_json(self) -> str:
         """Without what is as by default: the text of a recipe says what it said before there were these members."""
-        found = asdict(self) | {"variants": [_given(variant) for variant in self.variants]}
-        if self.focal is None:
-            del found["focal"]
+        lists = {name: [_given(variant) for variant in getattr(self, name)] for name in ("variants", "further")}
+        found = asdict(self) | lists
+        for name in ("focal", "further"):
+            if not found[name]:
+                del found[name]
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod
@@ -81,7 +99,14 @@ class Recipe:
         given: dict[str, Any] = json.loads(text)
         focal = given.pop("focal", None)
         variants = tuple(Variant(**one) for one in given.pop("variants"))
-        return cls(variants, **given, focal=None if focal is None else (float(focal[0]), float(focal[1])))
+        further = tuple(Variant(**one) for one in given.pop("further", ()))
+        point = None if focal is None else (float(focal[0]), float(focal[1]))
+        return cls(variants, **given, focal=point, further=further)
+
+
+def is_further(name: str) -> bool:
+    """Whether this is the name of a variant in a further format."""
+    return FURTHER in name
 
 
 def _given(variant: Variant) -> dict[str, Any]:

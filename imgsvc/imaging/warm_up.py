@@ -6,6 +6,7 @@ from PIL import Image, ImageCms
 
 from . import optional_codecs
 from .coded_samples import AVIF, HEIF
+from .encode import encode
 from .pipeline import preview, render
 from .recipe import Recipe, Variant
 
@@ -33,4 +34,11 @@ def use_optional_codecs() -> dict[str, str]:
     for mime in found:
         outputs = {variant.name: io.BytesIO() for variant in RECIPE.variants}
         render(io.BytesIO(CODED_SOURCES[mime]), mime, RECIPE, outputs)
+    use_encoder()
     return found
+
+
+def use_encoder() -> None:
+    """Load the encoder of AVIF, if it is installed, and use it once."""
+    if optional_codecs.AVIF in optional_codecs.installed():
+        encode(Image.new("RGB", SIZE), Variant("one", 96, 50, 10, format="avif"), io.BytesIO())

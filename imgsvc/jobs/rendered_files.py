@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..imaging import still_jpeg, still_webp
+from ..imaging import still_avif, still_jpeg, still_webp
 from ..imaging.any_header import read_header
 from ..imaging.errors import ImageError
 from ..imaging.geometry import output_size
@@ -29,6 +29,7 @@ BYTES_PER_PIXEL = 8  # more than any format ever needs
 STILL_SIZE: dict[Format, Callable[[BinaryIO], tuple[int, int]]] = {
     "webp": still_webp.still_size,
     "jpeg": still_jpeg.still_size,
+    "avif": still_avif.still_size,
 }
 # The errors of opening something that is not a regular file of this user.
 STRANGE = {errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENODEV}

@@ -22,6 +22,7 @@ from ..access.tokens import Tokens
 from ..http.state import Access, AppState, Jobs, Stores, Telemetry, Telling
 from ..http.wire.open_streams import OpenStreams
 from ..http.wire.urls import Urls
+from ..imaging import optional_codecs
 from ..intake.fetches import Fetches
 from ..intake.intake import Intake, IntakePolicy
 from ..intake.limits import UploadLimits
@@ -39,7 +40,7 @@ from ..jobs.image_changes import ImageChanges
 from ..jobs.incoming import Incoming
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
-from ..jobs.lanes.caged_types import HEIC, accepted_types
+from ..jobs.lanes.caged_types import AVIF, HEIC, accepted_types
 from ..jobs.lanes.memory_budget import Budget, budget
 from ..jobs.operator_sessions import OperatorSessions
 from ..jobs.queue import Queue
@@ -49,7 +50,7 @@ from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.runner import MaintenanceRunner
-from ..settings import Settings
+from ..settings import Settings, SettingsError
 from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
 from ..storage.bounded_memory import BoundedMemory
@@ -117,6 +118,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
 
     Raises DataFolderInUse, InstanceMismatch, SchemaTooNew, SettingsError, MemoryTooSmall, sqlite3.Error or OSError.
     """
+    _require_encoder(settings)
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -132,6 +134,15 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
         async with running(state, partial(_log_cage, opened.lanes.local)):
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
             yield state
+
+
+def _require_encoder(settings: Settings) -> None:
+    """Raises SettingsError where AVIF is to be written and there is nothing to write it with."""
+    if settings.images.writes_avif and AVIF not in optional_codecs.installed():
+        package = optional_codecs.PACKAGES[AVIF]
+        raise SettingsError(
+            f"[images] formats or sizes ask for AVIF, and {package} is not installed: install imgsvc[avif]"
+        )
 
 
 def _log_cage(lanes: Sequence[Lane]) -> None:

@@ -4,11 +4,11 @@ import re
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
-from ..imaging.recipe import Recipe
-from .fields import TABLE, Section, setting
-from .sizes import Effort, Quality, Size, SizeSetting, variant_of
+from ..imaging.recipe import Recipe, Variant
+from .fields import LIST, TABLE, Section, setting
+from .sizes import AvifEffort, Effort, Quality, Size, SizeSetting, format_of, variant_of
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
@@ -16,8 +16,8 @@ VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 class Images(Section):
     sizes: Annotated[dict[str, SizeSetting], TABLE] = setting(
         {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
-        'Longer side, never enlarged, or a table { width, height, fit = "inside" or "cover", format = "webp" or '
-        '"jpeg", quality, effort }. More names may be added; the smallest is made first, as the preview.',
+        'Longer side, never enlarged, or a table { width, height, fit = "inside" or "cover", format = "webp", '
+        '"jpeg" or "avif", quality, effort }. More names may be added; the smallest is made first, as the preview.',
         unit="pixels",
         env="IMAGE_SIZES",
     )
@@ -30,6 +30,13 @@ class Images(Section):
         {"original": 2},
         "Effort of single variants. The largest costs most of the time: effort 2 halves that for about 4 % more bytes.",
     )
+    formats: Annotated[tuple[Literal["webp", "avif"], ...], Field(min_length=1), LIST] = setting(
+        ("webp",),
+        "What each variant in WebP is made in. With avif it is made in AVIF too, at its own URL, once the job is "
+        "completed; that needs pillow-avif-plugin.",
+    )
+    avif_quality: Quality = setting(60, "Quality of the variants in AVIF: a scale of its own.")
+    avif_effort: AvifEffort = setting(2, "Effort of the encoder of AVIF: 0 is fast, 10 makes small files.")
     reuse: bool = setting(
         True,
         "A photo that the same user uploads once more, with the same settings, gets the variants of the first (hard "
@@ -60,18 +67,31 @@ class Images(Section):
                 raise ValueError(f"the variant name {name!r} must match {VARIANT_NAME.pattern}")
         return value
 
+    @field_validator("formats")
+    @classmethod
+    def _has_webp(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "webp" not in value or len(set(value)) < len(value):
+            raise ValueError("names each format once, and webp among them: AVIF is made beside it")
+        return value
+
+    @property
+    def writes_avif(self) -> bool:
+        return "avif" in self.formats or any(format_of(size) == "avif" for size in self.sizes.values())
+
     @cached_property
     def recipe(self) -> Recipe:
-        variants = (
-            variant_of(
-                name,
-                size,
-                self.webp_quality_by_size.get(name, self.webp_quality),
-                self.webp_effort_by_size.get(name, self.webp_effort),
-            )
-            for name, size in self.sizes.items()
-        )
-        return Recipe(tuple(variants), self.max_pixels, self.max_frames)
+        variants = tuple(self._variant(name, size) for name, size in self.sizes.items())
+        further: tuple[Variant, ...] = ()
+        if "avif" in self.formats:
+            in_webp = (variant for variant in variants if variant.format == "webp")
+            further = tuple(one.also_in("avif", self.avif_quality, self.avif_effort) for one in in_webp)
+        return Recipe(variants, self.max_pixels, self.max_frames, further=further)
+
+    def _variant(self, name: str, size: int | Size) -> Variant:
+        if format_of(size) == "avif":
+            return variant_of(name, size, self.avif_quality, self.avif_effort)
+        quality = self.webp_quality_by_size.get(name, self.webp_quality)
+        return variant_of(name, size, quality, self.webp_effort_by_size.get(name, self.webp_effort))
 
 
 class Jobs(Section):

@@ -6,17 +6,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from ..imaging.recipe import FORMAT, MAX_SIDE, Format, Variant
+from ..imaging.recipe import FORMAT, MAX_SIDE, MOST_EFFORT, Format, Variant
 
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Quality = Annotated[int, Field(ge=0, le=100)]
-Effort = Annotated[int, Field(ge=0, le=6)]
+Effort = Annotated[int, Field(ge=0, le=MOST_EFFORT["webp"])]
+AvifEffort = Annotated[int, Field(ge=0, le=MOST_EFFORT["avif"])]
 
 
 class Size(BaseModel):
     """A box in pixels: the whole picture inside it, or a part that covers it. Nothing is enlarged.
 
-    Without quality and effort those of the settings of all variants apply. A JPEG has no effort.
+    Without quality and effort those of the settings of all variants of the format apply. A JPEG has no effort, and the
+    quality of WebP.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,7 +28,7 @@ class Size(BaseModel):
     fit: Literal["inside", "cover"] = "inside"
     format: Format = FORMAT
     quality: Quality | None = None
-    effort: Effort | None = None
+    effort: AvifEffort | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -35,7 +37,9 @@ class Size(BaseModel):
         if self.fit == "cover" and None in (self.width, self.height):
             raise ValueError("fit = cover needs a width and a height")
         if self.format == "jpeg" and self.effort is not None:
-            raise ValueError("effort belongs to WebP: a JPEG has none")
+            raise ValueError("effort belongs to WebP and AVIF: a JPEG has none")
+        if (self.effort or 0) > MOST_EFFORT[self.format]:
+            raise ValueError(f"effort = {self.effort}: that of WebP is at most {MOST_EFFORT[self.format]}")
         return self
 
     @property
@@ -83,3 +87,7 @@ def variant_of(name: str, size: int | Size, quality: int, effort: int) -> Varian
         size.fit == "cover",
         size.format,
     )
+
+
+def format_of(size: int | Size) -> Format:
+    return FORMAT if isinstance(size, int) else size.format

@@ -12,7 +12,15 @@ from imgsvc import Settings
 from imgsvc.settings import SettingInfo, all_settings, environment_names
 
 SETTINGS = [one for one in all_settings() if not one.retired]
-SCALES = {"port", "webp_quality", "webp_quality_by_size", "webp_effort", "webp_effort_by_size"}  # numbers without unit
+SCALES = {  # numbers without unit
+    "port",
+    "webp_quality",
+    "webp_quality_by_size",
+    "webp_effort",
+    "webp_effort_by_size",
+    "avif_quality",
+    "avif_effort",
+}
 UNITS_IN_NAMES = {
     "_kb": "KB",
     "_mb": "MB",

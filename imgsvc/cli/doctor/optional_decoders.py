@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from ...imaging import optional_codecs
-from ...imaging.optional_codecs import HEIC, TooOld
+from ...imaging.optional_codecs import AVIF, HEIC, TooOld
 from ...settings import Settings
 from .finding import Finding, well, wrong
 
 NAMES = {optional_codecs.HEIC: "HEIC", optional_codecs.AVIF: "AVIF"}
+NEEDED = "install imgsvc[avif], or use ./run serve"
 LICENCE = "the wheel as a whole is GPL-2.0, because of x265"
 
 
@@ -21,6 +22,8 @@ def optional_decoders(settings: Settings) -> Iterator[Finding]:
         try:
             versions = loader()
         except ImportError:
+            if mime == AVIF and settings.images.writes_avif:
+                yield wrong(f"[images] formats or sizes ask for AVIF, but {package} is not installed", NEEDED)
             yield well(f"{name} is not accepted: {package} is not installed")
         except TooOld as error:
             yield wrong(f"{name} is not accepted: {error}", f"update {package}")

@@ -150,7 +150,7 @@ def _variant(variant: Variant) -> VariantInfo:
         fit="cover" if variant.cover else "inside",
         format=variant.format,
         quality=variant.quality,
-        effort=variant.effort if variant.format == "webp" else None,
+        effort=None if variant.format == "jpeg" else variant.effort,
     )
 
 

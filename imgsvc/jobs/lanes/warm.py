@@ -120,7 +120,7 @@ def initialize(service: socket.socket, launch: Launch) -> None:
     _harden(launch)
     warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
     from ...imaging.decoder import decoder_version
-    from ...imaging.warm_up import use_codecs, use_optional_codecs
+    from ...imaging.warm_up import use_codecs, use_encoder, use_optional_codecs
     from . import task  # noqa: F401, so that no child imports it
 
     use_codecs()
@@ -133,6 +133,8 @@ def initialize(service: socket.socket, launch: Launch) -> None:
     _hello["posture"] = asdict(cage.posture)
     if is_in_force(cage.posture):
         _hello["decoders"] = use_optional_codecs()
+    else:
+        use_encoder()
     _process = WarmProcess(service, cage)
     with suppress(AttributeError):  # not glibc
         libc.LIBC.malloc_trim(0)
