@@ -20,6 +20,7 @@ from ..http.api import (
     usage,
     variants,
 )
+from ..http.dashboard import images as pictures
 from ..http.dashboard import page as dashboard
 from ..http.dashboard import sign_on
 from ..http.openapi import document, page
@@ -92,6 +93,7 @@ ROUTES = [
     Route("/dashboard", dashboard.page),
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
+    Route("/dashboard/images", pictures.images),
     Route("/dashboard/login", dashboard.login_page),
     Route("/dashboard/oidc/start", sign_on.start),
     Route("/dashboard/oidc/callback", sign_on.callback),

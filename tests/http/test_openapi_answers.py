@@ -111,6 +111,8 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
     return [
         ("GET /dashboard", "/dashboard", o),
         ("GET /dashboard", "/dashboard", {}),
+        ("GET /dashboard/images", "/dashboard/images", o),
+        ("GET /dashboard/images", "/dashboard/images?status=lost", o),
         ("GET /dashboard/login", "/dashboard/login", {}),
         ("GET /dashboard/data", "/dashboard/data", o),
         ("GET /dashboard/data", "/dashboard/data", {"headers": {"Authorization": "Bearer wrong"}}),

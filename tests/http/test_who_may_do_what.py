@@ -269,6 +269,7 @@ TABLE: dict[str, list[Row]] = {
             "GET /api/v1/operator/images",
             "GET /api/v1/operator/images/{image_id}",
             "GET /api/v1/operator/keys",
+            "GET /dashboard/images",
         )
     },
     "PATCH /api/v1/operator/images/{image_id}": [Row(patch(f"{OPERATOR}/images/{{image_id}}"), signed_in)],

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from ...access.tokens import DEFAULT_ORG, MAX_NAME_CHARACTERS
 from ...jobs.answer_model import AnswerModel, example
+from ...jobs.table.listing import ImageFilter
 from ...jobs.table.model import Job
 from ..openapi.operations import by_method, operation
 from ..state import state_of
@@ -103,9 +104,9 @@ async def list_images(request: Request) -> Response:
     """With the filters of users' lists, and by organisation and user. Never public: it names people."""
     await auth.require_signed_in(request)
     query, urls = parsed(request, OperatorQuery), state_of(request).stores.urls
-    wanted = query.filter(query.org or (DEFAULT_ORG if query.user else None), query.user)
+    wanted = wanted_by(query)
     page = await page_of(request, query, wanted, READER)
-    images = [_owned(job, urls) for job in page.jobs]
+    images = [owned(job, urls) for job in page.jobs]
     return json_response(OwnedImages(images=images, next=next_of(request, page, wanted, READER)))
 
 
@@ -199,7 +200,11 @@ async def _job(request: Request, image_id: str) -> Job:
     return job
 
 
-def _owned(job: Job, urls: Urls) -> OwnedImage:
+def wanted_by(query: OperatorQuery) -> ImageFilter:
+    return query.filter(query.org or (DEFAULT_ORG if query.user else None), query.user)
+
+
+def owned(job: Job, urls: Urls) -> OwnedImage:
     return OwnedImage.of(job, urls.direct(job), user_id=job.user_id, org_id=job.org_id)
 
 

@@ -37,9 +37,9 @@ const words = (value) => (typeof value === 'string' ? value : null);
 
 /** The response's JSON, or null if it has none. Raises Refused. */
 export async function ask(path, { method = 'GET', json, headers = {}, limit = 15_000 } = {}) {
-  const sent = method === 'GET' ? headers : { ...UNSAFE, ...headers };
+  const sent = method === 'GET' ? { ...headers } : { ...UNSAFE, ...headers };
   const body = json === undefined ? undefined : JSON.stringify(json);
-  if (body !== undefined) sent['Content-Type'] = 'application/json';
+  if (body !== undefined) sent['Content-Type'] ??= 'application/json';
   const signal = AbortSignal.timeout(limit);
   let answer, text;
   try {

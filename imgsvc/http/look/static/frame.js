@@ -8,8 +8,8 @@ import { signOut } from './session.js';
 const SILENCE_MS = 50;
 
 /** Announce to screen readers. A short pause without text makes them read the same words a second time. */
-export function announce(words) {
-  const place = byId('announcements');
+export function announce(words, id = 'announcements') {
+  const place = byId(id);
   setText(place, '');
   setTimeout(() => setText(place, words), SILENCE_MS);
 }
