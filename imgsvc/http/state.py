@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..jobs.staging_area import StagingArea
     from ..jobs.table.credentials import Credentials
     from ..jobs.table.event_feed import EventFeed
+    from ..jobs.table.figures import Figures
     from ..jobs.table.job_table import JobTable
     from ..jobs.table.listing import ImageLists
     from ..jobs.table.reports import JobReports
@@ -75,6 +76,7 @@ class Jobs:
     reports: "JobReports"
     lists: "ImageLists"
     sums: "JobSums"
+    figures: "Figures"
     counters: "JobCounters"
     office: "TicketOffice | None" = None  # None: pictures are rendered on this machine alone
 

@@ -24,6 +24,7 @@ from .staging_area import StagingArea
 from .table.credentials import Credentials
 from .table.database import Readers, open_for_writing
 from .table.event_feed import EventFeed
+from .table.figures import Figures
 from .table.job_table import JobTable
 from .table.listing import ImageLists
 from .table.reports import JobReports
@@ -67,6 +68,7 @@ class DataFolder:
     clocks: Clocks
     clock_keeper: ClockKeeper
     credentials: Credentials
+    figures: Figures
 
 
 @asynccontextmanager
@@ -125,6 +127,7 @@ async def open_data_folder(
                 clocks,
                 ClockKeeper(clocks, writer),
                 Credentials(readers, writer, instance),
+                Figures(readers, writer),
             )
 
 

@@ -234,6 +234,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         reports=data.overview,
         lists=data.lists,
         sums=data.sums,
+        figures=data.figures,
         counters=data.counters,
         office=opened.lanes.office,
     )

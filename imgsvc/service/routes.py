@@ -21,8 +21,8 @@ from ..http.api import (
     variants,
 )
 from ..http.dashboard import images as pictures
+from ..http.dashboard import job_page, jobs_page, sign_on
 from ..http.dashboard import page as dashboard
-from ..http.dashboard import sign_on
 from ..http.openapi import document, page
 from ..http.openapi.operations import by_method
 from ..http.operator import images as operator_images
@@ -76,6 +76,7 @@ ROUTES = [
     Route("/api/v1/operator/images/{image_id}", operator_images.image, methods=["GET", "PATCH", "DELETE"]),
     Route("/api/v1/operator/keys", operator_keys.keys, methods=["GET", "POST"]),
     Route("/api/v1/operator/keys/{key_id}", operator_keys.revoke, methods=["DELETE"]),
+    Route("/api/v1/operator/errors", operator_jobs.errors),
     Route("/api/v1/operator/jobs", operator_jobs.jobs),
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator_jobs.retry, methods=["POST"]),
@@ -94,6 +95,8 @@ ROUTES = [
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
     Route("/dashboard/images", pictures.images),
+    Route("/dashboard/jobs", jobs_page.jobs_page),
+    Route("/dashboard/jobs/{job_id}", job_page.job_page),
     Route("/dashboard/login", dashboard.login_page),
     Route("/dashboard/oidc/start", sign_on.start),
     Route("/dashboard/oidc/callback", sign_on.callback),

@@ -67,6 +67,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     if state.telling.webhooks is not None:
         group.start_soon(state.telling.webhooks.run)
     group.start_soon(jobs.clock_keeper.run)
+    group.start_soon(jobs.figures.run)
     group.start_soon(jobs.expiry.run)
 
 

@@ -1,15 +1,18 @@
-"""The files of the dashboard's page: nothing in them could turn words of a client into markup."""
+"""The files of the pages: nothing in them could turn words of a client into markup."""
 
 import re
 from importlib.resources import files
 
 MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|setHTML|\beval\b|new Function")
+# It reads pages that the service itself has rendered, where words are escaped already; a parsed document runs nothing.
+READS_PAGES = {"live.js": ["DOMParser"]}
 
 
 def test_no_script_makes_markup_from_text_and_no_page_holds_scripts_or_styles() -> None:
-    static = files("imgsvc.http.dashboard").joinpath("static")
-    shown = {file.name: file.read_text() for file in static.iterdir()}
-    assert [name for name, text in shown.items() if name.endswith(".js") and MARKUP.search(text)] == []
+    folders = [files(f"imgsvc.http.{name}").joinpath("static") for name in ("look", "dashboard")]
+    shown = {file.name: file.read_text() for folder in folders for file in folder.iterdir()}
+    found = {name: MARKUP.findall(text) for name, text in shown.items() if name.endswith(".js")}
+    assert {name: words for name, words in found.items() if words} == READS_PAGES
     pages = {name: text for name, text in shown.items() if name.endswith(".html")}
     assert set(pages) == {"dashboard.html"}
     inline = re.compile(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|https?://")

@@ -211,18 +211,78 @@ async def test_it_is_served(start: Starter) -> None:
 
 # Client generators make method names of them: a moved or renamed handler must not change one.
 OPERATION_IDS = """
-about_error_list about_error_page about_info about_root authorization_drop authorization_health browser_module
-dashboard_data dashboard_images_page dashboard_login_page dashboard_page dashboard_sign_on_callback
-dashboard_sign_on_start dashboard_static docs_asset docs_docs health_failed health_health health_live health_stats
-images_batch images_delete images_delete_many images_direct images_direct_head images_every_size images_info
-images_list images_stored images_stored_head images_update jobs_events jobs_events_of_many jobs_result jobs_status
-metrics_exposition openapi_document operator_images_delete operator_images_delete_many operator_images_image
-operator_images_list operator_images_update operator_jobs_job operator_jobs_jobs operator_keys_create
-operator_keys_list operator_keys_revoke operator_login operator_logout operator_retry operator_sessions_list
-operator_sessions_revoke operator_storage_backup operator_storage_cancel operator_storage_gc operator_storage_migrate
-operator_storage_task operator_storage_verify operator_upload_token operator_webhooks operator_webhooks_attempts
-operator_webhooks_enable operator_webhooks_replay operator_webhooks_test tickets_issue tickets_upload uploads_fetch
-uploads_upload usage_usage
+about_error_list
+about_error_page
+about_info
+about_root
+authorization_drop
+authorization_health
+browser_module
+dashboard_data
+dashboard_images_page
+dashboard_job_page
+dashboard_jobs_page
+dashboard_login_page
+dashboard_page
+dashboard_sign_on_callback
+dashboard_sign_on_start
+dashboard_static
+docs_asset
+docs_docs
+health_failed
+health_health
+health_live
+health_stats
+images_batch
+images_delete
+images_delete_many
+images_direct
+images_direct_head
+images_every_size
+images_info
+images_list
+images_stored
+images_stored_head
+images_update
+jobs_events
+jobs_events_of_many
+jobs_result
+jobs_status
+metrics_exposition
+openapi_document
+operator_errors
+operator_images_delete
+operator_images_delete_many
+operator_images_image
+operator_images_list
+operator_images_update
+operator_jobs_job
+operator_jobs_jobs
+operator_keys_create
+operator_keys_list
+operator_keys_revoke
+operator_login
+operator_logout
+operator_retry
+operator_sessions_list
+operator_sessions_revoke
+operator_storage_backup
+operator_storage_cancel
+operator_storage_gc
+operator_storage_migrate
+operator_storage_task
+operator_storage_verify
+operator_upload_token
+operator_webhooks
+operator_webhooks_attempts
+operator_webhooks_enable
+operator_webhooks_replay
+operator_webhooks_test
+tickets_issue
+tickets_upload
+uploads_fetch
+uploads_upload
+usage_usage
 """
 
 

@@ -270,6 +270,9 @@ TABLE: dict[str, list[Row]] = {
             "GET /api/v1/operator/images/{image_id}",
             "GET /api/v1/operator/keys",
             "GET /dashboard/images",
+            "GET /api/v1/operator/errors",
+            "GET /dashboard/jobs",
+            "GET /dashboard/jobs/{job_id}",
         )
     },
     "PATCH /api/v1/operator/images/{image_id}": [Row(patch(f"{OPERATOR}/images/{{image_id}}"), signed_in)],

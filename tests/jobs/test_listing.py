@@ -23,6 +23,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "bucket": {"bucket": "team/a"},
     "completed": {"status": "completed"},
     "failed": {"status": "failed"},
+    "error": {"error_code": "storage_error"},
     "name": {"name": "img_0"},
     "few names": {"name": "img_00003"},
     "sha256": {"sha256": f"{7:064x}"},
@@ -106,6 +107,7 @@ def matches(job: Job, one: ImageFilter) -> bool:
         and (one.user_id is None or job.user_id == one.user_id)
         and (one.bucket is None or job.storage_bucket == one.bucket)
         and (one.status is None or job.status == one.status)
+        and (one.error_code is None or job.error_code == one.error_code)
         and (one.sha256 is None or job.sha256 == one.sha256)
         and (one.name is None or folded(job.original_filename or "").startswith(one.name))
         and job.created_at >= one.since

@@ -1,38 +1,98 @@
 """Jobs for the operator: with users, errors and audit trails, and retrying them."""
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ...jobs.answer_model import AnswerModel, example
-from ...jobs.table.model import Status
+from ...access.tokens import DEFAULT_ORG
+from ...jobs.answer_model import COMPLETED, AnswerModel, example
+from ...jobs.table.listing import ImageFilter, Page
 from ...jobs.views import LISTED, MAX_EVENTS, JobStatus, ListedJob, ShownJob
 from ..openapi.operations import Answer, operation
-from ..state import state_of
+from ..state import AppState, state_of
+from ..wire.error_codes import CODES
+from ..wire.image_list import CURSOR, next_of, page_of
 from ..wire.json_response import json_response
+from ..wire.list_query import MAX_LIMIT
 from ..wire.path_ids import path_id
 from ..wire.problems import NO_STORE, job_not_found
-from ..wire.validation import WHOLE_NUMBER, StrictQuery, parsed
+from ..wire.validation import WHOLE_NUMBER, parsed
 from . import auth
+from .images import OperatorQuery
 
-DEFAULT_LISTED, MAX_LISTED = 20, 200
+DEFAULT_LISTED = 20
+READER = "operator's jobs"
+NAMED: dict[str, Any] = {**LISTED, "original_filename": "IMG_0042.jpg"}
 
 
-class Listing(StrictQuery):
-    status: Annotated[Status | None, Field(description="Only jobs of this status.")] = None
+class Listing(OperatorQuery):
+    error_code: Annotated[
+        str | None, Field(pattern="^[a-z_]{1,40}$", description="Only jobs whose latest attempt failed with this code.")
+    ] = None
     limit: Annotated[
-        int, Field(ge=1, le=MAX_LISTED, description="The largest number of jobs to list."), WHOLE_NUMBER
+        int, Field(ge=1, le=MAX_LIMIT, description="The largest number of jobs on a page."), WHOLE_NUMBER
     ] = DEFAULT_LISTED
+
+    @property
+    def wanted(self) -> ImageFilter:
+        return self.filter(self.org or (DEFAULT_ORG if self.user else None), self.user)
+
+    def filter(self, org_id: str | None, user_id: str | None) -> ImageFilter:
+        return replace(super().filter(org_id, user_id), error_code=self.error_code)
+
+
+class NamedJob(ListedJob):
+    """`original_filename` is for the operator only."""
+
+    model_config = example(**NAMED)
+
+    original_filename: str | None
 
 
 class ListedJobs(AnswerModel):
-    """Jobs, the newest first."""
+    """Jobs, the newest first. `next` is the cursor of the next page, null on the last one; a page of rare jobs may be
+    short, or empty, and have a `next`.
+    """
 
-    model_config = example(jobs=[LISTED])
+    model_config = example(jobs=[NAMED], next=CURSOR)
 
-    jobs: list[ListedJob]
+    jobs: list[NamedJob]
+    next: str | None
+
+
+class ErrorGroup(AnswerModel):
+    """The failed jobs of one code, of which at most 10,000 are counted. `names` are the files of the latest three, or
+    their job IDs; `meaning` and `advice` are those of the code.
+    """
+
+    code: str
+    jobs: int
+    last_failed_at: str
+    names: list[str]
+    meaning: str
+    advice: str
+
+
+class Errors(AnswerModel):
+    """Failed jobs by their code, the latest failure first."""
+
+    model_config = example(
+        errors=[
+            {
+                "code": "image_unreadable",
+                "jobs": 20,
+                "last_failed_at": COMPLETED,
+                "names": ["beach.jpg", "IMG_0042.jpg", "scan.png"],
+                "meaning": CODES["image_unreadable"].meaning,
+                "advice": CODES["image_unreadable"].advice,
+            }
+        ]
+    )
+
+    errors: list[ErrorGroup]
 
 
 @operation(
@@ -45,11 +105,54 @@ class ListedJobs(AnswerModel):
     errors=("overloaded",),
 )
 async def jobs(request: Request) -> Response:
-    """With their users and organisations; all, or those of one status."""
-    await auth.require_reader(request)
-    listing = parsed(request, Listing)
-    found = await state_of(request).jobs.reports.recent(listing.limit, listing.status)
-    return json_response(ListedJobs(jobs=[ListedJob.of(job) for job in found]))
+    """With their users and organisations; all, or those that match the filters, each of which goes by an index."""
+    query = parsed(request, Listing)
+    personal = query.q is not None or query.sha256 is not None
+    way = await (auth.require_signed_in(request) if personal else auth.require_reader(request))
+    page = await jobs_page(request, query)
+    named = [
+        NamedJob.of(job, original_filename=None if way == "public" else job.original_filename) for job in page.jobs
+    ]
+    return json_response(ListedJobs(jobs=named, next=cursor_behind(request, page, query)))
+
+
+async def jobs_page(request: Request, query: Listing) -> Page:
+    """The page that the query asks for. Raises Problem (422)."""
+    return await page_of(request, query, query.wanted, READER)
+
+
+def cursor_behind(request: Request, page: Page, query: Listing) -> str | None:
+    """The cursor behind a page."""
+    return next_of(request, page, query.wanted, READER)
+
+
+@operation(
+    "operator_errors",
+    "operator",
+    "Failed jobs by their error code",
+    access="operator",
+    answers={200: Errors},
+    errors=("overloaded",),
+)
+async def errors(request: Request) -> Response:
+    """How many there are of each, when the last one failed, and which files those were. Never public: it names them."""
+    await auth.require_signed_in(request)
+    return json_response(Errors(errors=await error_groups(state_of(request))))
+
+
+async def error_groups(state: AppState) -> list[ErrorGroup]:
+    """The failed jobs by their code, the latest failure first."""
+    return [
+        ErrorGroup(
+            code=one.code,
+            jobs=one.jobs,
+            last_failed_at=one.last_failed_at,
+            names=one.names,
+            meaning=CODES[one.code].meaning,
+            advice=CODES[one.code].advice,
+        )
+        for one in await state.jobs.reports.error_groups(tuple(CODES))
+    ]
 
 
 @operation(

@@ -14,7 +14,14 @@ from .model import Job, Status
 MOST_LOOKED_AT = 5_000  # rows, of which a page shows those that match
 FEW_NAMES = 500  # so many rows with a prefix are sorted; more are found on the way through the newest
 LAST_CHARACTER = "\U0010ffff"
-EQUALS = {"org_id": "org_id", "user_id": "user_id", "bucket": "storage_bucket", "status": "status", "sha256": "sha256"}
+EQUALS = {
+    "org_id": "org_id",
+    "user_id": "user_id",
+    "bucket": "storage_bucket",
+    "status": "status",
+    "sha256": "sha256",
+    "error_code": "error_code",
+}
 PARAMETERS = {column: name for name, column in EQUALS.items()}
 WITHIN = "(created_at, image_id) < (:created_at, :image_id) AND (created_at, image_id) >= (:since, :since_id)"
 BEGINS = "folded_name >= :name AND folded_name < :name_end"
@@ -47,6 +54,7 @@ class ImageFilter:
     name: str | None = None
     since: str = ""
     before: str = ""
+    error_code: str | None = None
 
     @cached_property
     def equal(self) -> dict[str, str]:
@@ -63,6 +71,8 @@ class ImageFilter:
         """The index that is ordered by time for the filter that leaves fewest rows, and its columns before the time."""
         if self.sha256 is not None:
             return "images_by_sha256", ("sha256",)
+        if self.error_code is not None:
+            return "jobs_by_error", ("error_code",)
         own = self.user_id is not None
         if self.status not in (None, "completed"):
             if own:

@@ -652,3 +652,47 @@ DELETE FROM webhook_attempts WHERE id IN (
 -- Of each job: its latest audit event, and that of its preview.
 SELECT job_id, max(id) AS id, max(iif(event_type = 'preview_done', id, 0)) AS preview FROM image_upload_events
 WHERE job_id IN (SELECT value FROM json_each(:job_ids)) GROUP BY job_id
+
+-- name: error_groups
+-- The failed jobs of each code, of which at most :most are counted, and when the last of them failed. Names are those of
+-- the latest.
+WITH grouped AS MATERIALIZED (
+  SELECT code.value AS code,
+    (SELECT json_array(count(*), max(failed_at)) FROM (
+      SELECT failed_at FROM processing_jobs INDEXED BY jobs_by_error
+      WHERE error_code = code.value AND status = 'failed' AND deleted_at IS NULL
+      ORDER BY created_at DESC LIMIT :most)) AS counted,
+    (SELECT json_group_array(name) FROM (
+      SELECT coalesce(original_filename, job_id) AS name FROM processing_jobs INDEXED BY jobs_by_error
+      WHERE error_code = code.value AND status = 'failed' AND deleted_at IS NULL
+      ORDER BY created_at DESC LIMIT :names)) AS names
+  FROM json_each(:codes) AS code)
+SELECT code, counted ->> 0 AS jobs, counted ->> 1 AS last_failed_at, names FROM grouped
+WHERE jobs > 0 ORDER BY last_failed_at DESC
+
+-- name: store_hours
+-- The whole hours that job_minutes still has, and the present one.
+INSERT OR REPLACE INTO job_hours (hour, completed, failed, processing_seconds, ready_seconds)
+SELECT substr(minute, 1, 13), sum(completed), sum(failed), total(processing_seconds), total(ready_seconds)
+FROM job_minutes WHERE minute >= :since GROUP BY 1
+
+-- name: store_waiting
+INSERT OR REPLACE INTO queue_minutes (minute, waiting)
+SELECT :minute, count(*) FROM (SELECT 1 FROM processing_jobs WHERE queue IS NOT NULL LIMIT :most)
+
+-- name: drop_hours
+-- By number, not by age alone: a clock that was wrong can neither empty the table nor let it grow.
+DELETE FROM job_hours
+WHERE hour NOT IN (SELECT hour FROM job_hours WHERE hour <= :latest ORDER BY hour DESC LIMIT :kept)
+
+-- name: drop_queue_minutes
+DELETE FROM queue_minutes
+WHERE minute NOT IN (SELECT minute FROM queue_minutes WHERE minute <= :latest ORDER BY minute DESC LIMIT :kept)
+
+-- name: hours
+SELECT hour, completed, failed, processing_seconds, ready_seconds FROM job_hours
+WHERE hour >= :since AND hour < :before ORDER BY hour
+
+-- name: waiting_at
+-- The latest that was noted between two minutes.
+SELECT waiting FROM queue_minutes WHERE minute >= :since AND minute <= :until ORDER BY minute DESC LIMIT 1

@@ -12,6 +12,8 @@ from .model import Job, as_text, now
 from .quota import Quota
 
 MOST_COUNTED = 100_000
+MOST_GROUPED = 10_000  # failed jobs of one code
+NAMED = 3  # files that a group names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """The failed jobs of one code, counted up to MOST_GROUPED, and the names of the latest ones' files."""
+
+    code: str
+    jobs: int
+    last_failed_at: str
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """An entry of the audit trail."""
 
@@ -77,6 +89,14 @@ class JobReports:
     async def next_retries(self, limit: int) -> list[Job]:
         """Jobs that will be retried, the earliest first."""
         return [Job.of(row) for row in await self._readers.fetch("next_retries", {"limit": limit})]
+
+    async def error_groups(self, codes: Sequence[str]) -> list[ErrorGroup]:
+        """The failed jobs by their code, of these codes, the latest failure first."""
+        values = {"codes": json.dumps(list(codes)), "most": MOST_GROUPED, "names": NAMED}
+        return [
+            ErrorGroup(row["code"], row["jobs"], row["last_failed_at"], json.loads(row["names"]))
+            for row in await self._readers.fetch("error_groups", values)
+        ]
 
     async def latest_events(self, job_ids: Sequence[str]) -> dict[str, LatestEvent]:
         """By job; a job without events is missing."""

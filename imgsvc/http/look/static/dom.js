@@ -64,7 +64,9 @@ export function update(parent, children) {
   }
 }
 
+/** `data-keep` marks a node whose content a script of the page looks after. */
 function patch(old, fresh) {
+  if (old.nodeType === Node.ELEMENT_NODE && old.hasAttribute('data-keep')) return;
   if (old.nodeType !== Node.ELEMENT_NODE) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return;
