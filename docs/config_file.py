@@ -34,12 +34,15 @@ def _lines(one: Setting) -> Iterator[str]:
     """`name = value  # [ENVIRONMENT] Words. (Bounds)`, with further lines of the comment below."""
     start = f"{one.field} = {_toml(one.value)}"
     comment = f"[{one.environment}] {one.words}" + (f" ({one.bounds})" if one.bounds else "")
-    column = max(COLUMN, len(start) + 1)
+    column, behind = max(COLUMN, len(start) + 1), f"{'':{COLUMN}}# "
+    beside = column + len(f"# [{one.environment}]") <= WIDTH
+    if not beside:
+        yield start
     yield from textwrap.wrap(
         comment,
         WIDTH,
-        initial_indent=f"{start:{column}}# ",
-        subsequent_indent=f"{'':{COLUMN}}# ",
+        initial_indent=f"{start:{column}}# " if beside else behind,
+        subsequent_indent=behind,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from ..client import Client, ImgsvcError, JobFailed, Refused, Retries
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # that are taken from folders
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")  # that are taken from folders
 ATTEMPTS = 1000  # a rate limit is waited out, however long its window is
 LONGEST_PAUSE = 24 * 3600.0
 JOB_SECONDS = 600.0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from .errors import Unreadable
+from .gif_blocks import read_gif
 from .header import Header, read_jpeg, read_png, read_webp
 from .heif import read_avif, read_heic
 
@@ -29,6 +30,7 @@ READERS: dict[str, Callable[[BinaryIO, bool], Header]] = {
     "image/jpeg": read_jpeg,
     "image/png": read_png,
     "image/webp": read_webp,
+    "image/gif": read_gif,
     "image/heic": read_heic,
     "image/avif": read_avif,
 }

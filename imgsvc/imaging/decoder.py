@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import BinaryIO, cast
 
-import PIL.JpegImagePlugin  # the decoders of our formats register themselves
+import PIL.GifImagePlugin  # the decoders of our formats register themselves
+import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 import PIL.WebPImagePlugin
 from PIL import Image, ImageFile, features
 
 from . import optional_codecs
+from .colour import as_samples
 from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit
 from .header import Header
@@ -61,7 +63,18 @@ def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
         image.load()
         if image.size != (header.canvas or image.size):  # some decoders learn the size from the pixels
             raise Unreadable("The image's header and its pixels disagree about its size.")
+        if header.format == "GIF":
+            return _on_screen(image, header)
         return image.crop(header.crop) if header.crop else image
+
+
+def _on_screen(image: Image.Image, header: Header) -> Image.Image:
+    """The first picture in its place on the screen, which is clear where it has no picture."""
+    if image.size == (header.width, header.height):
+        return image
+    screen = Image.new("RGBA", (header.width, header.height))
+    screen.paste(as_samples(image).convert("RGBA"), header.place)
+    return screen
 
 
 def part(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:

@@ -28,6 +28,9 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "image_unreadable": (
         "A JPEG segment has an impossible length.",
         "A PNG chunk has an impossible length.",
+        "The GIF has more than # blocks before a picture.",
+        "The GIF has no picture.",
+        "The GIF's pixels are in more blocks than are read.",
         "The JPEG ends before its first scan.",
         "The JPEG ends before its last scan.",
         "The JPEG frame header is too short.",
@@ -57,7 +60,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "A box of the file is too short.",
         "The file describes its picture in # bytes; at most # are read.",
         "The file describes one item twice.",
-        "The file does not begin like a {HEIC or AVIF|JPEG|PNG|WebP}.",
+        "The file does not begin like a {GIF|HEIC or AVIF|JPEG|PNG|WebP}.",
         "The file ends before its picture does.",
         "The file gives one item its properties twice, or too many of them.",
         "The file has # items; at most # are read.",

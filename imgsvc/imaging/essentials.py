@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import colour_description, heif, jpeg_segments, png_chunks, webp_chunks
+from . import colour_description, gif_blocks, heif, jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
 from .jpeg_segments import JpegParts
 from .pieces import Piece, Span, content
@@ -51,6 +51,10 @@ def _webp(stream: BinaryIO) -> Essentials:
     return Essentials(pieces, profile, _orientation(stream, exif))
 
 
+def _gif(stream: BinaryIO) -> Essentials:
+    return Essentials(gif_blocks.first_picture(stream), None, 1)
+
+
 def _heif(stream: BinaryIO) -> Essentials:
     return Essentials(*heif.essentials(stream, "HEIF"))
 
@@ -67,6 +71,7 @@ READERS: dict[str, Callable[[BinaryIO], Essentials]] = {
     "JPEG": _jpeg,
     "PNG": _png,
     "WEBP": _webp,
+    "GIF": _gif,
     "HEIF": _heif,
     "AVIF": _avif,
 }

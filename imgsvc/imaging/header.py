@@ -27,7 +27,7 @@ MARKER = re.compile(rb"\xff[\x01-\xfe]")
 class Header:
     """The contents of a file's header. Sizes are in pixels, as stored (before EXIF orientation)."""
 
-    format: str  # Pillow's name: JPEG, PNG, WEBP, HEIF or AVIF
+    format: str  # Pillow's name: JPEG, PNG, WEBP, GIF, HEIF or AVIF
     width: int
     height: int
     channels: int  # samples per pixel once a palette is resolved
@@ -41,8 +41,9 @@ class Header:
     interlaced: bool = False  # PNG
     indirect: bool = False  # has a palette or a colour key: decoding needs a second copy
     coded_pixels: int = 0  # HEIF, AVIF: pixels that the decoder allocates, those of all tiles and of the canvas
-    canvas: tuple[int, int] | None = None  # HEIF, AVIF: width and height of the decoded picture
+    canvas: tuple[int, int] | None = None  # HEIF, AVIF, GIF: width and height of the decoded picture
     crop: tuple[int, int, int, int] | None = None  # HEIF, AVIF: the part that is shown, as left, top, right, bottom
+    place: tuple[int, int] = (0, 0)  # GIF: left and top of the first picture, which may be smaller than the screen
     # Known only once the whole file has arrived (`limits.probe`):
     scans: int = 1  # JPEG
     coded: int = 0  # JPEG: samples that all scans traverse together, however few bytes they have

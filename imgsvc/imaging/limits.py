@@ -38,7 +38,7 @@ MEGABYTE = 1 << 20
 BASE_BYTES = 16 * MEGABYTE  # codec tables, I/O buffers, one small picture
 MARGIN = 1.1
 # Bytes per decoded pixel, the codec's own buffers included.
-DECODED = {"JPEG": 4, "PNG": 4, "WEBP": 16, "HEIF": 14, "AVIF": 12}
+DECODED = {"JPEG": 4, "PNG": 4, "WEBP": 16, "GIF": 4, "HEIF": 14, "AVIF": 12}
 DEEP = 4  # bytes per coded pixel of HEIF and AVIF with more than 8 bits, in addition
 WHOLE_FILES = 3  # copies of a HEIF or AVIF file that its decoder holds
 CODED = ("HEIF", "AVIF")  # formats whose pictures are coded in a size of their own

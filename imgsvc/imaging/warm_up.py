@@ -13,7 +13,7 @@ from .recipe import Recipe, Variant
 SIZE = (96, 64)  # pixels
 RECIPE = Recipe((Variant("whole", 96, 85, 4), Variant("small", 16, 85, 4)), max_pixels=96 * 64, max_frames=1)
 CODED_SOURCES = {optional_codecs.HEIC: HEIF, optional_codecs.AVIF: AVIF}
-SOURCES = {"JPEG": ("RGB", {}), "PNG": ("RGBA", {}), "WEBP": ("RGB", {"lossless": True})}
+SOURCES = {"JPEG": ("RGB", {}), "PNG": ("RGBA", {}), "WEBP": ("RGB", {"lossless": True}), "GIF": ("P", {})}
 
 
 def use_codecs() -> None:

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from .fields import LIST, MEGABYTE, Seconds, Section, setting
 
-MimeType = Literal["image/jpeg", "image/png", "image/webp", "image/heic", "image/avif"]
+MimeType = Literal["image/jpeg", "image/png", "image/webp", "image/gif", "image/heic", "image/avif"]
 
 NO_SENTINEL = "one server is needed: Sentinel and Cluster are not supported, name the primary"
 
@@ -23,7 +23,7 @@ class Uploads(Section):
         le=4096,
     )
     allowed_mime_types: Annotated[tuple[MimeType, ...], Field(min_length=1), LIST] = setting(
-        ("image/jpeg", "image/png", "image/webp", "image/heic", "image/avif"),
+        ("image/jpeg", "image/png", "image/webp", "image/gif", "image/heic", "image/avif"),
         "Types that are accepted: these or fewer; detected from the content. HEIC and AVIF only where their decoders "
         "are installed and the cage of the workers is in force.",
         env="ALLOWED_MIME_TYPES",

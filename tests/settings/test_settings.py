@@ -199,7 +199,7 @@ BAD = [
     ("MAX_UPLOAD_SIZE_MB", "nan", "[uploads] max_size_mb"),
     ("MAX_UPLOAD_SIZE_MB", "inf", "[uploads] max_size_mb"),
     ("MAX_UPLOAD_SIZE_MB", "", "[uploads] max_size_mb"),
-    ("ALLOWED_MIME_TYPES", "image/gif", "[uploads] allowed_mime_types.0"),
+    ("ALLOWED_MIME_TYPES", "image/bmp", "[uploads] allowed_mime_types.0"),
     ("ALLOWED_MIME_TYPES", '["image/png"', "[uploads] allowed_mime_types"),
     ("IMAGE_SIZES", "{", "[images] sizes"),
     ("IMAGE_SIZES", "{}", "[images] sizes"),

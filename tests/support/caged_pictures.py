@@ -39,7 +39,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
             make.encoded(make.quadrants().convert("L" if mode == "I;16" else mode).convert(mode), "PNG"),
         )
     yield "WEBP RGBA", make.encoded(make.quadrants(mode="RGBA"), "WEBP")
-    for form in ("PNG", "WEBP"):
+    for form in ("PNG", "WEBP", "GIF"):
         yield f"{form} animation", make.animation(form)
     for name in ("display_p3", "adobe_rgb", "srgb"):
         yield name, make.encoded(make.quadrants(), "JPEG", icc_profile=getattr(profiles, name)())
@@ -53,7 +53,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
 
 def digest(source: int, target: int) -> str:
     """Decode from one descriptor and encode to another, with and without loss."""
-    with Image.open(os.fdopen(source, "rb", closefd=False), formats=["JPEG", "PNG", "WEBP"]) as image:
+    with Image.open(os.fdopen(source, "rb", closefd=False), formats=["JPEG", "PNG", "WEBP", "GIF"]) as image:
         image.load()
         profile = image.info.get("icc_profile")
         rgb: Image.Image | None = image.convert("RGB")
@@ -74,7 +74,7 @@ def main() -> None:
     warnings.simplefilter("error")
     cage, found = Cage.build("best"), {}
     assert cage.posture.seccomp, cage.posture
-    for form in ("JPEG", "PNG", "WEBP"):  # as the warm process: imports and first use, before the first fork
+    for form in ("JPEG", "PNG", "WEBP", "GIF"):  # as the warm process: imports and first use, before the first fork
         _run(make.encoded(make.quadrants(8, 8), form, icc_profile=profiles.srgb()), digest)
     for name, data in pictures():
         caged = _run(data, lambda source, target: said_in(cage, lambda: digest(source, target), (source, target)))

@@ -89,7 +89,7 @@ class Info(AnswerModel):
             "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
             "variants": {"hero": HERO},
             "webp_quality": 85,
-            "allowed_mime_types": ["image/jpeg", "image/png", "image/webp"],
+            "allowed_mime_types": ["image/jpeg", "image/png", "image/webp", "image/gif"],
         },
         limits={"max_upload_size_mb": 10, "rate_limit_per_hour": 50, "max_pixels": 50_000_000},
     )

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from ...access.permissions import UPLOAD, AuthorizationUnavailable, PermissionDenied
 from ...access.tokens import NotOurs
 from ...imaging.errors import TooLarge, Unsupported
-from ...intake.file_types import GIF
+from ...intake.file_types import TIFF
 from ...intake.intake import IdempotencyInProgress, Overloaded
 from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads
@@ -76,7 +76,7 @@ def _limits(settings: Settings) -> dict[str, Callable[[], Exception]]:
     return {
         "upload_stalled": lambda: SlowClient(f"No data arrived for {uploads.idle_timeout_seconds:g} seconds."),
         "upload_too_large": lambda: problems.upload_too_large(uploads.max_bytes, uploads.max_bytes + 1),
-        "unsupported_type": lambda: UnsupportedType(GIF, uploads.allowed_mime_types),
+        "unsupported_type": lambda: UnsupportedType(TIFF, uploads.allowed_mime_types),
         "image_too_large": lambda: TooLarge(
             f"The image has {2 * images.max_pixels / 1e6:g} megapixels; "
             f"at most {images.max_pixels / 1e6:g} megapixels are allowed."

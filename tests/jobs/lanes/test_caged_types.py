@@ -97,7 +97,7 @@ async def test_both_are_refused_without_a_cage(start: Starter) -> None:
     async with start(workers={"cage": "off"}) as s:
         refused = await s.upload(coded.avif(make.photo(64, 48)))
         assert refused.json()["detail"] == (
-            "Unsupported file type: image/avif. Allowed: image/jpeg, image/png, image/webp"
+            "Unsupported file type: image/avif. Allowed: image/jpeg, image/png, image/webp, image/gif"
         )
 
 
