@@ -1,7 +1,5 @@
 """A disk that others have filled: uploads are refused, and deletions make room, after a restart too."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,33 +8,15 @@ import pytest
 from fixtures import make
 from imgsvc.jobs.space_reserve import NAME, SIZE
 from tests.support.server_process import ServerProcess, bearer
+from tests.support.small_disk import fill, make_room, mounted
 
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 24 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with mounted(tmp_path / "disk", 24) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path) -> None:
-    """To the last byte."""
-    with (disk / "others").open("ab", buffering=0) as stream:
-        for size in (1 << 20, 1 << 12, 1):
-            try:
-                while True:
-                    stream.write(os.urandom(size))
-            except OSError:
-                continue
 
 
 def delete(server: ServerProcess, image: str) -> int:
@@ -59,7 +39,7 @@ def test_deletions_work_on_a_full_disk(tmp_path: Path, disk: Path) -> None:
         assert not list(disk.glob(f"storage/**/{images[0]}*"))
         assert delete(server, images[1]) == 200
 
-        (disk / "others").unlink()
+        make_room(disk)
         assert server.stop() == 0
         server.start()
         assert reserve.stat().st_size == SIZE

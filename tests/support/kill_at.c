@@ -9,7 +9,10 @@
  *   except=PATH    but not those on paths that begin so (may be given several times)
  *   calls=A,B,C    the calls that are counted, of the names in CALLS below
  *   number=N       the call at which something happens, from 1; 0: only count
- *   action=kill    SIGKILL instead of the call; or EIO or ENOSPC: the call does nothing and fails with this error
+ *   action=kill    SIGKILL instead of the call; or EIO or ENOSPC: the call does nothing and fails with this error;
+ *                  or slow: the call is made after `seconds`
+ *   seconds=S      whole seconds that a slow call waits
+ *   switch=PATH    things happen only while this file is there
  *   times=K        so many calls fail, from the Nth on; 0: all of them
  *   trace=PATH     a line for each call that was counted: "N CALL PATH ACTION"
  */
@@ -40,7 +43,9 @@ static struct {
     int folder_count, excepted_count;
     unsigned calls; /* a bit for each */
     long number, times, seen;
-    int error; /* 0: kill */
+    int error; /* 0: kill, or slow */
+    unsigned seconds; /* 0: not slow */
+    char on[PATH_MAX]; /* empty: always */
     int trace;
 } armed = {.trace = -1};
 static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
@@ -67,6 +72,10 @@ static void set(const char *name, const char *value) {
         armed.times = atol(value);
     else if (!strcmp(name, "action"))
         armed.error = !strcmp(value, "EIO") ? EIO : !strcmp(value, "ENOSPC") ? ENOSPC : 0;
+    else if (!strcmp(name, "seconds"))
+        armed.seconds = (unsigned)atol(value);
+    else if (!strcmp(name, "switch"))
+        snprintf(armed.on, PATH_MAX, "%s", value);
     else if (!strcmp(name, "trace"))
         armed.trace = open(value, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
@@ -129,12 +138,18 @@ static int may(enum call call, const char *path) {
     if (!in_scope(path)) return 1;
     pthread_mutex_lock(&counting);
     long seen = ++armed.seen;
-    int acts = armed.number > 0 && seen >= armed.number && (armed.times == 0 || seen < armed.number + armed.times);
+    int acts = armed.number > 0 && seen >= armed.number && (armed.times == 0 || seen < armed.number + armed.times) &&
+               (armed.on[0] == '\0' || syscall(SYS_access, armed.on, F_OK) == 0);
     if (armed.trace >= 0) {
         char line[PATH_MAX + 64];
         int length = snprintf(line, sizeof line, "%ld %s %s %s\n", seen, CALLS[call], path,
-                              !acts ? "done" : !armed.error ? "kill" : armed.error == EIO ? "EIO" : "ENOSPC");
+                              !acts ? "done" : armed.seconds ? "slow" : !armed.error ? "kill" : armed.error == EIO ? "EIO" : "ENOSPC");
         if (length > 0) syscall(SYS_write, armed.trace, line, (size_t)length);
+    }
+    if (acts && armed.seconds) { /* other threads go on meanwhile */
+        pthread_mutex_unlock(&counting);
+        sleep(armed.seconds);
+        return 1;
     }
     if (acts && armed.error == 0) { /* the lock is kept: no other thread makes a further call */
         syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
