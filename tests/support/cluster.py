@@ -25,6 +25,7 @@ class Cluster:
         self.processes: list[subprocess.Popen[str]] = []
         self.scheduler: subprocess.Popen[str]
         self.address = ""
+        self.host = "127.0.0.1"  # of the scheduler
         self._logs = 0
 
     def __enter__(self) -> "Cluster":
@@ -49,7 +50,7 @@ class Cluster:
     def start_scheduler(self) -> None:
         """At the port of the one before, if there was one."""
         port = self.address.rpartition(":")[2] or "0"
-        command = ("scheduler", "--host", "127.0.0.1", "--port", port, "--http-port", "0")
+        command = ("scheduler", "--host", self.host, "--port", port, "--http-port", "0")
         self.scheduler = self.start(command, **self.certificates("scheduler"))
         assert self.scheduler.stdout
         for line in self.scheduler.stdout:
@@ -58,22 +59,33 @@ class Cluster:
                 return
         raise AssertionError("the scheduler has not started")
 
-    def start_worker(self, count: int = 1, memory_mb: int = 1400, **environment: str) -> "Worker":
+    def start_worker(
+        self, count: int = 1, memory_mb: int = 1400, inside: Sequence[str] = (), **environment: str
+    ) -> "Worker":
+        """`inside`: a command that runs it, in another network for one."""
         command = ("worker", "--scheduler", self.address, "--count", str(count), "--memory-mb", str(memory_mb))
         given = {**self.certificates(f"worker{len(self.processes)}"), **environment}
-        return Worker(self, self.start(command, **given), self.last_log)
+        return Worker(self, self.start(command, inside, **given), self.last_log)
+
+    def start_prepared(self, count: int, seconds: float = 0, stall: str = "") -> "Worker":
+        """A worker that renders each picture once, and then only sleeps and sends (`prepared_worker`)."""
+        command = ("tests.support.prepared_worker", self.address, str(count), str(seconds), *([stall] if stall else []))
+        process = self.start(command, **self.certificates(f"worker{len(self.processes)}"))
+        return Worker(self, process, self.last_log)
 
     @property
     def last_log(self) -> Path:
         return self.folder / f"log-{self._logs}.txt"
 
-    def start(self, arguments: Sequence[str], **environment: str) -> "subprocess.Popen[str]":
+    def start(
+        self, arguments: Sequence[str], inside: Sequence[str] = (), **environment: str
+    ) -> "subprocess.Popen[str]":
         self._logs += 1
         command = arguments[0] in ("worker", "scheduler")
         piped = arguments[0] == "scheduler"
         with self.last_log.open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *(("imgsvc",) if command else ()), *arguments],
+                [*inside, sys.executable, "-m", *(("imgsvc",) if command else ()), *arguments],
                 cwd=self.folder,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
                 stdin=subprocess.DEVNULL,

@@ -59,7 +59,7 @@ class Authority:
             .issuer_name(self._subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(moment - timedelta(minutes=1))
+            .not_valid_before(moment - timedelta(hours=1))  # for machines whose clocks are wrong
             .not_valid_after(moment + timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())

@@ -37,7 +37,9 @@ CONFIG = {
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.system-monitor.log-length": 10,
+    "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.tick.interval": "1s",  # 20 ms by default: fifty wake-ups a second, in each idle process
     "distributed.admin.tick.limit": "1h",
     "distributed.comm.retry.count": 0,
     "distributed.comm.timeouts.connect": "10s",
