@@ -115,7 +115,7 @@ def _curl(doc: Json, path: str, method: str, one: Json) -> str:
         words.append(f"-X {method} -H 'Content-Type: {MERGE_PATCH}' -d '{body}'")
     elif method != "GET":
         words.append(f"-X {method}")
-    if any(name.startswith("image/") for name in one["responses"].get("200", {}).get("content", {})):
+    if "image/webp" in one["responses"].get("200", {}).get("content", {}):
         words.append("-Lo variant.webp")
     query = [f"{p['name']}=ID1,ID2" for p in one["parameters"] if p["in"] == "query" and p["required"]]
     for name in (p["name"] for p in one["parameters"] if p["in"] == "path"):

@@ -37,7 +37,7 @@ async def requests(s: Service) -> list[tuple[str, str, Json]]:
     raw = {"params": {"bucket": "b"}, "headers": bearer | {"Content-Type": "image/jpeg"}}
     change = ("PATCH /api/v1/images/{image_id}", f"{one[1]}/{image}")
     plain: list[tuple[str, str, Json]] = [
-        (f"GET {path}", path, {}) for path in ("/", "/info", "/openapi.json", "/docs")
+        (f"GET {path}", path, {}) for path in ("/", "/info", "/openapi.json", "/docs", "/static/imgsvc.js")
     ]
     plain += [(f"GET /api/v1/health{path}", f"/api/v1/health{path}", {}) for path in ("", "/live", "/stats", "/failed")]
     return [

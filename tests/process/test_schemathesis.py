@@ -39,6 +39,10 @@ expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "416"]
 include-name = "POST /api/v1/images/upload"
 checks.negative_data_rejection.expected-statuses = ["202", "400", "401", "403", "404", "406", "413", "415", "422"]
 
+[[operations]]
+include-name = "POST /api/v1/images/tickets/{{ticket}}"
+checks.negative_data_rejection.expected-statuses = ["202", "400", "401", "403", "404", "406", "413", "415", "422"]
+
 [auth.openapi.bearer]
 bearer = "{user}"
 

@@ -10,7 +10,7 @@ from ...access.token_limits import TokenLimits
 from ...jobs.answer_model import COMPLETED, AnswerModel, example
 from ...jobs.table.credentials import NewTicket, TicketExpired, TicketSpent, UploadTicket
 from ...settings.fields import INTEGRAL
-from ..openapi.operations import Answer, Body, Content, operation
+from ..openapi.operations import BYTES, PHOTO, Answer, Body, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
 from ..wire.json_body import json_body
@@ -114,8 +114,7 @@ async def issue(request: Request) -> Response:
     headers=UploadHeaders,
     body=(
         Body("multipart/form-data", TicketForm),
-        Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
-        Body("application/octet-stream", Content("application/octet-stream", {"type": "string", "format": "binary"})),
+        Body(BYTES, PHOTO),
     ),
     answers=ANSWERS,
     errors=REFUSALS,

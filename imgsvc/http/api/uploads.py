@@ -20,7 +20,7 @@ from ...jobs.table.credentials import UploadTicket
 from ...jobs.table.model import Job, Status
 from ...jobs.table.quota import RateLimited
 from ...jobs.views import JobStatus
-from ..openapi.operations import Answer, Body, Content, operation
+from ..openapi.operations import BYTES, PHOTO, Answer, Body, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
 from ..wire.body_rate import MinimumBodyRate, SlowClient
@@ -126,8 +126,7 @@ class Uploader:
     headers=UploadHeaders,
     body=(
         Body("multipart/form-data", UploadForm),
-        Body("image/*", Content("image/*", {"type": "string", "format": "binary"})),
-        Body("application/octet-stream", Content("application/octet-stream", {"type": "string", "format": "binary"})),
+        Body(BYTES, PHOTO),
     ),
     answers=ANSWERS,
     errors=REFUSALS,

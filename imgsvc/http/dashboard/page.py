@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..look.frame import POLICY, root_of
-from ..openapi.operations import Answer, Content, operation
+from ..openapi.operations import ASSET, Answer, operation
 from ..operator import auth
 from ..state import state_of
 from ..wire.cached_response import CachedBody
@@ -53,7 +53,7 @@ async def login_page(request: Request) -> Response:
     "operator",
     "A part of the dashboard",
     answers={
-        200: Answer("A script, style or icon.", Content("*/*", {}), ("ETag", "Cache-Control")),
+        200: Answer("A script, style or icon.", ASSET, ("ETag", "Cache-Control")),
         304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
     },
     errors=("not_found",),

@@ -15,11 +15,12 @@ from ...settings import Settings
 from ..wire.cached_response import CachedBody
 from .description import PATH, SECURITY, SECURITY_SCHEMES, TAGS, description
 from .headers import HEADERS, ON_EVERY_ANSWER
-from .operations import Answer, Content, Operation, operation, operations_of
+from .operations import BYTES, Answer, Content, Operation, operation, operations_of
 from .responses import header, responses
 from .schemas import Json, Schemas, parameters
 
 HELD_HEADERS = ("ETag", "Cache-Control")
+PHOTO_ALONE = "A form, or the photo alone, whose type may also be its own: {}."
 
 
 @operation(
@@ -151,6 +152,6 @@ def _request_body(settings: Settings, schemas: Schemas, one: Operation) -> Json 
         medium: Json = {"schema": schemas.of_body(body)}
         if body.media_type == "multipart/form-data":
             medium["encoding"] = {"file": {"contentType": ", ".join(allowed)}}
-        for media_type in allowed if body.media_type == "image/*" else (body.media_type,):
-            content[media_type] = medium
-    return {"required": True, "content": content} if content else None
+        content[body.media_type] = medium
+    about = {"description": PHOTO_ALONE.format(", ".join(allowed))} if BYTES in content else {}
+    return {"required": True, **about, "content": content} if content else None

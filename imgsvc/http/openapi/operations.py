@@ -41,7 +41,12 @@ class Content:
     also: tuple[str, ...] = ()  # further media types of such a body
 
 
-IMAGE = Content("image/webp", {"type": "string", "format": "binary"}, also=("image/jpeg",))
+BYTES = "application/octet-stream"
+BINARY = {"type": "string", "format": "binary"}
+# Generators of clients know no images: BYTES makes them return the content.
+IMAGE = Content("image/webp", BINARY, also=("image/jpeg", BYTES))
+ASSET = Content("text/css", also=("text/javascript", "image/svg+xml", "image/png"))
+PHOTO = Content(BYTES, BINARY)  # a body of its own, without a form
 PAGE = Content("text/html", example="<!doctype html>…")
 
 
