@@ -13,6 +13,7 @@ BODIES = (("multipart/form-data", "form"), ("application/json", "JSON body"), (M
 IN_PATHS = {
     "ticket": "$TICKET",
     "key_id": "$KEY_ID",
+    "erasure_id": "$ERASURE_ID",
     "job_id": "$JOB_ID",
     "image_id": "$IMAGE_ID",
     "code": "rate_limited",

@@ -19,6 +19,7 @@ from .maintenance import storage
 from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 from .upload_command import upload
+from .users_commands import users
 from .webhook_commands import webhooks
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.add_typer(webhooks, name="webhooks")
 app.command()(upload)
 app.add_typer(images, name="images")
 app.add_typer(keys, name="keys")
+app.add_typer(users, name="users")
 
 
 def main() -> None:

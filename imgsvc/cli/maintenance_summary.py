@@ -81,9 +81,18 @@ def restored(task: Task, *, dry_run: bool) -> str:
     if dry_run:
         occupied = " There is already data here; only --force moves it aside." if counts["in_the_way"] else ""
         return f"restore: the backup is complete: {counts['files']} files. Nothing was written.{occupied}"
-    return (
+    words = (
         f"restore: {counts['files']} variants ({megabytes(counts['bytes'])}) and {counts['sources']} waiting uploads "
         "are back. Start the service, then: imgsvc storage verify"
+    )
+    if counts["unknown_revocations"]:
+        return (
+            f"{words}\nWithout the revocations.jsonl of the lost data folder it is not known which keys were revoked "
+            "and which people erased since this backup: check imgsvc keys list, and erase again whom you had erased."
+        )
+    again = counts["known_revocations"]
+    return (
+        f"{words}\nThe start revokes and erases again what revocations.jsonl says ({again} lines)." if again else words
     )
 
 

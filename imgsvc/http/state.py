@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..jobs.deletion import Deletion
     from ..jobs.deletion_hold import DeletionHold
     from ..jobs.denials import Denials
+    from ..jobs.erasing import Erasing
     from ..jobs.expiry import Expiry
     from ..jobs.housekeeping import Housekeeping
     from ..jobs.image_changes import ImageChanges
@@ -66,6 +67,7 @@ class Jobs:
     housekeeping: "Housekeeping"
     deletion: "Deletion"
     expiry: "Expiry"
+    erasing: "Erasing"
     clocks: "Clocks"
     clock_keeper: "ClockKeeper"
     restart: "Restart"

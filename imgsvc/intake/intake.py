@@ -21,6 +21,7 @@ from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
 from ..jobs.table.byte_quota import QuotaExceeded
 from ..jobs.table.credentials import KeyRevoked, TicketSpent
+from ..jobs.table.erasure import PersonBeingErased
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
 from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 
 
 # What the transaction that accepts an upload may refuse it for.
-REFUSED = (IdempotencyConflict, RateLimited, QuotaExceeded, KeyRevoked, TicketSpent)
+REFUSED = (IdempotencyConflict, RateLimited, QuotaExceeded, KeyRevoked, TicketSpent, PersonBeingErased)
 
 
 class Overloaded(Rejected):
@@ -174,9 +175,11 @@ class Intake:
         `announced_bytes` is the largest possible size of the file, `least_bytes` the smallest. An upload whose
         idempotency key was accepted before takes no slot, and is refused only if it could fill the disk together with
         other uploads in progress. Raises RateLimited, TooManyOpenUploads, Overloaded, QuotaExceeded,
-        TooManyUploads, NoSpace or IdempotencyInProgress.
+        TooManyUploads, NoSpace, IdempotencyInProgress or PersonBeingErased.
         """
         user = (org_id, user_id)
+        erasures_seen = self._table.erasures.last
+        self._table.erasures.require_none(org_id, user_id)
         known = await self._is_known(org_id, user_id, key)
         if not known:
             known = await self._is_refused(org_id, user_id, key, allowance)
@@ -191,6 +194,7 @@ class Intake:
             self._open.held(user, announced_bytes, takes_place=not known) as one,
             self._receiving_first(org_id, user_id, None if known else key),  # an accepted key may be repeated
         ):
+            one.erasures_seen = erasures_seen
             yield one
 
     async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
@@ -272,6 +276,7 @@ class Intake:
         """
         header, recipe = await staged.finish(), allowance.recipe
         new = _new_job(staged, origin, header, recipe, self._policy)
+        new = replace(new, erasures_seen=one.erasures_seen)
         one.release_place()
         accepted = await self._recorded(staged, new, allowance.quota)
         if accepted.replayed:

@@ -87,6 +87,7 @@ class OpenUpload:
         self._uploads = uploads
         self._user = user
         self._has_place = takes_place
+        self.erasures_seen = 0  # the latest erasure of a person when it began
 
     def release_place(self) -> None:
         """Release the reserved slot, once: it must not count in addition to the actual one."""

@@ -19,6 +19,8 @@ from .counters import JobCounters
 from .housekeeping import empty_folder
 from .instance import NAME, FirstReceipt, Identity, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
+from .reconciliation import reconcile
+from .revocations import Revocations
 from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
 from .table.credentials import Credentials
@@ -69,6 +71,7 @@ class DataFolder:
     clock_keeper: ClockKeeper
     credentials: Credentials
     figures: Figures
+    revocations: Revocations
 
 
 @asynccontextmanager
@@ -102,13 +105,16 @@ async def open_data_folder(
             writer,
             clocks,
         ):
+            table, revocations = JobTable(readers, writer, counters, rows), Revocations(folder)
+            credentials = Credentials(readers, writer, instance, revocations.add_key)
+            await reconcile(revocations, credentials, table.erasures, instance)
             await anyio.to_thread.run_sync(reserve.fill)
             claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
                 await _claimed(claim)
             yield DataFolder(
                 lock,
-                JobTable(readers, writer, counters, rows),
+                table,
                 JobReports(readers),
                 ImageLists(readers),
                 JobScan(readers),
@@ -126,8 +132,9 @@ async def open_data_folder(
                 reserve,
                 clocks,
                 ClockKeeper(clocks, writer),
-                Credentials(readers, writer, instance),
+                credentials,
                 Figures(readers, writer),
+                revocations,
             )
 
 

@@ -35,13 +35,17 @@ class Deletion:
         """The same for an image that has expired; None too if it has not (any more). Raises DatabaseUnavailable."""
         return await self._finish(await self.table.expire(job), "image_expired")
 
+    async def end_run(self, job: Job) -> None:
+        """End the run of a job whose row is marked, and wake the requests that wait for it."""
+        with anyio.move_on_after(END_RUN_SECONDS):
+            await self.queue.cancel(job.job_id)
+        self.completions.notify(job.job_id)
+
     async def _finish(self, job: Job | None, event: str) -> int | None:
         if job is None:
             return None
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(END_RUN_SECONDS):
-                await self.queue.cancel(job.job_id)
-            self.completions.notify(job.job_id)
+            await self.end_run(job)
             removed = await self.housekeeping.remove_files(job)
         log.info(event, image_id=job.image_id, job_id=job.job_id, files_removed=removed)
         return removed

@@ -34,6 +34,7 @@ from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion import Deletion
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.denials import Denials
+from ..jobs.erasing import Erasing
 from ..jobs.expiry import Expiry
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.image_changes import ImageChanges
@@ -69,6 +70,7 @@ from ..telemetry.service_checks import (
     database_check,
     queue_check,
     redis_check,
+    revocations_check,
     storage_check,
     webhooks_check,
     workers_check,
@@ -224,6 +226,14 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         housekeeping=housekeeping,
         deletion=deletion,
         changes=ImageChanges(data.table, queue),
+        erasing=Erasing(
+            data.table,
+            housekeeping,
+            data.staging_area,
+            data.revocations,
+            deletion.end_run,
+            opened.metrics.access.erased,
+        ),
         expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
         clocks=data.clocks,
         clock_keeper=data.clock_keeper,
@@ -293,6 +303,7 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
         "disk": disk.check,
         "queue": partial(queue_check, data.table),
         "clocks": partial(clocks_check, data.clocks),
+        "revocations": partial(revocations_check, data.revocations),
         **folder_checks(data.staging_area, settings.data, local, data.instance),
         "publishing": partial(publishing_check, queue),
     }

@@ -28,7 +28,7 @@ from ..http.openapi.operations import by_method
 from ..http.operator import images as operator_images
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import keys as operator_keys
-from ..http.operator import maintenance, permissions, sessions, webhooks
+from ..http.operator import maintenance, permissions, sessions, users, webhooks
 from ..http.operator.metrics import exposition
 from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
@@ -81,6 +81,9 @@ ROUTES = [
     Route("/api/v1/operator/jobs/{job_id}", operator_jobs.job),
     Route("/api/v1/operator/jobs/{job_id}/retry", operator_jobs.retry, methods=["POST"]),
     Encoded("/api/v1/operator/permissions/{org}/{user}", permissions.drop, methods=["DELETE"]),
+    Encoded("/api/v1/operator/users/{org}/{user}", users.erase, methods=["DELETE"]),
+    Route("/api/v1/operator/erasures", users.list_erasures),
+    Route("/api/v1/operator/erasures/{erasure_id}", users.report),
     Route("/api/v1/operator/storage/verify", maintenance.verify, methods=["POST"]),
     Route("/api/v1/operator/storage/gc", maintenance.gc, methods=["POST"]),
     Route("/api/v1/operator/storage/migrate", maintenance.migrate, methods=["POST"]),

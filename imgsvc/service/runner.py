@@ -69,6 +69,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     group.start_soon(jobs.clock_keeper.run)
     group.start_soon(jobs.figures.run)
     group.start_soon(jobs.expiry.run)
+    group.start_soon(jobs.erasing.run)
 
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:

@@ -20,6 +20,7 @@ from ..jobs.table.reports import Waiting
 from ..jobs.watchdog import JobFault
 from ..settings import Settings
 from ..storage.instrumented import Operation, OperationStatus
+from .access_metrics import AccessMetrics
 from .metric_registry import FINE_SECONDS, ByLabels, MetricRegistry
 from .webhook_metrics import WebhookMetrics
 
@@ -356,6 +357,7 @@ class Metrics:
         self.cluster = ClusterMetrics(self._collectors)
         self.storage = StorageMetrics(self._collectors)
         self.memory = ReadMemoryMetrics(self._collectors)
+        self.access = AccessMetrics(self._collectors)
         self.webhooks = WebhookMetrics(self._collectors, [one.name for one in settings.webhooks.endpoints])
 
     def text(self, accept: str) -> tuple[bytes, str]:

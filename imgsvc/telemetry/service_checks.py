@@ -1,7 +1,7 @@
 """Health of the parts that a service is made of: database, storage, workers, queue, and the servers that it calls."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -9,6 +9,7 @@ import structlog
 from ..access.circuit_breaker import Breaker
 from ..jobs.clocks import Clocks
 from ..jobs.lanes.base import Lane
+from ..jobs.revocations import Revocations
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import now
 from ..jobs.table.webhook_table import WebhookTable
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 
 OLD_QUEUE_SECONDS = 600.0
 OLD_DELIVERY_SECONDS = 3600.0
+UNKNOWN_SHOWN = timedelta(days=7)
 OVERFLOW_SECONDS = 86_400.0  # how long it shows that deliveries were given up for newer ones
 
 
@@ -66,6 +68,16 @@ async def clocks_check(clocks: Clocks) -> Check:
     if not left:
         return Check(status="healthy", detail="wall clock and time since the boot agree")
     detail = f"the wall clock jumped: nothing is removed by time for {left / 60:.0f} more minutes"
+    return Check(status="degraded", detail=detail)
+
+
+async def revocations_check(revocations: Revocations) -> Check:
+    """What a restore without revocations.jsonl has left unknown. It shows for a week: nothing here can mend it."""
+    lost = [one for one in revocations.unknown if now() - datetime.fromisoformat(one.at) < UNKNOWN_SHOWN]
+    if not lost:
+        return Check(status="healthy", detail="every revoked key and erased person is known")
+    since = min(one.taken_at for one in lost)
+    detail = f"restored without revocations.jsonl: keys revoked and people erased after {since[:16]}Z are not known"
     return Check(status="degraded", detail=detail)
 
 

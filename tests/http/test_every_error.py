@@ -44,7 +44,8 @@ OPEN_TO_ALL = (
     "/dashboard/oidc/start",
     "/dashboard/static/{name}",
 )
-ANY_NAME = "/api/v1/operator/permissions/{org}/{user}"  # no name is malformed, and nothing is remembered of most
+# No name is malformed, and nothing is remembered of most.
+ANY_NAME = ("/api/v1/operator/permissions/{org}/{user}", "/api/v1/operator/users/{org}/{user}")
 BY_TICKET = "/api/v1/images/tickets/{ticket}"  # a wrong one is a wrong credential
 NEVER_TOLD = {"cancelled"}  # the row of a deleted image is gone
 
@@ -104,13 +105,21 @@ async def test_unknown_and_malformed_ids_on_every_route(start: Starter) -> None:
     async with start() as s:
         seen = set()
         for path, methods in paths(s).items():
-            for value in BAD_IDS if "{" in path and path not in (ANY_NAME, BY_TICKET) else ():
+            for value in BAD_IDS if "{" in path and path not in (*ANY_NAME, BY_TICKET) else ():
                 for method in methods:
                     url = f"http://localhost{filled(path, value)}"
                     response = await s.http.request(method, url, headers=headers_for(s, path))
                     assert response.status_code == 404, (method, url)
                     seen.add(whole(response))
-        assert seen == {"", "not_found", "job_not_found", "image_not_found", "key_not_found", "webhook_not_found"}
+        assert seen == {
+            "",
+            "not_found",
+            "job_not_found",
+            "image_not_found",
+            "key_not_found",
+            "webhook_not_found",
+            "erasure_not_found",
+        }
 
 
 async def test_bad_query_on_every_route(start: Starter) -> None:

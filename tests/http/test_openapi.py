@@ -270,6 +270,8 @@ jobs_result
 jobs_status
 metrics_exposition
 openapi_document
+operator_erasures_list
+operator_erasures_report
 operator_errors
 operator_images_delete
 operator_images_delete_many
@@ -293,6 +295,7 @@ operator_storage_migrate
 operator_storage_task
 operator_storage_verify
 operator_upload_token
+operator_users_erase
 operator_webhooks
 operator_webhooks_attempts
 operator_webhooks_enable

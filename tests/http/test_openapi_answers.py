@@ -103,6 +103,7 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
     """The same for what only the operator may."""
     o, api = {"headers": s.operator}, "/api/v1/operator"
     key = (await s.http.post(f"{api}/keys", json={"name": "n", "sub": "s"}, headers=s.operator)).json()["key_id"]
+    erasure = (await s.http.delete(f"{api}/users/o/v", headers=s.operator)).json()["erasure_id"]
     (s.settings.storage.path / "photos").write_bytes(b"")
     failed = (await s.ended(await s.upload(TINY)))["job_id"]
     (s.settings.storage.path / "photos").unlink()
@@ -149,6 +150,10 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (f"POST {api}/keys", f"{api}/keys", o | {"json": {}}),
         (f"DELETE {api}/keys/{{key_id}}", f"{api}/keys/x", o),
         (f"DELETE {api}/keys/{{key_id}}", f"{api}/keys/{key}", o),
+        (f"DELETE {api}/users/{{org}}/{{user}}", f"{api}/users/o/u", o),
+        (f"GET {api}/erasures", f"{api}/erasures", o),
+        (f"GET {api}/erasures/{{erasure_id}}", f"{api}/erasures/{erasure}", o),
+        (f"GET {api}/erasures/{{erasure_id}}", f"{api}/erasures/x", o),
         (f"GET {api}/jobs", f"{api}/jobs?status=failed", o),
         (f"GET {api}/jobs", f"{api}/jobs?status=lost", o),
         (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/{failed}", o),

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from fixtures import make
+from imgsvc.jobs.revocations import Revocations
 from imgsvc.jobs.table.credentials import Credentials
 from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import Service, Starter
@@ -216,6 +217,7 @@ async def test_restore_voids_tickets(start: Starter) -> None:
         ticket = await issued(s)
         await s.sql("UPDATE service_instance SET id = ?", str(uuid.uuid4()))
         (new,) = await s.sql("SELECT id FROM service_instance")
-        after = Credentials(s.state.jobs.table._readers, s.state.jobs.table._writer, new[0])
+        table = s.state.jobs.table
+        after = Credentials(table._readers, table._writer, new[0], Revocations(s.settings.data).add_key)
         assert await after.ticket(ticket["ticket"]) is None
         assert await s.state.access.credentials.ticket(ticket["ticket"]) is not None

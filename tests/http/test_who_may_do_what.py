@@ -273,11 +273,14 @@ TABLE: dict[str, list[Row]] = {
             "GET /api/v1/operator/errors",
             "GET /dashboard/jobs",
             "GET /dashboard/jobs/{job_id}",
+            "GET /api/v1/operator/erasures",
         )
     },
     "PATCH /api/v1/operator/images/{image_id}": [Row(patch(f"{OPERATOR}/images/{{image_id}}"), signed_in)],
     "DELETE /api/v1/operator/images/{image_id}": [Row(delete_of_anybody, signed_in)],
     "DELETE /api/v1/operator/keys/{key_id}": [Row(get(f"{OPERATOR}/keys/{UNKNOWN}"), signed_in)],
+    "GET /api/v1/operator/erasures/{erasure_id}": [Row(get(f"{OPERATOR}/erasures/{UNKNOWN}"), signed_in)],
+    "DELETE /api/v1/operator/users/{org}/{user}": [Row(get(f"{OPERATOR}/users/o/u"), signed_in)],
     "DELETE /api/v1/operator/permissions/{org}/{user}": [Row(get(f"{OPERATOR}/permissions/o/u"), signed_in)],
     "DELETE /api/v1/operator/storage/task": [Row(get(f"{OPERATOR}/storage/task"), signed_in)],
     **{

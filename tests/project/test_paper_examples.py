@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ RUN_BY = {
     ("docs/guides/backups.md", "cron"): "test_nightly_backup",
     ("docs/guides/browser.md", "form"): "test_form_of_the_guide_uploads_twenty_files_at_once",
     ("docs/guides/browser.md", "placeholder"): "test_placeholder_of_the_guide",
+    ("docs/guides/erasing.md", "erasing"): "test_guide_to_erasing",
+    ("docs/guides/erasing.md", "erasing-python"): "test_guide_to_erasing",
     ("docs/guides/expiry.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/expiry.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",
@@ -299,6 +302,24 @@ def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
     assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
     assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
     until(lambda: server.job(job)["status"] == "completed")
+
+
+@pytest.mark.process
+def test_guide_to_erasing(server: ServerProcess, clone: Path) -> None:
+    commands, calls = runs("docs/guides/erasing.md", "erasing")
+    (example,) = runs("docs/guides/erasing.md", "erasing-python")
+    environ = {**server.environ, "OPERATOR_TOKEN": TOKEN}
+    for picture in (make.jpeg(64, 48), make.jpeg(48, 64)):
+        job = server.upload(picture, user="ann").json()["job_id"]
+        assert server.job_ended(job)["status"] == "completed"
+        said = succeeds(commands, clone, environ)
+        assert "done: 1 images" in said and "Not reached: backups" in said and "ann" not in said
+    said = succeeds(calls.replace(TOUR_HOST, server.url), clone, environ)
+    assert said.count('"erasure_id"') == 4, said  # the new one, and three in the list
+    done = subprocess.run(
+        [sys.executable, "-c", example, server.url, TOKEN], capture_output=True, text=True, timeout=WAIT_SECONDS
+    )
+    assert done.stdout.startswith("done {"), done.stderr
 
 
 @pytest.mark.process

@@ -131,7 +131,8 @@ def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path
     with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN) as server:
         job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
         calls = sorted(
-            reference_calls(), key=lambda one: one[0].startswith("DELETE ") and "/images/" in one[0]
+            reference_calls(),
+            key=lambda one: one[0].startswith("DELETE ") and ("/images/" in one[0] or "/users/" in one[0]),
         )  # at last
         ticket = httpx.post(f"{server.url}/api/v1/images/tickets", json={"bucket": "holiday"}, headers=bearer())
         variables = {
@@ -142,6 +143,7 @@ def test_every_call_of_the_reference_gets_an_answer_that_it_lists(tmp_path: Path
             "IMAGE_ID": job["image_id"],
             "TICKET": ticket.json()["ticket"],
             "KEY_ID": job["image_id"],  # of no key
+            "ERASURE_ID": job["image_id"],  # of no erasure
         }
         script = "\n".join(f"{call} -s -w '%{{stderr}}%{{http_code}}\\n' >/dev/null" for _, call, _ in calls)
         done = subprocess.run(

@@ -43,6 +43,8 @@ UNDONE = {
         "ALTER TABLE service_instance DROP COLUMN clock_doubted;"
     ),
     13: "DROP TABLE api_keys; DROP TABLE upload_tickets; ALTER TABLE processing_jobs DROP COLUMN ticket_id;",
+    14: "DROP TABLE erasures; DROP TABLE erased_jobs;",
+    15: "DROP TABLE job_hours; DROP TABLE queue_minutes; DROP INDEX jobs_by_error;",
 }
 
 

@@ -63,6 +63,7 @@ class FetchRequest(BaseModel):
     errors=(
         "permission_denied",
         "bucket_not_allowed",
+        "being_erased",
         "fetch_disabled",
         "fetch_failed",
         "upload_too_large",

@@ -82,7 +82,7 @@ class IssuedTicket(AnswerModel):
     access="bearer",
     body=TicketRequest,
     answers={201: Answer("The ticket, which is shown this once.", IssuedTicket)},
-    errors=("permission_denied", "bucket_not_allowed", "overloaded"),
+    errors=("permission_denied", "bucket_not_allowed", "being_erased", "overloaded"),
 )
 async def issue(request: Request) -> Response:
     """For who may upload. Uploads with it are the issuer's: they count for its quotas, and its limits of now hold."""
@@ -101,6 +101,7 @@ async def issue(request: Request) -> Response:
         seconds=wanted.expires_in,
     )
     secret, ticket = await state.access.credentials.issue_ticket(new)
+    state.telemetry.metrics.access.ticket("issued")
     url = f"{request.app.state.public_url}/api/v1/images/tickets/{secret}"
     return json_response(IssuedTicket(ticket=secret, upload_url=url, expires_at=ticket.expires_at), 201, NO_STORE)
 
@@ -131,12 +132,14 @@ async def _uploader(request: Request) -> Uploader:
     state = state_of(request)
     ticket = await state.access.credentials.ticket(str(request.path_params["ticket"]))
     if ticket is None:
+        state.telemetry.metrics.access.ticket("refused")
         raise not_authenticated("token_invalid")
     who = Uploader(ticket.identity, ticket)
     try:
         ticket.check()
     except (TicketExpired, TicketSpent):
         if not await _is_repeated(request, ticket):
+            state.telemetry.metrics.access.ticket("refused")
             raise
     return who
 

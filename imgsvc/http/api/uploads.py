@@ -87,6 +87,7 @@ ANSWERS = {
 REFUSALS = (
     "permission_denied",
     "bucket_not_allowed",
+    "being_erased",
     "upload_stalled",
     "idempotency_in_progress",
     "upload_too_large",
@@ -190,6 +191,8 @@ async def _upload(request: Request, identify: Callable[[Request], Awaitable[Uplo
                 raise
             origin = _origin(form, query, who, request.scope["trace_id"], key)
             receipt = await intake.accept(staged, origin, allowance, one)
+            if who.ticket is not None and not receipt.replayed:
+                state.telemetry.metrics.access.ticket("spent")
     return receipt, wait_seconds(headers.prefer)
 
 

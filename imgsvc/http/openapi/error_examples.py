@@ -14,6 +14,7 @@ from ...intake.limits import BucketNotAllowed
 from ...intake.open_uploads import TooManyOpenUploads
 from ...intake.staging import NoSpace, UnsupportedType
 from ...jobs.table.byte_quota import QuotaExceeded
+from ...jobs.table.erasure import PersonBeingErased
 from ...jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ...jobs.table.transactions import IdempotencyConflict
 from ...maintenance.runner import TaskRunning
@@ -36,6 +37,7 @@ FIXED: dict[str, Callable[[], Exception]] = {
     "ticket_spent": lambda: problems.not_authenticated("ticket_spent"),
     "ticket_expired": lambda: problems.not_authenticated("ticket_expired"),
     "permission_denied": lambda: PermissionDenied(UPLOAD),
+    "being_erased": PersonBeingErased,
     "bucket_not_allowed": lambda: BucketNotAllowed("holiday", ("work", "work/2026")),
     "authorization_unavailable": lambda: AuthorizationUnavailable(5),
     "tokens_not_ours": NotOurs,

@@ -156,7 +156,7 @@ async def list_keys(request: Request) -> Response:
     access="operator_acting",
     body=NewKey,
     answers={201: Answer("The key, which is shown this once.", CreatedKey)},
-    errors=("method_not_allowed", "overloaded"),
+    errors=("being_erased", "method_not_allowed", "overloaded"),
 )
 async def create(request: Request) -> Response:
     """It is sent as a bearer token wherever a JWT is."""

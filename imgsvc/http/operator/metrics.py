@@ -45,6 +45,9 @@ async def exposition(request: Request) -> Response:
     if (office := state.jobs.office) is not None:
         metrics.cluster.measured(office.link.state, office.tickets.sent_bytes, office.tickets.received_bytes)
     metrics.webhooks.measured(await _measured(state.telling.table.endpoints))
+    metrics.access.measured(
+        await _measured(state.access.credentials.count_keys), being_erased=state.jobs.table.erasures.count
+    )
     metrics.jobs.clocks_agree(state.jobs.clocks.agree)
     metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")

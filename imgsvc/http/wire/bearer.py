@@ -20,10 +20,11 @@ def bearer_token(request: Request) -> str:
 
 async def verified(request: Request, token: str) -> Identity:
     """The identity of a JWT or an API key. Raises TokenInvalid, KeysUnavailable or sqlite3.Error."""
-    access = state_of(request).access
+    access, metrics = state_of(request).access, state_of(request).telemetry.metrics.access
     if not token.startswith(KEY_PREFIX):
         return await access.tokens.verify(token)
     key = await access.credentials.key(token)
+    metrics.key_used(accepted=key is not None)
     if key is None:
         raise TokenInvalid("there is no such API key, or it was revoked")
     return key.identity
@@ -41,13 +42,16 @@ async def ticket_of(request: Request) -> UploadTicket | None:
 
 
 async def authenticated(request: Request) -> Identity:
-    """The identity of the request's token. Raises Problem (401) or KeysUnavailable."""
+    """The identity of the request's token. Raises Problem (401), KeysUnavailable or PersonBeingErased."""
     token = bearer_token(request)
     if not token:
         raise not_authenticated("token_missing")
     try:
-        return await verified(request, token)
+        identity = await verified(request, token)
     except TokenInvalid as error:
         code = "token_expired" if isinstance(error, TokenExpired) else "token_invalid"
         log.info("token_refused", code=code, reason=str(error))
         raise token_too_long(error) if isinstance(error, TokenTooLong) else not_authenticated(code) from None
+    if identity.key_id is not None:
+        state_of(request).jobs.table.erasures.require_none(identity.org_id, identity.user_id)
+    return identity

@@ -99,6 +99,11 @@ CODES = {
         "The token is valid, but for other buckets; the response lists them.",
         "Use one of them, or a token whose imgsvc claim names this bucket. A name does not include buckets below it.",
     ),
+    "being_erased": Code(
+        403,
+        "The operator is having this user erased, or had when the upload began: uploads, keys and tickets are refused.",
+        "Nothing was stored. Once the erasure has ended, a user of the same name begins anew.",
+    ),
     "tokens_not_ours": Code(
         409,
         "Tokens are signed by an external issuer, so this service can check them but not make any.",
@@ -127,6 +132,9 @@ CODES = {
     ),
     "key_not_found": Code(
         404, "There is no such API key, or it was revoked before.", "imgsvc keys list shows the keys and their IDs."
+    ),
+    "erasure_not_found": Code(
+        404, "There is no erasure with this ID.", "imgsvc users erasures lists the latest with their IDs."
     ),
     "image_not_found": Code(
         404,

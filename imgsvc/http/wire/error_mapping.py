@@ -23,6 +23,7 @@ from ...intake.staging import NoSpace, Rejected, StagingFailed, StagingGone, Uns
 from ...jobs.restart import NotRetryable, StillEnding
 from ...jobs.table.byte_quota import QuotaExceeded
 from ...jobs.table.credentials import KeyRevoked, TicketExpired, TicketSpent
+from ...jobs.table.erasure import PersonBeingErased
 from ...jobs.table.patches import NotCompleted
 from ...jobs.table.quota import RateLimited
 from ...jobs.table.sql import is_damage
@@ -34,6 +35,7 @@ from ...storage.base import NotStored, StorageError, StorageNotConfigured
 from .problems import (
     Problem,
     authorization_unavailable,
+    being_erased,
     bucket_not_allowed,
     fetch_failed,
     idempotency_conflict,
@@ -109,6 +111,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     KeyRevoked: lambda _: not_authenticated("token_invalid"),
     TicketSpent: lambda _: not_authenticated("ticket_spent"),
     TicketExpired: lambda _: not_authenticated("ticket_expired"),
+    PersonBeingErased: lambda _: being_erased(),
     NotCompleted: lambda error: not_completed(error.status),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     StillEnding: lambda error: overloaded(str(error)),

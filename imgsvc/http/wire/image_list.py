@@ -7,6 +7,7 @@ from starlette.requests import Request
 from ...jobs.answer_model import CREATED, IMAGE_ID, JOB_ID, THUMBHASH, AnswerModel, example
 from ...jobs.table.listing import ImageFilter, Page
 from ...jobs.table.model import Job, Status
+from ...telemetry.access_metrics import PageEnd
 from ..state import state_of
 from .image_metadata import Size, placeholders
 from .list_query import ListQuery, context_of, position
@@ -84,7 +85,10 @@ class ListedImages(AnswerModel):
 async def page_of(request: Request, query: ListQuery, wanted: ImageFilter, reader: str) -> Page:
     """The page that the query asks for. Raises Problem (422)."""
     after = position(request, query.after, context_of(reader, wanted))
-    return await state_of(request).jobs.lists.page(wanted, after, query.limit)
+    page = await state_of(request).jobs.lists.page(wanted, after, query.limit)
+    end: PageEnd = "last" if page.next is None else "full" if len(page.jobs) == query.limit else "bounded"
+    state_of(request).telemetry.metrics.access.page(end)
+    return page
 
 
 def next_of(request: Request, page: Page, wanted: ImageFilter, reader: str) -> str | None:

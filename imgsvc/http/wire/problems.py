@@ -226,6 +226,14 @@ def bucket_not_allowed(error: BucketNotAllowed) -> Problem:
     return Problem(403, "bucket_not_allowed", detail, bucket=error.bucket, allowed=list(error.allowed))
 
 
+def being_erased() -> Problem:
+    return Problem(403, "being_erased", "This user is being erased: until that has ended, nothing is accepted from it.")
+
+
+def erasure_not_found() -> Problem:
+    return Problem(404, "erasure_not_found", "Erasure not found")
+
+
 def authorization_unavailable(retry_after: int) -> Problem:
     detail = "Authorization service temporarily unavailable"
     return Problem(503, "authorization_unavailable", detail, headers={"Retry-After": str(retry_after)})

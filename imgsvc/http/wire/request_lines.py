@@ -12,7 +12,8 @@ from ...telemetry.logs import OUTPUT
 
 log = structlog.get_logger()
 RENDER = "/api/v1/render/"  # what follows opens a run: it is not logged
-RENDER_SHOWN = "/render/…"
+USERS = "/api/v1/operator/users/"  # what follows names a person, whom the request erases
+HIDDEN = ((RENDER, "/render/…"), (USERS, "/users/…"))
 QUIET = ("/api/v1/health/live",)  # called every few seconds by container health checks
 text = json.encoder.encode_basestring_ascii
 
@@ -28,7 +29,7 @@ class RequestLines:
         path = scope["path"]
         if not self._wanted or path in QUIET:
             return
-        shown = RENDER_SHOWN if path.startswith(RENDER) else quote(path)
+        shown = next((shown for start, shown in HIDDEN if path.startswith(start)), None) or quote(path)
         milliseconds = round(1000 * seconds, 1)
         client = (scope.get("client") or ("",))[0]
         output = OUTPUT.json_lines

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -11,6 +12,7 @@ import aiosqlite
 from ...access.issued_secrets import KEY_PREFIX, TICKET_PREFIX, digest_of, new_secret
 from ...access.token_limits import TokenLimits
 from ...access.tokens import Identity
+from . import erasure
 from .database import Readers
 from .events import event
 from .model import as_text, now
@@ -129,7 +131,11 @@ class Credentials:
     nobody knows which of them have been spent since the backup.
     """
 
-    def __init__(self, readers: Readers, writer: Writer, instance: str) -> None:
+    def __init__(
+        self, readers: Readers, writer: Writer, instance: str, record: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """`record` keeps the digest of a key outside the database, before it is revoked."""
+        self._record = record
         self._readers = readers
         self._instance = instance
         self._write = writer.write
@@ -148,7 +154,7 @@ class Credentials:
     async def create_key(
         self, name: str, org_id: str, user_id: str, permissions: tuple[str, ...], narrower: TokenLimits
     ) -> tuple[str, ApiKey]:
-        """Returns the secret, which is kept nowhere, and the key."""
+        """Returns the secret, which is kept nowhere, and the key. Raises PersonBeingErased."""
         secret, key_id, moment = new_secret(KEY_PREFIX), str(uuid.uuid4()), as_text(now())
         values = {
             "key_id": key_id,
@@ -162,6 +168,7 @@ class Credentials:
         }
 
         async def create(db: aiosqlite.Connection) -> None:
+            await erasure.require_none(db, org_id, user_id)
             await db.execute(QUERIES["insert_key"], values)
             await event(db, "key_created", None, None, {"key_id": key_id, "permissions": permissions})
 
@@ -172,8 +179,19 @@ class Credentials:
         """All keys, the newest first."""
         return [ApiKey.of(row) for row in await self._readers.fetch("keys", {})]
 
+    async def count_keys(self) -> int:
+        """How many are not revoked."""
+        return int((await self._readers.fetch("count_keys", {}))[0][0])
+
     async def revoke_key(self, key_id: str) -> bool:
-        """Revoke a key at once; False if there is none that was not revoked before."""
+        """Revoke a key at once; False if there is none that was not revoked before.
+
+        Recorded outside the database first: a key must not come back with a backup once its revocation was answered.
+        """
+        rows = await self._readers.fetch("key_of_id", {"key_id": key_id})
+        if not rows:
+            return False
+        await self._record(rows[0]["digest"])
 
         async def revoke(db: aiosqlite.Connection) -> bool:
             cursor = await db.execute(QUERIES["revoke_key"], {"key_id": key_id, "now": as_text(now())})
@@ -183,8 +201,26 @@ class Credentials:
 
         return await self._write(revoke)
 
+    async def revoked_digests(self) -> frozenset[bytes]:
+        """Of all keys that are revoked."""
+        return frozenset(row["digest"] for row in await self._readers.fetch("revoked_digests", {}))
+
+    async def revoke_digests(self, digests: Iterable[bytes]) -> int:
+        """Revoke the keys with these digests; returns how many were not revoked."""
+        values = [{"digest": digest, "now": as_text(now())} for digest in digests]
+
+        async def revoke(db: aiosqlite.Connection) -> int:
+            revoked = 0
+            for one in values:
+                for row in await db.execute_fetchall(QUERIES["revoke_digest"], one):
+                    await event(db, "key_revoked", None, None, {"key_id": row["key_id"], "after": "restore"})
+                    revoked += 1
+            return revoked
+
+        return await self._write(revoke, frees=True)
+
     async def issue_ticket(self, wanted: NewTicket) -> tuple[str, UploadTicket]:
-        """Returns the secret, which is kept nowhere, and the ticket. Raises KeyRevoked."""
+        """Returns the secret, which is kept nowhere, and the ticket. Raises KeyRevoked or PersonBeingErased."""
         secret, moment, who = new_secret(TICKET_PREFIX), now(), wanted.issuer
         ticket = UploadTicket(
             ticket_id=str(uuid.uuid4()),
@@ -214,6 +250,7 @@ class Credentials:
         }
 
         async def issue(db: aiosqlite.Connection) -> None:
+            await erasure.require_none(db, ticket.org_id, ticket.user_id)
             await require_key(db, ticket.key_id)
             await db.execute(QUERIES["insert_ticket"], values)
             facts = {"ticket_id": ticket.ticket_id, "uploads": wanted.uploads}

@@ -31,6 +31,7 @@ MIGRATIONS = (
     "011_usage.sql",
     "012_expiry.sql",
     "013_credentials.sql",
+    "016_erasures.sql",
     "017_figures.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0

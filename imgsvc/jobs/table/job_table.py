@@ -14,6 +14,7 @@ from ..retry import MAX_STARTS, Decision, Failure
 from . import patches, transactions
 from .byte_quota import Usage
 from .database import Readers
+from .erasures import ErasureTable
 from .events import event
 from .further_table import FurtherTable
 from .model import Job, NewJob, QueueName, Status, as_text, now
@@ -32,6 +33,7 @@ class JobTable:
     def __init__(self, readers: Readers, writer: Writer, observer: Observer, memory: RowMemory) -> None:
         self.memory = memory
         self.further = FurtherTable(readers, writer)
+        self.erasures = ErasureTable(readers, writer)
         self._readers = readers
         self._writer = writer
         self._write = writer.write

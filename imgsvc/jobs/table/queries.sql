@@ -308,6 +308,18 @@ SELECT * FROM api_keys ORDER BY created_at DESC
 -- name: revoke_key
 UPDATE api_keys SET revoked_at = :now WHERE key_id = :key_id AND revoked_at IS NULL
 
+-- name: key_of_id
+SELECT digest FROM api_keys WHERE key_id = :key_id AND revoked_at IS NULL
+
+-- name: count_keys
+SELECT count(*) FROM api_keys WHERE revoked_at IS NULL
+
+-- name: revoked_digests
+SELECT digest FROM api_keys WHERE revoked_at IS NOT NULL
+
+-- name: revoke_digest
+UPDATE api_keys SET revoked_at = :now WHERE digest = :digest AND revoked_at IS NULL RETURNING key_id
+
 -- name: insert_ticket
 INSERT INTO upload_tickets (
   ticket_id, digest, org_id, user_id, key_id, bucket, narrower, metadata, expires_after, uploads_left, created_at, expires_at)
@@ -592,8 +604,9 @@ UPDATE webhook_outbox SET state = :state, attempts = :attempts, ended_at = :now 
 UPDATE webhook_outbox SET attempts = :attempts, next_attempt_at = :next_attempt_at WHERE id = :id AND state = 'waiting'
 
 -- name: delivery_attempted
+-- Not of a delivery that an erasure has removed meanwhile.
 INSERT INTO webhook_attempts (delivery, webhook, attempt, started_at, status, reason, milliseconds)
-VALUES (:id, :webhook, :attempts, :started_at, :status, :reason, :milliseconds)
+SELECT id, :webhook, :attempts, :started_at, :status, :reason, :milliseconds FROM webhook_outbox WHERE id = :id
 
 -- name: switch_webhook_off
 UPDATE webhook_endpoints SET switched_off_at = :now WHERE name = :webhook AND switched_off_at IS NULL

@@ -33,4 +33,4 @@ def ignore(_operation: str, _seconds: float) -> None:
     """The default: durations are dropped."""
 
 
-QUERIES = statements("queries.sql") | statements("renders.sql")
+QUERIES = statements("queries.sql") | statements("renders.sql") | statements("erasures.sql")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
-from . import byte_quota, credentials, further_changes, patches, sources
+from . import byte_quota, credentials, erasure, further_changes, patches, sources
 from .events import event
 from .model import Job, NewJob, QueueName, as_text, folded, now
 from .quota import Quota, RateLimitStatus, acquire, standing
@@ -68,6 +68,7 @@ def key_expired(job: Job) -> bool:
 
 
 async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepted:
+    await erasure.require_none(db, new.org_id, new.user_id, new.erasures_seen)
     if new.idempotency_key is not None:
         values = {"org_id": new.org_id, "user_id": new.user_id, "key": new.idempotency_key}
         row = await (await db.execute(QUERIES["of_key"], values)).fetchone()

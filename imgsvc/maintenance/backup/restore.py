@@ -18,6 +18,8 @@ import anyio.to_thread
 from ...jobs.instance import write_id
 from ...jobs.lock import BRIEF_SECONDS, RESTORING, data_folder_lock
 from ...jobs.lock import NAME as LOCK
+from ...jobs.revocations import NAME as REVOCATIONS
+from ...jobs.revocations import add_restore
 from ...jobs.table.database import MIGRATIONS, Readers
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
@@ -188,7 +190,10 @@ class Restore:
         if await digest_of(path) != manifest.database_sha256:
             await anyio.to_thread.run_sync(path.unlink)
             raise MaintenanceFailed("The database was written but reads back differently: check the disk.")
-        await anyio.to_thread.run_sync(_assign_new_id, path, instance)
+        before = await anyio.to_thread.run_sync(_assign_new_id, path, instance)
+        recorded = await anyio.to_thread.run_sync(add_restore, self.settings.data, before, instance, manifest.taken_at)
+        self.progress.counts["known_revocations"] = len(recorded.keys) + len(recorded.people)
+        self.progress.counts["unknown_revocations"] = int(recorded.restores[-1] in recorded.unknown)
         await anyio.to_thread.run_sync((self.settings.data / RESTORING).unlink)
         await anyio.to_thread.run_sync(sync_folder, self.settings.data)
 
@@ -215,15 +220,21 @@ def _check_schema(database: Path) -> None:
             raise MaintenanceFailed("The backup is damaged: SQLite found errors in its database.")
 
 
-def _assign_new_id(database: Path, instance: str) -> None:
-    """Give the restored database a new ID, since the original may still run. An older schema gets one at its start."""
+def _assign_new_id(database: Path, instance: str) -> str | None:
+    """Give the restored database a new ID, since the original may still run. An older schema gets one at its start.
+
+    Returns the ID before, None if there was none.
+    """
+    before = None
     with closing(sqlite3.connect(database, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = FULL")
         if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_ID:
+            before = next((row[0] for row in db.execute(QUERIES["instance"])), None)
             db.execute(QUERIES["set_instance"], {"id": instance})
             db.execute(QUERIES["mark_storage"])
         if db.execute("PRAGMA user_version").fetchone()[0] >= FIRST_WITH_WEBHOOKS:
             db.execute(QUERIES["hold_deliveries"], {"now": as_text(now())})  # they may have been delivered since
+    return before
 
 
 def _make_room(settings: Settings, force: bool) -> None:
@@ -264,7 +275,7 @@ def _in_the_way(settings: Settings) -> list[Path]:
 
 
 def _occupies(path: Path) -> bool:
-    ours = (LOCK, RESTORING, partial_of(Path(RESTORING)).name, "scratch")
+    ours = (LOCK, RESTORING, partial_of(Path(RESTORING)).name, "scratch", REVOCATIONS)
     if path.name in ours or path.name.startswith(ASIDE):
         return False
     return not path.is_dir() or _holds_files(path)

@@ -8,7 +8,17 @@ each case in any event.
 """
 
 from tests.torture.kill_at.case import Scenario
-from tests.torture.kill_at.scenarios import backups, changes, folders, jobs, pictures, stored_files, uploads, webhooks
+from tests.torture.kill_at.scenarios import (
+    backups,
+    changes,
+    folders,
+    jobs,
+    people,
+    pictures,
+    stored_files,
+    uploads,
+    webhooks,
+)
 from tests.torture.kill_at.store import own_bucket
 
 UPLOADS = (
@@ -168,4 +178,16 @@ STORED_FILES = (
         check=stored_files.moved_in_s3,
     ),
 )
-SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *CHANGES, *FOLDERS, *BACKUPS, *STORED_FILES)}
+PEOPLE = (
+    Scenario("create-key", people.create_key, check=people.key_lets_in),
+    Scenario("revoke-key", people.revoke_key, prepare=people.a_key, check=people.key_is_revoked_if_answered),
+    Scenario("erase", people.erase, prepare=people.somebody, check=people.erased_if_ordered),
+    Scenario(
+        "restore-what-was-revoked",
+        backups.restore,
+        prepare=people.much_after_a_backup,
+        again=backups.restore_again,
+        check=people.restored_and_revoked,
+    ),
+)
+SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *CHANGES, *PEOPLE, *FOLDERS, *BACKUPS, *STORED_FILES)}

@@ -1,0 +1,76 @@
+"""Erasing people for the command line, through the running service or directly in the data folder."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.deletion_hold import DeletionHold
+from ..jobs.erasing import Erasing
+from ..jobs.erasure_views import ErasureReport
+from ..jobs.housekeeping import Housekeeping
+from ..settings import Settings
+from ..storage.registry import storage_registry
+from .data_folder_errors import failing_for_data_folder
+from .errors import CommandFailed
+from .jobs import LOCK_WAIT_SECONDS
+from .maintenance_online import pauses
+from .service_client import Running, running, segment
+
+T = TypeVar("T")
+API = "/api/v1/operator"
+Show = Callable[[dict[str, Any]], None]  # called with the report as far as it has come
+
+
+def erase(settings: Settings, org: str, user: str, show: Show, *, wait: bool) -> dict[str, Any]:
+    """The report: at its end with `wait`. Raises CommandFailed."""
+    service = running(settings)
+    if service is None:
+        return _with_data(settings, lambda data: _erased(settings, data, org, user))
+    report = service.call("DELETE", f"{API}/users/{segment(org)}/{segment(user)}")
+    return _ended(service, report, show) if wait else report
+
+
+def _ended(service: Running, report: dict[str, Any], show: Show) -> dict[str, Any]:
+    waits = pauses()
+    while report["state"] == "running":
+        show(report)
+        time.sleep(next(waits))
+        report = service.call("GET", f"{API}/erasures/{report['erasure_id']}")
+    return report
+
+
+async def _erased(settings: Settings, data: DataFolder, org: str, user: str) -> dict[str, Any]:
+    """Without a service: as far as it goes now. What storage does not confirm is taken up by the next start."""
+    async with storage_registry(settings, instance=data.instance) as stores:
+        housekeeping = Housekeeping.of(settings, data, stores.storages, DeletionHold())
+        erasing = Erasing(data.table, housekeeping, data.staging_area, data.revocations)
+        erasure = await erasing.begin(org, user)
+        await erasing.work()
+        found = await data.table.erasures.erasure(erasure.erasure_id)
+        return ErasureReport.of(found or erasure).model_dump()
+
+
+def listed(settings: Settings) -> list[dict[str, Any]]:
+    """The latest reports. Raises CommandFailed."""
+    service = running(settings)
+    if service:
+        return list(service.call("GET", f"{API}/erasures")["erasures"])
+
+    async def latest(data: DataFolder) -> list[dict[str, Any]]:
+        return [ErasureReport.of(one).model_dump() for one in await data.table.erasures.latest()]
+
+    return _with_data(settings, latest)
+
+
+def _with_data(settings: Settings, work: Callable[[DataFolder], Awaitable[T]]) -> T:
+    if not settings.database.path.is_file():
+        raise CommandFailed(f"there is no database at {settings.database.path}")
+
+    async def opened() -> T:
+        async with open_data_folder(settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
+            return await work(data)
+
+    with failing_for_data_folder(settings):
+        return asyncio.run(opened())
