@@ -12,6 +12,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.jobs.lock import DataFolderInUse
+from imgsvc.jobs.revocations import NAME as REVOCATIONS
 from imgsvc.maintenance.backup.restore import restore
 from imgsvc.maintenance.progress import MaintenanceFailed, Progress
 from imgsvc.storage.local import LocalStorage
@@ -144,7 +145,8 @@ async def test_what_is_there_is_moved_aside_and_never_overwritten(tmp_path: Path
     assert files(tmp_path / "one" / "data") == before
     await put_back(backup, tmp_path / "one", force=True)
     (aside,) = (tmp_path / "one" / "data").glob("replaced-*")
-    assert {name for name in before if name != "lock" and not name.startswith("scratch/")} <= files(aside)
+    stays = ("lock", REVOCATIONS)
+    assert {name for name in before if name not in stays and not name.startswith("scratch/")} <= files(aside)
     async with keeping(tmp_path / "one") as s:
         for image_id, bytes_of in images.items():
             assert await variants(s, image_id) == bytes_of
@@ -173,7 +175,7 @@ async def test_moving_aside_that_is_cut_short_loses_nothing(tmp_path: Path, monk
     async with keeping(tmp_path / "one") as s:
         images = await several(s, 1)
         await backed_up(s, backup)
-    before, rename = files(tmp_path / "one" / "data") - {"lock"}, Path.rename
+    before, rename = files(tmp_path / "one" / "data") - {"lock", REVOCATIONS}, Path.rename
 
     def one_only(path: Path, target: Path) -> Path:
         nonlocal moved

@@ -50,7 +50,7 @@ RUN_BY = {
     ("docs/guides/browser.md", "form"): "test_form_of_the_guide_uploads_twenty_files_at_once",
     ("docs/guides/browser.md", "placeholder"): "test_placeholder_of_the_guide",
     ("docs/guides/erasing.md", "erasing"): "test_guide_to_erasing",
-    ("docs/guides/erasing.md", "erasing-python"): "test_guide_to_erasing",
+    ("docs/guides/erasing.md", "python"): "test_guide_to_erasing",
     ("docs/guides/expiry.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/expiry.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",
@@ -307,7 +307,7 @@ def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
 @pytest.mark.process
 def test_guide_to_erasing(server: ServerProcess, clone: Path) -> None:
     commands, calls = runs("docs/guides/erasing.md", "erasing")
-    (example,) = runs("docs/guides/erasing.md", "erasing-python")
+    (example,) = runs("docs/guides/erasing.md", "python")
     environ = {**server.environ, "OPERATOR_TOKEN": TOKEN}
     for picture in (make.jpeg(64, 48), make.jpeg(48, 64)):
         job = server.upload(picture, user="ann").json()["job_id"]

@@ -249,6 +249,23 @@ async def _expired(s: Service) -> list[Told]:
     return [held]
 
 
+async def _handed_out_and_erased(s: Service) -> list[Told]:
+    """A key and a ticket of somebody who is then erased, and a page of a list."""
+    operator, images = "/api/v1/operator", "/api/v1/images"
+    wanted = {"name": "n", "sub": "zelda", "permissions": ["image:read"]}
+    key = (await s.http.post(f"{operator}/keys", json=wanted, headers=s.operator)).json()["key"]
+    assert (await s.http.post(f"{images}/tickets", json={"bucket": "b"}, headers=s.bearer("zelda"))).status_code == 201
+    assert (await s.http.get(images, headers={"Authorization": f"Bearer {key}"})).status_code == 200
+    with_key = await told(s)
+    hold = s.state.jobs.deletion_hold.held()
+    await s.completed(TINY, user="zelda")
+    with hold:  # files stay, and so does the erasure
+        assert (await s.http.delete(f"{operator}/users/default-org/zelda", headers=s.operator)).status_code == 202
+        running = await told(s)
+    await told_when(s, lambda now: value(now, "people_erased_total") == 1)
+    return [with_key, running]
+
+
 async def _everything(folder: Path) -> list[Told]:
     secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
     endpoint = {"name": "app", "url": "http://127.0.0.1:9/", "secret": secret, "allow_private": True}
@@ -279,6 +296,7 @@ async def _everything(folder: Path) -> list[Told]:
         moments += await _cage_broken(s)
         moments += await _webhook_down(s)
         await _over_quota(s)
+        moments += await _handed_out_and_erased(s)
         moments += await _expired(s)
         return [*moments, await told(s)]
 
