@@ -143,7 +143,8 @@ def test_no_label_holds_what_a_client_wrote() -> None:
     templates = {route.path.rstrip("/") or "/" for route in ROUTES if isinstance(route, Route)}
     assert "unmatched" in found["endpoint"] <= templates | {"unmatched"}
     assert {"/api/v1/images/{image_id}/direct", "/storage/{path:path}"} <= found["endpoint"]
-    assert found["operation"] <= QUERIES.keys() | {"commit", "put", "copy", "read", "remove"}
+    lists = {"list_page", "list_end", "list_names", "list_named", "list_shown"}
+    assert found["operation"] <= QUERIES.keys() | {"commit", "put", "copy", "read", "remove"} | lists
 
 
 def requests(now: Told, endpoint: str, status: int, method: str = "GET") -> float:
