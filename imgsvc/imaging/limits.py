@@ -45,6 +45,8 @@ CODED = ("HEIF", "AVIF")  # formats whose pictures are coded in a size of their 
 RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 AVIF_ENCODER, SHARP_ENCODER = 40, 18  # the same of AVIF, and what 4:4:4 adds
+# Seconds that a megapixel of AVIF may take by effort: ten times what it took here.
+AVIF_SECONDS = (1, 1, 3, 5, 10, 15, 50, 60, 250, 300, 500)
 SHARP_PIXELS = 2_000_000  # pixels of an AVIF that may be 4:4:4
 
 
@@ -105,6 +107,26 @@ def render_bytes(header: Header, recipe: Recipe) -> int:
 def avif_bytes(pixels: int) -> int:
     """Estimated peak of encoding an AVIF of so many pixels, in bytes."""
     return AVIF_ENCODER * pixels + SHARP_ENCODER * min(pixels, SHARP_PIXELS)
+
+
+def affordable(header: Header, recipe: Recipe, rendering: int, most: int) -> Recipe:
+    """The recipe without those of its further variants that would need more than `most` bytes of memory.
+
+    `rendering`: what the first render needs, by `render_bytes`.
+    """
+    size = header.width, header.height
+    left = tuple(one for one in recipe.further if rendering + avif_bytes(_avif_pixels((one,), size)) <= most)
+    return recipe if left == recipe.further else replace(recipe, further=left)
+
+
+def avif_seconds(recipe: Recipe, pixels: int) -> float:
+    """What encoding the AVIFs of a picture of so many pixels may take, on a slow machine."""
+    found = 0.0
+    for variant in recipe.variants:
+        if variant.format == "avif":
+            width, height = variant.box
+            found += min(pixels, width * height) / 1e6 * AVIF_SECONDS[variant.effort]
+    return found
 
 
 def preview_side(header: Header, recipe: Recipe) -> int:

@@ -78,12 +78,13 @@ class Recipe:
     def replaced_by(self, newer: "Recipe") -> "Recipe":
         """This recipe with the variants of a newer one: in the place of those of the same names, or beside them.
 
-        The newer one's focal point counts for all crops, since they are made together.
+        The newer one's focal point counts for all crops, if it has any, since they are made together.
         """
         named = {variant.name: variant for variant in (*self.variants, *self.further, *newer.variants)}
         variants = tuple(variant for name, variant in named.items() if not is_further(name))
         further = tuple(variant for name, variant in named.items() if is_further(name))
-        return replace(self, variants=variants, further=further, focal=newer.focal)
+        focal = newer.focal if newer.crops else self.focal
+        return replace(self, variants=variants, further=further, focal=focal)
 
     def to_json(self) -> str:
         """Without what is as by default: the text of a recipe says what it said before there were these members."""

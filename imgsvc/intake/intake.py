@@ -14,7 +14,7 @@ import structlog
 
 from ..imaging.errors import TooLarge
 from ..imaging.header import Header
-from ..imaging.limits import preview_bytes, render_bytes
+from ..imaging.limits import affordable, preview_bytes, render_bytes
 from ..imaging.recipe import Recipe
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
@@ -311,6 +311,7 @@ class Intake:
 def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe, policy: IntakePolicy) -> NewJob:
     """Raises TooLarge."""
     estimate = Estimate.of(header, recipe, policy)
+    recipe = affordable(header, recipe, estimate.render, policy.render_memory)
     return NewJob(
         job_id=staged.job_id,
         image_id=str(uuid.uuid4()),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import anyio.to_thread
+
 from ..storage.base import StorageError
 from .failures import IO_ERROR, ROW_DAMAGED, SOURCE_MISSING
 from .retry import Failure
@@ -33,10 +35,15 @@ class FurtherRun(Run):
         """Nobody waits for it."""
         return False
 
+    @property
+    def gives_way(self) -> bool:
+        """A person may wait for a focal point, and its crops take a moment."""
+        return self.further.kind != "focal"
+
     async def prepare(self) -> Failure | None:
         if self.job.recipe_damaged:
             return ROW_DAMAGED
-        if self.further.source == "staged":
+        if self.further.source == "staged" and await anyio.to_thread.run_sync(self._has_upload):
             return None
         name = largest_whole(self.job)
         if name is None:
@@ -51,6 +58,15 @@ class FurtherRun(Run):
         self.rendered_from = name
         self.source = Source(self._fetched, f"image/{made['format']}", variant.digest, made["width"] * made["height"])
         return None
+
+    def _has_upload(self) -> bool:
+        """It is kept for an hour: after that, and in a restored backup, the largest variant has to do."""
+        return self.job.staging_path is not None and self.staged.is_file()
+
+    async def _explained(self, failure: Failure) -> Failure:
+        found = await super()._explained(failure)
+        removed = found.code == "source_missing" and self.rendered_from is None  # its hour was over amid the run
+        return IO_ERROR if removed else found
 
 
 def largest_whole(job: Job) -> str | None:

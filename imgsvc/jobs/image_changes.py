@@ -38,7 +38,7 @@ def crops_around(job: Job, point: Point | None) -> NewRender | None:
     recipe = replace(job.recipe, focal=point)
     if not recipe.crops:
         return None
-    crops = replace(recipe, variants=recipe.crops)
+    crops = replace(recipe, variants=recipe.crops, further=())
     return NewRender("focal", crops, "variant", _estimate(job, crops))
 
 

@@ -200,12 +200,39 @@ class Queue:
         """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
-                await side.idle.acquire()
+                await self._idle_lane(side)
                 run = await self._next(lambda: side.changed, lambda: self._claim(side))
                 run.loan = await self._borrow(side, run)
                 await send.send(run)
                 if run.loan:
                     await send.send(run.loan)
+
+    async def _idle_lane(self, side: Side) -> None:
+        """Wait for a lane that could take a job. Meanwhile an upload that waits ends a run that gives way."""
+        try:
+            return side.idle.acquire_nowait()
+        except anyio.WouldBlock:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._make_way, side)
+                await side.idle.acquire()
+                group.cancel_scope.cancel()
+
+    async def _make_way(self, side: Side) -> None:
+        while True:
+            changed = side.changed
+            try:
+                if any(run.gives_way for run in self._running) and await self._table.next_in(side.queue):
+                    self._end_one_that_gives_way(side)
+            except Exception as error:
+                log.error("claim_failed", queue=side.queue, reason=str(error))
+            await changed.wait()
+
+    def _end_one_that_gives_way(self, side: Side) -> None:
+        """The latest, which has done least, unless one is ending. It is given back: that counts as no attempt."""
+        here = [run for run, lane in self._running.items() if run.gives_way and lane in side.lanes]
+        if here and not self._stopping and not any(run.requeued for run in here):
+            here[-1].requeued = True
+            self._running[here[-1]].kill()
 
     async def _borrow(self, side: Side, run: Run) -> Loan | None:
         """A second idle lane for the run, and its memory, while no other job could use them."""
@@ -261,6 +288,8 @@ class Queue:
         if claimed is None and side.queue == "renders":
             return await self._claim_further(side)
         if not isinstance(claimed, Job):
+            if claimed is not None:  # it needs more memory
+                self._end_one_that_gives_way(side)
             return None
         run = self._begin(Run(claimed, self._runs), side.queue)
         run.reserved_bytes = side.memory.reserve(claimed, side.queue)

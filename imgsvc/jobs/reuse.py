@@ -42,11 +42,12 @@ class Copies:
         return {**self.job.paths, **keys}, measured
 
     def _originals(self) -> dict[str, Original]:
-        """The twin's variants that the job lacks."""
+        """The twin's variants that the job lacks; in further formats those that there are."""
         job, twin = self.job, self.twin
         if twin is None or not is_twin(job, twin):
             raise NoTwin
         wanted = {variant.name for variant in job.recipe.variants}
+        wanted |= {variant.name for variant in job.recipe.further if variant.name in twin.paths}
         try:
             made = {name: twin.measured["variants"][name] for name in wanted}
             return {

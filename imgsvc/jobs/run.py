@@ -15,6 +15,7 @@ import anyio.to_thread
 import structlog
 
 from ..imaging.geometry import most_pixels
+from ..imaging.limits import avif_seconds
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
@@ -109,6 +110,11 @@ class Run:
         job = self.job
         usual = not (self.is_preview or job.recipe_damaged or exclusive(deaths=job.deaths, starts=job.starts - 1))
         return usual and job.pixels >= SPLIT_PIXELS and can_be_split(self.recipe, self.done)
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is ended, and done later, as soon as an upload wants its lane or its memory."""
+        return False
 
     async def render(self, lane: Lane | SplitLane) -> Outcome:
         """Render on the lane. The outcome is the worker's, and so is not to be believed before `check`."""
@@ -210,6 +216,7 @@ class Run:
         """The time limit in seconds. It is short for previews: a slow one would delay all others."""
         megapixels, limits = self.job.pixels / 1e6, self.context.limits
         limit = limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * megapixels
+        limit += avif_seconds(self.recipe, self.source.pixels)
         return min(limit, PREVIEW_SECONDS + PREVIEW_SECONDS_PER_MEGAPIXEL * megapixels) if self.is_preview else limit
 
 

@@ -93,6 +93,8 @@ class Row:
         self.paths: dict[str, str] = json.loads(values["processed_paths"])
         self.measured: dict[str, dict[str, Any]] = json.loads(values["processing_metadata"]).get("variants", {})
         self.names = {one["name"] for one in json.loads(values["recipe"])["variants"]}
+        self.further_names = {one["name"] for one in json.loads(values["recipe"]).get("further", ())}
+        self.ordered: set[str] = set()  # variants of rows in `renders`
         self.deleted = values["deleted_at"] is not None
         self.further: set[tuple[str, str]] = set()  # (backend, path) of what is being made, or was replaced
         self.wants_source = False
@@ -167,6 +169,7 @@ def _faults_of_further(rows: list[Row], db: sqlite3.Connection, state: State) ->
             yield f"{what}: its image is {row and (row.deleted or row.status)}."
             continue
         row.wants_source |= render["source"] == "staged" and render["state"] != "failed"
+        row.ordered |= set(keys)
         row.further |= {(render["backend"], f"{row.bucket}/{key}") for key in keys.values()}
         if set(keys.values()) & set(row.paths.values()):
             yield f"{what}: {row} has its keys already."
@@ -176,6 +179,10 @@ def _faults_of_further(rows: list[Row], db: sqlite3.Connection, state: State) ->
             yield f"{what} has not ended."
         if state == "stopped" and render["state"] == "running":
             yield f"{what} runs though the service was stopped."
+    for row in rows:
+        lost = row.further_names - set(row.paths) - row.ordered
+        if row.status == "completed" and not row.deleted and lost:
+            yield f"{row} has not {sorted(lost)}, and nothing will make them."
     for retired in db.execute("SELECT * FROM retired_keys WHERE remove_at IS NOT NULL"):
         row = by_id.get(retired["job_id"])
         if row is None:
@@ -217,7 +224,7 @@ def _faults_of_variants(row: Row, storage: Path) -> Iterator[str]:
     """Each variant that the row says is stored has the bytes that it says; a completed one has all of its recipe."""
     if row.deleted or row.status == "failed":
         return
-    if row.status == "completed" and set(row.paths) != row.names:
+    if row.status == "completed" and set(row.paths) - row.further_names != row.names:
         yield f"has the variants {sorted(row.paths)} of {sorted(row.names)}"
     for name, key in row.paths.items():
         path, made = storage / row.bucket / key, row.measured.get(name)

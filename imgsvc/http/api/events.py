@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...imaging.recipe import is_further
 from ...jobs.answer_model import IMAGE_ID, JOB_ID, THUMBHASH
 from ...jobs.table.model import Job
 from ...jobs.table.reports import LatestEvent
@@ -173,7 +174,8 @@ class _News:
         if latest is not None and 0 < latest.preview <= told.upto:
             told.variants.add(job.recipe.preview.name)
         seen = await shown_of(self._request, job)
-        found = [_event("ready", _variant(job, name, seen)) for name in job.ready if name not in told.variants]
+        new = [name for name in job.ready if name not in told.variants and not is_further(name)]
+        found = [_event("ready", _variant(job, name, seen)) for name in new]
         told.variants |= set(job.ready)
         told.upto = latest.id if latest else told.upto
         shown = JobStatusAndUrls.of(job, **seen).model_dump(mode="json")

@@ -13,6 +13,7 @@ from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
 from ..openapi.operations import operation
 from ..state import state_of
+from ..wire.formats import Formats
 from ..wire.image_metadata import (
     CLIENT_EXAMPLE,
     DIMENSIONS,
@@ -24,6 +25,7 @@ from ..wire.image_metadata import (
     placeholders,
     public_metadata,
 )
+from ..wire.image_patch import Focal
 from ..wire.json_response import json_list_response, json_response
 from ..wire.markup import EXAMPLE as MARKUP_EXAMPLE
 from ..wire.markup import Markup, markup
@@ -32,7 +34,7 @@ from ..wire.problems import image_not_found, image_not_ready, too_many_images
 from ..wire.urls import Urls
 from ..wire.validation import parsed
 from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
-from .variants import NOT_THERE, OUT_OF_REACH, READY_IN_SECONDS, SizeQuery, find_variant
+from .variants import NOT_THERE, OUT_OF_REACH, READY_IN_SECONDS, FormatQuery, SizeQuery, find_variant
 
 MAX_BATCH = 50
 
@@ -47,6 +49,7 @@ class ImageInfo(AnswerModel):
         image_id=IMAGE_ID,
         url=KEY,
         size="medium",
+        focal=None,
         metadata={"dominant_color": "#4a7fa5", "thumbhash": THUMBHASH, "dimensions": DIMENSIONS},
     )
 
@@ -54,33 +57,44 @@ class ImageInfo(AnswerModel):
     url: str
     size: str
     metadata: Brief
+    focal: Focal | None
 
 
 @operation(
     "images_info",
     "images",
     "One variant of an image",
-    query=SizeQuery,
+    query=FormatQuery,
     answers={200: ImageInfo},
-    errors=(*NOT_THERE, "size_not_available", "method_not_allowed", *OUT_OF_REACH),
+    errors=(*NOT_THERE, "size_not_available", "format_not_available", "method_not_allowed", *OUT_OF_REACH),
     private=TOKEN_OF_ORG,
 )
 async def info(request: Request) -> Response:
-    job, size = await find_variant(request, await reader_of(request))
-    metadata = Brief(**placeholders(job), dimensions=dimensions(job.measured, size))
-    url = await state_of(request).stores.urls.variant(job, size)
-    return json_response(ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata))
+    job, size, variant = await find_variant(request, await reader_of(request))
+    metadata = Brief(**placeholders(job), dimensions=dimensions(job.measured, variant))
+    url = await state_of(request).stores.urls.variant(job, variant)
+    return json_response(
+        ImageInfo(image_id=job.image_id, url=url, size=size, metadata=metadata, focal=Focal.of(job.recipe.focal))
+    )
 
 
 class AllUrls(AnswerModel):
     """Every variant of an image."""
 
     model_config = example(
-        image_id=IMAGE_ID, urls={"medium": KEY}, metadata=EXAMPLE, client_metadata=CLIENT_EXAMPLE, markup=MARKUP_EXAMPLE
+        image_id=IMAGE_ID,
+        urls={"medium": KEY},
+        formats={"avif": {"medium": KEY.replace(".webp", ".avif")}},
+        focal=None,
+        metadata=EXAMPLE,
+        client_metadata=CLIENT_EXAMPLE,
+        markup=MARKUP_EXAMPLE,
     )
 
     image_id: str
     urls: dict[str, str]
+    formats: Formats
+    focal: Focal | None
     metadata: PublicMetadata
     client_metadata: ClientMetadata
     markup: Markup
@@ -129,14 +143,17 @@ async def every_size(request: Request) -> Response:
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
     urls = await state_of(request).stores.urls.of(job)
+    formats = await state_of(request).stores.urls.formats(job)
     metadata = cast(PublicMetadata, public_metadata(job))
     return json_response(
         AllUrls(
             image_id=job.image_id,
             urls=urls,
+            formats=formats,
+            focal=Focal.of(job.recipe.focal),
             metadata=metadata,
             client_metadata=job.client_metadata,
-            markup=markup(job, urls),
+            markup=markup(job, urls, formats),
         )
     )
 

@@ -14,7 +14,9 @@ from ...jobs.views import STATUS, JobStatus
 from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.bearer import bearer_token, ticket_of, verified
+from ..wire.formats import Formats
 from ..wire.image_metadata import CLIENT_EXAMPLE, EXAMPLE, ClientMetadata, Metadata, public_metadata
+from ..wire.image_patch import Focal
 from ..wire.json_response import json_response
 from ..wire.path_ids import path_id
 from ..wire.prefer import WaitHeaders, settled, wait_seconds
@@ -49,6 +51,8 @@ class JobResult(AnswerModel):
         image_id=IMAGE_ID,
         status="completed",
         urls={"medium": f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"},
+        formats={},
+        focal=None,
         metadata=EXAMPLE,
         client_metadata=CLIENT_EXAMPLE,
         completed_at=COMPLETED,
@@ -58,6 +62,8 @@ class JobResult(AnswerModel):
     image_id: str
     status: Status
     urls: dict[str, str]
+    formats: Formats
+    focal: Focal | None
     metadata: Metadata
     client_metadata: ClientMetadata
     completed_at: str | None
@@ -109,6 +115,8 @@ async def result(request: Request) -> Response:
             image_id=job.image_id,
             status=job.status,
             urls=await state_of(request).stores.urls.of(job),
+            formats=await state_of(request).stores.urls.formats(job),
+            focal=Focal.of(job.recipe.focal),
             metadata=cast(Metadata, public_metadata(job) | await _personal(request, job)),
             client_metadata=job.client_metadata,
             completed_at=job.completed_at,

@@ -14,9 +14,10 @@ from ...storage.keys import StoredName
 from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
 from ..wire.conditional import EMBEDDABLE, ByteHeaders, caching, redirect_to_storage, send_variant
+from ..wire.formats import AUTO, FormatName, mark_negotiated, names_of, negotiated, will_have
 from ..wire.path_ids import path_id
 from ..wire.piecewise import Source
-from ..wire.problems import image_not_found, image_not_ready, size_not_available
+from ..wire.problems import format_not_available, image_not_found, image_not_ready, size_not_available
 from ..wire.validation import Query, parsed
 from .signed_access import SIGNED_URL, SignedQuery, is_hidden, verify_signed_url
 
@@ -34,10 +35,33 @@ class SizeQuery(Query):
     ] = DEFAULT_SIZE
 
 
-async def find_variant(request: Request, who: Identity | None = None) -> tuple[Job, str]:
-    """The job and the requested variant, if `who` may fetch it. Raises Problem (404, 422)."""
+class FormatQuery(SizeQuery):
+    format: FormatName = None
+
+
+async def find_variant(request: Request, who: Identity | None = None) -> tuple[Job, str, str]:
+    """The job, the requested size, and the variant of it in the requested format, if `who` may fetch it.
+
+    Raises Problem (404, 422).
+    """
+    asked = parsed(request, FormatQuery)
+    if asked.format == AUTO:
+        mark_negotiated(request.scope)
+    job, size = await _find_size(request, asked.size, who)
+    if asked.format is None:
+        return job, size, size
+    if asked.format == AUTO:
+        return job, size, negotiated(request, job, size)
+    names = names_of(job, size)
+    if asked.format in names:
+        return job, size, names[asked.format]
+    if will_have(job, size, asked.format) and await state_of(request).jobs.table.further.waits(job, "format"):
+        raise image_not_ready(READY_IN_SECONDS)
+    raise format_not_available(size, asked.format, tuple(names))
+
+
+async def _find_size(request: Request, size: str, who: Identity | None) -> tuple[Job, str]:
     image_id = path_id(request, "image_id", image_not_found)
-    size = parsed(request, SizeQuery).size
     job = await state_of(request).jobs.table.job_of_image(image_id)
     if job is None or is_hidden(job, who):
         raise image_not_found()
@@ -63,26 +87,29 @@ REPLACED = Answer("The variant was made anew, and is at Location.", headers=("Lo
 BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", *OUT_OF_REACH)
 
 
-class SignedSize(SizeQuery, SignedQuery):
-    """The size is signed too."""
+class SignedSize(FormatQuery, SignedQuery):
+    """The size is signed too; the format is not: it is the same picture."""
 
 
 @operation(
     "images_direct",
     "images",
     "The bytes of one variant",
-    query=SizeQuery,
+    query=FormatQuery,
     headers=ByteHeaders,
     answers={**BYTES, 307: REFERRED},
-    errors=(*NOT_THERE, "size_not_available", *BYTE_ERRORS),
+    errors=(*NOT_THERE, "size_not_available", "format_not_available", *BYTE_ERRORS),
     head=True,
     private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
-    """The present bytes: a variant may be made anew. Conditional requests and single byte ranges are supported."""
+    """The present bytes: a variant may be made anew. Conditional requests and single byte ranges are supported.
+
+    With `format=auto` the answer, whatever it is, says `Vary: Accept`.
+    """
     left = verify_signed_url(request, DEFAULT_SIZE)
-    job, size = await find_variant(request)
-    return await _bytes(request, job, size, left, versioned=False)
+    job, _, variant = await find_variant(request)
+    return await _bytes(request, job, variant, left, versioned=False)
 
 
 @operation(

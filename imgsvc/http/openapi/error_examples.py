@@ -48,6 +48,7 @@ FIXED: dict[str, Callable[[], Exception]] = {
     "image_not_found": problems.image_not_found,
     "image_not_ready": lambda: problems.image_not_ready(2),
     "size_not_available": lambda: problems.size_not_available("huge", ("thumbnail", "medium")),
+    "format_not_available": lambda: problems.format_not_available("medium", "avif", ("webp",)),
     "not_found": lambda: HTTPException(404),
     "method_not_allowed": lambda: HTTPException(405, headers={"Allow": "GET, HEAD"}),
     "not_completed": lambda: problems.not_completed("processing"),

@@ -134,8 +134,8 @@ async def show(request: Request) -> Response:
         content_length=job.content_length,
         variants={name: dimensions(job.measured, name) for name in urls},
         client_metadata=job.client_metadata,
-        focal=Focal(x=recipe.focal[0], y=recipe.focal[1]) if recipe.focal else None,
-        rendering=[variant.name for variant in recipe.variants] if waiting else [],
+        focal=Focal.of(recipe.focal),
+        rendering=list(dict.fromkeys(one.size for one in recipe.variants)) if waiting else [],
     )
     return json_response(shown)
 

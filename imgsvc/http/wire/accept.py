@@ -1,19 +1,19 @@
-"""Decides between a page and JSON, by the Accept header (RFC 9110 section 12.5.1)."""
+"""What a client accepts, by the Accept header (RFC 9110 section 12.5.1): a page or JSON, one format or another."""
 
 from starlette.requests import Request
 
 
 def prefers_page(request: Request) -> bool:
     """Whether the client lists HTML and prefers it to JSON, as browsers do. `*/*` alone gets JSON."""
-    ranks = _ranks(request.headers.get("Accept", ""))
-    html = ranks.get("text/html", 0.0)
-    wildcard = ranks.get("*/*", 0.0)
-    if "application/json" in ranks:
-        return html > ranks["application/json"]
+    weights = ranks(request.headers.get("Accept", ""))
+    html = weights.get("text/html", 0.0)
+    wildcard = weights.get("*/*", 0.0)
+    if "application/json" in weights:
+        return html > weights["application/json"]
     return html > 0 and html >= wildcard
 
 
-def _ranks(accept: str) -> dict[str, float]:
+def ranks(accept: str) -> dict[str, float]:
     """{media type: weight}; a malformed weight counts as 0."""
     ranks: dict[str, float] = {}
     for item in accept.lower().split(","):

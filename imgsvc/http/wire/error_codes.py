@@ -151,6 +151,11 @@ CODES = {
         "The image has no variant of this name.",
         "/info lists the names; older images may have other variants.",
     ),
+    "format_not_available": Code(
+        404,
+        "The variant was not made in this format.",
+        "`formats` in the answer lists what there is; `format=auto` never fails for this reason.",
+    ),
     "method_not_allowed": Code(
         405, "The address does not support this method.", "The Allow header lists the methods that it supports."
     ),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from ...imaging.recipe import is_further
 from ...jobs.answer_model import THUMBHASH
 from ...jobs.table.model import Job
 
@@ -106,7 +107,7 @@ def _public_metadata(job: Job) -> dict[str, Any]:
         "thumbhash": measured.get("thumbhash"),
         "original_dimensions": measured["original_dimensions"],
         **({"animated": True, "frames": measured["frames"]} if measured.get("animated") else {}),
-        "variants": {name: dimensions(measured, name) for name in job.paths},
+        "variants": {name: dimensions(measured, name) for name in job.paths if not is_further(name)},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from ...imaging.geometry import Point
 from ...jobs.answer_model import COMPLETED, example
 from ...jobs.table.model import Job
 from ...jobs.table.patches import Patched
@@ -35,6 +36,10 @@ class Focal(BaseModel):
 
     x: Part
     y: Part
+
+    @classmethod
+    def of(cls, point: Point | None) -> Self | None:
+        return None if point is None else cls(x=point[0], y=point[1])
 
 
 class ImagePatch(BaseModel):
@@ -84,7 +89,7 @@ class ChangedImage(ListedImage):
             job,
             urls,
             client_metadata=job.client_metadata,
-            focal=None if focal is None else Focal(x=focal[0], y=focal[1]),
+            focal=Focal.of(focal),
             rendering=patched.rendering,
             **more,
         )

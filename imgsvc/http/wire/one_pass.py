@@ -20,6 +20,7 @@ from .answer_memory import COUNTED, AnswerMemory, no_room
 from .cross_origin import CrossOrigin
 from .drain import drained, has_body
 from .error_mapping import as_problem
+from .formats import NEGOTIATED, varied
 from .head import Head, head_of
 from .proxy_headers import AllowedHosts, ForwardedHeaders, take_absolute_target
 from .request_lines import RequestLines
@@ -137,6 +138,8 @@ class _Exchange:
     async def _send_last(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if NEGOTIATED in self._scope:
+                message["headers"] = varied(message["headers"])
             message["headers"] = [*message["headers"], *standard_headers(message["headers"], self._scope["trace_id"])]
         await self._send(message)
 

@@ -58,6 +58,7 @@ class ProblemBody(BaseModel):
     allowed: list[str] = []
     job_status: str = ""
     sizes: list[str] = []
+    formats: list[str] = []
 
 
 class Problem(Exception):
@@ -190,6 +191,13 @@ def size_not_available(size: str, sizes: Sequence[str]) -> Problem:
     """`sizes`: those that the image has, or will have."""
     reason = f"This image has the sizes: {', '.join(sizes)}."
     return Problem(404, "size_not_available", f"Size '{size}' not available", reason=reason, sizes=list(sizes))
+
+
+def format_not_available(size: str, format: str, formats: Sequence[str]) -> Problem:
+    """`formats`: those that this variant has."""
+    reason = f"This image has {size} as: {', '.join(formats)}."
+    detail = f"Size '{size}' is not available as {format}"
+    return Problem(404, "format_not_available", detail, reason=reason, formats=list(formats))
 
 
 def rate_limited(error: RateLimited) -> Problem:

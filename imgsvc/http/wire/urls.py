@@ -91,6 +91,13 @@ class Urls:
             return {name: await self.variant(job, name) for name in names}
         return {name: self._own(job, ready[name]) for name in names}
 
+    async def formats(self, job: Job) -> dict[str, dict[str, str]]:
+        """{further format: {variant: url}} of what can be fetched. Raises as `variant`."""
+        return {
+            form: {size: await self.variant(job, name) for size, name in names.items()}
+            for form, names in job.formats.items()
+        }
+
     def direct(self, job: Job) -> dict[str, str]:
         """{variant: URL} of this service for all variants that can be fetched, wherever they are stored."""
         ready = job.ready

@@ -6,7 +6,8 @@ A kill before (3) leaves the old files served, and the new ones named by the row
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,19 +35,39 @@ class MadeFiles:
 
 
 async def order(db: aiosqlite.Connection, job_id: str, new: NewRender) -> FurtherRender | None:
-    """Insert a row under new keys. It replaces earlier ones of the same kind. None: the image is not completed."""
+    """Insert a row under new keys. None: the image is not completed.
+
+    It replaces earlier rows of the same kind, and takes the variants that it makes over from those of other kinds.
+    """
     row = await (await db.execute(QUERIES["raise_revision"], {"job_id": job_id})).fetchone()
     if row is None:
         return None
     job = Job.of(row)
+    names = {variant.name for variant in new.recipe.variants}
     for earlier in await _rows_of(db, job_id):
         if earlier.kind == new.kind:
             await _retire(db, job, earlier)
+        elif earlier.state != "failed" and names & set(earlier.keys):
+            await _leave_out(db, job, earlier, names)
     keys = {
-        variant.name: variant_key(variant.name, job.image_id, revision=job.revision, ending=variant.format)
+        variant.name: variant_key(variant.size, job.image_id, revision=job.revision, ending=variant.format)
         for variant in new.recipe.variants
     }
     return await insert(db, job, new, keys)
+
+
+async def _leave_out(db: aiosqlite.Connection, job: Job, earlier: FurtherRender, names: Collection[str]) -> None:
+    """Take variants out of a row that is not done, because another row makes them: the rest gets keys of its own.
+
+    Its run may have put files under the keys of before, which are listed for removal.
+    """
+    await _retire(db, job, earlier)
+    left = [variant for variant in earlier.recipe.variants if variant.name not in names]
+    if left:
+        keys = {one.name: variant_key(one.size, job.image_id, revision=job.revision, ending=one.format) for one in left}
+        recipe = replace(earlier.recipe, variants=tuple(left))
+        new = NewRender(earlier.kind, recipe, earlier.source, earlier.render_bytes)
+        await insert(db, job, new, keys)
 
 
 async def insert(db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[str, str]) -> FurtherRender:
@@ -115,20 +136,20 @@ async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFile
     if row is None:
         return None
     job = Job.of(row)
+    recipe = job.recipe.replaced_by(render.recipe)
     measured = {**job.measured, "variants": {**job.measured.get("variants", {}), **made.measured}}
     values = {
         "job_id": job.job_id,
         "backend": render.backend,
         "processed_paths": json.dumps({**job.paths, **render.keys}),
         "processing_metadata": json.dumps(measured),
-        "recipe": job.recipe.replaced_by(render.recipe).to_json(),
+        "recipe": recipe.to_json(),
     }
     if (await db.execute(QUERIES["record_render"], values)).rowcount == 0:
         return None  # it was moved: the row is claimed again
     await db.execute(QUERIES["drop_render"], {"render_id": render.render_id})
-    await db.execute(
-        QUERIES["drop_source"], {"job_id": job.job_id}
-    )  # no later upload takes over another recipe's files
+    if recipe != job.recipe:  # no later upload takes over another recipe's files
+        await db.execute(QUERIES["drop_source"], {"job_id": job.job_id})
     stays = IN_FLIGHT if render.backend == LOCAL else max(IN_FLIGHT, made.presigned)
     replaced = {name: job.paths[name] for name in render.keys if name in job.paths}
     for name, key in replaced.items():
@@ -213,6 +234,7 @@ async def _is_current(db: aiosqlite.Connection, render: FurtherRender) -> bool:
 
 
 async def _retire(db: aiosqlite.Connection, job: Job, render: FurtherRender) -> None:
+    """Drop a row, and list the keys that it may have put."""
     await _retire_keys(db, job, render, backend=render.backend)
     await db.execute(QUERIES["drop_render"], {"render_id": render.render_id})
 

@@ -10,9 +10,9 @@ import aiosqlite
 from ...imaging.recipe import Recipe
 from .model import Job
 
-# Why variants are made later. Lower numbers go first: a person waits for a focal point.
-Kind = Literal["focal"]
-PRIORITY: dict[Kind, int] = {"focal": 0}
+# Why variants are made later. Lower numbers go first: a person waits for a focal point. `format`: in a further format.
+Kind = Literal["focal", "format"]
+PRIORITY: dict[Kind, int] = {"focal": 0, "format": 1}
 # What they are made from: the upload in the staging folder, or the largest variant that shows the whole picture.
 RenderSource = Literal["staged", "variant"]
 
@@ -43,6 +43,8 @@ class FurtherRender:
     attempts: int
     starts: int
     deaths: int
+    state: Literal["waiting", "running", "failed"]
+    render_bytes: int
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
@@ -59,6 +61,8 @@ class FurtherRender:
             attempts=row["attempts"],
             starts=row["starts"],
             deaths=row["deaths"],
+            state=row["state"],
+            render_bytes=row["render_bytes"],
         )
 
     @cached_property

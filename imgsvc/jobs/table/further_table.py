@@ -7,7 +7,7 @@ from ..retry import Decision, Failure
 from . import further_changes
 from .database import Readers
 from .further_changes import MadeFiles
-from .further_render import ClaimedRender, FurtherRender, NewRender, RetiredKey
+from .further_render import ClaimedRender, FurtherRender, Kind, NewRender, RetiredKey
 from .model import Job, as_text, now
 from .sql import QUERIES
 from .transactions import execute
@@ -77,6 +77,10 @@ class FurtherTable:
         values = {"job_id": job.job_id, "bucket": job.storage_bucket, "key": key, "now": as_text(now())}
         rows = await self._readers.fetch("redirect", values)
         return rows[0]["variant"] if rows else None
+
+    async def waits(self, job: Job, kind: Kind) -> bool:
+        """Whether a row of this kind is still to be made."""
+        return bool(await self._readers.fetch("waits", {"job_id": job.job_id, "kind": kind}))
 
     async def retired(self, after: int, limit: int) -> list[RetiredKey]:
         """A page of the files whose time is over, by their ids."""

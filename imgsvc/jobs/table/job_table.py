@@ -247,7 +247,10 @@ class JobTable:
             self._may_have_twins |= found_twins
             return recorded
 
-        return await self._end_run(job, "completed", complete)
+        try:
+            return await self._end_run(job, "completed", complete)
+        finally:
+            self.further.wake()  # its further formats
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
         """Record a failed attempt: the job is retried later, or has failed for good."""

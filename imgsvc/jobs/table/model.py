@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 import aiosqlite
 
-from ...imaging.recipe import FORMAT, Recipe, Variant
+from ...imaging.recipe import FORMAT, Recipe, Variant, is_further
 from ...storage.keys import variant_key
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
@@ -192,7 +192,9 @@ class Job:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe of the receipt. If its text is damaged, one for the stored variants: they stay reachable."""
-        return self._whole_recipe or Recipe(tuple(Variant(name, 0, 0, 0) for name in self.paths), 0, 0)
+        if self._whole_recipe is not None:
+            return self._whole_recipe
+        return Recipe(tuple(Variant(name, 0, 0, 0) for name in self.paths if not is_further(name)), 0, 0)
 
     @property
     def recipe_damaged(self) -> bool:
@@ -208,8 +210,18 @@ class Job:
 
     @property
     def ready(self) -> dict[str, str]:
-        """{variant: key} of the variants that can be fetched. Empty for a failed job, even during its cleanup."""
+        """{variant: key} of the variants that can be fetched, in further formats too (`medium.avif`). Empty for a
+        failed job, even during its cleanup."""
         return {} if self.status == "failed" or self.deleted_at else self.paths
+
+    @cached_property
+    def formats(self) -> dict[str, dict[str, str]]:
+        """{further format: {size: variant}} of the variants that can be fetched."""
+        found: dict[str, dict[str, str]] = {}
+        for variant in self.recipe.further:
+            if variant.name in self.ready:
+                found.setdefault(variant.format, {})[variant.size] = variant.name
+        return found
 
     def stored(self, variant: str) -> StoredVariant:
         """A variant that is ready."""
@@ -264,8 +276,9 @@ class Job:
 
     def key(self, variant: str) -> str:
         """The first key of a variant in its bucket: a repeated run overwrites the same files."""
-        ending = next((one.format for one in self.recipe.variants if one.name == variant), FORMAT)
-        return variant_key(variant, self.image_id, ending=ending)
+        every = (*self.recipe.variants, *self.recipe.further)
+        found = next((one for one in every if one.name == variant), Variant(variant, 0, 0, 0))
+        return variant_key(found.size, self.image_id, ending=found.format)
 
 
 FIELDS = tuple(field.name for field in fields(Job))

@@ -76,4 +76,4 @@ async def _patched(db: aiosqlite.Connection, job: Job) -> Patched:
     waiting = await further_changes.waiting_focal(db, job.job_id)
     if waiting is None:
         return Patched(job, job.recipe.focal, [])
-    return Patched(job, waiting.recipe.focal, [variant.name for variant in waiting.recipe.variants])
+    return Patched(job, waiting.recipe.focal, list(dict.fromkeys(variant.size for variant in waiting.recipe.variants)))

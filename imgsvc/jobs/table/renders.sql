@@ -86,6 +86,9 @@ UPDATE renders SET next_attempt_at = NULL WHERE next_attempt_at <= :now
 -- Whether a row is still to be made from the upload itself.
 SELECT 1 FROM renders WHERE job_id = :job_id AND source = 'staged' AND state <> 'failed' LIMIT 1
 
+-- name: waits
+SELECT 1 FROM renders WHERE job_id = :job_id AND kind = :kind AND state <> 'failed' LIMIT 1
+
 -- name: retire_key
 INSERT INTO retired_keys (job_id, backend, bucket, key, variant, remove_at, redirect_until)
 VALUES (:job_id, :backend, :bucket, :key, :variant, :remove_at, :redirect_until)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
-from . import byte_quota, credentials, erasure, further_changes, patches, sources
+from . import byte_quota, credentials, erasure, further_changes, further_formats, patches, sources
 from .events import event
 from .model import Job, NewJob, QueueName, as_text, folded, now
 from .quota import Quota, RateLimitStatus, acquire, standing
@@ -214,6 +214,7 @@ async def complete(db: aiosqlite.Connection, job: Job, values: dict[str, Any], *
     """Returns whether the row was changed, and whether other jobs have got a twin by it."""
     if not await ended(db, "complete", job, "completed", values, **told):
         return False, False
+    await further_formats.order_formats(db, job.job_id)
     return True, await sources.complete(db, job.job_id)
 
 
