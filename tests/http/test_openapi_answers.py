@@ -113,7 +113,6 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         ("GET /dashboard", "/dashboard", o),
         ("GET /dashboard", "/dashboard", {}),
         ("GET /dashboard/images", "/dashboard/images", o),
-        ("GET /dashboard/images", "/dashboard/images?status=lost", o),
         ("GET /dashboard/login", "/dashboard/login", {}),
         ("GET /dashboard/jobs", "/dashboard/jobs", o),
         ("GET /dashboard/jobs", "/dashboard/jobs", {"headers": {"Accept": "text/html"}}),

@@ -1,11 +1,10 @@
 """The page of pictures: its first ones are in the page itself, and its script asks for the others."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,60 +13,18 @@ from ...settings.sizes import Size, longer_side
 from ..look.components import choice, empty, pager, text_field
 from ..look.frame import page, root_of
 from ..look.html import Html, el, foreign
-from ..openapi.operations import PAGE, Answer, operation
-from ..operator import auth
+from ..openapi.operations import operation
 from ..operator.images import READER, OperatorQuery, owned, wanted_by
 from ..state import state_of
 from ..wire.image_list import next_of, page_of
 from ..wire.problems import Problem
-from ..wire.validation import StrictQuery, invalid, parsed
+from .filters import FROM, UNTIL, given, query_of, reason_of
 from .guard import PAGES, operators_page
 
 FIRST_PAGE = 60  # pictures in the page itself: more than most screens show
 SHARP_SIDE = 300  # pixels of the longer side that a picture of the first page should have
 UNKNOWN_SIDES = {"width": 1, "height": 1}
 KEYS = "Arrow keys move from picture to picture, Enter opens one, Space selects it, Delete deletes what is selected."
-WRONG = Answer("To a person: the page, which says what is wrong.", PAGE)
-
-
-def _given(text: object) -> object:
-    """A field of a form that was left empty is sent all the same."""
-    return None if text == "" else text
-
-
-Text = Annotated[str | None, BeforeValidator(_given)]
-Day = Annotated[date | None, Field(le=date.max - timedelta(days=1)), BeforeValidator(_given)]
-
-
-class PictureQuery(StrictQuery):
-    """The filters of the page, as its form sends them."""
-
-    bucket: Annotated[Text, Field(description="Only pictures of this bucket.")] = None
-    user: Annotated[Text, Field(description="Only pictures of this user of `org`.")] = None
-    org: Annotated[Text, Field(description="Only pictures of this organisation.")] = None
-    status: Annotated[Text, Field(description="Only pictures whose job has this status.")] = None
-    q: Annotated[Text, Field(description="The beginning of the file name.")] = None
-    since: Annotated[Day, Field(alias="from", description="The first day, in UTC.")] = None
-    until: Annotated[Day, Field(alias="to", description="The last day, in UTC.")] = None
-    after: Annotated[Text, Field(description="The cursor of a further page, for browsers without scripts.")] = None
-
-    @property
-    def filters(self) -> dict[str, str]:
-        """As GET /api/v1/operator/images takes them."""
-        given = {name: getattr(self, name) for name in ("bucket", "user", "org", "status", "q")}
-        given["created_after"] = self.since and _midnight(self.since)
-        given["created_before"] = self.until and _midnight(self.until + timedelta(days=1))
-        return {name: value for name, value in given.items() if value}
-
-    @property
-    def sent(self) -> dict[str, str]:
-        """As in the address, but for the cursor."""
-        given = self.model_dump(by_alias=True, exclude={"after"}, exclude_none=True)
-        return {name: str(value) for name, value in given.items()}
-
-
-def _midnight(day: date) -> str:
-    return as_text(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,77 +36,64 @@ class Found:
     filters: dict[str, str]
 
 
-@operation(
-    "dashboard_images_page",
-    "operator",
-    "The pictures",
-    access="operator",
-    query=PictureQuery,
-    answers={**PAGES, 422: WRONG},
-    errors=("overloaded",),
-)
+NOTHING = Found([], None, {})
+
+
+@operation("dashboard_images_page", "operator", "The pictures, as a page", access="operator", answers=PAGES)
 @operators_page
 async def images(request: Request) -> Response:
-    """Those of all users, newest first. Never public. Without a session the answer is the sign-in page."""
-    try:
-        query = parsed(request, PictureQuery)
-        return await _shown(request, query, await _found(request, query))
-    except Problem as refusal:
-        if refusal.status != 422 or not auth.wants_page(request):
-            raise
-        return await _shown(request, PictureQuery(), Found([], None, {}), refusal)
-
-
-async def _found(request: Request, query: PictureQuery) -> Found:
-    """Raises Problem (422)."""
-    try:
-        filters = query.filters
-        listing = OperatorQuery.model_validate({**filters, "after": query.after, "limit": FIRST_PAGE})
-    except ValidationError as error:
-        raise invalid(error, "query") from None
-    wanted = wanted_by(listing)
-    found = await page_of(request, listing, wanted, READER)
-    return Found(found.jobs, next_of(request, found, wanted, READER), filters)
-
-
-async def _shown(request: Request, query: PictureQuery, found: Found, problem: Problem | None = None) -> Response:
+    """Those of all users, newest first, by the filters of its form. `[operator] public` does not open it."""
+    sent = given(request)
+    found, problem = await _found(request, sent)
     return await page(
         request,
         "Pictures",
         el("h1", "Pictures", tabindex="-1"),
-        _filters(request, query),
-        el("p", _words(problem) if problem else None, id="problem", class_="problem", role="alert"),
+        _filters(request, sent),
+        el("p", problem, id="problem", class_="problem", role="alert"),
         _selection(),
-        _grid(request, query, found, listed=problem is None),
+        _grid(request, sent, found or NOTHING, listed=found is not None),
         el("ul", id="deletions", aria_label="Deletions that can be undone"),
         _lightbox(),
         here="images",
         scripts=("pictures.js",),
         styles=("pictures.css",),
-        status=problem.status if problem else 200,
         body_class="wide",
     )
 
 
-def _words(problem: Problem) -> str:
-    return f"{problem.detail}: {problem.more['reason']}" if "reason" in problem.more else problem.detail
+async def _found(request: Request, sent: Mapping[str, str]) -> tuple[Found | None, str]:
+    """The first pictures; None, and in words why, for wrong filters."""
+    query, problem = query_of({**sent, "limit": str(FIRST_PAGE)}, OperatorQuery)
+    if query is None:
+        return None, problem
+    wanted = wanted_by(query)
+    try:
+        found = await page_of(request, query, wanted, READER)
+    except Problem as refused:
+        return None, reason_of(refused)
+    filters = query.model_dump(exclude={"limit", "after"}, exclude_none=True)
+    return Found(found.jobs, next_of(request, found, wanted, READER), filters), ""
 
 
-def _filters(request: Request, query: PictureQuery) -> Html:
+def _filters(request: Request, sent: Mapping[str, str]) -> Html:
     """The form, with what was asked for. It is sent as an address, so that "back" leads to the filters before."""
     address = f"{root_of(request)}/dashboard/images"
-    since, until = (day.isoformat() if day else "" for day in (query.since, query.until))
+
+    def line(name: str, label: str, **attributes: str) -> Html:
+        return text_field(name, label, sent.get(name, ""), **attributes)
+
     more = (
-        text_field("bucket", "Bucket", query.bucket or ""),
-        text_field("user", "User", query.user or ""),
-        text_field("org", "Organisation", query.org or ""),
-        text_field("from", "From day (UTC)", since, type="date"),
-        text_field("to", "To day (UTC)", until, type="date"),
+        line("bucket", "Bucket"),
+        line("user", "User"),
+        line("org", "Organisation"),
+        line(FROM, "From day (UTC)", type="date"),
+        line(UNTIL, "Until day (UTC)", type="date"),
     )
     fields = (
-        text_field("q", "Name begins with", query.q or ""),
-        choice("status", "State", (("", "any"), *((name, name) for name in STATUSES)), query.status or ""),
-        el("details", el("summary", "More filters"), el("div", more), open=bool(query.sent.keys() - {"q", "status"})),
+        line("q", "Name begins with"),
+        choice("status", "State", (("", "any"), *((name, name) for name in STATUSES)), sent.get("status", "")),
+        el("details", el("summary", "More filters"), el("div", more), open=bool(sent.keys() - {"q", "status"})),
     )
     act = el(
         "div",
@@ -172,7 +116,7 @@ def _selection() -> Html:
     )
 
 
-def _grid(request: Request, query: PictureQuery, found: Found, *, listed: bool) -> Html:
+def _grid(request: Request, sent: Mapping[str, str], found: Found, *, listed: bool) -> Html:
     urls, settings = state_of(request).stores.urls, state_of(request).settings
     sizes = settings.images.sizes
     data: dict[str, Any] = {
@@ -196,7 +140,7 @@ def _grid(request: Request, query: PictureQuery, found: Found, *, listed: bool) 
             aria_multiselectable="true",
             hidden=True,
         ),
-        el("div", _first(request, query, found) if listed else None, id="first"),
+        el("div", _first(request, sent, found) if listed else None, id="first"),
         el("p", id="end", class_="muted", role="status"),
         el("button", "Try again", type="button", id="again", data_action="again", hidden=True),
         id="pictures",
@@ -204,12 +148,13 @@ def _grid(request: Request, query: PictureQuery, found: Found, *, listed: bool) 
     )
 
 
-def _first(request: Request, query: PictureQuery, found: Found) -> tuple[Html, ...]:
+def _first(request: Request, sent: Mapping[str, str], found: Found) -> tuple[Html, ...]:
     """The pictures as they are seen until the script has laid them out, and without a script."""
     if not found.jobs and found.next is None:
         return (empty("No picture matches."),)
     shown = el("ul", [_picture(request, job) for job in found.jobs])
-    further = pager(f"{root_of(request)}/dashboard/images", query.sent, found.next, first=query.after is None)
+    filters = {name: text for name, text in sent.items() if name != "after"}
+    further = pager(f"{root_of(request)}/dashboard/images", filters, found.next, first="after" not in sent)
     return (shown, further) if further else (shown,)
 
 

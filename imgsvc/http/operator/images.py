@@ -7,9 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.tokens import DEFAULT_ORG, MAX_NAME_CHARACTERS
-from ...jobs.answer_model import AnswerModel, example
+from ...jobs.answer_model import COMPLETED, AnswerModel, example
 from ...jobs.table.listing import ImageFilter
 from ...jobs.table.model import Job
+from ...jobs.views import MAX_EVENTS, AuditEvent
+from ..dashboard.audit_words import words
 from ..openapi.operations import by_method, operation
 from ..state import state_of
 from ..wire.deletion import Deleted, ManyDeleted, ManyToDelete, delete_each, deleted_files
@@ -32,6 +34,14 @@ SHOWN: dict[str, Any] = {
     "content_length": 2_411_724,
     "variants": {"medium": DIMENSIONS},
     **CHANGED,
+    "events": [
+        {
+            "event": "completed",
+            "created_at": COMPLETED,
+            "facts": {"run": 2},
+            "words": "All variants were stored.",
+        }
+    ],
 }
 
 
@@ -58,9 +68,16 @@ class OwnedImage(ListedImage):
     org_id: str | None
 
 
+class ToldEvent(AuditEvent):
+    """`words`: what happened, as a sentence."""
+
+    words: str
+
+
 class ShownImage(OwnedImage):
     """With what the list leaves out. `variants` are those that can be fetched, the largest first. `rendering`: those
-    that are being made anew around `focal`, which is null for the centre of attention.
+    that are being made anew around `focal`, which is null for the centre of attention. `events`: the audit trail of its
+    job, newest first.
     """
 
     model_config = example(**WITH_OWNER, **SHOWN)
@@ -71,6 +88,7 @@ class ShownImage(OwnedImage):
     client_metadata: ClientMetadata
     focal: Focal | None
     rendering: list[str]
+    events: list[ToldEvent]
 
 
 class ChangedOwnedImage(ChangedImage):
@@ -125,6 +143,7 @@ async def show(request: Request) -> Response:
     job = await _job(request, path_id(request, "image_id", image_not_found))
     waiting, urls = await state.jobs.table.further.waiting_focal(job), state.stores.urls.direct(job)
     recipe = waiting.recipe if waiting else job.recipe
+    events = await state.jobs.reports.events(job.job_id, MAX_EVENTS)
     shown = ShownImage.of(
         job,
         urls,
@@ -136,6 +155,9 @@ async def show(request: Request) -> Response:
         client_metadata=job.client_metadata,
         focal=Focal.of(recipe.focal),
         rendering=list(dict.fromkeys(one.size for one in recipe.variants)) if waiting else [],
+        events=[
+            ToldEvent(event=one.kind, created_at=one.created_at, facts=one.facts, words=words(one)) for one in events
+        ],
     )
     return json_response(shown)
 

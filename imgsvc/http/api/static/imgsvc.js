@@ -427,9 +427,10 @@ export function placeholder(hash) {
  * The pixels of a ThumbHash (https://evanw.github.io/thumbhash/): a cosine series each of lightness, of two colour
  * differences and of alpha, in four bits a coefficient.
  * @param {string} hash  Base64.
- * @returns {{ width: number, height: number, rgba: Uint8ClampedArray }}  At most 32 pixels on the longer side.
+ * @param {number} [side]  Pixels of the longer side.
+ * @returns {{ width: number, height: number, rgba: Uint8ClampedArray }}
  */
-export function thumbhashPixels(hash) {
+export function thumbhashPixels(hash, side = 32) {
   const bytes = Uint8Array.from(atob(hash), (letter) => letter.charCodeAt(0));
   const bits = bitReader(bytes);
   const [light, yellow, red] = [bits(6) / 63, bits(6) / 31.5 - 1, bits(6) / 31.5 - 1];
@@ -447,18 +448,23 @@ export function thumbhashPixels(hash) {
     series(yellow, 1.25 * yellowScale, 3, 3), series(red, 1.25 * redScale, 3, 3)]; // 1.25: the format's saturation
   channels.push(hasAlpha ? series(alpha, alphaScale, 5, 5) : [{ x: 0, y: 0, value: 1 }]);
   const ratio = across / down;
-  const [width, height] = [Math.round(32 * Math.min(1, ratio)), Math.round(32 / Math.max(1, ratio))];
+  const [width, height] = [Math.round(side * Math.min(1, ratio)), Math.round(side / Math.max(1, ratio))];
+  const [columns, rows] = [cosines(width), cosines(height)];
   const rgba = new Uint8ClampedArray(4 * width * height);
   for (let at = 0; at < width * height; at += 1) {
-    const [u, v] = [((at % width) + 0.5) * Math.PI / width, (Math.floor(at / width) + 0.5) * Math.PI / height];
+    const [u, v] = [at % width, Math.floor(at / width)];
     const [l, p, q, a] = channels.map((channel) => channel.reduce(
-      (sum, { x, y, value }) => sum + value * Math.cos(x * u) * Math.cos(y * v), 0));
+      (sum, { x, y, value }) => sum + value * columns[x][u] * rows[y][v], 0));
     const blue = l - 2 / 3 * p;
     const [r, g] = [(3 * l - blue + q) / 2, (3 * l - blue - q) / 2];
     rgba.set([r, g, blue, a].map((one) => Math.round(255 * Math.min(1, Math.max(0, one)))), 4 * at);
   }
   return { width, height, rgba };
 }
+
+/** cosines(length)[n][i]: the n-th wave at the middle of pixel i. */
+const cosines = (length) => Array.from({ length: 8 }, (_, wave) =>
+  Array.from({ length }, (_, pixel) => Math.cos(wave * (pixel + 0.5) * Math.PI / length)));
 
 /** The frequencies of a channel, in the order of the format: a triangle without its first corner. */
 function terms(nx, ny) {

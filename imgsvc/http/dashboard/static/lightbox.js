@@ -7,7 +7,6 @@ import { byId, el, foreign, keepingFocus, setText, update } from './dom.js';
 import { ago, bytes, number } from './format.js';
 import { FocalPoint } from './focal.js';
 import { kept, nameOf } from './grid.js';
-import { happened } from './history.js';
 import { placeholder } from './thumbhash.js';
 
 const SWIPE = 50; // pixels
@@ -17,7 +16,6 @@ const PATCH = 'application/merge-patch+json';
 export class Lightbox {
   #shown = null; // the operator's answer about the image on the page
   #wanted = null; // the ID of the image that should be there
-  #events = [];
   #variant = null; // whose addresses are shown
   #from = null; // where a swipe began
 
@@ -77,15 +75,11 @@ export class Lightbox {
     this.focal.end();
     const known = this.grid.items[this.grid.placeOf(id)];
     this.#shown = null;
-    this.#events = [];
     if (!this.dialog.open) this.dialog.showModal();
     this.#blank(known);
     try {
       const shown = await ask(`api/v1/operator/images/${pathOf(id)}`);
-      if (this.#wanted !== id) return;
-      this.#take(shown);
-      this.#events = (await ask(`api/v1/operator/jobs/${pathOf(shown.job_id)}`)).events;
-      if (this.#wanted === id) this.draw();
+      if (this.#wanted === id) this.#take(shown);
     } catch (refused) {
       if (this.#wanted !== id) return;
       setText(byId('shown-name'), refused.status === 404 ? 'This picture is gone.' : 'This picture can’t be shown.');
@@ -139,7 +133,7 @@ export class Lightbox {
       setText(byId('shown-name'), image.original_filename ?? `Image ${image.image_id}`);
       update(byId('shown-body'), [
         ...this.#about(image), ...this.#addresses(image), ...this.#focus(image), ...this.#expiry(image), ...metadata(image),
-        part('What happened'), el('ol', { class: 'happened', 'data-key': 'happened' }, happened(this.#events)),
+        part('What happened'), el('ol', { class: 'happened', 'data-key': 'happened' }, image.events.map(happened)),
         el('p', { class: 'actions', 'data-key': 'delete' }, button('delete-shown', 'Delete this picture', { class: 'danger' })),
       ]);
     });
@@ -280,6 +274,9 @@ export class Lightbox {
 const part = (words) => el('h3', { 'data-key': `part ${words}` }, words);
 
 const button = (action, words, more = {}) => el('button', { type: 'button', 'data-action': action, ...more }, words);
+
+const happened = ({ created_at: moment, words }, place, events) =>
+  el('li', { 'data-key': String(events.length - place) }, ago(moment), ' ', foreign(words));
 
 /** A moment for a field of the browser, which has no time zone: that of the person. */
 function local(timestamp) {

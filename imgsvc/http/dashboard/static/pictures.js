@@ -2,6 +2,7 @@
 
 import { publishedAt } from './addresses.js';
 import { ask, pathOf } from './api.js';
+import { copy } from './clipboard.js';
 import { Deletions } from './deletion.js';
 import { byId, setText } from './dom.js';
 import { count, setServerTime } from './format.js';
@@ -91,6 +92,7 @@ const deletions = new Deletions(byId('deletions'), {
 const lightbox = new Lightbox(grid, { cut, more, remove, tell });
 
 onAction({
+  copy: (button) => copy(button, tell),
   undo: ({ dataset }) => deletions.undo(Number(dataset.number)),
   'delete-selected': removeSelected,
   'select-none': () => grid.selectAll(false),
