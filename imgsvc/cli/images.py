@@ -1,14 +1,11 @@
 """Images for the command line, through the operator's API of the running service."""
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..settings import Settings
-from ..storage.durable_files import partial_of
 from .errors import CommandFailed
 from .service_client import Running, running, segment
 
@@ -64,17 +61,3 @@ class Images:
         url = urlsplit(urls[size])
         path = url.path[url.path.index("/api/v1/images/") :]
         return self._service.fetch(f"{path}?{url.query}", DOWNLOAD_SECONDS)
-
-
-def save(content: bytes, output: Path | None) -> None:
-    """Write to a file, which is whole or not there, or to standard output. Raises CommandFailed."""
-    if output is None:
-        sys.stdout.buffer.write(content)
-        return
-    draft = partial_of(output)
-    try:
-        draft.write_bytes(content)
-        draft.rename(output)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise CommandFailed(f"{output}: {error.strerror}") from None

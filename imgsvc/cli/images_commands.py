@@ -1,13 +1,30 @@
-"""`imgsvc images`: list, show, save, change and delete images of anybody, in the running service."""
+"""`imgsvc images`: list, show, save, change and delete images.
+
+With --server those that a token may see, at any service: which needs nothing but the client. Without it those of
+anybody, as the operator of the service that runs on this machine.
+"""
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
 
+if TYPE_CHECKING:
+    from .callers_images import CallersImages
+    from .images import Images
+
+STATUSES = ("pending", "processing", "retrying", "completed", "failed")
+Server = Annotated[
+    str | None,
+    typer.Option(help="Address of a service, whose API is called with --token; the operator's own service otherwise."),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="IMGSVC_TOKEN", help="With --server: a user's token or an API key.", show_default=False),
+]
 images = typer.Typer(help="List, show, save, change and delete images.", no_args_is_help=True)
 
 
@@ -15,6 +32,9 @@ images = typer.Typer(help="List, show, save, change and delete images.", no_args
 def list_images(
     org: Annotated[str | None, typer.Option(help="Only images of this organisation.")] = None,
     user: Annotated[str | None, typer.Option(help="Only images of this user of --org (default-org).")] = None,
+    whole_org: Annotated[
+        bool, typer.Option("--whole-org", help="With --server: the organisation's images, for its image:admin.")
+    ] = False,
     bucket: Annotated[str | None, typer.Option(help="Only images of this bucket.")] = None,
     status: Annotated[
         str | None, typer.Option(help="Only images that are pending, processing, retrying, completed or failed.")
@@ -27,18 +47,21 @@ def list_images(
     created_before: Annotated[str | None, typer.Option(help="Accepted before.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many images to list.")] = 50,
     as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
     config: ConfigFile = None,
 ) -> None:
     """List the newest images."""
-    from ..jobs.table.model import STATUSES
-    from .images import Images
     from .tables import print_images
 
     if status is not None and status not in STATUSES:
         stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
+    if (org or user) if server else whole_org:
+        stop("--org and --user are for the operator, without --server; --whole-org is for --server", WRONG)
+    whose = {"org": org, "user": user, "scope": "org" if whole_org else None}
     times = {"created_after": created_after, "created_before": created_before}
-    filters = {"org": org, "user": user, "bucket": bucket, "status": status, "q": name, "sha256": sha256, **times}
-    found = list(Images.of(loaded(config)).listed(limit, **filters))
+    filters = {**whose, "bucket": bucket, "status": status, "q": name, "sha256": sha256, **times}
+    found = list(_images(server, token, config).listed(limit, **filters))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -46,12 +69,17 @@ def list_images(
 
 
 @images.command()
-def show(image_id: str, as_json: AsJson = False, config: ConfigFile = None) -> None:
+def show(
+    image_id: str,
+    as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
+    config: ConfigFile = None,
+) -> None:
     """Show one image."""
-    from .images import Images
     from .tables import print_image
 
-    found = Images.of(loaded(config)).shown(image_id)
+    found = _images(server, token, config).shown(image_id)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -63,12 +91,14 @@ def get(
     image_id: str,
     size: Annotated[str, typer.Option(help="The name of the variant.")] = "original",
     output: Annotated[Path | None, typer.Option(help="A file; standard output unless given.")] = None,
+    server: Server = None,
+    token: Token = None,
     config: ConfigFile = None,
 ) -> None:
     """Save the bytes of a variant."""
-    from .images import Images, save
+    from .saving import save
 
-    save(Images.of(loaded(config)).bytes(image_id, size), output)
+    save(_images(server, token, config).bytes(image_id, size), output)
 
 
 @images.command()
@@ -80,10 +110,11 @@ def patch(
     expires_at: Annotated[str | None, typer.Option(help="When it expires, such as 2026-03-01T00:00:00Z.")] = None,
     never_expires: Annotated[bool, typer.Option("--never-expires", help="Keep it for good.")] = False,
     as_json: AsJson = False,
+    server: Server = None,
+    token: Token = None,
     config: ConfigFile = None,
 ) -> None:
     """Change the client's metadata of an image, and when it expires."""
-    from .images import Images
     from .tables import print_image
 
     if expires_at is not None and never_expires:
@@ -96,7 +127,7 @@ def patch(
             stop(f"--metadata: {error}", WRONG)
     if not changes:
         stop("nothing to change: give --metadata, --expires-at or --never-expires", WRONG)
-    found = Images.of(loaded(config)).patch(image_id, changes)
+    found = _images(server, token, config).patch(image_id, changes)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
@@ -104,12 +135,11 @@ def patch(
 
 
 @images.command()
-def delete(image_ids: list[str], config: ConfigFile = None) -> None:
+def delete(image_ids: list[str], server: Server = None, token: Token = None, config: ConfigFile = None) -> None:
     """Delete images, with all their files."""
     from .errors import CommandFailed
-    from .images import Images
 
-    known, refused = Images.of(loaded(config)), 0
+    known, refused = _images(server, token, config), 0
     for image_id in image_ids:
         try:
             removed = known.delete(image_id)
@@ -119,3 +149,15 @@ def delete(image_ids: list[str], config: ConfigFile = None) -> None:
         else:
             typer.echo(f"{image_id}: deleted, {removed} files removed")
     raise typer.Exit(FAILED if refused else 0)
+
+
+def _images(server: str | None, token: str | None, config: Path | None) -> "CallersImages | Images":
+    if server is None:
+        from .images import Images
+
+        return Images.of(loaded(config))
+    from .callers_images import CallersImages
+
+    if not token:
+        stop("pass a token with --token or in IMGSVC_TOKEN", WRONG)
+    return CallersImages(server, token)

@@ -109,7 +109,7 @@ def print_images(images: list[dict[str, Any]]) -> None:
             image["image_id"],
             _status(image["status"]),
             _time(image["created_at"]),
-            Text(image["user_id"] or ""),
+            Text(image.get("user_id") or ""),
             Text(image["bucket"]),
             Text(image["original_filename"] or ""),
             str(image["size_bytes"]),

@@ -66,7 +66,7 @@ def run(files: Sequence[Path], *, server: str, token: str, bucket: str, parallel
     """Upload the files and print what became of each; returns how many failed."""
     journal = Journal(server, bucket)
     failed = 0
-    retries = Retries(attempts=ATTEMPTS, first_pause=1.0, longest_pause=LONGEST_PAUSE)
+    retries = Retries(attempts=ATTEMPTS, first_pause=1.0, longest_pause=LONGEST_PAUSE, unanswered=6)
     with Client(server, token, retries=retries) as client, _shown(files, quiet=as_json) as bars:
         for one in _in_parallel(files, client, journal, bucket, parallel, bars):
             failed += one.error is not None

@@ -10,7 +10,7 @@ import httpx
 from . import flows
 from .errors import ImgsvcError
 from .flows import Answer, Call, Flow, Pause
-from .models import Image, Job, ListedImage, Receipt
+from .models import Image, Job, Json, ListedImage, Receipt
 from .retries import Retries
 from .sources import Form, Progress, Source
 
@@ -83,6 +83,14 @@ class AsyncClient:
     async def image(self, image_id: str) -> Image:
         return await self._run(flows.image(image_id, self._retries))
 
+    async def update(self, image_id: str, **changes: Any) -> Json:
+        """Change `client_metadata` (merged), `expires_at` or `focal`; None removes. Returns the image as it is then."""
+        return await self._run(flows.update(image_id, changes, self._retries))
+
+    async def content(self, image_id: str, size: str = "original") -> bytes:
+        """The bytes of a variant."""
+        return await self._run(flows.content(image_id, size, self._retries))
+
     async def delete(self, image_id: str) -> int:
         """The number of files that were removed."""
         return await self._run(flows.delete(image_id, self._retries))
@@ -113,12 +121,13 @@ class AsyncClient:
 
     async def _answer(self, call: Call) -> Answer:
         content = None if call.body is None else _in_turn(call.body())
+        elsewhere = not call.path.startswith("/")
         try:
             found = await self._http.request(
                 call.method,
-                self._url + call.path,
+                call.path if elsewhere else self._url + call.path,
                 params=dict(call.params) or None,
-                headers={**self._headers, **call.headers},
+                headers={**({} if elsewhere else self._headers), **call.headers},
                 content=content,
             )
         except httpx.HTTPError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from .errors import ConnectionFailed, JobFailed, Refused, StillProcessing
-from .models import Image, Job, ListedImage, Receipt
+from .models import Image, Job, Json, ListedImage, Receipt
 from .retries import Retries, retry_after
 from .sources import Form
 
@@ -20,7 +20,7 @@ API = "/api/v1/images"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to be sent. `body` makes a new iterator for each attempt."""
+    """A request to be sent; `path` may be a whole URL, which gets no token. `body` makes a new iterator each time."""
 
     method: str
     path: str
@@ -112,6 +112,22 @@ def delete(image_id: str, retries: Retries) -> Flow[int]:
     """The number of files that were removed."""
     answer = yield from sent(Call("DELETE", f"{API}/{_part(image_id)}"), retries)
     return int(answer.json["files_removed"])
+
+
+def update(image_id: str, changes: Mapping[str, Any], retries: Retries) -> Flow[Json]:
+    """The image as it is then. A merge patch (RFC 7396) can be repeated."""
+    body = json.dumps(dict(changes)).encode()
+    headers = {"Content-Type": "application/merge-patch+json", "Content-Length": str(len(body))}
+    call = Call("PATCH", f"{API}/{_part(image_id)}", headers=headers, body=lambda: iter((body,)))
+    answer = yield from sent(call, retries)
+    return answer.json
+
+
+def content(image_id: str, size: str, retries: Retries) -> Flow[bytes]:
+    """The bytes of a variant, from where the service says: its own path, or a URL of the object storage."""
+    found = yield from sent(Call("GET", f"{API}/{_part(image_id)}", params={"size": size}), retries)
+    answer = yield from sent(Call("GET", found.json["url"]), retries)
+    return answer.body
 
 
 def fetch(url: str, bucket: str, metadata: Mapping[str, Any], retries: Retries) -> Flow[Receipt]:

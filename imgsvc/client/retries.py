@@ -12,17 +12,19 @@ IN_PROGRESS = "idempotency_in_progress"
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """At most `attempts` calls; pauses in seconds double from `first_pause`. A Retry-After is followed up to
-    `longest_pause`; if it asks for more, the error is raised at once.
+    """At most `attempts` calls, or `unanswered` when no answer comes; pauses in seconds double from `first_pause`.
+
+    A Retry-After is followed up to `longest_pause`; if it asks for more, the error is raised at once.
     """
 
     attempts: int = 5
     first_pause: float = 0.5
     longest_pause: float = 60.0
+    unanswered: int = 5
 
     def pause(self, made: int, status: int | None, code: str, headers: Mapping[str, str]) -> float | None:
         """Seconds until the next attempt after `made` ones; None: this was the last. `status` None: no answer came."""
-        if made >= self.attempts:
+        if made >= (self.attempts if status is not None else min(self.attempts, self.unanswered)):
             return None
         if status is not None and status not in AGAIN and not (status == 409 and code == IN_PROGRESS):
             return None

@@ -1,6 +1,9 @@
 """`imgsvc images` and `imgsvc keys` against a real server, and keys on a data folder that nobody holds."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fixtures import make
-from tests.support.server_process import InlineServer, ServerProcess
+from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer
 
 pytestmark = pytest.mark.process
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -57,6 +60,48 @@ def test_images(server: ServerProcess, tmp_path: Path) -> None:
     gone = server.run("images", "delete", first, UNKNOWN)
     assert (gone.returncode, gone.stdout) == (1, f"{first}: deleted, 4 files removed\n")
     assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"
+
+
+def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> None:
+    """With --server, a caller's token, and none of the service's packages."""
+    mine = uploaded(server, make.jpeg(64, 60))
+    blocker = "import sys; sys.modules.update(dict.fromkeys(%r.split()))\nfrom imgsvc.cli.main import main; main()"
+    command = [sys.executable, "-c", blocker % "starlette structlog hypercorn PIL aiobotocore joserfc redis"]
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "IMGSVC_TOKEN": token_of("alice"),
+        "HOME": str(tmp_path),
+    }
+
+    def images(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        line = [*command, "images", *arguments, "--server", server.url]
+        return subprocess.run(line, env=environ | more, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    listed = json.loads(images("list", "--limit", "1", "--json").stdout)
+    assert [one["image_id"] for one in listed] == [mine]
+    assert mine in images("list", "--bucket", "b").stdout
+    assert images("list", IMGSVC_TOKEN=token_of("bob")).stdout == "No images.\n"
+    assert json.loads(images("show", mine, "--json").stdout)["image_id"] == mine
+    target = tmp_path / "large.webp"
+    assert images("get", mine, "--size", "large", "--output", str(target)).returncode == 0
+    assert Image.open(BytesIO(target.read_bytes())).size == (64, 60)
+    assert "it has" in (absent := images("get", mine, "--size", "huge")).stderr.lower() or absent.returncode == 1
+    changed = images("patch", mine, "--metadata", '{"a": 1}', "--json")
+    assert json.loads(changed.stdout)["client_metadata"]["a"] == 1
+    assert (
+        images("delete", mine, IMGSVC_TOKEN=token_of("bob")).stderr
+        == f"imgsvc: {mine}: Permission denied: image:delete\n"
+    )
+    gone = images("delete", mine, UNKNOWN)
+    assert (gone.returncode, gone.stdout) == (1, f"{mine}: deleted, 4 files removed\n")
+    assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"
+    assert images("list", IMGSVC_TOKEN="").returncode == 2 and images("list", "--user", "bob").returncode == 2
+    assert server.run("images", "list", "--whole-org").returncode == 2
+
+
+def token_of(user: str) -> str:
+    return bearer(user)["Authorization"].removeprefix("Bearer ")
 
 
 def test_keys(server: ServerProcess) -> None:

@@ -1,0 +1,49 @@
+"""The caller's own images for the command line, through any service's API, with the client alone."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+from ..client import Client, ImgsvcError, Refused, Retries
+from .errors import CommandFailed
+
+T = TypeVar("T")
+MOST_ON_A_PAGE = 200
+RETRIES = Retries(attempts=3)
+
+
+class CallersImages:
+    """The images that a token or an API key may see. Every method may raise CommandFailed."""
+
+    def __init__(self, server: str, token: str) -> None:
+        self._client = Client(server, token, retries=RETRIES)
+
+    def listed(self, limit: int, **filters: str | None) -> Iterator[dict[str, Any]]:
+        """At most `limit` images, the newest first, page by page."""
+        given = {name: value for name, value in filters.items() if value is not None}
+        found = self._client.images(**given, limit=min(limit, MOST_ON_A_PAGE))
+        yield from _tried(lambda: [dict(one.raw) for one in islice(found, limit)])
+
+    def shown(self, image_id: str) -> dict[str, Any]:
+        return dict(_tried(lambda: self._client.image(image_id)).raw)
+
+    def patch(self, image_id: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """Returns the image as it is then."""
+        return dict(_tried(lambda: self._client.update(image_id, **changes)))
+
+    def delete(self, image_id: str) -> int:
+        """Returns the number of files."""
+        return _tried(lambda: self._client.delete(image_id))
+
+    def bytes(self, image_id: str, size: str) -> bytes:
+        """The bytes of a variant."""
+        return _tried(lambda: self._client.content(image_id, size))
+
+
+def _tried(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except Refused as error:
+        raise CommandFailed(f"{error.detail}: {error.reason}" if error.reason else error.detail) from None
+    except ImgsvcError as error:
+        raise CommandFailed(str(error)) from None
