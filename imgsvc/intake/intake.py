@@ -265,9 +265,16 @@ class Intake:
         end, limit = limited.standing.reset, limited.standing.limit
         await self._denials.record("rate_limited", org_id, user_id, until=end, limit=limit)
 
-    def stage(self, allowance: UploadLimits) -> StagedFile:
-        job_id, most = str(uuid.uuid4()), allowance.max_bytes
-        return StagedFile(job_id, self._staging_area, self._collected, allowance.recipe, allowance.types, most)
+    def stage(self, allowance: UploadLimits, announced_bytes: int) -> StagedFile:
+        return StagedFile(
+            str(uuid.uuid4()),
+            self._staging_area,
+            self._collected,
+            allowance.recipe,
+            allowance.types,
+            allowance.max_bytes,
+            announced_bytes,
+        )
 
     async def accept(self, staged: StagedFile, origin: Origin, allowance: UploadLimits, one: OpenUpload) -> Receipt:
         """Probe, sync and record a complete upload.

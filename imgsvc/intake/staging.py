@@ -24,8 +24,8 @@ from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 log = structlog.get_logger()
 
 CHUNK = 96 * 1024  # bytes that each upload may collect before a thread writes them
-LARGE_CHUNK = 1 << 20  # bytes that it may collect while there is room: a usual photo is written and synced in one visit
-ROOM = 8 << 20  # bytes of all uploads together for that
+WHOLE = 1 << 20  # bytes of an upload that is collected as a whole, and written and synced in one visit
+ROOM = 8 << 20  # bytes that such uploads may collect together
 SNIFF = 512  # the first bytes, which nearly always decide the type
 
 
@@ -89,6 +89,7 @@ class StagedFile:
         recipe: Recipe,
         allowed: Sequence[str],
         max_bytes: int,
+        announced_bytes: int,
     ) -> None:
         self.job_id = job_id
         self.mime = ""
@@ -101,6 +102,7 @@ class StagedFile:
         self._recipe = recipe
         self._allowed = allowed
         self._max_bytes = max_bytes
+        self._collects = announced_bytes <= WHOLE
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._stream: BinaryIO | None = None
@@ -164,7 +166,7 @@ class StagedFile:
 
     def _may_collect(self) -> bool:
         size = len(self._buffer)
-        if size >= LARGE_CHUNK or not self._collected.require(self._held, size):
+        if not self._collects or not self._collected.require(self._held, size):
             return False
         self._held = size
         return True

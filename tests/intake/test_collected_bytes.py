@@ -4,33 +4,41 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from fixtures import make
-from imgsvc.intake.staging import CHUNK, LARGE_CHUNK, ROOM, CollectedBytes, StagedFile
+from imgsvc.intake.staging import CHUNK, ROOM, WHOLE, CollectedBytes, StagedFile
 from imgsvc.jobs.staging_area import StagingArea
 from imgsvc.settings import Settings
 
 TINY = make.jpeg(64, 48)
+PHOTO = TINY + bytes(WHOLE - len(TINY))
 
 
-def staged(area: StagingArea, collected: CollectedBytes, number: int) -> StagedFile:
-    return StagedFile(f"{number}", area, collected, Settings().images.recipe, ["image/jpeg"], 2 * LARGE_CHUNK)
+def staged(area: StagingArea, collected: CollectedBytes, number: int, announced: int = WHOLE) -> StagedFile:
+    recipe = Settings().images.recipe
+    return StagedFile(f"{number}", area, collected, recipe, ["image/jpeg"], 2 * WHOLE, announced)
 
 
 async def test_a_usual_photo_is_written_once_and_many_at_once_within_the_room(tmp_path: Path) -> None:
     area, collected = StagingArea(tmp_path, tmp_path / "orphaned"), CollectedBytes()
+    fitting = ROOM // WHOLE
     async with AsyncExitStack() as stack:
-        uploads = [await stack.enter_async_context(staged(area, collected, n)) for n in range(ROOM // LARGE_CHUNK + 2)]
+        uploads = [await stack.enter_async_context(staged(area, collected, n)) for n in range(fitting + 2)]
         for one in uploads:
-            await one.feed(TINY + bytes(LARGE_CHUNK - len(TINY) - 1))
+            await one.feed(PHOTO[:-1])
         # Each one collects while there is room; what is beyond it was written.
         assert len(list(tmp_path.glob("*.part"))) == 2
-        await uploads[0].feed(bytes(1))
-        assert len(list(tmp_path.glob("*.part"))) == 3  # a full one is written, and gives its room back
-        assert collected.require(0, LARGE_CHUNK - 1)
         assert not collected.require(0, CHUNK)
-        collected.release(LARGE_CHUNK - 1)
-        for one in uploads[1:3]:
+        for one in uploads[:2]:
+            await one.feed(PHOTO[-1:])
             assert (await one.finish()).width == 64
             one.keep()
     assert collected.require(0, ROOM)  # all of it is given back, however an upload ended
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-    assert (tmp_path / "1").read_bytes() == TINY + bytes(LARGE_CHUNK - len(TINY) - 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert (tmp_path / "1").read_bytes() == PHOTO
+
+
+async def test_larger_uploads_are_written_as_they_come(tmp_path: Path) -> None:
+    area, collected = StagingArea(tmp_path, tmp_path / "orphaned"), CollectedBytes()
+    async with staged(area, collected, 1, announced=WHOLE + 1) as one:
+        await one.feed(PHOTO[:CHUNK])
+        assert (tmp_path / "1.part").exists()
+        assert collected.require(0, ROOM)

@@ -154,9 +154,9 @@ async def test_one_query_for_many_staged_files(start: Starter, monkeypatch: pyte
 
 async def test_staging_folder_that_was_removed_is_made_anew(start: Starter) -> None:
     async with start() as s:
-        (s.settings.data / "staging").rmdir()
+        shutil.rmtree(s.settings.data / "staging")
         assert (await s.completed(TINY))["status"] == "completed"
-        (s.settings.data / "staging").rmdir()
+        shutil.rmtree(s.settings.data / "staging")
         await s.state.telemetry.health.measure()
         found = (await s.http.get("/api/v1/health")).json()
         assert found["checks"]["staging"]["status"] == found["status"] == "degraded"

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures import make
 from tests.support.server_process import SECRET, ServerProcess, environment_block, is_running, until
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 
@@ -61,7 +62,8 @@ def test_second_death_fails_the_job_and_removes_what_it_put(server: ServerProces
 
 
 def test_hung_worker_is_killed_at_its_time_limit(tmp_path: Path, slow_photo: bytes) -> None:
-    limits = {"IMGSVC_WORKERS_TIME_LIMIT_SECONDS": "4", "IMGSVC_WORKERS_TIME_LIMIT_SECONDS_PER_MEGAPIXEL": "0"}
+    limit = f"{seconds(4):.0f}"
+    limits = {"IMGSVC_WORKERS_TIME_LIMIT_SECONDS": limit, "IMGSVC_WORKERS_TIME_LIMIT_SECONDS_PER_MEGAPIXEL": "0"}
     with ServerProcess(tmp_path, IMGSVC_JOBS_RETRY_DELAY_SECONDS="0", **limits) as server:
         job_id, worker = rendering(server, slow_photo)
         os.kill(worker, signal.SIGSTOP)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ def completed(server: ServerProcess, accepted: list[dict[str, Any]]) -> None:
         if job["status"] == "failed":
             assert job["retryable"], job
             assert server.run("jobs", "retry", one["job_id"]).returncode == 0
-            job = until(lambda one=one: done if (done := server.job(one["job_id"]))["status"] == "completed" else None)
+            until(partial(_is_completed, server, one["job_id"]))
         answer = server.http.get(f"{server.url}/api/v1/images/{one['image_id']}/direct", params={"size": "large"})
         assert answer.status_code == 200
+
+
+def _is_completed(server: ServerProcess, job_id: str) -> bool:
+    return bool(server.job(job_id)["status"] == "completed")
 
 
 @pytest.mark.parametrize("storage", ["the same disk", "a disk of its own"])

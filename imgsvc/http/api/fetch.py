@@ -117,7 +117,7 @@ async def _fetch(request: Request) -> Receipt:
     with state.fetches.attempt(user):
         async with (
             intake.admitted(*user, None, allowance, allowance.max_bytes) as one,
-            intake.stage(allowance) as staged,
+            intake.stage(allowance, allowance.max_bytes) as staged,
         ):
             await _while_connected(request, wanted.url, staged, allowance)
             return await intake.accept(staged, _origin(request, wanted, who), allowance, one)

@@ -180,7 +180,7 @@ async def _upload(request: Request, identify: Callable[[Request], Awaitable[Uplo
     ) as one:
         headers, query = parsed(request, UploadHeaders), parsed(request, UploadQuery)
         pace = MinimumBodyRate(state.settings.uploads.idle_timeout_seconds, state.settings.uploads.min_bytes_per_second)
-        async with intake.stage(allowance) as staged:
+        async with intake.stage(allowance, announced) as staged:
             raw = Form(query.bucket or (who.ticket.bucket if who.ticket else None), headers.metadata)
             try:
                 form = await _read(request, pace, staged, allowance, raw, who.ticket)
