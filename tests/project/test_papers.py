@@ -19,7 +19,7 @@ from fixtures import make
 from imgsvc import testing
 from tests.support.browser import browsing, in_browser
 from tests.support.dashboard_page import TOKEN
-from tests.support.papers import PAGES, TOUR_SECONDS, marked, run_blocks
+from tests.support.papers import PAGES, TOUR_SECONDS, marked, run_blocks, runs
 from tests.support.server_process import WAIT_SECONDS, InlineServer, bearer
 
 
@@ -190,6 +190,42 @@ async def test_example_for_browsers_uploads_from_another_origin(tmp_path: Path) 
             await visit.page.goto(f"{origin}/info")
             picture = base64.b64encode(make.jpeg()).decode()
             assert await visit.page.evaluate(call, [server.url, token, picture]) > 0
+
+
+@pytest.mark.process
+@in_browser
+async def test_examples_for_browsers(tmp_path: Path) -> None:
+    """The short ones of several guides, after one another on one page of another origin."""
+    texts = [runs(f"docs/guides/{page}.md", "browser")[0] for page in ("lists", "expiry", "quotas", "keys")]
+    texts += runs("docs/guides/uploading.md", "events")
+    call = f"""async ([service, token, bytes]) => {{
+        {" ".join(texts)}
+        const headers = {{ Authorization: `Bearer ${{token}}`, "Content-Type": "application/json" }};
+        const wanted = {{ method: "POST", headers, body: JSON.stringify({{ bucket: "album" }}) }};
+        const ticket = await (await fetch(`${{service}}/api/v1/images/tickets`, wanted)).json();
+        const file = new File([Uint8Array.from(atob(bytes), one => one.charCodeAt(0))], "a.jpg");
+        const receipt = await uploadWithTicket(service, ticket, file);
+        const ready = [];
+        const job = await follow(service, receipt.job_id, (news) => ready.push(news.variant));
+        const changed = await keepUntil(service, token, receipt.image_id, new Date(Date.now() + 3_600_000));
+        const found = [];
+        for await (const one of photos(service, token, "album")) found.push(one);
+        return {{ ready, job, changed, found, share: await shareOfQuota(service, token) }};
+    }}"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    origin = f"http://localhost:{port}"
+    server = InlineServer(tmp_path, IMGSVC_SERVER_CORS_ORIGINS=origin, IMGSVC_QUOTA_BYTES_PER_USER="100000000")
+    with ExitStack() as stack:
+        stack.push(server.start(port))
+        async with browsing(origin) as visit:
+            await visit.page.goto(f"{origin}/info")
+            token = bearer()["Authorization"].removeprefix("Bearer ")
+            picture = base64.b64encode(make.jpeg(64, 48)).decode()
+            told = await visit.page.evaluate(call, [server.url, token, picture])
+    assert told["job"]["status"] == "completed" and set(told["ready"]) == set(told["job"]["ready"])
+    assert [one["image_id"] for one in told["found"]] == [told["job"]["image_id"]]
+    assert told["changed"]["expires_at"] == told["found"][0]["expires_at"] and 0 < told["share"] < 1
 
 
 async def test_example_for_an_applications_own_tests_passes() -> None:
