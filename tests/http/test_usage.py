@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from fixtures import make
-from tests.conftest import Service, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.older_database import back_to_schema
+from tests.support.speed import within
 
 IMAGES, USAGE = "/api/v1/images", "/api/v1/usage"
 sizes: Iterator[int] = count(100)
@@ -70,6 +71,27 @@ async def test_bytes_are_those_of_the_files(start: Starter) -> None:
         for job, user in ((jobs[1], "alice"), (failed, "alice"), (jobs[2], "bob"), (twins[1], "bob")):
             await s.http.delete(f"{IMAGES}/{job['image_id']}", headers=s.bearer(user))
         assert await s.sql("SELECT * FROM usage") == []  # nobody is named who has nothing
+
+
+async def test_replaced_crops_count_until_they_are_gone(start: Starter) -> None:
+    """Of an image that goes on, and of one that is deleted while they are there."""
+    crop = {"width": 40, "height": 40, "fit": "cover"}
+    async with start(images={"sizes": {"thumbnail": crop, "original": 4096}}) as s:
+        image_id = (await s.completed(make.jpeg(300, 100)))["image_id"]
+        headers = s.bearer() | {"Content-Type": "application/merge-patch+json"}
+        for left in (0.0, 1.0):
+            body = {"focal": {"x": left, "y": 0.5}}
+            assert (await s.http.patch(f"{IMAGES}/{image_id}", json=body, headers=headers)).status_code == 200
+            with within(WAIT_SECONDS):
+                while await s.sql("SELECT 1 FROM renders"):
+                    await anyio.sleep(0.02)
+            assert len(s.stored()) == 3 and await kept(s) == await on_disk(s)
+            if left == 0.0:
+                await s.sql("UPDATE retired_keys SET remove_at = '2020-01-01' WHERE remove_at IS NOT NULL")
+                await s.state.jobs.housekeeping.sweep()
+                assert len(s.stored()) == 2 and await kept(s) == await on_disk(s)
+        assert (await s.http.delete(f"{IMAGES}/{image_id}", headers=s.bearer())).status_code == 200
+        assert s.stored() == [] and await kept(s) == {}
 
 
 async def test_retried_upload_reserves_its_bytes_again(start: Starter) -> None:

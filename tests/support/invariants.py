@@ -344,6 +344,7 @@ def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
     upto = db.execute("SELECT usage_upto FROM job_counting").fetchone()[0]
     counted = {row[0] for row in db.execute("SELECT job_id FROM processing_jobs WHERE rowid <= ?", [upto or 1 << 62])}
     scan: Counter[tuple[str, str, str]] = Counter()
+    retired = _retired_bytes(db)
     for row in rows:
         if row.deleted or row.job_id not in counted or (upto == 0):
             continue
@@ -352,6 +353,7 @@ def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
             scan[org, user, "images"] += done
             scan[org, user, "bytes"] += sum(one["size_bytes"] for one in row.measured.values()) if done else 0
             scan[org, user, "reserved"] += row.values["content_length"] if row.status in UNFINISHED else 0
+            scan[org, user, "bytes"] += retired.get(row.job_id, 0)
     kept: Counter[tuple[str, str, str]] = Counter()
     for org, user, *figures in db.execute("SELECT org_id, user_id, images, bytes, reserved FROM usage"):
         kept |= Counter(
@@ -362,6 +364,15 @@ def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
     for key in sorted(kept.keys() | scan.keys()):
         if kept[key] != scan[key]:
             yield f"The usage {key} is {kept[key]}; a scan finds {scan[key]}."
+
+
+def _retired_bytes(db: sqlite3.Connection) -> dict[str, int]:
+    """{job: bytes} of replaced files that are not gone yet."""
+    if not db.execute("SELECT 1 FROM pragma_table_info('retired_keys') WHERE name = 'size_bytes'").fetchone():
+        return {}  # an older schema
+    return dict(
+        db.execute("SELECT job_id, sum(size_bytes) FROM retired_keys WHERE remove_at IS NOT NULL GROUP BY job_id")
+    )
 
 
 def _faults_of_ids(places: Places, db: sqlite3.Connection) -> Iterator[str]:

@@ -43,7 +43,11 @@ UNDONE = {
         "ALTER TABLE service_instance DROP COLUMN clock_doubted;"
     ),
     13: "DROP TABLE api_keys; DROP TABLE upload_tickets; ALTER TABLE processing_jobs DROP COLUMN ticket_id;",
-    14: "DROP TABLE erasures; DROP TABLE erased_jobs;",
+    14: (
+        "DROP TABLE erasures; DROP TABLE erased_jobs; DROP TRIGGER IF EXISTS retired_counted;"
+        "DROP TRIGGER IF EXISTS retired_gone; DROP TRIGGER IF EXISTS retired_dropped;"
+        "DROP TRIGGER IF EXISTS retired_of_deleted; ALTER TABLE retired_keys DROP COLUMN size_bytes;"
+    ),
     15: "DROP TABLE job_hours; DROP TABLE queue_minutes; DROP INDEX jobs_by_error;",
 }
 

@@ -153,7 +153,8 @@ async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFile
     stays = IN_FLIGHT if render.backend == LOCAL else max(IN_FLIGHT, made.presigned)
     replaced = {name: job.paths[name] for name in render.keys if name in job.paths}
     for name, key in replaced.items():
-        await _retire_key(db, job, render.backend, name, key, now() + stays, now() + REDIRECTED)
+        size = job.measured["variants"][name]["size_bytes"]
+        await _retire_key(db, job, render.backend, name, key, now() + stays, now() + REDIRECTED, size)
     await _event(db, "rendered_again", job, render)
     return job
 
@@ -260,7 +261,9 @@ async def _retire_key(
     key: str,
     remove_at: datetime,
     redirect_until: datetime | None,
+    size_bytes: int = 0,
 ) -> None:
+    """`size_bytes` counts for the user until the file is gone; 0: the file may never have been written."""
     values = {
         "job_id": job.job_id,
         "backend": backend,
@@ -268,6 +271,7 @@ async def _retire_key(
         "key": key,
         "variant": variant,
         "remove_at": as_text(remove_at),
+        "size_bytes": size_bytes,
         "redirect_until": as_text(redirect_until) if redirect_until else None,
     }
     await db.execute(QUERIES["retire_key"], values)

@@ -90,8 +90,8 @@ SELECT 1 FROM renders WHERE job_id = :job_id AND source = 'staged' AND state <> 
 SELECT 1 FROM renders WHERE job_id = :job_id AND kind = :kind AND state <> 'failed' LIMIT 1
 
 -- name: retire_key
-INSERT INTO retired_keys (job_id, backend, bucket, key, variant, remove_at, redirect_until)
-VALUES (:job_id, :backend, :bucket, :key, :variant, :remove_at, :redirect_until)
+INSERT INTO retired_keys (job_id, backend, bucket, key, variant, remove_at, redirect_until, size_bytes)
+VALUES (:job_id, :backend, :bucket, :key, :variant, :remove_at, :redirect_until, :size_bytes)
 ON CONFLICT (backend, bucket, key) DO UPDATE SET remove_at = excluded.remove_at, redirect_until = excluded.redirect_until
 
 -- name: retire_all_of

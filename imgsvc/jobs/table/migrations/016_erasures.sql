@@ -27,3 +27,41 @@ CREATE TABLE erased_jobs (
   job_id TEXT NOT NULL,
   PRIMARY KEY (number, job_id)
 ) STRICT, WITHOUT ROWID;
+
+-- Files that were replaced count for their user until they are gone, beside what job_usage says of the image's row. Triggers
+-- of their own, so that whatever else is stored can be added to job_usage alone. 0: an older version retired the file, or it
+-- may never have been written.
+ALTER TABLE retired_keys ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
+
+CREATE TRIGGER retired_counted AFTER INSERT ON retired_keys WHEN NEW.remove_at IS NOT NULL AND NEW.size_bytes > 0
+BEGIN
+  INSERT INTO usage SELECT org_id, user_id, 0, NEW.size_bytes, 0 FROM processing_jobs
+  WHERE job_id = NEW.job_id AND deleted_at IS NULL AND org_id IS NOT NULL AND user_id IS NOT NULL
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+  INSERT INTO usage SELECT org_id, '', 0, NEW.size_bytes, 0 FROM processing_jobs
+  WHERE job_id = NEW.job_id AND deleted_at IS NULL AND org_id IS NOT NULL AND user_id IS NOT NULL
+  ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+
+CREATE TRIGGER retired_gone AFTER UPDATE OF remove_at ON retired_keys
+WHEN OLD.remove_at IS NOT NULL AND NEW.remove_at IS NULL AND OLD.size_bytes > 0
+BEGIN
+  UPDATE usage SET bytes = bytes - OLD.size_bytes FROM processing_jobs AS job
+  WHERE job.job_id = OLD.job_id AND job.deleted_at IS NULL AND usage.org_id = job.org_id AND usage.user_id IN (job.user_id, '');
+END;
+
+CREATE TRIGGER retired_dropped BEFORE DELETE ON retired_keys WHEN OLD.remove_at IS NOT NULL AND OLD.size_bytes > 0
+BEGIN
+  UPDATE usage SET bytes = bytes - OLD.size_bytes FROM processing_jobs AS job
+  WHERE job.job_id = OLD.job_id AND job.deleted_at IS NULL AND usage.org_id = job.org_id AND usage.user_id IN (job.user_id, '');
+END;
+
+-- Before the row loses its user. What usage_after then finds to be nothing, it removes.
+CREATE TRIGGER retired_of_deleted BEFORE UPDATE OF deleted_at ON processing_jobs
+WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL
+  AND EXISTS (SELECT 1 FROM retired_keys WHERE job_id = OLD.job_id AND remove_at IS NOT NULL AND size_bytes > 0)
+BEGIN
+  UPDATE usage SET bytes = bytes - (
+    SELECT sum(size_bytes) FROM retired_keys WHERE job_id = OLD.job_id AND remove_at IS NOT NULL)
+  WHERE org_id = OLD.org_id AND user_id IN (OLD.user_id, '');
+END;
