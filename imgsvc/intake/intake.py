@@ -66,6 +66,7 @@ class Origin:
     expires_at: str | None = None
     key_id: str | None = None
     ticket_id: str | None = None
+    fetched_from: str | None = None  # the host, of an upload by address
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,5 +343,6 @@ def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe,
         expires_at=origin.expires_at,
         key_id=origin.key_id,
         ticket_id=origin.ticket_id,
+        fetched_from=origin.fetched_from,
         reuse=policy.reuse,
     )

@@ -120,6 +120,7 @@ def matches(job: Job, one: ImageFilter) -> bool:
 async def test_every_filter_and_pair(scope: str, few: int, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "FEW_NAMES", few)
     monkeypatch.setattr(listing, "MOST_LOOKED_AT", 40)
+    monkeypatch.setattr(listing, "FEW_LOOKED_AT", 15)
     async with opened(database) as (lists, readers):
         for names in combinations():
             one = wanted(scope, names)
@@ -141,6 +142,7 @@ async def test_page_between_times(database: Path) -> None:
 async def test_rare_images_are_looked_for_a_bounded_time(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page may be empty, and says where the search goes on."""
     monkeypatch.setattr(listing, "MOST_LOOKED_AT", 10)
+    monkeypatch.setattr(listing, "FEW_LOOKED_AT", 4)
     rare = ImageFilter(**SCOPES["own"], bucket="team/a", sha256=f"{7:064x}")
     rare_name = ImageFilter(**SCOPES["own"], status="completed", bucket="team/b", before="2090")
     async with opened(database) as (lists, _):

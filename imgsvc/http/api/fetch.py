@@ -119,7 +119,11 @@ async def _fetch(request: Request) -> Receipt:
             intake.admitted(*user, None, allowance, allowance.max_bytes) as one,
             intake.stage(allowance, allowance.max_bytes) as staged,
         ):
-            await _while_connected(request, wanted.url, staged, allowance)
+            try:
+                await _while_connected(request, wanted.url, staged, allowance)
+            except FetchFailed as failed:
+                await state.access.denials.record("fetch_failed", *user, reason=str(failed))
+                raise
             return await intake.accept(staged, _origin(request, wanted, who), allowance, one)
 
 
@@ -195,5 +199,13 @@ async def _paced(request: Request, answer: Fetched) -> AsyncIterator[bytes]:
 def _origin(request: Request, wanted: FetchRequest, who: Identity) -> Origin:
     trace_id = request.scope["trace_id"]
     return Origin(
-        who.user_id, who.org_id, wanted.bucket, wanted.metadata, "", trace_id, idempotency_key=None, key_id=who.key_id
+        who.user_id,
+        who.org_id,
+        wanted.bucket,
+        wanted.metadata,
+        "",
+        trace_id,
+        idempotency_key=None,
+        key_id=who.key_id,
+        fetched_from=Target.of(wanted.url, allow_http=True).host,
     )

@@ -8,6 +8,7 @@ from ..wire.error_codes import CODES
 
 PLAIN = {
     "accepted": "The upload was accepted and safely kept.",
+    "fetched": "Its bytes were fetched from the address that the client named.",
     "preview_done": "The preview was stored: the smallest picture can be fetched.",
     "preview_none": "No preview was needed.",
     "preview_failed": "The preview could not be made; the full work goes on.",

@@ -55,7 +55,7 @@ UPDATE processing_jobs SET trace_id = :mark, sha256 = '' WHERE job_id = :job_id 
 INSERT INTO erased_jobs (number, job_id) VALUES (:number, :job_id)
 
 -- name: erase_events_of_job
-UPDATE image_upload_events SET metadata = json_replace(metadata, '$.trace_id', :mark)
+UPDATE image_upload_events SET metadata = json_replace(metadata, '$.trace_id', :mark, '$.host', :mark)
 WHERE job_id = :job_id AND json_valid(metadata)
 
 -- name: erase_deliveries

@@ -12,6 +12,7 @@ from .database import Readers
 from .model import Job, Status
 
 MOST_LOOKED_AT = 5_000  # rows, of which a page shows those that match
+FEW_LOOKED_AT = 500  # rows, of which most pages are filled: walking more costs more than the page
 FEW_NAMES = 500  # so many rows with a prefix are sorted; more are found on the way through the newest
 LAST_CHARACTER = "\U0010ffff"
 EQUALS = {
@@ -111,20 +112,30 @@ class ImageLists:
         values = {**wanted.values(after), "limit": limit + 1}
         if wanted.name is not None and wanted.sha256 is None and await self._has_few_names(wanted, values):
             return await self._of_few_names(wanted, values, limit)
-        index, leading = wanted.by_time
-        end = await self._end(wanted, values) if wanted.name is not None or wanted.equal.keys() - {*leading} else None
-        if end is not None:
-            values |= {"since": end.created_at, "since_id": end.image_id}
-        statement = _select("*", index, wanted, (WITHIN,), f"{NEWEST_FIRST} LIMIT :limit")
-        jobs = [Job.of(row) for row in await self._readers.select("list_page", statement, values)]
+        _, leading = wanted.by_time
+        rarely = wanted.name is not None or wanted.equal.keys() - {*leading}  # not every row of the index matches
+        jobs, end = await self._newest(wanted, values, FEW_LOOKED_AT if rarely else None)
+        if end is not None and len(jobs) <= limit:
+            jobs, end = await self._newest(wanted, values, MOST_LOOKED_AT)
         if len(jobs) > limit:
             jobs, end = jobs[:limit], _position(jobs[limit - 1])
         return Page([job for job in jobs if not job.expired], end)
 
-    async def _end(self, wanted: ImageFilter, values: dict[str, Any]) -> Position | None:
-        """The last row that a page looks at; None: there are fewer."""
+    async def _newest(
+        self, wanted: ImageFilter, values: dict[str, Any], looked_at: int | None
+    ) -> tuple[list[Job], Position | None]:
+        """What matches among the next rows of the index, and the last of these rows; None: there are no more."""
+        index, _ = wanted.by_time
+        end = await self._end(wanted, values, looked_at) if looked_at is not None else None
+        bounds = {"since": end.created_at, "since_id": end.image_id} if end is not None else {}
+        statement = _select("*", index, wanted, (WITHIN,), f"{NEWEST_FIRST} LIMIT :limit")
+        rows = await self._readers.select("list_page", statement, values | bounds)
+        return [Job.of(row) for row in rows], end
+
+    async def _end(self, wanted: ImageFilter, values: dict[str, Any], looked_at: int) -> Position | None:
+        """The last row that is looked at; None: there are fewer."""
         index, leading = wanted.by_time
-        statement = _walk(index, leading, WITHIN, f"{NEWEST_FIRST} LIMIT 1 OFFSET {MOST_LOOKED_AT - 1}")
+        statement = _walk(index, leading, WITHIN, f"{NEWEST_FIRST} LIMIT 1 OFFSET {looked_at - 1}")
         rows = await self._readers.select("list_end", statement, values)
         return Position(rows[0]["created_at"], rows[0]["image_id"]) if rows else None
 

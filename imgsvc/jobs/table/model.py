@@ -71,6 +71,7 @@ class NewJob:
     key_id: str | None = None  # the API key that it was uploaded with, or that issued its ticket
     ticket_id: str | None = None
     reuse: bool = True  # of variants that the same user's same photo has
+    fetched_from: str | None = None  # the host, of an upload by address
     erasures_seen: int = 0  # the latest erasure of a person when the upload began
 
     @property

@@ -118,6 +118,9 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
     }
     await db.execute(QUERIES["insert_job"], values)
     await event(db, "accepted", new.image_id, new.job_id, {"trace_id": new.trace_id, "bytes": new.content_length})
+    if new.fetched_from is not None:
+        told = {"trace_id": new.trace_id, "host": new.fetched_from}
+        await event(db, "fetched", new.image_id, new.job_id, told)
     row = await (await db.execute(QUERIES["job"], {"job_id": new.job_id})).fetchone()
     assert row is not None
     return row

@@ -18,7 +18,7 @@ ENDED = (
     "SELECT (SELECT count(*) FROM processing_jobs WHERE deleted_at IS NULL AND status NOT IN ('completed', 'failed'))"
     " + (SELECT count(*) FROM renders WHERE state <> 'failed')"
 )
-DEFINITE = {200, 202, 404, 409, 503, 507}  # what may be answered while the disk fails
+DEFINITE = {200, 202, 204, 404, 409, 503, 507}  # what may be answered while the disk fails
 
 
 @dataclass(slots=True)

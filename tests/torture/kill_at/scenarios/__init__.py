@@ -40,6 +40,8 @@ UPLOADS = (
     ),
     Scenario("failing-picture", uploads.failing_picture),
     Scenario("webhooks", webhooks.told, equip=webhooks.own_receiver, check=webhooks.each_arrived),
+    Scenario("quota", uploads.beyond_the_quota, prepare=uploads.tight),
+    Scenario("fetch", uploads.fetch, equip=uploads.own_web, check=uploads.fetched_is_told),
     Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),
     Scenario("upload-broken-off", uploads.broken_off),
     Scenario("stop-amid-upload", uploads.stopped_amid_upload, prepare=uploads.impatient),
@@ -67,6 +69,7 @@ JOBS = (
     Scenario("retry-by-operator", jobs.retry_by_operator, prepare=jobs.one_failed),
     Scenario("retry-by-command", jobs.retry_by_command, prepare=jobs.one_failed),
     Scenario("stop-with-work", jobs.stop_with_work),
+    Scenario("operator-session", jobs.sign_in, check=jobs.sessions_end_if_answered),
     Scenario(
         "set-aside",
         jobs.sweep(jobs.is_set_aside),
@@ -77,6 +80,7 @@ JOBS = (
     Scenario("retention", jobs.sweep(jobs.is_dropped), prepare=jobs.long_ago, check=jobs.swept(jobs.is_dropped)),
 )
 CHANGES = (
+    Scenario("patch", changes.patch, prepare=changes.one_to_change, check=changes.patched_as_a_whole),
     Scenario("focal", changes.focal, prepare=changes.with_a_crop, check=changes.every_url_answers),
     Scenario("focal-twice", changes.focal_twice, prepare=changes.with_a_crop, check=changes.every_url_answers),
     Scenario(

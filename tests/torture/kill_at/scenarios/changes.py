@@ -14,6 +14,8 @@ CROPS = {
     "original": 4096,
 }
 
+PATCHED = {"client_metadata": {"title": "Kept"}, "expires_at": "2035-01-01T00:00:00Z"}
+
 
 def with_a_crop(attempt: Attempt) -> None:
     """An image with two crops. The URLs that were handed out are remembered."""
@@ -44,6 +46,33 @@ def focal_and_delete(attempt: Attempt) -> None:
         _set_focal(attempt, service, 0.0)
         attempt.delete(service, *attempt.receipts.values())
         stopped(attempt, service)
+
+
+def one_to_change(attempt: Attempt) -> None:
+    with attempt.site.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny()))
+        stopped(attempt, service)
+
+
+def patch(attempt: Attempt) -> None:
+    """Metadata and time of expiry, in one request."""
+    with attempt.serve() as service:
+        (image_id,) = attempt.receipts.values()
+        headers = {**bearer(), "Content-Type": "application/merge-patch+json"}
+        body = json.dumps(PATCHED).encode()
+        answer = attempt.noted(service.ask("PATCH", f"/api/v1/images/{image_id}", body, headers), "a change")
+        attempt.memory["answered"] = answer.status
+        stopped(attempt, service)
+
+
+def patched_as_a_whole(attempt: Attempt, _: Service) -> None:
+    ((metadata, expires_at),) = attempt.rows("SELECT client_metadata, expires_at FROM processing_jobs")
+    changed = (json.loads(metadata) == PATCHED["client_metadata"], expires_at is not None)
+    if len({*changed}) != 1 or (attempt.memory.get("answered") == 200 and not changed[0]):
+        attempt.wrong.append(f"Of a change were made: metadata {changed[0]}, expiry {changed[1]}.")
+    events = attempt.rows("SELECT count(*) FROM image_upload_events WHERE event_type = 'updated'")[0][0]
+    if events != changed[0]:
+        attempt.wrong.append(f"{events} audit events tell of a change.")
 
 
 def _set_focal(attempt: Attempt, service: Service, x: float) -> None:

@@ -1,5 +1,6 @@
 """Jobs: deleted, retried, given back at a stop, and what housekeeping drops of them."""
 
+import json
 import os
 import sqlite3
 import time
@@ -73,6 +74,24 @@ def delete_failed(attempt: Attempt) -> None:
 def retry_by_command(attempt: Attempt) -> None:
     """While no service runs: the next start renders it."""
     attempt.command("jobs", "retry", *attempt.receipts)
+
+
+def sign_in(attempt: Attempt) -> None:
+    """A session of the operator is opened, and all are ended, one after the other."""
+    with attempt.serve() as service:
+        body = json.dumps({"token": service.operator["Authorization"].removeprefix("Bearer ")}).encode()
+        for _ in range(2):
+            opened = service.ask("POST", "/api/v1/operator/login", body, {"Content-Type": "application/json"})
+            attempt.memory["opened"] = attempt.noted(opened, "a login").status
+        ended = service.ask("DELETE", "/api/v1/operator/sessions", headers=service.operator)
+        attempt.memory["ended"] = attempt.noted(ended, "an end of sessions").status
+        stopped(attempt, service)
+
+
+def sessions_end_if_answered(attempt: Attempt, _: Service) -> None:
+    left = attempt.rows("SELECT count(*) FROM operator_sessions")[0][0]
+    if attempt.memory.get("ended") == 200 and left:
+        attempt.wrong.append(f"{left} sessions are open that were ended.")
 
 
 def stop_with_work(attempt: Attempt) -> None:

@@ -1,12 +1,15 @@
 """Uploads: whole, in chunks, repeated, refused, broken off, and rendered at the second try."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
 from fixtures import make
+from tests.support.two_storages import FETCH_HERE
+from tests.support.web import Web
 from tests.torture.kill_at.case import REST_SECONDS, Attempt, stopped
 from tests.torture.kill_at.scenarios.pictures import shown, tiny, torn
-from tests.torture.kill_at.site import Half, Service, bearer, until
+from tests.torture.kill_at.site import Half, Service, Site, bearer, until
 
 HALF = 300_000  # bytes: enough for the service to write a part of them
 
@@ -95,6 +98,61 @@ def refused_uploads(attempt: Attempt) -> None:
 
 def few_and_small(attempt: Attempt) -> None:
     attempt.site.more = {**attempt.site.more, "RATE_LIMIT_MAX_UPLOADS": "1", "MAX_UPLOAD_SIZE_MB": "1"}
+
+
+def tight(attempt: Attempt) -> None:
+    """A quota that has room for one image, and its usage counted."""
+    attempt.site.more = {**attempt.site.more, "IMGSVC_QUOTA_BYTES_PER_USER": "4000"}
+
+
+def beyond_the_quota(attempt: Attempt) -> None:
+    """Uploads until one is refused, then a deletion, and one more. The invariants compare usage with the files."""
+    with attempt.serve() as service:
+        jobs = []
+        for seed in range(6):
+            job = attempt.upload(service, tiny(seed))
+            attempt.ended(service, job)
+            if job is None:
+                break
+            jobs.append(job)
+        if len(jobs) == 6:
+            attempt.wrong.append("A quota refuses nothing.")
+        attempt.delete(service, *(attempt.receipts[job] for job in jobs))
+        attempt.ended(service, attempt.upload(service, tiny(7)))
+        stopped(attempt, service)
+
+
+def own_web(site: Site) -> None:
+    site.more = {
+        **site.more,
+        FETCH_HERE: "yes",
+        "IMGSVC_FETCH_ALLOWED_HOSTS": "127.0.0.1",
+    }
+
+
+def fetch(attempt: Attempt) -> None:
+    """By address, twice: a photo, and what is none."""
+    with attempt.serve() as service, Web({"/a.jpg": tiny(), "/text": b"no picture" * 100}) as web:
+        headers = {**bearer(), "Content-Type": "application/json"}
+        for path in ("/a.jpg", "/text"):
+            body = json.dumps({"url": f"{web.url}{path}", "bucket": "b"}).encode()
+            answer = service.ask("POST", "/api/v1/images/fetch", body, headers)
+            if answer.status not in (415, 422):
+                attempt.noted(answer, "a fetch")
+            if answer.status == 202:
+                attempt.receipts[answer.body["job_id"]] = answer.body["image_id"]
+                attempt.ended(service, answer.body["job_id"])
+        stopped(attempt, service)
+
+
+def fetched_is_told(attempt: Attempt, _: Service) -> None:
+    """Each accepted one has its audit event, from the same transaction."""
+    ((accepted, told),) = attempt.rows(
+        "SELECT (SELECT count(*) FROM processing_jobs),"
+        " (SELECT count(*) FROM image_upload_events WHERE event_type = 'fetched')"
+    )
+    if accepted != told:
+        attempt.wrong.append(f"{accepted} uploads by address have {told} audit events.")
 
 
 def broken_off(attempt: Attempt) -> None:
