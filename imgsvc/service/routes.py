@@ -20,8 +20,8 @@ from ..http.api import (
     usage,
     variants,
 )
+from ..http.dashboard import care_lists, care_page, job_page, jobs_page, sign_on
 from ..http.dashboard import images as pictures
-from ..http.dashboard import job_page, jobs_page, sign_on
 from ..http.dashboard import page as dashboard
 from ..http.openapi import document, page
 from ..http.openapi.operations import by_method
@@ -98,6 +98,10 @@ ROUTES = [
     Route("/dashboard/", dashboard.page),
     Route("/dashboard/data", dashboard.data),
     Route("/dashboard/images", pictures.images),
+    Route("/dashboard/care", care_page.storage_page),
+    Route("/dashboard/care/webhooks", care_lists.webhooks_page),
+    Route("/dashboard/care/keys", care_lists.keys_page),
+    Route("/dashboard/care/users", care_lists.users_page),
     Route("/dashboard/jobs", jobs_page.jobs_page),
     Route("/dashboard/jobs/{job_id}", job_page.job_page),
     Route("/dashboard/login", dashboard.login_page),

@@ -49,7 +49,8 @@ def _measured(variants: dict[str, tuple[int, int]]) -> str:
         for name, (side, size) in variants.items()
     }
     sides = {"width": 4000, "height": 3000}
-    return json.dumps({"dominant_color": "#808080", "original_dimensions": sides, "variants": made})
+    placeholders = {"dominant_color": "#808080", "thumbhash": "HwgKLJpwdndwd3d3d3aQgAn4hw=="}
+    return json.dumps({**placeholders, "original_dimensions": sides, "variants": made})
 
 
 MEASURED, NOTHING_MEASURED = _measured(VARIANTS), _measured({})

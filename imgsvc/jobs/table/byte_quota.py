@@ -65,6 +65,16 @@ class Usage:
                 raise QuotaExceeded(whose, limit, used.bytes + used.reserved, needed)
 
 
+@dataclass(frozen=True, slots=True)
+class UsageOfUser:
+    """A user's completed images, and the bytes of their files."""
+
+    org_id: str
+    user_id: str
+    images: int
+    bytes: int
+
+
 class QuotaExceeded(Exception):
     """The upload would take more than the user's or the organisation's quota. All in bytes."""
 

@@ -219,6 +219,11 @@ class Credentials:
 
         return await self._write(revoke, frees=True)
 
+    async def open_tickets(self, limit: int) -> list[UploadTicket]:
+        """Those that can still be used, the first to end first."""
+        values = {"now": as_text(now()), "limit": limit}
+        return [UploadTicket.of(row) for row in await self._readers.fetch("open_tickets", values)]
+
     async def issue_ticket(self, wanted: NewTicket) -> tuple[str, UploadTicket]:
         """Returns the secret, which is kept nowhere, and the ticket. Raises KeyRevoked or PersonBeingErased."""
         secret, moment, who = new_secret(TICKET_PREFIX), now(), wanted.issuer

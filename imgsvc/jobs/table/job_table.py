@@ -12,7 +12,7 @@ import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure
 from . import patches, transactions
-from .byte_quota import Usage
+from .byte_quota import Usage, UsageOfUser
 from .database import Readers
 from .erasures import ErasureTable
 from .events import event
@@ -136,6 +136,12 @@ class JobTable:
         rows = await self._readers.fetch("used", {"org_id": org_id, "user_id": user_id})
         (counting,) = await self._readers.fetch("counting", {})
         return Usage.of(rows, counting)
+
+    async def usage_from(self, org_id: str, user_id: str, limit: int) -> list[UsageOfUser]:
+        """Users with what they have stored, by organisation and name, from this one on."""
+        values = {"org_id": org_id, "user_id": user_id, "limit": limit}
+        rows = await self._readers.fetch("usage_from", values)
+        return [UsageOfUser(row["org_id"], row["user_id"], row["images"], row["bytes"]) for row in rows]
 
     async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
         """Whether an upload with this idempotency key was accepted within KEY_KEPT."""

@@ -335,6 +335,9 @@ WHERE digest = :digest AND NOT EXISTS (
 -- name: spend_ticket
 UPDATE upload_tickets SET uploads_left = uploads_left - 1 WHERE ticket_id = :ticket_id AND uploads_left > 0
 
+-- name: open_tickets
+SELECT * FROM upload_tickets WHERE expires_at > :now AND uploads_left > 0 ORDER BY expires_at LIMIT :limit
+
 -- name: drop_tickets
 DELETE FROM upload_tickets WHERE expires_at < :before
 
@@ -442,6 +445,10 @@ SELECT coalesce(max(rowid), 0) FROM processing_jobs
 
 -- name: counting
 SELECT bytes_upto, minutes_from, names_upto, usage_upto FROM job_counting
+
+-- name: usage_from
+SELECT org_id, user_id, images, bytes FROM usage
+WHERE user_id <> '' AND (org_id, user_id) >= (:org_id, :user_id) ORDER BY org_id, user_id LIMIT :limit
 
 -- name: used
 -- Of a user, and of the organisation, whose user is empty.
