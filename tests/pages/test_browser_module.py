@@ -1,5 +1,6 @@
 """/static/imgsvc.js in a real browser, on a page of another origin, as the guide teaches."""
 
+import asyncio
 import base64
 import math
 from collections import Counter
@@ -8,13 +9,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from playwright.async_api import FilePayload, expect
+from playwright.async_api import FilePayload, Route, expect
 
 from fixtures import make
-from tests.conftest import service
+from tests.conftest import WAIT_SECONDS, service
 from tests.support.browser import IN_BROWSER, browsing
 from tests.support.listening import listening
 from tests.support.papers import TOUR_HOST, runs
+from tests.support.speed import within
 from tests.support.upload_form import GUIDE, upload_form
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
@@ -50,6 +52,87 @@ async def test_form_of_the_guide_uploads_twenty_files_at_once(
         )
         assert 1 <= kinds["events"] < FILES and (private or not kinds["poll"])
         assert [error for error in form.visit.console_errors if "favicon" not in error] == []
+
+
+async def test_form_stops_sends_again_and_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What gets lost on the way is sent again, and makes one image."""
+    async with upload_form(tmp_path, monkeypatch) as form:
+        page, items = form.page, form.page.locator("li")
+        held: list[Route] = []
+        uploads = f"{form.url}/api/v1/images/tickets/**"
+
+        async def hold(route: Route) -> None:
+            held.append(route)
+
+        await page.route(uploads, hold)
+        await page.get_by_label("Photos").set_input_files([photo(0)])
+        with within(WAIT_SECONDS):
+            while not held:
+                await asyncio.sleep(0.01)
+        await items.get_by_role("button", name="Stop").click()
+        await expect(items).to_contain_text("0.jpg: The upload was aborted.")
+        await page.unroute(uploads)
+
+        async def lose_first(route: Route) -> None:
+            """The service has it, and its receipt does not arrive."""
+            if held:
+                held.clear()
+                await route.fetch()
+                await route.abort()
+            else:
+                await route.continue_()
+
+        await page.route(uploads, lose_first)
+        await page.route("**/events?**", lambda route: route.abort())  # nothing but polling is left
+        await items.get_by_role("button", name="Send again").click()
+        await expect(items).to_contain_text("0.jpg is there")
+        assert not held and len(form.s.stored()) == 4
+
+        text: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no photo"}
+        large: FilePayload = {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg() + bytes(11 << 20)}
+        await page.get_by_label("Photos").set_input_files([text, large])
+        await expect(items.nth(1)).to_contain_text("notes.txt: Unsupported file type")
+        await expect(items.nth(2)).to_contain_text("large.jpg: File too large.")
+
+
+async def test_ticket_that_is_spent_is_replaced_and_a_pause_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with upload_form(tmp_path, monkeypatch) as form:
+        busy = iter([True])
+
+        async def refuse_first(route: Route) -> None:
+            if next(busy, False):
+                headers = {"Retry-After": "1", "Access-Control-Allow-Origin": "*"}
+                headers["Access-Control-Expose-Headers"] = "Retry-After"
+                await route.fulfill(status=503, headers=headers, json={"code": "overloaded", "detail": "Busy."})
+            else:
+                await route.continue_()
+
+        await form.page.route(f"{form.url}/api/v1/images/tickets/**", refuse_first)
+        call = """async ([module, bytes]) => {
+            const { Uploader } = await import(module);
+            const issue = async () => (await fetch("/ticket", { method: "POST" })).json();
+            const [spent, fresh] = [await issue(), await issue()];
+            const offered = [spent, spent, fresh];
+            const uploader = new Uploader({ ticket: () => offered.shift(), parallel: 1 });
+            const file = new Blob([Uint8Array.from(atob(bytes), one => one.charCodeAt(0))]);
+            const began = performance.now();
+            const first = await uploader.upload(file).done;
+            const waited = performance.now() - began;
+            const stopped = new AbortController();
+            const second = uploader.upload(file);
+            const third = uploader.upload(file, { signal: stopped.signal });
+            stopped.abort();
+            const words = await third.done.catch(error => error.name);
+            const same = new Uploader({ ticket: fresh });
+            const refused = await (await second.done, same.upload(file).done.catch(error => error.code));
+            return { jobs: [first.image_id, (await second.done).image_id], waited, words, refused, state: third.state };
+        }"""
+        picture = base64.b64encode(make.jpeg(64, 48)).decode()
+        told = await form.page.evaluate(call, [f"{form.url}/static/imgsvc.js", picture])
+        assert len(set(told["jobs"])) == 2 and told["waited"] >= 1000
+        assert (told["words"], told["state"], told["refused"]) == ("AbortError", "aborted", "ticket_spent")
 
 
 async def test_placeholder_of_the_guide(tmp_path: Path) -> None:
