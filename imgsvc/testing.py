@@ -112,7 +112,7 @@ def perform_here(task: Task) -> dict[str, Any]:
     with ExitStack() as stack:
         files = open_files(task)
         source = stack.enter_context(open(files.source, "rb"))  # noqa: PTH123
-        outputs = {name: stack.enter_context(open(one, "wb")) for name, one in files.outputs.items()}  # noqa: PTH123
+        outputs = {name: stack.enter_context(open(one, "r+b")) for name, one in files.outputs.items()}  # noqa: PTH123
         return perform(asdict(task), source, outputs)
 
 

@@ -33,6 +33,7 @@ class Encoded:
     size_bytes: int
     sha256: str
     format: Format = FORMAT
+    frames: int = 1
     seconds: float = field(default=0.0, compare=False)
 
 
@@ -43,7 +44,7 @@ def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: f
     than `most_bytes`, a lower quality and, in WebP, lossless coding are tried too, and the shortest result is used.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
-    shortest = {"webp": _shortest, "jpeg": _shortest_jpeg, "avif": _shortest_avif}[variant.format]
+    shortest = {"webp": webp_bytes, "jpeg": _shortest_jpeg, "avif": _shortest_avif}[variant.format]
     data = shortest(image, variant, most_bytes)
     output.write(data)
     output.flush()
@@ -51,7 +52,8 @@ def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: f
     return Encoded(variant.name, image.width, image.height, len(data), digest, variant.format)
 
 
-def _shortest(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+def webp_bytes(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+    """A WebP as `encode` writes it."""
     exact = b""
     colours = len(image.getcolors(SOME_COLOURS) or ()) or inf
     if colours <= SOME_COLOURS:

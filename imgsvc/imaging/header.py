@@ -48,6 +48,8 @@ class Header:
     scans: int = 1  # JPEG
     coded: int = 0  # JPEG: samples that all scans traverse together, however few bytes they have
     length: int = 0  # bytes of the file
+    playable: int = 0  # frames of an animation that can be shown, if there are several
+    milliseconds: int = 0  # of one play
 
     @property
     def alpha(self) -> bool:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from .any_header import read_header
 from .errors import TooLarge, Unreadable
+from .frames import read_animation
 from .geometry import fit, output_size, whole_side
 from .header import Header
 from .heif import check_coded
@@ -43,6 +44,11 @@ DEEP = 4  # bytes per coded pixel of HEIF and AVIF with more than 8 bits, in add
 WHOLE_FILES = 3  # copies of a HEIF or AVIF file that its decoder holds
 CODED = ("HEIF", "AVIF")  # formats whose pictures are coded in a size of their own
 RESIZE_TABLE = 48  # bytes per pixel of an input side: Lanczos weights
+MOST_GROWTH, SMALLEST_ROOM = 4, 1 << 20  # of an animation against its source, and bytes that each may have
+CANVAS = 8  # bytes per pixel of an animation's canvas: itself, and what a frame covers
+ON_CANVAS = CANVAS + 12  # and while a frame is drawn on it: its samples, as RGBA, and without alpha
+SHRUNK = 8  # bytes per output pixel: shrunk, and in sRGB
+HELD = 8  # bytes per output pixel and variant: the frame before, and the difference
 ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alpha
 AVIF_ENCODER, SHARP_ENCODER = 40, 18  # the same of AVIF, and what 4:4:4 adds
 # Seconds that a megapixel of AVIF may take by effort: ten times what it took here.
@@ -61,8 +67,26 @@ def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
         check_chunks(stream)
     elif header.format in CODED:
         check_coded(stream, header.format, max_pixels)
+    animation = read_animation(stream, header)
+    if animation is not None:
+        header = replace(header, playable=len(animation.frames), milliseconds=animation.milliseconds)
     _check_scans(header, max_pixels)
     return header
+
+
+def settled(header: Header, recipe: Recipe) -> Recipe:
+    """The recipe for a picture with this probed header: with frames where it moves and may, else of stills."""
+    return recipe.playing(header.playable) if _may_play(header, recipe) else recipe.stills()
+
+
+def _may_play(header: Header, recipe: Recipe) -> bool:
+    """Whether it is an animation within the limits."""
+    frames = header.playable
+    return (
+        1 < frames <= recipe.max_frames
+        and header.pixels * frames <= recipe.max_pixels * recipe.animation_factor
+        and header.milliseconds <= 1000 * recipe.animation_seconds
+    )
 
 
 def _check_scans(header: Header, max_pixels: int) -> None:
@@ -101,7 +125,27 @@ def has_cheap_preview(header: Header) -> bool:
 
 def render_bytes(header: Header, recipe: Recipe) -> int:
     """Estimated peak of a full render, in bytes above an idle worker."""
-    return _peak(header, whole_side(recipe, (header.width, header.height)), recipe.variants)
+    side = whole_side(recipe, (header.width, header.height))
+    return max(_peak(header, side, recipe.variants), _playing_peak(header, recipe))
+
+
+def _playing_peak(header: Header, recipe: Recipe) -> int:
+    """Estimated peak while an animation is shown frame by frame and encoded; 0 if it is not."""
+    moving = recipe.moving
+    if not moving:
+        return 0
+    size = (header.width, header.height)
+    width, height = fit(size, whole_side(replace(recipe, variants=moving), size))
+    decoded, output = header.pixels, width * height
+    shrinking = decoded * (DECODED[header.format] + ON_CANVAS) + (width * header.height + output) * 4
+    shrinking += RESIZE_TABLE * (header.width + header.height)
+    encoding = decoded * CANVAS + output * (ENCODER[True] + SHRUNK)
+    return BASE_BYTES + int(MARGIN * (max(shrinking, encoding) + len(moving) * output * HELD))
+
+
+def most_animation_bytes(source_bytes: int) -> int:
+    """The most bytes of an animated variant of a source of so many. One that would have more is a still."""
+    return MOST_GROWTH * source_bytes + SMALLEST_ROOM
 
 
 def avif_bytes(pixels: int) -> int:

@@ -12,13 +12,17 @@ from typing import BinaryIO
 from PIL import Image
 
 from . import colour
+from .animated_webp import AnimatedWebp, copied
 from .attention import centre_of_attention
+from .canvas import shown
 from .dominant import dominant_colour
 from .encode import Encoded, encode
 from .errors import ImageError, NotCheap, OutOfTime, Unforeseen
+from .essentials import read_essentials
+from .frames import read_animation
 from .geometry import Point, crop_box, fit, output_size, whole_side
 from .header import Header
-from .limits import SAMPLES_AGAIN, has_cheap_preview, preview_side, probe
+from .limits import SAMPLES_AGAIN, has_cheap_preview, most_animation_bytes, preview_side, probe
 from .open import open_image
 from .orient import swaps_sides, upright
 from .placeholder import thumbhash
@@ -205,15 +209,73 @@ def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, dea
     header = probe(source, mime, max_pixels=recipe.max_pixels)
     wanted = [variant for variant in recipe.variants if variant.name in outputs]
     pictures = []
-    if recipe.preview in wanted and has_cheap_preview(header):
+    if recipe.preview in wanted and recipe.preview not in recipe.moving and has_cheap_preview(header):
         pictures.append(run(_preview_picture(source, header, recipe, outputs, deadline)))
         wanted.remove(recipe.preview)
+    moving = [variant for variant in wanted if variant in recipe.moving]
+    if moving and (played := _play(source, header, recipe, moving, outputs, deadline)):
+        pictures.append(played)
+        wanted = [variant for variant in wanted if variant not in moving]
     if wanted:
         wants_colour = recipe.preview in wanted
         side = whole_side(recipe, (header.width, header.height))
         picture = Picture(source, header, side, wanted, outputs, wants_colour, deadline, recipe.focal)
         pictures.append(run(picture))
     return _rendering(*pictures) if pictures else Rendering(0, 0, "", header.frames, ())
+
+
+FRAME_STEPS: tuple[Callable[[Picture], None], ...] = (fit_largest, to_srgb, turn_upright, find_centre)
+
+
+def _play(
+    source: BinaryIO, header: Header, recipe: Recipe, moving: Sequence[Variant], outputs: Outputs, deadline: float
+) -> Picture | None:
+    """Write an animation's frames to the variants in which it moves; None if the file has no animation.
+
+    Variants that come out alike are coded once. Raises as `run`.
+    """
+    animation = read_animation(source, header)
+    if animation is None:
+        return None
+    needed = read_essentials(source, header.format)
+    size = (header.width, header.height)
+    side = whole_side(replace(recipe, variants=tuple(moving)), size)
+    picture = Picture(source, header, side, moving, outputs, False, deadline, recipe.focal)
+    picture.profile, picture.turn, picture.extent = needed.profile, needed.orientation, size
+    files: dict[object, tuple[AnimatedWebp, list[Variant]]] = {}
+    began = time.monotonic()
+    for frame in shown(source, animation, deadline):
+        picture.image = frame.image
+        for step in FRAME_STEPS:
+            run_step(step, picture)
+        if not files:
+            files = _files(picture, animation.plays)
+        for file, (first, *_) in files.values():
+            if file.full:
+                continue
+            image = _shaped(picture, first)
+            file.add(image, frame.milliseconds, frame.length if image.size == picture.size else inf)
+        if time.monotonic() > deadline:
+            raise OutOfTime("Processing took too long (stopped after write_variants).")
+    for file, (first, *others) in files.values():
+        made = replace(file.finish(), seconds=(time.monotonic() - began) / len(files))
+        picture.made.append(made)
+        picture.made += [copied(made, outputs[first.name], one, outputs[one.name]) for one in others]
+    return picture
+
+
+def _files(picture: Picture, plays: int) -> dict[object, tuple[AnimatedWebp, list[Variant]]]:
+    """A file for each kind of animated variants that differ in size, part or coding, and those variants."""
+    found: dict[object, tuple[AnimatedWebp, list[Variant]]] = {}
+    room = most_animation_bytes(picture.header.length)
+    for variant in picture.variants:
+        part = variant.box if variant.cover else None
+        kind = output_size(variant, picture.size), part, variant.quality, variant.effort
+        if kind in found:
+            found[kind][1].append(variant)
+        else:
+            found[kind] = AnimatedWebp(variant, picture.outputs[variant.name], plays, room), [variant]
+    return found
 
 
 def _preview_picture(source: BinaryIO, header: Header, recipe: Recipe, outputs: Outputs, deadline: float) -> Picture:

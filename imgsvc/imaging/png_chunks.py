@@ -56,7 +56,7 @@ class PngParts:
     def with_pixels(self, pixels: Sequence[Piece]) -> list[Piece]:
         """A PNG of one IDAT chunk: a million empty chunks cost a decoder seconds. Its checksum is not verified."""
         size = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in pixels)
-        return [*self.head, struct.pack(">I4s", size, b"IDAT"), *pixels, bytes(4), _chunk(b"IEND", b"")]
+        return [*self.head, struct.pack(">I4s", size, b"IDAT"), *pixels, bytes(4), chunk(b"IEND", b"")]
 
 
 def check_chunks(stream: BinaryIO) -> None:
@@ -73,7 +73,7 @@ def essentials(stream: BinaryIO) -> PngParts:
     if found.palette:
         pieces.append(_whole(found.palette, end))
     if b"tRNS" in found.small:
-        pieces.append(_chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
+        pieces.append(chunk(b"tRNS", content(stream, found.small[b"tRNS"], 256)))
     return PngParts(pieces, found.pixels, found.colour_type in GREYS, colour, found.profile, found.exif)
 
 
@@ -137,5 +137,5 @@ def _whole(body: Span, end: int) -> Span:
     return span_within(body.at - 8, body.length + FRAMING, end)
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
+def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -10,6 +10,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 FORMAT: Format = "webp"
 MAX_SIDE = 16_383  # pixels; a limit of the format (RFC 9649)
 MOST_EFFORT: dict[Format, int] = {"webp": 6, "jpeg": 0, "avif": 10}
+POSTER = "poster"  # the name of the still beside the animations of an image
 FURTHER = "."  # in the name of a variant that is another one in a further format: no name of the settings has it
 
 
@@ -28,6 +29,7 @@ class Variant:
     height: int | None = None
     cover: bool = False
     format: Format = FORMAT
+    animated: bool = False  # an animation stays one
 
     @property
     def size(self) -> str:
@@ -36,7 +38,9 @@ class Variant:
 
     def also_in(self, format: Format, quality: int, effort: int) -> "Variant":
         """The same variant in a further format."""
-        return replace(self, name=f"{self.name}{FURTHER}{format}", format=format, quality=quality, effort=effort)
+        return replace(
+            self, name=f"{self.name}{FURTHER}{format}", format=format, quality=quality, effort=effort, animated=False
+        )
 
     @property
     def box(self) -> tuple[int, int]:
@@ -52,6 +56,8 @@ class Recipe:
 
     `further` are variants in further formats, which are made once the job is completed.
     `focal` is the point that crops are made around (0..1 of the width and the height); None: the centre of attention.
+    An animation has at most `max_frames`, `animation_factor` times `max_pixels` in all frames, and `animation_seconds`.
+    `frames` is their number once it is known that they are kept.
     """
 
     variants: tuple[Variant, ...]
@@ -59,6 +65,9 @@ class Recipe:
     max_frames: int
     focal: tuple[float, float] | None = None
     further: tuple[Variant, ...] = ()
+    animation_factor: float = 8
+    animation_seconds: float = 60
+    frames: int = 1
 
     def __post_init__(self) -> None:
         for name in ("variants", "further"):
@@ -67,8 +76,31 @@ class Recipe:
 
     @property
     def preview(self) -> Variant:
-        """The variant that is made first: the smallest, since it appears soonest."""
-        return self.variants[-1]
+        """The variant that is made first: the smallest still, since it appears soonest."""
+        return next((one for one in reversed(self.variants) if not one.animated or self.frames < 2), self.variants[-1])
+
+    @property
+    def moving(self) -> tuple[Variant, ...]:
+        """The variants in which the picture moves."""
+        return tuple(one for one in self.variants if one.animated) if self.frames > 1 else ()
+
+    def stills(self) -> "Recipe":
+        """The recipe for a picture that does not move: its text is then that of a recipe without animations."""
+        variants = tuple(replace(one, animated=False) for one in self.variants)
+        return replace(self, variants=variants, animation_factor=8, animation_seconds=60, frames=1)
+
+    def playing(self, frames: int) -> "Recipe":
+        """The recipe for an animation of so many frames: with a still of the size of the largest, and no further format
+        of what moves."""
+        moving = [one for one in self.variants if one.animated]
+        if not moving:
+            return self.stills()
+        known = {one.name for one in self.variants}
+        largest = next(one for one in self.variants if one.animated)
+        poster = () if POSTER in known else (replace(largest, name=POSTER, animated=False),)
+        names = {one.name for one in moving}
+        further = tuple(one for one in self.further if one.size not in names)
+        return replace(self, variants=(*self.variants, *poster), further=further, frames=frames)
 
     @property
     def crops(self) -> tuple[Variant, ...]:
@@ -84,14 +116,15 @@ class Recipe:
         variants = tuple(variant for name, variant in named.items() if not is_further(name))
         further = tuple(variant for name, variant in named.items() if is_further(name))
         focal = newer.focal if newer.crops else self.focal
-        return replace(self, variants=variants, further=further, focal=focal)
+        frames = max(self.frames, newer.frames)
+        return replace(self, variants=variants, further=further, focal=focal, frames=frames)
 
     def to_json(self) -> str:
         """Without what is as by default: the text of a recipe says what it said before there were these members."""
         lists = {name: [_given(variant) for variant in getattr(self, name)] for name in ("variants", "further")}
         found = asdict(self) | lists
-        for name in ("focal", "further"):
-            if not found[name]:
+        for name, usual in DEFAULTS.items():
+            if found[name] in usual:
                 del found[name]
         return json.dumps(found, separators=(",", ":"))
 
@@ -103,6 +136,16 @@ class Recipe:
         further = tuple(Variant(**one) for one in given.pop("further", ()))
         point = None if focal is None else (float(focal[0]), float(focal[1]))
         return cls(variants, **given, focal=point, further=further)
+
+
+# Members that came later, and what they are where they are left out.
+DEFAULTS: dict[str, tuple[object, ...]] = {
+    "focal": (None,),
+    "further": ([], ()),
+    "animation_factor": (8,),
+    "animation_seconds": (60,),
+    "frames": (1,),
+}
 
 
 def is_further(name: str) -> bool:

@@ -26,29 +26,32 @@ def still_size(stream: BinaryIO) -> tuple[int, int]:
         raise Unreadable("The file does not begin like a WebP.")
     if size + 8 != length:
         raise Unreadable("The WebP has another length than its header says.")
-    chunks = _chunks(stream, length)
+    chunks = chunks_of(stream, RIFF, length, len(LAYOUTS[-1]))
     if [kind for kind, _, _ in chunks] not in LAYOUTS:
         raise Unreadable("The WebP has other chunks than those of one still picture.")
     kind, at, held = chunks[-1]
     stream.seek(at)
     header = WEBP_PICTURES[kind](stream)
     stream.seek(at)
-    _check_bitstream(kind, take(stream, min(held, 10)), held)
+    check_bitstream(kind, take(stream, min(held, 10)), held)
     if len(chunks) > 1:
         _check_canvas(stream, chunks[0], header.width, header.height)
     return header.width, header.height
 
 
-def _chunks(stream: BinaryIO, end: int) -> list[tuple[bytes, int, int]]:
-    """Return the type, offset and length of each chunk, which together fill the file. Raises Unreadable."""
+def chunks_of(stream: BinaryIO, start: int, end: int, most: int) -> list[tuple[bytes, int, int]]:
+    """Return the type, offset and length of the chunks, which together fill the place from `start` to `end`.
+
+    Of more than `most` chunks it returns some more. Raises Unreadable.
+    """
     found: list[tuple[bytes, int, int]] = []
-    at = RIFF
-    while at < end and len(found) <= len(LAYOUTS[-1]):
+    at = start
+    while at < end and len(found) <= most:
         stream.seek(at)
         kind, length = struct.unpack("<4sI", take(stream, 8))
         found.append((kind, at + 8, length))
         at += 8 + length
-        if at > end:
+        if at + (length & 1) > end:
             raise Unreadable("A chunk of the WebP is longer than the file.")
         if length & 1:
             stream.seek(at)
@@ -58,7 +61,7 @@ def _chunks(stream: BinaryIO, end: int) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _check_bitstream(kind: bytes, head: bytes, length: int) -> None:
+def check_bitstream(kind: bytes, head: bytes, length: int) -> None:
     """Check the bits of a picture's header that its size does not need."""
     if kind == b"VP8L":
         if head[4] >> 5:

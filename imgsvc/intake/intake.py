@@ -14,7 +14,7 @@ import structlog
 
 from ..imaging.errors import TooLarge
 from ..imaging.header import Header
-from ..imaging.limits import affordable, preview_bytes, render_bytes
+from ..imaging.limits import affordable, preview_bytes, render_bytes, settled
 from ..imaging.recipe import Recipe
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
@@ -316,8 +316,15 @@ class Intake:
             raise
 
 
+def _fitting(header: Header, recipe: Recipe, policy: IntakePolicy) -> Recipe:
+    """The recipe for this picture. An animation that no lane has the memory for is shown by its first frame."""
+    found = settled(header, recipe)
+    return found if render_bytes(header, found) <= policy.render_memory else recipe.stills()
+
+
 def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe, policy: IntakePolicy) -> NewJob:
     """Raises TooLarge."""
+    recipe = _fitting(header, recipe, policy)
     estimate = Estimate.of(header, recipe, policy)
     recipe = affordable(header, recipe, estimate.render, policy.render_memory)
     return NewJob(

@@ -56,7 +56,9 @@ class FurtherRun(Run):
             return IO_ERROR
         made = self.job.measured["variants"][name]
         self.rendered_from = name
-        self.source = Source(self._fetched, f"image/{made['format']}", variant.digest, made["width"] * made["height"])
+        self.source = Source(
+            self._fetched, f"image/{made['format']}", variant.digest, made["width"] * made["height"], variant.size_bytes
+        )
         return None
 
     def _has_upload(self) -> bool:

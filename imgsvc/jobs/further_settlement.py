@@ -52,7 +52,7 @@ class FurtherSettlement(Settlement):
     def _made(self, rendered: Rendered) -> MadeFiles:
         moment, origin = as_text(now()), self._run.rendered_from
         more = {"modified": moment, **({"rendered_from": origin} if origin else {})}
-        measured = {made.name: made.model_dump(exclude={"name", "seconds"}) | more for made in rendered.variants}
+        measured = {made.name: made.measured | more for made in rendered.variants}
         return MadeFiles(measured, self._context.presigned)
 
     async def _unsuccessful(self, failure: Failure) -> None:

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..imaging import still_avif, still_jpeg, still_webp
+from ..imaging import moving_webp, still_avif, still_jpeg, still_webp
 from ..imaging.any_header import read_header
 from ..imaging.errors import ImageError
 from ..imaging.geometry import output_size
 from ..imaging.header import Header
-from ..imaging.recipe import Format, Recipe, Variant, scratch_file
+from ..imaging.limits import most_animation_bytes
+from ..imaging.recipe import FORMAT, Format, Recipe, Variant, scratch_file
 from .lanes.messages import Rendered, VariantMade
 
 CHUNK = 1 << 20  # bytes
@@ -71,19 +72,22 @@ def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], 
     for made in rendered.variants:
         if made.format != wanted[made.name].format:
             raise Untrue("a variant of another format than was asked for")
+        if made.frames > (recipe.frames if wanted[made.name] in recipe.moving else 1):
+            raise Untrue("an animation that was not asked for, or one of more frames")
         if (made.width, made.height) != output_size(wanted[made.name], (rendered.width, rendered.height)):
             raise Untrue("a variant of another size than was asked for")
 
 
-def copy_checked(folder: Path, made: Collection[VariantMade], target: Path) -> None:
+def copy_checked(folder: Path, made: Collection[VariantMade], target: Path, source_bytes: int) -> None:
     """Copy each variant from `folder` into `target`, a new folder (0700) whose path the worker does not know.
 
-    Raises Untrue for a file that does not match its answer, OSError if one is gone or the copy can't be written.
+    `source_bytes` is the length of the source. Raises Untrue for a file that does not match its answer, OSError if one
+    is gone or the copy can't be written.
     """
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(folder) as opened:
         for variant in made:
-            _copy(opened, variant, scratch_file(target, variant.name))
+            _copy(opened, variant, scratch_file(target, variant.name), source_bytes)
     for variant in made:
         _check_picture(variant, scratch_file(target, variant.name))
 
@@ -107,12 +111,13 @@ def _open(name: str, flags: int = 0, folder: int | None = None) -> int:
         raise
 
 
-def most_bytes(pixels: int) -> int:
-    """The most bytes that a variant of so many pixels may have."""
-    return SMALLEST_CAP + BYTES_PER_PIXEL * pixels
+def most_bytes(pixels: int, source_bytes: int | None = None) -> int:
+    """The most bytes that a variant of so many pixels may have; with the length of its source, one that is animated."""
+    still = SMALLEST_CAP + BYTES_PER_PIXEL * pixels
+    return still if source_bytes is None else max(still, most_animation_bytes(source_bytes))
 
 
-def _copy(folder: int, made: VariantMade, target: Path) -> None:
+def _copy(folder: int, made: VariantMade, target: Path, source_bytes: int) -> None:
     source = _open(scratch_file(Path(), made.name).name, folder=folder)
     try:
         found = os.fstat(source)
@@ -120,7 +125,7 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
             raise Untrue("something else than a file of its own")
         if found.st_size != made.size_bytes:
             raise Untrue("a file of another size than was said")
-        if found.st_size > most_bytes(made.width * made.height):
+        if found.st_size > most_bytes(made.width * made.height, source_bytes if made.frames > 1 else None):
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:  # noqa: PTH123
@@ -135,11 +140,14 @@ def _copy(folder: int, made: VariantMade, target: Path) -> None:
 
 
 def _check_picture(made: VariantMade, copy: Path) -> None:
-    """Check that the copy is one still picture of the reported format and size, without metadata or trailing bytes."""
+    """Check that the copy is a picture of the reported format, size and frames, without metadata or trailing bytes."""
     with copy.open("rb") as stream:
         try:
-            size = STILL_SIZE[made.format](stream)
+            if made.frames > 1 and made.format == FORMAT:
+                found = moving_webp.moving_size(stream, made.frames)
+            else:
+                found = (*STILL_SIZE[made.format](stream), 1)
         except ImageError as error:
             raise Untrue(f"another file than a variant: {error}") from None
-    if size != (made.width, made.height):
+    if found != (made.width, made.height, made.frames):
         raise Untrue("another picture than was said")

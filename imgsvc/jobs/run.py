@@ -56,12 +56,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file that a run renders from: its MIME type, the SHA-256 of its bytes in hex, and its pixels."""
+    """The file that a run renders from: MIME type, SHA-256 of its bytes in hex, pixels, and length in bytes."""
 
     path: Path
     mime: str
     sha256: str
     pixels: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Run:
         self.began = 0.0  # when it started on its lane, in monotonic seconds
         self.storage = context.storages[job.storage_backend]  # has its preview, even if new uploads go elsewhere
         self.staged = context.staging / (job.staging_path or job.job_id)
-        self.source = Source(self.staged, job.mime_type, job.sha256, job.pixels)
+        self.source = Source(self.staged, job.mime_type, job.sha256, job.pixels, job.content_length)
         self.recipe, self.recipe_text = job.recipe, job.recipe_text
         self.done = tuple(job.paths) if job.preview == "done" else ()  # the variants that are stored already
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
@@ -181,7 +182,7 @@ class Run:
         source = source_header(self.source.path, self.source.mime, self.source.pixels)
         check_answer(rendered, self.recipe, self._expected(), source)
         remove_tree(self.checked)  # of an attempt that found no free file
-        copy_checked(self.scratch, rendered.variants, self.checked)
+        copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
 
     def _expected(self) -> set[str]:
         """The names of the variants that this run must make."""
@@ -209,13 +210,16 @@ class Run:
             time_limit=self._time_limit(),
             sha256=self.source.sha256,
             memory_ceiling=self.reserved_bytes,
-            file_ceiling=most_bytes(min(self.source.pixels, most_pixels(self.recipe))),
+            file_ceiling=most_bytes(
+                min(self.source.pixels, most_pixels(self.recipe)), self.source.length if self.recipe.moving else None
+            ),
         )
 
     def _time_limit(self) -> float:
         """The time limit in seconds. It is short for previews: a slow one would delay all others."""
         megapixels, limits = self.job.pixels / 1e6, self.context.limits
-        limit = limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * megapixels
+        frames = self.recipe.frames if self.recipe.moving and not self.is_preview else 1
+        limit = limits.time_limit_seconds + limits.time_limit_seconds_per_megapixel * megapixels * frames
         limit += avif_seconds(self.recipe, self.source.pixels)
         return min(limit, PREVIEW_SECONDS + PREVIEW_SECONDS_PER_MEGAPIXEL * megapixels) if self.is_preview else limit
 

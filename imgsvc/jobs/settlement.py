@@ -231,7 +231,7 @@ def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:
     before = job.measured
     variants = dict(before.get("variants", {}))
     for made in rendered.variants:
-        variants[made.name] = made.model_dump(exclude={"name", "seconds"})
+        variants[made.name] = made.measured
     found: dict[str, Any] = {**before, "variants": variants}
     if rendered.dominant_colour:
         found["dominant_color"] = rendered.dominant_colour

@@ -1,14 +1,15 @@
 """Settings of processing: the variants, the worker processes, and how jobs are retried and kept."""
 
 import re
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ..imaging.recipe import Recipe, Variant
+from ..imaging.recipe import POSTER, Recipe, Variant
 from .fields import LIST, TABLE, Section, setting
-from .sizes import AvifEffort, Effort, Quality, Size, SizeSetting, format_of, variant_of
+from .sizes import AvifEffort, Effort, Quality, Size, SizeSetting, animated_of, format_of, variant_of
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
@@ -17,7 +18,8 @@ class Images(Section):
     sizes: Annotated[dict[str, SizeSetting], TABLE] = setting(
         {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
         'Longer side, never enlarged, or a table { width, height, fit = "inside" or "cover", format = "webp", '
-        '"jpeg" or "avif", quality, effort }. More names may be added; the smallest is made first, as the preview.',
+        '"jpeg" or "avif", quality, effort, animated }. More names may be added; the smallest is made first, as the '
+        "preview.",
         unit="pixels",
         env="IMAGE_SIZES",
     )
@@ -52,9 +54,24 @@ class Images(Section):
     )
     max_frames: int = setting(
         1000,
-        "Frames of an animation that are decoded. Only the first one is, so that nothing is refused for its frames.",
+        "Frames of an animation. One with more is shown by its first frame; nothing is refused for its frames.",
         unit="frames",
         ge=1,
+    )
+    animated: bool = setting(
+        True,
+        "An animation (GIF, WebP, APNG) stays one in the variants in WebP, but the smallest of several. A table with "
+        "`animated` decides for itself; so does the name poster, which is always a still. false: stills.",
+    )
+    animation_factor: float = setting(
+        8,
+        "Width x height x frames of an animation, in times max_pixels. A larger one is shown by its first frame.",
+        unit="times",
+        ge=0,
+        le=1000,
+    )
+    animation_seconds: float = setting(
+        60, "Length of an animation. A longer one is shown by its first frame.", unit="seconds", ge=0, le=3600
     )
 
     @field_validator("sizes")
@@ -65,6 +82,8 @@ class Images(Section):
         for name in value:
             if not VARIANT_NAME.fullmatch(name):
                 raise ValueError(f"the variant name {name!r} must match {VARIANT_NAME.pattern}")
+        if animated_of(value.get(POSTER, 1)):
+            raise ValueError(f"{POSTER} is the still of an animation: it can't be animated")
         return value
 
     @field_validator("formats")
@@ -80,12 +99,32 @@ class Images(Section):
 
     @cached_property
     def recipe(self) -> Recipe:
-        variants = tuple(self._variant(name, size) for name, size in self.sizes.items())
+        variants = self._with_animations(tuple(self._variant(name, size) for name, size in self.sizes.items()))
         further: tuple[Variant, ...] = ()
         if "avif" in self.formats:
             in_webp = (variant for variant in variants if variant.format == "webp")
             further = tuple(one.also_in("avif", self.avif_quality, self.avif_effort) for one in in_webp)
-        return Recipe(variants, self.max_pixels, self.max_frames, further=further)
+        return Recipe(
+            variants,
+            self.max_pixels,
+            self.max_frames,
+            further=further,
+            animation_factor=self.animation_factor,
+            animation_seconds=self.animation_seconds,
+        )
+
+    def _with_animations(self, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        """Say of each variant whether an animation stays one: unless a table does, not for the smallest of several."""
+        smallest = Recipe(variants, 0, 0).preview.name if len(variants) > 1 else POSTER
+        usual = {one.name: self.animated and one.name not in (smallest, POSTER) for one in variants}
+        said = {name: animated_of(size) for name, size in self.sizes.items()}
+        return tuple(
+            replace(
+                one,
+                animated=one.format == "webp" and bool(usual[one.name] if said[one.name] is None else said[one.name]),
+            )
+            for one in variants
+        )
 
     def _variant(self, name: str, size: int | Size) -> Variant:
         if format_of(size) == "avif":

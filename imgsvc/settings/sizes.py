@@ -18,7 +18,7 @@ class Size(BaseModel):
     """A box in pixels: the whole picture inside it, or a part that covers it. Nothing is enlarged.
 
     Without quality and effort those of the settings of all variants of the format apply. A JPEG has no effort, and the
-    quality of WebP.
+    quality of WebP. Without `animated` the settings of all variants decide.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +29,7 @@ class Size(BaseModel):
     format: Format = FORMAT
     quality: Quality | None = None
     effort: AvifEffort | None = None
+    animated: bool | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -38,6 +39,8 @@ class Size(BaseModel):
             raise ValueError("fit = cover needs a width and a height")
         if self.format == "jpeg" and self.effort is not None:
             raise ValueError("effort belongs to WebP and AVIF: a JPEG has none")
+        if self.animated and self.format != "webp":
+            raise ValueError("animated belongs to WebP: an animation as JPEG or AVIF is its first frame")
         if (self.effort or 0) > MOST_EFFORT[self.format]:
             raise ValueError(f"effort = {self.effort}: that of WebP is at most {MOST_EFFORT[self.format]}")
         return self
@@ -87,6 +90,11 @@ def variant_of(name: str, size: int | Size, quality: int, effort: int) -> Varian
         size.fit == "cover",
         size.format,
     )
+
+
+def animated_of(size: int | Size) -> bool | None:
+    """Whether an animation stays one, where a table says so."""
+    return None if isinstance(size, int) else size.animated
 
 
 def format_of(size: int | Size) -> Format:

@@ -45,7 +45,8 @@ class StorageMachine(Machine):
 
 
 def made(size: int = LENGTH, name: str = "small") -> VariantMade:
-    return VariantMade(name=name, width=1, height=1, size_bytes=size, sha256="0" * 64, format="webp", seconds=0)
+    shown = {"width": 1, "height": 1, "frames": 1}
+    return VariantMade(name=name, size_bytes=size, sha256="0" * 64, format="webp", seconds=0, **shown)
 
 
 def ticket_of(machine: Machine) -> RenderTicket:

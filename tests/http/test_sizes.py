@@ -24,11 +24,19 @@ async def test_tables_from_upload_to_bytes(start: Starter) -> None:
     async with start(images={"sizes": SIZES}) as s:
         info = (await s.http.get("/info")).json()["processing"]
         assert info["image_sizes"] == {"thumbnail": 60, "hero": 300, "print": 400, "original": 4096}
-        common = {"fit": "inside", "format": "webp", "quality": 85}
+        common = {"fit": "inside", "format": "webp", "quality": 85, "animated": False}
         assert info["variants"] == {
-            "original": {"width": 4096, "height": 4096, "effort": 2, **common},
+            "original": {"width": 4096, "height": 4096, "effort": 2, **common, "animated": True},
             "print": {"width": 400, "height": None, "effort": None, **common, "format": "jpeg"},
-            "hero": {"width": 300, "height": 100, "effort": 4, **common, "fit": "cover", "quality": 70},
+            "hero": {
+                "width": 300,
+                "height": 100,
+                "effort": 4,
+                **common,
+                "fit": "cover",
+                "quality": 70,
+                "animated": True,
+            },
             "thumbnail": {"width": 60, "height": 60, "effort": 4, **common},
         }
         image_id = (await s.completed(make.jpeg(640, 480)))["image_id"]

@@ -218,9 +218,9 @@ async def test_lane_takes_the_next_job_while_what_it_made_is_checked(
 ) -> None:
     lane, usual = Counting(), rendered_files.copy_checked
 
-    def copied(folder: Path, made: Collection[VariantMade], target: Path) -> None:
+    def copied(folder: Path, made: Collection[VariantMade], target: Path, source_bytes: int) -> None:
         assert len(made) == 1 or lane.second.wait(seconds(20)), "the lane waits for the check"  # 1: a preview
-        usual(folder, made, target)
+        usual(folder, made, target, source_bytes)
 
     monkeypatch.setattr(run, "copy_checked", copied)
     async with tampering(tmp_path, lane) as client:

@@ -57,7 +57,7 @@ async def test_rendering_is_what_was_asked_for_and_lies_in_the_task_s_folder(
     rendered = await lane.run(task)
     assert isinstance(rendered, Rendered)
     check_answer(rendered, RECIPE, {"small", "large"}, source_header(Path(task.source), task.mime, 320 * 200))
-    copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked")
+    copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
     assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
     assert lane.jobs_done == 1
 

@@ -1,13 +1,18 @@
 """What a worker says and leaves is compared with the task and with the source, before anything is published."""
 
 import hashlib
+import io
 import os
+import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from fixtures import make
+from fixtures import containers, make
+from imgsvc.imaging.animated_webp import AnimatedWebp
 from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.recipe import Recipe, Variant
@@ -19,11 +24,18 @@ SOURCE = Header("JPEG", 640, 480, channels=3)
 SMALL = (150, 113)
 
 
-def made(data: bytes, size: tuple[int, int] = SMALL) -> VariantMade:
+def made(data: bytes, size: tuple[int, int] = SMALL, frames: int = 1) -> VariantMade:
     width, height = size
     digest = hashlib.sha256(data).hexdigest()
     return VariantMade(
-        name="small", width=width, height=height, size_bytes=len(data), sha256=digest, format="webp", seconds=0
+        name="small",
+        width=width,
+        height=height,
+        size_bytes=len(data),
+        sha256=digest,
+        format="webp",
+        frames=frames,
+        seconds=0,
     )
 
 
@@ -103,7 +115,96 @@ def test_file_is_read_again(tmp_path: Path, data: bytes) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (scratch / "small.webp").write_bytes(webp())
-    copy_checked(scratch, [made(webp())], tmp_path / "first")
+    copy_checked(scratch, [made(webp())], tmp_path / "first", 0)
     (scratch / "small.webp").write_bytes(data)
     with pytest.raises(Untrue):
-        copy_checked(scratch, [made(data)], tmp_path / "second")
+        copy_checked(scratch, [made(data)], tmp_path / "second", 0)
+
+
+MOVING = replace(RECIPE, variants=(replace(RECIPE.variants[0], animated=True),), frames=3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "frames", "believed"),
+    [
+        (MOVING, 1, True),
+        (MOVING, 3, True),
+        (MOVING, 4, False),
+        (RECIPE, 2, False),
+        (replace(MOVING, frames=1), 2, False),
+    ],
+)
+def test_animation_is_believed_only_where_it_was_asked_for(recipe: Recipe, frames: int, believed: bool) -> None:
+    answer = rendered().model_copy(update={"variants": (made(b"x", frames=frames),)})
+    with nullcontext() if believed else pytest.raises(Untrue, match="an animation that was not asked for"):
+        check_answer(answer, recipe, {"small"}, SOURCE)
+
+
+Chunks = list[containers.Chunk]
+CANVAS = (64, 48)
+
+
+def animation() -> Chunks:
+    """What this service writes: VP8X, ANIM and three frames that replace what is there."""
+    output = io.BytesIO()
+    file = AnimatedWebp(RECIPE.variants[0], output, 0, 1 << 20)
+    for colour in (make.RED, make.GREEN, make.BLUE):
+        file.add(Image.new("RGB", CANVAS, colour), 100)
+    file.finish()
+    return containers.webp_parts(output.getvalue())
+
+
+def changed(at: int, place: int, value: bytes) -> Chunks:
+    parts = animation()
+    kind, body = parts[at]
+    parts[at] = kind, body[:place] + value + body[place + len(value) :]
+    return parts
+
+
+def with_inner(*inner: containers.Chunk) -> bytes:
+    """The second frame's body with these chunks behind its header."""
+    head = animation()[3][1][:16]
+    return head + b"".join(struct.pack("<4sI", kind, len(body)) + body + bytes(len(body) & 1) for kind, body in inner)
+
+
+PICTURE = (b"VP8L", containers.webp_parts(make.one_colour_webp(*CANVAS))[0][1])
+HUGE = (b"VP8L", containers.webp_parts(make.one_colour_webp(16_383, 16_383))[0][1])
+WRONG = {
+    "metadata": [*animation(), (b"EXIF", b"GPS")],
+    "XMP announced": changed(0, 0, b"\x06"),
+    "a profile announced": changed(0, 0, b"\x22"),
+    "another canvas": changed(0, 4, b"\xff"),
+    "a background": changed(1, 0, b"\xff"),
+    "a frame less": animation()[:-1],
+    "a frame more": [*animation(), animation()[-1]],
+    "a frame beside the canvas": changed(3, 0, b"\x09"),
+    "a frame that is disposed of": changed(3, 15, b"\x01"),
+    "a first frame of a part": changed(2, 6, b"\x01"),
+    "a frame before its header": [animation()[0], *animation()[2:], animation()[1]],
+    "a still": [(b"VP8L", PICTURE[1])],
+    "a frame of nothing": [*animation()[:3], (b"ANMF", with_inner()), animation()[4]],
+    "a frame of 16383 pixels": [*animation()[:3], (b"ANMF", with_inner(HUGE)), animation()[4]],
+    "two pictures in a frame": [*animation()[:3], (b"ANMF", with_inner(PICTURE, PICTURE)), animation()[4]],
+    "metadata in a frame": [*animation()[:3], (b"ANMF", with_inner(PICTURE, (b"XMP ", b"x"))), animation()[4]],
+}
+
+
+@pytest.mark.parametrize("parts", [None, *WRONG.values()], ids=["sound", *WRONG])
+def test_animation_is_read_again(tmp_path: Path, parts: Chunks | None) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    data = containers.webp_file(parts or animation())
+    (scratch / "small.webp").write_bytes(data)
+    said = made(data, CANVAS, frames=3)
+    with nullcontext() if parts is None else pytest.raises(Untrue):
+        copy_checked(scratch, [said], tmp_path / "checked", 1000)
+
+
+def test_animation_is_at_most_as_long_as_its_source_allows(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    data = bytes(3 << 20)
+    (scratch / "small.webp").write_bytes(data)
+    for frames, words in ((1, "too large"), (3, "too large")):
+        with pytest.raises(Untrue, match=words):
+            copy_checked(scratch, [made(data, CANVAS, frames)], tmp_path / str(frames), 1000)

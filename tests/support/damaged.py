@@ -25,7 +25,7 @@ ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 warm.initialize(theirs, warm.Launch(os.getppid(), 0, "best"))
 
 def answer_of(task, source):
-    with open(source, "rb") as stream, open(folder / "made", "wb") as made:
+    with open(source, "rb") as stream, open(folder / "made", "w+b") as made:
         outputs = [made] * len(task["outputs"])
         with tempfile.TemporaryFile() as text:
             text.write(json.dumps(task).encode())

@@ -23,7 +23,7 @@ def open_image(path: Path, header: Header, side: int, deadline: float = inf) -> 
 
 
 def preview(source: Path, mime: str, recipe: Recipe, folder: Path, *, deadline: float = inf) -> Rendering | None:
-    with source.open("rb") as stream, scratch_file(folder, recipe.preview.name).open("wb") as output:
+    with source.open("rb") as stream, scratch_file(folder, recipe.preview.name).open("w+b") as output:
         return pipeline.preview(stream, mime, recipe, {recipe.preview.name: output}, deadline=deadline)
 
 
@@ -34,5 +34,5 @@ def render(
     names = [variant.name for variant in recipe.variants if variant.name not in done]
     with ExitStack() as stack:
         stream = stack.enter_context(source.open("rb"))
-        outputs = {name: stack.enter_context(scratch_file(folder, name).open("wb")) for name in names}
+        outputs = {name: stack.enter_context(scratch_file(folder, name).open("w+b")) for name in names}
         return pipeline.render(stream, mime, recipe, outputs, deadline=deadline)

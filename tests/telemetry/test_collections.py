@@ -298,6 +298,7 @@ async def test_root_and_info(start: Starter) -> None:
                 "image_sizes": sizes,
                 "variants": {
                     name: {"width": side, "height": side, "fit": "inside", "format": "webp", "quality": 70, "effort": 4}
+                    | {"animated": side > min(sizes.values())}
                     for name, side in sizes.items()
                 },
                 "webp_quality": 70,

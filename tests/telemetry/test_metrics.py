@@ -322,7 +322,9 @@ async def test_worker_can_not_make_up_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [-0.001, float("nan"), float("inf"), 1e9, "1", None])
 def test_time_that_a_worker_makes_up_is_refused(seconds: object) -> None:
-    made = {"name": "large", "width": 1, "height": 1, "size_bytes": 1, "sha256": "0" * 64, "format": "webp"}
+    made = {"name": "large", "width": 1, "height": 1, "size_bytes": 1, "sha256": "0" * 64, "format": "webp"} | {
+        "frames": 1
+    }
     assert VariantMade.model_validate({**made, "seconds": 0.5}).seconds == 0.5
     with pytest.raises(ValueError, match="seconds"):
         VariantMade.model_validate({**made, "seconds": seconds})

@@ -51,7 +51,10 @@ class StorageInfo(AnswerModel):
 
 
 class VariantInfo(AnswerModel):
-    """How a variant is made. A side that is null is not limited. A JPEG has no effort."""
+    """How a variant is made. A side that is null is not limited. A JPEG has no effort.
+
+    `animated`: an animation stays one.
+    """
 
     width: int | None
     height: int | None
@@ -59,6 +62,7 @@ class VariantInfo(AnswerModel):
     format: str
     quality: int
     effort: int | None
+    animated: bool
 
 
 class ProcessingInfo(AnswerModel):
@@ -76,7 +80,7 @@ class LimitsInfo(AnswerModel):
     max_pixels: int
 
 
-HERO = {"width": 1600, "height": 900, "fit": "cover", "format": "webp", "quality": 85, "effort": 4}
+HERO = {"width": 1600, "height": 900, "fit": "cover", "format": "webp", "quality": 85, "effort": 4, "animated": True}
 
 
 class Info(AnswerModel):
@@ -151,6 +155,7 @@ def _variant(variant: Variant) -> VariantInfo:
         format=variant.format,
         quality=variant.quality,
         effort=None if variant.format == "jpeg" else variant.effort,
+        animated=variant.animated,
     )
 
 

@@ -18,11 +18,15 @@ class Size(TypedDict):
 
 
 class Dimensions(Size):
-    """One variant: sides in pixels, width / height to three places, and the file's size in bytes."""
+    """One variant: sides in pixels, width / height to three places, and the file's size in bytes.
+
+    `frames` is there for an animation only.
+    """
 
     aspect_ratio: float
     format: str
     size_bytes: int
+    frames: NotRequired[int]
 
 
 class Placeholders(TypedDict):
@@ -118,10 +122,13 @@ def placeholders(job: Job) -> Placeholders:
 
 def dimensions(measured: dict[str, Any], variant: str) -> Dimensions:
     made = measured["variants"][variant]
-    return {
+    found: Dimensions = {
         "width": made["width"],
         "height": made["height"],
         "aspect_ratio": round(made["width"] / made["height"], 3),
         "format": made["format"],
         "size_bytes": made["size_bytes"],
     }
+    if "frames" in made:
+        found["frames"] = made["frames"]
+    return found

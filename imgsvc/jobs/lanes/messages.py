@@ -5,7 +5,7 @@ refused and nothing has a default: `{}` is not a valid answer.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,7 @@ LONGEST_SECONDS = 86_400  # the most that a worker may report for one variant
 MAX_SIDE = 16_383  # pixels of a variant: a limit of the format (RFC 9649)
 MAX_SOURCE_SIDE = 1_000_000  # pixels
 MAX_VARIANTS = 64
+MAX_FRAMES = 4_000  # of an animation
 MAX_ANSWER = 1 << 16  # bytes of an answer
 MAX_LOG = 4_000  # characters of a worker's log text
 WorkerCode = Literal[
@@ -73,7 +74,13 @@ class VariantMade(_Message):
     size_bytes: int = Field(ge=1, lt=1 << 32)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     format: Format
+    frames: int = Field(ge=1, le=MAX_FRAMES)
     seconds: float = Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the image's row says of it: a still has no frames."""
+        return self.model_dump(exclude={"name", "seconds"} | ({"frames"} if self.frames == 1 else set()))
 
 
 class Rendered(_Message):

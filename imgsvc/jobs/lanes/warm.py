@@ -184,7 +184,7 @@ def _answer_of(task: dict[str, Any], files: list[int]) -> bytes:
 def _streams(task: dict[str, Any], files: list[int]) -> tuple[BinaryIO, Mapping[str, BinaryIO]]:
     source, *outputs = files
     return os.fdopen(source, "rb"), {
-        name: os.fdopen(output, "wb") for name, output in zip(task["outputs"], outputs, strict=True)
+        name: os.fdopen(output, "r+b") for name, output in zip(task["outputs"], outputs, strict=True)
     }
 
 
