@@ -346,7 +346,7 @@ def _intake(
         space=space,
         accepted=queue.wake,
         first_receipt=data.first_receipt,
-        decoded=partial(accepted_types, lanes=opened.lanes.every),
+        decoded=partial(accepted_types, lanes=opened.lanes.deciding),
     )
 
 

@@ -39,8 +39,9 @@ class Lanes:
         return [*self.previews, *self.renders]
 
     @property
-    def every(self) -> list[Lane]:
-        return [*self.local, *self.far_previews, *self.far_renders]
+    def deciding(self) -> list[Lane]:
+        """Those that say what this service decodes: a cluster's lanes are all alike."""
+        return [*self.local, *self.far_renders[:1]]
 
 
 @asynccontextmanager

@@ -211,8 +211,8 @@ def spent(pid: int) -> float:
 
 def test_four_workers_take_no_more_than_lanes_of_this_machine(own_cluster: Cluster, tmp_path: Path) -> None:
     """Processor time of a photo, of all that works on it: on two processors that is what their number is divided by."""
-    photo, photos = make.jpeg(3000, 2000), int(os.environ.get("PHOTOS", "24"))
-    plain = {"IMGSVC_IMAGES_REUSE": "false"}
+    photo, photos = make.jpeg(4000, 3000), int(os.environ.get("PHOTOS", "24"))  # as a telephone takes it
+    plain = {"IMGSVC_IMAGES_REUSE": "false", "IMGSVC_WORKERS_LOCAL_PREVIEW": "true"}
     (tmp_path / "local").mkdir()
     workers = [own_cluster.start_worker(1, 700).joined() for _ in range(4)]
     with (

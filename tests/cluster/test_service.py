@@ -1,6 +1,8 @@
 """A service that renders on a cluster, as its clients see it: as one that renders on its own machine."""
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +10,17 @@ from typing import Any
 
 import pytest
 
-from fixtures import make
+from fixtures import coded, make, profiles
 from tests.support.cluster import WHY, Cluster, ClusterService
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import ServerProcess, bearer, until
 from tests.support.tls import Authority
 
 pytestmark = pytest.mark.process
+CROPS = {
+    "thumbnail": {"width": 40, "height": 40, "fit": "cover"},
+    "hero": {"width": 200, "height": 50, "fit": "cover"},
+    "original": 500,
+}
 OURS = {"job_id", "image_id", "status_url", "created_at", "started_at", "completed_at", "urls", "url"}
 
 
@@ -22,18 +29,30 @@ def pictures() -> dict[str, bytes]:
     return {
         "photo": make.jpeg(1600, 1200),
         "turned": make.encoded(make.quadrants(300, 200), "JPEG", exif=make.exif()),
+        **{f"turned {value}": make.oriented(value) for value in (3, 6, 7)},
         "png": make.encoded(make.photo(320, 240), "PNG"),
         "few colours": make.encoded(make.quadrants(320, 200), "PNG"),
         "webp": make.encoded(make.photo(320, 240), "WEBP"),
         "one pixel": make.encoded(make.photo(1, 1), "PNG"),
         "cut off": make.jpeg(1600, 1200)[:-9000],
+        "colours of a display": make.jpeg(320, 240, icc_profile=profiles.display_p3()),
+        "for printing": make.encoded(make.photo(320, 240).convert("CMYK"), "JPEG", icc_profile=profiles.cmyk()),
+        "16 bits": make.grey_16_bit(),
+        "with holes": make.palette_with_transparency(),
+        "moving": make.animation("GIF"),
+        "interlaced": make.interlaced(320, 200),
+        **coded.samples(),
+        "no picture": b"%PDF-1.4\n",
         "broken": make.encoded(make.photo(640, 480), "PNG")[:-2000],
     }
 
 
 def outcome(server: ServerProcess, data: bytes) -> dict[str, Any]:
     """What a client can see of an upload, without ids and times, and the bytes of each variant."""
-    receipt = server.upload(data).json()
+    answer = server.upload(data)
+    if answer.status_code != 202:
+        return {"status": answer.status_code, "code": answer.json()["code"]}
+    receipt = answer.json()
     job = until(lambda: ended(server, receipt["job_id"]), 60)
     assert job
     seen: dict[str, Any] = {"status": {name: value for name, value in job.items() if name not in OURS}}
@@ -63,6 +82,36 @@ def test_every_upload_ends_as_on_one_machine_byte_for_byte(cluster: Cluster, tmp
         log = far.log.read_text()
         assert '"path": "/render/…"' in json.dumps(json.loads(far_request(far)), ensure_ascii=False)
         assert "/api/v1/render/" not in log
+
+
+def test_what_is_made_of_a_completed_image_later_is_made_there_too(cluster: Cluster, tmp_path: Path) -> None:
+    """Crops around another point: byte for byte, and by a machine, since none is made here."""
+    more = {"IMAGE_SIZES": json.dumps(CROPS)}
+    (tmp_path / "local").mkdir()
+    with (
+        ServerProcess(tmp_path / "local", real=WHY, **more) as local,
+        cluster.service(tmp_path / "far", 1, **more) as far,
+    ):
+        assert made_later(far) == made_later(local)
+        answered = [line for line in far.events("request") if line["method"] == "PUT"]
+        assert len(answered) == 3 + 2  # all variants; and the two crops once more
+
+
+def made_later(server: ServerProcess) -> dict[str, bytes]:
+    """All bytes of an image once its crops around another point are made."""
+    receipt = server.upload(make.jpeg(640, 480)).json()
+    until(lambda: ended(server, receipt["job_id"]), 60)
+    address = f"{server.url}/api/v1/images/{receipt['image_id']}"
+    before = urls(server, address)
+    headers = {**bearer(), "Content-Type": "application/merge-patch+json"}
+    assert server.http.patch(address, content='{"focal": {"x": 0, "y": 0.5}}', headers=headers).status_code == 200
+    until(lambda: len(set(urls(server, address).values()) - set(before.values())) == 2, 60)
+    return {name: server.http.get(f"{server.url}{url}").content for name, url in urls(server, address).items()}
+
+
+def urls(server: ServerProcess, address: str) -> dict[str, str]:
+    found: dict[str, str] = server.http.get(f"{address}/all").json()["urls"]
+    return found
 
 
 def far_request(far: ClusterService) -> str:
@@ -112,6 +161,29 @@ def test_who_has_no_certificate_of_the_authority_is_refused(cluster: Cluster, tm
         assert far.data()["cluster"]["status"] != "connected"
         assert far.machines() == []
         until(lambda: health_of(far) == "degraded")
+
+
+def test_machine_without_a_certificate_of_the_authority_joins_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """Neither by TLS without a certificate, nor with one of another authority, nor in plain."""
+    port = int(cluster.address.rpartition(":")[2])
+    context = ssl.create_default_context(cafile=str(cluster.authority.ca_file))
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        bare = context.wrap_socket(plain)
+        with bare, pytest.raises((ssl.SSLError, ConnectionError)):  # TLS 1.3 tells it at the first read
+            bare.recv(1)
+    foreign = cluster.start_worker(1, 700, **cluster.certificates("foreign", Authority(tmp_path, "foreign")))
+    unsafe = dict.fromkeys(cluster.certificates("plain"), "") | {"IMGSVC_WORKERS_INSECURE": "true"}
+    in_plain = cluster.start(
+        ("worker", "--scheduler", cluster.address.replace("tls:", "tcp:"), "--count", "1", "--memory-mb", "700"),
+        **unsafe,
+    )
+    log = cluster.last_log
+    for text in (foreign.log, log):
+        until(lambda: "scheduler_unreachable" in text.read_text(), 60)  # noqa: B023
+        assert "worker_joined" not in text.read_text()
+    for process in (foreign.process, in_plain):
+        process.kill()
 
 
 def command(folder: Path, name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """GET /dashboard/data: the contract's key tree, true numbers, and the same cost with ten jobs or a million."""
 
 import asyncio
+import json
 import re
 import sqlite3
 from contextlib import closing
@@ -215,6 +216,13 @@ async def test_everybody_who_asks_within_a_second_gets_one_answer(
         answers = await asyncio.gather(*(s.http.get("/dashboard/data", headers=s.operator) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {200}
         assert made == 1
+
+
+async def test_sizes_that_are_tables_are_shown_as_they_were_written(start: Starter) -> None:
+    box = {"width": 40, "height": 30, "fit": "cover"}
+    async with start(images={"sizes": {"small": 64, "box": box}}) as s:
+        body = (await s.http.get("/dashboard/data", headers=s.operator)).json()
+        assert json.loads(body["configuration"]["images"]["sizes"]) == {"small": 64, "box": box}
 
 
 async def test_no_secret_in_the_configuration(start: Starter) -> None:

@@ -146,7 +146,9 @@ class ClusterService(ServerProcess):
     """A service that renders on a cluster."""
 
     def data(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.http.get(f"{self.url}/dashboard/data", headers=self.operator or {}).json()
+        answer = self.http.get(f"{self.url}/dashboard/data", headers=self.operator or {})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
         return found
 
     def machines(self) -> list[dict[str, Any]]:

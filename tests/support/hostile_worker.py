@@ -2,11 +2,13 @@
 
 `python -m tests.support.hostile_worker SCHEDULER KIND VICTIMS`
 
-It pretends to be one of the service's own. What it sends runs where it is unpickled, and tries what a gateway must not
-be able to do; what was refused comes out as lines of the gateway, which the service logs.
+KIND: `exception`, `result`, `type` or `event` (where the bomb is), `nonsense`, or `hold` (it prints the address and
+keeps the ticket). It pretends to be one of the service's own. What it sends runs where it is unpickled, and tries what
+a gateway must not be able to do; what was refused comes out as lines of the gateway, which the service logs.
 """
 
 import asyncio
+import copyreg
 import json
 import os
 import pickle
@@ -17,10 +19,12 @@ from typing import Any
 
 import distributed
 import distributed.worker
+from distributed import get_worker
 from distributed.core import error_message as honest
 from distributed.protocol import to_serialize
 
 from imgsvc.jobs.cluster import dask_setup, performer
+from imgsvc.jobs.cluster.ticket import RenderTicket
 
 CODE = """
 import errno, json, os, socket
@@ -57,6 +61,17 @@ class Bomb:
         return exec, (CODE.format(victims=json.dumps(VICTIMS)), {})
 
 
+class OfBombs(type):
+    """A class that is pickled as a bomb: Dask sends the type of each result beside it."""
+
+
+copyreg.pickle(OfBombs, lambda _: Bomb().__reduce__())
+
+
+class Answer(str, metaclass=OfBombs):
+    __slots__ = ()
+
+
 def failed_with_a_bomb(error: BaseException, status: str = "error") -> Any:
     """What a worker says of an error; the one that a worker has by itself is unpickled there first."""
     return dict(honest(error, status)) | {"exception": to_serialize(pickle.dumps(Bomb()))}
@@ -71,6 +86,13 @@ class Hostile(performer.Performer):
             raise RuntimeError
         if self._kind == "result":
             return Bomb()
+        if self._kind == "type":
+            return Answer("no answer")
+        if self._kind == "event":
+            get_worker().log_event("warn", {"message": pickle.dumps(Bomb()), "category": pickle.dumps(Bomb())})
+        if self._kind == "hold":
+            print(f"ticket {RenderTicket.model_validate_json(text).address}", flush=True)
+            await asyncio.Event().wait()
         return "no answer"
 
 

@@ -177,7 +177,7 @@ async def _row_lost(s: Service) -> None:
 async def _cluster_away(s: Service) -> list[Told]:
     """A cluster that can't be reached, and that had a machine of another version."""
     metrics = s.state.telemetry.metrics.cluster
-    older = Machine(name="m", version="0", fingerprint="", cage="", threads=1, megabytes=1, running=True)
+    older = Machine(name="m", version="0", fingerprint="", cage="", threads=1, megabytes=1, decoders={}, running=True)
     metrics.measured(LinkState("refused", "", "", "0" * 16, (older,), 1), 1, 1)
     for end in get_args(TicketEnd):
         metrics.ticket_ended(end)

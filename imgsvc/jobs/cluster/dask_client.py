@@ -12,7 +12,9 @@ from typing import Any
 
 import distributed
 from distributed.scheduler import KilledWorker
+from pydantic import TypeAdapter
 
+from ..lanes.messages import CagedType, Versions
 from .dask_setup import MEGABYTES, LoadedSecurity, places_of
 from .lines import dropped, tell
 from .messages import (
@@ -42,6 +44,7 @@ LAZY = (
 )
 LOOK_SECONDS = 2.0
 IDENTITY_SECONDS = 20.0
+DECODERS = TypeAdapter(dict[CagedType, Versions])
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -165,5 +168,13 @@ def _machine(found: dict[str, Any]) -> Machine:
         cage=word(about.get("cage", "unknown")),
         threads=min(4096, int(found.get("nthreads", 0))),
         megabytes=min(1 << 30, int(found.get("resources", {}).get(MEGABYTES, 0))),
+        decoders=_decoders(about.get("decoders")),
         running=found.get("status") == "running",
     )
+
+
+def _decoders(told: object) -> dict[CagedType, str]:
+    try:
+        return DECODERS.validate_python(told)
+    except ValueError:
+        return {}

@@ -4,6 +4,7 @@ See https://distributed.dask.org/en/stable/tls.html and …/resources.html.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from ...imaging.decoder import codec_versions
 
 PACKAGE = Path(__file__).parents[2]
 OF_A_TICKET = ("cluster/ticket.py", "cluster/performer.py", "lanes/messages.py", "lanes/task.py")
+PLUGINS = ("pillow-avif-plugin", "pillow-heif")  # what has one of them must have it everywhere
 MEGABYTES = "imgsvc_mb"  # the resource by which tickets are admitted
 CONFIG = {
     "distributed.scheduler.work-stealing": False,
@@ -66,14 +68,22 @@ def security(ca_file: str, certfile: str, keyfile: str) -> Security:
 
 
 def fingerprint() -> str:
-    """What makes two machines render the same bytes from the same ticket: the program, Pillow, and its libraries.
+    """What makes two machines render the same bytes from one ticket: the program, Pillow, its libraries and plugins.
 
     Of the program the version, and every line that makes pixels or is part of a ticket.
     """
-    digest = hashlib.sha256(json.dumps([__version__, platform.machine(), codec_versions()]).encode())
+    made_with = [__version__, platform.machine(), codec_versions(), [_installed(name) for name in PLUGINS]]
+    digest = hashlib.sha256(json.dumps(made_with).encode())
     for path in (*sorted((PACKAGE / "imaging").glob("*.py")), *(PACKAGE / "jobs" / one for one in OF_A_TICKET)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def places_of(known: str) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import anyio
 import anyio.to_thread
@@ -65,7 +64,6 @@ class ClusterLane:
     restarts = 0  # of processes of this machine, of which there is none
     pid: int | None = None
     posture: Posture | None = None
-    decoders: ClassVar[Mapping[str, str]] = {}  # what the machines decode in a cage is not asked
 
     def __init__(self, name: str, number: int, office: TicketOffice) -> None:
         self.name = name
@@ -83,6 +81,10 @@ class ClusterLane:
     def alive(self) -> bool:
         ready = not self._shut and not self._pausing and bool(self._office.address)
         return ready and self._link.places > self._number
+
+    @property
+    def decoders(self) -> Mapping[str, str]:
+        return self._link.decoders
 
     async def start(self) -> None:
         """Wait until this lane has a place. Raises OSError once it was shut."""

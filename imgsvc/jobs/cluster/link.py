@@ -17,7 +17,7 @@ import anyio
 import structlog
 
 from ...settings.workers import Workers
-from ..lanes.messages import Lost
+from ..lanes.messages import CagedType, Lost
 from ..lanes.pool import KEPT_ENVIRONMENT
 from .messages import (
     FROM_GATEWAY,
@@ -67,6 +67,7 @@ class GatewayLink:
         )
         self._ended = ended
         self.on_change: Callable[[], None] = lambda: None  # called when there are other machines: other jobs may fit
+        self.decoders: dict[CagedType, str] = {}  # that all used machines have, or had when there was one
         self._process: asyncio.subprocess.Process | None = None
         self._connected: Connected | None = None
         self._problem = "not connected yet"
@@ -195,6 +196,10 @@ class GatewayLink:
             if one.name not in known and one.fingerprint != self._connected.fingerprint:
                 log.warning("machine_not_used", name=one.name, version=one.version, reason="it has another version")
         self._machines = machines
+        if used := self.usable:
+            self.decoders = {
+                mime: one for mime, one in used[0].decoders.items() if all(mime in m.decoders for m in used)
+            }
         self.tell_changed()
 
     def _settle(self, ticket_id: str, result: str | Lost, end: TicketEnd) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..lanes.messages import CagedType, Versions
 from .ticket import MAX_ANSWER, MAX_TICKET
 
 MAX_LINE = 4 << 20  # bytes: the list of some thousand machines
@@ -71,6 +72,7 @@ class Machine(_Line):
     cage: Word
     threads: int = Field(ge=0, le=4096)
     megabytes: int = Field(ge=0, le=1 << 30)
+    decoders: dict[CagedType, Versions] = Field(max_length=8)  # that it uses in its cage, which is wholly in force
     running: bool  # it takes tickets: it is neither paused nor closing
 
 

@@ -23,6 +23,7 @@ from ... import __version__
 from ...settings.fields import MEGABYTE
 from ...settings.workers import Workers
 from ..lanes.cage import in_words
+from ..lanes.caged_types import CAGED, accepted_types
 from ..lanes.memory_budget import IDLE_WORKER_BYTES, granted, render_lanes
 from ..lanes.pool import Launcher
 from ..lanes.process import ProcessLane
@@ -91,8 +92,8 @@ async def _serve(workers: Workers, capacity: Capacity, security: distributed.Sec
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stopping)
-    async with _performing(workers, capacity) as (performing, cage):
-        about = {"version": __version__, "fingerprint": dask_setup.fingerprint(), "cage": cage}
+    async with _performing(workers, capacity) as (performing, lanes):
+        about = {"version": __version__, "fingerprint": dask_setup.fingerprint(), **lanes}
         pause = FIRST_PAUSE_SECONDS
         while not stopping.is_set():
             member = _Member(workers, capacity, security, performing, about)
@@ -123,7 +124,7 @@ class _Member:
         capacity: Capacity,
         security: distributed.Security,
         performing: Performer,
-        about: dict[str, str],
+        about: dict[str, Any],
     ) -> None:
         self._workers = workers
         self._performing = performing
@@ -161,8 +162,8 @@ class _Member:
 
 
 @asynccontextmanager
-async def _performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tuple[Performer, str]]:
-    """The performer, its lanes started, and the cage of their children in words. Raises OSError."""
+async def _performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tuple[Performer, dict[str, Any]]]:
+    """The performer, its lanes started, and what they say of their cage and its decoders. Raises OSError."""
     launcher = Launcher()
     lanes = [
         ProcessLane(
@@ -184,13 +185,21 @@ async def _performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tup
             performing = Performer(lanes, http, folder)
             performer.use(performing)
             posture = lanes[0].posture
-            yield performing, in_words(posture) if posture else "nothing"
+            yield (
+                performing,
+                {"cage": in_words(posture) if posture else "nothing", "decoders": _caged_decoders(lanes[0])},
+            )
     finally:
         performer.use(None)
         for lane in lanes:
             await lane.close()
         launcher.close()
         performer.remove_folder(folder)
+
+
+def _caged_decoders(lane: ProcessLane) -> dict[str, str]:
+    """The types that are decoded in the cage only, with their decoders; none unless the whole of it is in force."""
+    return {mime: lane.decoders[mime] for mime in accepted_types(CAGED, (lane,))}
 
 
 def _trust(workers: Workers) -> ssl.SSLContext:

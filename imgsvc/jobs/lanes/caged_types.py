@@ -11,7 +11,7 @@ CAGED = (HEIC, AVIF)  # decoded in the cage or not at all
 
 
 class Decodes(Protocol):
-    """A lane, as far as it is asked here. One that is not local never says what it decodes."""
+    """A lane, as far as it is asked here. The decoders of one that is not local are used in a cage that is in force."""
 
     @property
     def local(self) -> bool: ...
@@ -30,6 +30,8 @@ def accepted_types(allowed: Iterable[str], lanes: Collection[Decodes]) -> tuple[
     """The types of `allowed` that every lane decodes, in their order. A lane that has not started decides nothing."""
     known = [lane for lane in lanes if lane.posture is not None or not lane.local]
     caged = {
-        mime for mime in CAGED if known and all(is_in_force(lane.posture) and mime in lane.decoders for lane in known)
+        mime
+        for mime in CAGED
+        if known and all((not lane.local or is_in_force(lane.posture)) and mime in lane.decoders for lane in known)
     }
     return tuple(mime for mime in allowed if mime not in CAGED or mime in caged)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from imgsvc.jobs.cluster.lane import ClusterLane, ClusterMemory, TicketOffice
 from imgsvc.jobs.cluster.link import GatewayLink
 from imgsvc.jobs.cluster.messages import Connected, Machine, Machines
+from imgsvc.jobs.lanes.messages import CagedType
 from imgsvc.settings.fields import MEGABYTE
 from imgsvc.settings.workers import Workers
 from tests.conftest import Starter
@@ -13,9 +14,23 @@ from tests.jobs.test_reserved_memory import a_job, with_estimate
 OURS = "0123456789abcdef"
 
 
-def machine(name: str, megabytes: int, *, fingerprint: str = OURS, running: bool = True) -> Machine:
+def machine(
+    name: str,
+    megabytes: int = 1000,
+    *,
+    fingerprint: str = OURS,
+    running: bool = True,
+    decoders: dict[CagedType, str] | None = None,
+) -> Machine:
     return Machine(
-        name=name, version="1", fingerprint=fingerprint, cage="", threads=2, megabytes=megabytes, running=running
+        name=name,
+        version="1",
+        fingerprint=fingerprint,
+        cage="",
+        threads=2,
+        megabytes=megabytes,
+        decoders=decoders or {},
+        running=running,
     )
 
 
@@ -30,6 +45,18 @@ def test_machines_of_another_version_and_those_that_leave_count_for_nothing() ->
     link = linked(machine("a", 1000), machine("b", 4000, fingerprint="f" * 16), machine("c", 4000, running=False))
     memory = ClusterMemory(link)
     assert (link.places, memory.total, memory.biggest) == (4, 2000 * MEGABYTE, 1000 * MEGABYTE)
+
+
+def test_types_are_taken_that_every_used_machine_decodes_and_go_on_to_be_while_none_is_there() -> None:
+    both: dict[CagedType, str] = {"image/heic": "libheif 1.23.6", "image/avif": "libavif 1.4.2"}
+    avif: dict[CagedType, str] = {"image/avif": "libavif 1.4.2"}
+    other = machine("c", fingerprint="f" * 16)
+    link = linked(machine("a", decoders=both), machine("b", decoders=avif), other)
+    assert set(link.decoders) == {"image/avif"}
+    link._take(Machines(machines=(machine("a", decoders=both), other)))
+    assert link.decoders == both
+    link._take(Machines(machines=()))
+    assert link.decoders == both and linked().decoders == {}
 
 
 def test_without_machines_nothing_is_claimed() -> None:
