@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -84,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
 
     @asynccontextmanager
-    async def performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tuple[Performer, str]]:
+    async def performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tuple[Performer, dict[str, Any]]]:
         launcher, folder = Launcher(), performer.make_folder()
         lane = ProcessLane("render", nice=0, jobs_per_process=500, cage=workers.cage, launcher=launcher)
         limits = httpx.Limits(max_connections=8 * capacity.count)
@@ -94,7 +95,7 @@ def main() -> None:
                 prepared = Prepared(lane, capacity.count, http, folder, given.seconds)
                 prepared.stall = given.stall
                 performer.use(prepared)
-                yield prepared, "nothing is decoded but once"
+                yield prepared, {"cage": "nothing is decoded but once", "decoders": {}}
         finally:
             performer.use(None)
             await lane.close()
