@@ -12,6 +12,7 @@ from ..jobs.erasure_views import ErasureReport
 from ..jobs.housekeeping import Housekeeping
 from ..settings import Settings
 from ..storage.registry import storage_registry
+from ..telemetry import logs
 from .data_folder_errors import failing_for_data_folder
 from .errors import CommandFailed
 from .jobs import LOCK_WAIT_SECONDS
@@ -27,6 +28,7 @@ def erase(settings: Settings, org: str, user: str, show: Show, *, wait: bool) ->
     """The report: at its end with `wait`. Raises CommandFailed."""
     service = running(settings)
     if service is None:
+        logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself prints its result
         return _with_data(settings, lambda data: _erased(settings, data, org, user))
     report = service.call("DELETE", f"{API}/users/{segment(org)}/{segment(user)}")
     return _ended(service, report, show) if wait else report

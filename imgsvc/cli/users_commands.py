@@ -26,9 +26,12 @@ def erase(
     if not yes and not typer.confirm(f"Erase everything of the user {user!r} of {org!r}?", err=True):
         stop("nothing was erased", WRONG)
 
+    steps: list[str] = []
+
     def show(report: dict[str, Any]) -> None:
-        if not as_json:
-            typer.echo(f"\r{_words(report)}", nl=False, err=True)
+        if not as_json and report["step"] not in steps:
+            steps.append(report["step"])
+            typer.echo(f"erasing: {report['step']}", err=True)
 
     report = begin(settings, org, user, show, wait=wait)
     if as_json:

@@ -79,10 +79,11 @@ class Revocations:
 
     async def add_erasure(self, erasure: Erasure) -> None:
         """Once for each erasure."""
-        if erasure.erasure_id not in self._people:
-            line = _line("erased", id=erasure.erasure_id, salt=erasure.salt.hex(), person=erasure.person.hex())
-            await self._add(line)
-            self._people.add(erasure.erasure_id)
+        line = _line("erased", id=erasure.erasure_id, salt=erasure.salt.hex(), person=erasure.person.hex())
+        async with self._lock:
+            if erasure.erasure_id not in self._people:
+                await self._write(line)
+                self._people.add(erasure.erasure_id)
 
     async def add_epoch(self, instance: str) -> None:
         """A database begins here, or an older version has kept it without this file."""
@@ -90,12 +91,15 @@ class Revocations:
 
     async def _add(self, line: dict[str, Any]) -> None:
         async with self._lock:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(append, self._path, [line])
-            except OSError as error:
-                log.error("revocation_not_recorded", reason=error.strerror)
-                raise DatabaseUnavailable(f"{NAME}: {error.strerror}") from error
+            await self._write(line)
+
+    async def _write(self, line: dict[str, Any]) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(append, self._path, [line])
+        except OSError as error:
+            log.error("revocation_not_recorded", reason=error.strerror)
+            raise DatabaseUnavailable(f"{NAME}: {error.strerror}") from error
 
 
 def add_restore(data: Path, before: str | None, epoch: str, taken_at: str) -> Recorded:
