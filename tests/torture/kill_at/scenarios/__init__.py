@@ -40,6 +40,7 @@ UPLOADS = (
     ),
     Scenario("failing-picture", uploads.failing_picture),
     Scenario("webhooks", webhooks.told, equip=webhooks.own_receiver, check=webhooks.each_arrived),
+    Scenario("avif", pictures.upload_with_avif, prepare=pictures.also_as_avif, check=pictures.avif_is_there),
     Scenario("quota", uploads.beyond_the_quota, prepare=uploads.tight),
     Scenario("fetch", uploads.fetch, equip=uploads.own_web, check=uploads.fetched_is_told),
     Scenario("refused-uploads", uploads.refused_uploads, prepare=uploads.few_and_small),

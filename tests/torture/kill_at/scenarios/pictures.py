@@ -38,6 +38,27 @@ def several_completed(attempt: Attempt, count: int = 2) -> None:
         stopped(attempt, service)
 
 
+def also_as_avif(attempt: Attempt) -> None:
+    attempt.site.more = {**attempt.site.more, "IMGSVC_IMAGES_FORMATS": "webp,avif", "IMAGE_SIZES": '{"small": 40}'}
+
+
+def upload_with_avif(attempt: Attempt) -> None:
+    """Completed first; its AVIF comes after that, from the same source."""
+    with attempt.serve() as service:
+        attempt.ended(service, attempt.upload(service, tiny()))
+        stopped(attempt, service)
+
+
+def avif_is_there(attempt: Attempt, service: Service) -> None:
+    """Of each completed image, once no render waits."""
+    attempt.rest(service)
+    completed = "SELECT image_id FROM processing_jobs WHERE status = 'completed' AND deleted_at IS NULL"
+    for (image_id,) in attempt.rows(completed):
+        urls = service.ask("GET", f"/api/v1/images/{image_id}/all").body["formats"]["avif"]
+        if not service.raw(urls["small"]):
+            attempt.wrong.append("An AVIF is empty.")
+
+
 def shown(service: Service, image_id: str) -> dict[str, str]:
     """{size: digest} of the bytes that a client gets."""
     paths = {size: f"/api/v1/images/{image_id}/direct?size={size}" for size in SIZES}
