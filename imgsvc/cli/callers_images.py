@@ -25,7 +25,9 @@ class CallersImages:
         yield from _tried(lambda: [dict(one.raw) for one in islice(found, limit)])
 
     def shown(self, image_id: str) -> dict[str, Any]:
-        return dict(_tried(lambda: self._client.image(image_id)).raw)
+        found = dict(_tried(lambda: self._client.image(image_id)).raw)
+        found.pop("markup", None)  # for pages
+        return found
 
     def patch(self, image_id: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Returns the image as it is then."""

@@ -102,14 +102,15 @@ def print_images(images: list[dict[str, Any]]) -> None:
         console.print("No images.")
         return
     table = Table(box=None, pad_edge=False)
-    for heading in ("image", "status", "created", "user", "bucket", "file", "bytes"):
+    whose = ("user",) if "user_id" in images[0] else ()  # not in a list of one's own
+    for heading in ("image", "status", "created", *whose, "bucket", "file", "bytes"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("image", "status", "created"))
     for image in images:
         table.add_row(
             image["image_id"],
             _status(image["status"]),
             _time(image["created_at"]),
-            Text(image.get("user_id") or ""),
+            *(Text(image["user_id"] or "") for _ in whose),
             Text(image["bucket"]),
             Text(image["original_filename"] or ""),
             str(image["size_bytes"]),
@@ -128,8 +129,16 @@ def print_image(image: dict[str, Any]) -> None:
             for size, url in value.items():
                 table.add_row(Text(size, style="bold"), Text(str(url)))
         elif value not in (None, []):
-            table.add_row(Text(name, style="bold"), Text(", ".join(value) if isinstance(value, list) else str(value)))
+            shown = "\n".join(map(_facts, value)) if isinstance(value, list) else str(value)
+            table.add_row(Text(name, style="bold"), Text(shown))
     _console().print(table)
+
+
+def _facts(one: Any) -> str:
+    """An entry of a list on one line."""
+    if not isinstance(one, dict):
+        return str(one)
+    return ", ".join(f"{name}={value}" for name, value in one.items() if value not in (None, "", {}, []))
 
 
 def print_keys(keys: list[dict[str, Any]]) -> None:

@@ -122,7 +122,8 @@ def _ended(file: Path, digest: str, client: Client, job_id: str, *, again: bool)
         job = client.wait(job_id, JOB_SECONDS)
     except JobFailed as error:
         return Uploaded(str(file), digest, None, {}, str(error), again)
-    return Uploaded(str(file), digest, job.image_id, dict(job.urls), None, again)
+    urls = {name: client.absolute(url) for name, url in job.urls.items()}
+    return Uploaded(str(file), digest, job.image_id, urls, None, again)
 
 
 class Journal:

@@ -68,6 +68,10 @@ class AsyncClient:
         form = Form(source, bucket, metadata or {}, name, progress)
         return await self._run(flows.upload(form, key, self._retries))
 
+    def absolute(self, url: str) -> str:
+        """A URL that the service has named; without a public URL it names paths."""
+        return f"{self._url}{url}" if url.startswith("/") else url
+
     async def fetch(self, url: str, *, bucket: str, metadata: Mapping[str, Any] | None = None) -> Receipt:
         """Let the service fetch the image from an address, if it allows the host."""
         return await self._run(flows.fetch(url, bucket, metadata or {}, self._retries))

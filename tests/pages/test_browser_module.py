@@ -40,7 +40,7 @@ async def test_form_of_the_guide_uploads_twenty_files_at_once(
         images = "() => [...document.images]"
         await form.page.wait_for_function(f"({LOADED})(({images})())")
         addresses = await form.page.evaluate(f"({images})().map(one => one.src)")
-        assert len(set(addresses)) == FILES
+        assert len(set(addresses)) == FILES and all("_thumbnail.webp" in one for one in addresses)
         assert all(("signature=" in one) == private and one.startswith(form.url) for one in addresses)
         assert await form.page.locator("progress").evaluate_all("bars => bars.every(bar => bar.value === 1)")
         colours = await items.locator("img").evaluate_all("all => all.map(one => one.style.backgroundColor)")

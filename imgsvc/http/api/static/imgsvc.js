@@ -26,7 +26,7 @@
  * @property {(sent: number, total: number) => void} [progress]  Bytes.
  * @property {(receipt: { jobId: string, imageId: string }) => void} [accepted]  The photo is on the service's disk.
  * @property {(shown: Placeholder) => void} [placeholder]
- * @property {(url: string, variant: string) => void} [thumbnail]  The first variant that can be fetched.
+ * @property {(url: string, variant: string) => void} [thumbnail]  The smallest of the first variants that can be fetched.
  * @property {(url: string, variant: string) => void} [ready]  Each variant that can be fetched, that one too.
  * @property {(job: Job) => void} [completed]
  * @property {(error: Error) => void} [failed]  An UploadError, or an `AbortError` after `abort()`.
@@ -384,8 +384,15 @@ class Follower {
     if (fields.id) this.#lastId = fields.id;
     if (!fields.data) return; // a comment
     const news = JSON.parse(fields.data);
-    if (fields.event === 'ready') this.#jobs.get(news.job_id)?.ready(news);
+    if (fields.event === 'status') this.#onStatus(news); // it says what the events `ready` before it say, in its order
     if (fields.event === 'end') this.#onEnd(news);
+  }
+
+  /** Tell what is ready, the smallest first: a status lists the largest first. */
+  #onStatus({ job_id: jobId, ready, urls, thumbhash = null, dominant_color = null }) {
+    for (const variant of [...ready].reverse()) {
+      this.#jobs.get(jobId)?.ready({ variant, url: urls[variant], thumbhash, dominant_color });
+    }
   }
 
   #onEnd(job) {
@@ -399,10 +406,7 @@ class Follower {
     let wait = POLL_SECONDS;
     for (const [jobId, listener] of [...this.#jobs]) {
       const job = await this.#service.status(jobId, await listener.authorization(), wait, signal);
-      for (const variant of [...job.ready].reverse()) {
-        const { thumbhash = null, dominant_color = null } = job;
-        listener.ready({ variant, url: job.urls[variant], thumbhash, dominant_color });
-      }
+      this.#onStatus(job);
       if (['completed', 'failed', 'not_found'].includes(job.status)) this.#onEnd(job);
       wait = 0;
     }
