@@ -35,7 +35,13 @@ async def test_what_there_is_is_shown_and_words_stay_words(start: Starter) -> No
         ticket = {"bucket": "holiday", "uploads": 7}
         assert (await s.http.post("/api/v1/images/tickets", json=ticket, headers=bearer)).status_code == 201
         keys = await shown(s, "/keys")
-        assert "Revoke: key" in keys and "7 uploads" in keys and created["key"] not in keys
+        assert (
+            "1 in use" in keys
+            and "1 open" in keys
+            and "Revoke: key" in keys
+            and "7 uploads" in keys
+            and created["key"] not in keys
+        )
         await s.http.delete(f"/api/v1/operator/keys/{created['key_id']}", headers=s.operator)
         assert "Revoke: key" not in await shown(s, "/keys")
         assert "0 deliveries waiting" in await shown(s, "/webhooks")

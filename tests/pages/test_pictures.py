@@ -238,6 +238,9 @@ async def test_deletion_waits_ten_seconds_and_can_be_undone(gallery: ServerProce
         await page.get_by_role("checkbox", name="Select delete_0.jpg").check()
         await page.get_by_role("checkbox", name="Select delete_2.jpg").click(modifiers=["Shift"])
         await expect(page.locator("#selected")).to_have_text("3 pictures selected")
+        await page.clock.pause_at(
+            await page.evaluate("Date.now() + 1000")
+        )  # from here on time passes by our word alone
         await page.get_by_role("button", name="Delete", exact=True).click()
         waiting = page.locator("#deletions li")
         await expect(waiting).to_contain_text("Deleting 3 pictures in 10 s.")

@@ -85,15 +85,27 @@ def _webhook(one: views.WebhookEndpoint, log: views.WebhookLog) -> Html:
 async def keys_page(request: Request) -> Response:
     """All keys, and the tickets that can still be used. `[operator] public` does not open it."""
     credentials = state_of(request).access.credentials
-    keys, tickets = await credentials.keys(), await credentials.open_tickets(LISTED)
+    keys, tickets = await credentials.keys(), await credentials.open_tickets(LISTED + 1)
+    in_use = sum(key.revoked_at is None for key in keys)
     content = el(
         "div",
         card("new-key", "A new key", _new_key()),
-        card("keys", "API keys", _keys(keys) if keys else empty("There is no key.")),
-        card("tickets", "Tickets that can be used", _tickets(tickets) if tickets else empty("There is none.")),
+        card("keys", "API keys", _keys(keys) if keys else empty("There is no key."), head=_amount(in_use, "in use")),
+        card(
+            "tickets",
+            "Tickets that can be used",
+            _tickets(tickets[:LISTED]) if tickets else empty("There is none."),
+            head=_amount(len(tickets), "open", most=LISTED),
+        ),
         class_="cards",
     )
     return await care_page(request, "Keys and tickets", content)
+
+
+def _amount(found: int, words: str, most: int | None = None) -> Html:
+    """'3 in use', or 'more than 50 open' where the rest is not counted."""
+    shown = number(found) if most is None or found <= most else f"more than {number(most)}"
+    return el("span", f"{shown} {words}", class_="muted")
 
 
 def _new_key() -> Html:
