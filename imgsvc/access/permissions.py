@@ -84,6 +84,12 @@ class Permissions:
         if not own:
             await self.require(identity, ADMIN)
 
+    async def require_to_read_source(self, identity: Identity, *, own: bool) -> None:
+        """Check reading a kept source in the user's org. Raises as `require_to_update`, which it is like."""
+        await self.require(identity, READ)
+        if not own:
+            await self.require(identity, ADMIN)
+
     async def holds(self, identity: Identity, permission: str) -> bool:
         """Whether the permission was granted, by the signed claim or by the service. Raises AuthorizationUnavailable.
 

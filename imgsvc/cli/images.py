@@ -18,7 +18,7 @@ class Images:
     """The images of the running service. Every method may raise CommandFailed."""
 
     def __init__(self, service: Running) -> None:
-        self._service = service
+        self.service = service
 
     @classmethod
     def of(cls, settings: Settings) -> "Images":
@@ -33,7 +33,7 @@ class Images:
         after: dict[str, str] = {}
         while limit > 0:
             query = {**given, **after, "limit": min(limit, MOST_ON_A_PAGE)}
-            page = self._service.call("GET", IMAGES, params=query)
+            page = self.service.call("GET", IMAGES, params=query)
             yield from page["images"]
             limit -= len(page["images"])
             if page["next"] is None:
@@ -41,17 +41,17 @@ class Images:
             after = {"after": page["next"]}
 
     def shown(self, image_id: str) -> dict[str, Any]:
-        return self._service.call("GET", f"{IMAGES}/{segment(image_id)}")
+        return self.service.call("GET", f"{IMAGES}/{segment(image_id)}")
 
     def patch(self, image_id: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Returns the image as it is then."""
         content = json.dumps(changes)
         headers = {"Content-Type": "application/merge-patch+json"}
-        return self._service.call("PATCH", f"{IMAGES}/{segment(image_id)}", content=content, headers=headers)
+        return self.service.call("PATCH", f"{IMAGES}/{segment(image_id)}", content=content, headers=headers)
 
     def delete(self, image_id: str) -> int:
         """Returns the number of files."""
-        return int(self._service.call("DELETE", f"{IMAGES}/{segment(image_id)}")["files_removed"])
+        return int(self.service.call("DELETE", f"{IMAGES}/{segment(image_id)}")["files_removed"])
 
     def bytes(self, image_id: str, size: str) -> bytes:
         """The bytes of a variant."""
@@ -60,4 +60,4 @@ class Images:
             raise CommandFailed(f"{image_id} has no variant {size!r}; it has: {', '.join(urls) or 'none yet'}")
         url = urlsplit(urls[size])
         path = url.path[url.path.index("/api/v1/images/") :]
-        return self._service.fetch(f"{path}?{url.query}", DOWNLOAD_SECONDS)
+        return self.service.fetch(f"{path}?{url.query}", DOWNLOAD_SECONDS)

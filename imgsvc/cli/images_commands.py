@@ -151,6 +151,52 @@ def delete(image_ids: list[str], server: Server = None, token: Token = None, con
     raise typer.Exit(FAILED if refused else 0)
 
 
+@images.command()
+def render(
+    size: Annotated[
+        list[str] | None, typer.Option(help="A name of [images] sizes; may be given several times. All unless given.")
+    ] = None,
+    bucket: Annotated[str | None, typer.Option(help="Only images of this bucket.")] = None,
+    missing_only: Annotated[
+        bool, typer.Option("--missing-only", help="Only what an image has not at all, not what has changed.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the running task instead.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> None:
+    """Make new or changed sizes of existing images, while the service runs. Ctrl-C leaves the task running."""
+    from . import image_tasks
+    from .images import IMAGES, Images
+    from .maintenance_output import shown
+
+    service = Images.of(loaded(config)).service
+    if cancel:
+        found = service.call("DELETE", f"{IMAGES}/task")
+    else:
+        with shown("render") as show:
+            found = image_tasks.render(service, size or (), bucket, show, missing=missing_only)
+    typer.echo(image_tasks.as_json(found) if as_json else image_tasks.summary(found))
+    raise typer.Exit(FAILED if found["failed"] else 0)
+
+
+@images.command()
+def drop_sources(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Remove the sources that [images] keep_source has kept. The variants stay."""
+    from . import image_tasks
+    from .images import Images
+    from .maintenance_output import shown
+
+    service = Images.of(loaded(config)).service
+    if not yes:
+        typer.confirm("Remove every kept source? What is rendered later is made from the largest variant", abort=True)
+    with shown("drop-sources") as show:
+        found = image_tasks.drop_sources(service, show)
+    typer.echo(f"{found['images']} sources dropped, {found['bytes']} bytes")
+
+
 def _images(server: str | None, token: str | None, config: Path | None) -> "CallersImages | Images":
     if server is None:
         from .images import Images

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..jobs.lock import DataFolderLock
     from ..jobs.operator_sessions import OperatorSessions
     from ..jobs.queue import Queue
+    from ..jobs.render_again import RenderAgain
     from ..jobs.restart import Restart
     from ..jobs.staging_area import StagingArea
     from ..jobs.table.credentials import Credentials
@@ -72,6 +73,7 @@ class Jobs:
     clock_keeper: "ClockKeeper"
     restart: "Restart"
     changes: "ImageChanges"
+    again: "RenderAgain"
     deletion_hold: "DeletionHold"
     watchdog: "Watchdog"
     staging_area: "StagingArea"

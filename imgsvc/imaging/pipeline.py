@@ -43,6 +43,15 @@ class Rendering:
     frames: int
     variants: tuple[Encoded, ...]
     thumbhash: str = ""  # in base64
+    source: "CleanSource | None" = None  # written beside the variants
+
+
+@dataclass(frozen=True, slots=True)
+class CleanSource:
+    """A source without metadata: its size in bytes and its SHA-256 in hex."""
+
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(slots=True)

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 Format = Literal["webp", "jpeg", "avif"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 FORMAT: Format = "webp"
+KeepSource = Literal["none", "stripped", "as_is"]
+SOURCE = "_source"  # the output that a stripped source is written to: no variant may have this name
 MAX_SIDE = 16_383  # pixels; a limit of the format (RFC 9649)
 MOST_EFFORT: dict[Format, int] = {"webp": 6, "jpeg": 0, "avif": 10}
 POSTER = "poster"  # the name of the still beside the animations of an image
@@ -68,6 +70,7 @@ class Recipe:
     animation_factor: float = 8
     animation_seconds: float = 60
     frames: int = 1
+    keep_source: KeepSource = "none"  # what is kept beside the variants
 
     def __post_init__(self) -> None:
         for name in ("variants", "further"):
@@ -126,6 +129,8 @@ class Recipe:
         for name, usual in DEFAULTS.items():
             if found[name] in usual:
                 del found[name]
+        if self.keep_source == "none":
+            del found["keep_source"]
         return json.dumps(found, separators=(",", ":"))
 
     @classmethod

@@ -29,32 +29,31 @@ from .stripped import (
 
 COPIED = 1 << 20  # bytes at once
 PART = 65_519  # bytes of a profile in one JPEG segment
-TAKES = ("image/jpeg", "image/png", "image/webp")
 
 
 class NotStripped(Exception):
     """A damaged file, of which it can't be said what is picture and what is metadata. The message is for the log."""
 
 
-def strip(source: BinaryIO, mime: str, target: BinaryIO) -> None:
-    """Write the source, of a type in TAKES, without its metadata. Raises NotStripped, or OSError from writing."""
+def stripped(source: BinaryIO, mime: str) -> Iterator[bytes]:
+    """The bytes of the source, of a type in STRIPPED, without its metadata. Raises NotStripped, perhaps midway."""
     try:
         for piece in WRITERS[mime](source):
             if isinstance(piece, bytes):
-                target.write(piece)
+                yield piece
             else:
-                _copy(source, piece, target)
+                yield from _copied(source, piece)
     except (Unreadable, struct.error, IndexError) as error:
         raise NotStripped(str(error)) from None
 
 
-def _copy(source: BinaryIO, span: Span, target: BinaryIO) -> None:
+def _copied(source: BinaryIO, span: Span) -> Iterator[bytes]:
     at, end = span.at, span.at + span.length
     while at < end:
         part = content(source, Span(at, end - at), COPIED)
         if not part:
             raise NotStripped("the file has become shorter")
-        target.write(part)
+        yield part
         at += len(part)
 
 

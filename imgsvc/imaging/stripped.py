@@ -16,6 +16,7 @@ from .jpeg_segments import ADOBE_SEGMENT, APP0, EOI, EXIF_SEGMENT, FRAMES, ICC_S
 from .pieces import Span, content, length_of
 from .png_chunks import BYTES_PER_CHUNK
 
+STRIPPED = ("image/jpeg", "image/png", "image/webp")
 DHT, DAC, DQT, DNL, DRI = 0xC4, 0xCC, 0xDB, 0xDC, 0xDD
 JPEG_SEGMENTS = FRAMES | {DHT, DAC, DQT, DNL, DRI, SOS}
 ICC_HEAD = b"ICC_PROFILE\0"

@@ -16,6 +16,7 @@ from ..imaging.errors import TooLarge
 from ..imaging.header import Header
 from ..imaging.limits import affordable, preview_bytes, render_bytes, settled
 from ..imaging.recipe import Recipe
+from ..imaging.stripped import STRIPPED
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
@@ -283,6 +284,8 @@ class Intake:
         Raises Rejected, ImageError, one of REFUSED, or DatabaseUnavailable.
         """
         header, recipe = await staged.finish(), allowance.recipe
+        if recipe.keep_source == "stripped" and staged.mime not in STRIPPED:
+            recipe = replace(recipe, keep_source="none")
         new = _new_job(staged, origin, header, recipe, self._policy)
         new = replace(new, erasures_seen=one.erasures_seen)
         one.release_place()

@@ -29,6 +29,7 @@ from .table.event_feed import EventFeed
 from .table.figures import Figures
 from .table.job_table import JobTable
 from .table.listing import ImageLists
+from .table.render_tasks import RenderTasks
 from .table.reports import JobReports
 from .table.row_memory import RowMemory
 from .table.scan import JobScan
@@ -72,6 +73,7 @@ class DataFolder:
     credentials: Credentials
     figures: Figures
     revocations: Revocations
+    render_tasks: RenderTasks
 
 
 @asynccontextmanager
@@ -135,6 +137,7 @@ async def open_data_folder(
                 credentials,
                 Figures(readers, writer),
                 revocations,
+                RenderTasks(readers, writer),
             )
 
 

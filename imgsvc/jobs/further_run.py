@@ -4,22 +4,23 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from ..imaging.recipe import SOURCE
 from ..storage.base import StorageError
 from .failures import IO_ERROR, ROW_DAMAGED, SOURCE_MISSING
 from .retry import Failure
 from .run import Run, RunContext, Source
 from .table.further_render import ClaimedRender
-from .table.model import Job
+from .table.model import Job, StoredVariant
 
 
 class FurtherRun(Run):
-    """A claim of a further render. Its source is the upload as long as that is kept, else a stored variant."""
+    """A claim of a further render. Its source is the upload, staged or kept, else a stored variant."""
 
     def __init__(self, claimed: ClaimedRender, context: RunContext) -> None:
         super().__init__(claimed.job, context)
         self.further = claimed.render
         self.is_preview = False
-        self.recipe, self.recipe_text, self.done = claimed.render.recipe, claimed.render.recipe_text, ()
+        self.recipe, self.recipe_text, self.done = claimed.render.recipe, claimed.render.recipe_text, (SOURCE,)
         name = f"{self.job.job_id}.further{self.further.render_id}.{self.further.generation}"
         self.scratch, self.checked = context.scratch / name, context.scratch / f"checked-{name}"
         self._fetched = context.scratch / f"source-{name}"
@@ -45,6 +46,20 @@ class FurtherRun(Run):
             return ROW_DAMAGED
         if self.further.source == "staged" and await anyio.to_thread.run_sync(self._has_upload):
             return None
+        if (kept := self.job.kept_source) is not None and await self._fetched_whole(kept):
+            self.source = Source(self._fetched, self.job.mime_type, kept.digest, self.job.pixels, kept.size_bytes)
+            return None
+        return await self._prepare_variant()
+
+    async def _fetched_whole(self, kept: StoredVariant) -> bool:
+        try:
+            await self.storage.fetch(kept.bucket, kept.key, self._fetched, kept.size_bytes)
+        except StorageError as error:
+            self.log.warning("source_not_fetched", reason=str(error))
+            return False
+        return True
+
+    async def _prepare_variant(self) -> Failure | None:
         name = largest_whole(self.job)
         if name is None:
             return SOURCE_MISSING

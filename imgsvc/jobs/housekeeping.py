@@ -234,9 +234,9 @@ class Housekeeping:
         """Return the number of files, and whether all of them are gone."""
         if not (job.deleted_at or job.status == "failed"):
             return 0, True
-        found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.paths.values())
+        found, confirmed = await withdraw(self._storages[job.storage_backend], job, job.stored_keys)
         if job.also_in:  # a move was interrupted; its copies don't count as files
-            confirmed &= (await withdraw(self._storages[job.also_in], job, job.paths.values()))[1]
+            confirmed &= (await withdraw(self._storages[job.also_in], job, job.stored_keys))[1]
         if confirmed:
             await self._table.variants_removed(job)
         return found, confirmed
@@ -249,7 +249,7 @@ class Housekeeping:
         )
         sizes = []
         with anyio.move_on_after(WITHDRAW_SECONDS):
-            for key in job.paths.values() if job.deleted_at or job.status == "failed" else ():
+            for key in job.stored_keys if job.deleted_at or job.status == "failed" else ():
                 with suppress(StorageError):
                     sizes.append(await self._storages[job.storage_backend].size(job.storage_bucket, key))
         return int(staged) + sum(size is not None for size in sizes)

@@ -39,14 +39,20 @@ def crops_around(job: Job, point: Point | None) -> NewRender | None:
     if not recipe.crops:
         return None
     crops = replace(recipe, variants=recipe.crops, further=())
-    return NewRender("focal", crops, "variant", _estimate(job, crops))
+    return NewRender("focal", crops, "variant", estimate(job, crops))
 
 
-def _estimate(job: Job, recipe: Recipe) -> int:
-    """Estimated peak memory in bytes, from a variant of the image."""
+def estimate(job: Job, recipe: Recipe) -> int:
+    """Estimated peak memory in bytes, from the kept source or a variant of the image."""
     name = largest_whole(job)
     if name is None:
         return job.render_bytes
+    if job.kept_source is not None:
+        return max(job.render_bytes, _from_variant(job, name, recipe))
+    return _from_variant(job, name, recipe)
+
+
+def _from_variant(job: Job, name: str, recipe: Recipe) -> int:
     made = job.measured["variants"][name]
     jpeg = made["format"] == "jpeg"
     header = Header(

@@ -8,9 +8,10 @@ from pathlib import Path
 import anyio
 import structlog
 
-from ..imaging.recipe import scratch_file
+from ..imaging.recipe import SOURCE, scratch_file
 from ..storage.base import Copying, Original, Storage, StorageBusy, StorageError
 from .incoming import IncomingRun
+from .kept_source import KeptFile
 from .lanes.messages import VariantMade
 from .lanes.time_limit import TimeLimit
 from .table.model import Job
@@ -25,23 +26,31 @@ _LATE: set["asyncio.Future[None]"] = set()  # abandoned puts that still run: asy
 
 @dataclass(frozen=True, slots=True)
 class CheckedFiles:
-    """Where the checked variants of a run are: files in `folder`, some of which the storage has too."""
+    """Where the checked variants of a run are: files in `folder`, some of which the storage has too.
+
+    `source` is to be kept beside them.
+    """
 
     folder: Path
     variants: Sequence[VariantMade]
     incoming: IncomingRun | None = None
+    source: KeptFile | None = None
 
 
 async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files: CheckedFiles) -> None:
-    """Store variants under {variant: key}. Raises as `store_all`."""
-    made = {one.name: one for one in files.variants}
+    """Store variants under {variant: key}, and the source that is kept. Raises as `store_all`."""
+    made, source = {one.name: one for one in files.variants}, files.source
 
     async def put(name: str, key: str) -> None:
+        if source is not None and name == SOURCE:
+            await storage.put(bucket, key, source.path)
+            return
         original = files.incoming.original(made[name]) if files.incoming else None
         if original is None or not await _copied(storage, bucket, key, original):
             await storage.put(bucket, key, scratch_file(files.folder, name))
 
-    await store_all(keys, sum(one.size_bytes for one in files.variants), put)
+    every = {**keys, SOURCE: source.key} if source else keys
+    await store_all(every, sum(one.size_bytes for one in (*files.variants, *([source] if source else ()))), put)
 
 
 async def _copied(storage: Storage, bucket: str, key: str, original: Original) -> bool:

@@ -298,7 +298,9 @@ class Queue:
     async def _claim_further(self, side: Side) -> Run | None:
         """What is made of a completed image later is claimed only while no upload waits."""
         nothing_running = side.memory.takes_any
-        claimed = await self._table.further.claim(side.memory.largest, nothing_running=nothing_running)
+        claimed = await self._table.further.claim(
+            side.memory.largest, nothing_running=nothing_running, held=self._runs.hold.active
+        )
         if claimed is None:
             return None
         run = self._begin(FurtherRun(claimed, self._runs), "further")

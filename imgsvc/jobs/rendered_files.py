@@ -20,8 +20,9 @@ from ..imaging.errors import ImageError
 from ..imaging.geometry import output_size
 from ..imaging.header import Header
 from ..imaging.limits import most_animation_bytes
-from ..imaging.recipe import FORMAT, Format, Recipe, Variant, scratch_file
-from .lanes.messages import Rendered, VariantMade
+from ..imaging.recipe import FORMAT, SOURCE, Format, Recipe, Variant, scratch_file
+from ..imaging.stripped import check_stripped
+from .lanes.messages import Rendered, SourceMade, VariantMade
 
 CHUNK = 1 << 20  # bytes
 SMALLEST_CAP = 1 << 16  # bytes that any variant may have, however few pixels it has
@@ -87,9 +88,24 @@ def copy_checked(folder: Path, made: Collection[VariantMade], target: Path, sour
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(folder) as opened:
         for variant in made:
-            _copy(opened, variant, scratch_file(target, variant.name), source_bytes)
+            most = most_bytes(variant.width * variant.height, source_bytes if variant.frames > 1 else None)
+            _copy(opened, variant.name, variant, most, scratch_file(target, variant.name))
     for variant in made:
         _check_picture(variant, scratch_file(target, variant.name))
+
+
+def copy_source(folder: Path, made: SourceMade, target: Path, mime: str, pixels: int, most: int) -> None:
+    """Copy the source without metadata into the folder of `copy_checked`, and walk it. Raises as that."""
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = scratch_file(target, SOURCE)
+    with _opened(folder) as opened:
+        _copy(opened, SOURCE, made, most, copy)
+    with copy.open("rb") as stream:
+        try:
+            check_stripped(stream, mime)
+        except ImageError as error:
+            raise Untrue(f"a source with more than its picture: {error}") from None
+    source_header(copy, mime, pixels)
 
 
 @contextmanager
@@ -117,15 +133,15 @@ def most_bytes(pixels: int, source_bytes: int | None = None) -> int:
     return still if source_bytes is None else max(still, most_animation_bytes(source_bytes))
 
 
-def _copy(folder: int, made: VariantMade, target: Path, source_bytes: int) -> None:
-    source = _open(scratch_file(Path(), made.name).name, folder=folder)
+def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> None:
+    source = _open(scratch_file(Path(), name).name, folder=folder)
     try:
         found = os.fstat(source)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise Untrue("something else than a file of its own")
         if found.st_size != made.size_bytes:
             raise Untrue("a file of another size than was said")
-        if found.st_size > most_bytes(made.width * made.height, source_bytes if made.frames > 1 else None):
+        if found.st_size > most:
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:  # noqa: PTH123

@@ -7,9 +7,11 @@ nothing is shared: being ready at once would tell what others have.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..imaging.recipe import SOURCE
 from ..storage.base import Copying, Differs, NotStored, Original, Storage, StorageError
 from .publish import store_all
 from .table.model import Job
+from .table.transactions import Kept
 
 ReuseStatus = Literal["reused", "gone", "differs", "error"]
 
@@ -25,21 +27,25 @@ class Copies:
     job: Job
     twin: Job | None
 
-    async def store(self, storage: Storage) -> tuple[dict[str, str], dict[str, Any]]:
-        """Store copies of the variants that the job lacks; returns {variant: key} and measurements for the row.
+    async def store(self, storage: Storage) -> tuple[dict[str, str], dict[str, Any], Kept | None]:
+        """Store copies of the variants that the job lacks, and of the kept source.
+
+        Returns {variant: key}, measurements for the row, and the source.
 
         Raises NoTwin, StorageError, or whatever the storage raised.
         """
         originals, measured = self._originals(), self._measured()
         if not isinstance(storage, Copying):
             raise StorageError("this storage can't copy")
-        keys = {name: self.job.key(name) for name in originals}
+        keys = {name: self.job.key(name) for name in originals if name != SOURCE}
+        source = originals.get(SOURCE)
+        every = {**keys, SOURCE: self.job.source_key} if source and self.job.source_key else keys
 
         async def copy(name: str, key: str) -> None:
             await storage.copy(self.job.storage_bucket, key, originals[name])
 
-        await store_all(keys, sum(one.size_bytes for one in originals.values()), copy)
-        return {**self.job.paths, **keys}, measured
+        await store_all(every, sum(one.size_bytes for one in originals.values()), copy)
+        return {**self.job.paths, **keys}, measured, source
 
     def _originals(self) -> dict[str, Original]:
         """The twin's variants that the job lacks; in further formats those that there are."""
@@ -50,12 +56,21 @@ class Copies:
         wanted |= {variant.name for variant in job.recipe.further if variant.name in twin.paths}
         try:
             made = {name: twin.measured["variants"][name] for name in wanted}
-            return {
+            return self._source(twin) | {
                 name: Original(twin.storage_bucket, twin.paths[name], made[name]["size_bytes"], made[name]["sha256"])
                 for name in wanted - set(job.paths)
             }
         except (KeyError, TypeError, ValueError) as error:
             raise NoTwin from error
+
+    def _source(self, twin: Job) -> dict[str, Original]:
+        """The twin's source, if one is to be kept. It may have been dropped since: then it is made anew."""
+        if self.job.source_key is None:
+            return {}
+        kept = twin.kept_source
+        if kept is None:
+            raise NoTwin
+        return {SOURCE: Original(kept.bucket, kept.key, kept.size_bytes, kept.digest)}
 
     def _measured(self) -> dict[str, Any]:
         assert self.twin is not None

@@ -16,6 +16,7 @@ import structlog
 
 from ..imaging.geometry import most_pixels
 from ..imaging.limits import avif_seconds
+from ..imaging.recipe import SOURCE
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
@@ -24,7 +25,7 @@ from .lanes.base import Lane
 from .lanes.files import with_free_files
 from .lanes.messages import Lost, Outcome, Rendered, Task
 from .lanes.split import Loan, SplitLane, can_be_split
-from .rendered_files import Untrue, check_answer, copy_checked, most_bytes, source_header
+from .rendered_files import Untrue, check_answer, copy_checked, copy_source, most_bytes, source_header
 from .retry import Failure, exclusive
 from .reuse import ReuseStatus
 from .table.job_table import JobTable
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 # At least ten times what the most expensive file on the preview lane takes (`imaging.limits.has_cheap_preview`): 0.1 s.
 PREVIEW_SECONDS = 2.0
 PREVIEW_SECONDS_PER_MEGAPIXEL = 0.04
+ADDED_BYTES = 64  # that a source without metadata may be larger: an orientation and a profile of other words
 SPLIT_PIXELS = 1_000_000  # below, a second process and a second decode take as long as what they save
 
 
@@ -183,6 +185,16 @@ class Run:
         check_answer(rendered, self.recipe, self._expected(), source)
         remove_tree(self.checked)  # of an attempt that found no free file
         copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
+        if rendered.source is not None:
+            if not self.cleans_source:
+                raise Untrue("a source that nobody asked for")
+            most = self.job.content_length + ADDED_BYTES
+            copy_source(self.scratch, rendered.source, self.checked, self.source.mime, self.source.pixels, most)
+
+    @property
+    def cleans_source(self) -> bool:
+        """Whether its source is to be kept without metadata."""
+        return not self.is_preview and self.recipe.keep_source == "stripped" and SOURCE not in self.done
 
     def _expected(self) -> set[str]:
         """The names of the variants that this run must make."""
@@ -210,8 +222,12 @@ class Run:
             time_limit=self._time_limit(),
             sha256=self.source.sha256,
             memory_ceiling=self.reserved_bytes,
-            file_ceiling=most_bytes(
-                min(self.source.pixels, most_pixels(self.recipe)), self.source.length if self.recipe.moving else None
+            file_ceiling=max(
+                most_bytes(
+                    min(self.source.pixels, most_pixels(self.recipe)),
+                    self.source.length if self.recipe.moving else None,
+                ),
+                self.job.content_length + ADDED_BYTES if self.cleans_source else 0,
             ),
         )
 

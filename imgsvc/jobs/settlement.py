@@ -9,6 +9,7 @@ import anyio.to_thread
 
 from ..storage.base import PlaceTaken, StorageBusy, StorageError
 from .failures import INTERRUPTED, NOT_STORED, PLACE_TAKEN, UNEXPECTED
+from .kept_source import KeptFile, to_keep
 from .lanes.messages import Lost, Outcome, Rendered
 from .publish import CheckedFiles, publish, withdraw
 from .retry import MAX_STARTS, Decision, Failure, decide
@@ -103,8 +104,9 @@ class Settlement:
     async def _publish(self, rendered: Rendered) -> None:
         job = self.job
         keys = {made.name: job.key(made.name) for made in rendered.variants}
+        kept = None if self._run.is_preview else to_keep(job, rendered, self._run.staged, self._run.checked)
         try:
-            await publish(self._storage, job.storage_bucket, keys, self._files(rendered))
+            await publish(self._storage, job.storage_bucket, keys, self._files(rendered, kept))
         except StorageBusy:
             raise
         except Exception as error:  # a custom storage may raise anything
@@ -119,27 +121,30 @@ class Settlement:
         if self._run.is_preview:
             recorded = await self._table.end_preview(job, "done", paths, measured)
         else:
-            recorded = await self._table.complete(job, paths, measured)
+            recorded = await self._table.complete(job, paths, measured, kept=kept)
         if not recorded:
             await self._overtaken(keys)
             return
         self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=list(keys))
+        if self._run.cleans_source and kept is None:
+            self._log.warning("source_not_kept", reason="it is too damaged to be cleaned")
         if not self._run.is_preview:
             await self._remove_source()
 
-    def _files(self, rendered: Rendered) -> CheckedFiles:
-        return CheckedFiles(self._run.checked, rendered.variants, self._context.incoming.of(self._run.scratch.name))
+    def _files(self, rendered: Rendered, kept: KeptFile | None = None) -> CheckedFiles:
+        incoming = self._context.incoming.of(self._run.scratch.name)
+        return CheckedFiles(self._run.checked, rendered.variants, incoming, kept)
 
     async def _take_over(self, copies: Copies) -> None:
         """Complete the job with its twin's variants, or let it be rendered."""
         job = self.job
         try:
-            paths, measured = await copies.store(self._storage)
+            paths, measured, kept = await copies.store(self._storage)
         except Exception as error:  # a custom storage may raise anything
             await self._overtaken({variant.name: job.key(variant.name) for variant in job.recipe.variants})
             await self._decline(status_of(error), str(error))
             return
-        if not await self._table.complete(job, paths, measured, copies.twin):
+        if not await self._table.complete(job, paths, measured, copies.twin, kept):
             await self._overtaken(paths)
             return
         self._log.info("job_completed", twin=copies.twin and copies.twin.image_id)
@@ -162,7 +167,8 @@ class Settlement:
             try:
                 if await self._table.job(self.job.job_id, expired=True) is not None:
                     return
-                if self._context.hold.active or not (await withdraw(self._storage, self.job, keys.values()))[1]:
+                stored = {*keys.values(), *([self.job.source_key] if self.job.source_key else ())}
+                if self._context.hold.active or not (await withdraw(self._storage, self.job, stored))[1]:
                     await self._table.list_again(self.job, keys)
                 return
             except Exception as error:
@@ -223,7 +229,7 @@ def _event(decision: Decision) -> str:
 
 
 def _every_key(job: Job) -> list[str]:
-    return [job.key(variant.name) for variant in job.recipe.variants]
+    return [job.key(one.name) for one in job.recipe.variants] + ([job.source_key] if job.source_key else [])
 
 
 def _measured(job: Job, rendered: Rendered) -> dict[str, Any]:

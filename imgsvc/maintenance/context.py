@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from ..imaging.recipe import SOURCE
 from ..jobs.clocks import Clocks
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
@@ -85,9 +86,12 @@ class Variant:
 
 
 def variants_of(job: Job) -> list[Variant]:
-    """The variants that can be fetched: none of a failed job, although its row may list files for removal."""
-    made = job.measured.get("variants", {})
-    return [
+    """The variants that can be fetched, and the kept source: none of a failed job, although its row may list files for
+    removal.
+    """
+    made, kept = job.measured.get("variants", {}), job.kept_source
+    source = [Variant(SOURCE, kept.bucket, kept.key, kept.size_bytes, kept.digest)] if kept else []
+    return source + [
         Variant(name, job.storage_bucket, key, made[name]["size_bytes"], made[name]["sha256"])
         for name, key in job.ready.items()
         if name in made

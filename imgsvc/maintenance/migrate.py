@@ -189,7 +189,7 @@ class Moving:
         latest = await self.context.table.job(job.job_id)
         if latest is not None and latest.storage_backend == self.to:
             return
-        _, gone = await withdraw(target, job, job.paths.values())
+        _, gone = await withdraw(target, job, job.stored_keys)
         if gone:
             await self._settled(job, target)
         elif latest is None:  # the deletion's own removal may already have ended

@@ -23,14 +23,15 @@ def disposition(place: StoredName, backend: str, owner: Owner | None) -> Fate:
         return "leaving" if job.deleted_at else "kept"
     if backend not in (job.storage_backend, job.also_in):
         return "orphaned"
-    listed = key in job.paths.values()
+    listed = key in job.paths.values() or (key == job.source_key and bool(job.paths))
     if job.deleted_at or job.status == "failed":
         return "leaving" if listed else "orphaned"
     if backend != job.storage_backend:
         return "orphaned"
     if job.status == "completed":
-        return "kept" if listed and not place.partial else "orphaned"
-    return "kept" if key in {job.key(variant.name) for variant in job.recipe.variants} else "orphaned"
+        there = key in job.paths.values() or (job.kept_source is not None and key == job.source_key)
+        return "kept" if there and not place.partial else "orphaned"
+    return "kept" if key in {job.source_key, *(job.key(one.name) for one in job.recipe.variants)} else "orphaned"
 
 
 def _whole(place: StoredName) -> str:

@@ -45,6 +45,7 @@ from ..jobs.lanes.caged_types import AVIF, HEIC, accepted_types
 from ..jobs.lanes.memory_budget import Budget, budget
 from ..jobs.operator_sessions import OperatorSessions
 from ..jobs.queue import Queue
+from ..jobs.render_again import RenderAgain
 from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
 from ..jobs.table.quota import Quota
@@ -234,6 +235,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             deletion.end_run,
             opened.metrics.access.erased,
         ),
+        again=RenderAgain(data.render_tasks, data.table.further, queue, hold),
         expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
         clocks=data.clocks,
         clock_keeper=data.clock_keeper,

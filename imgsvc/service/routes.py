@@ -15,6 +15,7 @@ from ..http.api import (
     jobs,
     lists,
     render,
+    sources,
     tickets,
     uploads,
     usage,
@@ -25,10 +26,10 @@ from ..http.dashboard import images as pictures
 from ..http.dashboard import page as dashboard
 from ..http.openapi import document, page
 from ..http.openapi.operations import by_method
+from ..http.operator import image_tasks, maintenance, permissions, sessions, users, webhooks
 from ..http.operator import images as operator_images
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import keys as operator_keys
-from ..http.operator import maintenance, permissions, sessions, users, webhooks
 from ..http.operator.metrics import exposition
 from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
@@ -60,6 +61,7 @@ ROUTES = [
     Route("/api/v1/images/{image_id}", image, methods=["GET", "PATCH", "DELETE"]),
     Route("/api/v1/images/{image_id}/all", images.every_size),
     Route("/api/v1/images/{image_id}/direct", variants.direct),
+    Route("/api/v1/images/{image_id}/source", sources.source),
     Route("/api/v1/usage", usage.usage),
     Route("/api/v1/health", health.health),
     Route("/api/v1/health/", health.health),
@@ -73,6 +75,9 @@ ROUTES = [
     Route("/api/v1/operator/token", sessions.upload_token, methods=["POST"]),
     Route("/api/v1/operator/images", operator_images.list_images),
     Literal("/api/v1/operator/images/delete", operator_images.delete_many, methods=["POST"]),
+    Literal("/api/v1/operator/images/render", image_tasks.render, methods=["POST"]),
+    Literal("/api/v1/operator/images/task", image_tasks.task, methods=["GET", "DELETE"]),
+    Literal("/api/v1/operator/images/drop-sources", image_tasks.drop_sources, methods=["POST"]),
     Route("/api/v1/operator/images/{image_id}", operator_images.image, methods=["GET", "PATCH", "DELETE"]),
     Route("/api/v1/operator/keys", operator_keys.keys, methods=["GET", "POST"]),
     Route("/api/v1/operator/keys/{key_id}", operator_keys.revoke, methods=["DELETE"]),

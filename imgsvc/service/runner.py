@@ -70,6 +70,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     group.start_soon(jobs.figures.run)
     group.start_soon(jobs.expiry.run)
     group.start_soon(jobs.erasing.run)
+    group.start_soon(jobs.again.run)
 
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ..imaging.recipe import POSTER, Recipe, Variant
+from ..imaging.recipe import POSTER, KeepSource, Recipe, Variant
 from .fields import LIST, TABLE, Section, setting
 from .sizes import AvifEffort, Effort, Quality, Size, SizeSetting, animated_of, format_of, variant_of
 
@@ -43,6 +43,12 @@ class Images(Section):
         True,
         "A photo that the same user uploads once more, with the same settings, gets the variants of the first (hard "
         "links, or copies by the store) instead of being rendered. false: each upload is rendered.",
+    )
+    keep_source: KeepSource = setting(
+        "none",
+        "What is kept of an upload once its variants are made, to make others later and for its owner to fetch. "
+        "none: nothing; stripped: JPEG, PNG and WebP without metadata, with the same pixels; as_is: the upload as it "
+        "came, GPS included. What is kept already stays until `imgsvc images drop-sources`.",
     )
     heic: Literal["cage", "off"] = setting(
         "cage",
@@ -111,6 +117,7 @@ class Images(Section):
             further=further,
             animation_factor=self.animation_factor,
             animation_seconds=self.animation_seconds,
+            keep_source=self.keep_source,
         )
 
     def _with_animations(self, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:

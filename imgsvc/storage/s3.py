@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from ..settings.storage import S3
 from .base import HEALTH, IMMUTABLE, Blob, Differs, NotStored, Original, StorageError, Stored, is_probe
-from .keys import media_type, split_path
+from .keys import SOURCES, media_type, split_path
 from .s3_client import Client, S3Client, s3_client
 from .s3_errors import CAN_NOT_ENCRYPT, as_storage_error, is_missing, is_not_implemented, is_outside
 from .s3_incoming import S3Incoming, is_incoming
@@ -41,7 +41,7 @@ class S3Storage(S3Incoming):
                         Body=body,
                         ContentMD5=digest,
                         ContentType=media_type(key),
-                        CacheControl=IMMUTABLE,
+                        CacheControl=_caching(key),
                         **self._encryption,
                     )
             except FileNotFoundError:
@@ -68,7 +68,7 @@ class S3Storage(S3Incoming):
                     CopySource=self._object(original.bucket, original.key),
                     MetadataDirective="REPLACE",
                     ContentType=media_type(key),
-                    CacheControl=IMMUTABLE,
+                    CacheControl=_caching(key),
                     **self._encryption,
                 )
             body, digest = (await client.get_object(**self._object(bucket, key)))["Body"], hashlib.sha256()
@@ -234,6 +234,11 @@ class S3Storage(S3Incoming):
 async def s3_storage(settings: S3) -> AsyncIterator[S3Storage]:
     async with s3_client(settings) as client:
         yield S3Storage(settings, client)
+
+
+def _caching(key: str) -> str:
+    """What the object itself says. A source is streamed by the service alone, and no cache may keep it."""
+    return "private, no-store" if key.startswith(SOURCES) else IMMUTABLE
 
 
 async def _head(client: Client, place: dict[str, str]) -> dict[str, Any] | None:

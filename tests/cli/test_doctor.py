@@ -346,6 +346,7 @@ class TestSecrets:
             "warning: operator.public is true",
         ),
         ({"storage": {"reserve_mb": 0}}, "warning: storage.reserve_mb is 0"),
+        ({"images": {"keep_source": "as_is"}}, "warning: images.keep_source is as_is"),
         ({"storage": {"reserve_mb": 5}}, "warning: uploads.max_size_mb is more than storage.reserve_mb"),
     ],
 )

@@ -144,8 +144,8 @@ async def test_what_is_not_there(start: Starter) -> None:
         assert (await s.http.get(f"{direct}?size=medium&format=gif")).status_code == 422
 
 
-async def nothing(free_bytes: int, *, nothing_running: bool) -> None:
-    del free_bytes, nothing_running
+async def nothing(free_bytes: int, *, nothing_running: bool, held: bool = False) -> None:
+    del free_bytes, nothing_running, held
 
 
 async def test_private_reading(start: Starter) -> None:

@@ -115,7 +115,8 @@ def test_it_describes_every_route_and_nothing_else(document: Json) -> None:
         path = route.path.replace(":path}", "}")
         if path == "/" or not path.endswith("/"):
             routed |= {f"{method} {path}" for method in route.methods - {"HEAD"}}
-    bytes_of = {"HEAD /storage/{path}", "HEAD /api/v1/images/{image_id}/direct"}  # else it is said once, for all GETs
+    bytes_of = {"HEAD /storage/{path}", "HEAD /api/v1/images/{image_id}/direct"}
+    bytes_of |= {"HEAD /api/v1/images/{image_id}/source"}  # else it is said once, for all GETs
     assert {name for name, _ in operations(document)} == routed | bytes_of
     assert "HEAD" in document["info"]["description"]
 
@@ -265,6 +266,8 @@ images_direct_head
 images_every_size
 images_info
 images_list
+images_source
+images_source_head
 images_stored
 images_stored_head
 images_update
@@ -279,8 +282,12 @@ operator_erasures_report
 operator_errors
 operator_images_delete
 operator_images_delete_many
+operator_images_drop_sources
 operator_images_image
 operator_images_list
+operator_images_render
+operator_images_task
+operator_images_task_cancel
 operator_images_update
 operator_jobs_job
 operator_jobs_jobs

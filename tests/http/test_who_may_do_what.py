@@ -121,6 +121,11 @@ def owner_or_admin(actor: str, place: Place) -> tuple[int, ...]:
     return (found.get(actor, 401),)
 
 
+def source_readers(actor: str, place: Place) -> tuple[int, ...]:
+    """As `owner_or_admin`; here no source is kept: a 404 for those who may know it."""
+    return tuple(404 if status == 200 else status for status in owner_or_admin(actor, place))
+
+
 def admins(actor: str, place: Place) -> tuple[int, ...]:
     allowed = 403 if place.mode == "none" else 200
     found = {"owner": 403, "colleague": 403, "admin": allowed, "elsewhere": allowed, "key without the permission": 403}
@@ -246,6 +251,7 @@ TABLE: dict[str, list[Row]] = {
     "DELETE /api/v1/images/{image_id}": [Row(delete_one, owner_or_admin, hides=True)],
     "GET /api/v1/images/{image_id}/all": [Row(get(f"{IMAGES}/{{image_id}}/all"), readers(), hides=True)],
     "GET /api/v1/images/{image_id}/direct": [Row(get(f"{IMAGES}/{{image_id}}/direct"), signed)],
+    "GET /api/v1/images/{image_id}/source": [Row(get(f"{IMAGES}/{{image_id}}/source"), source_readers, hides=True)],
     "GET /storage/{path:path}": [Row(stored, signed)],
     **{
         path: [Row(get(path.removeprefix("GET ")), operator)]
@@ -255,6 +261,7 @@ TABLE: dict[str, list[Row]] = {
             "GET /api/v1/operator/jobs/{job_id}",
             "GET /api/v1/operator/sessions",
             "GET /api/v1/operator/storage/task",
+            "GET /api/v1/operator/images/task",
             "GET /api/v1/operator/webhooks",
             "GET /api/v1/operator/webhooks/{webhook}/attempts",
             "GET /dashboard",
@@ -286,11 +293,14 @@ TABLE: dict[str, list[Row]] = {
     "GET /api/v1/operator/erasures/{erasure_id}": [Row(get(f"{OPERATOR}/erasures/{UNKNOWN}"), signed_in)],
     "DELETE /api/v1/operator/users/{org}/{user}": [Row(get(f"{OPERATOR}/users/o/u"), signed_in)],
     "DELETE /api/v1/operator/permissions/{org}/{user}": [Row(get(f"{OPERATOR}/permissions/o/u"), signed_in)],
+    "DELETE /api/v1/operator/images/task": [Row(get(f"{OPERATOR}/images/task"), signed_in)],
     "DELETE /api/v1/operator/storage/task": [Row(get(f"{OPERATOR}/storage/task"), signed_in)],
     **{
         path: [Row(post(path.removeprefix("POST ")), signed_in)]
         for path in (
             "POST /api/v1/operator/images/delete",
+            "POST /api/v1/operator/images/drop-sources",
+            "POST /api/v1/operator/images/render",
             "POST /api/v1/operator/keys",
             "POST /api/v1/operator/token",
             "POST /api/v1/operator/jobs/{job_id}/retry",

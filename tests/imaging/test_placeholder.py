@@ -32,7 +32,7 @@ def test_what_other_encoders_make_of_it(image: Image.Image, expected: str) -> No
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (2, 3), (4096, 2731)], ids=str)
 def test_every_size_has_one(mode: str, size: tuple[int, int]) -> None:
     found = thumbhash(Image.new(mode, size))
-    Rendered(width=1, height=1, dominant_colour="", frames=1, variants=(), thumbhash=found)
+    Rendered(width=1, height=1, dominant_colour="", frames=1, variants=(), thumbhash=found, source=None)
     raw = b64decode(found, validate=True)
     assert 17 <= len(raw) <= 25
     assert bool(raw[2] & 0x80) == (mode == "RGBA") and bool(raw[4] & 0x80) == (size[0] > size[1])

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageSequence, PngImagePlugin
 
 from fixtures import make, mutations
+from imgsvc.imaging import strip
 from imgsvc.imaging.any_header import read_header
 from imgsvc.imaging.errors import ImageError, Unreadable
-from imgsvc.imaging.strip import NotStripped, strip
+from imgsvc.imaging.strip import NotStripped
 from imgsvc.imaging.stripped import check_stripped
 from tests.support.corpus import Source, damaged, odd, sound
 from tests.support.rendering import Studio
@@ -22,10 +23,9 @@ SECRET = b"51.4778N 0.0014W Ann"
 
 
 def stripped(data: bytes, mime: str) -> bytes:
-    target = io.BytesIO()
-    strip(io.BytesIO(data), mime, target)
-    check_stripped(target, mime)
-    return target.getvalue()
+    clean = b"".join(strip.stripped(io.BytesIO(data), mime))
+    check_stripped(io.BytesIO(clean), mime)
+    return clean
 
 
 def frames(data: bytes) -> list[tuple[bytes, object]]:

@@ -42,7 +42,9 @@ def made(data: bytes, size: tuple[int, int] = SMALL, frames: int = 1) -> Variant
 def rendered(size: tuple[int, int] = (640, 480), *, frames: int = 1, small: tuple[int, int] | None = None) -> Rendered:
     variants = (made(b"x", small or fit(size, 150)),)
     width, height = size
-    return Rendered(width=width, height=height, dominant_colour="", frames=frames, variants=variants, thumbhash="")
+    return Rendered(
+        width=width, height=height, dominant_colour="", frames=frames, variants=variants, thumbhash="", source=None
+    )
 
 
 @pytest.mark.parametrize("answer", [rendered(), rendered((480, 640))], ids=["upright", "turned"])

@@ -76,6 +76,7 @@ RUN_BY = {
     ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
     ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
     ("docs/guides/s3.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/guides/sizes.md", "sizes"): "test_guide_to_sizes",
     ("docs/guides/testing.md", "pytest"): "test_example_for_an_applications_own_tests_passes",
     ("docs/guides/tokens.md", "limits"): "test_token_with_the_limits_of_the_guide",
     ("docs/guides/upgrading.md", "checks"): "test_checks_of_an_installation",
@@ -307,6 +308,22 @@ def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
     assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
     assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
     until(lambda: server.job(job)["status"] == "completed")
+
+
+@pytest.mark.process
+def test_guide_to_sizes(clone: Path, tmp_path: Path) -> None:
+    with InlineServer(tmp_path / "s", IMGSVC_IMAGES_KEEP_SOURCE="stripped", OPERATOR_TOKEN=TOKEN) as server:
+        image_id = server.job_ended(server.upload(make.leaky_jpeg()).json()["job_id"])["image_id"]
+    sizes = json.dumps({"thumbnail": 150, "hero": {"width": 160, "height": 90, "fit": "cover"}})
+    with InlineServer(tmp_path / "s", IMAGE_SIZES=sizes, OPERATOR_TOKEN=TOKEN) as server:
+        render, look, source, drop = runs("docs/guides/sizes.md", "sizes")
+        token = bearer()["Authorization"].removeprefix("Bearer ")
+        environ = {**server.environ, "OPERATOR_TOKEN": TOKEN, "TOKEN": token, "IMAGE_ID": image_id}
+        assert "1 rendered, 0 of them from their largest variant" in succeeds(render, clone, environ)
+        assert '"state":"done"' in succeeds(look.replace(TOUR_HOST, server.url), clone, environ)
+        succeeds(source.replace(TOUR_HOST, server.url), clone, environ)
+        assert (clone / "source.jpg").read_bytes().startswith(b"\xff\xd8")
+        assert succeeds(drop, clone, environ).startswith("1 sources dropped")
 
 
 @pytest.mark.process

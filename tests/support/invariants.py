@@ -98,6 +98,8 @@ class Row:
         self.deleted = values["deleted_at"] is not None
         self.further: set[tuple[str, str]] = set()  # (backend, path) of what is being made, or was replaced
         self.wants_source = False
+        self.source_key: str | None = values.get("source_key")
+        self.kept = bool(values.get("source_sha256"))
         self.backends = [values["storage_backend"], *([values["also_in"]] if values.get("also_in") else [])]
 
     def __str__(self) -> str:
@@ -226,6 +228,12 @@ def _faults_of_variants(row: Row, storage: Path) -> Iterator[str]:
         return
     if row.status == "completed" and set(row.paths) - row.further_names != row.names:
         yield f"has the variants {sorted(row.paths)} of {sorted(row.names)}"
+    if row.kept:
+        source = storage / row.bucket / str(row.source_key)
+        if not source.is_file() or _digest(source) != row.values["source_sha256"]:
+            yield "has lost its kept source, or has another one than was recorded"
+        elif source.stat().st_size != row.values["source_bytes"]:
+            yield "has a kept source of another size than was recorded"
     for name, key in row.paths.items():
         path, made = storage / row.bucket / key, row.measured.get(name)
         if made is None:
@@ -262,7 +270,7 @@ def _faults_of_storage(backend: str, folder: Path, state: State, by_image: Mappi
             continue  # the health probe's, and what says whose folder it is
         partial = path.name.endswith(PARTIAL)
         name = path.name.removeprefix(".").removesuffix(PARTIAL) if partial else path.name
-        row = by_image.get(name.split("_")[0])
+        row = by_image.get(name.split("_")[0].split(".")[0])
         if row is None:
             yield f"{backend}: {place}: no row names it."
         elif partial:
@@ -272,8 +280,15 @@ def _faults_of_storage(backend: str, folder: Path, state: State, by_image: Mappi
             continue
         elif backend not in row.backends:
             yield f"{backend}: {place}: {row} is stored in {' and '.join(row.backends)}."
-        elif str(place) not in {f"{row.bucket}/{key}" for key in row.paths.values()} and not _may_put(row):
+        elif str(place) not in _named(row) and not _may_put(row):
             yield f"{backend}: {place}: {row} does not name it."
+
+
+def _named(row: Row) -> set[str]:
+    """The files that the row names: a completed one its source only if that is kept."""
+    source = row.source_key if row.kept or row.status != "completed" or row.deleted else None
+    listed = [*row.paths.values(), *([source] if source and row.paths else [])]
+    return {f"{row.bucket}/{key}" for key in listed}
 
 
 def _may_put(row: Row) -> bool:
@@ -301,7 +316,9 @@ def _faults_of_events(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
                 yield f"{row} has {seen[kind]} events '{kind}' instead of {expected}."
         if row.status == "failed" and not seen["failed"]:
             yield f"{row} has no event 'failed'."
-        raised = seen["processing"] + seen["deleted"] + seen["retried"] + seen["rendered_again"]
+        raised = (
+            seen["processing"] + seen["deleted"] + seen["retried"] + seen["rendered_again"] + seen["source_dropped"]
+        )
         if row.values["run"] != raised:
             yield f"{row} is at run {row.values['run']}, and its events tell of {raised}."
 
@@ -351,7 +368,8 @@ def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
         done, org = row.status == "completed", row.values["org_id"]
         for user in (row.values["user_id"], ""):
             scan[org, user, "images"] += done
-            scan[org, user, "bytes"] += sum(one["size_bytes"] for one in row.measured.values()) if done else 0
+            stored = sum(one["size_bytes"] for one in row.measured.values()) + (row.values.get("source_bytes") or 0)
+            scan[org, user, "bytes"] += stored if done else 0
             scan[org, user, "reserved"] += row.values["content_length"] if row.status in UNFINISHED else 0
             scan[org, user, "bytes"] += retired.get(row.job_id, 0)
     kept: Counter[tuple[str, str, str]] = Counter()

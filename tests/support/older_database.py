@@ -2,6 +2,10 @@
 
 import sqlite3
 
+from imgsvc.jobs.table.sql import migration
+
+USAGE = migration("011_usage.sql")
+USAGE = USAGE[USAGE.index("CREATE VIEW job_usage") :]
 # What each schema has made beyond the one before, undone.
 UNDONE = {
     2: (
@@ -44,11 +48,22 @@ UNDONE = {
     ),
     13: "DROP TABLE api_keys; DROP TABLE upload_tickets; ALTER TABLE processing_jobs DROP COLUMN ticket_id;",
     14: (
+        "DROP INDEX sources_kept; DROP TRIGGER IF EXISTS usage_before; DROP TRIGGER IF EXISTS usage_after;"
+        "DROP TRIGGER IF EXISTS usage_inserted; DROP TRIGGER IF EXISTS usage_dropped;"
+        "DROP VIEW job_usage;"
+        "ALTER TABLE processing_jobs DROP COLUMN source_key; ALTER TABLE processing_jobs DROP COLUMN source_bytes;"
+        f"ALTER TABLE processing_jobs DROP COLUMN source_sha256; {USAGE}"
+    ),
+    15: (
+        "DROP TABLE render_tasks; DROP TABLE render_findings; DROP INDEX renders_by_task;"
+        "ALTER TABLE renders DROP COLUMN task_id;"
+    ),
+    16: (
         "DROP TABLE erasures; DROP TABLE erased_jobs; DROP TRIGGER IF EXISTS retired_counted;"
         "DROP TRIGGER IF EXISTS retired_gone; DROP TRIGGER IF EXISTS retired_dropped;"
         "DROP TRIGGER IF EXISTS retired_of_deleted; ALTER TABLE retired_keys DROP COLUMN size_bytes;"
     ),
-    15: "DROP TABLE job_hours; DROP TABLE queue_minutes; DROP INDEX jobs_by_error;",
+    17: "DROP TABLE job_hours; DROP TABLE queue_minutes; DROP INDEX jobs_by_error;",
 }
 
 

@@ -101,6 +101,12 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         yield warning("uploads.max_size_mb is more than storage.reserve_mb", advice)
 
 
+def _sources(settings: Settings) -> Iterator[Finding]:
+    if settings.images.keep_source == "as_is":
+        advice = "set it to stripped, unless you need the uploads as they came"
+        yield warning("images.keep_source is as_is: uploads are kept with their metadata, GPS included", advice)
+
+
 def _service_links(_settings: Settings) -> Iterator[Finding]:
     if links := ignored_service_links():
         advice = "set enableServiceLinks: false in the pod's spec, or give the service another name"
@@ -122,5 +128,6 @@ LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
     _tokens,
     _presigned,
     _disk,
+    _sources,
     _service_links,
 )

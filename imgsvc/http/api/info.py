@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ... import __version__
-from ...imaging.recipe import Variant
+from ...imaging.recipe import KeepSource, Variant
 from ...jobs.answer_model import AnswerModel, example
 from ...settings.sizes import longer_side
 from ..look.frame import page, root_of
@@ -66,11 +66,14 @@ class VariantInfo(AnswerModel):
 
 
 class ProcessingInfo(AnswerModel):
-    """`image_sizes` has the longer side of each variant, `variants` all about it."""
+    """`image_sizes` has the longer side of each variant, `variants` all about it. `keep_source`: whether the
+    upload is kept beside them, without its metadata (`stripped`) or as it came, GPS included (`as_is`).
+    """
 
     image_sizes: dict[str, int]
     variants: dict[str, VariantInfo]
     webp_quality: int
+    keep_source: KeepSource
     allowed_mime_types: list[str]
 
 
@@ -93,6 +96,7 @@ class Info(AnswerModel):
             "image_sizes": {"thumbnail": 150, "medium": 600, "large": 1200, "original": 4096},
             "variants": {"hero": HERO},
             "webp_quality": 85,
+            "keep_source": "none",
             "allowed_mime_types": ["image/jpeg", "image/png", "image/webp", "image/gif"],
         },
         limits={"max_upload_size_mb": 10, "rate_limit_per_hour": 50, "max_pixels": 50_000_000},
@@ -172,6 +176,7 @@ async def info(request: Request) -> Response:
                 image_sizes={name: longer_side(size) for name, size in settings.images.sizes.items()},
                 variants={one.name: _variant(one) for one in settings.images.recipe.variants},
                 webp_quality=settings.images.webp_quality,
+                keep_source=settings.images.keep_source,
                 allowed_mime_types=list(state_of(request).intake.allowance.types),
             ),
             limits=LimitsInfo(

@@ -45,6 +45,7 @@ HEADERS = {
     "Last-Modified": Header("When the variant was made.", TEXT, "Sun, 01 Mar 2026 12:00:00 GMT"),
     "Cache-Control": Header("How long caches may keep the response.", TEXT, IMMUTABLE),
     "Accept-Ranges": Header("Single ranges of bytes are served.", {"const": "bytes"}, "bytes"),
+    "Content-Disposition": Header("The file is to be saved, not shown.", TEXT, 'attachment; filename="…"'),
     "Content-Range": Header("The range that is sent, and the full length.", TEXT, "bytes 0-1023/45120"),
     "Vary": Header("The request headers that the response depends on.", TEXT, "Accept"),
     "Set-Cookie": Header(

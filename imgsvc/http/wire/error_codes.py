@@ -156,6 +156,11 @@ CODES = {
         "The variant was not made in this format.",
         "`formats` in the answer lists what there is; `format=auto` never fails for this reason.",
     ),
+    "source_not_kept": Code(
+        404,
+        "The service keeps nothing of this upload but its variants.",
+        "[images] keep_source decides it when an image is uploaded; a damaged file is not kept without its metadata.",
+    ),
     "method_not_allowed": Code(
         405, "The address does not support this method.", "The Allow header lists the methods that it supports."
     ),

@@ -26,6 +26,7 @@ from ...jobs.table.credentials import KeyRevoked, TicketExpired, TicketSpent
 from ...jobs.table.erasure import PersonBeingErased
 from ...jobs.table.patches import NotCompleted
 from ...jobs.table.quota import RateLimited
+from ...jobs.table.render_tasks import RenderTaskRunning
 from ...jobs.table.sql import is_damage
 from ...jobs.table.transactions import IdempotencyConflict
 from ...jobs.table.writer import DatabaseUnavailable
@@ -115,6 +116,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotCompleted: lambda error: not_completed(error.status),
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     StillEnding: lambda error: overloaded(str(error)),
+    RenderTaskRunning: lambda _: Problem(409, "task_running", "A task renders images anew already."),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NoSuchWebhook: lambda _: webhook_not_found(),
     FetchFailed: lambda _: fetch_failed(),

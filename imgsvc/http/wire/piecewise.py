@@ -47,6 +47,20 @@ class Source:
         return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
 
 
+class Unremembered(Source):
+    """Bytes that are never held in memory beyond the piece that is being sent."""
+
+    def remembered(self, served: StoredVariant) -> bytes | None:  # noqa: ARG002
+        return None
+
+    async def read(self, served: StoredVariant, start: int, length: int) -> bytes:
+        """Read a part from the storage. Raises NotStored or StorageError."""
+        blob = await self.storage.read(served.bucket, served.key, start, length)
+        if len(blob.first) == length:
+            return blob.first
+        return b"".join([blob.first, *[chunk async for chunk in blob.rest]])
+
+
 class Client(Protocol):
     """The connection of a response."""
 

@@ -200,6 +200,10 @@ def format_not_available(size: str, format: str, formats: Sequence[str]) -> Prob
     return Problem(404, "format_not_available", detail, reason=reason, formats=list(formats))
 
 
+def source_not_kept() -> Problem:
+    return Problem(404, "source_not_kept", "The source of this image is not kept")
+
+
 def rate_limited(error: RateLimited) -> Problem:
     minutes = error.quota.window.total_seconds() / 60
     per = "hour" if minutes == 60 else f"{minutes:g} minutes"

@@ -16,6 +16,7 @@ import anyio.to_thread
 import structlog
 
 from ...access.render_tokens import RenderTokens
+from ...imaging.recipe import SOURCE
 from ...settings.fields import MEGABYTE
 from ...storage.base import Differs, NotStored, StorageError
 from ..failures import CRASHED, IO_ERROR, NOT_STORED, SOURCE_MISSING
@@ -174,6 +175,8 @@ class ClusterLane:
     async def _taken(self, task: Task, rendered: Rendered, opened: OpenTicket) -> Outcome:
         """The rendering, once all of its files are in the run's folder. Raises OSError."""
         try:
+            if rendered.source is not None and SOURCE not in opened.received:
+                raise NotPut
             for made in rendered.variants:
                 if made.name not in opened.received:
                     await opened.take(made)

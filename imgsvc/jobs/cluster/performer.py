@@ -16,7 +16,7 @@ import anyio.to_thread
 import httpx
 import structlog
 
-from ...imaging.recipe import scratch_file
+from ...imaging.recipe import SOURCE, scratch_file
 from ..lanes.messages import Outcome, Rendered
 from ..lanes.process import DIED, NO_PROCESS, NONE_STAYED, NOT_BEGUN, ProcessLane
 from ..retry import Failure
@@ -109,6 +109,8 @@ class Performer:
         if isinstance(outcome, Rendered):
             for variant in outcome.variants:  # one after the other: together they would not be there sooner
                 await self._put(ticket, variant.name, scratch_file(made, variant.name))
+            if outcome.source is not None:
+                await self._put(ticket, SOURCE, scratch_file(made, SOURCE), into_storage=False)
         return outcome
 
     async def _fetch(self, ticket: RenderTicket, target: Path) -> None:
@@ -127,10 +129,10 @@ class Performer:
 
         await _tried(fetch)
 
-    async def _put(self, ticket: RenderTicket, variant: str, path: Path) -> None:
+    async def _put(self, ticket: RenderTicket, variant: str, path: Path, *, into_storage: bool = True) -> None:
         """Put a variant. Raises _Lost or OSError."""
         size = (await anyio.to_thread.run_sync(path.stat)).st_size
-        if ticket.into_storage and time.monotonic() >= self._storage_from:
+        if ticket.into_storage and into_storage and time.monotonic() >= self._storage_from:
             if await self._put_into_storage(ticket, variant, path, size):
                 return
             self._storage_from = time.monotonic() + STORAGE_AGAIN_SECONDS

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from ...imaging.recipe import Recipe, scratch_file
+from ...imaging.recipe import SOURCE, Recipe, scratch_file
 from .messages import Task
 
 log = structlog.get_logger()
@@ -112,8 +112,9 @@ async def with_free_files(function: Callable[P, T], *args: P.args, **kwargs: P.k
 
 
 def output_names(task: Task) -> list[str]:
-    """The names of the variants that the task may make."""
+    """The names of the variants that the task may make, and SOURCE if it is to clean its source."""
     recipe = Recipe.from_json(task.recipe)
     if task.kind == "preview":
         return [recipe.preview.name]
-    return [variant.name for variant in recipe.variants if variant.name not in task.done]
+    kept = [SOURCE] if recipe.keep_source == "stripped" else []
+    return [name for name in (*(variant.name for variant in recipe.variants), *kept) if name not in task.done]

@@ -83,11 +83,19 @@ class VariantMade(_Message):
         return self.model_dump(exclude={"name", "seconds"} | ({"frames"} if self.frames == 1 else set()))
 
 
+class SourceMade(_Message):
+    """A source without metadata as the worker reports it. Walked through before it is kept."""
+
+    size_bytes: int = Field(ge=1, lt=1 << 32)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class Rendered(_Message):
     width: int = Field(ge=0, le=MAX_SOURCE_SIDE)
     height: int = Field(ge=0, le=MAX_SOURCE_SIDE)
     dominant_colour: str = Field(pattern=r"^(#[0-9a-f]{6})?$")
     frames: int = Field(ge=1, le=1 << 31)
+    source: SourceMade | None
     thumbhash: str = Field(pattern=r"^([A-Za-z0-9+/]{22,34}={0,2})?$")  # base64
     variants: tuple[VariantMade, ...] = Field(max_length=MAX_VARIANTS)
 

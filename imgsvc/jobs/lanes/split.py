@@ -9,7 +9,7 @@ from secrets import token_hex
 
 import anyio
 
-from ...imaging.recipe import Recipe
+from ...imaging.recipe import SOURCE, Recipe
 from .base import Lane
 from .messages import Outcome, Rendered, Task
 
@@ -80,7 +80,7 @@ def parts(task: Task) -> tuple[Task, Task]:
     largest, *others = (variant.name for variant in recipe.variants)
     return (
         replace(task, done=tuple({*task.done, *others})),
-        replace(task, done=(*task.done, largest), id=token_hex(16)),
+        replace(task, done=(*task.done, largest, SOURCE), id=token_hex(16)),
     )
 
 

@@ -3,15 +3,16 @@
 import hashlib
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, BinaryIO
 
 from ...imaging import pipeline
 from ...imaging.error_messages import GENERAL
 from ...imaging.errors import ImageError, OutOfMemory, Unforeseen
 from ...imaging.limits import MEGABYTE
-from ...imaging.pipeline import Outputs
-from ...imaging.recipe import Recipe
+from ...imaging.pipeline import CleanSource, Outputs
+from ...imaging.recipe import SOURCE, Recipe
+from ...imaging.strip import NotStripped, stripped
 
 MAX_LOG = 4_000  # characters of what is logged for a person
 EMPTY: dict[str, Any] = {"rendering": None, "error": None, "log": None}  # of an answer
@@ -62,4 +63,19 @@ def _render(task: dict[str, Any], source: BinaryIO, outputs: Outputs, began: flo
     recipe, deadline = Recipe.from_json(task["recipe"]), began + task["time_limit"]
     make = pipeline.preview if task["kind"] == "preview" else pipeline.render
     found = make(source, task["mime"], recipe, outputs, deadline=deadline)
+    if found and SOURCE in outputs:
+        found = replace(found, source=_stripped(source, task["mime"], outputs[SOURCE]))
     return asdict(found) if found else None
+
+
+def _stripped(source: BinaryIO, mime: str, target: BinaryIO) -> CleanSource | None:
+    """Write the source without metadata. None: it is too damaged for that, and is not kept."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for data in stripped(source, mime):
+            target.write(data)
+            digest.update(data)
+            size += len(data)
+    except NotStripped:
+        return None
+    return CleanSource(size, digest.hexdigest())

@@ -31,6 +31,8 @@ MIGRATIONS = (
     "011_usage.sql",
     "012_expiry.sql",
     "013_credentials.sql",
+    "014_kept_sources.sql",
+    "015_render_tasks.sql",
     "016_erasures.sql",
     "017_figures.sql",
 )  # user_version n: the first n migrations have run

@@ -14,6 +14,7 @@ from typing import Any
 import aiosqlite
 
 from ...imaging.geometry import Point
+from ...imaging.recipe import SOURCE, Recipe
 from ...storage.base import LOCAL
 from ...storage.keys import variant_key
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
@@ -34,10 +35,13 @@ class MadeFiles:
     presigned: timedelta
 
 
-async def order(db: aiosqlite.Connection, job_id: str, new: NewRender) -> FurtherRender | None:
+async def order(
+    db: aiosqlite.Connection, job_id: str, new: NewRender, task_id: str | None = None
+) -> FurtherRender | None:
     """Insert a row under new keys. None: the image is not completed.
 
-    It replaces earlier rows of the same kind, and takes the variants that it makes over from those of other kinds.
+    It replaces earlier rows of the same kind, and takes the variants that it makes over from those of further formats.
+    `task_id`: of the task that orders it.
     """
     row = await (await db.execute(QUERIES["raise_revision"], {"job_id": job_id})).fetchone()
     if row is None:
@@ -47,13 +51,17 @@ async def order(db: aiosqlite.Connection, job_id: str, new: NewRender) -> Furthe
     for earlier in await _rows_of(db, job_id):
         if earlier.kind == new.kind:
             await _retire(db, job, earlier)
-        elif earlier.state != "failed" and names & set(earlier.keys):
+        elif earlier.kind == "format" and earlier.state != "failed" and names & set(earlier.keys):
             await _leave_out(db, job, earlier, names)
-    keys = {
+    return await insert(db, job, new, _keys(job, new.recipe), task_id)
+
+
+def _keys(job: Job, recipe: Recipe) -> dict[str, str]:
+    """The keys of the row's present revision."""
+    return {
         variant.name: variant_key(variant.size, job.image_id, revision=job.revision, ending=variant.format)
-        for variant in new.recipe.variants
+        for variant in recipe.variants
     }
-    return await insert(db, job, new, keys)
 
 
 async def _leave_out(db: aiosqlite.Connection, job: Job, earlier: FurtherRender, names: Collection[str]) -> None:
@@ -64,13 +72,14 @@ async def _leave_out(db: aiosqlite.Connection, job: Job, earlier: FurtherRender,
     await _retire(db, job, earlier)
     left = [variant for variant in earlier.recipe.variants if variant.name not in names]
     if left:
-        keys = {one.name: variant_key(one.size, job.image_id, revision=job.revision, ending=one.format) for one in left}
         recipe = replace(earlier.recipe, variants=tuple(left))
         new = NewRender(earlier.kind, recipe, earlier.source, earlier.render_bytes)
-        await insert(db, job, new, keys)
+        await insert(db, job, new, _keys(job, recipe))
 
 
-async def insert(db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[str, str]) -> FurtherRender:
+async def insert(
+    db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[str, str], task_id: str | None = None
+) -> FurtherRender:
     """Insert a row with these keys, none of which may have been used for other bytes."""
     values = {
         "job_id": job.job_id,
@@ -83,6 +92,7 @@ async def insert(db: aiosqlite.Connection, job: Job, new: NewRender, keys: dict[
         "priority": PRIORITY[new.kind],
         "render_bytes": new.render_bytes,
         "created_at": as_text(now()),
+        "task_id": task_id,
     }
     row = await (await db.execute(QUERIES["insert_render"], values)).fetchone()
     assert row is not None
@@ -105,9 +115,11 @@ async def waiting_focal(db: aiosqlite.Connection, job_id: str) -> FurtherRender 
     return None if row is None else FurtherRender.of(row)
 
 
-async def claim(db: aiosqlite.Connection, free_bytes: int, nothing_running: bool) -> tuple[ClaimedRender | None, bool]:
+async def claim(
+    db: aiosqlite.Connection, free_bytes: int, nothing_running: bool, held: bool
+) -> tuple[ClaimedRender | None, bool]:
     """Claim the next row, unless an upload waits or memory is short; returns too whether any row waits."""
-    row = await (await db.execute(QUERIES["next_render"])).fetchone()
+    row = await (await db.execute(QUERIES["next_render"], {"held": int(held)})).fetchone()
     if row is None:
         return None, await (await db.execute(QUERIES["any_render_waiting"])).fetchone() is not None
     waiting = FurtherRender.of(row)
@@ -119,10 +131,24 @@ async def claim(db: aiosqlite.Connection, free_bytes: int, nothing_running: bool
         return None, True
     if waiting.backend != job.storage_backend and waiting.generation:  # the image was moved after an earlier run
         await _retire_keys(db, job, waiting, backend=waiting.backend)
+    await _refresh(db, job, waiting)
     values = {"render_id": waiting.render_id, "backend": job.storage_backend}
     claimed = await (await db.execute(QUERIES["claim_render"], values)).fetchone()
     assert claimed is not None
     return ClaimedRender(FurtherRender.of(claimed), job, row["render_bytes"]), True
+
+
+async def _refresh(db: aiosqlite.Connection, job: Job, waiting: FurtherRender) -> None:
+    """Since it was ordered the image may have got another focal point, or other crops: they are other bytes."""
+    recipe = waiting.recipe_now(job)
+    if (recipe.variants, recipe.focal) == (waiting.recipe.variants, waiting.recipe.focal):
+        return
+    await _retire_keys(db, job, waiting, backend=waiting.backend)
+    row = await (await db.execute(QUERIES["raise_revision"], {"job_id": job.job_id})).fetchone()
+    assert row is not None, "the row of a further render's image is completed"
+    keys = json.dumps(_keys(Job.of(row), recipe))
+    values = {"render_id": waiting.render_id, "recipe": recipe.to_json(), "keys": keys}
+    await db.execute(QUERIES["refresh_render"], values)
 
 
 async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFiles) -> Job | None:
@@ -136,6 +162,8 @@ async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFile
     if row is None:
         return None
     job = Job.of(row)
+    if render.kind == "again" and render.recipe.crops and render.recipe.focal != job.recipe.focal:
+        return None  # the point was set meanwhile: it is claimed again
     recipe = job.recipe.replaced_by(render.recipe)
     measured = {**job.measured, "variants": {**job.measured.get("variants", {}), **made.measured}}
     values = {
@@ -156,7 +184,31 @@ async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFile
         size = job.measured["variants"][name]["size_bytes"]
         await _retire_key(db, job, render.backend, name, key, now() + stays, now() + REDIRECTED, size)
     await _event(db, "rendered_again", job, render)
+    if render.task_id is not None:
+        await _count(db, render, made)
     return job
+
+
+async def _count(db: aiosqlite.Connection, render: FurtherRender, made: MadeFiles) -> None:
+    """Tell the task of a render what it was made from."""
+    origin = next((one["rendered_from"] for one in made.measured.values() if "rendered_from" in one), None)
+    await db.execute(QUERIES["count_rendered"], {"task_id": render.task_id, "from_variant": int(origin is not None)})
+    if origin is not None:
+        await _find(db, render, "from_variant", origin)
+
+
+async def _find(db: aiosqlite.Connection, render: FurtherRender, kind: str, reason: str) -> None:
+    values = {"task_id": render.task_id, "image_id": render.image_id, "kind": kind, "reason": reason}
+    await db.execute(QUERIES["insert_render_finding"], values)
+
+
+async def drop_of_task(db: aiosqlite.Connection, task_id: str) -> None:
+    """A task was cancelled: its rows go, and what they may have put is removed."""
+    for row in list(await db.execute_fetchall(QUERIES["waiting_of_task"], {"task_id": task_id})):
+        render = FurtherRender.of(row)
+        found = await (await db.execute(QUERIES["job"], {"job_id": render.job_id})).fetchone()
+        assert found is not None, "a deletion drops the image's rows"
+        await _retire(db, Job.of(found), render)
 
 
 async def overtaken(db: aiosqlite.Connection, job: Job, render: FurtherRender) -> None:
@@ -196,6 +248,9 @@ async def fail(db: aiosqlite.Connection, job: Job, render: FurtherRender, failur
     if not await ended(db, "fail_render", job, render, "render_failed", **values):
         return False
     await _retire_keys(db, job, render, backend=render.backend)
+    if render.task_id is not None:
+        await db.execute(QUERIES["count_not_rendered"], {"task_id": render.task_id})
+        await _find(db, render, "failed", failure.message)
     return True
 
 
@@ -223,6 +278,20 @@ async def delete_of(db: aiosqlite.Connection, job: Job) -> None:
         await _retire_keys(db, job, render, backend=render.backend)
     await db.execute(QUERIES["drop_renders_of"], {"job_id": job.job_id})
     await db.execute(QUERIES["retire_all_of"], {"job_id": job.job_id, "now": as_text(now())})
+
+
+async def drop_sources(db: aiosqlite.Connection, limit: int) -> tuple[int, int]:
+    """Forget the kept sources of so many images, and list their files for removal. Returns the images and the bytes."""
+    images = dropped = 0
+    for row in list(await db.execute_fetchall(QUERIES["kept_sources"], {"limit": limit})):
+        job = Job.of(row)
+        await db.execute(QUERIES["drop_kept_source"], {"job_id": job.job_id})
+        for backend in filter(None, (job.storage_backend, job.also_in)):
+            await _retire_key(db, job, backend, SOURCE, str(job.source_key), now(), None)
+        facts = {"trace_id": job.trace_id, "bytes": job.source_bytes}
+        await event(db, "source_dropped", job.image_id, job.job_id, facts)
+        images, dropped = images + 1, dropped + (job.source_bytes or 0)
+    return images, dropped
 
 
 async def _rows_of(db: aiosqlite.Connection, job_id: str) -> list[FurtherRender]:

@@ -10,10 +10,12 @@ import aiosqlite
 from ...imaging.recipe import Recipe
 from .model import Job
 
-# Why variants are made later. Lower numbers go first: a person waits for a focal point. `format`: in a further format.
-Kind = Literal["focal", "format"]
-PRIORITY: dict[Kind, int] = {"focal": 0, "format": 1}
-# What they are made from: the upload in the staging folder, or the largest variant that shows the whole picture.
+# Why variants are made later. Lower numbers go first: a person waits for a focal point. `format`: in a further format;
+# `again`: a task makes new or changed variants of many images.
+Kind = Literal["focal", "format", "again"]
+PRIORITY: dict[Kind, int] = {"focal": 0, "format": 1, "again": 9}
+# What they are made from: the upload in the staging folder; or the kept source, and without one the largest variant
+# that shows the whole picture.
 RenderSource = Literal["staged", "variant"]
 
 
@@ -45,6 +47,7 @@ class FurtherRender:
     deaths: int
     state: Literal["waiting", "running", "failed"]
     render_bytes: int
+    task_id: str | None = None
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
@@ -63,11 +66,21 @@ class FurtherRender:
             deaths=row["deaths"],
             state=row["state"],
             render_bytes=row["render_bytes"],
+            task_id=row["task_id"],
         )
 
     @cached_property
     def recipe(self) -> Recipe:
         return Recipe.from_json(self.recipe_text)
+
+    def recipe_now(self, job: Job) -> Recipe:
+        """What is to be made of the image as it is now: its own crops around the new point, or around its point what a
+        task wants.
+        """
+        if self.kind == "focal":
+            crops = job.recipe.crops or self.recipe.variants
+            return replace(job.recipe, variants=crops, further=(), focal=self.recipe.focal)
+        return self.recipe if self.kind == "format" else replace(self.recipe, focal=job.recipe.focal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,14 +35,17 @@ class FurtherTable:
         rows = await self._readers.select("waiting_focal", QUERIES["waiting_focal"], {"job_id": job.job_id})
         return FurtherRender.of(rows[0]) if rows else None
 
-    async def claim(self, free_bytes: int, *, nothing_running: bool) -> ClaimedRender | None:
-        """Claim the next row. None: none waits, an upload waits, or the next one needs more than `free_bytes`."""
+    async def claim(self, free_bytes: int, *, nothing_running: bool, held: bool = False) -> ClaimedRender | None:
+        """Claim the next row. None: none waits, an upload waits, or the next one needs more than `free_bytes`.
+
+        `held`: a backup keeps files from being removed, so what a task ordered waits.
+        """
         if not self._may_wait:
             return None
         self._may_wait = False
         more = True
         try:
-            claimed, more = await self._write(lambda db: further_changes.claim(db, free_bytes, nothing_running))
+            claimed, more = await self._write(lambda db: further_changes.claim(db, free_bytes, nothing_running, held))
         finally:
             self._may_wait |= more
         return claimed
@@ -71,6 +74,10 @@ class FurtherTable:
     async def replay(self) -> tuple[int, int]:
         """At start: requeue what was running. Returns the numbers of requeued and of abandoned rows."""
         return await self._write(further_changes.replay)
+
+    async def drop_sources(self, limit: int) -> tuple[int, int]:
+        """Forget so many kept sources, and list their files for removal. Returns the images and the bytes."""
+        return await self._write(lambda db: further_changes.drop_sources(db, limit), frees=True)
 
     async def redirect(self, job: Job, key: str) -> str | None:
         """The variant that has replaced this key, as long as its URL leads there."""

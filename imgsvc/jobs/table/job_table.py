@@ -243,10 +243,16 @@ class JobTable:
         return await self._write(lambda db: transactions.ended(db, "end_preview", job, f"preview_{preview}", values))
 
     async def complete(
-        self, job: Job, paths: dict[str, str], measured: dict[str, Any], twin: Job | None = None
+        self,
+        job: Job,
+        paths: dict[str, str],
+        measured: dict[str, Any],
+        twin: Job | None = None,
+        kept: transactions.Kept | None = None,
     ) -> bool:
-        """`twin`: the job whose variants it took over."""
-        values, told = transactions.found(paths, measured), {"twin": twin.job_id} if twin else {}
+        """`twin`: the job whose variants it took over. `kept`: the source that was put under the row's key."""
+        source = {"source_bytes": kept and kept.size_bytes, "source_sha256": kept and kept.sha256}
+        values, told = transactions.found(paths, measured) | source, {"twin": twin.job_id} if twin else {}
 
         async def complete(db: aiosqlite.Connection) -> bool:
             recorded, found_twins = await transactions.complete(db, job, values, **told)

@@ -14,13 +14,23 @@ from typing import Any, Literal, Self, get_args
 import aiosqlite
 
 from ...imaging.recipe import FORMAT, Recipe, Variant, is_further
-from ...storage.keys import variant_key
+from ...storage.keys import source_key, variant_key
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 QueueName = Literal["previews", "renders"]
 # Columns of later migrations with their defaults: a backup's database is read without migrating it.
-LATER_COLUMNS, LATER = ("retried_at", "also_in", "revision", "expires_at", "ticket_id"), (None, None, 0, None, None)
+LATER_COLUMNS = (
+    "retried_at",
+    "also_in",
+    "revision",
+    "expires_at",
+    "ticket_id",
+    "source_key",
+    "source_bytes",
+    "source_sha256",
+)
+LATER = (None, None, 0, None, None, None, None, None)
 SOURCE_BYTES = 16  # of a SHA-256: what is found by it is compared in full
 TEXTS = {  # fields that contain the column's JSON text
     "paths_text": "processed_paths",
@@ -79,6 +89,11 @@ class NewJob:
         """A digest that the jobs of the same user with the same bytes and recipe have in common."""
         content = json.dumps([self.org_id, self.user_id, self.sha256, self.recipe.to_json()])
         return hashlib.sha256(content.encode()).digest()[:SOURCE_BYTES]
+
+    @property
+    def source_key(self) -> str | None:
+        """The key under which its source will be kept; None: it will not."""
+        return None if self.recipe.keep_source == "none" else source_key(self.image_id, self.mime_type)
 
     @property
     def idempotency_digest(self) -> str | None:
@@ -165,6 +180,9 @@ class Job:
     client_text: str
     recipe_text: str
     revision: int
+    source_key: str | None
+    source_bytes: int | None
+    source_sha256: str | None
 
     @classmethod
     def of(cls, row: aiosqlite.Row) -> Self:
@@ -223,6 +241,25 @@ class Job:
             if variant.name in self.ready:
                 found.setdefault(variant.format, {})[variant.size] = variant.name
         return found
+
+    @property
+    def stored_keys(self) -> tuple[str, ...]:
+        """The keys of all that is, or may be, stored."""
+        return (*self.paths.values(), *([self.source_key] if self.source_key else []))
+
+    @property
+    def kept_source(self) -> StoredVariant | None:
+        """The source, if it is kept."""
+        if self.status != "completed" or self.deleted_at or not (self.source_key and self.source_sha256):
+            return None
+        return StoredVariant(
+            bucket=self.storage_bucket,
+            key=self.source_key,
+            size_bytes=self.source_bytes or 0,
+            digest=self.source_sha256,
+            modified=self.completed_at or self.created_at,
+            format=self.mime_type.removeprefix("image/"),
+        )
 
     def stored(self, variant: str) -> StoredVariant:
         """A variant that is ready."""

@@ -5,11 +5,11 @@
 -- Start-time fair queueing: a new job gets the lowest waiting turn, or the turn after its user's last job, whichever is higher.
 INSERT INTO processing_jobs (
   job_id, image_id, status, storage_bucket, staging_path, max_retries, created_at, user_id, org_id,
-  original_filename, folded_name, expires_at, ticket_id, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
+  original_filename, folded_name, expires_at, ticket_id, source_key, client_metadata, trace_id, mime_type, content_length, sha256, pixels, preview_bytes,
   render_bytes, storage_backend, recipe, idempotency_key, idempotency_digest, preview, queue, turn)
 SELECT
   :job_id, :image_id, 'pending', :storage_bucket, :staging_path, :max_retries, :created_at, :user_id, :org_id,
-  :original_filename, :folded_name, :expires_at, :ticket_id, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
+  :original_filename, :folded_name, :expires_at, :ticket_id, :source_key, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
   :render_bytes, :storage_backend, :recipe, :idempotency_key, :idempotency_digest, :preview, iif(:preview = 'wanted', 'previews', 'renders'),
   max(
     coalesce(
@@ -98,7 +98,7 @@ WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'proce
 -- name: complete
 UPDATE processing_jobs
 SET status = 'completed', completed_at = :now, starts = 0, last_error = NULL, error_code = NULL, retryable = NULL,
-    preview = iif(preview = 'wanted', 'none', preview),
+    preview = iif(preview = 'wanted', 'none', preview), source_bytes = :source_bytes, source_sha256 = :source_sha256,
     processed_paths = :processed_paths, processing_metadata = :processing_metadata
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
@@ -388,6 +388,7 @@ UPDATE processing_jobs SET idempotency_key = NULL, idempotency_digest = NULL WHE
 UPDATE processing_jobs
 SET deleted_at = :now, run = run + 1, queue = NULL, next_attempt_at = NULL, processed_paths = :processed_paths,
     user_id = NULL, org_id = NULL, original_filename = NULL, folded_name = NULL, client_metadata = '{}', processing_metadata = '{}',
+    source_bytes = NULL, source_sha256 = NULL,
     idempotency_key = NULL, idempotency_digest = NULL, ticket_id = NULL
 WHERE job_id = :job_id AND deleted_at IS NULL
 
@@ -396,6 +397,14 @@ WHERE job_id = :job_id AND deleted_at IS NULL
 UPDATE processing_jobs SET client_metadata = :client_metadata, expires_at = :expires_at
 WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
 RETURNING *
+
+-- name: kept_sources
+SELECT * FROM processing_jobs INDEXED BY sources_kept WHERE source_sha256 IS NOT NULL LIMIT :limit
+
+-- name: drop_kept_source
+-- `run` is raised, so that a move which copies the source meets its fence.
+UPDATE processing_jobs SET source_key = NULL, source_bytes = NULL, source_sha256 = NULL, run = run + 1
+WHERE job_id = :job_id AND source_sha256 IS NOT NULL
 
 -- name: expired_images
 SELECT * FROM processing_jobs

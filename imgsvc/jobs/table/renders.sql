@@ -2,8 +2,8 @@
 -- Every UPDATE that ends or moves a run says `generation = :generation AND state = 'running'`.
 
 -- name: insert_render
-INSERT INTO renders (job_id, image_id, kind, recipe, keys, source, backend, state, priority, render_bytes, created_at)
-VALUES (:job_id, :image_id, :kind, :recipe, :keys, :source, :backend, 'waiting', :priority, :render_bytes, :created_at)
+INSERT INTO renders (job_id, image_id, kind, recipe, keys, source, backend, state, priority, render_bytes, created_at, task_id)
+VALUES (:job_id, :image_id, :kind, :recipe, :keys, :source, :backend, 'waiting', :priority, :render_bytes, :created_at, :task_id)
 RETURNING *
 
 -- name: raise_revision
@@ -28,10 +28,14 @@ SELECT * FROM renders WHERE job_id = :job_id ORDER BY render_id
 DELETE FROM renders WHERE render_id = :render_id
 
 -- name: next_render
--- Uploads always go first: nothing is claimed here while one waits for its preview or its first render.
+-- Uploads always go first: nothing is claimed here while one waits for its preview or its first render. Of an image one
+-- runs at a time, so that each sees what the one before has made. What a task ordered waits while a backup is :held.
 SELECT * FROM renders
 WHERE state = 'waiting' AND next_attempt_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM processing_jobs WHERE queue IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM renders AS other WHERE other.job_id = renders.job_id AND other.state = 'running'
+    AND other.kind <> 'format' AND renders.kind <> 'format')
+  AND NOT (:held AND kind = 'again')
 ORDER BY priority, render_id LIMIT 1
 
 -- name: any_render_waiting
@@ -117,3 +121,57 @@ DELETE FROM retired_keys WHERE remove_at IS NULL AND (redirect_until IS NULL OR 
 -- name: redirect
 SELECT variant FROM retired_keys
 WHERE job_id = :job_id AND bucket = :bucket AND key = :key AND redirect_until > :now
+
+-- name: refresh_render
+-- At its claim: what was ordered, as the image is now, under new keys.
+UPDATE renders SET recipe = :recipe, keys = :keys WHERE render_id = :render_id
+
+-- name: insert_render_task
+INSERT INTO render_tasks (task_id, state, recipe, variants, bucket, missing_only, upto_row, began_at)
+SELECT :task_id, 'running', :recipe, :variants, :bucket, :missing_only, coalesce(max(rowid), 0), :began_at FROM processing_jobs
+
+-- name: running_render_task
+SELECT * FROM render_tasks WHERE state = 'running'
+
+-- name: latest_render_task
+SELECT * FROM render_tasks ORDER BY began_at DESC LIMIT 1
+
+-- name: move_render_task
+UPDATE render_tasks SET after_row = :after, examined = examined + :examined, ordered = ordered + :ordered
+WHERE task_id = :task_id AND state = 'running'
+
+-- name: count_rendered
+UPDATE render_tasks SET rendered = rendered + 1, from_variant = from_variant + :from_variant WHERE task_id = :task_id
+
+-- name: count_not_rendered
+UPDATE render_tasks SET failed = failed + 1 WHERE task_id = :task_id
+
+-- name: end_render_task
+UPDATE render_tasks SET state = :state, ended_at = :now WHERE task_id = :task_id AND state = 'running'
+
+-- name: drop_render_tasks
+DELETE FROM render_tasks WHERE state <> 'running'
+
+-- name: insert_render_finding
+-- The first ones of each kind.
+INSERT INTO render_findings (task_id, image_id, kind, reason)
+SELECT :task_id, :image_id, :kind, :reason
+WHERE (SELECT count(*) FROM render_findings WHERE task_id = :task_id AND kind = :kind) < 100
+
+-- name: drop_render_findings
+DELETE FROM render_findings
+
+-- name: render_findings
+SELECT image_id, kind, reason FROM render_findings WHERE task_id = :task_id ORDER BY kind, rowid LIMIT 2 * :limit
+
+-- name: renders_of_task
+SELECT count(*) AS waiting FROM renders WHERE task_id = :task_id AND state <> 'failed'
+
+-- name: waiting_of_task
+SELECT * FROM renders WHERE task_id = :task_id AND state <> 'failed'
+
+-- name: completed_between
+SELECT * FROM processing_jobs
+WHERE rowid > :after AND rowid <= :upto AND +status = 'completed' AND +deleted_at IS NULL
+  AND (:bucket IS NULL OR storage_bucket = :bucket)
+ORDER BY rowid

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import aiosqlite
 
@@ -35,6 +35,16 @@ class Claimed:
     job: Job
     before: str
     twin: Job | None = None  # whose variants it takes over; None: rendered, or the twin is gone
+
+
+class Kept(Protocol):
+    """A source that was put: its size in bytes and its SHA-256 in hex."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,7 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
         "folded_name": folded(new.original_filename),
         "expires_at": new.expires_at,
         "ticket_id": new.ticket_id,
+        "source_key": new.source_key,
         "client_metadata": json.dumps(new.client_metadata),
         "trace_id": new.trace_id,
         "mime_type": new.mime_type,

@@ -8,6 +8,7 @@ from typing import cast
 
 import anyio.to_thread
 
+from ...jobs.table.model import Job
 from ...jobs.table.scan import JobScan
 from ...storage.base import Stored
 from ...storage.local import LocalStorage
@@ -50,9 +51,13 @@ async def _prune_variants(folder: BackupFolder, scan: JobScan, batch: list[Store
         owner = owners.get(place.image_id) if place and not place.partial else None
         if place is None:  # a file of a file manager or a sync program: not ours to remove
             continue
-        if owner is None or place.key not in owner.job.names or owner.job.storage_bucket != place.bucket:
+        if owner is None or not _names(owner.job, place.key) or owner.job.storage_bucket != place.bucket:
             path = folder.variant(place.bucket, place.key)
             await anyio.to_thread.run_sync(partial(path.unlink, missing_ok=True))
+
+
+def _names(job: Job, key: str) -> bool:
+    return key in job.names or (job.kept_source is not None and key == job.source_key)
 
 
 async def _sources(folder: BackupFolder, scan: JobScan) -> None:

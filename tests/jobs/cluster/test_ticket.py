@@ -16,7 +16,15 @@ from imgsvc.settings import Settings
 from tests.support.render_task import render_task
 
 JOB = "a3a1f6c2-54a1-4d5c-9a39-0d8a8a0b8f10"
-RENDERED = {"width": 4, "height": 3, "dominant_colour": "", "frames": 1, "variants": [], "thumbhash": ""}
+RENDERED = {
+    "width": 4,
+    "height": 3,
+    "dominant_colour": "",
+    "frames": 1,
+    "variants": [],
+    "thumbhash": "",
+    "source": None,
+}
 
 
 @pytest.fixture
