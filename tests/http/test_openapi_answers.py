@@ -252,6 +252,7 @@ async def seen_as_documented(s: Service, asked: list[tuple[str, str, Json]]) -> 
 
 # What succeeds elsewhere only: nothing is stored at the address, and no host is allowed (see test_fetch).
 NOT_HERE = {"HEAD /storage/{path}", "POST /api/v1/images/fetch"}
+NOT_HERE |= {f"{method} /api/v1/images/{{image_id}}/source" for method in ("GET", "HEAD")}  # nothing is kept
 
 
 async def no_upkeep(s: Service) -> None:

@@ -15,6 +15,7 @@ from tests.torture.kill_at.scenarios import (
     jobs,
     people,
     pictures,
+    sources,
     stored_files,
     uploads,
     webhooks,
@@ -87,6 +88,9 @@ CHANGES = (
     Scenario(
         "focal-and-delete", changes.focal_and_delete, prepare=changes.with_a_crop, check=changes.every_url_answers
     ),
+    Scenario("kept-source", sources.kept_source, prepare=sources.keeping, check=sources.sources_answer),
+    Scenario("drop-sources", sources.drop_sources, prepare=sources.keeping, check=sources.sources_answer),
+    Scenario("render-again", sources.render_again, prepare=sources.with_old_sizes, check=sources.all_rendered_again),
 )
 FOLDERS = (
     Scenario("first-start", folders.first_start),
