@@ -58,8 +58,9 @@ class RenderAgain:
             self._wanted = anyio.Event()
             try:
                 await self._work()
-            except (DatabaseUnavailable, sqlite3.Error) as error:
-                log.error("render_task_waits", reason=str(error), again_in_seconds=AGAIN_SECONDS)
+            except Exception as error:
+                unforeseen = not isinstance(error, (DatabaseUnavailable, sqlite3.Error))
+                log.error("render_task_waits", reason=str(error), again_in_seconds=AGAIN_SECONDS, exc_info=unforeseen)
                 await anyio.sleep(AGAIN_SECONDS)
                 continue
             await self._wanted.wait()

@@ -168,12 +168,20 @@ async def advance(db: aiosqlite.Connection, plan: Plan) -> Step:
     for row in list(await db.execute_fetchall(QUERIES["completed_between"], values)):
         job = Job.of(row)
         examined += 1
-        new = None if job.recipe_damaged or job.expired else plan(job, task)
+        new = _planned(plan, job, task)
         if new is not None and await further_changes.order(db, job.job_id, new, task.task_id):
             ordered += 1
     moved = {"task_id": task.task_id, "after": upto, "examined": examined, "ordered": ordered}
     await db.execute(QUERIES["move_render_task"], moved)
     return "ordered"
+
+
+def _planned(plan: Plan, job: Job, task: RenderTask) -> NewRender | None:
+    """A row that is damaged needs nothing that could be made."""
+    try:
+        return None if job.recipe_damaged or job.expired else plan(job, task)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 async def cancel(db: aiosqlite.Connection) -> None:
