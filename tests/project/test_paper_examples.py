@@ -312,6 +312,7 @@ def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
 
 @pytest.mark.process
 def test_guide_to_sizes(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
     with InlineServer(tmp_path / "s", IMGSVC_IMAGES_KEEP_SOURCE="stripped", OPERATOR_TOKEN=TOKEN) as server:
         image_id = server.job_ended(server.upload(make.leaky_jpeg()).json()["job_id"])["image_id"]
     sizes = json.dumps({"thumbnail": 150, "hero": {"width": 160, "height": 90, "fit": "cover"}})

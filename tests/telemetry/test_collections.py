@@ -302,6 +302,7 @@ async def test_root_and_info(start: Starter) -> None:
                     for name, side in sizes.items()
                 },
                 "webp_quality": 70,
+                "keep_source": "none",
                 "allowed_mime_types": ["image/jpeg", "image/png", "image/webp", "image/gif"],
             },
             "limits": {"max_upload_size_mb": 2.5, "rate_limit_per_hour": 30, "max_pixels": 1_000_000},

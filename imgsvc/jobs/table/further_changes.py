@@ -287,7 +287,8 @@ async def drop_sources(db: aiosqlite.Connection, limit: int) -> tuple[int, int]:
         job = Job.of(row)
         await db.execute(QUERIES["drop_kept_source"], {"job_id": job.job_id})
         for backend in filter(None, (job.storage_backend, job.also_in)):
-            await _retire_key(db, job, backend, SOURCE, str(job.source_key), now(), None)
+            size = (job.source_bytes or 0) if backend == job.storage_backend else 0
+            await _retire_key(db, job, backend, SOURCE, str(job.source_key), now(), None, size)
         facts = {"trace_id": job.trace_id, "bytes": job.source_bytes}
         await event(db, "source_dropped", job.image_id, job.job_id, facts)
         images, dropped = images + 1, dropped + (job.source_bytes or 0)
