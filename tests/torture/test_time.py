@@ -1,0 +1,99 @@
+"""The wall clock jumps by ten years and back by a day, while the service runs and over a restart (libfaketime).
+
+Nothing that was due only by the wrong clock is removed within the hour, and once it is right again nobody is locked out.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fixtures import make
+from tests.support.server_process import ServerProcess, bearer, until
+
+pytestmark = [pytest.mark.torture, pytest.mark.process]
+
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+JUMPS = {"ten years ahead": "+3650d", "a day back": "-1d"}
+SWEEPS_SECONDS = 20  # the expiry looks every 15
+UPLOAD = "/api/v1/images/upload?bucket=b"
+
+
+class Clock:
+    """The service's wall clock, beside that of this test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set("+0d")
+
+    def set(self, offset: str) -> None:
+        partial = self.path.with_suffix(".new")
+        partial.write_text(offset)
+        partial.replace(self.path)
+
+
+@contextmanager
+def serving(folder: Path, clock: Clock) -> Iterator[ServerProcess]:
+    environ = {
+        "LD_PRELOAD": str(LIBRARIES[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock.path),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "RATE_LIMIT_MAX_UPLOADS": "20",
+        "IMGSVC_STORAGE_SIGNED_URLS": "true",
+    }
+    with ServerProcess(folder, real="its clock is faked", **environ) as server:
+        yield server
+
+
+def uploaded(server: ServerProcess, data: bytes, more: str = "") -> httpx.Response:
+    headers = {**bearer(), "Content-Type": "image/jpeg"}
+    return server.http.post(f"{server.url}{UPLOAD}{more}", content=data, headers=headers)
+
+
+def is_readable(server: ServerProcess, image: str) -> bool:
+    path = f"{server.url}/api/v1/images/{image}/info?size=thumbnail"
+    return server.http.get(path, headers=bearer()).status_code == 200
+
+
+def kept(server: ServerProcess) -> dict[str, list[str]]:
+    return {name: server.files(name) for name in ("storage", "data/staging", "data/orphaned")}
+
+
+@pytest.mark.skipif(not LIBRARIES, reason="libfaketime is not installed (Debian: faketime)")
+@pytest.mark.parametrize("over", ["while it runs", "over a restart"])
+@pytest.mark.parametrize("jump", JUMPS)
+def test_clock_that_jumps_removes_nothing_and_locks_nobody_out(tmp_path: Path, jump: str, over: str) -> None:
+    clock = Clock(tmp_path / "clock")
+    with serving(tmp_path, clock) as server:
+        expiring = uploaded(server, make.jpeg(640, 480, 1), "&expires_in=86400").json()
+        plain = uploaded(server, make.jpeg(640, 480, 2)).json()
+        for one in (expiring, plain):
+            assert server.job_ended(one["job_id"])["status"] == "completed"
+        before = kept(server)
+
+        if over == "over a restart":
+            assert server.stop() == 0
+            clock.set(JUMPS[jump])
+            server.start()
+        else:
+            clock.set(JUMPS[jump])
+        until(lambda: "clocks_disagree" in server.log.read_text(), 120)
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > SWEEPS_SECONDS)  # the sweeps come and remove nothing
+        assert kept(server) == before
+        assert server.http.get(f"{server.url}/api/v1/health/live").status_code == 200
+
+        clock.set("+0d")
+        until(lambda: uploaded(server, make.jpeg(640, 480, 4)).status_code == 202)
+        for one in (expiring, plain):
+            until(partial(is_readable, server, one["image_id"]))
+        assert all(name in server.files("storage") for name in before["storage"])
+        assert server.stop() == 0
+        server.start()
+        assert all(name in server.files("storage") for name in before["storage"])
+        assert uploaded(server, make.jpeg(640, 480, 5)).status_code == 202
