@@ -63,20 +63,17 @@ class Shown:
 def shown(stream: BinaryIO, animation: Animation, deadline: float) -> Iterator[Shown]:
     """The canvas frame by frame. A frame that can't be decoded ends the animation, as in browsers.
 
-    Raises ImageError if that is the first one (OutOfTime in any), or MemoryError.
+    Raises OutOfTime, or MemoryError.
     """
     canvas = Canvas(Image.new("RGBA", (animation.width, animation.height)))
-    for number, frame in enumerate(animation.frames):
+    for frame in animation.frames:
+        longer = max(frame.header.width, frame.header.height)
         try:
-            decoded = Decoder(stream, frame.header, deadline).decode(
-                frame.pieces, max(frame.header.width, frame.header.height)
-            )
+            picture = Decoder(stream, frame.header, deadline).decode(frame.pieces, longer)
         except Unreadable:
-            if number == 0:
-                raise
             return
-        picture = colour.as_samples(decoded, frame.header.bits)
-        del decoded
-        canvas.show(frame, picture.convert("RGBA"))
+        picture = colour.as_samples(picture, frame.header.bits)
+        picture = picture.convert("RGBA")
+        canvas.show(frame, picture)
         del picture
         yield Shown(canvas.image, frame.milliseconds, frame.length)

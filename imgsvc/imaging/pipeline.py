@@ -239,7 +239,7 @@ FRAME_STEPS: tuple[Callable[[Picture], None], ...] = (fit_largest, to_srgb, turn
 def _play(
     source: BinaryIO, header: Header, recipe: Recipe, moving: Sequence[Variant], outputs: Outputs, deadline: float
 ) -> Picture | None:
-    """Write an animation's frames to the variants in which it moves; None if the file has no animation.
+    """Write an animation's frames to the variants in which it moves; None if not even one frame can be shown.
 
     Variants that come out alike are coded once. Raises as `run`.
     """
@@ -266,6 +266,8 @@ def _play(
             file.add(image, frame.milliseconds, frame.length if image.size == picture.size else inf)
         if time.monotonic() > deadline:
             raise OutOfTime("Processing took too long (stopped after write_variants).")
+    if not files:
+        return None
     for file, (first, *others) in files.values():
         made = replace(file.finish(), seconds=(time.monotonic() - began) / len(files))
         picture.made.append(made)

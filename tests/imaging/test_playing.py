@@ -176,6 +176,25 @@ def loops_of(data: bytes) -> int:
     return int(struct.unpack_from("<H", dict(containers.webp_parts(data))[b"ANIM"], 4)[0])
 
 
+def test_damaged_frame_ends_the_animation(tmp_path: Path) -> None:
+    broken = gifs.descriptor(9, 9) + gifs.lzw(bytes([GREEN] * 9))
+    sound = [picture(9, 9, RED), picture(9, 9, BLUE)]
+    for blocks, frames in (((*sound, broken, *sound), 2), ((sound[0], broken, *sound), 1)):
+        rendering = played(tmp_path, gif(9, 9, *blocks), "GIF")
+        assert [one.frames for one in rendering.variants if one.name == "whole"] == [frames]
+
+
+def test_animation_without_a_first_frame_is_a_still(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in (make.RED, make.GREEN, make.BLUE)]
+    data = make.encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
+    parts = [
+        (kind, body[:4] + bytes(len(body) - 4) if kind == b"fdAT" else body)
+        for kind, body in containers.png_parts(data)
+    ]
+    rendering = played(tmp_path, containers.png_file(parts), "PNG")
+    assert {one.name: one.frames for one in rendering.variants} == {"whole": 1, "small": 1, "poster": 1}
+
+
 @pytest.mark.parametrize(("said", "plays"), [(None, 1), (0, 0), (1, 2), (9, 10), (65_535, 65_535)])
 def test_loops_of_a_gif(tmp_path: Path, said: int | None, plays: int) -> None:
     blocks = [] if said is None else [loops(said)]

@@ -12,21 +12,22 @@ from fixtures import make
 ROOT = Path(__file__).parent.parent.parent
 # Each file under the ceiling that its job would get, in a child of one warm process.
 WORKER = """
-import hashlib, json, os, socket, sys, tempfile
+import contextlib, hashlib, json, os, socket, sys, tempfile
 from pathlib import Path
 from imgsvc.imaging.error_messages import is_ours
 from imgsvc.imaging.errors import ImageError
-from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
+from imgsvc.imaging.limits import preview_bytes, probe, render_bytes, settled
 from imgsvc.jobs.lanes import warm
 from imgsvc.settings.jobs import Images
 
-recipe, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
+usual, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 warm.initialize(theirs, warm.Launch(os.getppid(), 0, "best"))
 
 def answer_of(task, source):
-    with open(source, "rb") as stream, open(folder / "made", "w+b") as made:
-        outputs = [made] * len(task["outputs"])
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(open(source, "rb"))
+        outputs = [stack.enter_context(open(folder / f"made-{name}", "w+b")) for name in task["outputs"]]
         with tempfile.TemporaryFile() as text:
             text.write(json.dumps(task).encode())
             text.seek(0)
@@ -42,7 +43,8 @@ for line in sys.stdin:
     source = folder / name
     try:
         with open(source, "rb") as stream:
-            header = probe(stream, mime, max_pixels=recipe.max_pixels)
+            header = probe(stream, mime, max_pixels=usual.max_pixels)
+        recipe = settled(header, usual)
     except ImageError as error:
         print(json.dumps({"probe": error.code}))
         continue
@@ -53,7 +55,7 @@ for line in sys.stdin:
     verdict = {}
     for kind, estimate in (("preview", preview_bytes(header, recipe)), ("render", render_bytes(header, recipe))):
         if estimate:
-            outputs = names[-1:] if kind == "preview" else names
+            outputs = [recipe.preview.name] if kind == "preview" else names
             answer = answer_of({**task, "kind": kind, "memory_ceiling": estimate, "outputs": outputs}, source)
             verdict[kind] = answer["error"]["code"] if answer["error"] else "ok"
             if answer["error"] and not is_ours(answer["error"]["code"], answer["error"]["message"]):
