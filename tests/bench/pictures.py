@@ -7,6 +7,7 @@ which the browser's side answers.
 
 import argparse
 import asyncio
+import signal
 import statistics
 import tempfile
 from contextlib import AsyncExitStack
@@ -52,6 +53,7 @@ def told(count: int, some: list[Scrolled]) -> bool:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the services end with it
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--runs", type=int, default=5)
