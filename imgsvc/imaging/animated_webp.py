@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageChops
 
-from .encode import Encoded, webp_bytes
+from .encode import Ceiling, Encoded, webp_bytes
 from .recipe import Variant
 
 RIFF = 12  # bytes of the file's header
@@ -92,7 +92,7 @@ class AnimatedWebp:
             part = part.convert("RGB")
         else:
             self._clear = True
-        return webp_bytes(part, self._variant, most_bytes)
+        return webp_bytes(part, self._variant, Ceiling(most_bytes))
 
     def _write_waiting(self) -> None:
         part = self._waiting

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -17,7 +17,8 @@ from .recipe import FORMAT, MOST_EFFORT, Format, Variant
 
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
-LOWER_QUALITY = 10  # the quality may be lowered by this much if a variant would be larger than its source
+LOWER_QUALITY = (5, 10)  # what is taken off the quality, in turn, if a variant would be larger than its source
+TILES, TILE = 3, 64  # across and down, and pixels of a side: a sample of a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +38,72 @@ class Encoded:
     seconds: float = field(default=0.0, compare=False)
 
 
-def encode(image: Image.Image, variant: Variant, output: BinaryIO, most_bytes: float = inf) -> Encoded:
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The bytes of a source of the same pixels, which its variant should not exceed. `noisy`: it was a JPEG."""
+
+    size_bytes: float = inf
+    noisy: bool = False
+
+
+ANY_LENGTH = Ceiling()
+
+
+def encode(image: Image.Image, variant: Variant, output: BinaryIO, most: Ceiling = ANY_LENGTH) -> Encoded:
     """Encode `image` (RGB or RGBA) and write it to `output`. Raises OSError on a full disk.
 
-    In WebP, pictures of few colours are coded losslessly; of some colours, if that is shorter. If the result has more
-    than `most_bytes`, a lower quality and, in WebP, lossless coding are tried too, and the shortest result is used.
+    In WebP, pictures of few colours are coded losslessly; of some colours, if that is shorter. A result that has more
+    bytes than its source is encoded again: losslessly in WebP, if that has not, else with a lower quality.
     """
     image.info.clear()  # some versions of Pillow write a profile or EXIF found here into the file
-    shortest = {"webp": webp_bytes, "jpeg": _shortest_jpeg, "avif": _shortest_avif}[variant.format]
-    data = shortest(image, variant, most_bytes)
+    encoder = {"webp": webp_bytes, "jpeg": _jpeg_file, "avif": _avif_file}[variant.format]
+    data = encoder(image, variant, most)
     output.write(data)
     output.flush()
     digest = hashlib.sha256(data).hexdigest()
     return Encoded(variant.name, image.width, image.height, len(data), digest, variant.format)
 
 
-def webp_bytes(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+def webp_bytes(image: Image.Image, variant: Variant, most: Ceiling = ANY_LENGTH) -> bytes:
     """A WebP as `encode` writes it."""
     exact = b""
     colours = len(image.getcolors(SOME_COLOURS) or ()) or inf
     if colours <= SOME_COLOURS:
         exact = _without_loss(image, variant)
-        if exact and colours <= FEW_COLOURS and len(exact) <= most_bytes:
+        if exact and colours <= FEW_COLOURS and len(exact) <= most.size_bytes:
             return exact
     found = [_lossy(image, variant, variant.quality), *([exact] if exact else [])]
-    if len(min(found, key=len)) > most_bytes:
-        found.append(_lossy(image, variant, max(1, variant.quality - LOWER_QUALITY)))
-        if not exact and len(min(found, key=len)) > most_bytes and (exact := _without_loss(image, variant)):
-            found.append(exact)
-    return min(found, key=len)
+    if len(min(found, key=len)) <= most.size_bytes:
+        return min(found, key=len)
+    if not exact and _may_be_shorter(image, variant, most) and (exact := _without_loss(image, variant)):
+        found.append(exact)
+        if len(exact) <= most.size_bytes:
+            return exact
+    return _lowered(variant, most, lambda quality: _lossy(image, variant, quality), min(found, key=len))
+
+
+def _lowered(variant: Variant, most: Ceiling, encoder: Callable[[int], bytes], shortest: bytes) -> bytes:
+    """The first result with a lower quality that is no longer than the source, else the shortest of all."""
+    for less in LOWER_QUALITY:
+        if len(shortest) <= most.size_bytes:
+            break
+        shortest = min(shortest, encoder(max(1, variant.quality - less)), key=len)
+    return shortest
+
+
+def _may_be_shorter(image: Image.Image, variant: Variant, most: Ceiling) -> bool:
+    """Whether lossless coding is worth its time. The noise that a JPEG leaves takes several times the JPEG's bytes; a
+    sample tells a drawing from a photo."""
+    if not most.noisy:
+        return True
+    sample = Image.new(image.mode, (TILES * TILE, TILES * TILE))
+    for across in range(TILES):
+        for down in range(TILES):
+            left = (image.width - TILE) * across // (TILES - 1)
+            top = (image.height - TILE) * down // (TILES - 1)
+            sample.paste(image.crop((left, top, left + TILE, top + TILE)), (across * TILE, down * TILE))
+    share = (image.width * image.height) / (sample.width * sample.height)
+    return len(_without_loss(sample, variant)) * share <= 2 * most.size_bytes
 
 
 def _lossy(image: Image.Image, variant: Variant, quality: int) -> bytes:
@@ -91,20 +129,18 @@ def _saved(image: Image.Image, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _shortest_jpeg(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+def _jpeg_file(image: Image.Image, variant: Variant, most: Ceiling) -> bytes:
     opaque = _on_white(image)
-    data = _jpeg(opaque, variant.quality)
-    if len(data) > most_bytes:
-        data = min(data, _jpeg(opaque, max(1, variant.quality - LOWER_QUALITY)), key=len)
-    return data
+    return _lowered(variant, most, lambda quality: _jpeg(opaque, quality), _jpeg(opaque, variant.quality))
 
 
-def _shortest_avif(image: Image.Image, variant: Variant, most_bytes: float) -> bytes:
+def _avif_file(image: Image.Image, variant: Variant, most: Ceiling) -> bytes:
     few = image.width * image.height <= SHARP_PIXELS and image.getcolors(FEW_COLOURS) is not None
-    data = _avif(image, variant, variant.quality, few=few)
-    if len(data) > most_bytes:
-        data = min(data, _avif(image, variant, max(1, variant.quality - LOWER_QUALITY), few=few), key=len)
-    return data
+
+    def coded(quality: int) -> bytes:
+        return _avif(image, variant, quality, few=few)
+
+    return _lowered(variant, most, coded, coded(variant.quality))
 
 
 def _avif(image: Image.Image, variant: Variant, quality: int, *, few: bool) -> bytes:

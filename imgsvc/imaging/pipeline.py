@@ -16,7 +16,7 @@ from .animated_webp import AnimatedWebp, copied
 from .attention import centre_of_attention
 from .canvas import shown
 from .dominant import dominant_colour
-from .encode import Encoded, encode
+from .encode import Ceiling, Encoded, encode
 from .errors import ImageError, NotCheap, OutOfTime, Unforeseen
 from .essentials import read_essentials
 from .frames import read_animation
@@ -30,6 +30,7 @@ from .recipe import Recipe, Variant
 from .resize import resized
 
 MIDDLE = (0.5, 0.5)
+FOR_PAGES = ("JPEG", "PNG", "WEBP")  # formats of sources that browsers show
 Outputs = Mapping[str, BinaryIO]  # by the name of the variant that is written to it
 
 
@@ -132,7 +133,7 @@ def write_variants(picture: Picture) -> None:
     for variant in picture.variants:
         began = time.monotonic()
         image = _shaped(picture, variant)
-        made = encode(image, variant, picture.outputs[variant.name], most_bytes(picture, image.size))
+        made = encode(image, variant, picture.outputs[variant.name], ceiling(picture, image.size))
         picture.made.append(replace(made, seconds=time.monotonic() - began))
 
 
@@ -147,10 +148,12 @@ def _shaped(picture: Picture, variant: Variant) -> Image.Image:
     return picture.image.resize(size, Image.Resampling.LANCZOS, box=within)
 
 
-def most_bytes(picture: Picture, size: tuple[int, int]) -> float:
-    """A variant as large as its source in pixels should not be larger in bytes, if the source was a PNG or WebP."""
+def ceiling(picture: Picture, size: tuple[int, int]) -> Ceiling:
+    """A variant as large as its source in pixels should not be larger in bytes, if that was of a format for pages."""
     header = picture.header
-    return header.length if header.format in ("PNG", "WEBP") and size == picture.size else inf
+    if header.format not in FOR_PAGES or size != picture.size:
+        return Ceiling()
+    return Ceiling(header.length, noisy=header.format == "JPEG")
 
 
 STEPS: tuple[Callable[[Picture], None], ...] = (

@@ -23,7 +23,7 @@ from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED,
 from .incoming import Incoming
 from .lanes.base import Lane
 from .lanes.files import with_free_files
-from .lanes.messages import Lost, Outcome, Rendered, Task
+from .lanes.messages import Lost, Outcome, Rendered, Task, VariantMade
 from .lanes.split import Loan, SplitLane, can_be_split
 from .rendered_files import Untrue, check_answer, copy_checked, copy_source, most_bytes, source_header
 from .retry import Failure, exclusive
@@ -44,6 +44,8 @@ SPLIT_PIXELS = 1_000_000  # below, a second process and a second decode take as 
 OnReuse = Callable[[ReuseStatus], None]  # called once for each job that had a twin
 FurtherStatus = Literal["made", "retried", "failed", "overtaken", "requeued"]
 OnFurther = Callable[[str, FurtherStatus], None]  # called with (kind, how it ended) for each run of a further render
+FOR_PAGES = ("image/jpeg", "image/png", "image/webp")
+OnLarger = Callable[[str], None]  # called with the name of a variant that is larger than its source
 OnVariant = Callable[[str, float], None]  # called with (variant name, seconds spent) for each variant written
 
 
@@ -77,6 +79,7 @@ class RunContext:
     scratch: Path
     limits: Limits
     on_variant: OnVariant
+    on_larger: OnLarger
     hold: DeletionHold
     on_reuse: OnReuse
     on_further: OnFurther
@@ -205,6 +208,14 @@ class Run:
     def _tell_made(self, rendered: Rendered) -> None:
         for made in rendered.variants:
             self.context.on_variant(made.name, made.seconds)
+            if self._is_larger(rendered, made):
+                self.log.info("variant_larger_than_source", variant=made.name, bytes=made.size_bytes)
+                self.context.on_larger(made.name)
+
+    def _is_larger(self, rendered: Rendered, made: VariantMade) -> bool:
+        """Whether a variant has more bytes than its source, of the same pixels and in a format for pages."""
+        same = (made.width, made.height) == (rendered.width, rendered.height) and self.source.path == self.staged
+        return same and self.source.mime in FOR_PAGES and made.size_bytes > self.job.content_length
 
     def _task(self) -> Task:
         job = self.job

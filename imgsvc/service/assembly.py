@@ -209,6 +209,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             retry_delay_seconds=settings.jobs.retry_delay_seconds,
         ),
         on_variant=opened.metrics.jobs.variant_made,
+        on_larger=opened.metrics.jobs.variant_larger,
         hold=hold,
         on_reuse=opened.metrics.jobs.job_reused,
         on_further=opened.metrics.jobs.rendered_again,

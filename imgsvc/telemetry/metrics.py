@@ -160,6 +160,11 @@ class JobMetrics:
             "kind",
             "status",
         )
+        self._larger = registry.counter(
+            "image_variants_larger_than_source_total",
+            "Variants that have more bytes than their source, of the same pixels, with a lower quality too.",
+            "size",
+        )
         self._expired = registry.counter("images_expired_total", "Images deleted because their time was over.")
         self._held = registry.gauge(
             "time_based_removals_held",
@@ -182,6 +187,7 @@ class JobMetrics:
                 self._further.labels(kind, status)
         for size in self._sizes:
             self._made.labels(size)
+            self._larger.labels(size)
 
     def expired(self, images: int) -> None:
         self._expired.inc(images)
@@ -201,6 +207,9 @@ class JobMetrics:
 
     def variant_made(self, size: str, seconds: float) -> None:
         self._made.labels(size).observe(seconds)
+
+    def variant_larger(self, size: str) -> None:
+        self._larger.labels(size).inc()
 
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()

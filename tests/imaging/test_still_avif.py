@@ -9,7 +9,7 @@ from PIL import Image
 
 from fixtures import coded, make
 from imgsvc.imaging import optional_codecs
-from imgsvc.imaging.encode import encode
+from imgsvc.imaging.encode import ANY_LENGTH, Ceiling, encode
 from imgsvc.imaging.errors import Unreadable
 from imgsvc.imaging.limits import probe, render_bytes
 from imgsvc.imaging.recipe import Recipe, Variant
@@ -23,9 +23,9 @@ def variant(quality: int = 60, effort: int = 4, name: str = "one") -> Variant:
     return Variant(name, 4096, quality, effort, format="avif")
 
 
-def encoded(image: Image.Image, one: Variant, most_bytes: float = 1e9) -> bytes:
+def encoded(image: Image.Image, one: Variant, most: Ceiling = ANY_LENGTH) -> bytes:
     buffer = io.BytesIO()
-    made = encode(image.copy(), one, buffer, most_bytes)
+    made = encode(image.copy(), one, buffer, most)
     assert (made.format, made.size_bytes) == ("avif", len(buffer.getvalue()))
     return buffer.getvalue()
 
@@ -124,7 +124,7 @@ def test_same_bytes_again_and_shorter_ones_where_the_source_was() -> None:
     image = make.photo(200, 150)
     data = encoded(image, variant())
     assert encoded(image, variant()) == data
-    assert len(encoded(image, variant(), len(data) - 1)) < len(data)
+    assert len(encoded(image, variant(), Ceiling(len(data) - 1))) < len(data)
 
 
 def test_whole_render_writes_avif(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ CONTRACT = {
     "cluster_tickets_total": {"end"},
     "cluster_bytes_total": {"direction"},
     "image_further_renders_total": {"kind", "status"},
+    "image_variants_larger_than_source_total": {"size"},
     "image_fetch_failures_total": {"reason"},
     "api_keys": set(),
     "api_key_requests_total": {"outcome"},

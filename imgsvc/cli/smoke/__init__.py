@@ -11,7 +11,8 @@ from typing import Self
 
 import httpx
 
-from .checks import check_no_metadata, check_picture, near
+from ...imaging.recipe import Variant
+from .checks import check_no_metadata, check_picture, near, variant_told
 from .http_client import Instance, Unexpected, code, told
 from .photo import LEFT, SIZE, photo
 from .token import PERMISSIONS
@@ -56,6 +57,7 @@ class Smoke:
         self._ready = self._deleted = False
         self._private = False  # variants can be read with signed URLs only
         self._sizes: dict[str, int] = {}
+        self._made_as: dict[str, Variant] = {}
         self._urls: dict[str, str] = {}
         self._variants: dict[str, bytes] = {}
 
@@ -116,7 +118,10 @@ class Smoke:
         return f"{report['service']} {report['version']}, {report['status']} {'; '.join(failed)}".rstrip()
 
     def _settings(self) -> str:
-        self._sizes = dict(self._instance.call("GET", "/info").json()["processing"]["image_sizes"])
+        processing = self._instance.call("GET", "/info").json()["processing"]
+        self._sizes = dict(processing["image_sizes"])
+        told = processing.get("variants", {})  # an older service has numbers alone
+        self._made_as = {name: variant_told(name, side, told.get(name)) for name, side in self._sizes.items()}
         # With private reading the signature is checked before the image is looked up.
         self._private = self._is_unsigned(self._get(f"{API}/{UNKNOWN_IMAGE}/direct"))
         sizes = ", ".join(f"{name} {side}" for name, side in self._sizes.items())
@@ -184,9 +189,9 @@ class Smoke:
             raise Unexpected(f"{_plain(url)}: {error}{self._hint(url)}") from None
         if answer.status_code != 200:
             raise Unexpected(f"{_plain(url)} answers {told(answer)}{self._hint(url)}")
-        if answer.headers.get("Content-Type") != "image/webp":
+        if answer.headers.get("Content-Type") != f"image/{self._made_as[name].format}":
             raise Unexpected(f"comes as {answer.headers.get('Content-Type')}")
-        said = check_picture(answer.content, self._sizes[name])
+        said = check_picture(answer.content, self._made_as[name])
         direct = self._get(f"{API}/{self._image_id}/direct?size={name}")
         if self._private and not self._is_unsigned(direct):
             raise Unexpected(f"/direct answers {told(direct)} without a signature")

@@ -2,28 +2,68 @@
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 from PIL import Image
 
+from ...imaging import still_avif, still_jpeg
+from ...imaging.errors import ImageError
+from ...imaging.geometry import output_size
+from ...imaging.recipe import Variant
 from .http_client import Unexpected
 from .photo import AREAS, SIGNS, SIZE
 
 COLOUR_TOLERANCE = 14  # 0..255: JPEG, WebP and a profile's rounding
 SIDE_TOLERANCE = 1  # pixels: sides may be rounded either way
+NAMES = {"webp": "WebP", "jpeg": "JPEG"}
 PICTURE_CHUNKS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
 METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of VP8X: ICC profile, EXIF, XMP
 
 
-def check_picture(data: bytes, side: int) -> str:
-    """Check that the picture has the size for `side`, the right orientation and colours. Returns a description."""
+def check_picture(data: bytes, variant: Variant) -> str:
+    """Check that the picture has the variant's size, the right orientation and colours. Returns a description.
+
+    Of a crop, which shows a part, only the size is checked; so it is of an AVIF, which needs no decoder here.
+    """
+    expected = output_size(variant, SIZE)
+    if variant.format == "avif":
+        size = _strict_size(data, still_avif.still_size)
+        _check_size(size, expected)
+        return f"AVIF, {_size(size)}, {len(data):,} bytes"
+    name = NAMES[variant.format]
     try:
-        image = Image.open(io.BytesIO(data), formats=["WEBP"]).convert("RGB")
+        image = Image.open(io.BytesIO(data), formats=[name.upper()]).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unexpected(f"is not a WebP image: {error}") from None
-    expected = fitted(side)
-    if any(abs(a - b) > SIDE_TOLERANCE for a, b in zip(image.size, expected, strict=True)):
-        raise Unexpected(f"has {_size(image.size)} pixels and not {_size(expected)}")
+        raise Unexpected(f"is not a {name} image: {error}") from None
+    _check_size(image.size, expected)
+    if not variant.cover:
+        _check_colours(image)
+    form = "" if variant.format == "webp" else f"{name}, "
+    return f"{form}{_size(image.size)}, {len(data):,} bytes"
+
+
+def variant_told(name: str, side: int, told: Mapping[str, Any] | None) -> Variant:
+    """The variant as /info describes it."""
+    if told is None:
+        return Variant(name, side, 0, 0)
+    cover = told["fit"] == "cover"
+    return Variant(name, side, 0, 0, told["width"], told["height"], cover, told["format"])
+
+
+def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    if any(abs(a - b) > SIDE_TOLERANCE for a, b in zip(size, expected, strict=True)):
+        raise Unexpected(f"has {_size(size)} pixels and not {_size(expected)}")
+
+
+def _strict_size(data: bytes, reader: Callable[[BinaryIO], tuple[int, int]]) -> tuple[int, int]:
+    try:
+        return reader(io.BytesIO(data))
+    except ImageError as error:
+        raise Unexpected(f"contains something beside its picture: {error}") from None
+
+
+def _check_colours(image: Image.Image) -> None:
     for (left, top, right, bottom), colour in AREAS.items():
         point = (int((left + right) / 2 * image.width), int((top + bottom) / 2 * image.height))
         sample = image.crop((point[0] - 1, point[1] - 1, point[0] + 2, point[1] + 2)).resize((1, 1)).getpixel((0, 0))
@@ -32,23 +72,26 @@ def check_picture(data: bytes, side: int) -> str:
             raise Unexpected(
                 f"is {_hex(sample)} where {_hex(colour)} is expected: wrong orientation, or its profile was ignored"
             )
-    return f"{_size(image.size)}, {len(data):,} bytes"
 
 
 def check_no_metadata(data: bytes) -> None:
-    """Check the container's chunks (RFC 9649), and search for words from the upload's metadata."""
-    for kind, body in _chunks(data):
-        if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and (not body or body[0] & METADATA_FLAGS)):
-            raise Unexpected(f"contains a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
+    """Check that the file holds its picture alone, and search for words from the upload's metadata."""
+    if data[:2] == b"\xff\xd8":
+        _strict_size(data, still_jpeg.still_size)
+    elif data[4:8] == b"ftyp":
+        _strict_size(data, still_avif.still_size)
+    else:
+        _check_chunks(data)
     for sign in SIGNS:
         if sign in data:
             raise Unexpected(f"still contains {sign.decode()}")
 
 
-def fitted(side: int) -> tuple[int, int]:
-    """The photo's size within a square of `side` pixels, never enlarged."""
-    scale = min(1.0, side / max(SIZE))
-    return max(1, round(SIZE[0] * scale)), max(1, round(SIZE[1] * scale))
+def _check_chunks(data: bytes) -> None:
+    """Of a WebP (RFC 9649)."""
+    for kind, body in _chunks(data):
+        if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and (not body or body[0] & METADATA_FLAGS)):
+            raise Unexpected(f"contains a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
 
 
 def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

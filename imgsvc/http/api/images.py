@@ -13,7 +13,7 @@ from ...storage.base import StorageNotConfigured
 from ...storage.keys import IS_UUID
 from ..openapi.operations import operation
 from ..state import state_of
-from ..wire.formats import Formats
+from ..wire.formats import Formats, mark_negotiated
 from ..wire.image_metadata import (
     CLIENT_EXAMPLE,
     DIMENSIONS,
@@ -70,6 +70,7 @@ class ImageInfo(AnswerModel):
     private=TOKEN_OF_ORG,
 )
 async def info(request: Request) -> Response:
+    mark_negotiated(request)
     job, size, variant = await find_variant(request, await reader_of(request))
     metadata = Brief(**placeholders(job), dimensions=dimensions(job.measured, variant))
     url = await state_of(request).stores.urls.variant(job, variant)

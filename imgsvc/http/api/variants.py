@@ -45,8 +45,6 @@ async def find_variant(request: Request, who: Identity | None = None) -> tuple[J
     Raises Problem (404, 422).
     """
     asked = parsed(request, FormatQuery)
-    if asked.format == AUTO:
-        mark_negotiated(request.scope)
     job, size = await _find_size(request, asked.size, who)
     if asked.format is None:
         return job, size, size
@@ -107,6 +105,7 @@ async def direct(request: Request) -> Response:
 
     With `format=auto` the answer, whatever it is, says `Vary: Accept`.
     """
+    mark_negotiated(request)
     left = verify_signed_url(request, DEFAULT_SIZE)
     job, _, variant = await find_variant(request)
     return await _bytes(request, job, variant, left, versioned=False)

@@ -1,7 +1,7 @@
 """Which file of a variant is sent: its own format, a further one, or the one that the Accept header allows."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -54,9 +54,10 @@ def _named(sent: dict[str, float], form: str, wider: Iterable[str] = ()) -> floa
     return next((sent[one] for one in (f"image/{form}", *wider) if one in sent), 0.0)
 
 
-def mark_negotiated(scope: Any) -> None:
-    """Whatever is answered, an error too, says `Vary: Accept`."""
-    scope[NEGOTIATED] = True
+def mark_negotiated(request: Request) -> None:
+    """With `format=auto`, whatever is answered, an error too, says `Vary: Accept`."""
+    if b"format=auto" in request.scope["query_string"]:
+        request.scope[NEGOTIATED] = True
 
 
 def varied(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ from tests.torture.kill_at.scenarios import (
     backups,
     changes,
     folders,
+    formats,
     jobs,
     people,
     pictures,
@@ -83,6 +84,10 @@ JOBS = (
 )
 CHANGES = (
     Scenario("patch", changes.patch, prepare=changes.one_to_change, check=changes.patched_as_a_whole),
+    Scenario("formats", formats.upload, prepare=formats.in_avif, check=formats.every_format_or_none),
+    Scenario(
+        "formats-and-delete", formats.upload_and_delete, prepare=formats.in_avif, check=formats.every_format_or_none
+    ),
     Scenario("focal", changes.focal, prepare=changes.with_a_crop, check=changes.every_url_answers),
     Scenario("focal-twice", changes.focal_twice, prepare=changes.with_a_crop, check=changes.every_url_answers),
     Scenario(
