@@ -16,6 +16,7 @@ from tests.support.s3 import S3Server
 from tests.support.server_process import until
 
 pytestmark = [pytest.mark.process, pytest.mark.torture]
+HERE = {"IMGSVC_WORKERS_LOCAL_RENDERS": "1", "IMGSVC_WORKERS_LOCAL_PREVIEW": "true"}
 EACH = {"IMGSVC_IMAGES_REUSE": "false"}  # of the same photos each is rendered
 
 
@@ -49,7 +50,7 @@ def test_worker_is_killed_amid_a_variant_and_after_its_last(own_cluster: Cluster
 @pytest.mark.parametrize("away", [5, 60, None])
 def test_scheduler_is_away_under_load(own_cluster: Cluster, worker: Worker, tmp_path: Path, away: int | None) -> None:
     """Without it the lane of this machine goes on; and nothing is lost, whether it ever comes back."""
-    with own_cluster.service(tmp_path / "far", 1, **EACH, IMGSVC_WORKERS_LOCAL_RENDERS="1") as far:
+    with own_cluster.service(tmp_path / "far", 1, **EACH, **HERE) as far:
         jobs = upload(far, make.jpeg(2400, 1600), 10)
         until(worker.rendering)
         own_cluster.scheduler.kill()
