@@ -19,7 +19,7 @@ IN_PATHS = {
     "code": "rate_limited",
     "path": "BUCKET/KEY",
     "asset": "docs.css",
-    "name": "dashboard.css",
+    "name": "base.css",
     "org": "default-org",
     "user": "alice",
     "webhook": "app",

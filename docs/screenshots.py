@@ -47,7 +47,7 @@ async def take(server: ServerProcess) -> bytes:
     async with signed_in(server, width=SIZE[0], height=SIZE[1]) as visit:
         page = visit.page
         await expect(page.locator("#verdict-line")).to_have_text("All is well.")
-        thumbnails = page.locator("#recent-body tbody img")
+        thumbnails = page.locator("[data-key=recent] tbody img")
         await expect(thumbnails).to_have_count(PICTURES)
         for thumbnail in await thumbnails.element_handles():
             await page.wait_for_function(LOADED, arg=thumbnail)

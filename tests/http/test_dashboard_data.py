@@ -106,7 +106,15 @@ async def test_fresh_service(start: Starter) -> None:
         assert body["processing"]["recent_jobs"] == body["errors"]["recent_failures"] == []
         assert body["database"]["recent_activity"] == {"last_job_created": None, "last_event_logged": None}
         assert body["database"]["tables"]["image_upload_events"] == 0
-        assert body["queue"] == {"previews": 0, "renders": 0, "retrying": 0, "oldest_waiting_seconds": None}
+        assert body["queue"] == {
+            "previews": 0,
+            "renders": 0,
+            "retrying": 0,
+            "oldest_waiting_seconds": None,
+            "waiting": 0,
+            "waiting_ten_minutes_ago": None,
+            "grows": False,
+        }
         assert len(body["processing"]["minutes"]) == 60
 
 

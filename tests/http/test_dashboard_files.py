@@ -8,12 +8,9 @@ MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOM
 READS_PAGES = {"live.js": ["DOMParser"]}
 
 
-def test_no_script_makes_markup_from_text_and_no_page_holds_scripts_or_styles() -> None:
+def test_no_script_makes_markup_from_text() -> None:
     folders = [files(f"imgsvc.http.{name}").joinpath("static") for name in ("look", "dashboard")]
     shown = {file.name: file.read_text() for folder in folders for file in folder.iterdir()}
     found = {name: MARKUP.findall(text) for name, text in shown.items() if name.endswith(".js")}
     assert {name: words for name, words in found.items() if words} == READS_PAGES
-    pages = {name: text for name, text in shown.items() if name.endswith(".html")}
-    assert set(pages) == {"dashboard.html"}
-    inline = re.compile(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)|https?://")
-    assert [name for name, text in pages.items() if inline.search(text)] == []
+    assert not [name for name in shown if name.endswith(".html")]  # pages are written by look/html.py alone

@@ -225,7 +225,7 @@ TABLE: dict[str, list[Row]] = {
             "GET /api/v1/images/jobs/{job_id}/events",  # without URLs for those who may not read the image
         )
     },
-    "GET /dashboard/static/{name}": [Row(get("/dashboard/static/dashboard.css"), anybody)],
+    "GET /dashboard/static/{name}": [Row(get("/dashboard/static/base.css"), anybody)],
     "GET /api/v1/images": [
         Row(get(IMAGES), users(200)),
         Row(get(f"{IMAGES}?scope=org"), admins),

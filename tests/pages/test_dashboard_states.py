@@ -1,4 +1,4 @@
-"""The dashboard in every state: narrow, by keyboard, read aloud, with hostile words, and kept fresh."""
+"""The overview in every state: narrow, by keyboard, read aloud, with hostile words, and kept fresh."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
-from axe_playwright_python.base import AxeResults
-from playwright.async_api import Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from fixtures import make
 from imgsvc.http.dashboard.models import DashboardData
+from tests.pages.test_every_page import no_violations
 from tests.support.browser import IN_BROWSER
 from tests.support.dashboard_page import (
+    REFRESHED,
     TOKEN,
     changed,
     drop,
@@ -29,11 +29,6 @@ from tests.support.server_process import InlineServer, ServerProcess
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 HOSTILE = "<img src=x onerror=alert(1)>\u202eمستخدم" + "x" * 300
 KEPT_WORDS = ("status", "state", "timestamp", "backend")
-# Only colours differ between the schemes.
-AXE_OPTIONS: dict[str, dict[str, Any]] = {
-    "light": {"resultTypes": ["violations"]},
-    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
-}
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +63,10 @@ STATES: dict[str, Callable[[DashboardData], DashboardData]] = {
 }
 
 
+def card(page: Page, key: str) -> Locator:
+    return page.locator(f"section[data-key='{key}']")
+
+
 async def show(page: Page, state: str) -> None:
     await changed(page, STATES[state])
     await refreshed(page)
@@ -76,12 +75,12 @@ async def show(page: Page, state: str) -> None:
 
 async def test_hostile_words_appear_as_text(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
-        await expect(visit.page.locator("#recent-body").get_by_text("<b>bob</b>مستخدم")).to_be_visible()
+        await expect(card(visit.page, "recent").get_by_text("<b>bob</b>مستخدم")).to_be_visible()
         await show(visit.page, "hostile")
-        for body in ("errors", "recent", "lanes", "storage", "database", "limits", "configuration"):
-            await expect(visit.page.locator(f"#{body}-body")).to_contain_text(HOSTILE)
+        for key in ("errors", "retrying", "recent", "workers", "storage", "limits", "redis", "configuration"):
+            await expect(card(visit.page, key)).to_contain_text(HOSTILE)
         assert await visit.page.locator("[onerror], main b, img[src='x']").count() == 0
-        assert [error for error in visit.console_errors if "/.%3Cimg" not in error] == []
+        assert [error for error in visit.console_errors if "%3Cimg" not in error] == []
         assert visit.foreign == []
 
 
@@ -125,8 +124,9 @@ async def test_everything_is_reached_and_done_by_keyboard(served: ServerProcess)
         page = visit.page
         await show(page, "troubled")
         await page.evaluate("scrollTo(0, 0)")
+        await page.evaluate("document.activeElement.blur()")
         names, outlined = [], []
-        for _ in range(60):
+        for _ in range(80):
             await page.keyboard.press("Tab")
             name, outline = await page.evaluate(FOCUSED)
             if name == "BODY":
@@ -134,17 +134,12 @@ async def test_everything_is_reached_and_done_by_keyboard(served: ServerProcess)
             names.append(name)
             outlined.append(outline)
         assert all(outlined), dict(zip(names, outlined, strict=True))
-        reached = ("pause", "sign-out", "files", "bucket", "retry", "Errors", "As a table")
+        reached = ("pause", "sign-out", "files", "bucket", "All jobs", "1 job", "failed jobs", "Week")
         assert [name for name in reached if name not in names] == []
         await page.locator("#pause").focus()
         await page.keyboard.press("Space")
         await expect(page.get_by_role("switch", name="Refresh every 5 s", checked=False)).to_be_focused()
-        await expect(page.locator("#countdown")).to_have_text("paused")
-        await expect(page.locator("#age")).to_contain_text("Paused: numbers from")
-        await page.get_by_role("button", name="Retry job").focus()
-        await page.keyboard.press("Enter")
-        await expect(page.locator("#announcements")).to_contain_text("was not retried: Job not found")
-        await expect(page.get_by_role("button", name="Retry job")).to_be_focused()
+        await expect(page.locator("#countdown")).to_contain_text("paused, from ")
 
 
 FOCUSED = """() => {
@@ -160,28 +155,32 @@ async def test_refresh_keeps_focus_scroll_selection_and_nodes(served: ServerProc
         page = visit.page
         await changed(page, troubled)
         await refreshed(page)
-        retry = page.get_by_role("button", name="Retry job")
-        await retry.focus()
+        link = card(page, "errors").get_by_role("link", name="1 job")
+        await link.focus()
         await page.evaluate("document.getSelection().selectAllChildren(document.querySelector('.why'))")
-        await page.evaluate("document.querySelector('#recent-body tr:last-child').mark = 'the same'")
-        await page.locator("#configuration-body").evaluate("one => { one.closest('details').open = true; }")
+        await page.evaluate("document.querySelector('[data-key=recent] tbody tr:last-child').mark = 'the same'")
+        await page.locator("#uploads").evaluate("one => one.append('kept')")
+        details = card(page, "configuration").locator("details")
+        await details.evaluate("one => { one.open = true; }")
         top = await page.evaluate("scrollY")
         assert top > 0
         upload = served.upload(make.jpeg(320, 200)).json()
         served.job_ended(upload["job_id"])
         await changed(page, lambda data: _with_one_more(troubled(data)))
         await refreshed_until(page, page.locator(f"[data-key='{upload['job_id']}']"))
-        await expect(page.locator(".failures > li")).to_have_count(3)
-        await expect(retry.last).to_be_focused()
-        assert await page.evaluate("document.querySelector('#configuration-body').closest('details').open")
+        await expect(page.locator(".reasons > li")).to_have_count(2)
+        await expect(link.last).to_be_focused()
+        assert await details.evaluate("one => one.open")
         assert await page.evaluate("getSelection().toString()") == "The variants could not be stored."
-        assert await page.evaluate("document.querySelector('#recent-body tr:last-child').mark") == "the same"
+        same = "document.querySelector('[data-key=recent] tbody tr:last-child').mark"
+        assert await page.evaluate(same) == "the same"
+        await expect(page.locator("#uploads")).to_have_text("kept")
         moved = await page.evaluate("scrollY") - top
         assert 0 <= moved < 250  # at most by what came in above
 
 
 def _with_one_more(data: DashboardData) -> DashboardData:
-    data.errors.recent_failures.insert(0, failure("another", job_id="33333333-3333-4333-8333-333333333333"))
+    data.errors.recent_failures.insert(0, failure("another", error_code="timeout"))
     return data
 
 
@@ -197,12 +196,12 @@ async def test_numbers_are_fresh_every_five_seconds_and_not_while_nobody_looks(s
         await page.evaluate(HIDE, True)
         await page.clock.fast_forward(60_000)
         assert _asked(visit.requested) == asked + 1
-        async with page.expect_response("**/dashboard/data"):
+        async with page.expect_response(REFRESHED):
             await page.evaluate(HIDE, False)
         await page.get_by_role("switch").click()
         await page.clock.fast_forward(60_000)
         assert _asked(visit.requested) == asked + 2
-        async with page.expect_response("**/dashboard/data"):
+        async with page.expect_response(REFRESHED):
             await page.get_by_role("switch").click()
 
 
@@ -212,7 +211,7 @@ HIDE = """hidden => {
 }"""
 
 
-def _asked(urls: list[str], path: str = "/dashboard/data") -> int:
+def _asked(urls: list[str], path: str = "/dashboard") -> int:
     return sum(url.endswith(path) for url in urls)
 
 
@@ -220,12 +219,13 @@ async def test_refusals_are_shown_in_the_service_s_words(served: ServerProcess) 
     async with signed_in(served) as visit:
         page = visit.page
         body = json.dumps({"detail": "The request could not be answered now.", "code": "overloaded"})
-        await page.route("**/dashboard/data", lambda route: route.fulfill(status=503, body=body))
-        await page.clock.fast_forward(5_000)
-        await expect(page.locator("#verdict-line")).to_contain_text("The service has responded with errors since")
-        await expect(page.locator("#advice")).to_contain_text("The request could not be answered now.")
-        await page.unroute("**/dashboard/data")
-        await page.clock.fast_forward(5_000)
+        await page.route(REFRESHED, lambda route: route.fulfill(status=503, body=body))
+        await refreshed(page)
+        await expect(page.locator("#gone")).to_contain_text("The service has responded with errors since")
+        await expect(page.locator("#gone")).to_contain_text("The request could not be answered now.")
+        await page.unroute(REFRESHED)
+        await refreshed(page)
+        await expect(page.locator("#gone")).to_have_count(0)
         await expect(page.locator("#verdict-line")).to_have_text("All is well.")
 
 
@@ -250,8 +250,15 @@ async def test_upload_that_is_refused_for_now_can_be_sent_again(served: ServerPr
 async def test_token_field_where_the_keys_are_not_ours(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
         page = visit.page
-        await changed(page, _foreign_keys)
-        await refreshed(page)
+
+        async def foreign(route: Route) -> None:
+            answer = await route.fetch()
+            text = (await answer.text()).replace('data-tokens="ours"', 'data-tokens="pasted"')
+            await route.fulfill(response=answer, body=text)
+
+        await page.route(REFRESHED, foreign)
+        await page.reload()
+        await page.wait_for_selector("#live:visible")
         photo = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg(64, 48)}
         await page.set_input_files("#files", photo)  # type: ignore[arg-type]
         await expect(page.locator("#uploads")).to_contain_text("Paste an upload token first")
@@ -260,36 +267,23 @@ async def test_token_field_where_the_keys_are_not_ours(served: ServerProcess) ->
         await expect(page.locator("#uploads")).to_contain_text("Invalid token")
 
 
-def _foreign_keys(data: DashboardData) -> DashboardData:
-    data.operator.can_make_tokens = False
-    return data
-
-
 async def test_axe_finds_nothing(served: ServerProcess) -> None:
     async with signed_in(served, bypass_csp=True) as visit:
         page = visit.page
         for state in ("empty", "troubled", "hostile"):
             await show(page, state)
-            await _no_violations(page, state)
-        await page.route("**/dashboard/data", lambda route: route.abort())
-        await page.clock.fast_forward(5_000)
-        await page.wait_for_selector(".gone")
-        await _no_violations(page, "gone")
+            await no_violations(page, state)
+        await page.unroute(REFRESHED)
+        await page.route(REFRESHED, lambda route: route.abort())
+        await page.clock.fast_forward(5_500)
+        await page.wait_for_selector("#gone")
+        await no_violations(page, "gone")
         await page.unroute_all()
         await page.goto(f"{served.url}/dashboard/login")
         await page.get_by_label("Operator token").fill("wrong")
         await page.keyboard.press("Enter")
         await expect(page.locator("#said")).to_contain_text("not the operator token")
-        await _no_violations(page, "login")
-
-
-async def _no_violations(page: Page, state: str) -> None:
-    for scheme, options in AXE_OPTIONS.items():
-        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-        if not await page.evaluate("'axe' in window"):
-            await page.evaluate(Axe().axe_script)
-        found = AxeResults(await page.evaluate("options => axe.run(options)", options))
-        assert found.response["violations"] == [], f"{state}, {scheme}: {found.generate_report()}"
+        await no_violations(page, "login")
 
 
 def _many_failures(data: DashboardData) -> DashboardData:
@@ -315,22 +309,46 @@ async def test_many_failures_turn_the_page_amber_and_are_one_entry(served: Serve
         await refreshed(page)
         await expect(page.locator("#verdict-line")).to_have_text("Degraded: many jobs fail.")
         await expect(page.locator("#advice")).to_contain_text("20 of the 60 jobs that ended in the last hour failed.")
-        group = page.locator(".failures > li")
+        group = page.locator(".reasons > li")
         await expect(group).to_have_count(1)
-        await expect(group.locator("summary")).to_contain_text("The image is damaged. 8 jobs, the latest")
-        await expect(group.locator("summary")).to_contain_text(
-            "photo <0>.jpg, photo <1>.jpg, photo <2>.jpg, and 5 more"
-        )
-        await expect(group.get_by_role("link").first).not_to_be_visible()
-        await group.locator("summary").click()
-        await expect(group.get_by_role("link", name="photo <7>.jpg, job")).to_be_visible()
-        await refreshed(page)
-        await expect(group.get_by_role("link", name="photo <7>.jpg, job")).to_be_visible()  # it stays open
-        await _no_violations(page, "many failures")
+        await expect(group).to_contain_text("The image is damaged.")
+        await expect(group).to_contain_text("photo <0>.jpg, photo <1>.jpg, photo <2>.jpg and 5 others")
+        link = group.get_by_role("link", name="8 jobs")
+        assert str(await link.get_attribute("href")).endswith("?status=failed&error_code=image_unreadable")
+
+
+def _growing(data: DashboardData) -> DashboardData:
+    data.queue.waiting, data.queue.waiting_ten_minutes_ago, data.queue.grows = 54, 12, True
+    return data
+
+
+async def test_queue_that_grows_turns_the_page_amber(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        await changed(visit.page, _growing)
+        await refreshed(visit.page)
+        await expect(visit.page.locator("body")).to_have_class("warn")
+        await expect(visit.page.locator("#verdict-line")).to_have_text("Degraded: the queue grows.")
+        await expect(visit.page.locator("#advice")).to_contain_text("54 jobs wait for a worker, 12 ten minutes ago")
+
+
+async def test_each_figure_leads_to_what_is_behind_it(served: ServerProcess) -> None:
+    async with signed_in(served) as visit:
+        page = visit.page
+        figure = card(page, "work").locator("a[data-key='completed']")
+        count = int(await figure.locator("strong").inner_text())
+        await figure.click()
+        await expect(page.locator("tbody tr")).to_have_count(count)
+        await page.locator("tbody tr a").first.click()
+        await expect(page.locator("[data-key='events']")).to_contain_text("All variants were stored.")
+        await page.get_by_role("link", name="Overview").click()
+        await page.get_by_role("link", name="Week").click()
+        await expect(page.locator("#range")).to_have_text("The last week")
+        await expect(page.locator("#span")).to_contain_text(f"{count} completed")
+        visit.assert_clean()
 
 
 async def test_names_of_files_are_shown_to_the_operator(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
-        names = visit.page.locator("#recent-body .name")
+        names = card(visit.page, "recent").locator("tbody td:first-child a:not(.thumb)")
         await expect(names.first).to_have_text(re.compile(r"\.jpg$"))
-        await expect(visit.page.locator("#redis")).to_be_hidden()
+        await expect(card(visit.page, "redis")).to_have_count(0)

@@ -151,7 +151,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         about = archive.read(f"imgsvc-{__version__}.dist-info/METADATA").decode()
     assert held == ours
-    for name in ("jobs/table/queries.sql", "telemetry/alerts.yml", "http/dashboard/static/dashboard.js"):
+    for name in ("jobs/table/queries.sql", "telemetry/alerts.yml", "http/dashboard/static/overview.js"):
         assert (files("imgsvc") / name).is_file() and f"imgsvc/{name}" in held
     assert f"\nVersion: {__version__}\n" in about and "\nLicense-Expression: MIT\n" in about
 

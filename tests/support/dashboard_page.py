@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from urllib.parse import urlsplit
 from playwright.async_api import Locator, Page, Route
 
 from imgsvc.http.dashboard.models import DashboardData, Failure, NearLimit
+from imgsvc.http.dashboard.overview import level_of, overview
+from imgsvc.http.operator.jobs import ErrorGroup
 from imgsvc.telemetry.health import Check
 from tests.support.browser import LIMIT_SECONDS, Visit, browsing
 from tests.support.server_process import ServerProcess
@@ -17,7 +20,9 @@ from tests.support.speed import within
 
 TOKEN = "0123456789abcdef0123456789abcdef-operator"
 JSON = {"Content-Type": "application/json"}
-SHOWN = "body:not(.loading, .login)"  # a link with a code leads over the login page
+REFRESHED = re.compile(r"/dashboard/?(\?range=\w+)?$")
+MAIN, BODY = re.compile(r"(<main[^>]*>).*</main>", re.DOTALL), re.compile(r'<body class="\w+"')
+SHOWN = "#live:visible"  # by its script; a link with a code may lead over the sign-in page
 Change = Callable[[DashboardData], DashboardData]
 
 
@@ -41,8 +46,8 @@ async def opened(page: Page, root: str) -> None:
 
 async def refreshed(page: Page) -> None:
     """Five seconds later."""
-    async with page.expect_response("**/dashboard/data"):
-        await page.clock.fast_forward(5_000)
+    async with page.expect_response(REFRESHED):
+        await page.clock.fast_forward(5_500)
 
 
 async def refreshed_until(page: Page, shown: Locator, count: int = 1) -> None:
@@ -53,15 +58,37 @@ async def refreshed_until(page: Page, shown: Locator, count: int = 1) -> None:
 
 
 async def changed(page: Page, change: Change) -> None:
-    """From now on the page gets the service's answer with this change."""
+    """From now on the overview is rendered of the service's data with this change."""
 
     async def answer(route: Route) -> None:
         response = await route.fetch()
-        data = change(DashboardData.model_validate(await response.json()))
-        await route.fulfill(response=response, body=data.model_dump_json())
+        root = route.request.url.split("/dashboard")[0]
+        found = await page.context.request.get(f"{root}/dashboard/data")
+        data = change(DashboardData.model_validate(await found.json()))
+        content = overview(data, groups_of(data), ".", root, "hour")
+        whole = MAIN.sub(lambda found: f"{found[1]}{content}</main>", await response.text(), count=1)
+        body = BODY.sub(f'<body class="{level_of(data)}"', whole, count=1)
+        await route.fulfill(response=response, body=body)
 
-    await page.unroute("**/dashboard/data")
-    await page.route("**/dashboard/data", answer)
+    await page.unroute(REFRESHED)
+    await page.route(REFRESHED, answer)
+
+
+def groups_of(data: DashboardData) -> list[ErrorGroup]:
+    """The recent failures by their code."""
+    codes = {one.error_code: one for one in data.errors.recent_failures}
+    alike = {code: [one for one in data.errors.recent_failures if one.error_code == code] for code in codes}
+    return [
+        ErrorGroup(
+            code=code or "internal_error",
+            jobs=len(alike[code]),
+            last_failed_at=one.failed_at or data.system.timestamp,
+            names=[each.original_filename or each.job_id for each in alike[code]][:3],
+            meaning=one.why,
+            advice=one.advice,
+        )
+        for code, one in codes.items()
+    ]
 
 
 async def drop(page: Page, *files: tuple[str, bytes]) -> None:

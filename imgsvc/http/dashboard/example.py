@@ -13,6 +13,7 @@ SPAN = {
     "avg_processing_time_seconds": 0.41,
     "avg_ready_seconds": 0.52,
 }
+STEP = {"start": CREATED, "completed": 3, "failed": 0, "avg_ready_seconds": 0.48}
 FAILURE = {
     "job_id": JOB_ID,
     "image_id": IMAGE_ID,
@@ -54,7 +55,15 @@ EXAMPLE: dict[str, Any] = {
     },
     "redis": {"status": "disabled", "connected": False, "info": {}, "queue_lengths": {"celery": 1}},
     "celery": {"status": "healthy", "workers": {"active": 3}, "tasks": {"active": 1}},
-    "queue": {"previews": 0, "renders": 1, "retrying": 0, "oldest_waiting_seconds": 0.3},
+    "queue": {
+        "previews": 0,
+        "renders": 1,
+        "retrying": 0,
+        "oldest_waiting_seconds": 0.3,
+        "waiting": 1,
+        "waiting_ten_minutes_ago": 0,
+        "grows": False,
+    },
     "workers": {
         "status": "healthy",
         "active": 3,
@@ -84,8 +93,10 @@ EXAMPLE: dict[str, Any] = {
     },
     "processing": {
         "jobs_by_status": {"pending": 1, "processing": 1, "retrying": 0, "completed": 1200, "failed": 4},
-        "performance": {"last_hour": SPAN, "last_24h": SPAN},
-        "minutes": [{"start": CREATED, "completed": 3, "failed": 0, "avg_ready_seconds": 0.48}],
+        "performance": {"last_hour": SPAN, "last_24h": SPAN, "last_7d": SPAN},
+        "minutes": [STEP],
+        "half_hours": [STEP],
+        "hours": [STEP],
         "recent_jobs": [
             {
                 "job_id": JOB_ID,

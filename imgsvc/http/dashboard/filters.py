@@ -35,6 +35,14 @@ def query_of(sent: Mapping[str, str], model: type[Query]) -> tuple[Query | None,
         return None, reason_of(invalid(error, "query"))
 
 
+def day_of(sent: Mapping[str, str], name: str) -> str:
+    """The day of a field as a form shows it again; empty if it is none."""
+    try:
+        return date.fromisoformat(sent.get(name, "")).isoformat()
+    except ValueError:
+        return ""
+
+
 def reason_of(problem: Problem) -> str:
     """A 422 in words."""
     details = problem.more.get("details") or ()

@@ -34,7 +34,8 @@ from ..wire.path_ids import path_id
 from ..wire.problems import Problem, job_not_found
 from . import audit_words
 from .guard import PAGES, operators_page
-from .jobs_page import STATE_WORDS, took
+from .jobs_page import took
+from .state_words import STATE_WORDS
 
 MEGA = 1_000_000
 OPEN = ("pending", "processing", "retrying")

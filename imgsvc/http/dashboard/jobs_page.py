@@ -34,18 +34,12 @@ from ..state import state_of
 from ..wire.error_codes import CODES
 from ..wire.problems import Problem
 from ..wire.urls import Urls
-from .filters import FROM, UNTIL, given, query_of, reason_of
+from .filters import FROM, UNTIL, day_of, given, query_of, reason_of
 from .guard import PAGES, operators_page
+from .state_words import STATE_WORDS
 
 ON_A_PAGE = "50"
 FIELDS = ("status", "bucket", "user", "org", "error_code", "q", FROM, UNTIL)  # in the form, and in the links of pages
-STATE_WORDS = {
-    "pending": "waiting",
-    "processing": "being processed",
-    "retrying": "to be retried",
-    "completed": "completed",
-    "failed": "failed",
-}
 
 
 @operation("dashboard_jobs_page", "operator", "The list of jobs, as a page", access="operator", answers=PAGES)
@@ -128,8 +122,8 @@ def _form(sent: Mapping[str, str]) -> Html:
         text_field("user", "User", value("user"), maxlength=255),
         text_field("org", "Organisation", value("org"), maxlength=255),
         choice("error_code", "Error", codes, value("error_code")),
-        text_field(FROM, "From day (UTC)", value(FROM), type="date"),
-        text_field(UNTIL, "To day (UTC)", value(UNTIL), type="date"),
+        text_field(FROM, "From day (UTC)", day_of(sent, FROM), type="date"),
+        text_field(UNTIL, "To day (UTC)", day_of(sent, UNTIL), type="date"),
         el(
             "div",
             el("button", "Show", type="submit", class_="main"),

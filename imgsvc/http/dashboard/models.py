@@ -78,10 +78,17 @@ class Celery(AnswerModel):
 
 
 class Queue(AnswerModel):
+    """`waiting` is `previews` and `renders`. `grows`: it is 20 or more, has risen for ten minutes, and is at least
+    twice `waiting_ten_minutes_ago`, which is null if that is not known.
+    """
+
     previews: int
     renders: int
     retrying: int
     oldest_waiting_seconds: float | None
+    waiting: int
+    waiting_ten_minutes_ago: int | None
+    grows: bool
 
 
 class WorkerProcess(AnswerModel):
@@ -141,10 +148,11 @@ class Span(AnswerModel):
 class Performance(AnswerModel):
     last_hour: Span
     last_24h: Span
+    last_7d: Span
 
 
-class ChartMinute(AnswerModel):
-    """One minute of the last hour. `avg_ready_seconds` is the time from the receipt to the end."""
+class ChartStep(AnswerModel):
+    """A minute, half an hour, or an hour. `avg_ready_seconds` is the time from the receipt to the end."""
 
     start: str
     completed: int
@@ -176,9 +184,13 @@ class RecentJob(AnswerModel):
 
 
 class Processing(AnswerModel):
+    """`minutes` are those of the last hour, `half_hours` of the last day, `hours` of the last seven days."""
+
     jobs_by_status: dict[str, int]
     performance: Performance
-    minutes: list[ChartMinute]
+    minutes: list[ChartStep]
+    half_hours: list[ChartStep]
+    hours: list[ChartStep]
     recent_jobs: list[RecentJob]
 
 

@@ -5,9 +5,11 @@ from importlib.resources import files
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..look.frame import POLICY, root_of
+from ..look.frame import page as framed
+from ..look.frame import root_of
 from ..openapi.operations import ASSET, Answer, operation
 from ..operator import auth
+from ..operator.jobs import ErrorGroup, error_groups
 from ..state import state_of
 from ..wire.cached_response import CachedBody
 from ..wire.json_response import json_response
@@ -15,10 +17,11 @@ from ..wire.problems import Problem
 from ..wire.urls import Urls
 from .guard import PAGES, SHOWN
 from .models import DashboardData, Operator, Snapshot
+from .overview import RANGES, level_of, overview
 from .sign_in import sign_in_page
 
-OWN_PAGES = ("dashboard.html",)
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+SIGNS = {"good": "✓", "warn": "!", "bad": "✕"}
+TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 def _read() -> dict[str, CachedBody]:
@@ -33,14 +36,39 @@ FILES = _read()  # read at import, before there is an event loop to block
 
 @operation("dashboard_page", "operator", "The dashboard", access="operator", answers=PAGES)
 async def page(request: Request) -> Response:
-    """Without a session the answer is the sign-in page, with status 401."""
+    """How the service is, and what it did in the last hour, day or week (`?range=`).
+
+    Without a session the answer is the sign-in page, with status 401.
+    """
     try:
-        await auth.require_reader(request)
+        way = await auth.require_reader(request)
     except Problem as refusal:
         if not auth.wants_page(request):
             raise
         return await sign_in_page(request, refusal.status, refusal.headers)
-    return _page(request, "dashboard.html", images_from=await state_of(request).stores.urls.foreign_origin())
+    shown = await _shown_to(request, way)
+    groups = await error_groups(state_of(request))
+    if way == "public":
+        groups = [one.model_copy(update={"names": []}) for one in groups]
+    return await overview_page(request, shown, groups)
+
+
+async def overview_page(request: Request, shown: DashboardData, groups: list[ErrorGroup]) -> Response:
+    """The overview of this data."""
+    wanted = request.query_params.get("range", "")
+    range_ = wanted if wanted in RANGES else RANGES[0]
+    address = request.app.state.public_url or str(request.base_url).rstrip("/")
+    level = level_of(shown)
+    return await framed(
+        request,
+        f"{SIGNS[level]} Overview",
+        overview(shown, groups, root_of(request), address, range_),
+        here="overview",
+        signed_in=shown.operator.signed_in,
+        scripts=("overview.js",),
+        styles=("overview.css",),
+        body_class=level,
+    )
 
 
 @operation("dashboard_login_page", "operator", "The sign-in page", answers={200: SHOWN})
@@ -61,7 +89,7 @@ async def login_page(request: Request) -> Response:
 async def static(request: Request) -> Response:
     """Revalidated each time, so that an upgrade shows at once."""
     name = str(request.path_params["name"])
-    if name in OWN_PAGES or name not in FILES:
+    if name not in FILES:
         raise Problem(404, "not_found", "There is no such file.")
     return FILES[name].answer(request)
 
@@ -77,6 +105,11 @@ async def static(request: Request) -> Response:
 async def data(request: Request) -> Response:
     """Refreshed at most once a second; the cost does not depend on the number of jobs."""
     way = await auth.require_reader(request)
+    return json_response(await _shown_to(request, way))
+
+
+async def _shown_to(request: Request, way: auth.AuthMethod) -> DashboardData:
+    """What this reader may see of the last snapshot."""
     state = state_of(request)
     shown = await request.app.state.snapshot.data(state)
     if way != "public" or state.stores.urls.signatures is None:
@@ -89,7 +122,7 @@ async def data(request: Request) -> Response:
         can_make_tokens=state.access.tokens.ours,
         refused_attempts_last_hour=state.access.throttle.last_hour(),
     )
-    return json_response(DashboardData(operator=operator, **dict(shown)))
+    return DashboardData(operator=operator, **dict(shown))
 
 
 def _without_names(shown: Snapshot) -> Snapshot:
@@ -119,12 +152,3 @@ def _pictured(shown: Snapshot, urls: Urls) -> Snapshot:
         for job in shown.processing.recent_jobs
     ]
     return shown.model_copy(update={"processing": shown.processing.model_copy(update={"recent_jobs": jobs})})
-
-
-def _page(request: Request, name: str, images_from: str = "") -> Response:
-    """Addresses in the page are relative to `{root}`, so that it works behind any path prefix."""
-    content = FILES[name].body.replace(b"{root}", root_of(request).encode())
-    policy = POLICY.format(pictures=f" {images_from}" if images_from else "")
-    return Response(
-        content, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"}, media_type="text/html"
-    )

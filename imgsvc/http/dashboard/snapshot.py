@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,6 +13,7 @@ from ...jobs.counters import JobCounters
 from ...jobs.queue import LaneState
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.reports import Rows, Waiting, Window
+from ...jobs.table.usage import Minute
 from ...jobs.table.webhook_table import EndpointState
 from ...settings import Settings
 from ...settings.hosts import without_credentials
@@ -23,6 +24,7 @@ from ...telemetry.host import HostSample, uptime_words
 from ..state import AppState
 from ..wire.error_codes import CODES
 from . import models as shown
+from . import spans
 
 if TYPE_CHECKING:
     from ...intake.redis_connection import RedisConnection
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 1.0
 LISTED = 10
 NEAR = 0.8  # of the limit
-CHART_MINUTES = 60
+GROWTH = timedelta(minutes=10)
+MANY_WAITING = 20  # jobs: fewer are soon done, however they grow
 # Generated at the first start if not configured.
 OWN_SECRETS = {("auth", "jwt_secret_key"), ("operator", "token"), ("storage", "url_signing_key")}
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -59,16 +62,18 @@ async def _made(state: AppState) -> shown.Snapshot:
     waiting, rows = await overview.waiting(), await overview.rows(state.intake.allowance.quota)
     recent, failed = await overview.recent(LISTED), await state.jobs.table.latest_failed(LISTED)
     workers = _workers(lanes, look, health["workers"])
+    figures = state.jobs.figures
+    before = await figures.waiting_before(GROWTH, GROWTH / 4), await figures.waiting_before(GROWTH / 2, GROWTH / 4)
     return shown.Snapshot(
         system=_system(state, look),
         health=shown.Health(status=state.telemetry.health.status(), checks=health),
         database=_database(state, look, health["database"], rows, recent),
         redis=_redis(state.rate_limiter.redis.line if state.rate_limiter.redis else None, waiting),
         celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
-        queue=_queue(waiting),
+        queue=_queue(waiting, before),
         workers=workers,
         cluster=_cluster(state, health.get(CLUSTER)),
-        processing=_processing(state.jobs.counters, recent),
+        processing=_processing(state.jobs.counters, recent, await _hours_before(state)),
         storage=_storage(state, look),
         rate_limits=_rate_limits(state, rows, await overview.near_limit(state.intake.allowance.quota, NEAR, LISTED)),
         errors=_errors(state.jobs.counters, failed, await overview.next_retries(LISTED)),
@@ -140,14 +145,25 @@ def _redis(line: "RedisConnection | None", waiting: Waiting) -> shown.Redis:
     )
 
 
-def _queue(waiting: Waiting) -> shown.Queue:
+def _queue(waiting: Waiting, before: tuple[int | None, int | None]) -> shown.Queue:
     oldest = None if waiting.oldest_seconds is None else round(waiting.oldest_seconds, 1)
+    now_waiting = waiting.previews + waiting.renders
     return shown.Queue(
         previews=waiting.previews,
         renders=waiting.renders,
         retrying=waiting.retrying,
         oldest_waiting_seconds=oldest,
+        waiting=now_waiting,
+        waiting_ten_minutes_ago=before[0],
+        grows=_grows(before[0], before[1], now_waiting),
     )
+
+
+def _grows(first: int | None, then: int | None, at_last: int) -> bool:
+    """Whether more and more jobs wait: a burst of uploads that is being worked off is no growth."""
+    if first is None or then is None:
+        return False
+    return first < then < at_last and at_last >= max(MANY_WAITING, 2 * first)
 
 
 def _workers(lanes: list[LaneState], look: HostSample, check: Check) -> shown.Workers:
@@ -197,11 +213,25 @@ def _cluster(state: AppState, check: Check | None) -> shown.Cluster:
     )
 
 
-def _processing(counters: JobCounters, recent: list[Job]) -> shown.Processing:
+async def _hours_before(state: AppState) -> list[Minute]:
+    """The hours of the week that the counters do not have."""
+    moment = now()
+    return await state.jobs.figures.hours(moment - spans.WEEK, spans.counted_since(moment))
+
+
+def _processing(counters: JobCounters, recent: list[Job], hours: list[Minute]) -> shown.Processing:
+    moment = now()
+    since = spans.counted_since(moment)
     return shown.Processing(
         jobs_by_status=counters.by_status(),
-        performance=shown.Performance(last_hour=_span(counters, HOUR), last_24h=_span(counters, DAY)),
-        minutes=_chart(counters),
+        performance=shown.Performance(
+            last_hour=spans.span(counters.minutes(moment - HOUR)),
+            last_24h=spans.span(counters.minutes(moment - DAY)),
+            last_7d=spans.span([*hours, *counters.minutes(since)]),
+        ),
+        minutes=spans.hour(counters, moment),
+        half_hours=spans.day(counters, moment),
+        hours=spans.week(counters, hours, moment),
         recent_jobs=[
             shown.RecentJob(
                 job_id=job.job_id,
@@ -219,37 +249,6 @@ def _processing(counters: JobCounters, recent: list[Job]) -> shown.Processing:
             for job in recent
         ],
     )
-
-
-def _span(counters: JobCounters, length: timedelta) -> shown.Span:
-    found = counters.performance(now() - length)
-    return shown.Span(
-        total=found.completed + found.failed,
-        completed=found.completed,
-        failed=found.failed,
-        avg_processing_time_seconds=found.avg_processing_seconds,
-        avg_ready_seconds=found.avg_ready_seconds,
-    )
-
-
-def _chart(counters: JobCounters) -> list[shown.ChartMinute]:
-    """Every minute of the last hour, including those in which no job ended."""
-    this = now().replace(second=0, microsecond=0)
-    starts = [this - timedelta(minutes=back) for back in reversed(range(CHART_MINUTES))]
-    found = {minute.start: minute for minute in counters.minutes(starts[0])}
-    chart = []
-    for start in starts:
-        minute = found.get(start)
-        ready = round(minute.ready_seconds / minute.completed, 3) if minute and minute.completed else None
-        chart.append(
-            shown.ChartMinute(
-                start=start.astimezone(UTC).isoformat(),
-                completed=minute.completed if minute else 0,
-                failed=minute.failed if minute else 0,
-                avg_ready_seconds=ready,
-            )
-        )
-    return chart
 
 
 def _storage(state: AppState, look: HostSample) -> shown.Storage:

@@ -18,7 +18,6 @@ OURS = Path(__file__).parent / "static"
 SWAGGER_UI = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
-    "favicon-32x32.png": "image/png",
 }
 STATIC = {"docs.css": "text/css", "docs.js": "text/javascript"}
 # Swagger UI shows its own images as data: and a call's response as blob:; its styles are set by script.
@@ -62,11 +61,16 @@ async def docs(request: Request) -> Response:
     slash = request.url.path.endswith("/")
     folder, above = ("", "../") if slash else ("docs/", "")
     address = {name: f"{folder}{name}?v={held[name].digest[:16]}" for name in held}
-    name = escape(kept.service_name)
+    name, look = escape(kept.service_name), f"{above or './'}dashboard/static"
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{name}: API</title><link rel=icon href='{address['favicon-32x32.png']}'>"
-        f"<link rel=stylesheet href='{address['swagger-ui.css']}'><link rel=stylesheet href='{address['docs.css']}'>"
+        "<meta name=color-scheme content='light dark'>"
+        f"<title>{name}: API</title><link rel=icon href='{look}/icon.svg' type='image/svg+xml'>"
+        f"<link rel=stylesheet href='{address['swagger-ui.css']}'><link rel=stylesheet href='{look}/theme.css'>"
+        f"<link rel=stylesheet href='{address['docs.css']}'>"
+        f"<header class=docs-head><a class=brand href='{above}dashboard'>"
+        f"<img src='{look}/icon.svg' alt='' width=28 height=28>{name}</a><h1>API documentation</h1>"
+        f"<a href='{above}errors'>Error codes</a><a href='{above}dashboard'>Dashboard</a></header>"
         f"<main id=docs data-document='{above}openapi.json'></main>"
         f"<script src='{address['swagger-ui-bundle.js']}'></script><script src='{address['docs.js']}'></script></html>"
     )

@@ -46,7 +46,7 @@ function gone(line, ...advice) {
   document.body.classList.add('gone');
   document.title = `✕ ${line}`;
   const notice = el('section', { id: 'gone', class: 'notice bad', role: 'alert' },
-    el('h2', {}, line),
+    el('h1', {}, line),
     el('p', {}, ...advice),
     el('p', { class: 'muted' }, `What is shown is from ${clockTime(shownAt)}, `, el('span', { id: 'gone-age' }), ' ago.'));
   const present = byId('gone');

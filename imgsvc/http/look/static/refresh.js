@@ -20,7 +20,7 @@ export class Refresh {
   start() {
     document.addEventListener('visibilitychange', () => this.#look());
     setInterval(() => this.#look(), TICK_MS);
-    this.now();
+    this.#due = performance.now() + EVERY_SECONDS * 1000;
   }
 
   /** Send a request at once, or right after the current one. */

@@ -1,0 +1,157 @@
+"""Every page, narrow and wide, light and dark: axe, the keyboard, the policy, and hostile words."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from axe_playwright_python.base import AxeResults
+from playwright.async_api import Page
+
+from tests.support.browser import IN_BROWSER, Visit, browsing
+from tests.support.dashboard_page import JSON, TOKEN
+from tests.support.every_page import PAGES, Hostile, Shown, filled
+from tests.support.server_process import InlineServer, ServerProcess
+
+pytestmark = [pytest.mark.process, *IN_BROWSER]
+WIDTHS = (390, 1280)
+EDGES = (320, 820, 2560)
+# Only colours differ between the schemes, and the layout between the widths.
+AXE_OPTIONS: dict[str, dict[str, Any]] = {
+    "light": {"resultTypes": ["violations"]},
+    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
+}
+PRESSES = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with InlineServer(tmp_path_factory.mktemp("pages"), OPERATOR_TOKEN=TOKEN) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def hostile(server: ServerProcess) -> Hostile:
+    return filled(server)
+
+
+async def enter(visit: Visit, server: ServerProcess) -> None:
+    login = f"{server.url}/api/v1/operator/login"
+    await visit.page.context.request.post(login, data=json.dumps({"token": TOKEN}), headers=JSON)
+
+
+@asynccontextmanager
+async def visited(server: ServerProcess, hostile: Hostile, shown: Shown, **context: Any) -> AsyncIterator[Visit]:
+    async with browsing(server.url, **context) as visit:
+        if shown.signed_in:
+            await enter(visit, server)
+        await visit.page.goto(server.url + shown.of(hostile))
+        await visit.page.wait_for_selector(shown.ready)
+        yield visit
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_page_in_every_size_and_scheme(name: str, server: ServerProcess, hostile: Hostile) -> None:
+    shown = PAGES[name]
+    async with visited(server, hostile, shown, reduced_motion="reduce", bypass_csp=True) as visit:
+        page = visit.page
+        await page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        for width in (*WIDTHS, *EDGES):
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+            assert await page.evaluate(OUTSIDE) == [], (name, width)
+            if width in WIDTHS:
+                await no_violations(page, f"{name}, {width}")
+
+
+# What is pressed, and is not wholly on the screen, though nothing around it can be scrolled.
+OUTSIDE = """() => [...document.querySelectorAll('a, button, input, select, h1, h2')].filter(one => {
+    const box = one.getBoundingClientRect();
+    if (!box.width || one.closest('.unseen, .skip, [hidden], .swagger-ui')) return false;
+    for (let up = one.parentElement; up; up = up.parentElement) {
+        if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(up).overflowX)) return false;
+    }
+    return box.right > innerWidth + 1 || box.left < -1;
+}).map(one => one.outerHTML.slice(0, 120))"""
+
+
+async def no_violations(page: Page, state: str) -> None:
+    for scheme, options in AXE_OPTIONS.items():
+        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+        if not await page.evaluate("'axe' in window"):
+            await page.evaluate(Axe().axe_script)
+        found = AxeResults(await page.evaluate("options => axe.run({ exclude: ['.swagger-ui'] }, options)", options))
+        assert found.response["violations"] == [], f"{state}, {scheme}: {found.generate_report()}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_page_shows_words_as_words_and_asks_nobody_else(
+    name: str, server: ServerProcess, hostile: Hostile
+) -> None:
+    shown = PAGES[name]
+    async with visited(server, hostile, shown) as visit:
+        page = visit.page
+        text = await page.inner_text("body")
+        assert ("<img src=x onerror=alert(1)>" in text) == shown.says, name
+        planted = "[onerror], [onclick], main script, main img[src='x'], main b, main iframe"
+        assert await page.locator(planted).count() == 0
+        wrong = [error for error in visit.console_errors if "status of 40" not in error]
+        assert wrong == [] and visit.foreign == [] and visit.requested
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "documentation"])
+async def test_page_by_keyboard(name: str, server: ServerProcess, hostile: Hostile) -> None:
+    """Whatever can be pressed is reached in the order of the page, and is seen when it has the focus."""
+    async with visited(server, hostile, PAGES[name]) as visit:
+        page = visit.page
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.className") in ("skip", ""), name
+        wanted = await page.evaluate(PRESSABLE)
+        reached = 1
+        for _ in range(PRESSES):
+            await page.keyboard.press("Tab")
+            place, outlined = await page.evaluate(FOCUSED)
+            if place < 0:
+                break
+            assert outlined, (name, place)
+            reached += 1
+        assert reached >= min(wanted, PRESSES) - 1, (name, reached, wanted)
+
+
+PRESSABLE = """() => [...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')]
+    .filter(one => one.getClientRects().length && !one.disabled).length"""
+FOCUSED = """() => {
+    const active = document.activeElement;
+    if (active === document.body || active === document.documentElement) return [-1, true];
+    const seen = active.type === 'file' ? active.nextElementSibling : active;
+    // Chromium marks the parts of a date by itself, inside the field.
+    return [1, active.type === 'date' || getComputedStyle(seen).outlineStyle !== 'none'];
+}"""
+
+
+async def test_skip_link_leads_over_the_header(server: ServerProcess, hostile: Hostile) -> None:
+    async with visited(server, hostile, PAGES["jobs"]) as visit:
+        page = visit.page
+        await page.evaluate("document.activeElement.blur()")
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.id") == "content"
+
+
+async def test_pages_are_whole_without_scripts(server: ServerProcess, hostile: Hostile) -> None:
+    async with browsing(server.url, java_script_enabled=False) as visit:
+        await enter(visit, server)
+        for path, words in (
+            ("/dashboard", "completed"),
+            ("/dashboard/jobs", "image_unreadable"),
+            (f"/dashboard/jobs/{hostile.jobs['failed']}", "Why it failed"),
+        ):
+            await visit.page.goto(server.url + path)
+            assert words in await visit.page.inner_text("main")
+        await visit.page.goto(f"{server.url}/dashboard/jobs")
+        await visit.page.select_option("#status", "completed")
+        await visit.page.get_by_role("button", name="Show").click()
+        assert "status=completed" in visit.page.url
+        assert await visit.page.locator("tbody tr").count() == 1
