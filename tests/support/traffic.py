@@ -271,6 +271,7 @@ async def _everything(folder: Path) -> list[Told]:
     endpoint = {"name": "app", "url": "http://127.0.0.1:9/", "secret": secret, "allow_private": True}
     sections: dict[str, dict[str, Any]] = {
         "fetch": {"allowed_hosts": ["*"]},
+        "images": {"webp_quality": 100},  # so that a variant takes more bytes than its source
         "jobs": {"retry_delay_seconds": RETRY_SECONDS},
         "webhooks": {"endpoints": [endpoint]},
     }
@@ -284,6 +285,7 @@ async def _everything(folder: Path) -> list[Told]:
             answer = await s.http.post("/api/v1/images/upload?bucket=photos", content=TINY, headers=headers)
         image_id = (await s.ended(answer))["image_id"]
         assert len(await s.variant(image_id, "large")) > 100
+        await s.completed(make.jpeg(640, 480, quality=60))
         moments += await _held(s)
         moments += await _worker_killed(s)
         moments += await _storage_broken(s)

@@ -1,6 +1,6 @@
 """The wall clock jumps by ten years and back by a day, while the service runs and over a restart (libfaketime).
 
-Nothing that was due only by the wrong clock is removed within the hour, and once it is right again nobody is locked out.
+No file is removed within the hour, and once the clock is right again nobody is locked out.
 """
 
 import time
