@@ -77,7 +77,17 @@ async def test_hostile_words_appear_as_text(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
         await expect(card(visit.page, "recent").get_by_text("<b>bob</b>مستخدم")).to_be_visible()
         await show(visit.page, "hostile")
-        for key in ("errors", "retrying", "recent", "workers", "storage", "limits", "redis", "configuration"):
+        for key in (
+            "errors",
+            "retrying",
+            "recent",
+            "workers",
+            "storage",
+            "limits",
+            "cluster",
+            "redis",
+            "configuration",
+        ):
             await expect(card(visit.page, key)).to_contain_text(HOSTILE)
         assert await visit.page.locator("[onerror], main b, img[src='x']").count() == 0
         assert [error for error in visit.console_errors if "%3Cimg" not in error] == []

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Locator, Page, Route
 
-from imgsvc.http.dashboard.models import DashboardData, Failure, NearLimit
+from imgsvc.http.dashboard.models import ClusterMachine, DashboardData, Failure, NearLimit
 from imgsvc.http.dashboard.overview import level_of, overview
 from imgsvc.http.operator.jobs import ErrorGroup
 from imgsvc.telemetry.health import Check
@@ -144,6 +144,18 @@ def troubled(data: DashboardData) -> DashboardData:
         minute.completed, minute.failed, minute.avg_ready_seconds = 5, 1, 1.5
     if data.storage.local:
         data.storage.local.disk = None
+    data.cluster.status, data.cluster.insecure, data.cluster.sent_bytes = "connected", True, 5 << 30
+    ours = ClusterMachine(
+        name="tls://10.0.0.3:35467",
+        version=data.system.version,
+        cage="Landlock (ABI 6), seccomp, memory",
+        threads=2,
+        memory_mb=3072,
+        used=True,
+    )
+    other = ours.model_copy(update={"name": "tls://10.0.0.4:35467", "version": "0.0.1", "used": False})
+    data.cluster.machines = [ours, other]
+    data.health.checks["cluster"] = Check(status="degraded", detail="not used: 1, tls://10.0.0.4:35467 (0.0.1)")
     return data
 
 

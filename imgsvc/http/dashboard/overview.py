@@ -9,12 +9,14 @@ from ..look.html import Child, Html, el, join
 from ..operator.jobs import ErrorGroup
 from . import overview_cards as cards
 from .charts import charts
+from .cluster_card import cluster
 from .jobs_page import errors_card
 from .models import DashboardData, Span
+from .spans import DAY, HOUR, WEEK
 from .state_words import STATE_WORDS
-from .verdict import Verdict, verdict_of
+from .verdict import Verdict, failed_jobs, verdict_of
 
-RANGES = ("hour", "day", "week")
+RANGES = {"hour": HOUR, "day": DAY, "week": WEEK}
 
 
 def overview(data: DashboardData, groups: list[ErrorGroup], root: str, address: str, range_: str) -> Html:
@@ -31,10 +33,10 @@ def overview(data: DashboardData, groups: list[ErrorGroup], root: str, address: 
             cards.recent(data, root, address, moment),
             cards.workers(data, root),
             cards.machine(data),
+            cluster(data),
             cards.storage(data, root),
             cards.limits(data),
             cards.webhooks(data, root),
-            cards.cluster(data),
             cards.redis(data),
             cards.configuration(data),
             class_="cards numbers",
@@ -114,18 +116,19 @@ def _work(data: DashboardData, root: str, range_: str) -> Html:
         "Jobs",
         el("div", states, class_="figures", data_key="states"),
         el("div", el("h3", f"The last {range_}", id="range"), tabs("Time", ranges), class_="head", data_key="ranges"),
-        _span(spans.get(range_, processing.performance.last_7d), root),
+        _span(spans.get(range_, processing.performance.last_7d), f"{root}/{failed_jobs(data, RANGES[range_])}"),
         charts(range_, steps.get(range_, processing.hours)),
         span=8 if data.operator.may_act else 12,
     )
 
 
-def _span(span: Span, root: str) -> Html:
+def _span(span: Span, address: str) -> Html:
+    """`address` is that of the failed jobs."""
     failed = f"{number(span.failed)} failed"
     share = f" ({percent(100 * span.failed / span.total)})" if span.failed else ""
     parts: list[Child] = [
         f"{counted(span.total, 'job')} ended: {number(span.completed)} completed, ",
-        el("a", failed, href=f"{root}/dashboard/jobs?status=failed") if span.failed else failed,
+        el("a", failed, href=address) if span.failed else failed,
         f"{share}.",
     ]
     if span.avg_ready_seconds is not None:

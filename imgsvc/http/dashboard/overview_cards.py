@@ -204,31 +204,6 @@ def redis(data: DashboardData) -> Html | None:
     return card("redis", "Redis", facts(("State", shown), *known), None if one.connected else empty(away), span=6)
 
 
-def cluster(data: DashboardData) -> Html | None:
-    one = data.cluster
-    if one.status == "off":
-        return None
-    rows = [
-        (
-            machine.name,
-            (foreign(machine.name), foreign(machine.version), "yes" if machine.used else "no", number(machine.threads)),
-        )
-        for machine in one.machines
-    ]
-    return card(
-        "cluster",
-        "Other machines",
-        facts(
-            ("State", state("healthy" if one.status == "connected" else "down", one.status)),
-            ("Jobs there", number(one.tickets_out)),
-        ),
-        table("Machines", ("Machine", "Version", "In use", "Jobs at once"), rows)
-        if rows
-        else empty("No machine is there."),
-        span=6,
-    )
-
-
 def webhooks(data: DashboardData, root: str) -> Html | None:
     if not data.webhooks:
         return None

@@ -56,7 +56,7 @@ async def page(request: Request) -> Response:
 async def overview_page(request: Request, shown: DashboardData, groups: list[ErrorGroup]) -> Response:
     """The overview of this data."""
     wanted = request.query_params.get("range", "")
-    range_ = wanted if wanted in RANGES else RANGES[0]
+    range_ = wanted if wanted in RANGES else "hour"
     address = request.app.state.public_url or str(request.base_url).rstrip("/")
     level = level_of(shown)
     return await framed(

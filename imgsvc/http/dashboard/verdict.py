@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from ..look.components import counted, number
@@ -12,8 +12,7 @@ from .models import DashboardData
 MANY_REFUSED = 10  # sign-ins in an hour
 MANY_FAILED = 5  # jobs of the last hour, and also
 FAILED_SHARE = 0.2  # of those that ended in it: below this, single broken files are the likely reason
-RETRYABLE_FOR = timedelta(days=1)
-FAILED_JOBS = "dashboard/jobs?status=failed"
+HOUR, RETRYABLE_FOR = timedelta(hours=1), timedelta(days=1)
 RETRYING_JOBS = "dashboard/jobs?status=retrying"
 
 Level = Literal["good", "warn", "bad"]
@@ -53,6 +52,12 @@ def verdict_of(data: DashboardData, root: str) -> Verdict:
 
 def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}."
+
+
+def failed_jobs(data: DashboardData, back: timedelta) -> str:
+    """The address of the failed jobs of so long a time, from the beginning of its first day (UTC)."""
+    first = (datetime.fromisoformat(data.system.timestamp) - back).astimezone(UTC).date()
+    return f"dashboard/jobs?status=failed&from={first.isoformat()}"
 
 
 def _link(root: str, address: str, words: str) -> Html:
@@ -129,6 +134,27 @@ def _authorization(data: DashboardData, _name: str) -> Trouble:
     return "the authorization server does not respond", f"{what} Details are at /api/v1/health/auth."
 
 
+def _cluster(data: DashboardData, _name: str) -> Trouble:
+    one = data.cluster
+    if one.status == "disconnected":
+        return (
+            "the scheduler of the machines that render can't be reached",
+            "Nothing is lost: the service connects again automatically. Check that imgsvc scheduler runs.",
+        )
+    if any(not machine.used for machine in one.machines):
+        return (
+            "not all machines that render are used",
+            "See Other machines. If this continues, install the service's version of imgsvc and its libraries there.",
+        )
+    if one.insecure:
+        return (
+            "the machines that render are not protected",
+            "Whoever reaches the scheduler can run code in every worker. Give each machine a certificate, use tls://, "
+            "and remove [workers] insecure.",
+        )
+    return "the gateway to the machines that render is not fully caged", "See the log."
+
+
 TROUBLES: dict[str, Callable[[DashboardData, str], Trouble]] = {
     "database": _database,
     "storage": _storage,
@@ -138,6 +164,7 @@ TROUBLES: dict[str, Callable[[DashboardData, str], Trouble]] = {
     "disk": _disk,
     "queue": _queue,
     "authorization": _authorization,
+    "cluster": _cluster,
 }
 
 
@@ -156,7 +183,7 @@ def _failed_here(data: DashboardData, root: str) -> tuple[str, Child] | None:
         words = f"{counted(failed, 'job')} failed because of the service. See the "
         return "jobs failed that can be retried", [
             words,
-            _link(root, FAILED_JOBS, "failed jobs"),
+            _link(root, failed_jobs(data, RETRYABLE_FOR), "failed jobs"),
             ": fix the cause, then retry.",
         ]
     if retrying:
@@ -175,7 +202,7 @@ def _many_fail(data: DashboardData, root: str) -> tuple[str, Child] | None:
         return None
     hour = data.processing.performance.last_hour
     words = f"{number(hour.failed)} of the {counted(hour.total, 'job')} that ended in the last hour failed. See the "
-    return "many jobs fail", [words, _link(root, FAILED_JOBS, "failed jobs"), "."]
+    return "many jobs fail", [words, _link(root, failed_jobs(data, HOUR), "failed jobs"), "."]
 
 
 def _queue_grows(data: DashboardData, root: str) -> tuple[str, Child] | None:
@@ -208,7 +235,7 @@ def _notes(data: DashboardData, root: str) -> list[Child]:
         )
     elif bad and not _retryable(data) and not many_fail(data):
         words = f"{counted(bad, 'upload')} of the last hour could not be processed; see the "
-        notes.append([words, _link(root, FAILED_JOBS, "failed jobs"), "."])
+        notes.append([words, _link(root, failed_jobs(data, HOUR), "failed jobs"), "."])
     if data.redis.status == "down":
         notes.append("Redis does not respond: until it does, each instance counts its own uploads.")
     if refused >= MANY_REFUSED:

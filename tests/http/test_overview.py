@@ -1,0 +1,85 @@
+"""The overview, as it comes from the service: the card of other machines, and where its figures lead."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fixtures import make
+from imgsvc import __version__
+from imgsvc.http.dashboard.cluster_card import LISTED
+from imgsvc.jobs.cluster.link import GatewayLink
+from imgsvc.jobs.cluster.messages import Connected, Machine, Machines
+from tests.conftest import Service, Starter
+
+DASK = {"engine": "dask", "scheduler": "tcp://127.0.0.1:9", "insecure": True}  # nothing listens at the discard port
+OURS, OTHER = "0123456789abcdef", "f" * 16
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+async def overview(s: Service, address: str = "/dashboard", *, signed_in: bool = True) -> str:
+    """The page as it is now: not of what somebody else was told within this second."""
+    s.app.state.snapshot._made = -1000
+    headers = {"Accept": "text/html", **(s.operator if signed_in else {})}
+    answer = await s.http.get(address, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def card_of(page: str) -> str:
+    """The card of other machines; empty if there is none."""
+    return page.partition('<section class="card span-12" aria-labelledby="cluster"')[2].partition("</section>")[0]
+
+
+def machine(name: str, **more: object) -> Machine:
+    about = {"version": __version__, "fingerprint": OURS, "cage": "Landlock", "threads": 2, "megabytes": 3072}
+    return Machine.model_validate({"name": name, "decoders": {}, "running": True, **about, **more})
+
+
+def link_of(s: Service) -> GatewayLink:
+    assert s.state.jobs.office
+    return s.state.jobs.office.link
+
+
+async def test_other_machines_are_shown_with_why_one_is_not_used(start: Starter) -> None:
+    async with start(workers=DASK, operator={"public": True}) as s:
+        away = card_of(await overview(s))
+        assert "disconnected" in away and "connects again" in away and "<table" not in away
+        link = link_of(s)
+        link._take(Connected(fingerprint=OURS, cage="Landlock (ABI 6)", missing=""))
+        assert "No machine is there." in card_of(await overview(s))
+        odd = [
+            machine(HOSTILE, version="0.1", fingerprint=OTHER),
+            machine("b", fingerprint=OTHER),
+            machine("c", running=False),
+        ]
+        link._take(Machines(machines=(machine("a"), *odd)))
+        shown = card_of(await overview(s))
+        for words in ("connected", "none: insecure", "Landlock (ABI 6)", "2 on 1 machine", "Tickets out", "3 GB"):
+            assert words in shown, words
+        assert shown.count("not used<") == 3 and shown.count("Other decoders, or it takes no tickets now.") == 2
+        assert f"Another version; the service has {__version__}." in shown
+        assert HOSTILE not in shown and shown.index(">b</bdi>") < shown.index(">a</bdi>")
+        page = await overview(s, signed_in=False)
+        assert card_of(page) == shown  # as in the data, which has it for every reader
+        assert "not all machines that render are used" in page
+        link._take(Machines(machines=tuple(machine(f"m{place}") for place in range(LISTED + 2))))
+        many = card_of(await overview(s))
+        assert "and 2 others" in many and many.count('data-label="State"') == LISTED
+
+
+async def test_without_other_machines_there_is_no_card(start: Starter) -> None:
+    async with start() as s:
+        assert "Other machines" not in await overview(s)
+
+
+@pytest.mark.parametrize(("span", "back"), [("hour", timedelta(hours=1)), ("week", timedelta(days=7))])
+async def test_failures_of_a_time_lead_to_those_jobs(start: Starter, span: str, back: timedelta) -> None:
+    whole = make.jpeg(64, 48)
+    async with start() as s:
+        assert (await s.ended(await s.upload(whole[: len(whole) // 2])))["status"] == "failed"
+        days = [(datetime.now(UTC) - back).date().isoformat()]
+        page = await overview(s, f"/dashboard?range={span}")
+        days.append((datetime.now(UTC) - back).date().isoformat())
+        (address,) = {f"/dashboard/jobs?status=failed&from={day}" for day in days if f"failed&amp;from={day}" in page}
+        listed = await overview(s, address)
+        assert listed.count('data-label="State"') == 1
