@@ -1,6 +1,8 @@
 """A variant as large as its source in pixels has no more bytes, if its source was of a format for pages."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,31 @@ def test_sample_tells_a_drawing_from_a_photo(monkeypatch: pytest.MonkeyPatch) ->
     assert tried == [(192, 192)]
     size_of(photo, variant(), Ceiling(20_000))
     assert tried == [(192, 192), (800, 600)]
+
+
+SHORT_OF_MEMORY = """
+import io, resource
+from PIL import Image
+from imgsvc.imaging.encode import Ceiling, encode
+from imgsvc.imaging.recipe import Variant
+
+noise = Image.effect_noise((600, 400), 80).convert("RGB")
+one = Variant("one", 4096, 85, 0)
+encode(noise.resize((32, 32)), one, io.BytesIO(), Ceiling(1))
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for more in range(0, 20 << 20, 1 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, -1))
+    try:
+        print(encode(noise, one, io.BytesIO(), Ceiling(160_000)).size_bytes > 0)
+    except MemoryError:
+        print("MemoryError")
+"""
+
+
+def test_lossless_coding_that_runs_out_of_memory_leaves_the_lossy_result() -> None:
+    """And lossy coding that does is short of memory: the picture is not damaged."""
+    found = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, check=True)
+    assert set(found.stdout.split()) == {"True", "MemoryError"}
 
 
 async def test_what_stays_larger_is_counted(start: Starter) -> None:
