@@ -91,12 +91,16 @@ async def test_negotiation(start: Starter) -> None:
             ("image/avif;q=0,image/webp", "webp"),
             ("image/avif;q=0.5,image/webp", "webp"),
             ("image/avif;q=x", "webp"),
+            ("image/avif;q=inf,image/webp;q=0.1", "webp"),
         ):
             answer = await get(s, direct, accept)
             assert (answer.headers["Content-Type"], answer.headers["Vary"]) == (f"image/{form}", "Accept"), accept
             info = await get(s, f"/api/v1/images/{image_id}?size=medium&format=auto", accept)
             assert info.json()["metadata"]["dimensions"]["format"] == form
             assert info.headers["Vary"] == "Authorization, Accept"
+        for path, accepts in ((direct.replace("auto", "%61uto"), [BROWSER]), (direct, ["text/html", "image/avif"])):
+            answer = await s.http.get(path, headers=[("Accept", one) for one in accepts])
+            assert (answer.headers["Content-Type"], answer.headers["Vary"]) == ("image/avif", "Accept"), path
         etag = (await get(s, direct, BROWSER)).headers["ETag"]
         unchanged = await get(s, direct, BROWSER, **{"If-None-Match": etag})
         assert (unchanged.status_code, unchanged.headers["Vary"]) == (304, "Accept")

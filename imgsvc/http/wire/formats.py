@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from ...jobs.table.model import Job
-from .accept import ranks
+from .accept import accepted, ranks
 
 AUTO = "auto"
 ASKED = Literal["auto", "webp", "avif", "jpeg"]
@@ -43,7 +43,7 @@ def negotiated(request: Request, job: Job, size: str) -> str:
     A further format is sent only to a client that names it: `*/*` and `image/*` say old browsers too. The own format is
     sent even to a client that does not accept it (RFC 9110 section 12.5.1 allows that).
     """
-    sent = ranks(request.headers.get("Accept", ""))
+    sent = ranks(accepted(request))
     own, *further = names_of(job, size).items()
     weights: dict[str, float] = {own[1]: max(_named(sent, own[0], ("image/*", "*/*")), 0.0)}
     weights |= {name: weight for form, name in further if (weight := _named(sent, form)) > 0}
@@ -56,7 +56,7 @@ def _named(sent: dict[str, float], form: str, wider: Iterable[str] = ()) -> floa
 
 def mark_negotiated(request: Request) -> None:
     """With `format=auto`, whatever is answered, an error too, says `Vary: Accept`."""
-    if b"format=auto" in request.scope["query_string"]:
+    if AUTO in request.query_params.getlist("format"):
         request.scope[NEGOTIATED] = True
 
 
