@@ -87,7 +87,9 @@ class WebhookSender:
         free = AT_ONCE - len(self._sending)
         if free <= 0 or state is None or state.switched_off_at:
             return LOOK_SECONDS
-        due = [one for one in await self._table.due(name, moment, AT_ONCE + free) if one.id not in self._sending]
+        sent_meanwhile = set(self._sending)  # a row may still be read as waiting whose delivery is recorded by now
+        rows = await self._table.due(name, moment, AT_ONCE + free)
+        due = [one for one in rows if one.id not in sent_meanwhile | self._sending]
         for delivery in due[:free]:
             self._sending.add(delivery.id)
             group.start_soon(self._deliver, delivery)

@@ -85,7 +85,8 @@ async def test_waiting_job_that_no_idle_lane_claims_is_woken(tmp_path: Path) -> 
     async with service(tmp_path) as s:
         s.state.jobs.queue.hold()
         accepted = await s.upload(testing.picture())
-        s.state.jobs.queue._stopping = False  # and nothing wakes the claim loops
+        await anyio.wait_all_tasks_blocked()  # the claim loops have seen it, and that nothing is to be claimed
+        s.state.jobs.queue._stopping = False  # and nothing wakes them
         for _ in range(watchdog.LOOKS - 1):
             await s.state.jobs.watchdog.look()
         assert (await s.job(accepted.json()["job_id"]))["status"] == "pending"

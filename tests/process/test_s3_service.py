@@ -179,7 +179,7 @@ async def test_what_is_told_of_it(on_s3: On, s3: S3Server, bucket: str) -> None:
         page = await s.http.get("/dashboard", headers=s.operator)
         address = urlsplit(s3.url)
         policy = page.headers["Content-Security-Policy"]
-        assert f"img-src 'self' blob: {address.scheme}://{address.netloc};" in policy
+        assert f"img-src 'self' blob: data: {address.scheme}://{address.netloc};" in policy
         metrics = (await s.http.get("/metrics", headers=s.operator)).text
         assert 'storage_operations_total{backend="s3",operation="put",status="ok"}' in metrics
 

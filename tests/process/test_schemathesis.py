@@ -43,6 +43,11 @@ checks.negative_data_rejection.expected-statuses = ["202", "400", "401", "403", 
 include-name = "POST /api/v1/images/tickets/{{ticket}}"
 checks.negative_data_rejection.expected-statuses = ["202", "400", "401", "403", "404", "406", "413", "415", "422"]
 
+# Which sizes there are is in the settings, not in the document.
+[[operations]]
+include-name = "POST /api/v1/operator/images/render"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "409", "422"]
+
 [auth.openapi.bearer]
 bearer = "{user}"
 
@@ -110,7 +115,7 @@ def _completed(server: ServerProcess) -> dict[str, str]:
     assert server.job_ended(receipt["job_id"])["status"] == "completed"
     url = server.http.get(f"{server.url}/api/v1/images/{receipt['image_id']}").json()["url"]
     path = url.removeprefix("/storage/")
-    known = {"code": "not_found", "asset": "docs.js", "name": "dashboard.js", "webhook": WEBHOOK["name"]}
+    known = {"code": "not_found", "asset": "docs.js", "name": "overview.js", "webhook": WEBHOOK["name"]}
     return {**receipt, **known, "path": path}
 
 
