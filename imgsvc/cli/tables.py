@@ -1,6 +1,8 @@
 """Jobs and webhooks as tables for a terminal."""
 
+import json
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -126,12 +128,21 @@ def print_image(image: dict[str, Any]) -> None:
         elif isinstance(value, dict) and name == "dimensions":
             table.add_row(Text(name, style="bold"), f"{value['width']} × {value['height']}")
         elif isinstance(value, dict):
-            for size, url in value.items():
-                table.add_row(Text(size, style="bold"), Text(str(url)))
+            for label, said in _rows(value):
+                table.add_row(Text(label, style="bold"), Text(said))
         elif value not in (None, []):
             shown = "\n".join(map(_facts, value)) if isinstance(value, list) else str(value)
             table.add_row(Text(name, style="bold"), Text(shown))
     _console().print(table)
+
+
+def _rows(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """A row for each member: `medium` of URLs, `avif medium` of those in a further format; anything deeper as JSON."""
+    for name, one in value.items():
+        if isinstance(one, dict) and all(isinstance(inner, str) for inner in one.values()):
+            yield from ((f"{name} {size}", url) for size, url in one.items())
+        else:
+            yield name, json.dumps(one) if isinstance(one, dict) else str(one)
 
 
 def _facts(one: Any) -> str:
