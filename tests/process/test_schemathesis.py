@@ -26,8 +26,11 @@ WEBHOOK = {
     "url": "https://hooks.example.invalid/",
     "secret": "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
 }
-# Their ends are elsewhere: a sign-in provider, and hosts to fetch from. They are off here.
+# Their ends are elsewhere: a sign-in provider, and hosts to fetch from. They are off here. Kept sources are dropped by
+# the operator's order, which comes first.
+SOURCE = "/api/v1/images/{image_id}/source"
 OFF = {"GET /dashboard/oidc/start", "GET /dashboard/oidc/callback", "POST /api/v1/images/fetch"}
+OFF |= {f"GET {SOURCE}", f"HEAD {SOURCE}"}
 OPERATOR = "operator-0123456789abcdef0123456789abcdef"
 # The usual ones, and those of a condition or range that is well formed and not met.
 CONFIGURATION = """
