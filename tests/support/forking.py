@@ -9,7 +9,6 @@ standard output and standard error, and answers {"pid"} to each, and {"ended", "
 """
 
 import asyncio
-import ctypes
 import gc
 import importlib
 import json
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Self
 
 from tests.support.botocore_models import share_models
-from tests.support.preload import library
+from tests.support.preload import arm, library
 from tests.support.speed import is_over
 
 ROOT = Path(__file__).parent.parent.parent
@@ -353,7 +352,7 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
     if os.environ.get("PYTHONWARNINGS") == "default":
         warnings.simplefilter("default")
     if order["settings"]:
-        ctypes.CDLL(str(library())).kill_at_arm(order["settings"].encode())
+        arm(order["settings"])
     sys.argv = [order["module"], *order["arguments"]]
     if order["inline"]:
         _render_in_threads()

@@ -15,8 +15,14 @@
  *   switch=PATH    things happen only while this file is there
  *   times=K        so many calls fail, from the Nth on; 0: all of them
  *   trace=PATH     a line for each call that was counted: "N CALL PATH ACTION"
+ *   disk=PATH      what is synced in this folder is kept, as the disk would have it after a power failure,
+ *   kept=PATH      in this folder: K is a copy of the file at the Kth sync, or the names of a folder, as lines
+ *                  "INODE MODE NAME"; `syncs` has a line for each, "K N INODE MODE MTIME SITE DONE", MODE in octal, MTIME
+ *                  in nanoseconds, SITE as kill_at_from() was told, DONE kept or dropped
+ *   without=SITE   syncs of this site do nothing and say that they did
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,11 +32,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #define MOST_FOLDERS 8
+#define SITE_MAX 128
+#define PIECE (1 << 16)
 #define EVERY_CALL ((1u << CALLS_KNOWN) - 1)
 
 enum call { FSYNC, FDATASYNC, RENAME, LINK, UNLINK, FTRUNCATE, PWRITE, WRITE, CALLS_KNOWN };
@@ -47,7 +56,11 @@ static struct {
     unsigned seconds; /* 0: not slow */
     char on[PATH_MAX]; /* empty: always */
     int trace;
-} armed = {.trace = -1};
+    char disk[PATH_MAX], without[SITE_MAX];
+    int kept, syncs_log; /* descriptors; -1: nothing is kept */
+    long syncs;
+} armed = {.trace = -1, .kept = -1, .syncs_log = -1};
+static __thread char site[SITE_MAX]; /* of the program, from which this thread syncs; empty: of a library */
 static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
 
 static void set_calls(const char *names) {
@@ -78,7 +91,17 @@ static void set(const char *name, const char *value) {
         snprintf(armed.on, PATH_MAX, "%s", value);
     else if (!strcmp(name, "trace"))
         armed.trace = open(value, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    else if (!strcmp(name, "disk"))
+        snprintf(armed.disk, PATH_MAX, "%s", value);
+    else if (!strcmp(name, "without"))
+        snprintf(armed.without, SITE_MAX, "%s", value);
+    else if (!strcmp(name, "kept")) {
+        armed.kept = open(value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        armed.syncs_log = openat(armed.kept, "syncs", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    }
 }
+
+void kill_at_from(const char *said) { snprintf(site, SITE_MAX, "%s", said); }
 
 void kill_at_arm(const char *settings) {
     char *copy = strdup(settings), *rest = copy, *line;
@@ -190,18 +213,77 @@ static int may_name(enum call call, int folder, const char *name) {
     return goes_on;
 }
 
+/* By this descriptor itself where it may read: SQLite's locks end when another one of its file is closed. */
+static void keep_file(int from, int to) {
+    char piece[PIECE], link[64];
+    int own = -1;
+    if ((fcntl(from, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", from);
+        from = own = open(link, O_RDONLY | O_CLOEXEC);
+    }
+    ssize_t size;
+    for (off_t at = 0; (size = pread(from, piece, PIECE, at)) > 0; at += size) syscall(SYS_write, to, piece, (size_t)size);
+    if (own >= 0) close(own);
+}
+
+static void keep_names(int folder, int to) {
+    int own = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *names = own < 0 ? NULL : fdopendir(own);
+    if (names == NULL) return;
+    for (struct dirent *entry; (entry = readdir(names)) != NULL;) {
+        char line[NAME_MAX + 64];
+        struct stat found;
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        if (fstatat(own, entry->d_name, &found, AT_SYMLINK_NOFOLLOW) != 0) continue;
+        int length = snprintf(line, sizeof line, "%lu %o %s\n", (unsigned long)found.st_ino, found.st_mode, entry->d_name);
+        syscall(SYS_write, to, line, (size_t)length);
+    }
+    closedir(names);
+}
+
+static int ends(const char *path, const char *end) {
+    size_t length = strlen(path), size = strlen(end);
+    return length >= size && !strcmp(path + length - size, end);
+}
+
+/* Only a sync whose line was written happened: a process that is killed before has not been told of it. */
+static int sync_and_keep(int descriptor, int (*real)(int)) {
+    char path[PATH_MAX], name[32], line[SITE_MAX + 160];
+    struct stat found;
+    if (armed.kept < 0 || getpid() != armed.process || !path_of_descriptor(descriptor, path) ||
+        !begins(path, armed.disk) || fstat(descriptor, &found) != 0)
+        return real(descriptor);
+    const char *from = site[0] ? site : S_ISDIR(found.st_mode) ? "sqlite:folder" : ends(path, "-wal") ? "sqlite:wal"
+                     : ends(path, "-journal") ? "sqlite:journal" : "sqlite:database";
+    int dropped = !strcmp(from, armed.without), result = 0;
+    pthread_mutex_lock(&counting);
+    long number = ++armed.syncs, seen = armed.seen;
+    pthread_mutex_unlock(&counting);
+    if (!dropped) {
+        snprintf(name, sizeof name, "%ld", number);
+        int to = openat(armed.kept, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        S_ISDIR(found.st_mode) ? keep_names(descriptor, to) : keep_file(descriptor, to);
+        close(to);
+        result = real(descriptor);
+    }
+    int length = snprintf(line, sizeof line, "%ld %ld %lu %o %ld%09ld %s %s\n", number, seen, (unsigned long)found.st_ino,
+                          found.st_mode, (long)found.st_mtim.tv_sec, found.st_mtim.tv_nsec, from, dropped ? "dropped" : "kept");
+    if (result == 0) syscall(SYS_write, armed.syncs_log, line, (size_t)length);
+    return result;
+}
+
 #define REAL(name, type, ...)                                                   \
     static type (*real)(__VA_ARGS__);                                           \
     if (real == NULL) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
 int fsync(int fd) {
     REAL("fsync", int, int);
-    return may_descriptor(FSYNC, fd) ? real(fd) : -1;
+    return may_descriptor(FSYNC, fd) ? sync_and_keep(fd, real) : -1;
 }
 
 int fdatasync(int fd) {
     REAL("fdatasync", int, int);
-    return may_descriptor(FDATASYNC, fd) ? real(fd) : -1;
+    return may_descriptor(FDATASYNC, fd) ? sync_and_keep(fd, real) : -1;
 }
 
 int ftruncate(int fd, off_t length) {

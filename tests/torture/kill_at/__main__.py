@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -11,11 +12,14 @@ from pathlib import Path
 
 from tests.support.forking import ForkServer
 from tests.support.memory import memory
-from tests.support.preload import Fault
+from tests.support.preload import Action, Fault
 from tests.torture.kill_at import case
 from tests.torture.kill_at.plan import ACTIONS, every, sample
 from tests.torture.kill_at.scenarios import SCENARIOS
 from tests.torture.kill_at.site import Site, Way
+from tests.torture.kill_at.without_sync import EACH, Tried, reason, try_each
+
+LOSE: Action = "lose"
 
 
 def main() -> int:
@@ -23,11 +27,17 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="kill-at-", dir=options.folder or memory()))
     done = Done(options.resume)
     failed: list[case.Result] = []
+    tried: dict[str, Tried] = {}
     with ForkServer(preload=True) as forks:
         for name in options.scenarios or SCENARIOS:
+            if options.without_sync:
+                leave_out(name, root, forks, options, tried)
+                continue
             failed += attack(name, root, forks, options, done)
     for result in failed:
         print(f"\n{result}")
+    if options.without_sync:
+        return _report(tried, options.without_sync, root)
     print(f"\n{done.count} cases, {len(failed)} with faults" + (f"; their folders are in {root}" if failed else ""))
     if not failed:
         _remove(root)
@@ -38,7 +48,7 @@ def attack(name: str, root: Path, forks: ForkServer, options: argparse.Namespace
     """The cases in which something does not hold."""
     scenario, way = SCENARIOS[name], ("forked" if options.quick else "fresh")
     ready = case.prepared(scenario, Site(root / name / "ready", forks, _way(way)))
-    counting = case.run(scenario, ready, Fault("count"), root / name / "count")
+    counting = case.run(scenario, ready, Fault("lose" if options.lost_cache else "count"), root / name / "count")
     if counting.wrong:
         return [counting]
     plan: Iterable[Fault] = every(counting.calls, options.action)
@@ -69,6 +79,35 @@ def attack(name: str, root: Path, forks: ForkServer, options: argparse.Namespace
     return failed
 
 
+def leave_out(name: str, root: Path, forks: ForkServer, options: argparse.Namespace, tried: dict[str, Tried]) -> None:
+    """The scenario without the syncs of one place at a time. Raises SystemExit if it does not hold with all of them."""
+    ready = case.prepared(SCENARIOS[name], Site(root / name / "ready", forks))
+    counting = case.run(SCENARIOS[name], ready, Fault("lose"), root / name / "count")
+    if counting.wrong:
+        raise SystemExit(str(counting))
+
+    def one(fault: Fault) -> case.Result:
+        result = case.run(SCENARIOS[name], ready, fault, root / name / str(fault))
+        shutil.rmtree(result.folder, ignore_errors=True)
+        return result
+
+    try_each(counting, options.without_sync, tried, options.sample, one)
+
+
+def _report(tried: dict[str, Tried], chosen: Sequence[str], root: Path) -> int:
+    """Print what each place's absence came to; 1 if one was not noticed and nothing says why."""
+    wrong = 0
+    for place, found in sorted(tried.items()):
+        if found.caught or found.cases:
+            why = reason(place)
+            wrong += not found.caught and not why
+            print(f"{place}\n  {found}" + (f"\n  {why}" if why and not found.caught else ""))
+    wrong += sum(place not in tried for place in chosen if place != EACH)
+    print(f"\n{sum(one.cases for one in tried.values())} cases, {wrong} syncs that nothing needs")
+    shutil.rmtree(root)
+    return 1 if wrong else 0
+
+
 def _way(name: str) -> Way:
     return "forked" if name == "forked" else "fresh"
 
@@ -77,7 +116,7 @@ def _fault(text: str) -> Fault:
     """kill@17, ENOSPC@3x6"""
     action, _, rest = text.partition("@")
     number, _, times = rest.partition("x")
-    known = next((one for one in ACTIONS if one == action), None)
+    known = next((one for one in (*ACTIONS, LOSE) if one == action), None)
     if known is None or not number.isdigit():
         raise SystemExit(f"{text}: not a fault such as kill@17 or ENOSPC@3x6")
     return Fault(known, int(number), int(times or 1))
@@ -102,8 +141,6 @@ class Done:
 
 
 def _remove(root: Path) -> None:
-    import shutil
-
     shutil.rmtree(root)
 
 
@@ -112,6 +149,13 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all of them")
     parser.add_argument("--action", action="append", choices=ACTIONS, help="only this one; may be given again")
     parser.add_argument("--at", action="append", metavar="FAULT", help="only this one, such as kill@17")
+    parser.add_argument("--lost-cache", action="store_true", help="what was not synced is gone; right before each sync")
+    parser.add_argument(
+        *["--without-sync"],
+        action="append",
+        metavar="PLACE",
+        help=f"such as intake.staging._finish:226, or {EACH}: its syncs do nothing, which a case must notice",
+    )
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="so many cases of each instead of all")
     parser.add_argument("--seed", default="0", help="of the sample")
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="cases at a time")
@@ -119,7 +163,9 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, metavar="FILE", help="note what was sound there, and leave it out")
     parser.add_argument("--folder", type=Path, default=None, help="where the cases work, instead of in memory")
     options = parser.parse_args(arguments)
-    options.action = options.action or list(ACTIONS)
+    options.action = ["lose"] if options.lost_cache else options.action or list(ACTIONS)
+    if options.lost_cache and options.folder:
+        parser.error("--lost-cache tells files apart by inodes that are used once, as a folder in memory does")
     unknown = set(options.scenarios) - set(SCENARIOS)
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")

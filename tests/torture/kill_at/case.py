@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.support.invariants import faults
 from tests.support.preload import Call, Fault
+from tests.torture.kill_at.page_cache import Disk, Sync
 from tests.torture.kill_at.site import Answer, Gone, Service, Site, bearer, until
 
 REST_SECONDS = 20
@@ -137,6 +138,7 @@ class Result:
     calls: list[Call]
     wrong: list[str]
     folder: Path
+    syncs: list[Sync] = field(default_factory=list)  # if what was not synced is lost
 
     def __str__(self) -> str:
         at = [call for call in self.calls if call.outcome != "done"] or self.calls[-1:]
@@ -164,15 +166,20 @@ def run(scenario: Scenario, ready: Attempt, fault: Fault, folder: Path) -> Resul
     if scenario.equip:
         scenario.equip(site)
     attempt = Attempt(site, fault, dict(ready.receipts), set(ready.deleted), dict(ready.memory))
+    disk = Disk(site) if fault.action == "lose" else None
     try:
         with suppress(Gone):
             scenario.act(attempt)
         calls = site.calls()
+        if disk:
+            disk.put_back()
         if scenario.again:
             scenario.again(attempt)
         with site.serve() as service:
             _settle(attempt, service)
             _keep_promises(attempt)
+            if disk:
+                _keep_sources(attempt)
             if scenario.check:
                 scenario.check(attempt, service)
             status = service.stop()
@@ -185,9 +192,10 @@ def run(scenario: Scenario, ready: Attempt, fault: Fault, folder: Path) -> Resul
     except (AssertionError, TimeoutError, OSError) as error:
         attempt.wrong.append(f"{type(error).__name__}: {error}")
         calls = site.calls()
+    syncs = disk.syncs() if disk else []
     if not attempt.wrong:
         shutil.rmtree(folder)
-    return Result(scenario.name, fault, len(calls) >= fault.number, calls, attempt.wrong, folder)
+    return Result(scenario.name, fault, len(calls) >= fault.number, calls, attempt.wrong, folder, syncs)
 
 
 def stopped(attempt: Attempt, service: Service) -> None:
@@ -228,6 +236,12 @@ def _keep_promises(attempt: Attempt) -> None:
             attempt.wrong.append(f"The receipt {job_id} is for the image {rows[job_id][0]} now, not {image_id}.")
     gone = {image_id for image_id, _, deleted_at in rows.values() if deleted_at}
     attempt.wrong += [f"The image {image_id} was deleted and is there." for image_id in attempt.deleted - gone]
+
+
+def _keep_sources(attempt: Attempt) -> None:
+    """Nobody takes a source away meanwhile: a job that misses its own has lost what was accepted."""
+    missing = "SELECT job_id FROM processing_jobs WHERE error_code = 'source_missing'"
+    attempt.wrong += [f"The source of the accepted upload {job_id} is gone." for (job_id,) in attempt.rows(missing)]
 
 
 def _last_line(log: Path) -> str:

@@ -8,16 +8,32 @@ from collections.abc import Iterator, Sequence
 from tests.support.preload import COUNTED, Action, Call, Fault
 
 ACTIONS: tuple[Action, ...] = ("kill", "EIO", "ENOSPC")
-TIMES: dict[Action, tuple[int, ...]] = {"count": (1,), "kill": (1,), "EIO": (1,), "ENOSPC": (6,)}  # a disk stays full
+TIMES: dict[Action, tuple[int, ...]] = {
+    "count": (1,),
+    "kill": (1,),
+    "EIO": (1,),
+    "ENOSPC": (6,),  # a disk stays full
+    "lose": (1,),
+}
+SYNCS = ("fsync", "fdatasync")
 IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,}|\d{8}T[\d.]+")
 
 
 def every(calls: Sequence[Call], actions: Sequence[Action] = ACTIONS) -> Iterator[Fault]:
     """Each call with each action, in order. `calls` are those of a run in which nothing failed."""
     for action in actions:
-        for number in range(1, len(counted(calls, action)) + 1):
+        for number in numbers(calls, action):
             for times in TIMES[action]:
                 yield Fault(action, number, times)
+
+
+def numbers(calls: Sequence[Call], action: Action) -> Sequence[int]:
+    """Where this action makes a difference. Between two syncs the disk stays as it is while more is promised: the page
+    cache is lost right before each sync, and after the last call."""
+    durable = counted(calls, action)
+    if action != "lose":
+        return range(1, len(durable) + 1)
+    return [*(number for number, call in enumerate(durable, 1) if call.name in SYNCS), len(durable) + 1]
 
 
 def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action] = ACTIONS) -> list[Fault]:

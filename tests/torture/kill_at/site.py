@@ -87,6 +87,11 @@ class Site:
         return self.folder / "trace.txt"
 
     @property
+    def kept(self) -> Path:
+        """What was synced, if the case loses the rest."""
+        return self.folder / "kept"
+
+    @property
     def places(self) -> Places:
         return Places(self.data / "imgsvc.db", {"local": self.folder / "storage", "other": self.folder / "other"})
 
@@ -119,7 +124,7 @@ class Site:
         if fault is not None:
             counted = [self.data, self.folder / "storage", self.folder / "other", self.backup]
             excepted = [self.folder / "storage/.health", self.folder / "other/.health", self.data / "scratch/health"]
-            settings = fault.settings(counted, excepted, self.trace)
+            settings = fault.settings(counted, excepted, self.trace, self.kept if self.kept.is_dir() else None)
         if self.way == "forked":
             forked = self.forks.start(
                 arguments,

@@ -32,7 +32,10 @@ def backup_is_whole(attempt: Attempt) -> None:
 
 
 def backup_again(attempt: Attempt) -> None:
-    """It goes to its end, and leaves nothing of the one that was cut short."""
+    """It goes to its end, and leaves nothing of the one that was cut short. One that said it was made is there."""
+    made = attempt.memory.get("status") == 0
+    if made and attempt.site.command("storage", "restore", str(attempt.site.backup), "--dry-run") != 0:
+        attempt.wrong.append("The backup that was made is not whole.")
     if attempt.site.command("storage", "backup", str(attempt.site.backup)) != 0:
         attempt.wrong.append("A backup can't be made any more.")
     partial = sorted(str(path.relative_to(attempt.site.backup)) for path in attempt.site.backup.rglob("*.partial"))
