@@ -57,6 +57,7 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
         db.row_factory = aiosqlite.Row
         await _use_write_ahead_log(db, path)
         await db.execute("PRAGMA synchronous = FULL")
+        await db.execute("PRAGMA temp_store = MEMORY")  # a statement with triggers would make a file in /tmp each time
         await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         await _migrate(db)
     except BaseException:
