@@ -28,16 +28,16 @@ COUNTED: dict[Action, Sequence[str]] = {
 
 
 @cache
-def library() -> Path:
-    """The shared object, in a folder that is named after its source. Raises CalledProcessError."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
+def library(source: Path = SOURCE) -> Path:
+    """The shared object, in a folder of this user, named after its source. Raises CalledProcessError."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"imgsvc-kill-at-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     made = folder / f"{digest}.so"
     if made.exists():
         return made
     partial = folder / f"{digest}.{os.getpid()}"
-    command = ["cc", "-std=gnu11", "-O1", "-fPIC", "-shared", "-o", str(partial), str(SOURCE), "-ldl", "-pthread"]
+    command = ["cc", "-std=gnu11", "-O1", "-fPIC", "-shared", "-o", str(partial), str(source), "-ldl", "-pthread"]
     subprocess.run(command, check=True, stdout=sys.stderr)
     partial.replace(made)
     return made

@@ -83,9 +83,9 @@ class Traffic:
         return (number - kept + 1) % USERS
 
     def _read(self, image: str) -> None:
-        for path in ("info?size=thumbnail", "direct?size=thumbnail", "direct?size=large"):
+        for path in ("?size=thumbnail", "/direct?size=thumbnail", "/direct?size=large"):
             began = time.monotonic()
-            answer = self._client.get(f"{self._server.url}{IMAGES}/{image}/{path}")
+            answer = self._client.get(f"{self._server.url}{IMAGES}/{image}{path}")
             self.counts.read_seconds.append(time.monotonic() - began)
             if answer.status_code not in (200, 404):  # 404: not rendered yet, or deleted
                 self.counts.wrong.append(f"{path} was answered with {answer.status_code}")
