@@ -67,9 +67,10 @@ def sample(server: ServerProcess, traffic: Traffic, part: int) -> Sample:
 
 def soak(server: ServerProcess, photos: list[bytes], minutes: float, seed: int) -> tuple[list[Sample], Traffic]:
     watched = Watched(server)
-    upload_at_once(server.url, photos[0], WARM_UP, 4)
     began = time.perf_counter()
-    rate = WARM_UP / (watched.all_done() - began)
+    for photo in photos:
+        upload_at_once(server.url, photo, WARM_UP // len(photos), 4)
+    rate = WARM_UP // len(photos) * len(photos) / (watched.all_done() - began)
     traffic = Traffic(server, photos, LOAD * rate, seed)
     start = time.monotonic()
     end = start + 60 * minutes
