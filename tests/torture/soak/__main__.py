@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,14 +120,13 @@ def main() -> int:
         environ = {"IMGSVC_WEBHOOKS": json.dumps([hook]), "IMGSVC_IMAGES_REUSE": "false", "IMGSVC_WORKERS_COUNT": "0"}
         with ServerProcess(Path(folder), real="its memory is measured", **environ) as server:
             samples, traffic = soak(server, photos, given.minutes, given.seed)
-            ends = statuses(server, list(traffic.receipts.values()))
+            ends = statuses(server, [job for job, _ in traffic.receipts.values()])
             traffic.close()
             text, sound = report(samples, traffic)
             sound &= set(ends.values()) <= {"completed"}
             print(text)
-            print(
-                f"webhooks received: {len(receiver.received)}; of {len(ends)} images that were kept all are completed"
-            )
+            told = ", ".join(f"{count} {status}" for status, count in Counter(ends.values()).items())
+            print(f"webhooks received: {len(receiver.received)}; images that were kept: {told}")
         if given.json:
             given.json.write_text(json.dumps([asdict(one) for one in samples]))
     return 0 if sound else 1

@@ -35,7 +35,7 @@ class Traffic:
 
     def __init__(self, server: ServerProcess, photos: list[bytes], per_second: float, seed: int) -> None:
         self.counts = Counts()
-        self.receipts: dict[str, str] = {}  # {image: job}, of those that were not deleted
+        self.receipts: dict[str, tuple[str, str]] = {}  # {image: (job, user)}, of those that were not deleted
         self._server, self._photos, self._pause = server, photos, 1 / per_second
         self._chance = random.Random(seed)
         self._client = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=2 * CLIENTS))
@@ -73,14 +73,11 @@ class Traffic:
             return
         self.counts.accepted += 1
         with self._lock:
-            self.receipts[answer.json()["image_id"]] = answer.json()["job_id"]
+            self.receipts[answer.json()["image_id"]] = answer.json()["job_id"], user
             images = list(self.receipts)
         self._read(self._chance.choice(images))
         if len(images) > KEPT:
-            self._delete(images[0], f"user{self._owner(number, len(images))}")
-
-    def _owner(self, number: int, kept: int) -> int:
-        return (number - kept + 1) % USERS
+            self._delete(images[0])
 
     def _read(self, image: str) -> None:
         for path in ("?size=thumbnail", "/direct?size=thumbnail", "/direct?size=large"):
@@ -90,15 +87,14 @@ class Traffic:
             if answer.status_code not in (200, 404):  # 404: not rendered yet, or deleted
                 self.counts.wrong.append(f"{path} was answered with {answer.status_code}")
 
-    def _delete(self, image: str, user: str) -> None:
+    def _delete(self, image: str) -> None:
         with self._lock:
-            if self.receipts.pop(image, None) is None:
-                return
-        for name in (user, *(f"user{other}" for other in range(USERS))):
-            answer = self._client.delete(f"{self._server.url}{IMAGES}/{image}", headers=bearer(name))
-            if answer.status_code == 200:
-                return
-        self.counts.wrong.append(f"a deletion was answered with {answer.status_code}")
+            receipt = self.receipts.pop(image, None)
+        if receipt is None:
+            return  # another thread deletes it
+        answer = self._client.delete(f"{self._server.url}{IMAGES}/{image}", headers=bearer(receipt[1]))
+        if answer.status_code != 200:
+            self.counts.wrong.append(f"a deletion was answered with {answer.status_code}")
 
 
 def statuses(server: ServerProcess, jobs: list[str]) -> dict[str, Any]:
