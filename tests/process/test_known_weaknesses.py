@@ -174,13 +174,17 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 @pytest.mark.process
 def test_job_stuck_after_a_killed_worker(server: ServerProcess) -> None:
-    large = make.encoded(make.photo(1000, 800).resize((4000, 3000)), "JPEG", quality=80)
-    job_id = server.upload(large).json()["job_id"]
-    until(lambda: server.job(job_id)["ready"] == ["thumbnail"] and server.files("data/scratch")[1:])
-    for pid in server.render_workers():  # a photo that comes alone is made on two: the one may have done its part
-        os.kill(pid, signal.SIGKILL)
-    job = server.job_ended(job_id)
-    assert (job["status"], job["attempts"]) == ("completed", 1)
+    photo = make.photo(1000, 800).resize((4000, 3000))
+    for quality in range(80, 90):  # on a busy machine the render may end between the look and the kill: take another
+        job_id = server.upload(make.encoded(photo, "JPEG", quality=quality)).json()["job_id"]
+        until(lambda job_id=job_id: server.job(job_id)["ready"] == ["thumbnail"] and server.files("data/scratch")[1:])
+        for pid in server.render_workers():  # a photo that comes alone is made on two: the one may have done its part
+            os.kill(pid, signal.SIGKILL)
+        job = server.job_ended(job_id)
+        assert job["status"] == "completed"
+        if job["attempts"]:
+            break
+    assert job["attempts"] == 1
     server.signal(signal.SIGKILL)
     server.process.wait()
 
