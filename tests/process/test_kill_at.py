@@ -31,6 +31,7 @@ FULLY = {  # the path of a job, and what replaces or removes files
     "reuse",
     *("delete-completed", "old-data-folder", "backup", "restore", "migrate", "gc", "adopt", "set-aside", "retention"),
 }
+RARELY = {"revoke-and-restore"}  # of revoke-key and restore; what it adds shows with a lost page cache only
 S3_CASES = 3  # an S3 server has ten times as much to do as a folder
 AT_ONCE = 4
 SEED = os.environ.get("KILL_AT_SEED", "1")
@@ -48,7 +49,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in RARELY])
 def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -> None:
     print(f"KILL_AT_SEED={SEED}")
     scenario = SCENARIOS[name]
@@ -63,6 +64,19 @@ def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -
         f"{result}\n  ./run torture kill-at {name} --quick --at {result.fault}" for result in results if result.wrong
     ]
     assert wrong == [], "\n".join([f"KILL_AT_SEED={SEED}", *wrong])
+
+
+def test_what_was_not_synced_is_lost(forks: ForkServer, folder: Path) -> None:
+    """With a power failure right after an upload was committed: nothing is missing, unless its bytes were not synced."""
+    scenario = SCENARIOS["upload"]
+    ready = case.prepared(scenario, Site(folder / "ready", forks))
+    counting = case.run(scenario, ready, Fault("lose"), folder / "count")
+    staged = next(sync for sync in counting.syncs if sync.place.startswith("intake.staging._finish"))
+    accepted = next(sync for sync in counting.syncs if sync.place == "sqlite:wal" and sync.call > staged.call)
+    whole = case.run(scenario, ready, Fault("lose", accepted.call + 1), folder / "whole")
+    assert counting.wrong == whole.wrong == [] and whole.reached
+    torn = case.run(scenario, ready, Fault("lose", accepted.call + 1, without=staged.place), folder / "torn")
+    assert any("is gone or damaged" in one for one in torn.wrong), torn.wrong
 
 
 def test_real_process_is_killed_at_the_call(folder: Path, forks: ForkServer) -> None:

@@ -99,7 +99,13 @@ CHANGES = (
 )
 FOLDERS = (
     Scenario("first-start", folders.first_start),
-    Scenario("first-secret", folders.token, prepare=folders.without_a_secret, again=folders.token_again),
+    Scenario(
+        "first-secret",
+        folders.token,
+        prepare=folders.without_a_secret,
+        again=folders.token_again,
+        check=folders.token_is_good,
+    ),
     Scenario("old-data-folder", folders.start_again, prepare=folders.old_data_folder, check=pictures.same_bytes),
     Scenario("doctor", folders.doctor, prepare=pictures.several_completed, again=stored_files.all_is_well),
     Scenario(
@@ -195,6 +201,13 @@ STORED_FILES = (
 PEOPLE = (
     Scenario("create-key", people.create_key, check=people.key_lets_in),
     Scenario("revoke-key", people.revoke_key, prepare=people.a_key, check=people.key_is_revoked_if_answered),
+    Scenario(
+        "revoke-and-restore",
+        people.revoke_key,
+        prepare=people.a_key_in_a_backup,
+        again=backups.restore_again,
+        check=people.revoked_key_stays_revoked,
+    ),
     Scenario("erase", people.erase, prepare=people.somebody, check=people.erased_if_ordered),
     Scenario(
         "restore-what-was-revoked",

@@ -2,6 +2,7 @@
 
 import shutil
 
+from imgsvc.jobs.lock import RESTORING
 from tests.torture.kill_at.case import Attempt, stopped
 from tests.torture.kill_at.scenarios.pictures import one_completed, several_completed, shown, tiny, upkeep
 
@@ -55,11 +56,13 @@ def nothing_but_a_backup(attempt: Attempt) -> None:
 
 
 def restore(attempt: Attempt) -> None:
-    attempt.command("storage", "restore", str(attempt.site.backup), "--force")
+    attempt.memory["status"] = attempt.command("storage", "restore", str(attempt.site.backup), "--force")
 
 
 def restore_again(attempt: Attempt) -> None:
-    """With or without --force, it goes on to its end."""
+    """With or without --force, it goes on to its end. One that said it was over has left nothing that keeps a start."""
+    if attempt.memory.pop("status", None) == 0 and (attempt.site.data / RESTORING).exists():
+        attempt.wrong.append("A restore that was over keeps the service from starting.")
     if attempt.site.command("storage", "restore", str(attempt.site.backup), "--force") != 0:
         attempt.wrong.append("A restore that was cut short can't be done again.")
 

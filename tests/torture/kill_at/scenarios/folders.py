@@ -65,12 +65,21 @@ def without_a_secret(attempt: Attempt) -> None:
 
 def token(attempt: Attempt) -> None:
     """The first thing that is ever done here: it makes the data folder and the secret."""
-    attempt.command("token", "--sub", "alice")
+    if attempt.command("token", "--sub", "alice") == 0:
+        attempt.memory["token"] = (attempt.site.folder / "output.txt").read_text().strip()
 
 
 def token_again(attempt: Attempt) -> None:
     if attempt.site.command("token", "--sub", "alice") != 0:
         attempt.wrong.append("No token can be had any more.")
+
+
+def token_is_good(attempt: Attempt, service: Service) -> None:
+    """One that was handed out before."""
+    if token := attempt.memory.get("token"):
+        answer = service.ask("GET", "/api/v1/images", headers={"Authorization": f"Bearer {token}"})
+        if answer.status != 200:
+            attempt.wrong.append(f"A token that was handed out is answered with {answer.status}.")
 
 
 def doctor(attempt: Attempt) -> None:

@@ -75,6 +75,19 @@ def key_is_revoked_if_answered(attempt: Attempt, service: Service) -> None:
         attempt.wrong.append("What the table says of a key does not hold.")
 
 
+def a_key_in_a_backup(attempt: Attempt) -> None:
+    """And no file of revocations yet, as after an update from a version that kept none."""
+    a_key(attempt)
+    assert attempt.site.command("storage", "backup", str(attempt.site.backup)) == 0
+    (attempt.site.data / "revocations.jsonl").unlink()
+
+
+def revoked_key_stays_revoked(attempt: Attempt, service: Service) -> None:
+    """Though the database is one from before it was."""
+    if attempt.memory.get("answered") == 200 and _upload_with_key(attempt, service) != 401:
+        attempt.wrong.append("A key whose revocation was answered is good again after a restore.")
+
+
 def _lines(attempt: Attempt) -> list[dict[str, Any]]:
     text = (attempt.site.data / "revocations.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines() if line]
