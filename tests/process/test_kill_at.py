@@ -67,7 +67,7 @@ def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -
 
 
 def test_what_was_not_synced_is_lost(forks: ForkServer, folder: Path) -> None:
-    """With a power failure right after an upload was committed: nothing is missing, unless its bytes were not synced."""
+    """The power fails right after an upload was committed: all is there, unless its bytes were not synced."""
     scenario = SCENARIOS["upload"]
     ready = case.prepared(scenario, Site(folder / "ready", forks))
     counting = case.run(scenario, ready, Fault("lose"), folder / "count")
