@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +173,16 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield running
 
 
+def is_rendering(server: ServerProcess, job_id: str) -> bool:
+    return server.job(job_id)["ready"] == ["thumbnail"] and bool(server.files("data/scratch")[1:])
+
+
 @pytest.mark.process
 def test_job_stuck_after_a_killed_worker(server: ServerProcess) -> None:
     photo = make.photo(1000, 800).resize((4000, 3000))
     for quality in range(80, 90):  # on a busy machine the render may end between the look and the kill: take another
         job_id = server.upload(make.encoded(photo, "JPEG", quality=quality)).json()["job_id"]
-        until(lambda job_id=job_id: server.job(job_id)["ready"] == ["thumbnail"] and server.files("data/scratch")[1:])
+        until(partial(is_rendering, server, job_id))
         for pid in server.render_workers():  # a photo that comes alone is made on two: the one may have done its part
             os.kill(pid, signal.SIGKILL)
         job = server.job_ended(job_id)
