@@ -4,7 +4,7 @@ Sources: ITU-T H.265, 7.3 (NAL units, sequence parameter sets); ISO/IEC 14496-15
 Process Specification, 5.3 to 5.5 (open bitstream units, sequence headers); AV1 in ISO-BMFF, 2.3 (av1C).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -111,21 +111,31 @@ def av1(stream: BinaryIO, configuration: bytes, data: Sequence[Piece]) -> Coded:
 def _sequence_headers(units: Pieces) -> tuple[list[tuple[int, int]], int]:
     """The sizes in all sequence headers, and the number of frames."""
     found: list[tuple[int, int]] = []
-    frames = at = 0
+    frames = 0
+    for kind, _, body, size in units_of(units):
+        frames += kind in (FRAME_HEADER, FRAME)
+        if kind == SEQUENCE_HEADER:
+            units.seek(body)
+            found.append(_sequence_header(units.read(min(size, MOST_HEADER_BYTES))))
+    return found, frames
+
+
+def units_of(units: Pieces) -> Iterator[tuple[int, int, int, int]]:
+    """The AV1 units: type, place, place of the body, and its bytes (without a size: more than there are).
+
+    Raises Unreadable.
+    """
+    at = 0
     for _ in range(MAX_UNITS):
         units.seek(at)
         head = units.read(10)
         if not head:
-            return found, frames
+            return
         start = 2 if head[0] & 4 else 1
-        kind, sized = head[0] >> 3 & 15, head[0] & 2
-        size, used = _leb128(head[start:]) if sized else (1 << 60, 0)
-        frames += kind in (FRAME_HEADER, FRAME)
-        at += start + used
-        if kind == SEQUENCE_HEADER:
-            units.seek(at)
-            found.append(_sequence_header(units.read(min(size, MOST_HEADER_BYTES))))
-        at += size
+        size, used = _leb128(head[start:]) if head[0] & 2 else (1 << 60, 0)
+        body = at + start + used
+        yield head[0] >> 3 & 15, at, body, size
+        at = body + size
     raise Unreadable(f"The picture has more than {MAX_UNITS} coded units.")
 
 

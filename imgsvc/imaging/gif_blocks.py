@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, Header, Truncated
-from .pieces import Piece, Span, length_of, span_within
+from .pieces import Piece, Span, content, length_of, span_within
 
 Disposal = Literal["keep", "clear", "restore"]
 
@@ -23,15 +23,34 @@ LOOPING = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 DISPOSALS: dict[int, Disposal] = {2: "clear", 3: "restore", 4: "restore"}
 SHOWN_AT_ONCE = 1  # hundredths of a second: up to this delay browsers show a picture for a tenth of a second
 TENTH = 100  # milliseconds
+SHOWN = 0x1D  # flags of a picture's extension: disposal and transparency
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What the extension before a picture says of it."""
+    """What the extension before a picture says of it: its flags (disposal, transparency), delay and clear colour."""
 
-    disposal: Disposal = "keep"
-    milliseconds: int = TENTH
-    transparent: int | None = None  # index of a colour
+    flags: int = 0
+    hundredths: int = 0
+    index: int = 0
+
+    @property
+    def disposal(self) -> Disposal:
+        return DISPOSALS.get(self.flags >> 2 & 7, "keep")
+
+    @property
+    def milliseconds(self) -> int:
+        return 10 * self.hundredths if self.hundredths > SHOWN_AT_ONCE else TENTH
+
+    @property
+    def transparent(self) -> int | None:
+        """The index of a colour."""
+        return self.index if self.flags & 1 else None
+
+    @property
+    def block(self) -> bytes:
+        """The extension, without the flags that are about nothing that is shown."""
+        return struct.pack("<BBBBHBB", EXTENSION, CONTROL, 4, self.flags & SHOWN, self.hundredths, self.index, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +181,7 @@ def _read_extension(blocks: _Blocks, gif: Gif, control: Control) -> Control:
     size = blocks.take(1)[0]
     body = blocks.take(size)
     if label == CONTROL and size >= 4:
-        flags, hundredths, transparent = struct.unpack("<BHB", body[:4])
-        control = Control(
-            DISPOSALS.get(flags >> 2 & 7, "keep"),
-            10 * hundredths if hundredths > SHOWN_AT_ONCE else TENTH,
-            transparent if flags & 1 else None,
-        )
+        control = Control(*struct.unpack("<BHB", body[:4]))
     elif label == APPLICATION and body in LOOPING:
         size = blocks.take(1)[0]
         body = blocks.take(size)
@@ -210,8 +224,7 @@ def file_of(picture: GifPicture, gif: Gif) -> list[Piece]:
     """A GIF of this picture alone, on a screen of its size."""
     palette, control = picture.palette or gif.palette, picture.control
     size = struct.pack("<HH", picture.width, picture.height)
-    flags = 0x80 | (palette.length // 3).bit_length() - 2 if palette else 0
-    pieces: list[Piece] = [SIGNATURES[1] + size + bytes((flags, 0, 0))]
+    pieces: list[Piece] = [SIGNATURES[1] + size + bytes((_table_flags(palette), 0, 0))]
     if palette:
         pieces.append(palette)
     if control.transparent is not None:
@@ -219,3 +232,36 @@ def file_of(picture: GifPicture, gif: Gif) -> list[Piece]:
     end = b"" if picture.whole else b"\0"
     pieces.append(bytes((PICTURE, 0, 0, 0, 0)) + size + bytes((0x40 * picture.interlaced,)))
     return [*pieces, picture.data, end + bytes((END,))]
+
+
+def bare(stream: BinaryIO) -> list[Piece]:
+    """The GIF without comments, texts, unknown extensions, and what follows its last picture: the same pictures.
+
+    Raises Truncated or Unreadable, also for a first picture without an end.
+    """
+    gif = read_blocks(stream, MAX_SEGMENTS)
+    if not gif.pictures[0].whole:
+        raise Truncated
+    pieces: list[Piece] = [SIGNATURES[1] + struct.pack("<HH", gif.width, gif.height) + _screen(stream, gif)]
+    if gif.palette:
+        pieces.append(gif.palette)
+    if gif.plays != 1:
+        again = max(0, gif.plays - 1)
+        pieces.append(bytes((EXTENSION, APPLICATION, 11)) + LOOPING[0] + struct.pack("<BBHB", 3, 1, again, 0))
+    for one in gif.pictures:
+        if one.control != Control():
+            pieces.append(one.control.block)
+        pieces.append(bytes((PICTURE,)) + struct.pack("<HHHH", one.left, one.top, one.width, one.height))
+        pieces.append(bytes((_table_flags(one.palette) | 0x40 * one.interlaced,)))
+        pieces += [one.palette, one.data] if one.palette else [one.data]
+    return [*pieces, bytes((END,))]
+
+
+def _screen(stream: BinaryIO, gif: Gif) -> bytes:
+    """Flags, background colour and aspect ratio. Other viewers than browsers show a background."""
+    index, ratio = content(stream, Span(11, 2), 2)
+    return bytes((_table_flags(gif.palette), index, ratio))
+
+
+def _table_flags(palette: Span | None) -> int:
+    return 0x80 | (palette.length // 3).bit_length() - 2 if palette else 0

@@ -1,8 +1,8 @@
 """Writes the smallest HEIC or AVIF file that shows a picture: its coded items, and what a decoder must know of them."""
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from .heif_items import Item
@@ -28,25 +28,39 @@ class _File:
         return len(self.items)
 
 
-def written(stream: BinaryIO, picture: HeifPicture, form: str) -> list[Piece]:
-    """The pieces of a file with the picture's own items and nothing else."""
+def for_decoder(item: Item) -> Item:
+    """The item with the properties that a decoder needs."""
+    return replace(item, properties=tuple(one for one in item.properties if _is_passed_on(one[0])))
+
+
+def _is_passed_on(one: Box) -> bool:
+    return one.kind in PASSED_ON or (one.kind == b"colr" and one.body[:4] == b"nclx")
+
+
+def written(
+    stream: BinaryIO, picture: HeifPicture, form: str, prepared: Callable[[Item], Item] = for_decoder
+) -> list[Piece]:
+    """The pieces of a file with the picture's own items and nothing else. `prepared`: each item as it is written."""
     file, description = _File(), picture.description
-    numbers = {picture.colour.number: file.add(picture.colour.item, _data(stream, picture.colour.item))}
+
+    def add(item: Item) -> int:
+        wanted = prepared(item)
+        return file.add(wanted, _data(stream, wanted))
+
+    numbers = {picture.colour.number: add(picture.colour.item)}
     if picture.alpha:
-        numbers[picture.alpha.number] = alpha = file.add(picture.alpha.item, _data(stream, picture.alpha.item))
+        numbers[picture.alpha.number] = alpha = add(picture.alpha.item)
         file.references.append((b"auxl", alpha, [PRIMARY]))
         if picture.premultiplied:
             file.references.append((b"prem", PRIMARY, [alpha]))
     for layer in (picture.colour, picture.alpha):
         for tile in layer.tiles if layer else ():
             if tile not in numbers:
-                item = description.item(tile)
-                numbers[tile] = file.add(item, item.data)
+                numbers[tile] = add(description.item(tile))
         if layer and layer.tiles:
             file.references.append((b"dimg", numbers[layer.number], [numbers[tile] for tile in layer.tiles]))
     for one, tile in picture.tile_alphas:
-        item = description.item(one)
-        file.references.append((b"auxl", file.add(item, item.data), [numbers[tile]]))
+        file.references.append((b"auxl", add(description.item(one)), [numbers[tile]]))
     return _pieces(file, BRANDS[form])
 
 
@@ -67,7 +81,11 @@ def _pieces(file: _File, brand: bytes) -> list[Piece]:
 
 def _meta(file: _File, start: int) -> bytes:
     handler = full_box(b"hdlr", 0, 0, bytes(4), b"pict", bytes(12), b"\0")
-    infos = [full_box(b"infe", 2, 0, struct.pack(">HH4s", n, 0, one.kind), b"\0") for n, (one, _) in _numbered(file)]
+    hidden = {tile for kind, _, tiles in file.references if kind == b"dimg" for tile in tiles}
+    infos = [
+        full_box(b"infe", 2, int(number in hidden), struct.pack(">HH4s", number, 0, item.kind), b"\0")
+        for number, (item, _) in _numbered(file)
+    ]
     parts = [
         handler,
         full_box(b"pitm", 0, 0, struct.pack(">H", PRIMARY)),
@@ -101,19 +119,14 @@ def _properties(file: _File) -> bytes:
     for number, (item, _) in _numbered(file):
         indices = []
         for one, essential in item.properties:
-            if one.kind in PASSED_ON or _is_code_points(one):
-                body = box(one.kind, one.body)
-                if body not in places:
-                    kept.append(body)
-                    places[body] = len(kept)
-                indices.append(places[body] | 0x8000 * essential)
+            body = box(one.kind, one.body)
+            if body not in places:
+                kept.append(body)
+                places[body] = len(kept)
+            indices.append(places[body] | 0x8000 * essential)
         entries.append(struct.pack(f">HB{len(indices)}H", number, len(indices), *indices))
     associations = full_box(b"ipma", 0, 1, struct.pack(">I", len(entries)), *entries)
     return box(b"iprp", box(b"ipco", *kept), associations)
-
-
-def _is_code_points(one: Box) -> bool:
-    return one.kind == b"colr" and one.body[:4] == b"nclx"
 
 
 def _numbered(file: _File) -> list[tuple[int, tuple[Item, list[Piece]]]]:

@@ -42,6 +42,18 @@ def content(stream: BinaryIO, span: Span, most: int) -> bytes:
     return stream.read(min(span.length, most))
 
 
+def part_of(pieces: Sequence[Piece], at: int, length: int) -> list[Piece]:
+    """The pieces of a range of the file that `pieces` make."""
+    found: list[Piece] = []
+    for piece in pieces:
+        size = _length(piece)
+        start, end = min(max(0, at), size), min(max(0, at + length), size)
+        if end > start:
+            found.append(Span(piece.at + start, end - start) if isinstance(piece, Span) else piece[start:end])
+        at -= size
+    return found
+
+
 class Pieces(io.BufferedIOBase):
     """A readable file made of `pieces`, none of which is held in memory.
 

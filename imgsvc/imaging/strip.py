@@ -3,20 +3,23 @@
 What is kept is what pixels and their colours need: the coded data and its tables, the ICC profile, and of EXIF the
 orientation alone, in a block of this program's own. Everything else is left out: further EXIF, XMP, IPTC, comments,
 thumbnails, text, unknown chunks, data between segments and behind the end. `stripped` checks the result.
+
+GIF, HEIC and AVIF are written from their blocks and boxes by `BARE`.
 """
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from . import jpeg_segments, png_chunks, webp_chunks
-from .errors import Unreadable
+from .errors import ImageError
 from .exif import MOST_BYTES, orientation
 from .header import MAX_SEGMENTS
 from .jpeg_segments import ADOBE_SEGMENT, APP0, EOI, EXIF_SEGMENT, ICC_SEGMENT, PROFILE_HEAD, SOS
-from .pieces import Span, content, length_of, span_within
+from .pieces import Piece, Span, content, length_of, span_within
 from .stripped import (
+    BARE,
     COLOUR_CHUNKS,
     EXIF_OF,
     FRAME_CHUNKS,
@@ -36,14 +39,14 @@ class NotStripped(Exception):
 
 
 def stripped(source: BinaryIO, mime: str) -> Iterator[bytes]:
-    """The bytes of the source, of a type in STRIPPED, without its metadata. Raises NotStripped, perhaps midway."""
+    """The bytes of the source, without its metadata. Raises NotStripped, perhaps midway."""
     try:
         for piece in WRITERS[mime](source):
             if isinstance(piece, bytes):
                 yield piece
             else:
                 yield from _copied(source, piece)
-    except (Unreadable, struct.error, IndexError) as error:
+    except (ImageError, struct.error, IndexError) as error:
         raise NotStripped(str(error)) from None
 
 
@@ -211,8 +214,9 @@ def _riff(chunks: list[list[bytes | Span]]) -> list[bytes | Span]:
     return [struct.pack("<4sI4s", b"RIFF", 4 + _size(pieces), b"WEBP"), *pieces]
 
 
-WRITERS: dict[str, Callable[[BinaryIO], Iterator[bytes | Span]]] = {
+WRITERS: dict[str, Callable[[BinaryIO], Iterable[Piece]]] = {
     "image/jpeg": _jpeg,
     "image/png": _png,
     "image/webp": _webp,
+    **BARE,
 }

@@ -8,15 +8,22 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import BinaryIO
 
+from . import gif_blocks, heif_bare
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, take
 from .jpeg_segments import ADOBE_SEGMENT, APP0, EOI, EXIF_SEGMENT, FRAMES, ICC_SEGMENT, SOS, next_in_scan
-from .pieces import Span, content, length_of
+from .pieces import Piece, Span, content, length_of
 from .png_chunks import BYTES_PER_CHUNK
 
-STRIPPED = ("image/jpeg", "image/png", "image/webp")
+# Types whose file without metadata is made of its parts in one way only, which therefore says what may be in it.
+BARE: dict[str, Callable[[BinaryIO], list[Piece]]] = {
+    "image/gif": gif_blocks.bare,
+    "image/heic": partial(heif_bare.bare, form="HEIF"),
+    "image/avif": partial(heif_bare.bare, form="AVIF"),
+}
 DHT, DAC, DQT, DNL, DRI = 0xC4, 0xCC, 0xDB, 0xDC, 0xDD
 JPEG_SEGMENTS = FRAMES | {DHT, DAC, DQT, DNL, DRI, SOS}
 ICC_HEAD = b"ICC_PROFILE\0"
@@ -194,4 +201,19 @@ def webp_chunks(stream: BinaryIO, at: int, end: int) -> list[tuple[bytes, Span]]
     return found
 
 
-CHECKS: dict[str, Callable[[BinaryIO, int], None]] = {"image/jpeg": _jpeg, "image/png": _png, "image/webp": _webp}
+def _bare(write: Callable[[BinaryIO], list[Piece]], stream: BinaryIO, end: int) -> None:
+    """Whether the file is what would be written of it: all parts in their places, and nothing else."""
+    at = 0
+    for piece in write(stream):
+        in_place = piece.at == at if isinstance(piece, Span) else content(stream, Span(at, len(piece)), end) == piece
+        _require(in_place, "The file has other parts than those of its picture.")
+        at += piece.length if isinstance(piece, Span) else len(piece)
+    _require(at == end, "The file's picture is followed by other bytes.")
+
+
+CHECKS: dict[str, Callable[[BinaryIO, int], None]] = {
+    "image/jpeg": _jpeg,
+    "image/png": _png,
+    "image/webp": _webp,
+    **{mime: partial(_bare, write) for mime, write in BARE.items()},
+}

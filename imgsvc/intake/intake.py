@@ -16,7 +16,6 @@ from ..imaging.errors import TooLarge
 from ..imaging.header import Header
 from ..imaging.limits import affordable, preview_bytes, render_bytes, settled
 from ..imaging.recipe import Recipe
-from ..imaging.stripped import STRIPPED
 from ..jobs.denials import Denials
 from ..jobs.instance import FirstReceipt
 from ..jobs.staging_area import StagingArea
@@ -283,10 +282,8 @@ class Intake:
 
         Raises Rejected, ImageError, one of REFUSED, or DatabaseUnavailable.
         """
-        header, recipe = await staged.finish(), allowance.recipe
-        if recipe.keep_source == "stripped" and staged.mime not in STRIPPED:
-            recipe = replace(recipe, keep_source="none")
-        new = _new_job(staged, origin, header, recipe, self._policy)
+        header = await staged.finish()
+        new = _new_job(staged, origin, header, allowance.recipe, self._policy)
         new = replace(new, erasures_seen=one.erasures_seen)
         one.release_place()
         accepted = await self._recorded(staged, new, allowance.quota)

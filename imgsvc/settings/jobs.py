@@ -49,7 +49,7 @@ class Images(Section):
     keep_source: KeepSource = setting(
         "none",
         "What is kept of an upload once its variants are made, to make others later and for its owner to fetch. "
-        "none: nothing; stripped: JPEG, PNG and WebP without metadata, with the same pixels; as_is: the upload as it "
+        "none: nothing; stripped: the upload without its metadata, with the same pixels; as_is: the upload as it "
         "came, GPS included. What is kept already stays until `imgsvc images drop-sources`.",
     )
     heic: Literal["cage", "off"] = setting(
