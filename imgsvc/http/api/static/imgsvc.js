@@ -432,9 +432,10 @@ export function placeholder(hash) {
  * differences and of alpha, in four bits a coefficient.
  * @param {string} hash  Base64.
  * @param {number} [side]  Pixels of the longer side.
+ * @param {boolean} [square]  Both sides are as long, for a place that is stretched to the ratio of its picture.
  * @returns {{ width: number, height: number, rgba: Uint8ClampedArray }}
  */
-export function thumbhashPixels(hash, side = 32) {
+export function thumbhashPixels(hash, side = 32, square = false) {
   const bytes = Uint8Array.from(atob(hash), (letter) => letter.charCodeAt(0));
   const bits = bitReader(bytes);
   const [light, yellow, red] = [bits(6) / 63, bits(6) / 31.5 - 1, bits(6) / 31.5 - 1];
@@ -451,7 +452,7 @@ export function thumbhashPixels(hash, side = 32) {
   const channels = [series(light, lightScale, Math.max(3, across), Math.max(3, down)),
     series(yellow, 1.25 * yellowScale, 3, 3), series(red, 1.25 * redScale, 3, 3)]; // 1.25: the format's saturation
   channels.push(hasAlpha ? series(alpha, alphaScale, 5, 5) : [{ x: 0, y: 0, value: 1 }]);
-  const ratio = across / down;
+  const ratio = square ? 1 : across / down;
   const [width, height] = [Math.round(side * Math.min(1, ratio)), Math.round(side / Math.max(1, ratio))];
   const [columns, rows] = [cosines(width), cosines(height)];
   const rgba = new Uint8ClampedArray(4 * width * height);

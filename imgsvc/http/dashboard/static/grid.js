@@ -4,10 +4,12 @@ import { here } from './addresses.js';
 import { state } from './components.js';
 import { el, foreign } from './dom.js';
 import { Rows, ratioOf } from './justified.js';
-import { placeholder } from './thumbhash.js';
+import { giveBack, placeholder } from './thumbhash.js';
 
 const MOST = 240; // pictures on the page, besides those of the row that has the focus
 const ENDED = 'completed';
+const FRAME_MS = 8; // work in one frame, besides the rows in sight: then the next frame goes on
+const AT_ONCE_MS = 150; // a picture that is there so soon is not faded in: each fading one is a layer of its own
 const SHARP = 1.2; // a variant may be enlarged so much before the next larger one is taken
 
 /** What the grid keeps of an image of a list: little, since there may be a hundred thousand. */
@@ -28,6 +30,7 @@ export class Grid {
   #mounted = new Map(); // row -> its node
   #drawing = false;
   #leaving = new Set(); // IDs of pictures that wait for their deletion
+  #bare = new Map(); // link of a picture that is still loading -> the ThumbHash to be shown in it
   #anchor = 0; // where a selection with Shift begins
 
   /**
@@ -143,9 +146,27 @@ export class Grid {
     for (const row of this.#mounted.keys()) {
       if ((row < first || row > last) && row !== held) this.#unmount(row);
     }
-    for (let row = first; row <= last; row += 1) if (!this.#mounted.has(row)) this.#mount(row);
+    this.#fill(first, last, [this.rows.at(Math.max(0, top)), this.rows.at(Math.max(0, top + view))]);
     this.#tabStop();
     if (this.rows.height - top < 3 * view) this.near();
+  }
+
+  /** Build rows and colours: those in sight now, of the others what fits into the frame. */
+  #fill(first, last, [top, bottom]) {
+    const end = performance.now() + FRAME_MS, wanted = [];
+    for (let row = first; row <= last; row += 1) if (!this.#mounted.has(row)) wanted.push(row);
+    const away = (row) => Math.max(0, top - row, row - bottom);
+    wanted.sort((one, other) => away(one) - away(other));
+    for (const row of wanted) {
+      if (away(row) && performance.now() > end) return this.#soon();
+      this.#mount(row);
+    }
+    for (const [link, hash] of this.#bare) {
+      if (performance.now() > end) return this.#soon();
+      this.#bare.delete(link);
+      link.prepend(...[placeholder(hash)].filter(Boolean));
+    }
+    return undefined;
   }
 
   #anew() {
@@ -181,8 +202,29 @@ export class Grid {
     const node = this.#mounted.get(row);
     if (!node) return;
     this.#mounted.delete(row);
-    for (const image of node.querySelectorAll('img')) image.removeAttribute('src'); // what is still loading is not wanted
+    for (const link of node.querySelectorAll('a')) {
+      link.querySelector('img')?.removeAttribute('src'); // what is still loading is not wanted
+      this.#uncolour(link);
+    }
     node.remove();
+  }
+
+  #uncolour(link) {
+    this.#bare.delete(link);
+    const canvas = link.querySelector('canvas');
+    if (canvas) giveBack(canvas);
+  }
+
+  /** A picture has loaded. Once it is seen nothing is behind it any more: it may be transparent. */
+  #loaded(link, image, since) {
+    const fades = performance.now() - since > AT_ONCE_MS;
+    const seen = () => {
+      this.#uncolour(link);
+      link.style.backgroundColor = '';
+    };
+    link.classList.add(fades ? 'fades' : 'seen');
+    if (fades) void Promise.allSettled(image.getAnimations().map(({ finished }) => finished)).then(seen);
+    else seen();
   }
 
   #tile(place, left, width, row) {
@@ -190,11 +232,13 @@ export class Grid {
     const source = this.#source(one, width, height), words = [name, ...(one.status === ENDED ? [] : [one.status])];
     const image = source && el('img', { src: source, alt: '', width, height, loading: 'lazy', decoding: 'async' });
     const link = el('a', { href: this.#largest(one) ?? `#${one.id}`, tabindex: -1, 'aria-label': words.join(', ') },
-      placeholder(one.hash), image,
+      image,
       one.status === ENDED ? null : el('span', { class: 'waits' }, state(one.status)),
       el('span', { class: 'title', 'aria-hidden': 'true' }, foreign(name)));
     link.style.backgroundColor = one.color ?? '';
-    if (image) image.addEventListener('load', () => link.classList.add('seen'), { once: true });
+    if (one.hash) this.#bare.set(link, one.hash);
+    const since = performance.now();
+    if (image) image.addEventListener('load', () => this.#loaded(link, image, since), { once: true });
     const box = el('input', { type: 'checkbox', tabindex: -1, 'aria-label': `Select ${name}` });
     const cell = el('div', { role: 'gridcell', class: 'tile', 'data-place': place }, link, box);
     cell.style.left = `${left}px`;
