@@ -125,8 +125,7 @@ class AuditEvent(AnswerModel):
 class ShownJob(ListedJob):
     """With its audit trail, newest first.
 
-    `thumbnail_url` is that of the smallest ready variant, relative to the service's root. It is null if none is ready
-    and, with private reading, for clients that are not signed in.
+    `thumbnail_url` is that of the smallest ready variant, relative to the service's root; null if none is ready.
     """
 
     model_config = example(

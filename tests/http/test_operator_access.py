@@ -255,7 +255,7 @@ async def test_public_reading_opens_what_is_read_only(start: Starter) -> None:
         assert data.status_code == 200
         assert (data.json()["operator"]["signed_in"], data.json()["operator"]["may_act"]) == (False, False)
         assert (await s.http.get("/dashboard", headers={"Accept": "text/html"})).status_code == 200
-        assert (await s.http.get("/api/v1/operator/jobs")).status_code == 200
+        refused(await s.http.get("/api/v1/operator/jobs"), 401, "operator_required")
         refused(await s.http.post(TOKEN, headers=OWN), 401, "operator_required")
         refused(await s.http.get(DATA, headers={"Authorization": "Bearer wrong"}), 401, "operator_refused")
         job = await s.completed(TINY)

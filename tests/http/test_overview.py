@@ -1,5 +1,6 @@
 """The overview, as it comes from the service: the card of other machines, and where its figures lead."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,9 +78,15 @@ async def test_failures_of_a_time_lead_to_those_jobs(start: Starter, span: str, 
     whole = make.jpeg(64, 48)
     async with start() as s:
         assert (await s.ended(await s.upload(whole[: len(whole) // 2])))["status"] == "failed"
-        days = [(datetime.now(UTC) - back).date().isoformat()]
         page = await overview(s, f"/dashboard?range={span}")
-        days.append((datetime.now(UTC) - back).date().isoformat())
-        (address,) = {f"/dashboard/jobs?status=failed&from={day}" for day in days if f"failed&amp;from={day}" in page}
-        listed = await overview(s, address)
+        (found,) = set(
+            re.findall(r"/dashboard/jobs\?status=failed&amp;from=([^&]+)&amp;until=([^\"]+)\">1 failed", page)
+        )
+        begin, end = (datetime.strptime(one, "%Y-%m-%dT%H:%M").replace(tzinfo=UTC) for one in found)
+        assert back <= end - begin < back + timedelta(hours=span == "week") + timedelta(minutes=1)
+        assert datetime.now(UTC) - end < timedelta(minutes=2)
+        listed = await overview(s, f"/dashboard/jobs?status=failed&from={found[0]}&until={found[1]}")
         assert listed.count('data-label="State"') == 1
+        assert f'value="{found[0]}" type="datetime-local"' in listed
+        before = await overview(s, f"/dashboard/jobs?status=failed&until={found[0]}")
+        assert before.count('data-label="State"') == 0

@@ -257,8 +257,6 @@ TABLE: dict[str, list[Row]] = {
         path: [Row(get(path.removeprefix("GET ")), operator)]
         for path in (
             "GET /api/v1/health/auth",
-            "GET /api/v1/operator/jobs",
-            "GET /api/v1/operator/jobs/{job_id}",
             "GET /api/v1/operator/sessions",
             "GET /api/v1/operator/storage/task",
             "GET /api/v1/operator/images/task",
@@ -275,6 +273,8 @@ TABLE: dict[str, list[Row]] = {
         for path in (
             "GET /api/v1/operator/images",
             "GET /api/v1/operator/images/{image_id}",
+            "GET /api/v1/operator/jobs",
+            "GET /api/v1/operator/jobs/{job_id}",
             "GET /api/v1/operator/keys",
             "GET /dashboard/images",
             "GET /dashboard/care",

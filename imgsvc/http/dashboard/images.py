@@ -18,7 +18,7 @@ from ..operator.images import READER, OperatorQuery, owned, wanted_by
 from ..state import state_of
 from ..wire.image_list import next_of, page_of
 from ..wire.problems import Problem
-from .filters import FROM, UNTIL, given, query_of, reason_of
+from .filters import FROM, UNTIL, given, query_of, reason_of, time_field
 from .guard import PAGES, operators_page
 
 FIRST_PAGE = 60  # pictures in the page itself: more than most screens show
@@ -87,8 +87,8 @@ def _filters(request: Request, sent: Mapping[str, str]) -> Html:
         line("bucket", "Bucket"),
         line("user", "User"),
         line("org", "Organisation"),
-        line(FROM, "From day (UTC)", type="date"),
-        line(UNTIL, "Until day (UTC)", type="date"),
+        time_field(FROM, "From", sent),
+        time_field(UNTIL, "Until", sent),
     )
     fields = (
         line("q", "Name begins with"),

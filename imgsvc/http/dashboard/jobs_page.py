@@ -34,7 +34,7 @@ from ..state import state_of
 from ..wire.error_codes import CODES
 from ..wire.problems import Problem
 from ..wire.urls import Urls
-from .filters import FROM, UNTIL, day_of, given, query_of, reason_of
+from .filters import FROM, UNTIL, given, query_of, reason_of, time_field
 from .guard import PAGES, operators_page
 from .state_words import STATE_WORDS
 
@@ -122,8 +122,8 @@ def _form(sent: Mapping[str, str]) -> Html:
         text_field("user", "User", value("user"), maxlength=255),
         text_field("org", "Organisation", value("org"), maxlength=255),
         choice("error_code", "Error", codes, value("error_code")),
-        text_field(FROM, "From day (UTC)", day_of(sent, FROM), type="date"),
-        text_field(UNTIL, "To day (UTC)", day_of(sent, UNTIL), type="date"),
+        time_field(FROM, "From", sent),
+        time_field(UNTIL, "Until", sent),
         el(
             "div",
             el("button", "Show", type="submit", class_="main"),

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from ..look.components import counted, number
 from ..look.html import Child, Html, el
+from .filters import minute_of
 from .models import DashboardData
+from .spans import DAY, HOUR, WEEK
 
 MANY_REFUSED = 10  # sign-ins in an hour
 MANY_FAILED = 5  # jobs of the last hour, and also
 FAILED_SHARE = 0.2  # of those that ended in it: below this, single broken files are the likely reason
-HOUR, RETRYABLE_FOR = timedelta(hours=1), timedelta(days=1)
+RETRYABLE_FOR = DAY
 RETRYING_JOBS = "dashboard/jobs?status=retrying"
 
 Level = Literal["good", "warn", "bad"]
@@ -55,9 +57,12 @@ def _sentence(words: str) -> str:
 
 
 def failed_jobs(data: DashboardData, back: timedelta) -> str:
-    """The address of the failed jobs of so long a time, from the beginning of its first day (UTC)."""
-    first = (datetime.fromisoformat(data.system.timestamp) - back).astimezone(UTC).date()
-    return f"dashboard/jobs?status=failed&from={first.isoformat()}"
+    """The address of the failed jobs of so long a time until now, to the minute, as their figures are counted."""
+    moment = datetime.fromisoformat(data.system.timestamp)
+    begin = moment - back
+    if back == WEEK:
+        begin = begin.replace(minute=0)  # from the table of hours
+    return f"dashboard/jobs?status=failed&from={minute_of(begin)}&until={minute_of(moment)}"
 
 
 def _link(root: str, address: str, words: str) -> Html:

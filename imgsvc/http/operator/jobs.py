@@ -45,7 +45,7 @@ class Listing(OperatorQuery):
 
 
 class NamedJob(ListedJob):
-    """`original_filename` is for the operator only."""
+    """With the name of its file."""
 
     model_config = example(**NAMED)
 
@@ -105,14 +105,14 @@ class Errors(AnswerModel):
     errors=("overloaded",),
 )
 async def jobs(request: Request) -> Response:
-    """With their users and organisations; all, or those that match the filters, each of which goes by an index."""
+    """With their users and organisations; all, or those that match the filters, each of which goes by an index.
+
+    Never public: it names people, and an ID leads to its picture.
+    """
+    await auth.require_signed_in(request)
     query = parsed(request, Listing)
-    personal = query.q is not None or query.sha256 is not None
-    way = await (auth.require_signed_in(request) if personal else auth.require_reader(request))
     page = await jobs_page(request, query)
-    named = [
-        NamedJob.of(job, original_filename=None if way == "public" else job.original_filename) for job in page.jobs
-    ]
+    named = [NamedJob.of(job, original_filename=job.original_filename) for job in page.jobs]
     return json_response(ListedJobs(jobs=named, next=cursor_behind(request, page, query)))
 
 
@@ -164,12 +164,14 @@ async def error_groups(state: AppState) -> list[ErrorGroup]:
     errors=("job_not_found", "overloaded"),
 )
 async def job(request: Request) -> Response:
-    way, state = await auth.require_reader(request), state_of(request)
+    """With its user, its file's name and its audit trail. Never public."""
+    await auth.require_signed_in(request)
+    state = state_of(request)
     found = await state.jobs.table.job(path_id(request, "job_id", job_not_found))
     if found is None:
         raise job_not_found()
     shown = ShownJob.with_events(found, await state.jobs.reports.events(found.job_id, MAX_EVENTS))
-    if shown.ready and (way != "public" or state.stores.urls.signatures is None):
+    if shown.ready:
         shown.thumbnail_url = state.stores.urls.of_page(shown.image_id, shown.ready[-1])
     return json_response(shown)
 
