@@ -76,10 +76,10 @@ def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
 
 def settled(header: Header, recipe: Recipe) -> Recipe:
     """The recipe for a picture with this probed header: with frames where it moves and may, else of stills."""
-    return recipe.playing(header.playable) if _may_play(header, recipe) else recipe.stills()
+    return recipe.playing(header.playable) if may_play(header, recipe) else recipe.stills()
 
 
-def _may_play(header: Header, recipe: Recipe) -> bool:
+def may_play(header: Header, recipe: Recipe) -> bool:
     """Whether it is an animation within the limits."""
     frames = header.playable
     return (

@@ -22,7 +22,7 @@ from .essentials import read_essentials
 from .frames import read_animation
 from .geometry import Point, crop_box, fit, output_size, whole_side
 from .header import Header
-from .limits import SAMPLES_AGAIN, has_cheap_preview, most_animation_bytes, preview_side, probe
+from .limits import SAMPLES_AGAIN, has_cheap_preview, may_play, most_animation_bytes, preview_side, probe
 from .open import open_image
 from .orient import swaps_sides, upright
 from .placeholder import thumbhash
@@ -225,7 +225,7 @@ def render(source: BinaryIO, mime: str, recipe: Recipe, outputs: Outputs, *, dea
         pictures.append(run(_preview_picture(source, header, recipe, outputs, deadline)))
         wanted.remove(recipe.preview)
     moving = [variant for variant in wanted if variant in recipe.moving]
-    if moving and (played := _play(source, header, recipe, moving, outputs, deadline)):
+    if moving and may_play(header, recipe) and (played := _play(source, header, recipe, moving, outputs, deadline)):
         pictures.append(played)
         wanted = [variant for variant in wanted if variant not in moving]
     if wanted:

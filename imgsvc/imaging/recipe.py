@@ -119,8 +119,16 @@ class Recipe:
         variants = tuple(variant for name, variant in named.items() if not is_further(name))
         further = tuple(variant for name, variant in named.items() if is_further(name))
         focal = newer.focal if newer.crops else self.focal
-        frames = max(self.frames, newer.frames)
-        return replace(self, variants=variants, further=further, focal=focal, frames=frames)
+        merged = replace(self, variants=variants, further=further, focal=focal)
+        if not newer.moving:
+            return merged
+        return replace(  # with the limits that let it move
+            merged,
+            frames=max(self.frames, newer.frames),
+            max_frames=newer.max_frames,
+            animation_factor=newer.animation_factor,
+            animation_seconds=newer.animation_seconds,
+        )
 
     def to_json(self) -> str:
         """Without what is as by default: the text of a recipe says what it said before there were these members."""

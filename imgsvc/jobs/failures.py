@@ -9,6 +9,10 @@ UNEXPECTED = Failure("internal_error", "Processing failed unexpectedly.")
 NOT_STORED = Failure("storage_error", "The image could not be stored.")
 PLACE_TAKEN = Failure("place_taken", "Another image's file is in the way of this one.")
 IO_ERROR = Failure("io_error", GENERAL["io_error"])
+NOTHING_MOVES = Failure(
+    "source_not_kept",
+    "What moves could only be made from a kept source or from a whole variant that moves: there is none.",
+)
 SOURCE_MISSING = Failure("source_missing", GENERAL["source_missing"])
 ROW_DAMAGED = Failure("row_damaged", "The record of what to make of this image is damaged.")
 INTERRUPTED = Failure("interrupted", "The machine that worked on this image was lost each time.")

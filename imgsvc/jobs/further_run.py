@@ -6,7 +6,7 @@ import anyio.to_thread
 
 from ..imaging.recipe import SOURCE
 from ..storage.base import StorageError
-from .failures import IO_ERROR, ROW_DAMAGED, SOURCE_MISSING
+from .failures import IO_ERROR, NOTHING_MOVES, ROW_DAMAGED, SOURCE_MISSING
 from .retry import Failure
 from .run import Run, RunContext, Source
 from .table.further_render import ClaimedRender
@@ -60,9 +60,10 @@ class FurtherRun(Run):
         return True
 
     async def _prepare_variant(self) -> Failure | None:
-        name = largest_whole(self.job)
+        moving = bool(self.recipe.moving)
+        name = largest_whole(self.job, moving=moving)
         if name is None:
-            return SOURCE_MISSING
+            return NOTHING_MOVES if moving else SOURCE_MISSING
         variant = self.job.stored(name)
         try:
             await self.storage.fetch(variant.bucket, variant.key, self._fetched, variant.size_bytes)
@@ -86,12 +87,14 @@ class FurtherRun(Run):
         return IO_ERROR if removed else found
 
 
-def largest_whole(job: Job) -> str | None:
-    """The largest stored variant that shows the whole picture."""
+def largest_whole(job: Job, *, moving: bool = False) -> str | None:
+    """The largest stored variant that shows the whole picture, or of those in which it moves."""
     made = job.measured.get("variants", {})
     whole = [
         variant.name
         for variant in job.recipe.variants
         if variant.name in job.ready and variant.name in made and not variant.cover
     ]
+    if moving:
+        whole = [name for name in whole if made[name].get("frames", 1) > 1]
     return max(whole, key=lambda name: made[name]["width"] * made[name]["height"], default=None)

@@ -44,12 +44,20 @@ def crops_around(job: Job, point: Point | None) -> NewRender | None:
 
 def estimate(job: Job, recipe: Recipe) -> int:
     """Estimated peak memory in bytes, from the kept source or a variant of the image."""
-    name = largest_whole(job)
+    name = largest_whole(job, moving=bool(recipe.moving)) or largest_whole(job)
     if name is None:
         return job.render_bytes
     if job.kept_source is not None:
-        return max(job.render_bytes, _from_variant(job, name, recipe))
+        return max(job.render_bytes, _from_variant(job, name, recipe), _playing(job, recipe))
     return _from_variant(job, name, recipe)
+
+
+def _playing(job: Job, recipe: Recipe) -> int:
+    """For an upload that moves, though it did not when it was accepted; 0 without a variant in which it does."""
+    if not recipe.moving:
+        return 0
+    size, form = job.measured["original_dimensions"], job.mime_type.removeprefix("image/").upper()
+    return render_bytes(Header(form, size["width"], size["height"], 4, indirect=form == "GIF"), recipe)
 
 
 def _from_variant(job: Job, name: str, recipe: Recipe) -> int:

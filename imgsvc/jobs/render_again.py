@@ -6,17 +6,24 @@ replaced file would have to be kept for it.
 
 import sqlite3
 from dataclasses import replace
+from functools import partial
+from math import inf
 
 import anyio
 import structlog
 
+from ..imaging.header import Header
+from ..imaging.limits import MEGABYTE, settled
+from ..imaging.recipe import Recipe
 from .deletion_hold import DeletionHold
+from .failures import NOTHING_MOVES
+from .further_run import largest_whole
 from .image_changes import estimate
 from .queue import Queue
 from .table.further_render import NewRender
 from .table.further_table import FurtherTable
 from .table.model import Job
-from .table.render_tasks import NewTask, RenderReport, RenderTask, RenderTasks
+from .table.render_tasks import NewTask, Planned, RenderReport, RenderTask, RenderTasks
 from .table.writer import DatabaseUnavailable
 
 log = structlog.get_logger()
@@ -26,11 +33,15 @@ AGAIN_SECONDS = 5.0  # after the database refused
 
 
 class RenderAgain:
-    def __init__(self, tasks: RenderTasks, further: FurtherTable, queue: Queue, hold: DeletionHold) -> None:
+    def __init__(
+        self, tasks: RenderTasks, further: FurtherTable, queue: Queue, hold: DeletionHold, most_bytes: float = inf
+    ) -> None:
+        """`most_bytes`: of memory that one render may take."""
         self._tasks = tasks
         self._further = further
         self._queue = queue
         self._hold = hold
+        self._plan = partial(plan, most_bytes=most_bytes)
         self._wanted = anyio.Event()
 
     @property
@@ -69,7 +80,7 @@ class RenderAgain:
         """Returns when no task is running."""
         while await self._tasks.is_running():
             if not self._hold.active and not self._queue.stopping:
-                step = await self._tasks.advance(plan)
+                step = await self._tasks.advance(self._plan)
                 self._further.wake()
                 self._queue.wake()  # also for what waited for the end of a backup
                 if step == "ordered":
@@ -77,20 +88,45 @@ class RenderAgain:
             await anyio.sleep(LOOK_SECONDS)
 
 
-def plan(job: Job, task: RenderTask) -> NewRender | None:
-    """What an image lacks of the task's variants, or has with other settings; None: nothing."""
+def plan(job: Job, task: RenderTask, most_bytes: float = inf) -> Planned:
+    """What an image lacks of the task's variants, or has with other settings, with up to `most_bytes` of memory."""
     now = {variant.name: variant for variant in (*job.recipe.variants, *job.recipe.further)}
-    frames, can_move = job.recipe.frames, job.kept_source is not None
-    recipe = task.recipe.playing(frames) if frames > 1 else task.recipe.stills()
+    recipe = _settled(job, task.recipe)
     wanted = tuple(
         variant
         for variant in (*recipe.variants, *recipe.further)
-        if (can_move or not variant.animated)  # no variant is as good a source of an animation as the upload
-        and (task.variants is None or variant.size in task.variants)
+        if (task.variants is None or variant.size in task.variants)
         and (variant.name not in job.paths or (not task.missing_only and now.get(variant.name) != variant))
     )
+    moving = [variant.name for variant in wanted if variant.animated]
+    refused = f"{', '.join(moving)}: {NOTHING_MOVES.message}" if moving and not _can_move(job) else None
+    if refused:
+        wanted = tuple(variant for variant in wanted if not variant.animated)
     if not wanted:
-        return None
+        return Planned(None, refused)
     pixels = max(task.recipe.max_pixels, job.pixels)
     recipe = replace(recipe, variants=wanted, further=(), max_pixels=pixels, focal=job.recipe.focal, keep_source="none")
-    return NewRender("again", recipe, "variant", estimate(job, recipe))
+    needed = estimate(job, recipe)
+    if needed > most_bytes:
+        return Planned(
+            None, f"It would need {needed / MEGABYTE:.0f} MB of memory; {most_bytes / MEGABYTE:.0f} are there."
+        )
+    return Planned(NewRender("again", recipe, "variant", needed), refused)
+
+
+def _settled(job: Job, recipe: Recipe) -> Recipe:
+    """The task's recipe for this image, by the limits of now. Without its source it begins to move nowhere."""
+    frames = job.recipe.frames
+    if job.kept_source is not None and frames == 1:
+        frames = job.measured.get("frames", 1)
+    size = job.measured["original_dimensions"]
+    return settled(Header("", size["width"], size["height"], 4, playable=frames), recipe)
+
+
+def _can_move(job: Job) -> bool:
+    """Whether what moves can be made: from the kept source, or from a variant that moves and is the largest of all."""
+    if job.kept_source is not None:
+        return True
+    whole, moving = largest_whole(job), largest_whole(job, moving=True)
+    made = job.measured["variants"]
+    return moving is not None and made[moving]["width"] == made[whole]["width"]

@@ -5,7 +5,12 @@ from typing import Literal
 
 # Caused by the file itself: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}
-NEEDS_OPERATOR = {"source_missing", "place_taken", "interrupted"}  # another attempt helps only after a repair
+NEEDS_OPERATOR = {
+    "source_missing",
+    "source_not_kept",
+    "place_taken",
+    "interrupted",
+}  # another attempt helps only after a repair
 MAX_DEATHS = 2  # worker crashes that one file may cause
 MAX_TIMEOUTS = 2  # attempts for a file that takes too long
 MAX_STARTS = 10  # times that the whole service may end during a run of one file

@@ -236,7 +236,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             deletion.end_run,
             opened.metrics.access.erased,
         ),
-        again=RenderAgain(data.render_tasks, data.table.further, queue, hold),
+        again=RenderAgain(data.render_tasks, data.table.further, queue, hold, memory.render),
         expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
         clocks=data.clocks,
         clock_keeper=data.clock_keeper,

@@ -120,10 +120,12 @@ async def test_uploads_go_first(start: Starter) -> None:
     async with start() as s:
         job = await completed(s)
         further = s.state.jobs.table.further
+        s.state.jobs.queue.hold()  # else a lane may claim the upload that is pretended here
         await s.sql("UPDATE processing_jobs SET queue = 'renders'")
         assert await further.order(job, new())
         assert await further.claim(1 << 40, nothing_running=True) is None
         await s.sql("UPDATE processing_jobs SET queue = NULL")
+        s.state.jobs.queue._stopping = False
         s.state.jobs.queue.wake()
         assert await over(s) == []
 

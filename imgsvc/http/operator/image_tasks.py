@@ -33,8 +33,8 @@ class RenderOrder(BaseModel):
 
 
 class ImageFinding(AnswerModel):
-    """An image that keeps what it had (`failed`, with the reason), or whose variants could only be made from its
-    largest one (`from_variant`, with its name).
+    """An image that keeps what it had, or some of it (`failed`, with the reason), or whose variants could only be
+    made from its largest one (`from_variant`, with its name).
     """
 
     image_id: str

@@ -185,21 +185,27 @@ async def finish(db: aiosqlite.Connection, render: FurtherRender, made: MadeFile
         await _retire_key(db, job, render.backend, name, key, now() + stays, now() + REDIRECTED, size)
     await _event(db, "rendered_again", job, render)
     if render.task_id is not None:
-        await _count(db, render, made)
+        await _count(db, render.task_id, render.image_id, made)
     return job
 
 
-async def _count(db: aiosqlite.Connection, render: FurtherRender, made: MadeFiles) -> None:
+async def _count(db: aiosqlite.Connection, task_id: str, image_id: str, made: MadeFiles) -> None:
     """Tell the task of a render what it was made from."""
     origin = next((one["rendered_from"] for one in made.measured.values() if "rendered_from" in one), None)
-    await db.execute(QUERIES["count_rendered"], {"task_id": render.task_id, "from_variant": int(origin is not None)})
+    await db.execute(QUERIES["count_rendered"], {"task_id": task_id, "from_variant": int(origin is not None)})
     if origin is not None:
-        await _find(db, render, "from_variant", origin)
+        await _find(db, task_id, image_id, "from_variant", origin)
 
 
-async def _find(db: aiosqlite.Connection, render: FurtherRender, kind: str, reason: str) -> None:
-    values = {"task_id": render.task_id, "image_id": render.image_id, "kind": kind, "reason": reason}
+async def _find(db: aiosqlite.Connection, task_id: str, image_id: str, kind: str, reason: str) -> None:
+    values = {"task_id": task_id, "image_id": image_id, "kind": kind, "reason": reason}
     await db.execute(QUERIES["insert_render_finding"], values)
+
+
+async def refuse(db: aiosqlite.Connection, task_id: str, image_id: str, reason: str) -> None:
+    """Tell a task that something can't be made of an image, which keeps what it has."""
+    await db.execute(QUERIES["count_not_rendered"], {"task_id": task_id})
+    await _find(db, task_id, image_id, "failed", reason)
 
 
 async def drop_of_task(db: aiosqlite.Connection, task_id: str) -> None:
@@ -249,8 +255,7 @@ async def fail(db: aiosqlite.Connection, job: Job, render: FurtherRender, failur
         return False
     await _retire_keys(db, job, render, backend=render.backend)
     if render.task_id is not None:
-        await db.execute(QUERIES["count_not_rendered"], {"task_id": render.task_id})
-        await _find(db, render, "failed", failure.message)
+        await refuse(db, render.task_id, render.image_id, failure.message)
     return True
 
 

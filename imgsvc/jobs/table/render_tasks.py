@@ -86,7 +86,15 @@ class NewTask:
     missing_only: bool
 
 
-Plan = Callable[[Job, RenderTask], NewRender | None]  # what an image needs; None: nothing
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What an image needs, None: nothing; and why something that it lacks can't be made, in plain words."""
+
+    render: NewRender | None
+    refused: str | None = None
+
+
+Plan = Callable[[Job, RenderTask], Planned]
 Step = Literal["none", "ordered", "waiting"]
 
 
@@ -168,20 +176,22 @@ async def advance(db: aiosqlite.Connection, plan: Plan) -> Step:
     for row in list(await db.execute_fetchall(QUERIES["completed_between"], values)):
         job = Job.of(row)
         examined += 1
-        new = _planned(plan, job, task)
-        if new is not None and await further_changes.order(db, job.job_id, new, task.task_id):
+        planned = _planned(plan, job, task)
+        if planned.render and await further_changes.order(db, job.job_id, planned.render, task.task_id):
             ordered += 1
+        if planned.refused:
+            await further_changes.refuse(db, task.task_id, job.image_id, planned.refused)
     moved = {"task_id": task.task_id, "after": upto, "examined": examined, "ordered": ordered}
     await db.execute(QUERIES["move_render_task"], moved)
     return "ordered"
 
 
-def _planned(plan: Plan, job: Job, task: RenderTask) -> NewRender | None:
+def _planned(plan: Plan, job: Job, task: RenderTask) -> Planned:
     """A row that is damaged needs nothing that could be made."""
     try:
-        return None if job.recipe_damaged or job.expired else plan(job, task)
+        return Planned(None) if job.recipe_damaged or job.expired else plan(job, task)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return Planned(None)
 
 
 async def cancel(db: aiosqlite.Connection) -> None:
