@@ -1,17 +1,23 @@
 """The pages of care in a real browser."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Dialog, Page, expect
 
 from fixtures import make
+from imgsvc.access.operator_auth import operator_token
+from imgsvc.storage.local import LocalStorage
 from tests.support.axe import assert_accessible
 from tests.support.browser import IN_BROWSER, Visit, browsing
 from tests.support.dashboard_page import JSON, TOKEN
+from tests.support.listening import listening
+from tests.support.maintenance import keeping
 from tests.support.server_process import InlineServer, ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
@@ -63,6 +69,37 @@ async def test_task_of_the_storage_is_started_and_its_findings_are_shown(service
         await page.get_by_label("To the backend").fill("nowhere")
         await page.get_by_role("button", name="Move").click()
         await expect(task).to_contain_text("migrate")
+        visit.assert_clean()
+
+
+class Waiting(LocalStorage):
+    """It waits where a file's size is asked for, as a slow disk does."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked = asyncio.Event()
+
+    async def size(self, bucket: str, key: str) -> int | None:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return await super().size(bucket, key)
+
+
+async def test_task_of_the_storage_is_cancelled(tmp_path: Path) -> None:
+    storage = Waiting(tmp_path / "data" / "storage")
+    async with keeping(tmp_path, storage=storage) as s, listening(s.app) as url, browsing(url) as visit:
+        await s.completed(make.jpeg(64, 48))
+        page, proof = visit.page, json.dumps({"token": operator_token(s.settings)})
+        await page.context.request.post(f"{url}/api/v1/operator/login", data=proof, headers=JSON)
+        await page.goto(f"{url}/dashboard/care")
+        await page.get_by_role("button", name="Check").click()
+        task = page.locator("[data-key='task']")
+        await expect(task).to_contain_text("running")
+        await storage.asked.wait()
+        await task.get_by_role("button", name="Cancel").click()
+        await expect(task).to_contain_text("cancelled")
+        await expect(task.get_by_role("button", name="Cancel")).to_have_count(0)
+        assert (await s.http.get("/api/v1/operator/storage/task", headers=s.operator)).json()["state"] == "cancelled"
         visit.assert_clean()
 
 

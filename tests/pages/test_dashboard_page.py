@@ -72,6 +72,13 @@ async def test_pictures_in_the_object_storage_are_seen(s3: S3Server, tmp_path: P
             await visit.page.wait_for_function(LOADED, arg=await picture.element_handle())
             await expect(visit.page.locator("section[data-key=storage]")).to_contain_text(s3.url)
             assert visit.console_errors == []
+            await visit.page.goto(f"{server.url}/dashboard/images")
+            tile = visit.page.locator(".tile img")
+            await visit.page.wait_for_function(LOADED, arg=await tile.element_handle())
+            await visit.page.get_by_role("gridcell").get_by_role("link").click()
+            await visit.page.wait_for_function(LOADED, arg=await visit.page.locator("#stage img").element_handle())
+            await expect(visit.page.locator("#shown-body")).to_contain_text("The upload was accepted")
+            assert visit.console_errors == []
             assert {url.split("/")[2] for url in visit.foreign} == {s3.url.split("/")[2]}
 
 

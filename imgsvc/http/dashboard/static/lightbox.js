@@ -7,6 +7,7 @@ import { byId, el, foreign, keepingFocus, setText, update } from './dom.js';
 import { ago, bytes, number } from './format.js';
 import { FocalPoint } from './focal.js';
 import { kept, nameOf } from './grid.js';
+import { Metadata } from './metadata.js';
 import { placeholder } from './thumbhash.js';
 
 const SWIPE = 50; // pixels
@@ -23,11 +24,13 @@ export class Lightbox {
   constructor(grid, { cut, more, remove, tell }) {
     Object.assign(this, { grid, cut: new Set(cut), more, remove, tell, dialog: byId('lightbox'), stage: byId('stage') });
     this.focal = new FocalPoint(this.stage, (point) => this.#change({ focal: point }, 'The focal point was saved.'), tell);
+    this.metadata = new Metadata({ redraw: () => this.draw(), change: (members) => this.#change(members, 'The metadata was saved.'), tell });
     addEventListener('popstate', () => this.follow());
     addEventListener('hashchange', () => this.follow());
     this.dialog.addEventListener('cancel', (event) => {
       event.preventDefault();
       if (this.focal.choosing) this.focal.end();
+      else if (this.metadata.editing) this.metadata.end();
       else this.close();
     });
     this.dialog.addEventListener('keydown', (event) => this.#pressed(event));
@@ -132,7 +135,8 @@ export class Lightbox {
     keepingFocus(() => {
       setText(byId('shown-name'), image.original_filename ?? `Image ${image.image_id}`);
       update(byId('shown-body'), [
-        ...this.#about(image), ...this.#addresses(image), ...this.#focus(image), ...this.#expiry(image), ...metadata(image),
+        ...this.#about(image), ...this.#addresses(image), ...this.#focus(image), ...this.#expiry(image),
+        part('Metadata'), ...this.metadata.part(image),
         part('What happened'), el('ol', { class: 'happened', 'data-key': 'happened' }, image.events.map(happened)),
         el('p', { class: 'actions', 'data-key': 'delete' }, button('delete-shown', 'Delete this picture', { class: 'danger' })),
       ]);
@@ -199,16 +203,19 @@ export class Lightbox {
     ];
   }
 
+  /** Whether it was taken. */
   async #change(members, words) {
     const id = this.#wanted;
     try {
       const changed = await ask(`api/v1/operator/images/${pathOf(id)}`, { method: 'PATCH', json: members, headers: { 'Content-Type': PATCH } });
-      if (this.#wanted !== id) return;
+      if (this.#wanted !== id) return false;
       this.#take({ ...this.#shown, ...changed });
       this.grid.replace(kept(this.#shown));
       this.tell(words);
+      return true;
     } catch (refused) {
       this.tell(refused.message, true);
+      return false;
     }
   }
 
@@ -223,6 +230,7 @@ export class Lightbox {
       expire: () => this.#expireAt(byId('expires').value),
       keep: () => this.#change({ expires_at: null }, 'It does not expire.'),
       'delete-shown': () => this.#delete(),
+      ...this.metadata.actions,
     };
   }
 
@@ -282,12 +290,4 @@ const happened = ({ created_at: moment, words }, place, events) =>
 function local(timestamp) {
   const moment = new Date(timestamp);
   return new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-}
-
-function metadata(image) {
-  const entries = Object.entries(image.client_metadata);
-  if (!entries.length) return [part('Metadata'), empty('The uploader sent none.')];
-  const shown = entries.map(([name, value]) => [name, foreign(typeof value === 'string' ? value : JSON.stringify(value))]);
-  return [part('Metadata'), el('dl', { class: 'facts', 'data-key': 'metadata' }, shown.map(([name, value]) =>
-    el('div', {}, el('dt', {}, foreign(name)), el('dd', {}, value))))];
 }
