@@ -18,6 +18,7 @@ from tests.torture.kill_at.plan import ACTIONS, every, sample
 from tests.torture.kill_at.scenarios import SCENARIOS
 from tests.torture.kill_at.site import Site, Way
 from tests.torture.kill_at.without_sync import EACH, Tried, reason, try_each
+from tests.torture.report import Report, add_option
 
 LOSE: Action = "lose"
 
@@ -28,16 +29,22 @@ def main() -> int:
     done = Done(options.resume)
     failed: list[case.Result] = []
     tried: dict[str, Tried] = {}
+    report = Report("Each durable call", options.seed if options.sample else "none, all cases")
     with ForkServer(preload=True) as forks:
         for name in options.scenarios or SCENARIOS:
             if options.without_sync:
                 leave_out(name, root, forks, options, tried)
                 continue
-            failed += attack(name, root, forks, options, done)
+            before = done.count
+            found = attack(name, root, forks, options, done)
+            failed += found
+            report.add({name: f"{done.count - before + len(found)} cases"}, map(str, found))
     for result in failed:
         print(f"\n{result}")
     if options.without_sync:
-        return _report(tried, options.without_sync, root)
+        return _report(tried, options, root, report)
+    report.add({"all": f"{done.count + len(failed)} cases, {done.left_out} of earlier runs were sound"})
+    report.write(options.report)
     print(f"\n{done.count} cases, {len(failed)} with faults" + (f"; their folders are in {root}" if failed else ""))
     if not failed:
         _remove(root)
@@ -94,16 +101,20 @@ def leave_out(name: str, root: Path, forks: ForkServer, options: argparse.Namesp
     try_each(counting, options.without_sync, tried, options.sample, one)
 
 
-def _report(tried: dict[str, Tried], chosen: Sequence[str], root: Path) -> int:
+def _report(tried: dict[str, Tried], options: argparse.Namespace, root: Path, report: Report) -> int:
     """Print what each place's absence came to; 1 if one was not noticed and nothing says why."""
-    wrong = 0
+    chosen, wrong = options.without_sync, 0
     for place, found in sorted(tried.items()):
         if found.caught or found.cases:
             why = reason(place)
             wrong += not found.caught and not why
+            report.add({place: f"{found.caught.scenario if found.caught else why or 'not noticed'}"})
+            report.findings += [] if found.caught or why else [f"Nothing notices that {place} is left out."]
             print(f"{place}\n  {found}" + (f"\n  {why}" if why and not found.caught else ""))
     wrong += sum(place not in tried for place in chosen if place != EACH)
     print(f"\n{sum(one.cases for one in tried.values())} cases, {wrong} syncs that nothing needs")
+    report.attack = "Each sync left out"
+    report.write(options.report)
     shutil.rmtree(root)
     return 1 if wrong else 0
 
@@ -129,9 +140,12 @@ class Done:
         self._path = path
         self._known = set(path.read_text().splitlines()) if path and path.exists() else set()
         self.count = 0
+        self.left_out = 0  # cases that were sound in an earlier run
 
     def holds(self, scenario: str, fault: Fault) -> bool:
-        return json.dumps([scenario, str(fault)]) in self._known
+        known = json.dumps([scenario, str(fault)]) in self._known
+        self.left_out += known
+        return known
 
     def add(self, scenario: str, fault: Fault) -> None:
         self.count += 1
@@ -162,6 +176,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="forked processes that render in threads, as ./run test")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="note what was sound there, and leave it out")
     parser.add_argument("--folder", type=Path, default=None, help="where the cases work, instead of in memory")
+    add_option(parser)
     options = parser.parse_args(arguments)
     options.action = ["lose"] if options.lost_cache else options.action or list(ACTIONS)
     if options.lost_cache and options.folder:

@@ -25,6 +25,7 @@ from tests.bench.memory import sampled
 from tests.bench.uploading.service import Watched, upload_at_once
 from tests.support.receiver import SECRET, Receiver
 from tests.support.server_process import ServerProcess
+from tests.torture.report import Report, add_option
 from tests.torture.soak.traffic import Traffic, statuses
 
 PARTS, LOAD, SAMPLE_SECONDS = 6, 0.8, 5
@@ -89,7 +90,7 @@ def soak(server: ServerProcess, photos: list[bytes], minutes: float, seed: int) 
     return samples, traffic
 
 
-def report(samples: list[Sample], traffic: Traffic) -> tuple[str, bool]:
+def compared(samples: list[Sample], traffic: Traffic) -> tuple[str, bool]:
     """The table, and whether all is within its limits."""
     second, last = ([one for one in samples if one.part == part] for part in (1, PARTS - 1))
     lines = [f"{'':<14} {'second':>10} {'last':>10} {'ratio':>7}   limit"]
@@ -112,7 +113,9 @@ def main() -> int:
     parser.add_argument("--photo", type=Path, nargs="*", help="JPEGs to upload; without them drawn ones of 2 to 8 MP")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="where to write the samples")
+    add_option(parser)
     given = parser.parse_args()
+    report = Report("Soak", given.seed)
     drawn = [(1633, 1225, 1), (2309, 1732, 2), (3266, 2449, 3)]
     photos = [path.read_bytes() for path in given.photo or ()] or [make.jpeg(*one) for one in drawn]
     with tempfile.TemporaryDirectory() as folder, Receiver() as receiver:
@@ -122,11 +125,14 @@ def main() -> int:
             samples, traffic = soak(server, photos, given.minutes, given.seed)
             ends = statuses(server, [job for job, _ in traffic.receipts.values()])
             traffic.close()
-            text, sound = report(samples, traffic)
+            text, sound = compared(samples, traffic)
             sound &= set(ends.values()) <= {"completed"}
             print(text)
             told = ", ".join(f"{count} {status}" for status, count in Counter(ends.values()).items())
             print(f"webhooks received: {len(receiver.received)}; images that were kept: {told}")
+        report.text = text
+        report.add({"minutes": given.minutes, "images that were kept": told}, [] if sound else ["A limit is exceeded."])
+        report.write(given.report)
         if given.json:
             given.json.write_text(json.dumps([asdict(one) for one in samples]))
     return 0 if sound else 1
