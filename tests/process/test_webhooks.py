@@ -2,22 +2,31 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import httpx
 import pytest
 from standardwebhooks import Webhook as Verifier
 
-from docs.pages import ROOT, Page
 from fixtures import make
+from tests.support.papers import marked, runs, succeeds
 from tests.support.receiver import NEXT_SECRET, SECRET, Received, Receiver
 from tests.support.server_process import ServerProcess, until
 
 pytestmark = pytest.mark.process
+GUIDE = "docs/guides/webhooks.md"
 NOWHERE = "http://127.0.0.1:9/hook"
 
 
@@ -35,9 +44,6 @@ def imgsvc(served: ServerProcess, *arguments: str) -> str:
 
 
 def rows(folder: Path) -> list[Any]:
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(folder / "data" / "imgsvc.db", timeout=10)) as db:
         return db.execute("SELECT message_id, state FROM webhook_outbox ORDER BY id").fetchall()
 
@@ -89,23 +95,69 @@ def test_killed_between_each_two_steps(tmp_path: Path) -> None:
             assert receiver.wait(4)[-1].id == one.id
 
 
-def test_receiver_of_the_guide(tmp_path: Path) -> None:
-    path = Path("docs/guides/webhooks.md")
-    (block,) = [one for one in Page(path, (ROOT / path).read_text()).blocks if one.mark == "run"]
-    (tmp_path / "receiver.py").write_text(block.text)
+@pytest.mark.parametrize(("kind", "command"), [("receiver", sys.executable), ("node", shutil.which("node"))])
+def test_receiver_of_the_guide(kind: str, command: str | None, tmp_path: Path) -> None:
+    """It takes what the service sends, with each secret of a rotation, and refuses what it did not sign."""
+    if command is None:
+        pytest.skip("Node.js is not installed")
+    (tmp_path / "receiver.mjs").write_text(*runs(GUIDE, kind))
     with Receiver() as free:
         port = free.port
-    environ = {"PATH": os.environ["PATH"], "WEBHOOK_SECRET": SECRET, "PORT": str(port)}
-    ran = subprocess.Popen([sys.executable, tmp_path / "receiver.py"], env=environ, stdout=subprocess.PIPE, text=True)
-    endpoint = {"name": "app", "url": f"http://127.0.0.1:{port}/", "secret": SECRET, "allow_private": True}
-    try:
-        with server(tmp_path, **endpoint) as served:
+    with run_by(
+        command, tmp_path / "receiver.mjs", PATH=os.environ["PATH"], WEBHOOK_SECRET=SECRET, PORT=str(port)
+    ) as said:
+        endpoint = {"name": "app", "url": f"http://127.0.0.1:{port}/", "secret": [NEXT_SECRET, SECRET]}
+        with server(tmp_path, **endpoint, allow_private=True) as served:
             job = served.job_ended(served.upload(make.jpeg(64, 48)).json()["job_id"])
-            assert ran.stdout
-            said = [ran.stdout.readline().split() for _ in range(2)]
-            assert said == [["image.ready", job["image_id"]], ["image.completed", job["image_id"]]]
+            expected = [["image.ready", job["image_id"]], ["image.completed", job["image_id"]]]
+            assert [said.readline().split() for _ in range(2)] == expected
+        url, body, moment = (
+            f"http://127.0.0.1:{port}/",
+            json.dumps({"type": "t", "data": {"image_id": "i"}}),
+            time.time(),
+        )
+        assert [httpx.post(url, content=body, headers=one).status_code for one in forged(body, moment)] == [204] + [
+            400
+        ] * 7
+        assert said.readline().split() == ["t", "i"]
+        (shown,) = [one.text for one in marked(GUIDE, kind="curl") if one.mark == "gives"]
+        typed = "".join(runs(GUIDE, "curl")).replace("http://127.0.0.1:9000/", url)
+        assert succeeds(typed, tmp_path, os.environ).strip() == shown.strip()
+
+
+def forged(body: str, moment: float) -> Iterator[dict[str, str]]:
+    """The headers of a message that is signed, and of seven that must be refused."""
+    sent = datetime.fromtimestamp(int(moment), UTC)
+    signed = Verifier(SECRET).sign("msg_1", sent, body)
+    good = {"webhook-id": "msg_1", "webhook-timestamp": str(int(moment)), "webhook-signature": signed}
+    yield good
+    yield good | {"webhook-signature": Verifier(NEXT_SECRET).sign("msg_1", sent, body)}
+    yield good | {"webhook-signature": Verifier(SECRET).sign("msg_1", sent, body + " ")}
+    yield good | {"webhook-signature": signed.replace("v1,", "v1a,")}
+    yield good | {"webhook-id": "msg_2"}
+    yield good | {"webhook-timestamp": str(int(moment) - 1)}
+    old = sent - timedelta(minutes=6)
+    yield good | {
+        "webhook-timestamp": str(int(old.timestamp())),
+        "webhook-signature": Verifier(SECRET).sign("msg_1", old, body),
+    }
+    yield {"webhook-id": "msg_1"}
+
+
+@contextmanager
+def run_by(command: str, file: Path, **environ: str) -> Iterator[IO[str]]:
+    """A program that listens at $PORT: what it prints."""
+    ran = subprocess.Popen([command, file], env=environ, stdout=subprocess.PIPE, text=True)
+    assert ran.stdout
+    try:
+        until(lambda: is_listening(int(environ["PORT"])))
+        yield ran.stdout
     finally:
         ran.kill()
         ran.wait()
-        if ran.stdout:
-            ran.stdout.close()
+        ran.stdout.close()
+
+
+def is_listening(port: int) -> bool:
+    with closing(socket.socket()) as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0

@@ -80,6 +80,8 @@ RUN_BY = {
     ("docs/guides/testing.md", "pytest"): "test_example_for_an_applications_own_tests_passes",
     ("docs/guides/tokens.md", "limits"): "test_token_with_the_limits_of_the_guide",
     ("docs/guides/upgrading.md", "checks"): "test_checks_of_an_installation",
+    ("docs/guides/webhooks.md", "curl"): "test_receiver_of_the_guide",
+    ("docs/guides/webhooks.md", "node"): "test_receiver_of_the_guide",
     ("docs/guides/webhooks.md", "receiver"): "test_receiver_of_the_guide",
     ("docs/guides/uploading.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/uploading.md", "events"): "test_examples_for_browsers",
