@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import anyio
+
 from ..jobs.data_folder import DataFolder, open_data_folder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.erasing import Erasing
@@ -21,6 +23,7 @@ from .service_client import Running, running, segment
 
 T = TypeVar("T")
 API = "/api/v1/operator"
+REDIS_SECONDS = 1.0
 Show = Callable[[dict[str, Any]], None]  # called with the report as far as it has come
 
 
@@ -50,8 +53,24 @@ async def _erased(settings: Settings, data: DataFolder, org: str, user: str) -> 
         erasing = Erasing(data.table, housekeeping, data.staging_area, data.revocations)
         erasure = await erasing.begin(org, user)
         await erasing.work()
+        await _forget_in_redis(settings, org, user)
         found = await data.table.erasures.erasure(erasure.erasure_id)
         return ErasureReport.of(found or erasure).model_dump()
+
+
+async def _forget_in_redis(settings: Settings, org: str, user: str) -> None:
+    """A Redis that can't be reached says so in the log, and keeps the window until that ends."""
+    if not settings.redis.url:
+        return
+    from ..intake.redis_limit import RedisRateLimit
+
+    redis = RedisRateLimit.of(settings)
+    async with anyio.create_task_group() as group:
+        group.start_soon(redis.line.run)
+        await redis.line.tried.wait()
+        redis.forget(org, user)
+        await redis.line.flush(REDIS_SECONDS)
+        group.cancel_scope.cancel()
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:

@@ -80,6 +80,11 @@ class RateLimiter:
             shared = await self.redis.standing(new.org_id, new.user_id, quota)
         return replace(accepted, standing=_tighter(accepted.standing, shared)) if shared else accepted
 
+    def forget(self, org_id: str, user_id: str) -> None:
+        """Forget an erased person in Redis too. What is not sent, because Redis or the service ends, ends by itself."""
+        if self.redis is not None:
+            self.redis.forget(org_id, user_id)
+
     async def close(self) -> None:
         """Stop: wait for calls in flight, and send pending releases."""
         if self._settling:

@@ -69,6 +69,10 @@ class RedisRateLimit:
         """Release the slot, unless its window has ended. Call at most once."""
         self.line.send(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
 
+    def forget(self, org_id: str, user_id: str) -> None:
+        """Remove the user's window, whose key names them: now, or once Redis is back."""
+        self.line.send(("DEL", self.key(org_id, user_id)))
+
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
         """How much is left for all instances together; None while Redis is unavailable. Uses none of it."""
         key = self.key(org_id, user_id)

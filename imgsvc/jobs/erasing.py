@@ -29,6 +29,7 @@ PAGE = 100  # images of one transaction
 EVENTS = 5_000  # rows of the audit trail of one transaction
 AGAIN_SECONDS = 5.0  # after a refusal of database or storage, and while a backup holds deletions
 EndRun = Callable[[Job], Awaitable[None]]  # ends the run of a deleted job, and wakes who waits for it
+OnEnd = Callable[[str, str], None]
 
 
 async def no_run(_: Job) -> None:
@@ -36,7 +37,7 @@ async def no_run(_: Job) -> None:
 
 
 class Erasing:
-    """`on_end` is called when a person has been erased."""
+    """`on_end` is called with organisation and user when a person has been erased."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Erasing:
         staging_area: StagingArea,
         revocations: Revocations,
         end_run: EndRun = no_run,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: OnEnd = lambda _org, _user: None,
     ) -> None:
         self._table = table.erasures
         self._housekeeping = housekeeping
@@ -107,7 +108,8 @@ class Erasing:
         if not await self._table.end(erasure):
             return False
         log.info("person_erased", erasure_id=erasure.erasure_id)
-        self._on_end()
+        if erasure.org_id is not None and erasure.user_id is not None:
+            self._on_end(erasure.org_id, erasure.user_id)
         return True
 
     async def _erase_images(self, erasure: Erasure) -> None:

@@ -174,8 +174,8 @@ async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> Asy
 
 async def _built(opened: Opened) -> AppState:
     settings, memory = opened.settings, budget(opened.settings.workers)
-    jobs = _jobs(opened, memory)
     rate_limiter = RateLimiter(opened.data.table, _redis(settings))
+    jobs = _jobs(opened, memory, rate_limiter)
     access = await _access(opened)
     stores = _stores(opened)
     telemetry = _telemetry(opened, jobs.queue, rate_limiter)
@@ -195,7 +195,7 @@ async def _built(opened: Opened) -> AppState:
     )
 
 
-def _jobs(opened: Opened, memory: Budget) -> Jobs:
+def _jobs(opened: Opened, memory: Budget, rate_limiter: RateLimiter) -> Jobs:
     settings, data, storages = opened.settings, opened.data, opened.stores.storages
     completions, hold = Completions(), DeletionHold()
     runs = RunContext(
@@ -234,7 +234,7 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
             data.staging_area,
             data.revocations,
             deletion.end_run,
-            opened.metrics.access.erased,
+            partial(_erased, opened.metrics, rate_limiter),
         ),
         again=RenderAgain(data.render_tasks, data.table.further, queue, hold, memory.render),
         expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
@@ -251,6 +251,11 @@ def _jobs(opened: Opened, memory: Budget) -> Jobs:
         counters=data.counters,
         office=opened.lanes.office,
     )
+
+
+def _erased(metrics: Metrics, rate_limiter: RateLimiter, org_id: str, user_id: str) -> None:
+    rate_limiter.forget(org_id, user_id)
+    metrics.access.erased()
 
 
 async def _access(opened: Opened) -> Access:

@@ -19,6 +19,7 @@ from imgsvc.jobs.table.webhook_table import Attempt
 from imgsvc.webhooks import pauses
 from tests.conftest import WAIT_SECONDS, Service, Starter, service
 from tests.support.receiver import Received, Receiver
+from tests.support.redis_server import RedisServer
 from tests.support.speed import within
 
 IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"
@@ -107,6 +108,20 @@ async def test_nothing_of_the_person_is_left(start: Starter, capfd: pytest.Captu
         again = await ended(s, await erase(s))
         assert again["erasure_id"] != report["erasure_id"] and again["counts"]["images"] == 0
         assert (await uploaded(s)).status_code == 202  # a user of the same name begins anew
+
+
+async def test_window_in_redis_goes_too(start: Starter) -> None:
+    """Its key names the person. Another's stays."""
+    with RedisServer() as redis:
+        async with start(redis={"url": redis.url, "timeout_ms": 5000}) as s:
+            await s.ended(await uploaded(s))
+            await s.completed(make.jpeg(50, 40))
+            assert len(redis.ask("KEYS", "*")) == 2 and names_in(str(redis.ask("KEYS", "*"))) != []
+            await ended(s, await erase(s))
+            with within(WAIT_SECONDS):
+                while names_in(str(redis.ask("KEYS", "*"))):
+                    await anyio.sleep(0.01)
+            assert len(redis.ask("KEYS", "*")) == 1
 
 
 async def test_person_is_refused_until_it_has_ended(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
