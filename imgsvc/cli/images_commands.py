@@ -5,12 +5,13 @@ anybody, as the operator of the service that runs on this machine.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, moment, stop
 
 if TYPE_CHECKING:
     from .callers_images import CallersImages
@@ -59,7 +60,10 @@ def list_images(
     if (org or user) if server else whole_org:
         stop("--org and --user are for the operator, without --server; --whole-org is for --server", WRONG)
     whose = {"org": org, "user": user, "scope": "org" if whole_org else None}
-    times = {"created_after": created_after, "created_before": created_before}
+    times = {
+        "created_after": moment("--created-after", created_after),
+        "created_before": moment("--created-before", created_before),
+    }
     filters = {**whose, "bucket": bucket, "status": status, "q": name, "sha256": sha256, **times}
     found = list(_images(server, token, config).listed(limit, **filters))
     if as_json:
@@ -119,7 +123,8 @@ def patch(
 
     if expires_at is not None and never_expires:
         stop("--expires-at and --never-expires exclude each other", WRONG)
-    changes: dict[str, Any] = {"expires_at": expires_at} if expires_at is not None or never_expires else {}
+    expires = moment("--expires-at", expires_at)
+    changes: dict[str, Any] = {"expires_at": expires} if expires is not None or never_expires else {}
     if metadata is not None:
         try:
             changes["client_metadata"] = json.loads(metadata)
@@ -135,11 +140,20 @@ def patch(
 
 
 @images.command()
-def delete(image_ids: list[str], server: Server = None, token: Token = None, config: ConfigFile = None) -> None:
-    """Delete images, with all their files."""
+def delete(
+    image_ids: list[str],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    server: Server = None,
+    token: Token = None,
+    config: ConfigFile = None,
+) -> None:
+    """Delete images, with all their files, for good. Asks first at a terminal, and never where there is none."""
     from .errors import CommandFailed
 
     known, refused = _images(server, token, config), 0
+    named = f"the image {image_ids[0]}" if len(image_ids) == 1 else f"{len(image_ids)} images"
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {named} with all files?", err=True):
+        stop("nothing was deleted", WRONG)
     for image_id in image_ids:
         try:
             removed = known.delete(image_id)

@@ -26,6 +26,23 @@ def loaded(config: Path | None) -> "Settings":
         stop(str(error), WRONG)
 
 
+def moment(option: str, text: str | None) -> str | None:
+    """A time as the API takes it; one that is none ends the command."""
+    from datetime import datetime
+
+    try:
+        found = datetime.fromisoformat(text) if text is not None else None
+    except ValueError:
+        found = datetime.min
+    if found is None:
+        return None
+    if found.tzinfo is None:
+        stop(
+            f"{option} {text}: must be a day and time with an offset from UTC, such as 2027-03-01T09:30:00+01:00", WRONG
+        )
+    return found.isoformat()
+
+
 def stop(reason: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
     typer.echo(f"imgsvc: {reason}", err=True)

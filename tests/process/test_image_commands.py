@@ -37,7 +37,7 @@ def test_images(server: ServerProcess, tmp_path: Path) -> None:
     assert server.run("images", "list", "--status", "failed").stdout == "No images.\n"
     assert first in server.run("images", "list", "--limit", "5").stdout
     wrong = server.run("images", "list", "--created-after", "yesterday")
-    assert wrong.returncode == 1 and "created_after" in wrong.stderr
+    assert wrong.returncode == 2 and "--created-after yesterday: must be a day and time" in wrong.stderr
     assert server.run("images", "list", "--status", "gone").returncode == 2
 
     shown = json.loads(server.run("images", "show", first, "--json").stdout)
@@ -54,8 +54,15 @@ def test_images(server: ServerProcess, tmp_path: Path) -> None:
     assert json.loads(changed.stdout)["expires_at"] == "2036-01-01T00:00:00.000000+00:00"
     assert json.loads(server.run("images", "patch", first, "--never-expires", "--json").stdout)["expires_at"] is None
     refused: tuple[tuple[str, ...], ...] = ((), ("--metadata", "{"), ("--never-expires", "--expires-at", "x"))
+    refused += tuple(("--expires-at", one) for one in ("tomorrow", "2036-01-01", "2036-01-01T00:00:00", "", "1e9"))
     for options in refused:
         assert server.run("images", "patch", first, *options).returncode == 2
+    words = (
+        "imgsvc: --expires-at soon: must be a day and time with an offset from UTC, such as 2027-03-01T09:30:00+01:00\n"
+    )
+    assert server.run("images", "patch", first, "--expires-at", "soon").stderr == words
+    past = server.run("images", "patch", first, "--expires-at", "2001-01-01 00:00:00+01:00")
+    assert past.returncode == 1 and "must be in the future, and at most ten years from now" in past.stderr
 
     gone = server.run("images", "delete", first, UNKNOWN)
     assert (gone.returncode, gone.stdout) == (1, f"{first}: deleted, 4 files removed\n")
@@ -98,6 +105,30 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
     assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"
     assert images("list", IMGSVC_TOKEN="").returncode == 2 and images("list", "--user", "bob").returncode == 2
     assert server.run("images", "list", "--whole-org").returncode == 2
+
+
+def test_deleting_asks_at_a_terminal(server: ServerProcess) -> None:
+    """As a person answers: no, then yes; and with --yes there is no question."""
+    first, second = (uploaded(server, make.jpeg(64, side)) for side in (70, 72))
+
+    def typed(answer: bytes, *arguments: str) -> tuple[int, str]:
+        ours, theirs = os.openpty()
+        os.write(ours, answer)
+        command = [sys.executable, "-m", "imgsvc", "images", "delete", *arguments]
+        ran = subprocess.run(
+            command, cwd=server.folder, env=server.environ, stdin=theirs, capture_output=True, text=True, timeout=60
+        )
+        os.close(ours)
+        os.close(theirs)
+        return ran.returncode, ran.stdout + ran.stderr
+
+    status, said = typed(b"n\n", first, second)
+    assert status == 2 and "Delete 2 images with all files? [y/N]" in said and "nothing was deleted" in said
+    assert len(json.loads(server.run("images", "list", "--json").stdout)) >= 2
+    status, said = typed(b"y\n", first)
+    assert status == 0 and f"{first}: deleted, 4 files removed" in said and "Delete the image" in said
+    status, said = typed(b"", "--yes", second)
+    assert status == 0 and "?" not in said
 
 
 def token_of(user: str) -> str:

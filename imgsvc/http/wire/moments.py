@@ -1,5 +1,6 @@
 """Moments in requests (RFC 3339), and when an image expires: at a moment, or so many seconds from now."""
 
+import re
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -21,16 +22,17 @@ def _with_plus(text: object) -> object:
 def _moment(text: str) -> str:
     """As the table writes it, so that it compares as text."""
     try:
-        return as_text(datetime.fromisoformat(text.upper()))
+        if re.fullmatch(TIME, text, re.ASCII):
+            return as_text(datetime.fromisoformat(text.upper()))
     except (ValueError, OverflowError):
-        raise ValueError("must be an RFC 3339 time with an offset, such as 2026-03-01T00:00:00Z") from None
+        pass
+    raise ValueError("must be an RFC 3339 time with an offset, such as 2026-03-01T00:00:00Z")
 
 
 Moment = Annotated[
     str,
-    Field(
-        pattern=TIME
-    ),  # without an example: a page that is made of the document would send it, and it is over one day
+    # Without an example: a page that is made of the document would send it, and it is over one day.
+    Field(json_schema_extra={"pattern": TIME}),
     AfterValidator(_moment),
     BeforeValidator(_with_plus),
 ]
