@@ -44,6 +44,7 @@ def unpack(release: Path, end: str, folder: Path) -> dict[str, Any]:
     with tarfile.open(release) as archive:
         archive.extractall(folder, filter="data")
     (folder / end / "data").rename(folder / "data")
+    (folder / "data/storage" / older_version.BLOCKED).unlink(missing_ok=True)  # the reason for another attempt
     make_recent(folder / "data" / "imgsvc.db")
     return answers_there(folder)
 
@@ -115,19 +116,22 @@ async def digests(s: Service, image_id: str, sizes: list[str]) -> dict[str, str]
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
 async def test_folder_of_an_older_version_goes_on(release: Path, end: str, tmp_path: Path) -> None:
     answers = unpack(release, end, tmp_path)
-    assert len(answers) == {"stopped": 4, "killed": 6}[end]
+    more = int("given up" in answers)  # from 0.2.0 on
+    assert len(answers) == {"stopped": 4 + more, "killed": 6 + 2 * more}[end]
     secrets = [tmp_path / "data" / name for name in ("jwt_secret", "operator_token")]
     earlier_secrets = [file.read_text() for file in secrets]
     async with opened(tmp_path) as s:
         for name, earlier in answers.items():
             receipt = earlier["receipt"]
-            if name in ("previewed", "waiting"):
-                assert earlier["job"]["body"]["status"] in ("pending", "processing")
+            if name in ("previewed", "waiting", "retrying"):
+                assert earlier["job"]["body"]["status"] in ("pending", "processing", "retrying")
                 await finished_now(s, earlier)
             else:
                 await assert_answers_as_before(s, name, earlier)
             variants = earlier["variants"]
             assert await digests(s, receipt["image_id"], list(variants)) == variants, name
+        if more:
+            await tried_again(s, answers["given up"])
         await repeated_upload_gets_the_first_receipt(s, answers["turned"])
         await deletes_and_accepts(s, answers)
         report = await carried_out(s, "verify", digests=True, grace_seconds=0)
@@ -143,10 +147,19 @@ async def finished_now(s: Service, earlier: dict[str, Any]) -> None:
     while (job := await s.http.get(receipt["status_url"], headers={"Prefer": "wait=30"})).json()[
         "status"
     ] != "completed":
-        assert job.json()["status"] in ("pending", "processing"), job.text
+        assert job.json()["status"] in ("pending", "processing", "retrying"), job.text
     assert job.json()["ready"] == ["original", "large", "medium", "thumbnail"]
     result = (await s.http.get(f"{receipt['status_url']}/result")).json()
     assert result["metadata"]["original_dimensions"] == {"width": 400, "height": 300}
+
+
+async def tried_again(s: Service, earlier: dict[str, Any]) -> None:
+    """A job that the older version had given up, by the operator."""
+    assert earlier["job"]["body"]["retryable"]
+    job_id = earlier["receipt"]["job_id"]
+    answer = await s.http.post(f"/api/v1/operator/jobs/{job_id}/retry", headers=s.operator)
+    assert answer.status_code == 202, answer.text
+    await finished_now(s, earlier)
 
 
 async def repeated_upload_gets_the_first_receipt(s: Service, earlier: dict[str, Any]) -> None:
@@ -174,7 +187,7 @@ async def test_backup_of_an_older_version_is_restored(release: Path, tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     make_recent(tmp_path / "data" / "imgsvc.db")
     answers = answers_there(tmp_path)
-    assert set(answers) == {"turned", "transparent", "damaged", "deleted"}
+    assert set(answers) - {"given up"} == {"turned", "transparent", "damaged", "deleted"}
     async with opened(tmp_path) as s:
         for name, earlier in answers.items():
             await assert_answers_as_before(s, name, earlier)
@@ -235,3 +248,21 @@ async def test_tables_of_others_in_the_file_are_kept(tmp_path: Path) -> None:
         db.execute("CREATE TABLE others (one)")
     await (await open_for_writing(tmp_path / "imgsvc.db")).close()
     assert {"others", "processing_jobs"} <= schema(tmp_path / "imgsvc.db").keys()
+
+
+@pytest.mark.process
+def test_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """The way back after an upgrade: the start and a command say what to do, and nothing is written."""
+    unpack(RELEASES[-1], "stopped", tmp_path)
+    database = tmp_path / "data" / "imgsvc.db"
+    assert run(("storage", "verify"), folder=tmp_path, environ={}).returncode == 0  # migrates it
+    with closing(sqlite3.connect(database)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = database.read_bytes()
+    for arguments in (("serve", "--port", "0"), ("storage", "verify")):
+        done = run(arguments, folder=tmp_path, environ={})
+        assert done.returncode != 0
+        (said,) = [line for line in done.stderr.splitlines() if "later version" in line]
+        assert "99" in said and "restore the backup from before the upgrade" in said
+        assert "Traceback" not in done.stderr
+    assert database.read_bytes() == before

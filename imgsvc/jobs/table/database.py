@@ -42,7 +42,7 @@ LOG_BYTES = 64 << 20  # a write-ahead log that grew during a snapshot is truncat
 
 
 class SchemaTooNew(Exception):
-    """A later version of this program has written the database."""
+    """A later version of this program has written the database. The message is a whole sentence."""
 
 
 class NoWriteAheadLog(sqlite3.OperationalError):
@@ -94,7 +94,10 @@ def _no_write_ahead_log(path: Path, what: str) -> NoWriteAheadLog:
 async def _migrate(db: aiosqlite.Connection) -> None:
     version = next(iter(await db.execute_fetchall("PRAGMA user_version")))[0]
     if version > len(MIGRATIONS):
-        raise SchemaTooNew(f"its schema has version {version}, this program supports up to {len(MIGRATIONS)}")
+        raise SchemaTooNew(
+            f"a later version of imgsvc has written this database (its schema is {version}, this program's "
+            f"{len(MIGRATIONS)}): run that version again, or restore the backup from before the upgrade"
+        )
     if not version and not await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
         await copy_into(db, await anyio.to_thread.run_sync(_empty))
         return
