@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiosqlite
-import anyio
 import structlog
 
+from .periodic import repeat
 from .table.sql import QUERIES
 from .table.writer import Writer
 
@@ -110,12 +110,7 @@ class ClockKeeper:
         self._write = writer.write
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.store()
-            except Exception as error:
-                log.warning("clocks_not_stored", reason=str(error))
-            await anyio.sleep(EVERY_SECONDS)
+        await repeat(self.store, EVERY_SECONDS, "clocks_not_stored")
 
     async def store(self) -> None:
         """Raises DatabaseUnavailable."""

@@ -2,14 +2,10 @@
 
 from collections.abc import Callable
 
-import anyio
-import structlog
-
 from .clocks import Clocks
 from .deletion import Deletion
+from .periodic import repeat
 from .table.job_table import JobTable
-
-log = structlog.get_logger()
 
 EVERY_SECONDS = 15.0
 PAGE = 100
@@ -29,12 +25,7 @@ class Expiry:
 
     async def run(self) -> None:
         """Delete periodically, without end. What fails (the database refuses) is repeated at the next time."""
-        while True:
-            try:
-                await self.sweep()
-            except Exception as error:
-                log.warning("expiry_failed", reason=str(error))
-            await anyio.sleep(EVERY_SECONDS)
+        await repeat(self.sweep, EVERY_SECONDS, "expiry_failed")
 
     async def sweep(self) -> None:
         """Delete all images that have expired, while both clocks agree. Raises sqlite3.Error or DatabaseUnavailable."""

@@ -3,17 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 import aiosqlite
-import anyio
-import structlog
 
+from ..periodic import repeat
 from .database import Readers
 from .model import as_text, now
 from .reports import MOST_COUNTED
 from .sql import QUERIES
 from .usage import MINUTE, Minute
 from .writer import Writer
-
-log = structlog.get_logger()
 
 EVERY_SECONDS = 60.0
 HOUR = len("2026-03-01T12")
@@ -27,13 +24,8 @@ class Figures:
         self._write = writer.write
 
     async def run(self) -> None:
-        """Store the figures each minute. A failure is logged: the next minute makes up for it."""
-        while True:
-            try:
-                await self.store()
-            except Exception as error:
-                log.warning("figures_not_stored", reason=str(error))
-            await anyio.sleep(EVERY_SECONDS)
+        """Store the figures each minute, until cancelled. A failure is logged: the next minute makes up for it."""
+        await repeat(self.store, EVERY_SECONDS, "figures_not_stored")
 
     async def store(self) -> None:
         """Raises DatabaseUnavailable."""
