@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from .fields import STRONG, Seconds, Section, Texts, setting
+from .fields import STRONG, AbsoluteUrl, Seconds, Section, Texts, setting
 from .hosts import is_loopback
 
 Algorithm = Literal[
@@ -81,7 +81,7 @@ class Auth(Section):
         'permissions decides; "remote": the authorization server at api_url decides.',
         env="AUTH_PERMISSIONS",
     )
-    api_url: str = setting(
+    api_url: AbsoluteUrl = setting(
         "",
         "Address of the authorization server, such as https://auth.example.org; a path prefix and user:password@ are "
         "allowed. It is called at {api_url}/api/v1/authorization/check.",
@@ -145,9 +145,9 @@ class Auth(Section):
     @field_validator("api_url")
     @classmethod
     def _address(cls, value: str) -> str:
-        if value and not (re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value) and _names_a_host(value)):
+        if value and not _names_a_host(value):
             raise ValueError("must be empty or an absolute http(s) URL without a query")
-        return value.rstrip("/")
+        return value
 
     @property
     def own_keys(self) -> bool:

@@ -119,6 +119,12 @@ def _strong(value: SecretStr) -> SecretStr:
     return value
 
 
+def _absolute_url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+        raise ValueError("must be empty or an absolute http(s) URL without a query")
+    return value.rstrip("/")
+
+
 def _list_from_text(value: object) -> object:
     """Parse a JSON list, or `a,b`. Values that are not text are left to the next check."""
     if not isinstance(value, str):
@@ -157,4 +163,5 @@ STRONG = AfterValidator(_strong)
 LIST = BeforeValidator(_list_from_text)
 TABLE = BeforeValidator(_table_from_text)
 Seconds = Annotated[float, Field(gt=0, le=86_400, json_schema_extra={"unit": "seconds"})]
+AbsoluteUrl = Annotated[str, AfterValidator(_absolute_url)]  # or empty; kept without a slash at its end
 Texts = Annotated[tuple[str, ...], LIST]

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from .fields import Seconds, Section, Texts, retired, setting
+from .fields import AbsoluteUrl, Seconds, Section, Texts, retired, setting
 
 UNIX = "unix:"
 MAX_UNIX_PATH = 107  # bytes (unix(7))
@@ -16,19 +16,12 @@ MAX_UNIX_PATH = 107  # bytes (unix(7))
 class Service(Section):
     name: str = setting("imgsvc", "Name of the service in responses.", env="SERVICE_NAME")
     environment: str = setting("production", "A label for the log and the metrics.", env="ENVIRONMENT")
-    public_url: str = setting(
+    public_url: AbsoluteUrl = setting(
         "",
         'Prefix of every URL in responses: "https://img.example.org", with a path prefix if there is one. Empty: URLs '
         "are absolute paths.",
         env="PUBLIC_URL",
     )
-
-    @field_validator("public_url")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            raise ValueError("must be empty or an absolute http(s) URL without a query")
-        return value.rstrip("/")
 
 
 class Server(Section):

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from .fields import Seconds, Section, setting
+from .fields import AbsoluteUrl, Seconds, Section, setting
 
 SCHEDULER = re.compile(r"(tls|tcp)://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
@@ -68,7 +68,7 @@ class Workers(Section):
         le=256,
     )
     local_preview: bool = setting(True, "With engine = dask: previews are made on this machine. false: by the cluster.")
-    service_url: str = setting(
+    service_url: AbsoluteUrl = setting(
         "",
         'With engine = dask: address at which render machines reach this service: "http://10.0.0.2:8000". Empty: '
         "public_url, else the address that it listens on.",
@@ -80,13 +80,6 @@ class Workers(Section):
         if value and not SCHEDULER.fullmatch(value):
             raise ValueError("must be tls://HOST:PORT")
         return value
-
-    @field_validator("service_url")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            raise ValueError("must be empty or an absolute http(s) URL without a query")
-        return value.rstrip("/")
 
     @model_validator(mode="after")
     def _a_scheduler(self) -> Self:
