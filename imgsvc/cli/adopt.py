@@ -6,7 +6,7 @@ from ..maintenance.adopt import Adoption, adopt
 from ..maintenance.progress import MaintenanceFailed
 from ..settings import Settings
 from ..telemetry import logs
-from .data_folder_errors import failing_for_data_folder
+from .data_folder import failing_for_data_folder
 from .errors import CommandFailed
 from .maintenance_summary import megabytes
 from .service_client import running

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, moment, stop
+from .options import WRONG, AsJson, ConfigFile, act_on_each, loaded, moment, print_found, stop
 
 if TYPE_CHECKING:
     from .callers_images import CallersImages
@@ -66,10 +66,7 @@ def list_images(
     }
     filters = {**whose, "bucket": bucket, "status": status, "q": name, "sha256": sha256, **times}
     found = list(_images(server, token, config).listed(limit, **filters))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_images(found)
+    print_found(found, as_json, print_images)
 
 
 @images.command()
@@ -84,10 +81,7 @@ def show(
     from .tables import print_image
 
     found = _images(server, token, config).shown(image_id)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_image(found)
+    print_found(found, as_json, print_image)
 
 
 @images.command()
@@ -133,10 +127,7 @@ def patch(
     if not changes:
         stop("nothing to change: give --metadata, --expires-at or --never-expires", WRONG)
     found = _images(server, token, config).patch(image_id, changes)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_image(found)
+    print_found(found, as_json, print_image)
 
 
 @images.command()
@@ -148,21 +139,11 @@ def delete(
     config: ConfigFile = None,
 ) -> None:
     """Delete images, with all their files, for good. Asks first at a terminal, and never where there is none."""
-    from .errors import CommandFailed
-
-    known, refused = _images(server, token, config), 0
+    known = _images(server, token, config)
     named = f"the image {image_ids[0]}" if len(image_ids) == 1 else f"{len(image_ids)} images"
     if not yes and sys.stdin.isatty() and not typer.confirm(f"Delete {named} with all files?", err=True):
         stop("nothing was deleted", WRONG)
-    for image_id in image_ids:
-        try:
-            removed = known.delete(image_id)
-        except CommandFailed as error:
-            refused += 1
-            typer.echo(f"imgsvc: {image_id}: {error}", err=True)
-        else:
-            typer.echo(f"{image_id}: deleted, {removed} files removed")
-    raise typer.Exit(FAILED if refused else 0)
+    act_on_each(image_ids, lambda image_id: f"deleted, {known.delete(image_id)} files removed")
 
 
 @images.command()

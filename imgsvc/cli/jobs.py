@@ -1,11 +1,9 @@
 """Jobs for the command line, from the running service or directly from the data folder."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.data_folder import DataFolder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.housekeeping import Housekeeping
 from ..jobs.restart import NotRetryable, Restart
@@ -14,12 +12,9 @@ from ..jobs.views import MAX_EVENTS, ListedJob, ShownJob
 from ..settings import Settings
 from ..storage.keys import IS_UUID
 from ..storage.registry import storage_registry
-from .data_folder_errors import failing_for_data_folder
+from .data_folder import with_data_folder
 from .errors import CommandFailed
 from .service_client import Running, running
-
-T = TypeVar("T")
-LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
 
 
 class Jobs(Protocol):
@@ -63,7 +58,7 @@ class OfDataFolder:
         async def work(data: DataFolder) -> list[dict[str, Any]]:
             return [ListedJob.of(job).model_dump() for job in await data.overview.recent(limit, status)]
 
-        return self._with_data(work)
+        return with_data_folder(self._settings, work, NotRetryable)
 
     def shown(self, job_id: str) -> dict[str, Any]:
         async def work(data: DataFolder) -> dict[str, Any]:
@@ -71,7 +66,7 @@ class OfDataFolder:
             events = await data.overview.events(job.job_id, MAX_EVENTS)
             return ShownJob.with_events(job, events).model_dump()
 
-        return self._with_data(work)
+        return with_data_folder(self._settings, work, NotRetryable)
 
     def retry(self, job_id: str) -> None:
         async def work(data: DataFolder) -> None:
@@ -80,18 +75,7 @@ class OfDataFolder:
                 restart = Restart(data.table, data.staging_area, housekeeping)
                 await restart.restart((await _job(data, job_id)).job_id)
 
-        self._with_data(work)
-
-    def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
-        if not self._settings.database.path.is_file():
-            raise CommandFailed(f"there is no database at {self._settings.database.path}")
-
-        async def opened() -> T:
-            async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
-                return await work(data)
-
-        with failing_for_data_folder(self._settings, NotRetryable):
-            return asyncio.run(opened())
+        with_data_folder(self._settings, work, NotRetryable)
 
 
 async def _job(data: DataFolder, job_id: str) -> Job:

@@ -1,20 +1,16 @@
 """API keys for the command line, from the running service or directly from the data folder."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ..access.token_limits import TokenLimits
-from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.data_folder import DataFolder
 from ..jobs.table.credentials import ApiKey
 from ..settings import Settings
-from .data_folder_errors import failing_for_data_folder
+from .data_folder import with_data_folder
 from .errors import CommandFailed
 from .service_client import Running, running, segment
 
-T = TypeVar("T")
 KEYS = "/api/v1/operator/keys"
-LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
 
 
 class Keys(Protocol):
@@ -53,31 +49,20 @@ class OfDataFolder:
         async def work(data: DataFolder) -> str:
             return (await data.credentials.create_key(name, org, sub, tuple(permissions), narrower))[0]
 
-        return self._with_data(work)
+        return with_data_folder(self._settings, work)
 
     def listed(self) -> list[dict[str, Any]]:
         async def work(data: DataFolder) -> list[dict[str, Any]]:
             return [_shown(key) for key in await data.credentials.keys()]
 
-        return self._with_data(work)
+        return with_data_folder(self._settings, work)
 
     def revoke(self, key_id: str) -> None:
         async def work(data: DataFolder) -> None:
             if not await data.credentials.revoke_key(key_id.lower()):
                 raise CommandFailed("API key not found")
 
-        self._with_data(work)
-
-    def _with_data(self, work: Callable[[DataFolder], Awaitable[T]]) -> T:
-        if not self._settings.database.path.is_file():
-            raise CommandFailed(f"there is no database at {self._settings.database.path}")
-
-        async def opened() -> T:
-            async with open_data_folder(self._settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
-                return await work(data)
-
-        with failing_for_data_folder(self._settings, CommandFailed):
-            return asyncio.run(opened())
+        with_data_folder(self._settings, work)
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+from .options import WRONG, AsJson, ConfigFile, act_on_each, loaded, print_found, stop
 
 keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -46,25 +46,18 @@ def list_keys(as_json: AsJson = False, config: ConfigFile = None) -> None:
     from .tables import print_keys
 
     found = keys_of(loaded(config)).listed()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_keys(found)
+    print_found(found, as_json, print_keys)
 
 
 @keys.command()
 def revoke(key_ids: list[str], config: ConfigFile = None) -> None:
     """Revoke API keys, at once and for good."""
-    from .errors import CommandFailed
     from .keys import keys_of
 
-    known, refused = keys_of(loaded(config)), 0
-    for key_id in key_ids:
-        try:
-            known.revoke(key_id)
-        except CommandFailed as error:
-            refused += 1
-            typer.echo(f"imgsvc: {key_id}: {error}", err=True)
-        else:
-            typer.echo(f"{key_id}: revoked")
-    raise typer.Exit(FAILED if refused else 0)
+    known = keys_of(loaded(config))
+
+    def revoked(key_id: str) -> str:
+        known.revoke(key_id)
+        return "revoked"
+
+    act_on_each(key_ids, revoked)

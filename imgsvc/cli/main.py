@@ -17,7 +17,7 @@ from .imports import without, without_collections
 from .keys_commands import keys
 from .maintenance import storage
 from .operator import operator
-from .options import FAILED, WRONG, AsJson, ConfigFile, loaded, stop
+from .options import FAILED, WRONG, AsJson, ConfigFile, act_on_each, loaded, print_found, stop
 from .upload_command import upload
 from .users_commands import users
 from .webhook_commands import webhooks
@@ -268,10 +268,7 @@ def list_jobs(
     if status is not None and status not in STATUSES:
         stop(f"--status {status}: must be one of {', '.join(STATUSES)}", WRONG)
     found = jobs_of(loaded(config)).listed(status, limit)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_jobs(found)
+    print_found(found, as_json, print_jobs)
 
 
 @jobs.command()
@@ -281,28 +278,21 @@ def show(job_id: str, as_json: AsJson = False, config: ConfigFile = None) -> Non
     from .tables import print_job
 
     found = jobs_of(loaded(config)).shown(job_id)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_job(found)
+    print_found(found, as_json, print_job)
 
 
 @jobs.command()
 def retry(job_ids: list[str], config: ConfigFile = None) -> None:
     """Retry failed jobs, with all their attempts; their uploaded bytes must still be kept."""
-    from .errors import CommandFailed
     from .jobs import jobs_of
 
-    known, refused = jobs_of(loaded(config)), 0
-    for job_id in job_ids:
-        try:
-            known.retry(job_id)
-        except CommandFailed as error:
-            refused += 1
-            typer.echo(f"imgsvc: {job_id}: {error}", err=True)
-        else:
-            typer.echo(f"{job_id}: {known.retried}")
-    raise typer.Exit(FAILED if refused else 0)
+    known = jobs_of(loaded(config))
+
+    def retried(job_id: str) -> str:
+        known.retry(job_id)
+        return known.retried
+
+    act_on_each(job_ids, retried)
 
 
 @permissions.command()

@@ -22,7 +22,7 @@ from ..maintenance.runner import MaintenanceRunner, State
 from ..settings import Settings
 from ..storage.registry import storage_registry
 from ..telemetry import logs
-from .data_folder_errors import failing_for_data_folder
+from .data_folder import failing_for_data_folder
 from .maintenance_online import Show, pauses
 
 

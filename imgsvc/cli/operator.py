@@ -1,6 +1,5 @@
 """Commands about the operator: who is signed in to the dashboard."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import typer
 from .options import AsJson, ConfigFile, loaded
 
 if TYPE_CHECKING:
+    from ..jobs.data_folder import DataFolder
     from ..jobs.operator_sessions import OperatorSessions
     from ..settings import Settings
 
@@ -17,7 +17,6 @@ operator = typer.Typer(help="The dashboard's sessions.", no_args_is_help=True)
 sessions = typer.Typer(help="Who is signed in to the dashboard.", no_args_is_help=True)
 operator.add_typer(sessions, name="sessions")
 
-LOCK_WAIT_SECONDS = 3.0  # for another command that uses the same folder
 PATH = "/api/v1/operator/sessions"
 
 
@@ -64,17 +63,10 @@ async def _revoked(sessions: "OperatorSessions") -> int:
 def _without_service(settings: "Settings", work: "Callable[[OperatorSessions], Awaitable[Any]]") -> Any:
     """From the data folder, which is locked for that time. Raises CommandFailed."""
     from ..access.operator_auth import operator_token
-    from ..jobs.data_folder import open_data_folder
     from ..jobs.operator_sessions import OperatorSessions
-    from .data_folder_errors import failing_for_data_folder
-    from .errors import CommandFailed
+    from .data_folder import with_data_folder
 
-    if not settings.database.path.is_file():
-        raise CommandFailed(f"there is no database at {settings.database.path}")
+    async def opened(data: "DataFolder") -> Any:
+        return await work(await OperatorSessions.of(settings, data, operator_token(settings)))
 
-    async def opened() -> Any:
-        async with open_data_folder(settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
-            return await work(await OperatorSessions.of(settings, data, operator_token(settings)))
-
-    with failing_for_data_folder(settings):
-        return asyncio.run(opened())
+    return with_data_folder(settings, opened)

@@ -1,8 +1,10 @@
-"""Shared by the commands: options, exit statuses, loading settings, and stopping with a reason."""
+"""Shared by the commands: options, exit statuses, loading settings, printing results, and stopping with a reason."""
 
+import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -13,6 +15,7 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="Settings file; by default ./config.toml, if it exists.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+T = TypeVar("T")
 FAILED, WRONG, INTERRUPTED = 1, 2, 130  # exit statuses
 
 
@@ -47,3 +50,30 @@ def stop(reason: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
     typer.echo(f"imgsvc: {reason}", err=True)
     sys.exit(status)
+
+
+def print_found(found: T, as_json: bool, print_for_people: Callable[[T], None]) -> None:
+    """Print a command's result, with `--json` as JSON."""
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_for_people(found)
+
+
+def act_on_each(names: Iterable[str], act: Callable[[str], str]) -> None:
+    """Do the same for each name, print what `act` returns, go on after a CommandFailed, and end the command.
+
+    The exit status is FAILED if one was refused.
+    """
+    from .errors import CommandFailed
+
+    refused = 0
+    for name in names:
+        try:
+            done = act(name)
+        except CommandFailed as error:
+            refused += 1
+            typer.echo(f"imgsvc: {name}: {error}", err=True)
+        else:
+            typer.echo(f"{name}: {done}")
+    raise typer.Exit(FAILED if refused else 0)

@@ -1,13 +1,12 @@
 """Erasing people for the command line, through the running service or directly in the data folder."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 
-from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.data_folder import DataFolder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.erasing import Erasing
 from ..jobs.erasure_views import ErasureReport
@@ -15,13 +14,10 @@ from ..jobs.housekeeping import Housekeeping
 from ..settings import Settings
 from ..storage.registry import storage_registry
 from ..telemetry import logs
-from .data_folder_errors import failing_for_data_folder
-from .errors import CommandFailed
-from .jobs import LOCK_WAIT_SECONDS
+from .data_folder import with_data_folder
 from .maintenance_online import pauses
 from .service_client import Running, running, segment
 
-T = TypeVar("T")
 API = "/api/v1/operator"
 REDIS_SECONDS = 1.0
 Show = Callable[[dict[str, Any]], None]  # called with the report as far as it has come
@@ -32,7 +28,7 @@ def erase(settings: Settings, org: str, user: str, show: Show, *, wait: bool) ->
     service = running(settings)
     if service is None:
         logs.configure(settings.log.model_copy(update={"level": "WARNING"}))  # the command itself prints its result
-        return _with_data(settings, lambda data: _erased(settings, data, org, user))
+        return with_data_folder(settings, lambda data: _erased(settings, data, org, user))
     report = service.call("DELETE", f"{API}/users/{segment(org)}/{segment(user)}")
     return _ended(service, report, show) if wait else report
 
@@ -82,16 +78,4 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     async def latest(data: DataFolder) -> list[dict[str, Any]]:
         return [ErasureReport.of(one).model_dump() for one in await data.table.erasures.latest()]
 
-    return _with_data(settings, latest)
-
-
-def _with_data(settings: Settings, work: Callable[[DataFolder], Awaitable[T]]) -> T:
-    if not settings.database.path.is_file():
-        raise CommandFailed(f"there is no database at {settings.database.path}")
-
-    async def opened() -> T:
-        async with open_data_folder(settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
-            return await work(data)
-
-    with failing_for_data_folder(settings):
-        return asyncio.run(opened())
+    return with_data_folder(settings, latest)

@@ -1,15 +1,13 @@
 """Webhooks for the command line, through the running service or directly in the data folder."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from ..jobs import webhook_views as views
-from ..jobs.data_folder import DataFolder, open_data_folder
+from ..jobs.data_folder import DataFolder
 from ..settings import Settings
-from .data_folder_errors import failing_for_data_folder
+from .data_folder import with_data_folder
 from .errors import CommandFailed
-from .jobs import LOCK_WAIT_SECONDS
 from .service_client import running, segment
 
 T = TypeVar("T")
@@ -61,15 +59,10 @@ def test(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _with_data(settings: Settings, work: Callable[[DataFolder], Awaitable[T]]) -> T:
-    if not settings.database.path.is_file():
-        raise CommandFailed(f"there is no database at {settings.database.path}")
+    async def known(data: DataFolder) -> T:
+        try:
+            return await work(data)
+        except views.NoSuchWebhook:
+            raise CommandFailed("There is no webhook of this name") from None
 
-    async def opened() -> T:
-        async with open_data_folder(settings, lock_wait_seconds=LOCK_WAIT_SECONDS) as data:
-            try:
-                return await work(data)
-            except views.NoSuchWebhook:
-                raise CommandFailed("There is no webhook of this name") from None
-
-    with failing_for_data_folder(settings):
-        return asyncio.run(opened())
+    return with_data_folder(settings, known)
