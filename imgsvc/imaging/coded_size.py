@@ -132,14 +132,15 @@ def units_of(units: Pieces) -> Iterator[tuple[int, int, int, int]]:
         if not head:
             return
         start = 2 if head[0] & 4 else 1
-        size, used = _leb128(head[start:]) if head[0] & 2 else (1 << 60, 0)
+        size, used = leb128(head[start:]) if head[0] & 2 else (1 << 60, 0)
         body = at + start + used
         yield head[0] >> 3 & 15, at, body, size
         at = body + size
     raise Unreadable(f"The picture has more than {MAX_UNITS} coded units.")
 
 
-def _leb128(data: bytes) -> tuple[int, int]:
+def leb128(data: bytes) -> tuple[int, int]:
+    """The number at the beginning of `data` (AV1 specification, 4.10.5), and its length in bytes. Raises Unreadable."""
     value = 0
     for used, byte in enumerate(data[:8]):
         value |= (byte & 127) << 7 * used

@@ -14,6 +14,7 @@ from .animation import Animation, Disposal, Frame, still
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, WEBP_PICTURES, Header, take
 from .pieces import Piece, Span, length_of
+from .webp_chunks import walk
 
 MAX_FRAMES = MAX_SEGMENTS
 Frames = tuple[int, list[Frame]]  # how often they are shown, and the frames
@@ -54,19 +55,13 @@ WEBP_FRAME = 16  # bytes of a frame's own header
 
 
 def _webp(stream: BinaryIO, header: Header) -> Frames:
-    plays, at, end = 1, 12, length_of(stream)
+    plays, end = 1, length_of(stream)
     frames: list[Frame] = []
-    for _ in range(MAX_SEGMENTS):
-        stream.seek(at)
-        head = stream.read(8)
-        if len(head) < 8:
-            break
-        kind, length = struct.unpack("<4sI", head)
-        at += 8 + length + (length & 1)
+    for kind, at, length in walk(stream):
         if kind == b"ANIM" and length >= 6:
             plays = int.from_bytes(take(stream, 6)[4:], "little")
         elif kind == b"ANMF":
-            frame = _webp_frame(stream, header, length) if at - (length & 1) <= end else None
+            frame = _webp_frame(stream, header, length) if at + length <= end else None
             if frame is None:
                 break
             frames.append(frame)

@@ -7,9 +7,9 @@ import struct
 from typing import BinaryIO
 
 from .errors import Unreadable
-from .header import WEBP_PICTURES, take
+from .header import take
 from .pieces import length_of
-from .still_webp import check_bitstream, chunks_of
+from .still_webp import chunks_of, header_of
 
 RIFF = 12  # bytes of the file's header
 FLAGS = (0x02, 0x12)  # of VP8X: an animation, with or without alpha
@@ -58,10 +58,6 @@ def _check_frame(stream: BinaryIO, at: int, length: int, canvas: tuple[int, int]
     chunks = chunks_of(stream, at + FRAME, at + length, 2)
     if [kind for kind, _, _ in chunks] not in PICTURES:
         raise Unreadable("The WebP has a frame of something else than one picture.")
-    kind, start, held = chunks[-1]
-    stream.seek(start)
-    header = WEBP_PICTURES[kind](stream)
-    stream.seek(start)
-    check_bitstream(kind, take(stream, min(held, 10)), held)
+    header = header_of(stream, *chunks[-1])
     if (header.width, header.height) != size:
         raise Unreadable("The WebP has a frame of another size than it says.")

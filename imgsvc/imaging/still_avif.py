@@ -8,7 +8,7 @@ coded pixels stay unread but for the headers of their units (AV1 5.3.1, 5.5).
 import struct
 from typing import BinaryIO
 
-from .coded_size import av1
+from .coded_size import av1, leb128
 from .errors import ImageError, Unreadable
 from .heif_items import Description, Item, read_items
 from .isobmff import Box, boxes
@@ -131,7 +131,7 @@ def _check_units(stream: BinaryIO, span: Span) -> None:
         if head[0] & 0b10000111 != 2:  # no extension, with a size
             raise Unreadable("The AVIF has a coded unit of another kind.")
         kinds.append(head[0] >> 3)
-        size, used = _leb128(head[1:])
+        size, used = leb128(head[1:6])
         at += 1 + used
         if kinds[-1] == 1:
             stream.seek(at)
@@ -140,15 +140,6 @@ def _check_units(stream: BinaryIO, span: Span) -> None:
         at += size
     if tuple(kinds) != UNITS or at != end:
         raise Unreadable("The AVIF has other coded units than those of one picture.")
-
-
-def _leb128(data: bytes) -> tuple[int, int]:
-    value = 0
-    for used, byte in enumerate(data[:5]):
-        value |= (byte & 127) << 7 * used
-        if not byte & 128:
-            return value, used + 1
-    raise Unreadable("The AVIF has a coded unit of another kind.")
 
 
 def _box(kind: bytes, body: bytes) -> bytes:

@@ -8,7 +8,7 @@ import struct
 from typing import BinaryIO
 
 from .errors import Unreadable
-from .header import WEBP_PICTURES, take
+from .header import WEBP_PICTURES, Header, take
 from .pieces import length_of
 
 RIFF = 12  # bytes of the file's header
@@ -29,14 +29,19 @@ def still_size(stream: BinaryIO) -> tuple[int, int]:
     chunks = chunks_of(stream, RIFF, length, len(LAYOUTS[-1]))
     if [kind for kind, _, _ in chunks] not in LAYOUTS:
         raise Unreadable("The WebP has other chunks than those of one still picture.")
-    kind, at, held = chunks[-1]
+    header = header_of(stream, *chunks[-1])
+    if len(chunks) > 1:
+        _check_canvas(stream, chunks[0], header.width, header.height)
+    return header.width, header.height
+
+
+def header_of(stream: BinaryIO, kind: bytes, at: int, held: int) -> Header:
+    """The header of a picture's chunk, whose bitstream is checked too. Raises Unreadable."""
     stream.seek(at)
     header = WEBP_PICTURES[kind](stream)
     stream.seek(at)
     check_bitstream(kind, take(stream, min(held, 10)), held)
-    if len(chunks) > 1:
-        _check_canvas(stream, chunks[0], header.width, header.height)
-    return header.width, header.height
+    return header
 
 
 def chunks_of(stream: BinaryIO, start: int, end: int, most: int) -> list[tuple[bytes, int, int]]:

@@ -1,6 +1,7 @@
 """The WebP chunks that the first frame needs (RFC 9649)."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -57,13 +58,23 @@ def profile_of(stream: BinaryIO, chunk: Span) -> bytes | None:
 def _walk(stream: BinaryIO) -> dict[bytes, Chunk]:
     """Return the first chunk of each type, in the order of the file."""
     found: dict[bytes, Chunk] = {}
-    at, end = RIFF, length_of(stream)
+    end = length_of(stream)
+    for kind, at, length in walk(stream):
+        found.setdefault(kind, Chunk(span_within(at, length, end), length))
+    return found
+
+
+def walk(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield type, place and declared length of each chunk's body, which the stream stands at; the last may be cut off.
+
+    Chunks within a chunk are not entered.
+    """
+    at = RIFF
     for _ in range(MAX_SEGMENTS):
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8:
-            break
+            return
         kind, length = struct.unpack("<4sI", head)
-        found.setdefault(kind, Chunk(span_within(at + 8, length, end), length))
+        yield kind, at + 8, length
         at += 8 + length + (length & 1)
-    return found
