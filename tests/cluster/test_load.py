@@ -55,12 +55,7 @@ def test_service_is_killed_with_500_tickets_out(own_cluster: Cluster, tmp_path: 
     with with_waiting(own_cluster, tmp_path / "far", 800) as far:
         own_cluster.start_prepared(250, seconds=4).joined()
         until(lambda: far.data()["cluster"]["tickets_out"] >= 500, 120)
-        port = int(far.url.rpartition(":")[2])
-        far.process.kill()
-        far.process.wait()
-        assert far.process.stdout
-        far.process.stdout.close()
-        far.start(port)
+        far.kill_and_start()
         database = far.places.database
         until(lambda: count(database, "status = 'completed'") == 800, 300)
         assert count(database, "attempt_count + deaths > 0") == 0

@@ -127,12 +127,7 @@ def test_service_that_starts_anew_takes_no_output_of_before(
     with own_cluster.service(tmp_path / "far", IMGSVC_WORKERS_LOCAL_PREVIEW="true") as far:
         jobs = upload(far, slow(), 6)
         until(worker.rendering)
-        port = int(far.url.rpartition(":")[2])
-        far.process.kill()
-        far.process.wait()
-        assert far.process.stdout
-        far.process.stdout.close()
-        far.start(port)
+        far.kill_and_start()
         until(lambda: completed(far, jobs), 90)
         assert attempts(far) == 0
         assert len({event["job_id"] for event in far.events("job_completed")}) == len(far.events("job_completed")) == 6

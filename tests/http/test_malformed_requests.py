@@ -80,24 +80,15 @@ def test_text_of_an_error_is_escaped_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_socket_of_a_client_that_has_left_is_closed_at_once(server: ServerProcess) -> None:
     """And not only when the keep-alive time is over: a service that is out of files would be so until then."""
 
-    def sockets() -> int:
-        found = 0
-        for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
-            try:
-                found += str(entry.readlink()).startswith("socket:")
-            except FileNotFoundError:
-                continue
-        return found
-
-    before, port = sockets(), int(server.url.rpartition(":")[2])
+    before, port = server.sockets(), int(server.url.rpartition(":")[2])
     clients = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
     for client in clients:
         client.sendall(f"{ASKED}\r\n".encode())
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
-    assert sockets() >= before + 20
+    assert server.sockets() >= before + 20
     for client in clients:
         client.close()
-    until(lambda: sockets() <= before, 10)
+    until(lambda: server.sockets() <= before, 10)
 
 
 async def test_second_address_of_the_same_bytes(start: Starter) -> None:

@@ -28,16 +28,6 @@ def resident_bytes(server: ServerProcess) -> int:
     return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
 
 
-def sockets(server: ServerProcess) -> int:
-    found = 0
-    for entry in Path(f"/proc/{server.process.pid}/fd").iterdir():
-        try:
-            found += str(entry.readlink()).startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return found
-
-
 def noise(folder: Path) -> bytes:
     """A picture whose largest variant is more than a megabyte."""
     path = folder / "noise.jpg"
@@ -109,7 +99,7 @@ def test_stop_waits_for_no_client(server: ServerProcess, tmp_path: Path) -> None
     done = server.job_ended(server.upload(noise(tmp_path)).json()["job_id"])
     variant = f"/api/v1/images/{done['image_id']}/direct?size=original"
     with unread(server.url, variant, CLIENTS // 2), unread(server.url, BUNDLE, CLIENTS // 2):
-        until(lambda: sockets(server) > CLIENTS)
+        until(lambda: server.sockets() > CLIENTS)
         jobs = [server.upload(make.jpeg(2000, 1500)).json()["job_id"] for _ in range(3)]
         began = time.monotonic()
         assert server.stop() == 0

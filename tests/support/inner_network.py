@@ -16,16 +16,12 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from imgsvc.access.guarded_client import GuardedClient, NotCalled
+from tests.support.tls import certificate
 
 DNS, PUBLIC = "9.9.9.9", "93.184.216.34"
 INNER = ("127.0.0.1", "10.1.2.3", "192.168.9.9", "169.254.169.254", "100.64.9.9", "::1", "fd00::99")
@@ -86,28 +82,6 @@ class LyingServer:
             server.sendto(self.answer(query), sender)
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    key, moment = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    names = x509.SubjectAlternativeName([x509.DNSName("public.test"), x509.DNSName("rebinding.test")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(moment - timedelta(minutes=1))
-        .not_valid_after(moment + timedelta(hours=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert, private = folder / "cert.pem", folder / "key.pem"
-    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    return cert, private
-
-
 def serve_https(folder: Path, server: socket.socket) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
@@ -140,7 +114,7 @@ def internet(folder: Path, ready: threading.Event, go: threading.Event, dns: Lyi
 
 
 def set_up(folder: Path, dns: LyingServer) -> list[socket.socket]:
-    certificate(folder)
+    certificate(folder, "public.test", "rebinding.test")
     ready, go = threading.Event(), threading.Event()
     threading.Thread(target=internet, args=(folder, ready, go, dns), daemon=True).start()
     ready.wait(10)

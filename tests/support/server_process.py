@@ -163,6 +163,25 @@ class ServerProcess:
         self.signal(signal.SIGTERM)
         return self.ended()
 
+    def kill_and_start(self) -> None:
+        """SIGKILL, and a start with the same folder and port."""
+        port = int(self.url.rpartition(":")[2])
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.start(port)
+
+    def sockets(self) -> int:
+        """How many sockets it has open."""
+        found = 0
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                found += str(entry.readlink()).startswith("socket:")
+            except FileNotFoundError:
+                continue
+        return found
+
     def workers(self) -> list[int]:
         return children(self.service_pid)
 
