@@ -41,7 +41,20 @@ from .table.writer import Writer
 
 log = structlog.get_logger()
 
+SCRATCH = "scratch"
 CLAIM_SECONDS = 10.0  # after that the start continues without: the disk does not respond
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """The open database, the instance's ID and the clocks' last reading in it, and what watches its transactions."""
+
+    instance: str
+    readers: Readers
+    writer: Writer
+    clocks: Clocks
+    rows: RowMemory
+    feed: EventFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,58 +107,21 @@ async def open_data_folder(
         (await anyio.to_thread.run_sync(identify, places)).check()
     await anyio.to_thread.run_sync(make_root, folder, 0o700)
     async with data_folder_lock(folder, lock_wait_seconds) as lock:
-        if await anyio.to_thread.run_sync((folder / RESTORING).exists):
-            raise DataFolderInUse(f"a restore into {folder} is not finished: run imgsvc storage restore again")
-        found = await anyio.to_thread.run_sync(identify, places)
-        found.check()
         reserve = SpaceReserve(folder)
-        await anyio.to_thread.run_sync(reserve.release_if_low)
-        await anyio.to_thread.run_sync(_prepare, places, folder / "scratch")
-        async with _open_database(settings, found, on_query, reserve, rows, feed) as (
-            instance,
-            readers,
-            writer,
-            clocks,
-        ):
-            table, revocations = JobTable(readers, writer, counters, rows), Revocations(folder)
-            credentials = Credentials(readers, writer, instance, revocations.add_key)
-            await reconcile(revocations, credentials, table.erasures, instance)
+        found = await anyio.to_thread.run_sync(_prepare, places, reserve)
+        async with _open_database(settings, found, on_query, reserve, rows, feed) as database:
+            data = _built(database, lock, found, reserve, counters)
+            await reconcile(data.revocations, data.credentials, data.table.erasures, data.instance)
             await anyio.to_thread.run_sync(reserve.fill)
-            claim = StorageClaim(places.storage, instance, readers, writer)
             if settings.storage.backend == LOCAL:
-                await _claimed(claim)
-            yield DataFolder(
-                lock,
-                table,
-                JobReports(readers),
-                ImageLists(readers),
-                JobScan(readers),
-                JobSums(readers, writer, counters),
-                counters,
-                SessionRows(readers, writer),
-                WebhookTable(readers, writer),
-                feed,
-                places.staging,
-                StagingArea(places.staging, places.orphaned),
-                folder / "scratch",
-                instance,
-                claim,
-                FirstReceipt(folder, instance, given=found.has_jobs or found.has_accepted),
-                reserve,
-                clocks,
-                ClockKeeper(clocks, writer),
-                credentials,
-                Figures(readers, writer),
-                revocations,
-                RenderTasks(readers, writer),
-            )
+                await _claimed(data.claim)
+            yield data
 
 
 @asynccontextmanager
 async def _open_database(
     settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory, feed: EventFeed
-) -> AsyncIterator[tuple[str, Readers, Writer, Clocks]]:
-    """The instance's ID, the open database, and the clocks compared with their last reading in it."""
+) -> AsyncIterator[_Database]:
     db = await open_for_writing(settings.database.path)
     try:
         instance = await settle_id(db, found)
@@ -161,7 +137,7 @@ async def _open_database(
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:
-                yield instance, readers, writer, clocks
+                yield _Database(instance, readers, writer, clocks, rows, feed)
             finally:
                 writer.close()
     finally:
@@ -178,8 +154,47 @@ async def _claimed(claim: StorageClaim) -> None:
         log.error("storage_folder_not_claimed", path=str(error.filename), reason=error.strerror)
 
 
-def _prepare(places: Places, scratch: Path) -> None:
+def _prepare(places: Places, reserve: SpaceReserve) -> Identity:
+    """Whose the folders are, and an empty scratch folder. Raises DataFolderInUse, InstanceMismatch or OSError."""
+    if (places.data / RESTORING).exists():
+        raise DataFolderInUse(f"a restore into {places.data} is not finished: run imgsvc storage restore again")
+    found = identify(places)
+    found.check()
+    reserve.release_if_low()
     make_root(places.staging, 0o700)
     partial_of(places.data / NAME).unlink(missing_ok=True)
     drop_drafts(places.data)
-    empty_folder(scratch)
+    empty_folder(places.data / SCRATCH)
+    return found
+
+
+def _built(
+    database: _Database, lock: DataFolderLock, found: Identity, reserve: SpaceReserve, counters: JobCounters
+) -> DataFolder:
+    instance, readers, writer, places = database.instance, database.readers, database.writer, found.places
+    revocations = Revocations(places.data)
+    return DataFolder(
+        lock=lock,
+        table=JobTable(readers, writer, counters, database.rows),
+        overview=JobReports(readers),
+        lists=ImageLists(readers),
+        scan=JobScan(readers),
+        sums=JobSums(readers, writer, counters),
+        counters=counters,
+        session_rows=SessionRows(readers, writer),
+        webhooks=WebhookTable(readers, writer),
+        feed=database.feed,
+        staging=places.staging,
+        staging_area=StagingArea(places.staging, places.orphaned),
+        scratch=places.data / SCRATCH,
+        instance=instance,
+        claim=StorageClaim(places.storage, instance, readers, writer),
+        first_receipt=FirstReceipt(places.data, instance, given=found.has_jobs or found.has_accepted),
+        space_reserve=reserve,
+        clocks=database.clocks,
+        clock_keeper=ClockKeeper(database.clocks, writer),
+        credentials=Credentials(readers, writer, instance, revocations.add_key),
+        figures=Figures(readers, writer),
+        revocations=revocations,
+        render_tasks=RenderTasks(readers, writer),
+    )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import TypeVar
 
@@ -14,15 +14,17 @@ from .completions import Completions
 from .failures import UNEXPECTED
 from .further_run import FurtherRun
 from .further_settlement import FurtherSettlement
-from .lane_memory import LaneMemory, SideMemory
+from .lane_memory import LaneMemory
 from .lanes.base import Lane
 from .lanes.cage import Posture
 from .lanes.messages import Outcome
 from .lanes.split import Loan, SplitLane
+from .making_way import MakingWay
 from .retry_timer import RetryTimer
 from .reuse import Copies
 from .run import Run, RunContext
 from .settlement import Settlement
+from .side import Side
 from .table.model import Job, QueueName
 
 log = structlog.get_logger()
@@ -48,21 +50,6 @@ class LaneState:
     posture: Posture | None
 
 
-@dataclass(slots=True)
-class Side:
-    """Lanes that take jobs of one queue (previews or renders), their memory, and their channel of capacity 0."""
-
-    queue: QueueName
-    lanes: Sequence[Lane]
-    memory: SideMemory
-    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # counts the lanes that could take a job
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = anyio.Event()
-
-
 class Queue:
     """`sides`: those of this machine and those of others. A queue may have lanes on both, which all take its jobs."""
 
@@ -74,6 +61,7 @@ class Queue:
         self._twins_changed = anyio.Event()
         self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
         self._running: dict[Run, Lane | SplitLane] = {}
+        self._ways = MakingWay(runs.table, self._running)
         self._begun: set[Run] = set()  # claimed and not ended yet
         self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
@@ -166,7 +154,7 @@ class Queue:
 
     def hold(self) -> None:
         """Stop claiming jobs: the service is about to stop."""
-        self._stopping = True
+        self._stopping = self._ways.closed = True
         self.wake()
 
     async def stop(self, grace_seconds: float, recording_seconds: float = RECORDING_SECONDS) -> None:
@@ -200,39 +188,12 @@ class Queue:
         """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
-                await self._idle_lane(side)
+                await self._ways.idle_lane(side)
                 run = await self._next(lambda: side.changed, lambda: self._claim(side))
                 run.loan = await self._borrow(side, run)
                 await send.send(run)
                 if run.loan:
                     await send.send(run.loan)
-
-    async def _idle_lane(self, side: Side) -> None:
-        """Wait for a lane that could take a job. Meanwhile an upload that waits ends a run that gives way."""
-        try:
-            return side.idle.acquire_nowait()
-        except anyio.WouldBlock:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._make_way, side)
-                await side.idle.acquire()
-                group.cancel_scope.cancel()
-
-    async def _make_way(self, side: Side) -> None:
-        while True:
-            changed = side.changed
-            try:
-                if any(run.gives_way for run in self._running) and await self._table.next_in(side.queue):
-                    self._end_one_that_gives_way(side)
-            except Exception as error:
-                log.error("claim_failed", queue=side.queue, reason=str(error))
-            await changed.wait()
-
-    def _end_one_that_gives_way(self, side: Side) -> None:
-        """The latest, which has done least, unless one is ending. It is given back: that counts as no attempt."""
-        here = [run for run, lane in self._running.items() if run.gives_way and lane in side.lanes]
-        if here and not self._stopping and not any(run.requeued for run in here):
-            here[-1].requeued = True
-            self._running[here[-1]].kill()
 
     async def _borrow(self, side: Side, run: Run) -> Loan | None:
         """A second idle lane for the run, and its memory, while no other job could use them."""
@@ -289,7 +250,7 @@ class Queue:
             return await self._claim_further(side)
         if not isinstance(claimed, Job):
             if claimed is not None:  # it needs more memory
-                self._end_one_that_gives_way(side)
+                self._ways.end_one(side)
             return None
         run = self._begin(Run(claimed, self._runs), side.queue)
         run.reserved_bytes = side.memory.reserve(claimed, side.queue)

@@ -14,7 +14,7 @@ from ..jobs.lanes.base import Lane
 from ..jobs.lanes.memory_budget import Budget, render_lanes
 from ..jobs.lanes.pool import Launcher
 from ..jobs.lanes.process import ProcessLane
-from ..jobs.queue import Side
+from ..jobs.side import Side
 from ..settings import Settings
 from ..settings.workers import Workers
 from ..storage.base import Receiving
@@ -73,7 +73,7 @@ def _local_lanes(workers: Workers, metrics: Metrics, launcher: Launcher) -> Lane
             nice=nice,
             jobs_per_process=share,
             cage=workers.cage,
-            ended=metrics.jobs.worker_ended,
+            ended=metrics.workers.worker_ended,
             launcher=launcher,
         )
 
