@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import WRONG, AsJson, ConfigFile, act_on_each, loaded, moment, print_found, stop
+from .options import FAILED, WRONG, AsJson, ConfigFile, act_on_each, loaded, moment, print_found, stop
 
 if TYPE_CHECKING:
     from .callers_images import CallersImages

@@ -196,31 +196,15 @@ async def _built(opened: Opened) -> AppState:
 
 
 def _jobs(opened: Opened, memory: Budget, rate_limiter: RateLimiter) -> Jobs:
-    settings, data, storages = opened.settings, opened.data, opened.stores.storages
+    settings, data, metrics = opened.settings, opened.data, opened.metrics
     completions, hold = Completions(), DeletionHold()
-    runs = RunContext(
-        table=data.table,
-        storages=storages,
-        staging=data.staging,
-        scratch=data.scratch,
-        limits=Limits(
-            time_limit_seconds=settings.workers.time_limit_seconds,
-            time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
-            retry_delay_seconds=settings.jobs.retry_delay_seconds,
-        ),
-        on_variant=opened.metrics.jobs.variant_made,
-        on_larger=opened.metrics.jobs.variant_larger,
-        hold=hold,
-        on_reuse=opened.metrics.jobs.job_reused,
-        on_further=opened.metrics.jobs.rendered_again,
-        presigned=timedelta(seconds=settings.s3.presigned_seconds),
-        incoming=opened.lanes.office.incoming if opened.lanes.office else Incoming(),
-    )
+    runs = _run_context(opened, hold)
     queue = Queue(sides_of(opened.lanes, memory), runs, completions)
     if opened.lanes.office is not None:
         opened.lanes.office.link.on_change = queue.wake
-    housekeeping = Housekeeping.of(settings, data, storages, hold, runs.incoming)
+    housekeeping = Housekeeping.of(settings, data, runs.storages, hold, runs.incoming)
     deletion = Deletion(data.table, queue, completions, housekeeping)
+    erased = partial(_erased, metrics, rate_limiter)
     return Jobs(
         table=data.table,
         queue=queue,
@@ -228,21 +212,14 @@ def _jobs(opened: Opened, memory: Budget, rate_limiter: RateLimiter) -> Jobs:
         housekeeping=housekeeping,
         deletion=deletion,
         changes=ImageChanges(data.table, queue),
-        erasing=Erasing(
-            data.table,
-            housekeeping,
-            data.staging_area,
-            data.revocations,
-            deletion.end_run,
-            partial(_erased, opened.metrics, rate_limiter),
-        ),
+        erasing=Erasing(data.table, housekeeping, data.staging_area, data.revocations, deletion.end_run, erased),
         again=RenderAgain(data.render_tasks, data.table.further, queue, hold, memory.render),
-        expiry=Expiry(data.table, deletion, data.clocks, opened.metrics.jobs.expired),
+        expiry=Expiry(data.table, deletion, data.clocks, metrics.jobs.expired),
         clocks=data.clocks,
         clock_keeper=data.clock_keeper,
         restart=Restart(data.table, data.staging_area, housekeeping, queue),
         deletion_hold=hold,
-        watchdog=Watchdog(data.table, queue, opened.metrics.jobs.job_stuck),
+        watchdog=Watchdog(data.table, queue, metrics.workers.job_stuck),
         staging_area=data.staging_area,
         reports=data.overview,
         lists=data.lists,
@@ -256,6 +233,28 @@ def _jobs(opened: Opened, memory: Budget, rate_limiter: RateLimiter) -> Jobs:
 def _erased(metrics: Metrics, rate_limiter: RateLimiter, org_id: str, user_id: str) -> None:
     rate_limiter.forget(org_id, user_id)
     metrics.access.erased()
+
+
+def _run_context(opened: Opened, hold: DeletionHold) -> RunContext:
+    settings, data, metrics = opened.settings, opened.data, opened.metrics.jobs
+    return RunContext(
+        table=data.table,
+        storages=opened.stores.storages,
+        staging=data.staging,
+        scratch=data.scratch,
+        limits=Limits(
+            time_limit_seconds=settings.workers.time_limit_seconds,
+            time_limit_seconds_per_megapixel=settings.workers.time_limit_seconds_per_megapixel,
+            retry_delay_seconds=settings.jobs.retry_delay_seconds,
+        ),
+        on_variant=metrics.variant_made,
+        on_larger=metrics.variant_larger,
+        hold=hold,
+        on_reuse=metrics.job_reused,
+        on_further=metrics.rendered_again,
+        presigned=timedelta(seconds=settings.s3.presigned_seconds),
+        incoming=opened.lanes.office.incoming if opened.lanes.office else Incoming(),
+    )
 
 
 async def _access(opened: Opened) -> Access:

@@ -9,20 +9,17 @@ from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
 from ..access.guarded_client import Reason
-from ..jobs.cluster.link import LinkState, TicketEnd
-from ..jobs.lanes.cage import Posture
-from ..jobs.lanes.process import EndReason
 from ..jobs.reuse import ReuseStatus
 from ..jobs.run import FurtherStatus
 from ..jobs.table.byte_quota import Whose
 from ..jobs.table.further_render import Kind
 from ..jobs.table.reports import Waiting
-from ..jobs.watchdog import JobFault
 from ..settings import Settings
 from ..storage.instrumented import Operation, OperationStatus
 from .access_metrics import AccessMetrics
 from .metric_registry import FINE_SECONDS, ByLabels, MetricRegistry
 from .webhook_metrics import WebhookMetrics
+from .worker_metrics import ClusterMetrics, WorkerMetrics
 
 UploadStatus = Literal["accepted", "replayed", "rejected", "aborted"]
 JobStatus = Literal["completed", "failed", "retrying"]
@@ -114,7 +111,7 @@ class UploadMetrics:
 
 
 class JobMetrics:
-    """Jobs and the worker processes that work on them. `sizes` are the names of the variants."""
+    """Jobs and what they make. `sizes` are the names of the variants."""
 
     def __init__(self, registry: MetricRegistry, sizes: Iterable[str]) -> None:
         self._sizes = tuple(sizes)
@@ -134,19 +131,6 @@ class JobMetrics:
             "lane",
         )
         self._oldest = registry.gauge("job_queue_oldest_seconds", "Age of the oldest job that is waiting for a lane.")
-        self._restarts = registry.counter(
-            "worker_restarts_total",
-            "Processes that ended early: a picture's own, or a worker, which is replaced; killed (the image was "
-            "deleted) and retired (the worker had done its share) are normal.",
-            "reason",
-        )
-        self._walls = registry.gauge(
-            "worker_cage_in_force", "Whether pictures are decoded behind this wall of the cage: 1 or 0.", "wall"
-        )
-        self._cage_faults = registry.gauge(
-            "worker_cage_faults", "Walls of the cage that this system has and that could not be put in force."
-        )
-        self._stuck = registry.counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
         self._reused = registry.counter(
             "image_reuse_total",
             "Uploads of a photo that its user has already: reused, or rendered because the first was gone, differs from"
@@ -176,10 +160,6 @@ class JobMetrics:
         """Create the series with 0: a rate needs a first value, or the first failure would not count."""
         for status in get_args(JobStatus):
             self._jobs.labels(status)
-        for reason in get_args(EndReason):
-            self._restarts.labels(reason)
-        for fault in get_args(JobFault):
-            self._stuck.labels(fault)
         for outcome in get_args(ReuseStatus):
             self._reused.labels(outcome)
         for kind in get_args(Kind):
@@ -211,19 +191,6 @@ class JobMetrics:
     def variant_larger(self, size: str) -> None:
         self._larger.labels(size).inc()
 
-    def worker_ended(self, reason: EndReason) -> None:
-        self._restarts.labels(reason).inc()
-
-    def job_stuck(self, fault: JobFault) -> None:
-        self._stuck.labels(fault).inc()
-
-    def caged(self, posture: Posture | None) -> None:
-        """Set the gauges of the cage. None means unknown."""
-        self._walls.labels("landlock").set(posture.landlock_abi > 0 if posture else nan)
-        self._walls.labels("seccomp").set(posture.seccomp if posture else nan)
-        self._walls.labels("limits").set(posture.limits if posture else nan)
-        self._cage_faults.set(len(posture.problems) if posture else nan)
-
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
         """Set what is read on scrape. None means unknown, which differs from 0."""
         self._active.set(active)
@@ -234,51 +201,6 @@ class JobMetrics:
         if stored is not None:
             for size in {*self._sizes, *stored}:
                 self._stored.labels(size).set(stored.get(size, 0))
-
-
-class ClusterMetrics:
-    """Rendering on other machines (`[workers] engine = "dask"`)."""
-
-    def __init__(self, registry: MetricRegistry) -> None:
-        self._connected = registry.gauge(
-            "cluster_connected", "Whether the cluster's scheduler is connected: 1 or 0; NaN without one."
-        )
-        self._machines = registry.gauge(
-            "cluster_machines",
-            "Workers of the cluster: used, not_used (of another version), or paused (leaving).",
-            "state",
-        )
-        self._out = registry.gauge("cluster_tickets_out", "Render tickets that are out.")
-        self._tickets = registry.counter(
-            "cluster_tickets_total",
-            "Render tickets by their end: answered, lost with the scheduler or with a worker, or taken back.",
-            "end",
-        )
-        self._bytes = registry.counter(
-            "cluster_bytes_total", "Bytes of sources sent to, and of variants received from, machines.", "direction"
-        )
-        self._counted = {"sent": 0, "received": 0}
-        for end in get_args(TicketEnd):
-            self._tickets.labels(end)
-        for direction in self._counted:
-            self._bytes.labels(direction)
-        self.measured(None, 0, 0)
-
-    def ticket_ended(self, end: TicketEnd) -> None:
-        self._tickets.labels(end).inc()
-
-    def measured(self, state: LinkState | None, sent: int, received: int) -> None:
-        """`sent` and `received`: bytes since the start. None: pictures are rendered on this machine alone."""
-        machines = state.machines if state else ()
-        used = [one for one in machines if state and one.fingerprint == state.fingerprint]
-        self._connected.set(not state.problem if state else nan)
-        self._out.set(state.out if state else 0)
-        self._machines.labels("used").set(sum(one.running for one in used))
-        self._machines.labels("paused").set(sum(not one.running for one in used))
-        self._machines.labels("not_used").set(len(machines) - len(used))
-        for direction, count in (("sent", sent), ("received", received)):
-            self._bytes.labels(direction).inc(count - self._counted[direction])
-            self._counted[direction] = count
 
 
 class StorageMetrics:
@@ -363,6 +285,7 @@ class Metrics:
         self.http = HttpMetrics(self._collectors)
         self.uploads = UploadMetrics(self._collectors)
         self.jobs = JobMetrics(self._collectors, settings.images.sizes)
+        self.workers = WorkerMetrics(self._collectors)
         self.cluster = ClusterMetrics(self._collectors)
         self.storage = StorageMetrics(self._collectors)
         self.memory = ReadMemoryMetrics(self._collectors)

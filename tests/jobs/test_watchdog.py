@@ -21,7 +21,7 @@ QUICK = {"retry_delay_seconds": 0.05}
 
 
 def stuck(s: Service, fault: str) -> float:
-    found = s.state.telemetry.metrics.jobs._stuck.labels(fault)
+    found = s.state.telemetry.metrics.workers._stuck.labels(fault)
     return float(found._value.get())
 
 
@@ -153,4 +153,4 @@ async def test_stuck_publishing_is_seen_by_health_and_ended(tmp_path: Path, monk
         monkeypatch.setattr(watchdog, "PUBLISHING_SECONDS", 0)
         await state.jobs.watchdog.look()
         assert [(await client.ready(job_id))["attempts"] for job_id in accepted] == [1] * 8
-        assert state.telemetry.metrics.jobs._stuck.labels("publishing")._value.get() == 8
+        assert state.telemetry.metrics.workers._stuck.labels("publishing")._value.get() == 8

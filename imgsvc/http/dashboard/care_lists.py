@@ -1,5 +1,6 @@
 """/dashboard/care/…: webhooks and their log, API keys and tickets, users and what they have stored."""
 
+from datetime import datetime
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
@@ -56,6 +57,16 @@ def _webhook(one: views.WebhookEndpoint, log: views.WebhookLog) -> Html:
         action(f"{path}/enable", f"webhook {one.name}", "Switch on", done="reload") if one.switched_off_at else None,
         class_="actions",
     )
+    return card(
+        f"webhook-{one.name}",
+        one.name,
+        el("p", words, " ", waits, since),
+        acts,
+        _attempts(one.name, log, moment),
+    )
+
+
+def _attempts(name: str, log: views.WebhookLog, moment: datetime) -> Html:
     rows = [
         (
             f"{attempt.webhook_id} {attempt.attempt} {place}",
@@ -71,13 +82,7 @@ def _webhook(one: views.WebhookEndpoint, log: views.WebhookLog) -> Html:
         for place, attempt in enumerate(log.attempts)
     ]
     headings = ("When", "Event", "Answer", "Time", "Attempt", "Delivery is")
-    return card(
-        f"webhook-{one.name}",
-        one.name,
-        el("p", words, " ", waits, since),
-        acts,
-        table(f"Delivery log of {one.name}", headings, rows) if rows else empty("Nothing has been sent yet."),
-    )
+    return table(f"Delivery log of {name}", headings, rows) if rows else empty("Nothing has been sent yet.")
 
 
 @operation("dashboard_keys_page", "operator", "API keys and tickets, as a page", access="operator", answers=PAGES)

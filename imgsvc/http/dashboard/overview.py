@@ -51,7 +51,36 @@ def level_of(data: DashboardData) -> str:
 
 
 def _verdict(verdict: Verdict, data: DashboardData) -> Html:
-    live = el(
+    checks = [
+        el(
+            "li",
+            state(check.status, name),
+            el("span", f" is {check.status}: ", class_="unseen"),
+            el("span", check.detail, class_="muted"),
+            data_key=name,
+        )
+        for name, check in sorted(data.health.checks.items())
+    ]
+    return el(
+        "section",
+        el("div", el("h1", el("span", verdict.line, id="verdict-line", role="status")), _refreshing(), class_="head"),
+        el("ul", [el("li", item) for item in verdict.items], id="advice") if verdict.items else None,
+        el(
+            "details",
+            el("summary", counted(len(checks), "check"), " every 5 seconds"),
+            el("ul", checks, id="checks"),
+            data_key="checks",
+        ),
+        id="verdict",
+        class_=f"notice {verdict.level}",
+        aria_label="State of the service",
+        data_key="verdict",
+    )
+
+
+def _refreshing() -> Html:
+    """The switch of the automatic refresh, shown by the script."""
+    return el(
         "p",
         el(
             "button",
@@ -68,31 +97,6 @@ def _verdict(verdict: Verdict, data: DashboardData) -> Html:
         class_="live",
         hidden=True,
         data_keep="",
-    )
-    checks = [
-        el(
-            "li",
-            state(check.status, name),
-            el("span", f" is {check.status}: ", class_="unseen"),
-            el("span", check.detail, class_="muted"),
-            data_key=name,
-        )
-        for name, check in sorted(data.health.checks.items())
-    ]
-    return el(
-        "section",
-        el("div", el("h1", el("span", verdict.line, id="verdict-line", role="status")), live, class_="head"),
-        el("ul", [el("li", item) for item in verdict.items], id="advice") if verdict.items else None,
-        el(
-            "details",
-            el("summary", counted(len(checks), "check"), " every 5 seconds"),
-            el("ul", checks, id="checks"),
-            data_key="checks",
-        ),
-        id="verdict",
-        class_=f"notice {verdict.level}",
-        aria_label="State of the service",
-        data_key="verdict",
     )
 
 

@@ -52,29 +52,18 @@ async def page(
     """
     policy = PLAIN_POLICY if plain else POLICY.format(pictures=await _pictures_from(request) if signed_in else "")
     sent = {"Content-Security-Policy": policy, "Cache-Control": "no-store", **(headers or {})}
-    name = state_of(request).settings.service.name
-    whole = join(
-        Html("<!doctype html>"),
-        el(
-            "html",
-            _head(
-                root_of(request),
-                f"{title} · {name}" if title else name,
-                () if plain else ("frame.js", *scripts),
-                styles,
-            ),
-            el(
-                "body",
-                el("a", "To the content", href="#content", class_="skip"),
-                _header(request, name, here, signed_in and not plain),
-                el("main", *content, id="content", tabindex="-1"),
-                el("p", id="announcements", class_="unseen", role="status"),
-                _footer(root_of(request)),
-                class_=body_class,
-            ),
-            lang="en",
-        ),
+    name, root = state_of(request).settings.service.name, root_of(request)
+    head = _head(root, f"{title} · {name}" if title else name, () if plain else ("frame.js", *scripts), styles)
+    body = el(
+        "body",
+        el("a", "Skip to the content", href="#content", class_="skip"),
+        _header(request, name, here, signed_in and not plain),
+        el("main", *content, id="content", tabindex="-1"),
+        el("p", id="announcements", class_="unseen", role="status"),
+        _footer(root),
+        class_=body_class,
     )
+    whole = join(Html("<!doctype html>"), el("html", head, body, lang="en"))
     return Response(whole, status, sent, media_type="text/html")
 
 

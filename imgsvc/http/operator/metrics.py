@@ -49,7 +49,7 @@ async def exposition(request: Request) -> Response:
         await _measured(state.access.credentials.count_keys), being_erased=state.jobs.table.erasures.count
     )
     metrics.jobs.clocks_agree(state.jobs.clocks.agree)
-    metrics.jobs.caged(weakest_posture(state.jobs.queue.lanes()))
+    metrics.workers.caged(weakest_posture(state.jobs.queue.lanes()))
     accept = request.headers.get("Accept", "")
     text, media_type = await anyio.to_thread.run_sync(metrics.text, accept)
     return Response(text, headers={**HEADERS, "Content-Type": media_type})
