@@ -9,7 +9,7 @@ import pytest
 from imgsvc import Settings
 from imgsvc.cli.doctor import Check, conflicts, dependencies, secrets
 from imgsvc.testing import settings_in
-from tests.cli.test_doctor import found, worst
+from tests.support.doctor import found, worst
 from tests.support.issuer import KeyServer, http, jwk, key, key_server, pem
 from tests.support.processes import run
 from tests.support.redis_server import RedisServer

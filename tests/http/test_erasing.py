@@ -107,7 +107,7 @@ async def test_nothing_of_the_person_is_left(start: Starter, capfd: pytest.Captu
         assert json.loads(denied[0])["user_id"] == json.loads(denied[0])["org_id"] != PERSON
         again = await ended(s, await erase(s))
         assert again["erasure_id"] != report["erasure_id"] and again["counts"]["images"] == 0
-        assert (await uploaded(s)).status_code == 202  # a user of the same name begins anew
+        assert (await uploaded(s)).status_code == 202  # a user of the same name starts over
 
 
 async def test_window_in_redis_goes_too(start: Starter) -> None:

@@ -1,11 +1,9 @@
 """The same photo twice: whose variants are taken over, and that whatever goes wrong ends in a rendering."""
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +12,10 @@ import httpx
 import pytest
 
 from fixtures import make
-from imgsvc import testing
-from imgsvc.storage.base import StorageError
 from imgsvc.storage.keys import variant_key
-from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import Service, Starter
+from tests.support.reuse import PHOTO, SIZES, all_of, assert_right, file, inodes, reuse
 from tests.support.speed import within
-
-SIZES = ("thumbnail", "medium", "large", "original")
-PHOTO = make.jpeg(400, 300)
-
-
-def file(s: Service, image_id: str, size: str) -> Path:
-    return s.settings.storage.path / "photos" / variant_key(size, image_id)
-
-
-def inodes(s: Service, image_id: str) -> list[int]:
-    return [file(s, image_id, size).stat().st_ino for size in SIZES]
-
-
-async def reuse(s: Service) -> dict[str, int]:
-    """{status: jobs} of the metric."""
-    text = (await s.http.get("/metrics", headers=s.operator)).text
-    lines = (line for line in text.splitlines() if line.startswith("image_reuse_total{"))
-    found = {line.split('"')[1]: int(float(line.split()[-1])) for line in lines}
-    return {status: jobs for status, jobs in found.items() if jobs}
-
-
-async def all_of(s: Service, image_id: str, user: str = "alice") -> dict[str, Any]:
-    body: dict[str, Any] = (await s.http.get(f"/api/v1/images/{image_id}/all", headers=s.bearer(user))).json()
-    return {**body["metadata"], "urls": sorted(body["urls"])}
-
-
-async def assert_right(s: Service, image_id: str) -> None:
-    """Each variant is what the row says of it."""
-    job = await s.state.jobs.table.job_of_image(image_id)
-    assert job is not None and set(job.ready) == set(SIZES)
-    for size in SIZES:
-        data = await s.variant(image_id, size)
-        made = job.measured["variants"][size]
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (made["size_bytes"], made["sha256"])
 
 
 async def test_second_upload_takes_over_the_files_of_the_first(start: Starter) -> None:
@@ -342,73 +304,3 @@ async def test_job_with_a_twin_waits_for_no_lane(start: Starter) -> None:
         assert await table.decline_twin(claimed.job, "gone")
         assert await table.next_in("previews") == twin
         assert await s.sql("SELECT starts, attempt_count FROM processing_jobs WHERE job_id = ?", twin) == [(0, 0)]
-
-
-class Plain:
-    """A storage that can't copy."""
-
-    name = "plain"
-
-    def __init__(self) -> None:
-        inner = MemoryStorage()
-        self.put, self.remove, self.read = inner.put, inner.remove, inner.read
-        self.size, self.fetch, self.everything = inner.size, inner.fetch, inner.everything
-
-
-class Broken(MemoryStorage):
-    async def copy(self, *_: object) -> None:
-        raise StorageError("the store is away")
-
-
-@pytest.mark.parametrize(
-    ("storage", "status"),
-    [(MemoryStorage, "reused"), (Plain, "error"), (Broken, "error")],
-    ids=lambda value: str(value),
-)
-async def test_storages_that_copy_and_others(tmp_path: Path, storage: Callable[[], Any], status: str) -> None:
-    settings = testing.settings_in(tmp_path)
-    async with testing.serving(settings, storage=storage()) as (app, http):
-        s = Service(app, settings, http)
-        await s.completed(PHOTO)
-        second = await s.completed(PHOTO)
-        assert (second["attempts"], await reuse(s)) == (0, {status: 1})
-        await assert_right(s, second["image_id"])
-
-
-async def deleted_meanwhile(s: Service, rounds: int) -> dict[str, int]:
-    """Delete the first image while the second is made, at another moment in each round."""
-    for number in range(rounds):
-        data = make.jpeg(96, 64, number)
-        first = (await s.completed(data))["image_id"]
-        second: list[httpx.Response] = []
-
-        async def upload(data: bytes = data, second: list[httpx.Response] = second) -> None:
-            second.append(await s.upload(data))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(upload)
-            for _ in range(number * 7 % 60):
-                await anyio.sleep(0.0005)
-            answer = await s.http.delete(f"/api/v1/images/{first}", headers=s.bearer())
-            assert answer.status_code == 200
-        job = await s.ended(second[0])
-        assert (job["status"], job["attempts"]) == ("completed", 0)
-        await assert_right(s, job["image_id"])
-        assert (await s.http.get(f"/api/v1/images/{first}/direct")).status_code == 404
-        await s.http.delete(f"/api/v1/images/{job['image_id']}", headers=s.bearer())
-        with suppress(FileNotFoundError):
-            assert s.stored() == []
-    return await reuse(s)
-
-
-async def test_first_is_deleted_while_the_second_is_made(start: Starter) -> None:
-    async with start(rate_limit={"max_uploads": 1_000_000}) as s:
-        await deleted_meanwhile(s, 8)
-
-
-@pytest.mark.torture
-async def test_first_is_deleted_200_times_while_the_second_is_made(start: Starter) -> None:
-    """Some take its files over, some find it gone."""
-    async with start(rate_limit={"max_uploads": 1_000_000}) as s:
-        found = await deleted_meanwhile(s, 200)
-        assert found.get("reused", 0) > 10, found

@@ -1,8 +1,6 @@
-"""Every block of README, start and guides is run, here or in test_papers.py, or at least read by a parser."""
+"""The blocks of the guides, run as they are written; those of the tours are in test_papers.py."""
 
-import ast
 import asyncio
-import configparser
 import json
 import os
 import re
@@ -11,159 +9,29 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from docs.pages import ROOT, Block, Page
+from docs.pages import ROOT
 from docs.sources import ALERTS
 from fixtures import make
-from imgsvc import Settings, __version__
+from imgsvc import __version__
 from imgsvc.access.tokens import Tokens
 from tests.support.authorization_server import authorization_server
 from tests.support.dashboard_page import TOKEN
-from tests.support.nginx import NEEDS_NGINX, PATH, nginx
+from tests.support.nginx import PATH
 from tests.support.papers import PAGES, TOUR_HOST, like, make_clone, runs, succeeds
 from tests.support.s3 import S3Server
 from tests.support.server_process import SECRET, WAIT_SECONDS, InlineServer, ServerProcess, bearer, until
 
-FOR_READERS = [page for page in PAGES if page.path.parts[0] in ("README.md", "CONTRIBUTING.md")]
-FOR_READERS += [page for page in PAGES if page.path.parts[:2] in (("docs", "start"), ("docs", "guides"))]
 PUBLIC = "https://img.example.org"
-# Which test runs the blocks of a page: those marked `<!-- run: KIND -->`.
-RUN_BY = {
-    ("README.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("README.md", "serve"): "test_readme_starts_the_service_as_the_tour_does",
-    ("docs/start/tour.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/start/tour.md", "serve"): "test_service_starts_as_a_page_says",
-    ("docs/start/container.md", "container"): "test_commands_inside_a_container",
-    ("docs/guides/backups.md", "backups"): "test_guide_to_backups",
-    ("docs/guides/backups.md", "cron"): "test_nightly_backup",
-    ("docs/guides/browser.md", "form"): "test_form_of_the_guide_uploads_twenty_files_at_once",
-    ("docs/guides/browser.md", "placeholder"): "test_placeholder_of_the_guide",
-    ("docs/guides/erasing.md", "erasing"): "test_guide_to_erasing",
-    ("docs/guides/erasing.md", "python"): "test_guide_to_erasing",
-    ("docs/guides/expiry.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/expiry.md", "browser"): "test_examples_for_browsers",
-    ("docs/guides/expiry.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/installing.md", "installing"): "test_first_command_of_an_installation",
-    ("docs/guides/installing.md", "release"): "test_checksums_are_what_sha256sum_reads",
-    ("docs/guides/installing.md", "checks"): "test_checks_of_an_installation",
-    ("docs/guides/keys.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/keys.md", "browser"): "test_examples_for_browsers",
-    ("docs/guides/keys.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/lists.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/lists.md", "browser"): "test_examples_for_browsers",
-    ("docs/guides/lists.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/quotas.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/quotas.md", "browser"): "test_examples_for_browsers",
-    ("docs/guides/quotas.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/monitoring.md", "operator"): "test_commands_of_the_operator",
-    ("docs/guides/monitoring.md", "prometheus"): "test_prometheus_finds_metrics_and_rules",
-    ("docs/guides/permissions.md", "authorization"): "test_authorization_server_is_asked_as_the_guide_says",
-    ("docs/guides/private-images.md", "private"): "test_guide_to_private_images_runs_as_it_is_written",
-    ("docs/guides/private-images.md", "serve"): "test_service_starts_as_a_page_says",
-    ("docs/guides/private-images.md", "signing"): "test_application_that_shares_the_key_signs_for_itself",
-    ("docs/guides/proxy.md", "accel"): "test_nginx_sends_what_the_service_allows",
-    ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
-    ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
-    ("docs/guides/s3.md", "serve"): "test_service_starts_as_a_page_says",
-    ("docs/guides/sizes.md", "sizes"): "test_guide_to_sizes",
-    ("docs/guides/testing.md", "pytest"): "test_example_for_an_applications_own_tests_passes",
-    ("docs/guides/tokens.md", "limits"): "test_token_with_the_limits_of_the_guide",
-    ("docs/guides/upgrading.md", "checks"): "test_checks_of_an_installation",
-    ("docs/guides/webhooks.md", "curl"): "test_receiver_of_the_guide",
-    ("docs/guides/webhooks.md", "node"): "test_receiver_of_the_guide",
-    ("docs/guides/webhooks.md", "receiver"): "test_receiver_of_the_guide",
-    ("docs/guides/uploading.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-    ("docs/guides/uploading.md", "events"): "test_examples_for_browsers",
-    ("docs/guides/uploading.md", "browser"): "test_example_for_browsers_uploads_from_another_origin",
-    ("docs/guides/uploading.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
-}
-
-
-def shell_syntax(text: str) -> str:
-    return subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True).stderr
-
-
-def unit_syntax(text: str) -> str:
-    unit = configparser.ConfigParser(interpolation=None, strict=False)
-    unit.read_string(text)
-    return "" if unit.sections() == ["Unit", "Service", "Install"] else "other sections than a unit's"
-
-
-def caddy_syntax(text: str) -> str:
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    opened = sum(line.endswith("{") for line in lines)
-    return "" if opened == lines.count("}") else "braces do not match"
-
-
-# What is wrong with a block that is not run: "", words, or an exception.
-PARSERS: dict[str, Callable[[str], Any]] = {
-    "sh": shell_syntax,
-    "json": lambda text: json.loads(text) and "",
-    "yaml": lambda text: yaml.safe_load(text) and "",
-    "toml": lambda text: Settings.model_validate(tomllib.loads(text)) and "",
-    "python": lambda text: ast.parse(text) and "",
-    "ini": unit_syntax,
-    "caddyfile": caddy_syntax,
-}
-
-
-def fault(page: Page, block: Block) -> str:
-    """Why nothing is known of this block, or what is wrong with it; empty: it is run, or a parser takes it."""
-    if block.mark == "gives":
-        return ""  # compared by the test that runs the block before it
-    if block.mark == "run":
-        return "" if (str(page.path), block.kind) in RUN_BY else f"no test runs blocks of kind {block.kind!r}"
-    if block.language not in PARSERS:
-        return f"is neither run nor read by a parser for {block.language!r}"
-    try:
-        return str(PARSERS[block.language](block.text))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-
-
-@pytest.mark.parametrize("page", FOR_READERS, ids=lambda page: str(page.path))
-def test_every_block_is_run_or_read_by_a_parser(page: Page) -> None:
-    found = {block.text: fault(page, block) for block in page.blocks}
-    assert {text: words for text, words in found.items() if words} == {}
-
-
-def test_every_test_that_runs_blocks_is_there() -> None:
-    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
-    assert [name for name in RUN_BY.values() if f"def {name}(" not in tests] == []
-    kinds = {(str(page.path), block.kind) for page in FOR_READERS for block in page.blocks if block.mark == "run"}
-    assert kinds == set(RUN_BY)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("```sh\necho 'open\n```", "unexpected EOF"),
-        ("```json\n{'a': 1}\n```", "JSONDecodeError"),
-        ("```yaml\na: [1\n```", "ParserError"),
-        ("```toml\n[uploads]\nnothing = 1\n```", "ValidationError"),
-        ("```python\ndef f(:\n```", "SyntaxError"),
-        ("```ini\n[Service]\n```", "other sections"),
-        ("```caddyfile\nhost {\n```", "braces"),
-        ("```nginx\nserver {}\n```", "neither run nor read"),
-        ("```\nwhat is this\n```", "neither run nor read"),
-        ("<!-- run: nothing -->\n```sh\ntrue\n```", "no test runs"),
-    ],
-    ids=lambda value: value.partition("\n")[0].strip("`"),
-)
-def test_fault_of_a_block_is_found(text: str, words: str) -> None:
-    page = Page(Path("README.md"), text)
-    assert words in fault(page, *page.blocks)
 
 
 @contextmanager
@@ -224,7 +92,7 @@ def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
             answer = httpx.get(f"{url}/api/v1/images/00000000-0000-4000-8000-000000000000/direct?size=large")
             assert answer.json()["code"] == "signature_required"
     if path == "docs/start/tour.md":
-        page = next(page for page in FOR_READERS if str(page.path) == path)
+        page = next(page for page in PAGES if str(page.path) == path)
         (shown,) = (block.text for block in page.blocks if block.kind == "serve" and block.mark == "gives")
         assert like("\n".join(printed).replace(url, TOUR_HOST), re.sub(r"code=\d+…", "code=…", shown).strip()), printed
 
@@ -279,7 +147,7 @@ def test_first_command_of_an_installation(clone: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_unit_is_one_that_systemd_takes(clone: Path, tmp_path: Path) -> None:
-    page = next(page for page in FOR_READERS if page.path.name == "installing.md")
+    page = next(page for page in PAGES if page.path.name == "installing.md")
     (text,) = (block.text for block in page.blocks if block.language == "ini")
     unit = tmp_path / "imgsvc.service"
     unit.write_text(text.replace("/opt/imgsvc", str(clone)))
@@ -414,50 +282,3 @@ def test_token_with_the_limits_of_the_guide(server: ServerProcess) -> None:
     assert upload("elsewhere", make.jpeg(64, 48)).status_code == 403
     assert upload("kiosk", make.palette_with_transparency()).status_code == 415
     assert upload("kiosk", make.jpeg(1500, 1500, quality=100)).status_code == 413
-
-
-def test_settings_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".env").write_text(runs("docs/guides/proxy.md", "proxy")[0])
-    settings = Settings.load(environ={})
-    assert settings.service.public_url == PUBLIC
-    assert [str(network) for network in settings.server.trusted_proxies] == ["127.0.0.1/32"]
-
-
-def nginx_syntax(text: str) -> bool:
-    """Each directive ends with a semicolon or opens a block, and all blocks are closed."""
-    bare = re.sub(r"#.*", "", text)
-    depth, rest = 0, ""
-    for end in re.finditer(r"([^;{}]*)([;{}])", bare):
-        depth += {"{": 1, "}": -1, ";": 0}[end[2]]
-        rest = bare[end.end() :]
-        if depth < 0 or bool(end[1].strip()) == (end[2] == "}") or "\n" in end[1].strip():
-            return False
-    return depth == 0 and not rest.strip()
-
-
-@pytest.mark.parametrize("kind", ["proxy", "accel"])
-def test_nginx_syntax_is_checked_without_nginx(kind: str) -> None:
-    (text,) = runs("docs/guides/proxy.md", kind)[1:]
-    assert nginx_syntax(text) and "127.0.0.1:8000;" in text
-    for spoilt in (text.replace("0;", "0", 1), text.rstrip()[:-1], text + "}"):
-        assert not nginx_syntax(spoilt)
-
-
-@pytest.mark.process
-@NEEDS_NGINX
-def test_nginx_passes_uploads_on(tmp_path: Path) -> None:
-    """nginx itself, with the guide's lines, in front of a service with the guide's settings."""
-    settings, text = runs("docs/guides/proxy.md", "proxy")
-    environ = dict(re.findall(r"^(\w+)=(\S+)", settings, re.MULTILINE))
-    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, **environ) as server, nginx(tmp_path, text, server.url) as port:
-        verify = httpx.Client(verify=False, headers={"Host": PUBLIC.partition("//")[2]})
-        with verify as http:
-            url, sent = f"https://127.0.0.1:{port}", {"file": ("photo", make.jpeg(2000, 1500))}
-            answer = http.post(f"{url}/api/v1/images/upload", data={"bucket": "b"}, files=sent, headers=bearer())
-            assert answer.status_code == 202, answer.text
-            image = server.job_ended(answer.json()["job_id"])["image_id"]
-            assert http.get(f"{url}/api/v1/images/{image}").json()["url"].startswith(f"{PUBLIC}/storage/")
-            operator = {"Authorization": f"Bearer {TOKEN}"}
-            assert http.get(f"{url}/metrics", headers=operator).status_code == 403
-            assert server.http.get(f"{server.url}/metrics", headers=operator).status_code == 200

@@ -11,18 +11,18 @@ Every fault is reported, each as a plain sentence. How much must hold depends on
 import hashlib
 import json
 import sqlite3
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from imgsvc.jobs.retry import MAX_STARTS
 from imgsvc.jobs.table.database import MIGRATIONS
+from tests.support.job_row import UNFINISHED, Row
+from tests.support.sums import faults_of_events, faults_of_sums, faults_of_usage
 
 State = Literal["killed", "stopped", "settled"]
-UNFINISHED = ("pending", "processing", "retrying")
 PERSONAL = ("user_id", "org_id", "original_filename", "idempotency_key", "idempotency_digest")
 PARTIAL = ".partial"
 UPLOADING = ".part"
@@ -67,7 +67,7 @@ def faults(places: Places, state: State) -> list[str]:
         found += _faults(places, state, rows)
         if state != "killed":  # amid a first start, a restore or an adoption
             found += _faults_of_ids(places, db)
-        return [*found, *_faults_of_events(rows, db), *_faults_of_sums(db), *_faults_of_usage(rows, db)]
+        return [*found, *faults_of_events(rows, db), *faults_of_sums(db), *faults_of_usage(rows, db)]
 
 
 def _faults_of_pages(db: sqlite3.Connection) -> list[str]:
@@ -76,40 +76,6 @@ def _faults_of_pages(db: sqlite3.Connection) -> list[str]:
     except sqlite3.DatabaseError as error:
         said = [str(error)]
     return [f"The database is damaged: {one}." for one in said if one != "ok"]
-
-
-class Row:
-    """A row of processing_jobs."""
-
-    def __init__(self, row: sqlite3.Row) -> None:
-        values = dict(row)
-        self.values = values
-        self.job_id: str = values["job_id"]
-        self.image_id: str = values["image_id"]
-        self.status: str = values["status"]
-        self.bucket: str = values["storage_bucket"]
-        self.queue: str | None = values["queue"]
-        self.staged: str | None = values["staging_path"]
-        self.paths: dict[str, str] = json.loads(values["processed_paths"])
-        self.measured: dict[str, dict[str, Any]] = json.loads(values["processing_metadata"]).get("variants", {})
-        self.names = {one["name"] for one in json.loads(values["recipe"])["variants"]}
-        self.further_names = {one["name"] for one in json.loads(values["recipe"]).get("further", ())}
-        self.ordered: set[str] = set()  # variants of rows in `renders`
-        self.deleted = values["deleted_at"] is not None
-        self.further: set[tuple[str, str]] = set()  # (backend, path) of what is being made, or was replaced
-        self.wants_source = False
-        self.source_key: str | None = values.get("source_key")
-        self.kept = bool(values.get("source_sha256"))
-        self.backends = [values["storage_backend"], *([values["also_in"]] if values.get("also_in") else [])]
-
-    def __str__(self) -> str:
-        return f"Job {self.job_id} ({'deleted' if self.deleted else self.status})"
-
-    def has(self, *columns: str) -> bool:
-        return all(self.values[column] is not None for column in columns)
-
-    def lacks(self, *columns: str) -> bool:
-        return all(self.values[column] is None for column in columns)
 
 
 def _faults(places: Places, state: State, rows: list[Row]) -> Iterator[str]:
@@ -294,103 +260,6 @@ def _named(row: Row) -> set[str]:
 def _may_put(row: Row) -> bool:
     """Whether a run is to come that puts all variants of the row, over what an earlier one has put."""
     return not row.deleted and row.status in UNFINISHED
-
-
-def _faults_of_events(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
-    """The audit trail has each change of each job once; nothing is asked of it once its first events were dropped."""
-    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for job_id, kind in db.execute("SELECT job_id, event_type FROM image_upload_events WHERE job_id IS NOT NULL"):
-        kinds[job_id]["deleted" if kind == "expired" else kind] += 1  # an expiry is a deletion too
-    first = db.execute("SELECT min(id) FROM image_upload_events").fetchone()[0]
-    for job_id in kinds.keys() - {row.job_id for row in rows}:
-        yield f"Events: {sorted(kinds[job_id])} of a job {job_id} that has no row."
-    if first != 1:
-        return
-    for row in rows:
-        seen = kinds[row.job_id]
-        once = {"accepted": 1, "deleted": int(row.deleted)}
-        if not row.deleted:
-            once |= {"completed": int(row.status == "completed")}
-        for kind, expected in once.items():
-            if seen[kind] != expected:
-                yield f"{row} has {seen[kind]} events '{kind}' instead of {expected}."
-        if row.status == "failed" and not seen["failed"]:
-            yield f"{row} has no event 'failed'."
-        raised = (
-            seen["processing"] + seen["deleted"] + seen["retried"] + seen["rendered_again"] + seen["source_dropped"]
-        )
-        if row.values["run"] != raised:
-            yield f"{row} is at run {row.values['run']}, and its events tell of {raised}."
-
-
-SCANS = {
-    "jobs": "SELECT status, count(*) FROM processing_jobs WHERE deleted_at IS NULL GROUP BY 1",
-    "bytes": "SELECT variant.key, sum(json_extract(variant.value, '$.size_bytes')) FROM processing_jobs AS job, "
-    "json_each(job.processing_metadata, '$.variants') AS variant "
-    "WHERE +job.status = 'completed' AND +job.deleted_at IS NULL GROUP BY 1",
-}
-
-
-def _faults_of_sums(db: sqlite3.Connection) -> Iterator[str]:
-    """The sums that the transactions keep are those of a scan, as far as an old database is counted already."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'job_sums'").fetchone():
-        return  # an older schema
-    upto = db.execute("SELECT bytes_upto FROM job_counting").fetchone()[0]
-    scan: Counter[tuple[str, str]] = Counter()
-    for status, jobs in db.execute(
-        "SELECT status, count(*) FROM processing_jobs WHERE deleted_at IS NULL GROUP BY status"
-    ):
-        scan["jobs", status] = jobs
-    for size, taken in db.execute(
-        "SELECT variant.key, sum(json_extract(variant.value, '$.size_bytes'))"
-        " FROM processing_jobs AS job, json_each(job.processing_metadata, '$.variants') AS variant"
-        " WHERE +job.status = 'completed' AND +job.deleted_at IS NULL AND job.rowid <= ? GROUP BY 1",
-        [1 << 62 if upto is None else upto],
-    ):
-        scan["bytes", size] = taken
-    sums = Counter({(kind, name): total for kind, name, total in db.execute("SELECT kind, name, total FROM job_sums")})
-    for kind, name in sorted(sums.keys() | scan.keys()):
-        if sums[kind, name] != scan[kind, name]:
-            yield f"The sum of {kind} of {name} is {sums[kind, name]}; a scan finds {scan[kind, name]}."
-
-
-def _faults_of_usage(rows: list[Row], db: sqlite3.Connection) -> Iterator[str]:
-    """What each user has stored is what a scan finds, as far as an old database is counted already."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'usage'").fetchone():
-        return  # an older schema
-    upto = db.execute("SELECT usage_upto FROM job_counting").fetchone()[0]
-    counted = {row[0] for row in db.execute("SELECT job_id FROM processing_jobs WHERE rowid <= ?", [upto or 1 << 62])}
-    scan: Counter[tuple[str, str, str]] = Counter()
-    retired = _retired_bytes(db)
-    for row in rows:
-        if row.deleted or row.job_id not in counted or (upto == 0):
-            continue
-        done, org = row.status == "completed", row.values["org_id"]
-        for user in (row.values["user_id"], ""):
-            scan[org, user, "images"] += done
-            stored = sum(one["size_bytes"] for one in row.measured.values()) + (row.values.get("source_bytes") or 0)
-            scan[org, user, "bytes"] += stored if done else 0
-            scan[org, user, "reserved"] += row.values["content_length"] if row.status in UNFINISHED else 0
-            scan[org, user, "bytes"] += retired.get(row.job_id, 0)
-    kept: Counter[tuple[str, str, str]] = Counter()
-    for org, user, *figures in db.execute("SELECT org_id, user_id, images, bytes, reserved FROM usage"):
-        kept |= Counter(
-            {(org, user, name): one for name, one in zip(("images", "bytes", "reserved"), figures, strict=True)}
-        )
-        if not any(figures):
-            yield f"A user of {org} who has nothing is still named."
-    for key in sorted(kept.keys() | scan.keys()):
-        if kept[key] != scan[key]:
-            yield f"The usage {key} is {kept[key]}; a scan finds {scan[key]}."
-
-
-def _retired_bytes(db: sqlite3.Connection) -> dict[str, int]:
-    """{job: bytes} of replaced files that are not gone yet."""
-    if not db.execute("SELECT 1 FROM pragma_table_info('retired_keys') WHERE name = 'size_bytes'").fetchone():
-        return {}  # an older schema
-    return dict(
-        db.execute("SELECT job_id, sum(size_bytes) FROM retired_keys WHERE remove_at IS NOT NULL GROUP BY job_id")
-    )
 
 
 def _faults_of_ids(places: Places, db: sqlite3.Connection) -> Iterator[str]:

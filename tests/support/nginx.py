@@ -1,6 +1,7 @@
 """nginx itself, with a server block of a page."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -54,3 +55,15 @@ def nginx(folder: Path, text: str, service: str, user: str = "") -> Iterator[int
 def _listens(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def nginx_syntax(text: str) -> bool:
+    """Each directive ends with a semicolon or opens a block, and all blocks are closed."""
+    bare = re.sub(r"#.*", "", text)
+    depth, rest = 0, ""
+    for end in re.finditer(r"([^;{}]*)([;{}])", bare):
+        depth += {"{": 1, "}": -1, ";": 0}[end[2]]
+        rest = bare[end.end() :]
+        if depth < 0 or bool(end[1].strip()) == (end[2] == "}") or "\n" in end[1].strip():
+            return False
+    return depth == 0 and not rest.strip()
