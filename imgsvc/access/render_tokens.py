@@ -8,7 +8,7 @@ The signed text has a line for each of
     DEADLINE    seconds since 1970 by this service's clock, the only one that judges it
     NAME BYTES  for each variant that may be put, with the most bytes that it may have
 
-A token is the text and its signature in base64url (RFC 4648 section 5), joined by a dot. The key is made anew at each
+A token is the text and its signature in base64url (RFC 4648 section 5), joined by a dot. A new key is created at each
 start and kept nowhere: a run ends with its service.
 """
 

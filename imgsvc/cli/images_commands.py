@@ -153,7 +153,10 @@ def render(
     ] = None,
     bucket: Annotated[str | None, typer.Option(help="Only images of this bucket.")] = None,
     missing_only: Annotated[
-        bool, typer.Option("--missing-only", help="Only what an image has not at all, not what has changed.")
+        bool,
+        typer.Option(
+            "--missing-only", help="Only variants that an image lacks, not those whose settings have changed."
+        ),
     ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the running task instead.")] = False,
     as_json: AsJson = False,

@@ -12,11 +12,11 @@ keys = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=Tru
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Option(help="For people: which application has it.")],
+    name: Annotated[str, typer.Option(help="A label for people, such as the application that uses it.")],
     sub: Annotated[str, typer.Option(help="The user that it acts as.")],
     org: Annotated[str, typer.Option(help="The user's organisation.")] = "default-org",
     permission: Annotated[
-        list[str] | None, typer.Option(help="All that it may do; may be repeated. image:upload unless given.")
+        list[str] | None, typer.Option(help="A permission of the key; may be repeated. image:upload unless given.")
     ] = None,
     narrower: Annotated[
         str | None, typer.Option(help="Limits as a JSON object, as in the claim imgsvc of a token.")

@@ -23,7 +23,7 @@ def upload(
 ) -> None:
     """Upload photos, and print the address of each. What an earlier call has uploaded is not sent again.
 
-    Which files those are is known by their digest. 429 and 503 are waited out.
+    Which files those are is known by their digest. Waits and tries again after 429 and 503.
     """
     from .upload import NoFiles, files_of, run
 

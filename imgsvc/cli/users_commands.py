@@ -45,7 +45,7 @@ def erase(
 
 @users.command()
 def erasures(as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """List the latest erasures, which name nobody."""
+    """List the latest erasures, without the names of the people."""
     from .users import listed
 
     found = listed(loaded(config))

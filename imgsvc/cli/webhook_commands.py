@@ -8,7 +8,7 @@ import typer
 
 from .options import FAILED, AsJson, ConfigFile, loaded
 
-webhooks = typer.Typer(help="Webhooks: what waits, the delivery log, sending again.", no_args_is_help=True)
+webhooks = typer.Typer(help="Webhooks: waiting deliveries, the delivery log, sending again.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name in [[webhooks]].")]
 
 
@@ -21,7 +21,7 @@ def list_webhooks(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """List the webhooks with what waits for them, or the latest attempts of one."""
+    """List the webhooks with their waiting deliveries, or the latest attempts of one."""
     from .tables import print_attempts, print_webhooks
     from .webhooks import listed, logged
 
@@ -45,10 +45,10 @@ def replay(
         ),
     ] = None,
     image: Annotated[str | None, typer.Option(help="Only events of this image.")] = None,
-    delivered: Annotated[bool, typer.Option("--delivered", help="Those that were delivered, too.")] = False,
+    delivered: Annotated[bool, typer.Option("--delivered", help="Also those that were delivered.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Send again what was given up, or is held after a restore. The webhook-id stays the same."""
+    """Send deliveries again that were given up, or that are held after a restore. The webhook-id stays the same."""
     from ..jobs.webhook_views import ReplayRequest
     from .webhooks import replay as send_again
 
@@ -59,7 +59,7 @@ def replay(
 
 @webhooks.command("test")
 def send_test(name: Name, as_json: AsJson = False, config: ConfigFile = None) -> None:
-    """Send a signed webhook.test through the running service, and say what came back."""
+    """Send a signed webhook.test through the running service, and print the response."""
     from .webhooks import test
 
     found = test(loaded(config), name)

@@ -1,4 +1,4 @@
-"""The centre of attention: where a crop is made if nobody has set a focal point. A measure of pixels, without a model.
+"""The centre of attention: where a crop is made if no focal point is set. A measure of pixels, without a model.
 
 Each pixel of a small copy gets a score from three things that draw the eye:
 

@@ -38,7 +38,7 @@ class FetchFailed(Exception):
 
 
 class Fetches:
-    """Counted in memory: a restart begins anew."""
+    """Counted in memory: a restart starts over."""
 
     def __init__(self) -> None:
         self._open: Counter[User] = Counter()
@@ -55,7 +55,7 @@ class Fetches:
         if used >= MAX_ATTEMPTS:
             raise FetchesUsedUp(max(1, math.ceil(began + WINDOW_SECONDS - time.monotonic())))
         if user in self._attempts:
-            self._attempts[user][1] += 1  # in place: setting it would begin the window anew
+            self._attempts[user][1] += 1  # in place: setting it would start the window over
         else:
             self._attempts[user] = [began, 1]
         self._open[user] += 1

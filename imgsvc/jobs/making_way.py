@@ -1,4 +1,4 @@
-"""Work that can wait (an AVIF, rendering anew) gives its lane or its memory to an upload that waits."""
+"""Work that can wait (an AVIF, rendering again) gives its lane or its memory to an upload that waits."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Makes variants anew of many images: what each needs, and the loop that orders it page by page.
+"""Renders variants of many images again: what each needs, and the loop that orders it page by page.
 
 The renders are rows in `renders`, claimed while no upload waits. Nothing is ordered while a backup holds removals: each
 replaced file would have to be kept for it.

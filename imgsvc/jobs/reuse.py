@@ -64,7 +64,7 @@ class Copies:
             raise NoTwin from error
 
     def _source(self, twin: Job) -> dict[str, Original]:
-        """The twin's source, if one is to be kept. It may have been dropped since: then it is made anew."""
+        """The twin's source, if one is to be kept. It may have been dropped since: then it is written again."""
         if self.job.source_key is None:
             return {}
         kept = twin.kept_source

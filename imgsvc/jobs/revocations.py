@@ -1,7 +1,7 @@
 """What must outlive a restore, kept beside the database: revoked keys, erased people, and each restore.
 
 `revocations.jsonl` in the data folder is appended to, each line synced before the answer. It holds digests only: of
-keys, which nobody can guess, and salted ones of people. A start compares it with the database, both ways, so that a
+keys, which can't be guessed, and salted ones of people. A start compares it with the database, both ways, so that a
 restored database revokes and erases again what was revoked and erased after its backup.
 """
 

@@ -10,7 +10,7 @@ import structlog
 log = structlog.get_logger()
 
 NAME = "space_reserve"
-SIZE = 4 << 20  # bytes: as far as the log grows before SQLite writes it back and begins it anew (1,000 pages)
+SIZE = 4 << 20  # bytes: as far as the log grows before SQLite writes it back and starts it over (1,000 pages)
 LOW = 1 << 20  # bytes free at a start, below which it may be the log itself that can't be made
 
 

@@ -103,7 +103,7 @@ class ReplayRequest(AnswerModel):
 
     since: Annotated[AwareDatetime | None, Field(description="Only events from this moment on (RFC 3339).")] = None
     image_id: Annotated[str | None, Field(description="Only events of this image.", max_length=64)] = None
-    delivered: Annotated[bool, Field(description="Those that were delivered, too.")] = False
+    delivered: Annotated[bool, Field(description="Also those that were delivered.")] = False
 
 
 class Replayed(AnswerModel):

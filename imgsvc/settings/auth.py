@@ -200,14 +200,14 @@ class Operator(Section):
     oidc_allowed: Texts = setting(
         (),
         "Who may sign in: email:ann@example.org (only if the provider has verified it), sub:1234 or group:admins. "
-        "Empty: nobody.",
+        "Empty: no user.",
     )
     oidc_groups_claim: str = setting("groups", "The claim that lists a person's groups.")
 
     @field_validator("oidc_issuer")
     @classmethod
     def _issuer(cls, value: str) -> str:
-        """Whoever can change what travels from the issuer could sign in as anyone."""
+        """Anyone who can change what travels from the issuer could sign in as any user."""
         url = _http_url(value) if value else None
         if url and (url.username or url.password or url.query):
             raise ValueError("must have no user name, password or query")

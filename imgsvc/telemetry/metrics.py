@@ -139,7 +139,7 @@ class JobMetrics:
         )
         self._further = registry.counter(
             "image_further_renders_total",
-            "Runs that made variants of a completed image anew, by why and how they ended; requeued: the service "
+            "Runs that rendered variants of a completed image again, by why and how they ended; requeued: the service "
             "stopped, overtaken: the image was deleted, moved or changed once more.",
             "kind",
             "status",

@@ -1,4 +1,4 @@
-"""The body of a delivery, made anew at each attempt from the image's row, and its signature.
+"""The body of a delivery, made again for each attempt from the image's row, and its signature.
 
 Standard Webhooks 1.0.0 (github.com/standard-webhooks/standard-webhooks): `type`, `timestamp` of the event, `data`.
 """

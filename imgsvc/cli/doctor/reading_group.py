@@ -16,7 +16,7 @@ def reading_group(settings: Settings) -> Iterator[Finding]:
     try:
         gid = group_id(name)
     except SettingsError as error:
-        yield wrong(str(error), f"usermod -aG {name} USER, with this service's user, and start it anew")
+        yield wrong(str(error), f"usermod -aG {name} USER, with this service's user, and restart the service")
         return
     for folder in root.parents:
         if not folder.is_dir():

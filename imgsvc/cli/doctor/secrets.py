@@ -33,7 +33,7 @@ def _configured(settings: Settings) -> Iterator[Finding]:
         if len(set(text)) < FEW_CHARACTERS or any(word in text.lower() for word in MADE_UP):
             yield wrong(f"{name} does not look random", "use a random one: openssl rand -base64 48")
         if text in seen:
-            yield wrong(f"{name} is the same as {seen[text]}", "use different ones: whoever has one has both")
+            yield wrong(f"{name} is the same as {seen[text]}", "use different ones: anyone who has one has both")
         seen[text] = name
 
 

@@ -25,8 +25,8 @@ from ..wire.problems import image_not_found
 async def update(request: Request) -> Response:
     """A JSON merge patch (RFC 7396): what it does not name stays. Allowed for the uploader (`image:update` where
     permissions are checked) and, with `image:admin` besides, for the images of the organisation. The job must have been
-    completed. What caches keep already keeps its age there. Variants that crop are made anew around a new `focal`; the
-    URL of one that was replaced leads to the new one for 30 days.
+    completed. What caches keep already keeps its age there. Variants that crop are rendered again around a new `focal`;
+    the URL of one that was replaced leads to the new one for 30 days.
     """
     who = await authenticated(request)
     image_id = path_id(request, "image_id", image_not_found)

@@ -81,7 +81,7 @@ REFERRED = Answer(
     "The bytes are in the object storage, at the address in Location until it expires.",
     headers=("Location", "Cache-Control"),
 )
-REPLACED = Answer("The variant was made anew, and is at Location.", headers=("Location", "Cache-Control"))
+REPLACED = Answer("The variant was rendered again; the new one is at Location.", headers=("Location", "Cache-Control"))
 BYTE_ERRORS = ("precondition_failed", "range_not_satisfiable", *OUT_OF_REACH)
 
 
@@ -101,7 +101,7 @@ class SignedSize(FormatQuery, SignedQuery):
     private=Private("signature", query=SignedSize),
 )
 async def direct(request: Request) -> Response:
-    """The present bytes: a variant may be made anew. Conditional requests and single byte ranges are supported.
+    """The present bytes: a variant may be rendered again. Conditional requests and single byte ranges are supported.
 
     With `format=auto` the answer, whatever it is, says `Vary: Accept`.
     """
@@ -124,7 +124,7 @@ async def direct(request: Request) -> Response:
 async def stored(request: Request) -> Response:
     """Serves a variant whose row lists exactly this path, and nothing else; 307 if it has been moved to S3.
 
-    The URL of a variant that was made anew leads to the new one for 30 days (301).
+    The URL of a variant that was rendered again leads to the new one for 30 days (301).
     """
     left = verify_signed_url(request)
     named = StoredName.of(str(request.path_params["path"]))
@@ -159,7 +159,7 @@ async def _bytes(request: Request, job: Job, size: str, left: int | None, *, ver
             raise
         if (latest.storage_backend, latest.ready[size]) == (job.storage_backend, job.ready[size]):
             raise
-        return await _bytes_from(request, latest, size, left, versioned)  # it was moved or made anew in between
+        return await _bytes_from(request, latest, size, left, versioned)  # it was moved or rendered again in between
 
 
 async def _bytes_from(request: Request, job: Job, size: str, left: int | None, versioned: bool) -> Response:

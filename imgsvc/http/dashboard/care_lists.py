@@ -53,7 +53,7 @@ def _webhook(one: views.WebhookEndpoint, log: views.WebhookLog) -> Html:
     acts = el(
         "div",
         action(f"{path}/test", f"webhook {one.name}", "Send a test", done="test"),
-        action(f"{path}/replay", f"webhook {one.name}", "Send what was given up again", done="replay"),
+        action(f"{path}/replay", f"webhook {one.name}", "Send given-up deliveries again", done="replay"),
         action(f"{path}/enable", f"webhook {one.name}", "Switch on", done="reload") if one.switched_off_at else None,
         class_="actions",
     )
@@ -145,7 +145,7 @@ def _keys(keys: list[ApiKey]) -> Html:
 
 
 def _revoke(key: ApiKey) -> Html:
-    question = f"Revoke the key {key.name}? Whoever uses it is refused from then on. It can't be undone."
+    question = f"Revoke the key {key.name}? Its users are refused from then on. This can't be undone."
     path = f"{KEYS}/{key.key_id}"
     return action(path, f"key {key.name}", "Revoke", method="DELETE", ask=question, done="reload")
 
@@ -198,7 +198,7 @@ def _find(request: Request, org: str, user: str) -> Html:
 
 def _users(request: Request, users: list[UsageOfUser]) -> Html:
     if not users:
-        return empty("Nobody has stored anything from here on.")
+        return empty("No further users have stored anything.")
     root = root_of(request)
     rows = [
         (

@@ -154,8 +154,8 @@ def _cluster(data: DashboardData, _name: str) -> Trouble:
     if one.insecure:
         return (
             "the machines that render are not protected",
-            "Whoever reaches the scheduler can run code in every worker. Give each machine a certificate, use tls://, "
-            "and remove [workers] insecure.",
+            "Anyone who can reach the scheduler can run code in every worker. Give each machine a certificate, use "
+            "tls://, and remove [workers] insecure.",
         )
     return "the gateway to the machines that render is not fully caged", "See the log."
 

@@ -45,7 +45,7 @@ async def page(
     headers: Mapping[str, str] | None = None,
     body_class: str | None = None,
 ) -> Response:
-    """A whole page. `here` is its key in NAVIGATION; whoever is not `signed_in` is shown no other page of the operator.
+    """A whole page. `here` is its key in NAVIGATION; without `signed_in` it links no other page of the operator.
 
     `plain` pages are for everybody, and run no script. `scripts` (modules) and `styles` are names of static files,
     added to those of every page.

@@ -19,7 +19,7 @@ MOST_DROPPED = 1_000
 
 
 class RenderOrder(BaseModel):
-    """What to make anew."""
+    """What to render again."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"variants": ["hero"]}]})
 

@@ -76,8 +76,8 @@ class ToldEvent(AuditEvent):
 
 class ShownImage(OwnedImage):
     """With what the list leaves out. `variants` are those that can be fetched, the largest first. `rendering`: those
-    that are being made anew around `focal`, which is null for the centre of attention. `events`: the audit trail of its
-    job, newest first.
+    that are being rendered again around `focal`, which is null for the centre of attention. `events`: the audit trail
+    of its job, newest first.
     """
 
     model_config = example(**WITH_OWNER, **SHOWN)
@@ -205,7 +205,7 @@ async def delete(request: Request) -> Response:
     errors=("overloaded",),
 )
 async def delete_many(request: Request) -> Response:
-    """The answer says what became of each, in the given order."""
+    """The response has the outcome for each, in the given order."""
     await auth.require_operator(request)
     wanted = await json_body(request, ManyToDelete)
     return json_response(await delete_each(wanted.image_ids, lambda image_id: _delete(request, image_id)))

@@ -56,7 +56,7 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [NAMED]})
 
-    name: Annotated[Name, Field(description="For people: which application has it.")]
+    name: Annotated[Name, Field(description="A label for people, such as the application that uses it.")]
     sub: Annotated[Name, Field(description="The user that it acts as.")]
     org: Annotated[Name, Field(description="The user's organisation.")] = DEFAULT_ORG
     permissions: Annotated[

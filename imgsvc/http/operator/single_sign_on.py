@@ -32,7 +32,7 @@ PENDING_SECONDS = 600
 MAX_PENDING = 1000  # sign-ins under way; beyond that the oldest is dropped
 CALL_SECONDS = 5.0  # one call of the provider
 SECONDS = 10.0  # all calls of one step
-FRESH_SECONDS = 3600.0  # then the provider is discovered anew
+FRESH_SECONDS = 3600.0  # then the provider is discovered again
 AWAY_SECONDS = 5.0  # after a failure: requests within this time fail at once
 LEEWAY_SECONDS = 120  # between the provider's clock and this one
 # Signatures by public keys. `none` is no signature, and a secret shared with the provider is not asked for.

@@ -31,7 +31,7 @@ class LogQuery(StrictQuery):
     errors=("overloaded",),
 )
 async def webhooks(request: Request) -> Response:
-    """With what waits for them, and whether they are switched off."""
+    """With their waiting deliveries, and whether they are switched off."""
     await auth.require_reader(request)
     return json_response(await views.listed(state_of(request).telling.table))
 
@@ -96,7 +96,7 @@ async def enable(request: Request) -> Response:
     errors=("webhook_not_found",),
 )
 async def test(request: Request) -> Response:
-    """A signed `webhook.test`, now and once; the answer says what came back."""
+    """Sends a signed `webhook.test` once, now; the response says how the endpoint answered."""
     await auth.require_operator(request)
     found = state_of(request).telling.webhooks
     if found is None or _name(request) not in found.senders:

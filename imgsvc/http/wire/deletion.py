@@ -47,7 +47,7 @@ class OneDeleted(AnswerModel):
 
 
 class ManyDeleted(AnswerModel):
-    """What became of each image, in the given order."""
+    """The outcome for each image, in the given order."""
 
     model_config = example(images=[{"image_id": IMAGE_ID, "deleted": True, "files_removed": 4, "code": None}])
 

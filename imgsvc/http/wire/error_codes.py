@@ -58,7 +58,7 @@ CODES = {
         "The upload ticket has been used for as many uploads as it was issued for.",
         "Ask your application for a new ticket.",
     ),
-    "ticket_expired": Code(401, "The upload ticket's time is over.", "Ask your application for a new ticket."),
+    "ticket_expired": Code(401, "The upload ticket has expired.", "Ask your application for a new ticket."),
     "operator_required": Code(
         401,
         "Only the operator may see or do this, and the request has no operator credentials.",
@@ -101,8 +101,8 @@ CODES = {
     ),
     "being_erased": Code(
         403,
-        "The operator is having this user erased, or had when the upload began: uploads, keys and tickets are refused.",
-        "Nothing was stored. Once the erasure has ended, a user of the same name begins anew.",
+        "This user is being erased, or was when the upload began. Uploads, keys and tickets are refused.",
+        "Nothing was stored. Once the erasure has ended, a user of the same name starts over.",
     ),
     "tokens_not_ours": Code(
         409,
@@ -158,8 +158,8 @@ CODES = {
     ),
     "source_not_kept": Code(
         404,
-        "The service keeps nothing of this upload but its variants.",
-        "[images] keep_source decides it when an image is uploaded; a damaged file is not kept without its metadata.",
+        "The uploaded file was not kept; only its variants exist.",
+        '[images] keep_source decides this at the time of the upload. Under "stripped" a damaged file is not kept.',
     ),
     "method_not_allowed": Code(
         405, "The address does not support this method.", "The Allow header lists the methods that it supports."
@@ -176,10 +176,12 @@ CODES = {
         "Wait for its response, or repeat the request after a second.",
     ),
     "variant_there": Code(
-        409, "A render machine put a variant that its run has already.", "Nothing: the first one counts."
+        409, "A render machine sent a variant that its run has already.", "Nothing: the first one counts."
     ),
     "length_required": Code(
-        411, "A render machine put a variant without saying its length.", "Send a Content-Length, and no chunks."
+        411,
+        "A render machine sent a variant without its length.",
+        "Send a Content-Length header; chunked bodies are not accepted.",
     ),
     "precondition_failed": Code(
         412,
@@ -193,8 +195,8 @@ CODES = {
     ),
     "variant_too_large": Code(
         413,
-        "A render machine put a variant that is longer than any of its size can be.",
-        "Look at that machine: it does not run this program, or was taken over.",
+        "A render machine sent a variant with more bytes than any variant of its size can have.",
+        "Check that machine: it runs another program, or has been taken over.",
     ),
     "unsupported_type": Code(
         415,

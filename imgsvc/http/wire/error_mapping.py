@@ -117,7 +117,7 @@ MAPPING: dict[type[Exception], Callable[[Any], Problem]] = {
     NotRetryable: lambda error: Problem(409, "not_retryable", str(error)),
     StillEnding: lambda error: overloaded(str(error)),
     RenderTaskRunning: lambda _: Problem(
-        409, "task_running", "A task renders images anew already.", headers={"Retry-After": "5"}
+        409, "task_running", "A task is rendering images again already.", headers={"Retry-After": "5"}
     ),
     TaskRunning: lambda error: Problem(409, "task_running", str(error), headers={"Retry-After": "5"}),
     NoSuchWebhook: lambda _: webhook_not_found(),

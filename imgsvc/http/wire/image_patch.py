@@ -72,8 +72,8 @@ class ImagePatch(BaseModel):
 
 
 class ChangedImage(ListedImage):
-    """The image as it is now, with the client's own object. `rendering`: the variants that are being made anew around
-    `focal`; until then the old ones are served.
+    """The image as it is now, with the client's own object. `rendering`: the variants that are being rendered again
+    around `focal`; until then the old ones are served.
     """
 
     model_config = example(**LISTED, **CHANGED)

@@ -170,7 +170,7 @@ def webhook_not_found() -> Problem:
 
 
 def fetch_disabled() -> Problem:
-    return Problem(403, "fetch_disabled", "Uploads by address are off: [fetch] allowed_hosts names no host.")
+    return Problem(403, "fetch_disabled", "Uploads by address are switched off: [fetch] allowed_hosts names no host.")
 
 
 def fetch_failed() -> Problem:

@@ -28,7 +28,7 @@ from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 # Pages of 2 MB for large blocks (the GNU C library's manual, "Memory Allocation Tunables"; from glibc 2.35 on): each
-# picture is decoded in a new process, which gets every page of its pixels anew.
+# picture is decoded in a new process, which gets every page of its pixels again.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 TASK = b"1"  # descriptors travel with a byte
 

@@ -54,7 +54,7 @@ class JobTable:
     async def patch(
         self, job: Job, changes: Mapping[str, Any], check: patches.Check, crops: patches.Crops
     ) -> patches.Patched | None:
-        """Change a completed image; None if it is gone. Then wake the queue if crops are to be made anew.
+        """Change a completed image; None if it is gone. Then wake the queue if crops are to be rendered again.
 
         Raises NotCompleted, and what `check` raises.
         """

@@ -14,12 +14,12 @@ from .model import Job
 from .sql import QUERIES
 
 Check = Callable[[dict[str, Any]], None]  # raises if it refuses the client's metadata as they would be
-Crops = Callable[[Job, Point | None], NewRender | None]  # what to make anew around a point; None: it has no crops
+Crops = Callable[[Job, Point | None], NewRender | None]  # what to render again around a point; None: it has no crops
 
 
 @dataclass(frozen=True, slots=True)
 class Patched:
-    """An image's row after a change, its focal point, and the variants that are being made anew around it."""
+    """An image's row after a change, its focal point, and the variants that are being rendered again around it."""
 
     job: Job
     focal: Point | None

@@ -1,4 +1,4 @@
-"""The tasks that make variants anew of many images: their rows, and the changes of these.
+"""The tasks that render variants of many images again: their rows, and the changes of these.
 
 A task looks at the images in order of acceptance. Each page is one transaction: it orders what the page needs, as rows
 in `renders`, and moves the cursor, so that a task that was cut short goes on where it was.
@@ -78,7 +78,7 @@ class RenderReport:
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """What to make anew: all variants or those named, of all images or those of a bucket."""
+    """What to render again: all variants or those named, of all images or those of a bucket."""
 
     recipe: Recipe
     variants: frozenset[str] | None

@@ -4,7 +4,7 @@ It is exact: one process owns the table, and one connection writes. Triggers on 
 completed row, whichever statement makes it, and the row is forgotten in the step in which its transaction ends, before
 the caller of the change is answered. A row is kept only if it was not forgotten since before its query began.
 
-The memory holds data and no decision: each request judges signature, organisation and permission anew.
+The memory holds data and no decision: each request judges signature, organisation and permission again.
 """
 
 from collections.abc import Hashable, Sequence

@@ -224,7 +224,7 @@ export class Upload {
   }
 
   async #onReady({ variant, url, thumbhash, dominant_color }) {
-    if (this.#told.has(variant)) return; // a stream that begins anew tells it again
+    if (this.#told.has(variant)) return; // a stream that starts over reports it again
     this.#told.add(variant);
     const job = await this.#readable({ urls: url ? { [variant]: url } : {}, thumbhash, dominant_color }, variant);
     const address = job.urls[variant] && this.#uploader.service.at(job.urls[variant]);

@@ -181,7 +181,7 @@ export class Lightbox {
     if (image.status !== 'completed') return [];
     const where = image.focal
       ? `${number(100 * image.focal.x)} % from the left, ${number(100 * image.focal.y)} % from the top.` : 'The centre of attention, as measured.';
-    const making = image.rendering.length ? ` Being made anew: ${image.rendering.join(', ')}.` : '';
+    const making = image.rendering.length ? ` Being rendered again: ${image.rendering.join(', ')}.` : '';
     return [
       part('Focal point'),
       el('p', { 'data-key': 'focal' }, `Crops are made around it. ${where}${making}`),
