@@ -14,7 +14,7 @@ from fixtures import make
 from imgsvc.access.operator_auth import operator_token
 from imgsvc.storage.local import LocalStorage
 from tests.support.axe import assert_accessible
-from tests.support.browser import IN_BROWSER, Visit, browsing
+from tests.support.browser import IN_BROWSER, Visit, browsing, fits
 from tests.support.dashboard_page import JSON, TOKEN
 from tests.support.listening import listening
 from tests.support.maintenance import keeping
@@ -165,5 +165,5 @@ async def test_axe_finds_nothing(service: ServerProcess, width: int) -> None:
     async with care(service, "", width=width, bypass_csp=True) as visit:
         for page in PAGES:
             await visit.page.goto(f"{service.url}/dashboard/care{page}")
-            assert await visit.page.evaluate("document.documentElement.scrollWidth") <= width, page
+            await fits(visit.page, width)
             await assert_accessible(visit.page, f"care{page}")

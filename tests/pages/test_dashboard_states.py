@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, Route, expect
 from fixtures import make
 from imgsvc.http.dashboard.models import DashboardData
 from tests.pages.test_every_page import no_violations
-from tests.support.browser import IN_BROWSER
+from tests.support.browser import IN_BROWSER, fits
 from tests.support.dashboard_page import (
     REFRESHED,
     TOKEN,
@@ -113,11 +113,11 @@ async def test_nothing_is_wider_than_the_screen(served: ServerProcess) -> None:
             await show(visit.page, state)
             for width in (360, 720, 820, 1280):
                 await visit.page.set_viewport_size({"width": width, "height": 800})
-                assert await visit.page.evaluate("document.documentElement.scrollWidth") <= width, (state, width)
+                await fits(visit.page, width)
                 assert await visit.page.evaluate(OVERFLOWING) == [], (state, width)
         await visit.page.set_viewport_size({"width": 360, "height": 800})
         await visit.page.goto(f"{served.url}/dashboard/login")
-        assert await visit.page.evaluate("document.documentElement.scrollWidth") <= 360
+        await fits(visit.page, 360)
 
 
 # Cards, and whatever in them reaches beyond their edge.

@@ -22,6 +22,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 LIMIT_SECONDS = 20
+FITS = "width => innerWidth === width && document.documentElement.scrollWidth <= width"
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
@@ -107,3 +108,8 @@ async def browsing(origin: str, width: int = 1280, height: int = 900, **context:
         yield visit
     finally:
         await fresh.close()
+
+
+async def fits(page: Page, width: int) -> None:
+    """Wait until the page is this wide and nothing is wider: its script may lay it out anew. Raises TimeoutError."""
+    await page.wait_for_function(FITS, arg=width)
