@@ -27,7 +27,7 @@ from imgsvc import Settings, testing
 from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.http.state import AppState
-from tests.support import forking
+from tests.support import forking, once
 from tests.support.memory import memory
 from tests.support.rendering import Studio
 from tests.support.s3 import s3 as s3  # a fixture
@@ -183,6 +183,7 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish() -> None:
     forking.close_shared()
+    once.forget()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import signal
 import tempfile
 import uuid
@@ -24,6 +25,7 @@ from imgsvc.jobs.lanes.cage import Posture
 from imgsvc.jobs.table.byte_quota import ByteLimits
 from imgsvc.jobs.table.further_render import NewRender
 from tests.conftest import WAIT_SECONDS, Service, with_workers
+from tests.support.once import once
 from tests.support.speed import within
 from tests.support.told_metrics import Sample, samples
 
@@ -305,9 +307,14 @@ async def _everything(folder: Path) -> list[Told]:
 
 @cache
 def moments() -> list[Told]:
-    """What was told before, at some moments in between, and at the end: once for all tests."""
-    with tempfile.TemporaryDirectory() as folder:
-        return asyncio.run(_everything(Path(folder)))
+    """What was told before, at some moments in between, and at the end: once for all processes of a run."""
+
+    def make_moments() -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            return pickle.dumps(asyncio.run(_everything(Path(folder))))
+
+    found: list[Told] = pickle.loads(once("moments", make_moments))
+    return found
 
 
 @cache
