@@ -11,10 +11,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
@@ -22,6 +23,7 @@ from fixtures import make
 from tests.support.memory import memory
 from tests.support.server_process import ServerProcess, children, until
 
+T = TypeVar("T")
 IMAGES = "/api/v1/images"
 SIDES, SMALL_SIDES = (4474, 3354), (1200, 900)  # 15 MP; of the photo whose variants fill the memory
 BUSY_MB, LATER_TIMES = 350, 1.2  # beside cache_mb
@@ -49,23 +51,34 @@ def sampled(pid: int) -> Sample:
     return Sample(_pss_mb(pid), sum(map(_pss_mb, workers)), sum(map(_pss_mb, pictures)))
 
 
+def rss_mb(pid: int) -> float:
+    """The sum of RSS in MB of the workers and the processes of pictures, which share some of it."""
+    workers = children(pid)
+    return sum(_of(one, "status", "VmRSS:") for worker in workers for one in (worker, *children(worker)))
+
+
 def _pss_mb(pid: int) -> float:
-    """0 if the process has ended meanwhile."""
+    return _of(pid, "smaps_rollup", "Pss:")
+
+
+def _of(pid: int, file: str, name: str) -> float:
+    """In MB; 0 if the process has ended meanwhile."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), 0.0)
 
 
 @contextmanager
-def sampling(pid: int) -> Iterator[list[Sample]]:
-    found: list[Sample] = []
+def sampling(pid: int, look: Callable[[int], T]) -> Iterator[list[T]]:
+    """What `look` finds of the service all along."""
+    found: list[T] = []
     over = threading.Event()
 
     def sample() -> None:
         while not over.wait(SAMPLE_SECONDS):
-            found.append(sampled(pid))
+            found.append(look(pid))
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -113,7 +126,7 @@ def measured(server: ServerProcess, given: argparse.Namespace) -> dict[str, floa
     server.job_ended(server.upload(small).json()["job_id"])
     time.sleep(SETTLE_SECONDS)
     idle = sampled(server.service_pid).total
-    with sampling(server.service_pid) as samples:
+    with sampling(server.service_pid, sampled) as samples:
         jobs = [server.upload(with_comment(photo, number)).json() for number in range(given.photos)]
         reused = fill_memory(server, small, given.cache_mb)
         for receipt in jobs:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 Spoil = Callable[[httpx.Request, httpx.Response], httpx.Response]
 STEPS = ["health", "settings", "no token", "wrong type", "upload", "ready", "result"]
 VARIANTS = ["thumbnail", "medium"]
-STEPS += [*VARIANTS, "no metadata", "batch", "delete", "gone"]
+STEPS += [*VARIANTS, "no metadata", "batch", "animation", "delete", "gone"]
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +152,31 @@ def in_json(path: str, **members: object) -> Spoil:
 @pytest.mark.parametrize(
     ("spoil", "names", "words"),
     [
-        (webp(lambda image: image.rotate(180)), [*VARIANTS, "no metadata"], "wrong orientation"),
-        (webp(swapped), [*VARIANTS, "no metadata"], "its profile was ignored"),
-        (webp(lambda image: image.resize((50, 50))), [*VARIANTS, "no metadata"], "has 50 x 50 pixels and not"),
-        (webp(lambda image: image, exif=exif()), ["no metadata"], "thumbnail contains a "),
-        (webp(lambda image: image, icc_profile=b"x" * 200), ["no metadata"], "chunk with metadata"),
-        (refused("GET", "/storage/", 404), [*VARIANTS, "no metadata"], "answers 404, but not from the service"),
-        (refused("DELETE", "/api/v1/images/"), ["delete", "gone"], "503, but not from the service"),
-        (refused("GET", "/info"), ["settings", "result", "variants", "no metadata", "batch"], "503, but not"),
+        (webp(lambda image: image.rotate(180)), [*VARIANTS, "no metadata", "animation"], "wrong orientation"),
+        (webp(swapped), [*VARIANTS, "no metadata", "animation"], "its profile was ignored"),
+        (
+            webp(lambda image: image.resize((50, 50))),
+            [*VARIANTS, "no metadata", "animation"],
+            "has 50 x 50 pixels and not",
+        ),
+        (webp(lambda image: image, exif=exif()), ["no metadata", "animation"], "thumbnail contains a "),
+        (webp(lambda image: image, icc_profile=b"x" * 200), ["no metadata", "animation"], "chunk with metadata"),
+        (
+            refused("GET", "/storage/", 404),
+            [*VARIANTS, "no metadata", "animation"],
+            "answers 404, but not from the service",
+        ),
+        (refused("DELETE", "/api/v1/images/"), ["animation", "delete", "gone"], "503, but not from the service"),
+        (
+            refused("GET", "/info"),
+            ["settings", "result", "variants", "no metadata", "batch", "animation"],
+            "503, but not",
+        ),
         (without_header("X-RateLimit-Reset"), ["upload"], "202 without X-RateLimit-Reset"),
         (without_header("X-Trace-ID"), ["upload"], "a different trace ID"),
         (without_header("WWW-Authenticate"), ["no token"], "401, but not from the service"),
         (in_json("/batch", missing=[]), ["batch"], "found 1, missing []"),
-        (in_json("/result", urls={}), ["result", *VARIANTS, "no metadata"], "has the variants"),
+        (in_json("/result", urls={}), ["result", *VARIANTS, "no metadata", "animation"], "has the variants"),
     ],
 )
 def test_what_is_spoilt_is_seen(server: ServerProcess, spoil: Spoil, names: list[str], words: str) -> None:
@@ -216,12 +228,12 @@ def test_variants_that_live_elsewhere(server: ServerProcess) -> None:
     on_the_way = OnTheWay(server, spoil)
     assert failed(tour(on_the_way)) == {}
     there = [request for request in on_the_way.seen if request.url.host == "s3.test"]
-    assert len(there) == 6 and not [request for request in there if "Authorization" in request.headers]
+    assert len(there) == 7 and not [request for request in there if "Authorization" in request.headers]
 
 
 def test_path_prefix(tmp_path: Path, server: ServerProcess) -> None:
     unaware = tour(OnTheWay(server, prefix="/img"), "http://img.test/img")
-    assert set(failed(unaware)) == {*VARIANTS, "no metadata"}
+    assert set(failed(unaware)) == {*VARIANTS, "no metadata", "animation"}
     assert "is PUBLIC_URL set?" in failed(unaware)["thumbnail"]
     with InlineServer(tmp_path, PUBLIC_URL="http://img.test/img", IMGSVC_SERVER_ALLOWED_HOSTS="*") as aware:
         steps = tour(OnTheWay(aware, prefix="/img"), "http://img.test/img")

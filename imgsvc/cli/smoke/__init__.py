@@ -1,6 +1,5 @@
 """The smoke test: uploads one photo to a running instance and checks each promise, step by step, from outside."""
 
-import json
 import re
 import secrets
 import time
@@ -12,15 +11,13 @@ from typing import Self
 import httpx
 
 from ...imaging.recipe import Variant
+from .animation import GIF, check_animation
 from .checks import check_no_metadata, check_picture, near, variant_told
 from .http_client import Instance, Unexpected, code, told
 from .photo import LEFT, SIZE, photo
-from .token import PERMISSIONS
+from .upload import API, completed, send
 
-API = "/api/v1/images"
 UNKNOWN_IMAGE = "00000000-0000-4000-8000-000000000000"
-WAIT_SECONDS = 10  # of one request for the job: less than a proxy's time limit
-POLL_SECONDS = 0.2
 CLEAN_UP_SECONDS = 5.0
 RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 SIGNATURE = re.compile(r"((?:s|X-Amz-S)ignature=)(.)")  # in our own URLs, and in S3's presigned ones
@@ -58,6 +55,7 @@ class Smoke:
         self._private = False  # variants can be read with signed URLs only
         self._sizes: dict[str, int] = {}
         self._made_as: dict[str, Variant] = {}
+        self._types: list[str] = []
         self._urls: dict[str, str] = {}
         self._variants: dict[str, bytes] = {}
 
@@ -95,6 +93,9 @@ class Smoke:
         yield self._step(
             "batch", self._batch, needs="" if self._ready and self._sizes else "a finished job and the settings"
         )
+        yield self._step(
+            "animation", self._animation, needs="" if self._ready and self._sizes else "a finished job and the settings"
+        )
         yield self._step("delete", self._delete, needs="" if self._image_id else "the upload")
         yield self._step("gone", self._gone, needs="" if self._deleted else "the deletion")
 
@@ -120,6 +121,7 @@ class Smoke:
     def _settings(self) -> str:
         processing = self._instance.call("GET", "/info").json()["processing"]
         self._sizes = dict(processing["image_sizes"])
+        self._types = list(processing["allowed_mime_types"])
         told = processing.get("variants", {})  # an older service has numbers alone
         self._made_as = {name: variant_told(name, side, told.get(name)) for name, side in self._sizes.items()}
         # With private reading the signature is checked before the image is looked up.
@@ -152,17 +154,9 @@ class Smoke:
         return f"{len(self._photo):,} bytes; {answer.headers['X-RateLimit-Remaining']} uploads left"
 
     def _wait(self) -> str:
-        while True:
-            wait = int(max(1, min(WAIT_SECONDS, self._instance.left() - 1)))
-            job = self._instance.call("GET", f"{API}/jobs/{self._job_id}", headers={"Prefer": f"wait={wait}"}).json()
-            if job["status"] == "completed":
-                self._ready = True
-                return f"after {job['attempts'] + 1} attempt{'s' if job['attempts'] else ''}"
-            if job["status"] == "failed":
-                raise Unexpected(f"the job failed: {job['error']} ({job['error_code']})")
-            if self._instance.left() < POLL_SECONDS:
-                raise Unexpected(f"the job is still {job['status']} at the end of the time")
-            time.sleep(POLL_SECONDS)
+        job = completed(self._instance, self._job_id)
+        self._ready = True
+        return f"after {job['attempts'] + 1} attempt{'s' if job['attempts'] else ''}"
 
     def _result(self) -> str:
         result = self._instance.call("GET", f"{API}/jobs/{self._job_id}/result").json()
@@ -243,6 +237,12 @@ class Smoke:
             raise Unexpected(f"of one image and an unknown one: found {body['found']}, missing {body['missing']}")
         return "one found, an unknown one missing"
 
+    def _animation(self) -> str:
+        moving = next((name for name, variant in self._made_as.items() if variant.animated), None)
+        if moving is None or GIF not in self._types:
+            return "is not kept here"
+        return check_animation(self._instance, self._bucket, moving)
+
     def _delete(self) -> str:
         removed = self._instance.call("DELETE", f"{API}/{self._image_id}").json()["files_removed"]
         self._deleted = True
@@ -268,15 +268,7 @@ class Smoke:
         return (PRESIGNED in url and answer.status_code == 403) or (self._private and self._is_unsigned(answer))
 
     def _send_photo(self, data: bytes, headers: Mapping[str, str], expected: int) -> httpx.Response:
-        fields, files = (
-            {"bucket": self._bucket, "metadata": json.dumps({})},
-            {"file": ("smoke.jpg", data, "image/jpeg")},
-        )
-        answer = self._instance.ask("POST", f"{self._instance.base}{API}/upload", headers, data=fields, files=files)
-        if answer.status_code != expected:
-            hint = f"; the token needs {', '.join(PERMISSIONS)}" if code(answer) == "permission_denied" else ""
-            raise Unexpected(f"{told(answer)} instead of {expected}{hint}")
-        return answer
+        return send(self._instance, self._bucket, ("smoke.jpg", data, "image/jpeg"), headers, expected)
 
 
 def _plain(url: str) -> str:

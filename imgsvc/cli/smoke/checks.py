@@ -17,6 +17,7 @@ from .photo import AREAS, SIGNS, SIZE
 COLOUR_TOLERANCE = 14  # 0..255: JPEG, WebP and a profile's rounding
 SIDE_TOLERANCE = 1  # pixels: sides may be rounded either way
 NAMES = {"webp": "WebP", "jpeg": "JPEG"}
+MOVING_CHUNKS = {b"VP8X", b"ANIM", b"ANMF"}
 PICTURE_CHUNKS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH"}
 METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of VP8X: ICC profile, EXIF, XMP
 
@@ -48,7 +49,8 @@ def variant_told(name: str, side: int, told: Mapping[str, Any] | None) -> Varian
     if told is None:
         return Variant(name, side, 0, 0)
     cover = told["fit"] == "cover"
-    return Variant(name, side, 0, 0, told["width"], told["height"], cover, told["format"])
+    moves = bool(told.get("animated"))
+    return Variant(name, side, 0, 0, told["width"], told["height"], cover, told["format"], moves)
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -89,7 +91,7 @@ def check_no_metadata(data: bytes) -> None:
 
 def _check_chunks(data: bytes) -> None:
     """Of a WebP (RFC 9649)."""
-    for kind, body in _chunks(data):
+    for kind, body in chunks(data):
         if kind not in PICTURE_CHUNKS or (kind == b"VP8X" and (not body or body[0] & METADATA_FLAGS)):
             raise Unexpected(f"contains a {kind.decode('ascii', 'replace').strip()} chunk with metadata")
 
@@ -98,7 +100,8 @@ def near(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return all(abs(a - b) <= COLOUR_TOLERANCE for a, b in zip(one, other, strict=True))
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a WebP: type and body. Raises Unexpected."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise Unexpected("is not a WebP image")
     at = 12
