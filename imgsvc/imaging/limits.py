@@ -53,6 +53,7 @@ ENCODER = {False: 13, True: 36}  # bytes per output pixel, without and with alph
 AVIF_ENCODER, SHARP_ENCODER = 40, 18  # the same of AVIF, and what 4:4:4 adds
 # Seconds that a megapixel of AVIF may take by effort: ten times what it took here.
 AVIF_SECONDS = (1, 1, 3, 5, 10, 15, 50, 60, 250, 300, 500)
+LARGE_PHOTO = (40_000, 30_000)  # pixels: fills every variant
 SHARP_PIXELS = 2_000_000  # pixels of an AVIF that may be 4:4:4
 
 
@@ -161,6 +162,20 @@ def affordable(header: Header, recipe: Recipe, rendering: int, most: int) -> Rec
     size = header.width, header.height
     left = tuple(one for one in recipe.further if rendering + avif_bytes(_avif_pixels((one,), size)) <= most)
     return recipe if left == recipe.further else replace(recipe, further=left)
+
+
+def left_out(recipe: Recipe, most: int) -> tuple[str, ...]:
+    """The names of further variants for which `most` bytes of memory do not suffice even with a plain photo (a JPEG of
+    4:3) that fills their boxes. A smaller picture may have them.
+    """
+    found = []
+    for one in recipe.further:
+        width, height = output_size(one, LARGE_PHOTO)
+        photo = Header("JPEG", width, height, channels=3, coefficients=1.5)
+        alone = replace(recipe, further=(one,))
+        if affordable(photo, alone, render_bytes(photo, recipe), most) != alone:
+            found.append(one.name)
+    return tuple(found)
 
 
 def avif_seconds(recipe: Recipe, pixels: int) -> float:

@@ -23,6 +23,7 @@ from ..http.state import Access, AppState, Jobs, Stores, Telemetry, Telling
 from ..http.wire.open_streams import OpenStreams
 from ..http.wire.urls import Urls
 from ..imaging import optional_codecs
+from ..imaging.limits import left_out
 from ..intake.fetches import Fetches
 from ..intake.intake import Intake, IntakePolicy
 from ..intake.limits import UploadLimits
@@ -135,6 +136,8 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
             metrics.storage.uses(name)
         state = await _built(opened)
         async with running(state, partial(_log_cage, opened.lanes.local)):
+            if names := left_out(settings.images.recipe, budget(settings.workers).render):
+                log.warning("formats_left_out", variants=list(names), reason="photos that fill them need more memory")
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
             yield state
 

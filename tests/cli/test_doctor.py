@@ -210,6 +210,14 @@ def test_memory(data: Path) -> None:
     assert worst(limits.memory, settings_in(data, workers={"memory_mb": 10_000_000})).startswith("wrong")
 
 
+def test_formats_that_the_memory_leaves_out(data: Path) -> None:
+    images = {"formats": ["webp", "avif"]}
+    for memory_mb, names in ((2048, []), (700, ["original.avif"]), (160, ["original.avif", "large.avif"])):
+        settings = settings_in(data, workers={"count": 1, "memory_mb": memory_mb}, images=images)
+        found = [one.said for one in limits.memory(settings) if "not enough memory for" in one.said]
+        assert found == ([f"not enough memory for {', '.join(names)}"] if names else []), memory_mb
+
+
 class TestSecrets:
     @pytest.mark.parametrize("secret", ["x" * 40, "changeme" * 5, "ab12" * 9, "my-application-Secret-key-of-2026-!"])
     def test_made_up(self, data: Path, secret: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc.imaging.header import Header
@@ -158,3 +159,11 @@ def test_what_the_memory_does_not_suffice_for_is_left_out() -> None:
     left = affordable(header, recipe, needs, needs + avif_bytes(12_000_000) - 1)
     assert [variant.name for variant in left.further] == ["small.avif"]
     assert Recipe.from_json(left.to_json()) == left
+
+
+async def test_start_names_what_is_left_out(start: Starter) -> None:
+    with capture_logs() as said:
+        async with start(images={"formats": ["webp", "avif"]}, workers={"memory_mb": 700, "count": 1}):
+            pass
+    (entry,) = [one for one in said if one["event"] == "formats_left_out"]
+    assert entry["variants"] == ["original.avif"] and entry["log_level"] == "warning"

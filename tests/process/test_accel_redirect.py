@@ -23,7 +23,7 @@ from fixtures import make
 from tests.support.dashboard_page import TOKEN
 from tests.support.nginx import NEEDS_NGINX, nginx
 from tests.support.papers import runs
-from tests.support.server_process import InlineServer, ServerProcess, bearer
+from tests.support.server_process import InlineServer, ServerProcess, bearer, until
 
 pytestmark = [pytest.mark.process, NEEDS_NGINX]
 USER = "www-data" if os.geteuid() == 0 else ""
@@ -319,3 +319,25 @@ def test_private_reading_is_decided_by_the_service() -> None:
             assert private.get(refused).status_code == 403, refused
         deleted = private.get(f"{IMAGES}/{private.image}", method="DELETE", **bearer())
         assert deleted.status_code == 200 and private.get(signed).status_code == 404
+
+
+def test_negotiated_format_says_so_whoever_sends_it() -> None:
+    """`Vary: Accept` on the bytes that nginx sends, on parts, on 304 and 404, as without nginx."""
+    pytest.importorskip("pillow_avif")
+    more = {"IMGSVC_IMAGES_FORMATS": "webp,avif", "IMAGE_SIZES": "medium=300"}
+    with site(**more) as one:
+        until(lambda: "avif" in one.plain(f"{IMAGES}/{one.image}/all", **bearer()).json()["formats"])
+        path = f"{one.direct()}&format=auto"
+        for accept, form in (("image/avif,image/webp,*/*", "avif"), ("*/*", "webp")):
+            whole = one.plain(path, Accept=accept)
+            assert whole.headers["Content-Type"] == f"image/{form}"
+            for conditions in ({}, {"Range": "bytes=0-9"}, {"If-None-Match": whole.headers["ETag"]}):
+                for method in ("GET", "HEAD"):
+                    sent = {"Accept": accept, "X-Trace-ID": "t", **conditions}
+                    answer = one.get(path, method=method, **sent)
+                    assert seen(answer) == seen(one.plain(path, method=method, **sent)), (accept, conditions, method)
+                    assert answer.headers.get_list("Vary", split_commas=True).count("Accept") == 1
+            assert SENT_BY in one.get(path, Accept=accept).headers
+        missing = one.get(f"{one.direct('huge')}&format=auto")
+        assert missing.status_code == 404 and "Accept" in missing.headers["Vary"].split(", ")
+        assert "Vary" not in one.get(one.direct(), Accept="image/avif").headers

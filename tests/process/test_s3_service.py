@@ -44,10 +44,13 @@ def bucket(s3: S3Server) -> str:
 def on_s3(s3: S3Server, bucket: str, tmp_path: Path) -> On:
     """Start a service that stores in this test's bucket: keywords are for [s3]."""
 
-    def starter(backend: str = "s3", **more: Any) -> AbstractAsyncContextManager[Service]:
+    def starter(
+        backend: str = "s3", images: dict[str, Any] | None = None, **more: Any
+    ) -> AbstractAsyncContextManager[Service]:
         settings = {**s3.settings(bucket), **more}
         sections: dict[str, Any] = {
             "storage": {"backend": backend},
+            "images": images or {},
             "s3": settings,
             "jobs": {"retry_delay_seconds": 0.1},
         }
@@ -136,6 +139,31 @@ async def test_direct_refers_to_the_store(on_s3: On, s3: S3Server, photo: bytes,
         assert (await s.http.get(f"{direct}x")).status_code == 404
         document = (await s.http.get("/openapi.json")).json()
         assert "307" in document["paths"]["/api/v1/images/{image_id}/direct"]["get"]["responses"]
+
+
+async def test_negotiated_format_refers_to_its_own_file(
+    on_s3: On, s3: S3Server, photo: bytes, plain: httpx.AsyncClient
+) -> None:
+    """With `Vary: Accept` on whatever is answered."""
+    pytest.importorskip("pillow_avif")
+    async with on_s3(images={"formats": ["webp", "avif"], "sizes": {"medium": 120}}) as s:
+        job = await s.completed(photo)
+        with within(WAIT_SECONDS):
+            while await s.sql("SELECT 1 FROM renders"):
+                await anyio.sleep(0.02)
+        direct = f"/api/v1/images/{job['image_id']}/direct?format=auto&size="
+        for accept, form in (("image/avif,image/webp,*/*", "avif"), ("*/*", "webp")):
+            chosen = {"Accept": accept}
+            for method in ("GET", "HEAD"):
+                answer = await s.http.request(method, f"{direct}medium", headers=chosen)
+                assert (answer.status_code, answer.headers["Vary"]) == (307, "Accept")
+                assert urlsplit(answer.headers["Location"]).path.endswith(f"_medium.{form}")
+            there = await plain.get((await s.http.get(f"{direct}medium", headers=chosen)).headers["Location"])
+            assert (there.status_code, there.headers["Content-Type"]) == (200, f"image/{form}")
+        missing = await s.http.get(f"{direct}huge")
+        assert (missing.status_code, missing.headers["Vary"]) == (404, "Authorization, Accept")
+        named = await s.http.get(f"{direct}medium".replace("auto", "avif"))
+        assert "Accept" not in named.headers.get("Vary", "")
 
 
 async def test_private_reading(

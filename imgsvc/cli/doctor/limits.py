@@ -4,7 +4,7 @@ import resource
 from collections.abc import Iterator
 
 from ...imaging.header import Header
-from ...imaging.limits import render_bytes
+from ...imaging.limits import left_out, render_bytes
 from ...jobs.lanes.cgroup import processor_limit
 from ...jobs.lanes.memory_budget import (
     SERVICE_BYTES,
@@ -63,6 +63,9 @@ def memory(settings: Settings) -> Iterator[Finding]:
         yield warning(f"{said}: enough for a plain JPEG of up to {most / 1e6:.0f} megapixels", advice)
     else:
         yield well(said)
+    if names := left_out(settings.images.recipe, share.render):
+        advice = "allow more memory (workers.memory_mb): photos that fill these get no AVIF"
+        yield warning(f"not enough memory for {', '.join(names)}", advice)
 
 
 def _largest_photo(settings: Settings, grant: int) -> int:
