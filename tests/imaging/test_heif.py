@@ -195,6 +195,46 @@ def test_still_of_a_sequence(studio: Studio) -> None:
     assert_upright(studio.variant("large"))
 
 
+def test_still_of_a_sequence_by_another_program(studio: Studio, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    PICTURE.rotate(180).save(other)
+    data = by_program(tmp_path, "avifenc", "-s", "10", "--timescale", "10", "IN", str(other), str(other), "OUT")
+    assert b"avis" in data[:40] and b"moov" in data
+    rendering = studio.render(data, "AVIF")
+    assert (rendering.frames, rendering.width, rendering.height) == (1, *SIZE)
+    assert_upright(studio.variant("large"))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_orientation_that_another_program_only_copies(studio: Studio, tmp_path: Path, orientation: int) -> None:
+    """It (1.15) keeps the EXIF block and writes no `irot`: the picture is shown as its own viewer shows it."""
+    photo_file, seen_file = tmp_path / "photo.jpg", tmp_path / "seen.png"
+    photo_file.write_bytes(make.oriented(orientation, "JPEG", quality=95))
+    data = by_program(tmp_path, "heif-enc", "-q", "90", "-o", "OUT", str(photo_file))
+    assert b"Exif" in data
+    studio.render(data, "HEIC")
+    assert shutil.which("heif-convert"), "it comes with heif-enc"
+    command = ["heif-convert", str(tmp_path / "out.heic"), str(seen_file)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    ours = studio.variant("large").convert("RGB")
+    with Image.open(seen_file) as seen:
+        same = seen.convert("RGB").resize(ours.size)
+    for x, y in ((1, 1), (3, 1), (1, 3), (3, 3)):
+        place = ours.width * x // 4, ours.height * y // 4
+        expected = same.getpixel(place)
+        assert isinstance(expected, tuple) and near(ours.getpixel(place), expected, 24)
+
+
+@pytest.mark.parametrize("program", ["heif-enc", "avifenc"])
+def test_profile_by_another_program_is_converted(studio: Studio, tmp_path: Path, program: str) -> None:
+    source = tmp_path / "wide.png"
+    PICTURE.save(source, icc_profile=profiles.display_p3())
+    options = ("-q", "90", "-o", "OUT", str(source)) if program == "heif-enc" else ("-s", "10", str(source), "OUT")
+    studio.render(by_program(tmp_path, program, *options), "HEIC" if program == "heif-enc" else "AVIF")
+    red = studio.variant("large").convert("RGB").getpixel((10, 10))
+    assert isinstance(red, tuple) and red[0] > make.RED[0] + 8
+
+
 @pytest.mark.parametrize("form", ["HEIF", "AVIF"])
 def test_decoder_sees_no_metadata_and_no_thumbnail(form: str) -> None:
     """The file that it gets holds the primary picture's items only."""
