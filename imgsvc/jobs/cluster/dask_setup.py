@@ -3,6 +3,7 @@
 See https://distributed.dask.org/en/stable/tls.html and …/resources.html.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -13,6 +14,11 @@ import socket
 from pathlib import Path
 
 import dask.config
+import dask.utils
+import distributed.scheduler
+import distributed.utils
+import distributed.worker
+import distributed.worker_state_machine
 from distributed.security import Security
 
 from ... import __version__
@@ -22,6 +28,7 @@ PACKAGE = Path(__file__).parents[2]
 OF_A_TICKET = ("cluster/ticket.py", "cluster/performer.py", "lanes/messages.py", "lanes/task.py")
 PLUGINS = ("pillow-avif-plugin", "pillow-heif")  # what has one of them must have it everywhere
 MEGABYTES = "imgsvc_mb"  # the resource by which tickets are admitted
+KEYS_SPLIT = 100  # Dask remembers the prefixes of 100,000 keys, and each ticket has a key of its own
 CONFIG = {
     "distributed.scheduler.work-stealing": False,
     # A ticket whose worker has gone is given back to the service, which knows whether it still wants it.
@@ -30,6 +37,7 @@ CONFIG = {
     "distributed.scheduler.http.routes": ["distributed.http.health", "distributed.http.scheduler.prometheus"],
     "distributed.scheduler.dashboard.status.task-stream-length": 0,
     "distributed.scheduler.validate": False,
+    "distributed.diagnostics.computations.max-history": 1,
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -52,10 +60,17 @@ CONFIG = {
 
 
 def configure() -> None:
-    """Take Dask's settings from this module, and not from files or the environment of the machine."""
+    """Take Dask's settings from this module, and not from files or the environment of the machine.
+
+    Nothing of Dask's grows with the number of tickets then.
+    """
     dask.config.set(CONFIG)
     logging.getLogger("distributed").setLevel(logging.WARNING)
     logging.getLogger("distributed.shuffle").setLevel(logging.ERROR)
+    split = functools.lru_cache(KEYS_SPLIT)(dask.utils.key_split.__wrapped__)
+    users = (distributed.utils, distributed.scheduler, distributed.worker, distributed.worker_state_machine)
+    for module in (dask.utils, *users):
+        vars(module)["key_split"] = split
 
 
 def security(ca_file: str, certfile: str, keyfile: str) -> Security:

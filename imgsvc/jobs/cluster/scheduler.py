@@ -3,15 +3,20 @@
 import asyncio
 import os
 import signal
+from typing import Any
 from urllib.parse import urlsplit
 
 import distributed
 import structlog
+from distributed.scheduler import DEFAULT_EXTENSIONS
+from distributed.spans import SpansSchedulerExtension
 
 from ...settings.workers import Workers
 from . import dask_setup
 
 log = structlog.get_logger()
+
+EXTENSIONS = {name: one for name, one in DEFAULT_EXTENSIONS.items() if name != "stealing"}
 
 
 def run(workers: Workers, host: str, port: int, http_port: int) -> int:
@@ -22,6 +27,13 @@ def run(workers: Workers, host: str, port: int, http_port: int) -> int:
         security.get_listen_args("scheduler")  # raises OSError or ssl.SSLError for what can't be used
     with asyncio.Runner() as runner:
         return runner.run(_serve(security, host, port, http_port))
+
+
+class _Spans(SpansSchedulerExtension):  # type: ignore[misc]  # distributed has no types
+    """Dask's, which would keep what is told of each ticket for ever."""
+
+    def observe_tasks(self, tss: Any, code: Any, span_metadata: Any) -> Any:  # noqa: ARG002
+        return super().observe_tasks(tss, code, None)
 
 
 async def _serve(security: distributed.Security, host: str, port: int, http_port: int) -> int:
@@ -36,6 +48,7 @@ async def _serve(security: distributed.Security, host: str, port: int, http_port
         security=security,
         dashboard=False,
         dashboard_address=f"127.0.0.1:{http_port}",
+        extensions={**EXTENSIONS, "spans": _Spans},
     ) as scheduler:
         log.info("scheduler_listens", address=scheduler.address, port=urlsplit(scheduler.address).port)
         print(f"imgsvc scheduler listens on   {scheduler.address}", flush=True)  # noqa: T201
