@@ -118,6 +118,7 @@ ROUTES = [
 ]
 
 RENDER_ROUTES = [
+    Route(RENDER + "{token}", render.variants, methods=["PUT"]),
     Route(RENDER + "{token}/source", render.source),
     Route(RENDER + "{token}/{variant}", render.variant, methods=["PUT"]),
     Route(RENDER + "{token}/{variant}", render.address, methods=["POST"]),

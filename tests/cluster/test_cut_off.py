@@ -104,7 +104,8 @@ def test_machine_whose_packets_are_dropped_meets_the_fence(own_cluster: Cluster,
                 own_cluster.start_worker().joined()
                 until(lambda: completed(far, jobs), 120)  # after the scheduler's worker-ttl
             until(lambda: far_away.log.read_text().count("worker_joined") == 2, 120)
-            assert statuses(far, "PUT").count(204) == 3 and set(statuses(far, "PUT")) <= {204, 403}
+            put = statuses(far, "PUT")
+            assert set(put) <= {204, 403} and 1 <= put.count(204) <= 3
             assert attempts(far) == 0
             assert not scratch(far)
 

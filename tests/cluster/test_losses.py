@@ -115,7 +115,7 @@ def test_machine_that_was_cut_off_meets_the_fence(own_cluster: Cluster, worker: 
             until(lambda: completed(far, jobs), 90)  # after the scheduler's worker-ttl
         until(lambda: worker.log.read_text().count("worker_joined") == 2, 60)
         put = [line["status"] for line in far.events("request") if line["method"] == "PUT"]
-        assert sorted(put)[:3] == [204] * 3 and set(put[3:]) <= {403}
+        assert set(put) <= {204, 403} and 1 <= put.count(204) <= 3
         assert attempts(far) == 0
         assert not scratch(far)
 

@@ -94,7 +94,7 @@ def test_what_is_made_of_a_completed_image_later_is_made_there_too(cluster: Clus
     ):
         assert made_later(far) == made_later(local)
         answered = [line for line in far.events("request") if line["method"] == "PUT"]
-        assert len(answered) == 3 + 2  # all variants; and the two crops once more
+        assert len(answered) == 1 + 1 + 1  # the preview, the others together, and the two crops once more
 
 
 def made_later(server: ServerProcess) -> dict[str, bytes]:

@@ -161,6 +161,44 @@ async def test_lengths(machine: Machine) -> None:
         assert (await machine.put(body=bytes(MOST))).status_code == 204
 
 
+async def test_several_variants_in_one_body_are_taken_together_or_not_at_all(machine: Machine) -> None:
+    async def together(query: str, body: bytes = b"aaabbbb") -> tuple[int, str]:
+        response = await machine.http.put(f"/api/v1/render/{machine.token}?{query}", content=body)
+        return response.status_code, response.json()["code"] if response.content else ""
+
+    refused = {
+        "small=3&huge=4": (403, "render_refused"),
+        "small=3&large=3": (400, "bad_request"),
+        "small=3&small=4": (400, "bad_request"),
+        "small=3&large=+4": (400, "bad_request"),
+        "": (400, "bad_request"),
+        f"small={MOST + 1}&large=4": (413, "variant_too_large"),
+    }
+    with machine.run() as ticket:
+        for query, expected in refused.items():
+            assert await together(query) == expected, query
+        assert (ticket.received, machine.files()) == (set(), [])
+        assert await together("small=3&large=4") == (204, "")
+        assert [(machine.folder / f"{name}.webp").read_bytes() for name in ("small", "large")] == [b"aaa", b"bbbb"]
+        assert machine.files() == ["large.webp", "small.webp"] and ticket.received == {"small", "large"}
+        assert await together("small=3&large=4") == (409, "variant_there")
+        assert machine.office.tickets.received_bytes == 7
+
+
+async def test_several_variants_that_are_longer_than_a_piece(machine: Machine) -> None:
+    largest = {"small": 3 << 20, "large": 3 << 20}
+    machine.token = machine.office.tokens.issue(JOB, RUN, 60, largest)
+    machine.folder.mkdir()
+    ticket = OpenTicket(machine.folder / "none", machine.folder, largest)
+    first, second = bytes(range(256)) * 6_001, bytes(reversed(range(256))) * 9_001
+    with machine.office.tickets.opened(machine.token, ticket):
+        address = f"/api/v1/render/{machine.token}"
+        sizes = {"small": len(first), "large": len(second)}
+        assert (await machine.http.put(address, params=sizes, content=first + second)).status_code == 204
+        assert (machine.folder / "small.webp").read_bytes() == first
+        assert (machine.folder / "large.webp").read_bytes() == second
+
+
 async def test_body_that_is_cut_off_leaves_nothing_and_may_be_sent_again(machine: Machine) -> None:
     with machine.run() as ticket:
         _, writer = await machine.begun("small", MOST)

@@ -150,10 +150,10 @@ async def test_machine_that_can_t_reach_the_storage_puts_here(tmp_path: Path) ->
             performer = Performer([], machine.http, tmp_path)
             away.kill()
             with machine.run() as ticket:
-                await performer._put(ticket_of(machine), "small", tmp_path / "made")
+                await performer._put_all(ticket_of(machine), {"small": tmp_path / "made"})
                 assert (ticket.received, machine.files()) == ({"small"}, ["small.webp"])
                 assert machine.office.incoming.of(NAME).addressed == {"small"}  # type: ignore[union-attr]
-                await performer._put(ticket_of(machine), "large", tmp_path / "made")
+                await performer._put_all(ticket_of(machine), {"large": tmp_path / "made"})
                 assert ticket.received == {"small", "large"}
                 assert machine.office.incoming.of(NAME).addressed == {"small"}  # type: ignore[union-attr]
             away.start()

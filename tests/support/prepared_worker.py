@@ -49,10 +49,11 @@ class Prepared(Performer):
         rendered, made, seconds = self._made[key]
         await self._fetch(ticket, folder / "source")
         await asyncio.sleep(seconds if self._seconds < 0 else self._seconds)
-        for number, variant in enumerate(rendered.variants):
-            if self.stall == "half" and number == 1:
-                await self._stand_still(ticket, variant.name, variant.size_bytes)
-            await self._put(ticket, variant.name, scratch_file(made, variant.name))
+        if self.stall == "half":
+            first, second, *_ = rendered.variants
+            await self._put_all(ticket, {first.name: scratch_file(made, first.name)})
+            await self._stand_still(ticket, second.name, second.size_bytes)
+        await self._put_all(ticket, {one.name: scratch_file(made, one.name) for one in rendered.variants})
         if self.stall:
             print("stands still", flush=True)
             await asyncio.Event().wait()

@@ -4,6 +4,7 @@ The token in the address names one run (`access/render_tokens`), and opens nothi
 """
 
 import errno
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import anyio.to_thread
@@ -14,7 +15,7 @@ from starlette.responses import Response
 from ...access.render_tokens import RenderTokenExpired, RenderTokenInvalid
 from ...intake.staging import CHUNK, NoSpace
 from ...jobs.cluster.lane import TicketOffice
-from ...jobs.cluster.open_tickets import HasVariant, IncomingVariant, OpenTicket, RunOver
+from ...jobs.cluster.open_tickets import HasVariant, IncomingVariants, OpenTicket, RunOver
 from ...jobs.cluster.ticket import PutAddress
 from ..state import state_of
 from ..wire.answer_memory import AnswerMemory
@@ -76,18 +77,41 @@ async def source(request: Request) -> Response:
 async def variant(request: Request) -> Response:
     """PUT …/{variant}: one variant, into the scratch folder of the run."""
     ticket, name = _opened(request), str(request.path_params["variant"])
+    return await _taken(request, ticket, [name], lambda length: {name: length})
+
+
+async def variants(request: Request) -> Response:
+    """PUT …?VARIANT=BYTES&VARIANT=BYTES: several, one after the other in the body. All are taken, or none."""
+    ticket, told = _opened(request), request.query_params.multi_items()
+    sizes = {name: int(size) for name, size in told if _is_size(size)}
+    if not sizes or len(sizes) < len(told):
+        raise Problem(400, "bad_request", "The query must name each variant once, with the number of its bytes.")
+    for name, size in sizes.items():
+        if size > ticket.largest.get(name, size):
+            raise variant_too_large(ticket.largest[name], size)
+    return await _taken(request, ticket, list(sizes), lambda _: sizes)
+
+
+async def _taken(
+    request: Request, ticket: OpenTicket, names: list[str], sizes_of: Callable[[int], dict[str, int]]
+) -> Response:
+    """Take variants in. `sizes_of` the body's length are their bytes. Raises Problem, SlowClient or NoSpace."""
     try:
-        if name not in ticket.largest:
-            raise render_refused()
-        ticket.check(name)
+        for name in names:
+            if name not in ticket.largest:
+                raise render_refused()
+            ticket.check(name)
         check_encoding(request)
-        length = _length(request, ticket.largest[name])
-        await _receive(request, ticket, name, length)
+        length = _length(request, sum(ticket.largest[name] for name in names))
+        sizes = sizes_of(length)
+        if sum(sizes.values()) != length:
+            raise Problem(400, "bad_request", "The Content-Length is not the sum of the variants' bytes.")
+        await _receive(request, ticket, sizes)
     except RunOver:
         request.scope[NO_DRAIN] = True
         raise render_refused() from None
     except HasVariant:
-        raise variant_there(name) from None
+        raise variant_there(", ".join(names)) from None
     except SlowClient:
         request.scope[NO_DRAIN] = True
         raise
@@ -103,7 +127,7 @@ async def address(request: Request) -> Response:
     size = request.query_params.get("bytes", "")
     if name not in ticket.largest or ticket.incoming is None:
         raise render_refused()
-    if not (size.isascii() and size.isdigit() and 1 <= len(size) <= MAX_DIGITS):
+    if not _is_size(size):
         raise Problem(400, "bad_request", "`bytes` must be the number of the variant's bytes.")
     if int(size) > ticket.largest[name]:
         raise variant_too_large(ticket.largest[name], int(size))
@@ -117,6 +141,10 @@ async def address(request: Request) -> Response:
         raise variant_there(name) from None
     body = PutAddress(address=signed.address, headers=dict(signed.headers)).model_dump_json()
     return Response(body, headers={**NO_STORE, "Content-Type": "application/json"})
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
 
 
 def _office(request: Request) -> TicketOffice:
@@ -149,13 +177,13 @@ def _length(request: Request, most: int) -> int:
     return length
 
 
-async def _receive(request: Request, ticket: OpenTicket, name: str, length: int) -> None:
+async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int]) -> None:
     """Write the body. Raises RunOver, HasVariant, SlowClient, ClientDisconnect, NoSpace or Problem."""
     uploads = state_of(request).settings.uploads
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
-    with ticket.receiving(name) as incoming:
+    with ticket.receiving(sizes) as incoming:
         try:
-            await _write(request, pace, incoming, length)
+            await _write(request, pace, incoming, sum(sizes.values()))
         except FileNotFoundError:  # the run's folder is gone
             raise RunOver from None
         except OSError as error:
@@ -168,7 +196,7 @@ async def _receive(request: Request, ticket: OpenTicket, name: str, length: int)
                     await anyio.to_thread.run_sync(incoming.discard)
 
 
-async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVariant, length: int) -> None:
+async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVariants, length: int) -> None:
     buffer, written = bytearray(), 0
     async for data in body_chunks(request.receive, pace):
         buffer += data
@@ -178,7 +206,6 @@ async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVari
             await anyio.to_thread.run_sync(incoming.write, bytes(buffer), written)
             written += len(buffer)
             buffer.clear()
-    await anyio.to_thread.run_sync(incoming.write, bytes(buffer), written)
     if written + len(buffer) != length:
         raise Problem(400, "bad_request", "The body is shorter than its Content-Length.")
-    await anyio.to_thread.run_sync(incoming.finish)
+    await anyio.to_thread.run_sync(incoming.finish, bytes(buffer), written)

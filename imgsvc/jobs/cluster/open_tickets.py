@@ -5,7 +5,7 @@ run ends on its lane, whether it was answered, lost, deleted or given to another
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from ...imaging.recipe import scratch_file
 from ..incoming import IncomingRun
 from ..lanes.messages import VariantMade
 
+PART = ".part"  # of a name, until all is there
 PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -89,48 +90,70 @@ class OpenTicket:
             raise RunOver
 
     @contextmanager
-    def receiving(self, variant: str) -> Iterator["IncomingVariant"]:
-        """Take a variant in. Unless it was finished inside, nothing is left of it. Raises RunOver or HasVariant."""
-        self.check(variant)
-        self._variants[variant] = "receiving"
-        incoming = IncomingVariant(scratch_file(self._folder, variant))
+    def receiving(self, sizes: Mapping[str, int]) -> Iterator["IncomingVariants"]:
+        """Take variants in, of so many bytes. Unless they were finished inside, nothing is left of them.
+
+        Raises RunOver or HasVariant.
+        """
+        for variant in sizes:
+            self.check(variant)
+        self._variants |= dict.fromkeys(sizes, "receiving")
+        incoming = IncomingVariants([(scratch_file(self._folder, name), size) for name, size in sizes.items()])
         try:
             with self.under_way():
                 yield incoming
         finally:
-            if incoming.finished and not self._over:
-                self._variants[variant] = "received"
-            else:
-                del self._variants[variant]
+            for variant in sizes:
+                if incoming.finished and not self._over:
+                    self._variants[variant] = "received"
+                else:
+                    del self._variants[variant]
 
 
-class IncomingVariant:
-    """A variant being written to the run's scratch folder. Its methods block, so call them in a thread."""
+class IncomingVariants:
+    """Variants that come one after the other, being written to the run's scratch folder: all become files, or none.
 
-    def __init__(self, path: Path) -> None:
+    `files`: each with its bytes. The methods block, so call them in a thread.
+    """
+
+    def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
         self.finished = False
-        self._path = path
-        self._part = path.with_suffix(".part")
+        self._files = files
 
     def write(self, data: bytes, offset: int) -> None:
-        """Write bytes at an offset. Raises OSError; FileNotFoundError once the run's folder is removed."""
-        flags = PART_FLAGS if offset == 0 else PART_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
-        descriptor = os.open(self._part, flags, 0o600)
-        try:
-            while data:
-                written = os.pwrite(descriptor, data, offset)
-                data, offset = data[written:], offset + written
-        finally:
-            os.close(descriptor)
+        """Write bytes at an offset of all together.
 
-    def finish(self) -> None:
-        """Give it its name. Raises OSError."""
-        self._part.rename(self._path)
+        Raises OSError; FileNotFoundError once the run's folder is removed.
+        """
+        start = 0
+        for path, size in self._files:
+            piece = data[max(0, start - offset) : max(0, start + size - offset)]
+            if piece or not size:
+                _write(path.with_suffix(PART), piece, max(0, offset - start))
+            start += size
+
+    def finish(self, data: bytes, offset: int) -> None:
+        """Write the last bytes, and give all their names. Raises OSError."""
+        self.write(data, offset)
+        for path, _ in self._files:
+            path.with_suffix(PART).rename(path)
         self.finished = True
 
     def discard(self) -> None:
-        with suppress(OSError):
-            self._part.unlink(missing_ok=True)
+        for path, _ in self._files:
+            with suppress(OSError):
+                path.with_suffix(PART).unlink(missing_ok=True)
+
+
+def _write(part: Path, data: bytes, offset: int) -> None:
+    flags = PART_FLAGS if offset == 0 else PART_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(part, flags, 0o600)
+    try:
+        while data:
+            written = os.pwrite(descriptor, data, offset)
+            data, offset = data[written:], offset + written
+    finally:
+        os.close(descriptor)
 
 
 class OpenTickets:

@@ -8,7 +8,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -25,6 +25,7 @@ from .ticket import LossReason, PutAddress, RenderTicket, TicketAnswer
 log = structlog.get_logger()
 
 CHUNK = 1 << 18  # bytes
+TOGETHER_BYTES = 1 << 20  # of variants that are put in one request, unless one alone is larger
 TRIES = 3  # to reach the service
 AGAIN_SECONDS = 0.5
 AFTER_UNREACHABLE_SECONDS = 2.0  # before the next ticket: a machine without a network must not take one after the other
@@ -107,10 +108,10 @@ class Performer:
         if isinstance(outcome, Failure) and outcome.death:
             return DIED
         if isinstance(outcome, Rendered):
-            for variant in outcome.variants:  # one after the other: together they would not be there sooner
-                await self._put(ticket, variant.name, scratch_file(made, variant.name))
+            names = [variant.name for variant in outcome.variants]
             if outcome.source is not None:
-                await self._put(ticket, SOURCE, scratch_file(made, SOURCE), into_storage=False)
+                names.append(SOURCE)
+            await self._put_all(ticket, {name: scratch_file(made, name) for name in names})
         return outcome
 
     async def _fetch(self, ticket: RenderTicket, target: Path) -> None:
@@ -129,17 +130,28 @@ class Performer:
 
         await _tried(fetch)
 
-    async def _put(self, ticket: RenderTicket, variant: str, path: Path, *, into_storage: bool = True) -> None:
-        """Put a variant. Raises _Lost or OSError."""
-        size = (await anyio.to_thread.run_sync(path.stat)).st_size
-        if ticket.into_storage and into_storage and time.monotonic() >= self._storage_from:
-            if await self._put_into_storage(ticket, variant, path, size):
-                return
-            self._storage_from = time.monotonic() + STORAGE_AGAIN_SECONDS
+    async def _put_all(self, ticket: RenderTicket, files: Mapping[str, Path]) -> None:
+        """Put variants, one after the other: at the same time they would not be there sooner. Raises _Lost or OSError.
+
+        What the storage has not taken goes to the service, small ones in one request.
+        """
+        sizes = await anyio.to_thread.run_sync(lambda: {name: path.stat().st_size for name, path in files.items()})
+        for name in [one for one in sizes if one != SOURCE and ticket.into_storage]:
+            if time.monotonic() < self._storage_from:
+                break
+            if await self._put_into_storage(ticket, name, files[name], sizes[name]):
+                del sizes[name]
+            else:
+                self._storage_from = time.monotonic() + STORAGE_AGAIN_SECONDS
+        for names in _together(sizes):
+            await self._put(ticket, {name: sizes[name] for name in names}, [files[name] for name in names])
+
+    async def _put(self, ticket: RenderTicket, sizes: Mapping[str, int], paths: Sequence[Path]) -> None:
+        """Put variants in one request. Raises _Lost or OSError."""
 
         async def put() -> None:
-            headers = {"Content-Length": str(size), **_traced(ticket)}
-            _check(await self._http.put(f"{ticket.address}/{variant}", headers=headers, content=_chunks(path)))
+            headers = {"Content-Length": str(sum(sizes.values())), **_traced(ticket)}
+            _check(await self._http.put(ticket.address, params=sizes, headers=headers, content=_chunks(*paths)))
 
         await _tried(put)
 
@@ -194,10 +206,24 @@ def _check(response: httpx.Response) -> None:
         raise _Lost("refused")
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as stream:
-        while data := await anyio.to_thread.run_sync(stream.read, CHUNK):
-            yield data
+async def _chunks(*paths: Path) -> AsyncIterator[bytes]:
+    for path in paths:
+        with path.open("rb") as stream:
+            while data := await anyio.to_thread.run_sync(stream.read, CHUNK):
+                yield data
+
+
+def _together(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The variants of each request: it takes the service some milliseconds, however small it is."""
+    found: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if size > room or not found:
+            found.append([])
+            room = TOGETHER_BYTES
+        found[-1].append(name)
+        room -= size
+    return found
 
 
 def _lost(ticket: RenderTicket, reason: LossReason) -> str:
