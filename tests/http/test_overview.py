@@ -73,6 +73,25 @@ async def test_without_other_machines_there_is_no_card(start: Starter) -> None:
         assert "Other machines" not in await overview(s)
 
 
+async def test_keys_and_tickets_are_counted_and_lead_to_their_page(start: Starter) -> None:
+    async with start(operator={"public": True}) as s:
+        assert "Keys and tickets" not in await overview(s)
+        for name in ("a", "b"):
+            wanted = {"name": name, "sub": "shop"}
+            assert (await s.http.post("/api/v1/operator/keys", json=wanted, headers=s.operator)).status_code == 201
+        for _ in range(51):
+            await s.http.post("/api/v1/images/tickets", json={"bucket": "b"}, headers=s.bearer())
+        await s.http.delete(f"/api/v1/operator/keys/{(await keys(s))[0]}", headers=s.operator)
+        page = await overview(s)
+        assert '/dashboard/care/keys">1</a>' in page and '/dashboard/care/keys">more than 50</a>' in page
+        assert "/dashboard/care/keys" not in await overview(s, signed_in=False)
+
+
+async def keys(s: Service) -> list[str]:
+    listed = (await s.http.get("/api/v1/operator/keys", headers=s.operator)).json()["keys"]
+    return [one["key_id"] for one in listed]
+
+
 @pytest.mark.parametrize(("span", "back"), [("hour", timedelta(hours=1)), ("week", timedelta(days=7))])
 async def test_failures_of_a_time_lead_to_those_jobs(start: Starter, span: str, back: timedelta) -> None:
     whole = make.jpeg(64, 48)

@@ -14,6 +14,7 @@ from playwright.async_api import Page
 from tests.support.browser import IN_BROWSER, Visit, browsing, fits
 from tests.support.dashboard_page import JSON, TOKEN
 from tests.support.every_page import PAGES, Hostile, Shown, filled
+from tests.support.scrolling import PAINTED, never
 from tests.support.server_process import InlineServer, ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
@@ -152,6 +153,19 @@ async def test_skip_link_leads_over_the_header(
         await page.keyboard.press("Tab")
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "content"
+
+
+@pytest.mark.parametrize(
+    "name", ["overview", "jobs", "a failed job", "pictures", "storage tasks", "error codes", "start"]
+)
+async def test_page_is_painted_before_a_script_arrives(name: str, server: ServerProcess, hostile: Hostile) -> None:
+    async with browsing(server.url) as visit:
+        await enter(visit, server)
+        await visit.page.route("**/*.js*", never)
+        await visit.page.goto(server.url + PAGES[name].of(hostile), wait_until="commit")
+        assert await visit.page.evaluate(PAINTED) > 0
+        assert await visit.page.inner_text("h1")
+        assert await visit.page.locator("#first img, main a").count() > 0
 
 
 async def test_pages_are_whole_without_scripts(server: ServerProcess, hostile: Hostile) -> None:

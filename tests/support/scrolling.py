@@ -23,6 +23,16 @@ FIRST_GRID = """new MutationObserver((_, observer) => {
     observer.disconnect();
     requestAnimationFrame(() => { window.firstGrid = performance.now(); });
 }).observe(document, { childList: true, subtree: true });"""
+PAINTED = """() => new Promise(done => new PerformanceObserver(list => {
+    const found = list.getEntriesByName('first-contentful-paint');
+    if (found.length) done(found[0].startTime);
+}).observe({ type: 'paint', buffered: true }))"""
+
+
+async def never(_: Route) -> None:
+    """An answer that does not come."""
+
+
 # A row each frame; gives the most image nodes that there were.
 SCROLL = """rows => new Promise(done => {
     let most = 0, seen = 0, before = -1, still = 0;
@@ -71,6 +81,15 @@ async def first_grid_ms(page: Page, server: ServerProcess) -> float:
     await page.goto(f"{server.url}/dashboard/images")
     found: float = await (await page.wait_for_function("window.firstGrid")).json_value()
     return found
+
+
+async def first_paint_ms(page: Page, server: ServerProcess) -> float:
+    """When the first words or pictures were painted, though no script has arrived."""
+    await page.route("**/*.js*", never)
+    await page.goto(f"{server.url}/dashboard/images", wait_until="commit")
+    painted = await page.evaluate(PAINTED)
+    await page.unroute("**/*.js*", never)
+    return float(painted)
 
 
 async def scrolled(page: Page, server: ServerProcess, rows: int = ROWS) -> Scrolled:

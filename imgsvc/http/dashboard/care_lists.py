@@ -23,6 +23,16 @@ from .filters import given
 from .guard import PAGES, operators_page
 
 LOGGED, LISTED = 50, 50
+REASONS = {  # why there was no answer
+    "url": "malformed address",
+    "name": "unknown host",
+    "address": "address not allowed",
+    "connect": "no connection",
+    "tls": "wrong certificate",
+    "timeout": "too late",
+    "answer": "malformed answer",
+    "too_large": "answer too large",
+}
 WEBHOOKS, KEYS = "api/v1/operator/webhooks", "api/v1/operator/keys"
 
 
@@ -73,7 +83,7 @@ def _attempts(name: str, log: views.WebhookLog, moment: datetime) -> Html:
             (
                 ago(attempt.started_at, moment),
                 attempt.event or NONE,
-                str(attempt.status or attempt.reason or NONE),
+                str(attempt.status or REASONS.get(attempt.reason or "", attempt.reason) or NONE),
                 f"{number(attempt.milliseconds)} ms",
                 str(attempt.attempt),
                 (attempt.state or NONE).replace("_", " "),
@@ -241,7 +251,7 @@ def _erase() -> tuple[Html, ...]:
         ask="Erase everything of {user}?",
         done="erase",
     )
-    words = "Images, files, keys, tickets, windows, deliveries, and the names in the audit trail. It can't be undone."
+    words = "Images, files, keys, tickets, counts, deliveries, and the names in the audit trail. It can't be undone."
     return el("p", words), form
 
 

@@ -81,9 +81,13 @@ async def storage_page(request: Request) -> Response:
         "div",
         card("task", "The task", _task(task)),
         card(
-            "verify", "Check", el("p", "Compares the table with the stored files. Changes nothing."), _verify(), span=6
+            "verify",
+            "Check",
+            el("p", "Compares the database with the stored files. Changes nothing."),
+            _verify(),
+            span=6,
         ),
-        card("gc", "Clean up", el("p", "Lists files without a row, or removes them."), _gc(), span=6),
+        card("gc", "Clean up", el("p", "Lists files that belong to no picture, or removes them."), _gc(), span=6),
         card(
             "migrate",
             "Move",
@@ -153,7 +157,7 @@ def _gc() -> Html:
         el("input", id="gc-age", name="older_than_seconds", type="number", min=0, value=24, data_kind="hours"),
     )
     remove = tick("dry_run", "Remove them, and don’t only list them", prefix="gc", inverse=True)
-    return action("api/v1/operator/storage/gc", "files without a row", "Clean up", hours, remove)
+    return action("api/v1/operator/storage/gc", "files of no picture", "Clean up", hours, remove)
 
 
 def _migrate() -> Html:

@@ -89,7 +89,7 @@ def _group(one: ErrorGroup, root: str, moment: datetime) -> Html:
                 href=f"{root}/dashboard/jobs?{urlencode(_of_code(one.code))}",
                 class_="count",
             ),
-            el("span", "the last ", ago(one.last_failed_at, moment), class_="muted"),
+            el("span", "the last one ", ago(one.last_failed_at, moment), class_="muted"),
             class_="head",
         ),
         el("p", one.meaning, class_="why"),

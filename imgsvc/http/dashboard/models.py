@@ -282,6 +282,13 @@ class Webhook(AnswerModel):
     overflowed: bool
 
 
+class Credentials(AnswerModel):
+    """API keys that are not revoked, and upload tickets that can still be used, of which at most 51 are counted."""
+
+    keys: int
+    open_tickets: int
+
+
 class Snapshot(AnswerModel):
     """The part that is the same for all clients."""
 
@@ -298,6 +305,7 @@ class Snapshot(AnswerModel):
     rate_limits: RateLimits
     errors: Errors
     webhooks: list[Webhook]
+    credentials: Credentials
     configuration: dict[str, dict[str, str]]
 
 

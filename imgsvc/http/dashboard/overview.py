@@ -37,6 +37,7 @@ def overview(data: DashboardData, groups: list[ErrorGroup], root: str, address: 
             cards.storage(data, root),
             cards.limits(data),
             cards.webhooks(data, root),
+            cards.credentials(data, root),
             cards.redis(data),
             cards.configuration(data),
             class_="cards numbers",

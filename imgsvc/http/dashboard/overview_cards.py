@@ -23,6 +23,7 @@ from ..look.components import (
 )
 from ..look.html import Child, Html, el, foreign
 from .models import DashboardData, Failure, NearLimit, RecentJob
+from .snapshot import MOST_TICKETS
 from .state_words import STATE_WORDS
 from .verdict import is_empty
 
@@ -226,6 +227,19 @@ def webhooks(data: DashboardData, root: str) -> Html | None:
     headings = ("Name", "State", "Waiting", "Longest wait")
     care = el("a", "Test, send again, log", href=f"{root}/dashboard/care") if data.operator.may_act else None
     return card("webhooks", "Webhooks", table("Webhooks", headings, rows), span=6, head=care)
+
+
+def credentials(data: DashboardData, root: str) -> Html | None:
+    one = data.credentials
+    if not one.keys and not one.open_tickets:
+        return None
+    many = one.open_tickets > MOST_TICKETS
+    tickets = f"more than {MOST_TICKETS}" if many else number(one.open_tickets)
+    keys = "API keys in use", number(one.keys)
+    open_ = "Upload tickets that can be used", tickets
+    care = f"{root}/dashboard/care/keys"
+    pairs = [(label, el("a", words, href=care) if data.operator.may_act else words) for label, words in (keys, open_)]
+    return card("credentials", "Keys and tickets", facts(*pairs), span=6)
 
 
 def configuration(data: DashboardData) -> Html:

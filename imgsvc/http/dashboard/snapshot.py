@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 1.0
 LISTED = 10
 NEAR = 0.8  # of the limit
+MOST_TICKETS = 50  # are counted: beyond that the overview says so
 GROWTH = timedelta(minutes=10)
 MANY_WAITING = 20  # jobs: fewer are soon done, however they grow
 # Generated at the first start if not configured.
@@ -78,8 +79,15 @@ async def _made(state: AppState) -> shown.Snapshot:
         rate_limits=_rate_limits(state, rows, await overview.near_limit(state.intake.allowance.quota, NEAR, LISTED)),
         errors=_errors(state.jobs.counters, failed, await overview.next_retries(LISTED)),
         webhooks=_webhooks(await state.telling.table.endpoints()),
+        credentials=await _credentials(state),
         configuration=configuration(state.settings),
     )
+
+
+async def _credentials(state: AppState) -> shown.Credentials:
+    credentials = state.access.credentials
+    tickets = await credentials.open_tickets(MOST_TICKETS + 1)
+    return shown.Credentials(keys=await credentials.count_keys(), open_tickets=len(tickets))
 
 
 def _webhooks(states: dict[str, EndpointState]) -> list[shown.Webhook]:

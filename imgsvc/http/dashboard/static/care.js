@@ -6,6 +6,10 @@ import { byId, el, setText } from './dom.js';
 import { count } from './format.js';
 import { announce } from './frame.js';
 
+const REASONS = {
+  url: 'the address is malformed', name: 'the host is unknown', address: 'the address is not allowed', connect: 'no connection',
+  tls: 'the certificate is wrong', timeout: 'no answer in time', answer: 'the answer is malformed', too_large: 'the answer is too large',
+};
 const SEEN_MS = 900; // so that the words are read before the page is fetched again
 const HOUR = 3600;
 const words = (text) => text.split(/\s+/).filter(Boolean);
@@ -35,7 +39,7 @@ const again = () => setTimeout(() => location.reload(), SEEN_MS);
 // What is done with an answer, by the form's data-done; returns the words.
 const DONE = {
   reload: () => (again(), 'Done.'),
-  test: ({ ok, status, reason, milliseconds }) => `${ok ? 'Delivered' : 'Not delivered'}: ${status ?? reason}, ${milliseconds} ms.`,
+  test: ({ ok, status, reason, milliseconds }) => `${ok ? 'Delivered' : 'Not delivered'}: ${status ?? REASONS[reason] ?? reason}, ${milliseconds} ms.`,
   replay: ({ replayed }) => `${count(replayed, 'delivery', 'deliveries')} wait again.`,
   erase: () => (again(), 'Everything of this person is being erased.'),
   key({ key, name }) {

@@ -118,11 +118,11 @@ export class Lightbox {
   }
 
   #picture() {
-    const { ready, urls, variants, original_filename: name, image_id: id } = this.#shown;
+    const { ready, urls, variants, original_filename: name, image_id: id, status } = this.#shown;
     const whole = ready.filter((one) => !this.cut.has(one));
     const enough = whole.findLast((one) => variants[one].width >= this.stage.clientWidth * Math.min(2, devicePixelRatio));
     const best = enough ?? whole[0] ?? ready[0];
-    if (best === undefined) return this.stage.replaceChildren(empty('There is no picture yet.'));
+    if (best === undefined) return this.stage.replaceChildren(empty(status === 'failed' ? 'This upload failed: there is no picture.' : 'There is no picture yet.'));
     const image = el('img', { src: here(urls[best]), alt: name ?? `Image ${id}`, width: variants[best].width, height: variants[best].height, draggable: 'false' });
     image.addEventListener('load', () => this.stage.querySelector('canvas')?.remove(), { once: true });
     image.addEventListener('error', () => this.stage.replaceChildren(empty('The picture did not load.')), { once: true });
