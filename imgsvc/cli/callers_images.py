@@ -37,6 +37,20 @@ class CallersImages:
         """Returns the number of files."""
         return _tried(lambda: self._client.delete(image_id))
 
+    def ticket(self, bucket: str, **limits: Any) -> dict[str, Any]:
+        given = {name: value for name, value in limits.items() if value is not None}
+        issued = dict(_tried(lambda: self._client.ticket(bucket=bucket, **given)))
+        return {**issued, "upload_url": self._client.absolute(issued["upload_url"])}
+
+    def fetch(self, url: str, bucket: str, seconds: float) -> dict[str, Any]:
+        """The image, once its job has ended."""
+        receipt = _tried(lambda: self._client.fetch(url, bucket=bucket))
+        _tried(lambda: self._client.wait(receipt.job_id, seconds))
+        return self.shown(receipt.image_id)
+
+    def usage(self) -> dict[str, Any]:
+        return dict(_tried(self._client.usage))
+
     def bytes(self, image_id: str, size: str) -> bytes:
         """The bytes of a variant."""
         return _tried(lambda: self._client.content(image_id, size))

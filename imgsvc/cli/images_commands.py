@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .callers_commands import Token, callers, fetch, ticket, usage
 from .options import FAILED, WRONG, AsJson, ConfigFile, act_on_each, loaded, moment, print_found, stop
 
 if TYPE_CHECKING:
@@ -22,11 +23,9 @@ Server = Annotated[
     str | None,
     typer.Option(help="Address of a service, whose API is called with --token; the operator's own service otherwise."),
 ]
-Token = Annotated[
-    str | None,
-    typer.Option(envvar="IMGSVC_TOKEN", help="With --server: a user's token or an API key.", show_default=False),
-]
 images = typer.Typer(help="List, show, save, change and delete images.", no_args_is_help=True)
+for command in (fetch, ticket, usage):
+    images.command()(command)
 
 
 @images.command("list")
@@ -200,8 +199,4 @@ def _images(server: str | None, token: str | None, config: Path | None) -> "Call
         from .images import Images
 
         return Images.of(loaded(config))
-    from .callers_images import CallersImages
-
-    if not token:
-        stop("pass a token with --token or in IMGSVC_TOKEN", WRONG)
-    return CallersImages(server, token)
+    return callers(server, token)

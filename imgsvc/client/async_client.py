@@ -76,6 +76,17 @@ class AsyncClient:
         """Let the service fetch the image from an address, if it allows the host."""
         return await self._run(flows.fetch(url, bucket, metadata or {}, self._retries))
 
+    async def ticket(self, *, bucket: str, **limits: Any) -> Json:
+        """An upload ticket to be handed out: its `upload_url` needs no other credential.
+
+        `limits`: uploads, max_bytes, allowed_types, expires_in, metadata, expires_after.
+        """
+        return await self._run(flows.ticket({"bucket": bucket, **limits}, self._retries))
+
+    async def usage(self) -> Json:
+        """What the user has stored, the uploads that are left, and the limits."""
+        return await self._run(flows.usage(self._retries))
+
     async def job(self, job_id: str) -> Job:
         """The status now."""
         return await self._run(flows.job(job_id, self._retries))

@@ -15,7 +15,7 @@ from .sources import Form
 
 T = TypeVar("T")
 LONGEST_WAIT = 30  # seconds of one long-poll; the service's limit
-API = "/api/v1/images"
+API, USAGE = "/api/v1/images", "/api/v1/usage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,19 @@ def fetch(url: str, bucket: str, metadata: Mapping[str, Any], retries: Retries) 
     call = Call("POST", f"{API}/fetch", headers=headers, body=lambda: iter((body,)), can_repeat=False)
     answer = yield from sent(call, retries)
     return Receipt.of(answer.json, replayed=False)
+
+
+def ticket(wanted: Mapping[str, Any], retries: Retries) -> Flow[Json]:
+    """An upload ticket. One whose answer was lost is never used, and ends by itself."""
+    body = json.dumps(dict(wanted)).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    answer = yield from sent(Call("POST", f"{API}/tickets", headers=headers, body=lambda: iter((body,))), retries)
+    return answer.json
+
+
+def usage(retries: Retries) -> Flow[Json]:
+    answer = yield from sent(Call("GET", USAGE), retries)
+    return answer.json
 
 
 def page(filters: Mapping[str, str], retries: Retries) -> Flow[tuple[list[ListedImage], str | None]]:

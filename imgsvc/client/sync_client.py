@@ -71,6 +71,17 @@ class Client:
         """Let the service fetch the image from an address, if it allows the host."""
         return self._run(flows.fetch(url, bucket, metadata or {}, self._retries))
 
+    def ticket(self, *, bucket: str, **limits: Any) -> Json:
+        """An upload ticket to be handed out: its `upload_url` needs no other credential.
+
+        `limits`: uploads, max_bytes, allowed_types, expires_in, metadata, expires_after.
+        """
+        return self._run(flows.ticket({"bucket": bucket, **limits}, self._retries))
+
+    def usage(self) -> Json:
+        """What the user has stored, the uploads that are left, and the limits."""
+        return self._run(flows.usage(self._retries))
+
     def job(self, job_id: str) -> Job:
         """The status now."""
         return self._run(flows.job(job_id, self._retries))

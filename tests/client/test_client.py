@@ -58,6 +58,9 @@ async def test_from_upload_to_deletion(start: Starter, tmp_path: Path) -> None:
         (row,) = await s.sql("SELECT storage_bucket, original_filename FROM processing_jobs")
         assert row[0] == "holiday" and "photo" in row[1]
         assert await client.delete(receipt.image_id) == 4
+        assert (await client.usage())["user"]["images"] == 0
+        ticket = await client.ticket(bucket="holiday", uploads=2, max_bytes=5000)
+        assert client.absolute(ticket["upload_url"]).endswith(ticket["ticket"])
         with pytest.raises(Refused) as gone:
             await client.image(receipt.image_id)
         assert (gone.value.status, gone.value.code) == (404, "image_not_found")
@@ -216,5 +219,7 @@ async def test_the_sync_client_against_the_real_application(start: Starter) -> N
                 receipt = client.upload(PHOTO, bucket="b")
                 assert client.wait(receipt.job_id, 30).status == "completed"
                 assert client.delete(receipt.image_id) == 4
+                assert client.usage()["user"]["images"] == 0
+                assert client.ticket(bucket="b")["ticket"].startswith("imgt_")
 
         await anyio.to_thread.run_sync(work)

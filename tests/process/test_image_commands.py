@@ -100,6 +100,18 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
         images("delete", mine, IMGSVC_TOKEN=token_of("bob")).stderr
         == f"imgsvc: {mine}: Permission denied: image:delete\n"
     )
+    kept = len(json.loads(images("list", "--json").stdout))
+    assert f"you: {kept} images, " in (used := images("usage").stdout) and "uploads left: " in used
+    assert json.loads(images("usage", "--json").stdout)["user"]["images"] == kept
+    url = images("ticket", "--bucket", "album", "--max-bytes", "5000", "--accept", "image/jpeg").stdout.strip()
+    photo = {"file": ("a.jpg", make.jpeg(64, 62), "image/jpeg")}
+    assert url.startswith(server.url) and httpx.post(url, files=photo).status_code == 202
+    assert httpx.post(url, files=photo).json()["code"] == "ticket_spent"
+    assert "bucket: must be" in images("ticket", "--bucket", "../x").stderr
+    assert images("ticket", "--uploads", "0").returncode == 2
+    fetched = images("fetch", "https://127.0.0.1/a.jpg")
+    assert fetched.returncode == 1 and fetched.stderr.startswith("imgsvc: "), fetched.stderr
+    assert images("usage", IMGSVC_TOKEN="").returncode == 2
     gone = images("delete", mine, UNKNOWN)
     assert (gone.returncode, gone.stdout) == (1, f"{mine}: deleted, 4 files removed\n")
     assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"

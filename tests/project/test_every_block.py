@@ -66,6 +66,9 @@ RUN_BY = {
     ("docs/guides/uploading.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
     ("docs/guides/uploading.md", "events"): "test_examples_for_browsers",
     ("docs/guides/uploading.md", "browser"): "test_example_for_browsers_uploads_from_another_origin",
+    ("docs/guides/uploading.md", "events_python"): "test_further_examples_of_the_guide_to_uploading",
+    ("docs/guides/uploading.md", "fetch_browser"): "test_examples_for_browsers",
+    ("docs/guides/uploading.md", "fetch_python"): "test_further_examples_of_the_guide_to_uploading",
     ("docs/guides/uploading.md", "python"): "test_tours_and_guide_to_uploading_run_as_they_are_written",
 }
 

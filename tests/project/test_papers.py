@@ -117,6 +117,20 @@ def test_tours_and_guide_to_uploading_run_as_they_are_written(clone: Path, tmp_p
             assert re.match(printed, done.stdout), (path, done.stderr)
 
 
+@pytest.mark.process
+def test_further_examples_of_the_guide_to_uploading(clone: Path, tmp_path: Path) -> None:
+    """The address is this machine's, which is refused: what the example says of that is the service's answer."""
+    with InlineServer(tmp_path, IMGSVC_FETCH_ALLOWED_HOSTS='["localhost"]') as server:
+        for kind, printed in (("events_python", r"(\w+\n){4}completed\n$"), ("fetch_python", "")):
+            (example,) = marked("docs/guides/uploading.md", kind=kind)
+            token = bearer()["Authorization"].removeprefix("Bearer ")
+            command = [sys.executable, "-c", example.text, server.url, token, "https://localhost/photo.jpg"]
+            done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=WAIT_SECONDS)
+            assert re.match(printed, done.stdout), (kind, done.stderr)
+            if kind == "fetch_python":
+                assert done.stderr.startswith("fetch_failed: The image could not be fetched"), done.stderr
+
+
 def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
     """(heading, curl line, statuses) of each operation of the reference."""
     text = (ROOT / "docs" / "reference" / "endpoints.md").read_text()
@@ -197,7 +211,7 @@ async def test_example_for_browsers_uploads_from_another_origin(tmp_path: Path) 
 async def test_examples_for_browsers(tmp_path: Path) -> None:
     """The short ones of several guides, after one another on one page of another origin."""
     texts = [runs(f"docs/guides/{page}.md", "browser")[0] for page in ("lists", "expiry", "quotas", "keys")]
-    texts += runs("docs/guides/uploading.md", "events")
+    texts += runs("docs/guides/uploading.md", "events") + runs("docs/guides/uploading.md", "fetch_browser")
     call = f"""async ([service, token, bytes]) => {{
         {" ".join(texts)}
         const headers = {{ Authorization: `Bearer ${{token}}`, "Content-Type": "application/json" }};
@@ -210,12 +224,18 @@ async def test_examples_for_browsers(tmp_path: Path) -> None:
         const changed = await keepUntil(service, token, receipt.image_id, new Date(Date.now() + 3_600_000));
         const found = [];
         for await (const one of photos(service, token, "album")) found.push(one);
-        return {{ ready, job, changed, found, share: await shareOfQuota(service, token) }};
+        const refused = await fetchByAddress(service, token, "https://localhost/a.jpg").catch((error) => error.message);
+        return {{ ready, job, changed, found, refused, share: await shareOfQuota(service, token) }};
     }}"""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     origin = f"http://localhost:{port}"
-    server = InlineServer(tmp_path, IMGSVC_SERVER_CORS_ORIGINS=origin, IMGSVC_QUOTA_BYTES_PER_USER="100000000")
+    server = InlineServer(
+        tmp_path,
+        IMGSVC_SERVER_CORS_ORIGINS=origin,
+        IMGSVC_QUOTA_BYTES_PER_USER="100000000",
+        IMGSVC_FETCH_ALLOWED_HOSTS='["localhost"]',
+    )
     with ExitStack() as stack:
         stack.push(server.start(port))
         async with browsing(origin) as visit:
@@ -224,6 +244,7 @@ async def test_examples_for_browsers(tmp_path: Path) -> None:
             picture = base64.b64encode(make.jpeg(64, 48)).decode()
             told = await visit.page.evaluate(call, [server.url, token, picture])
     assert told["job"]["status"] == "completed" and set(told["ready"]) == set(told["job"]["ready"])
+    assert told["refused"] == "fetch_failed"
     assert [one["image_id"] for one in told["found"]] == [told["job"]["image_id"]]
     assert told["changed"]["expires_at"] == told["found"][0]["expires_at"] and 0 < told["share"] < 1
 

@@ -1,10 +1,11 @@
 """The query of a list of images, shared by the user's and the operator's: filters, page and cursor."""
 
 import json
+import re
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.requests import Request
 
 from ...access.cursors import CursorInvalid
@@ -18,6 +19,17 @@ from .validation import WHOLE_NUMBER, StrictQuery
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 MAX_NAME = 255  # characters
+DIGEST = "^[0-9A-Fa-f]{64}$"
+
+
+def _digest(text: str) -> str:
+    """A pattern would be shown to people as it is."""
+    if not re.fullmatch(DIGEST[1:-1], text):
+        raise ValueError("must be 64 hexadecimal digits")
+    return text
+
+
+Digest = Annotated[str, Field(json_schema_extra={"pattern": DIGEST}), AfterValidator(_digest)]
 
 
 class ListQuery(StrictQuery):
@@ -27,9 +39,7 @@ class ListQuery(StrictQuery):
         str | None,
         Field(min_length=1, max_length=MAX_NAME, description="The beginning of the file name, in upper or lower case."),
     ] = None
-    sha256: Annotated[
-        str | None, Field(pattern="^[0-9A-Fa-f]{64}$", description="The SHA-256 of the uploaded bytes, in hex.")
-    ] = None
+    sha256: Annotated[Digest | None, Field(description="The SHA-256 of the uploaded bytes, in hex.")] = None
     created_after: Annotated[Moment | None, Field(description="Only images that were accepted then or later.")] = None
     created_before: Annotated[Moment | None, Field(description="Only images that were accepted before.")] = None
     limit: Annotated[

@@ -1,0 +1,67 @@
+"""`imgsvc images fetch|ticket|usage`: what a token or an API key may do at any service, beside its images."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import WRONG, AsJson, print_found, stop
+
+if TYPE_CHECKING:
+    from .callers_images import CallersImages
+
+WAIT_SECONDS = 300.0
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="IMGSVC_TOKEN", help="With --server: a user's token or an API key.", show_default=False),
+]
+Service = Annotated[str, typer.Option("--server", help="Address of the service.")]
+Bucket = Annotated[str, typer.Option(help="The bucket.")]
+
+
+def fetch(url: str, server: Service, bucket: Bucket = "photos", token: Token = None, as_json: AsJson = False) -> None:
+    """Let the service fetch an image from an address, if its [fetch] allowed_hosts allow that, and wait for it."""
+    from .tables import print_image
+
+    found = callers(server, token).fetch(url, bucket, WAIT_SECONDS)
+    print_found(found, as_json, print_image)
+
+
+def ticket(
+    server: Service,
+    bucket: Bucket = "photos",
+    uploads: Annotated[int, typer.Option(min=1, help="How many uploads it is good for.")] = 1,
+    expires_in: Annotated[int, typer.Option(min=1, help="Seconds until it ends.")] = 600,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="The largest file.")] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="Such as image/png; may be repeated. All unless given.")
+    ] = None,
+    token: Token = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the address of a new upload ticket: whoever has it can upload as you. It ends by itself."""
+    limits: dict[str, Any] = {"uploads": uploads, "expires_in": expires_in, "max_bytes": max_bytes}
+    found = callers(server, token).ticket(bucket, **limits, allowed_types=accept or None)
+    typer.echo(json.dumps(found, indent=2) if as_json else found["upload_url"])
+
+
+def usage(server: Service, token: Token = None, as_json: AsJson = False) -> None:
+    """Print what you have stored, and which uploads and bytes are left."""
+    found = callers(server, token).usage()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for whose, words in (("user", "you"), ("org", "your organisation")):
+        if one := found.get(whose):
+            limit = found["limits"][f"bytes_per_{whose}"]
+            of = f" of {limit}" if limit else ""
+            typer.echo(f"{words}: {one['images']} images, {one['bytes']} bytes{of}")
+    typer.echo(f"uploads left: {found['user']['uploads_left']} until {found['user']['resets_at']}")
+
+
+def callers(server: str, token: str | None) -> "CallersImages":
+    from .callers_images import CallersImages
+
+    if not token:
+        stop("pass a token with --token or in IMGSVC_TOKEN", WRONG)
+    return CallersImages(server, token)
