@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ..look.frame import page as framed
 from ..look.frame import root_of
-from ..openapi.operations import ASSET, Answer, operation
+from ..openapi.operations import ASSET_ANSWERS, operation
 from ..operator import auth
 from ..operator.jobs import ErrorGroup, error_groups
 from ..state import state_of
@@ -80,10 +80,7 @@ async def login_page(request: Request) -> Response:
     "dashboard_static",
     "operator",
     "A part of the dashboard",
-    answers={
-        200: Answer("A script, style or icon.", ASSET, ("ETag", "Cache-Control")),
-        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
-    },
+    answers=ASSET_ANSWERS,
     errors=("not_found",),
 )
 async def static(request: Request) -> Response:

@@ -62,6 +62,12 @@ class Answer:
     page: Content | None = None  # instead of `body`, for clients that prefer a page
 
 
+ASSET_ANSWERS = {
+    200: Answer("A script, style or icon.", ASSET, ("ETag", "Cache-Control")),
+    304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """A request body of one media type; `model` documents it, and a JSON body is validated with it."""

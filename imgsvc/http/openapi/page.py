@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from ...storage.base import IMMUTABLE
 from ..wire.cached_response import CachedBody
 from ..wire.problems import Problem
-from .operations import ASSET, PAGE, Answer, operation
+from .operations import ASSET_ANSWERS, PAGE, Answer, operation
 
 OURS = Path(__file__).parent / "static"
 SWAGGER_UI = {
@@ -81,10 +81,7 @@ async def docs(request: Request) -> Response:
     "docs_asset",
     "about",
     "A part of the documentation page",
-    answers={
-        200: Answer("A script, style or icon.", ASSET, ("ETag", "Cache-Control")),
-        304: Answer("Not modified.", headers=("ETag", "Cache-Control")),
-    },
+    answers=ASSET_ANSWERS,
 )
 async def asset(request: Request) -> Response:
     kept: Assets = request.app.state.assets
