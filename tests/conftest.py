@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from tests.support.s3 import s3 as s3  # a fixture
 from tests.support.speed import within
 
 ENDED = ("completed", "failed")
+# httpx looks for it at each request that goes to an application: through all of sys.path, and it is not installed.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 CACHE = "IMGSVC_SERVER_CACHE_MB"  # in the tests' own environment: 0 runs them without the memory of reads
 WAIT_SECONDS = 30
 LONGEST = (

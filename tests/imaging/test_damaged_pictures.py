@@ -18,11 +18,12 @@ SAID = {"image_unreadable", "image_too_large", "image_unsupported", "ok"}
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_damage_is_said_of_the_picture(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("count", [40, pytest.param(600, marks=pytest.mark.torture)])
+def test_damage_is_said_of_the_picture(tmp_path: Path, form: str, count: int) -> None:
     """Each file under its own memory ceiling, in one process that none of them ends."""
-    said = verdicts(tmp_path, form, damage(form, 150))
+    said = verdicts(tmp_path, form, damage(form, count))
     assert {verdict.partition(": ")[2] for verdict in said} <= SAID, said
-    assert said["render: image_unreadable"] > 20
+    assert said["render: image_unreadable"] > count / 8
 
 
 def task(folder: Path, data: bytes) -> Task:

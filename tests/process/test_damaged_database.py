@@ -13,6 +13,7 @@ from fixtures import make
 from imgsvc import Settings
 from tests.conftest import Starter
 from tests.support.many_jobs import fill
+from tests.support.speed import seconds
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 AS_ITS_OWNER_ALONE = f"""
@@ -32,7 +33,7 @@ def started(path: Path) -> tuple[int, list[str]]:
         env={**environment, "IMGSVC_SERVER_PORT": "0", "LOG_JSON": "true"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=seconds(60),
         cwd=Path(__file__).parents[2],
     )
     return ran.returncode, [line for line in ran.stderr.splitlines() if not line.startswith("{")]

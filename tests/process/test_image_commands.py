@@ -14,6 +14,7 @@ from PIL import Image
 
 from fixtures import make
 from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -83,7 +84,9 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
 
     def images(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         line = [*command, "images", *arguments, "--server", server.url]
-        return subprocess.run(line, env=environ | more, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            line, env=environ | more, cwd=tmp_path, capture_output=True, text=True, timeout=seconds(60)
+        )
 
     listed = json.loads(images("list", "--limit", "1", "--json").stdout)
     assert [one["image_id"] for one in listed] == [mine]
@@ -128,7 +131,13 @@ def test_deleting_asks_at_a_terminal(server: ServerProcess) -> None:
         os.write(ours, answer)
         command = [sys.executable, "-m", "imgsvc", "images", "delete", *arguments]
         ran = subprocess.run(
-            command, cwd=server.folder, env=server.environ, stdin=theirs, capture_output=True, text=True, timeout=60
+            command,
+            cwd=server.folder,
+            env=server.environ,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=seconds(60),
         )
         os.close(ours)
         os.close(theirs)

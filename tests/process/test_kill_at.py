@@ -17,11 +17,12 @@ import pytest
 from tests.support.forking import ForkServer
 from tests.support.memory import memory
 from tests.support.preload import Action, Call, Fault
+from tests.support.speed import seconds
 from tests.torture.kill_at import case
 from tests.torture.kill_at.plan import ACTIONS, counted, sample
 from tests.torture.kill_at.scenarios import SCENARIOS
 from tests.torture.kill_at.scenarios.pictures import tiny
-from tests.torture.kill_at.site import Gone, Site
+from tests.torture.kill_at.site import STOP_SECONDS, Gone, Site
 
 pytestmark = pytest.mark.process
 CASES = 4  # a kill, then one of each action: each call has its turn in ./run torture kill-at
@@ -92,7 +93,7 @@ def test_real_process_is_killed_at_the_call(folder: Path, forks: ForkServer) -> 
     site.folder.mkdir()
     with suppress(Gone), case.Attempt(site, Fault("kill", number)).serve() as service:
         case.Attempt(site).ended(service, case.Attempt(site).upload(service, tiny()))
-    assert service.process.wait(1) == -signal.SIGKILL
+    assert service.process.wait(seconds(STOP_SECONDS)) == -signal.SIGKILL
     assert [call.outcome for call in site.calls()] == ["done"] * (number - 1) + ["kill"]
 
 

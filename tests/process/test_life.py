@@ -15,7 +15,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.support.processes import run
-from tests.support.server_process import ROOT, SECRET, ServerProcess, until
+from tests.support.server_process import ROOT, SECRET, ServerProcess, exit_status, until
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
@@ -67,7 +67,7 @@ def test_first_start_needs_no_configuration(tmp_path: Path) -> None:
         )
         assert answer.status_code == 202
         process.terminate()
-        assert process.wait(20) == 0
+        assert exit_status(process) == 0
     assert (tmp_path / "data" / "jwt_secret").stat().st_mode & 0o777 == 0o600
 
 
@@ -161,14 +161,14 @@ def test_memory_per_upload_stays_under_one_mebibyte(real_server: ServerProcess) 
     def body() -> Iterator[bytes]:
         yield photo[:-1000]
         sent.release()
-        hold.wait(20)
+        hold.wait(seconds(60))
         yield photo[-1000:]
 
     answers: list[int] = []
 
     def upload() -> None:
         url = f"{real_server.url}/api/v1/images/upload?bucket=b"
-        answers.append(httpx.post(url, content=body(), headers=headers, timeout=30).status_code)
+        answers.append(httpx.post(url, content=body(), headers=headers, timeout=seconds(60)).status_code)
 
     assert real_server.upload(make.jpeg()).status_code == 202
     idle = rss_bytes(real_server.process.pid)
@@ -176,7 +176,7 @@ def test_memory_per_upload_stays_under_one_mebibyte(real_server: ServerProcess) 
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert sent.acquire(timeout=20)
+        assert sent.acquire(timeout=seconds(60))
     staging = real_server.folder / "data" / "staging"
     until(lambda: sum(path.stat().st_size for path in staging.iterdir()) > 20 * 8_500_000)
     grown = (rss_bytes(real_server.process.pid) - idle) / 20

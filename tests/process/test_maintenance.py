@@ -19,6 +19,7 @@ from fixtures import make
 from tests.support.maintenance import SIZES, files
 from tests.support.processes import Process, begin
 from tests.support.server_process import InlineServer, ServerProcess, bearer, until
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 TINY = make.jpeg(64, 48)
@@ -213,7 +214,7 @@ def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
         moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
-        _, said = moving.communicate(timeout=30)
+        _, said = moving.communicate(timeout=seconds(60))
         if moving.returncode != 0:  # it may have been over
             assert (moving.returncode, said) == (130, "imgsvc: migrate was cancelled. Run it again to continue.\n")
         assert storage(server, "migrate", "--to", "other").returncode == 0
@@ -228,7 +229,7 @@ def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
         moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
-        _, said = moving.communicate(timeout=30)
+        _, said = moving.communicate(timeout=seconds(60))
         if moving.returncode != 0:
             assert (moving.returncode, said) == (130, "imgsvc: migrate was cancelled. Run it again to continue.\n")
         server.start()

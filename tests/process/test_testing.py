@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 
 import imgsvc.testing
+from tests.support.speed import seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,7 +74,7 @@ def test_fixture_in_somebodys_own_suite(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(SOMEBODYS_TEST)
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *OPTIONS, "-p", "no:cacheprovider"]
     environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=seconds(60))
     assert ran.returncode == 0 and "2 passed" in ran.stdout, ran.stdout
 
 
@@ -89,7 +90,7 @@ def test_works_without_a_main_module(tmp_path: Path, how: str) -> None:
         input=SCRIPT if how == "stdin" else None,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=seconds(60),
     )
     assert "completed 4" in ran.stdout.splitlines(), ran.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

@@ -18,7 +18,7 @@ from fixtures import make
 from imgsvc.settings import SettingsError
 from imgsvc.settings.server import Server
 from tests.support.processes import Process, begin, run
-from tests.support.server_process import ROOT, SECRET, bearer, until
+from tests.support.server_process import ROOT, SECRET, bearer, exit_status, until
 
 pytestmark = pytest.mark.process
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -107,14 +107,14 @@ def test_requests_commands_and_the_socket_itself(folder: Path) -> None:
         link = run(["dashboard"], folder=folder, environ=environ(folder, PUBLIC_URL="https://img.example.org"))
         assert link.stdout.startswith("https://img.example.org/dashboard#code=")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert exit_status(process) == 0
         assert not (folder / "s").exists()
 
 
 def test_the_mode_is_a_setting_and_a_dead_socket_no_hindrance(folder: Path) -> None:
     with served(folder) as process:
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        exit_status(process)
     assert (folder / "s").exists()
     with served(folder, IMGSVC_SERVER_UNIX_MODE="666"), over(folder) as client:
         assert stat.S_IMODE((folder / "s").stat().st_mode) == 0o666

@@ -11,6 +11,7 @@ import pytest
 
 from fixtures import make
 from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer, until
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 
@@ -37,7 +38,7 @@ def uploaded(served: ServerProcess, folder: Path, *arguments: str, status: int =
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=seconds(120),
         check=False,
     )
     assert ran.returncode == status, ran.stderr

@@ -24,6 +24,7 @@ from fixtures import make
 from tests.support.papers import marked, runs, succeeds
 from tests.support.receiver import NEXT_SECRET, SECRET, Received, Receiver
 from tests.support.server_process import ServerProcess, until
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 GUIDE = "docs/guides/webhooks.md"
@@ -37,7 +38,7 @@ def server(folder: Path, **endpoint: Any) -> ServerProcess:
 def imgsvc(served: ServerProcess, *arguments: str) -> str:
     command = [sys.executable, "-m", "imgsvc", *arguments]
     ran = subprocess.run(
-        command, cwd=served.folder, env=served.environ, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=served.folder, env=served.environ, capture_output=True, text=True, timeout=seconds(60), check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

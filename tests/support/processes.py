@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support import forking
+from tests.support import forking, speed
 from tests.support.forking import Forked
 
 Process = subprocess.Popen[str] | Forked
@@ -62,7 +62,7 @@ def run(
     """The same, until it has ended. Raises TimeoutExpired."""
     process = begin(arguments, folder=folder, environ=environ, module=module, real=real)
     try:
-        stdout, stderr = process.communicate(timeout=seconds)
+        stdout, stderr = process.communicate(timeout=speed.seconds(seconds))
     finally:
         process.kill()
     return subprocess.CompletedProcess([module, *arguments], process.wait(), stdout, stderr)

@@ -34,6 +34,12 @@ def until(found: Callable[[], T], limit: float = WAIT_SECONDS) -> T:
     return value
 
 
+def exit_status(process: "Process | subprocess.Popen[bytes]") -> int:
+    """Once it has ended; an AssertionError after half a minute of a quiet machine. Negative: the signal."""
+    until(lambda: process.poll() is not None)
+    return process.wait()
+
+
 def bearer(user: str = "alice") -> dict[str, str]:
     return {"Authorization": f"Bearer {Tokens(SECRET, 'HS256').issue(user)}"}
 
@@ -154,7 +160,7 @@ class ServerProcess:
 
     def ended(self) -> int:
         """The exit status, once it has ended."""
-        status = self.process.wait(WAIT_SECONDS)
+        status = exit_status(self.process)
         assert self.process.stdout
         self.process.stdout.close()
         return status

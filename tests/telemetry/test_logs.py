@@ -18,6 +18,7 @@ from imgsvc.access.tokens import Tokens
 from tests.conftest import Starter
 from tests.support.s3 import S3Server
 from tests.support.server_process import ROOT, SECRET, InlineServer, ServerProcess, until
+from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 
@@ -130,7 +131,7 @@ def spoken(json_lines: str) -> str:
     """What comes out on standard error, which is no terminal."""
     command = [sys.executable, "-W", "default", "-c", SPEAKING.format(json_lines=json_lines)]
     environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds(60))
     assert (ran.returncode, ran.stdout) == (0, "")
     return ran.stderr
 

@@ -10,6 +10,7 @@ import threading
 from imgsvc.telemetry import line_writer
 from imgsvc.telemetry.line_writer import LineWriter
 from tests.support.server_process import ROOT
+from tests.support.speed import seconds
 
 BOTH = """
 import structlog
@@ -31,7 +32,7 @@ for number in range(5):
 def test_line_is_what_structlog_makes_of_the_event() -> None:
     environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", BOTH]
-    lines = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True).stderr
+    lines = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds(60), check=True).stderr
     ours, theirs, *rest = lines.splitlines()
     before, _, moment = ours.partition('"timestamp": ')
     assert theirs.startswith(before)
