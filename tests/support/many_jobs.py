@@ -12,7 +12,7 @@ import random
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from imgsvc.jobs.table.model import as_text, now
 from imgsvc.settings.jobs import Images
 
 USERS, BUCKET = 20_000, "photos"
+STATES, ENDS = ("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50)
 DAYS, SOURCE_KEPT = 30, timedelta(hours=23)
 EVENTS_OF_JOB = ("accepted", "processing", "completed")
 COLUMNS = (
@@ -56,11 +57,12 @@ def _measured(variants: dict[str, tuple[int, int]]) -> str:
 MEASURED, NOTHING_MEASURED = _measured(VARIANTS), _measured({})
 
 
-def fill(path: Path, jobs: int, *, half: bool = False) -> None:
+def fill(path: Path, jobs: int, *, half: bool = False, only_completed: bool = False) -> None:
     """Make the database at `path` with so many jobs, each with its events; 95 in 100 are completed.
 
-    `half`: every second job is that of one user, `user-0`.
+    `half`: every second job is that of one user, `user-0`. `only_completed`: all of them are, or were and are deleted.
     """
+    ends = (1, 0, 0, 0) if only_completed else ENDS
     path.parent.mkdir(parents=True, exist_ok=True)
     asyncio.run(_schema(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -69,7 +71,10 @@ def fill(path: Path, jobs: int, *, half: bool = False) -> None:
         dropped = _drop("index", db) + _drop("trigger", db)
         marks = ", ".join("?" * (COLUMNS.count(",") + 1))
         db.execute("BEGIN")
-        db.executemany(f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})", _jobs(jobs, half))
+        db.executemany(
+            f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})",
+            _jobs(jobs, half, ends),
+        )
         db.execute("DELETE FROM image_upload_events")
         for kind in EVENTS_OF_JOB:
             db.execute(
@@ -111,22 +116,28 @@ def _drop(kind: str, db: sqlite3.Connection) -> list[str]:
     return [statement for _, statement in found]
 
 
-def _jobs(count: int, half: bool) -> Iterator[tuple[Any, ...]]:
+def _jobs(count: int, half: bool, ends: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     chance = random.Random(7)
     recipe, end = Images().recipe.to_json(), now()
     step = timedelta(days=DAYS) / count
     for number in range(count):
         user = 0 if half and number % 2 else number % USERS
         bucket = BUCKETS[number // 2 % len(BUCKETS)] if half else BUCKET
-        yield _job(chance, recipe, end - step * (count - number), end, number, (user, bucket))
+        status = chance.choices(STATES, ends)[0]
+        yield _job(chance, recipe, end - step * (count - number), end, number, (user, bucket), status)
 
 
 def _job(
-    chance: random.Random, recipe: str, created: datetime, end: datetime, number: int, owner: tuple[int, str]
+    chance: random.Random,
+    recipe: str,
+    created: datetime,
+    end: datetime,
+    number: int,
+    owner: tuple[int, str],
+    status: str,
 ) -> tuple[Any, ...]:
     user, bucket = owner
     job_id, image_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
-    status = chance.choices(("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50))[0]
     ended, text = as_text(created + timedelta(seconds=chance.uniform(0.2, 4))), as_text(created)
     done, failed, waiting = status == "completed", status == "failed", status == "pending"
     over = failed and created < end - SOURCE_KEPT  # housekeeping has removed its upload

@@ -12,10 +12,10 @@ SELECT event_type, :image_id, :job_id, metadata, created_at FROM image_upload_ev
 WHERE job_id = :first AND event_type = 'accepted'"""
 
 
-def wait_again(database: Path, job_id: str, count: int) -> None:
+def wait_again(database: Path, job_id: str, count: int, *, preview: bool = False) -> None:
     """Add so many jobs like this one to those that wait, each with its upload. No service may be running.
 
-    They are rendered in one go, without a preview. The staged upload is one file with many names.
+    They are rendered in one go, unless a `preview` is wanted. The staged upload is one file with many names.
     """
     staging = database.parent / "staging"
     with closing(sqlite3.connect(database)) as db:
@@ -23,6 +23,7 @@ def wait_again(database: Path, job_id: str, count: int) -> None:
         (first,) = db.execute("SELECT * FROM processing_jobs WHERE job_id = ?", [job_id]).fetchall()
         turn = db.execute("SELECT max(turn) FROM processing_jobs").fetchone()[0]
         waiting = {"status": "pending", "preview": "none", "queue": "renders", "run": 0, "starts": 0}
+        waiting |= {"preview": "wanted", "queue": "previews"} if preview else {}
         names = ", ".join(first.keys())
         marks = ", ".join(f":{name}" for name in first.keys())  # noqa: SIM118  # a Row iterates over its values
         for start in range(0, count, TOGETHER):
