@@ -242,8 +242,10 @@ async def test_files_that_storage_does_not_let_go_keep_it_open(start: Starter, m
         assert (await ended(s, report))["state"] == "done" and s.stored() == []
 
 
-async def test_webhooks_between_two_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts of before fail; afterwards only the deletion is told, by ids, and no table names anybody."""
+async def test_webhooks_between_two_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Attempts of before fail; afterwards only the deletion is told, by ids, and no table or log names anybody."""
     monkeypatch.setattr(pauses, "FIRST_SECONDS", 0.05)
 
     def answer(one: Received) -> int:
@@ -253,6 +255,7 @@ async def test_webhooks_between_two_attempts(tmp_path: Path, monkeypatch: pytest
         async with service(tmp_path, webhooks={"endpoints": [receiver.settings()]}) as s:
             job = await s.ended(await uploaded(s))
             await receiver.gets(1)
+            capfd.readouterr()
             report = await ended(s, await erase(s))
             with within(WAIT_SECONDS):
                 while (await s.state.telling.table.endpoints())["app"].waiting:
@@ -264,6 +267,8 @@ async def test_webhooks_between_two_attempts(tmp_path: Path, monkeypatch: pytest
             assert await s.sql(
                 "SELECT count(*) FROM webhook_attempts WHERE delivery NOT IN (SELECT id FROM webhook_outbox)"
             ) == [(0,)]
+            logged = "\n".join(capfd.readouterr())
+            assert "person_erased" in logged and names_in(logged) == []
             assert names_in(dump(s.settings.database.path)) == []
 
 
