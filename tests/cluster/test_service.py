@@ -1,5 +1,6 @@
 """A service that renders on a cluster, as its clients see it: as one that renders on its own machine."""
 
+import hashlib
 import json
 import socket
 import ssl
@@ -85,16 +86,17 @@ def test_every_upload_ends_as_on_one_machine_byte_for_byte(cluster: Cluster, tmp
 
 
 def test_what_is_made_of_a_completed_image_later_is_made_there_too(cluster: Cluster, tmp_path: Path) -> None:
-    """Crops around another point: byte for byte, and by a machine, since none is made here."""
-    more = {"IMAGE_SIZES": json.dumps(CROPS)}
+    """AVIF beside WebP, then crops around another point: byte for byte, and by a machine, since none is made here."""
+    more = {"IMAGE_SIZES": json.dumps(CROPS), "IMGSVC_IMAGES_FORMATS": "webp,avif"}
     (tmp_path / "local").mkdir()
     with (
         ServerProcess(tmp_path / "local", real=WHY, **more) as local,
         cluster.service(tmp_path / "far", 1, **more) as far,
     ):
         assert made_later(far) == made_later(local)
+        assert stored_in_both_formats(far) == stored_in_both_formats(local)
         answered = [line for line in far.events("request") if line["method"] == "PUT"]
-        assert len(answered) == 1 + 1 + 1  # the preview, the others together, and the two crops once more
+        assert len(answered) >= 1 + 1 + 1 + 1  # the preview, the others together, AVIF, and the two crops once more
 
 
 def made_later(server: ServerProcess) -> dict[str, bytes]:
@@ -107,6 +109,18 @@ def made_later(server: ServerProcess) -> dict[str, bytes]:
     assert server.http.patch(address, content='{"focal": {"x": 0, "y": 0.5}}', headers=headers).status_code == 200
     until(lambda: len(set(urls(server, address).values()) - set(before.values())) == 2, 60)
     return {name: server.http.get(f"{server.url}{url}").content for name, url in urls(server, address).items()}
+
+
+def stored_in_both_formats(server: ServerProcess) -> list[str]:
+    """Digests of what was made around the new point: of the crops in WebP, and of all variants in AVIF."""
+
+    def digests() -> list[str]:
+        names = [name for name in server.files("storage") if "_r1." in name]
+        if sorted(Path(name).suffix for name in names) != [".avif"] * len(CROPS) + [".webp"] * 2:
+            return []
+        return sorted(hashlib.sha256((server.folder / "storage" / name).read_bytes()).hexdigest() for name in names)
+
+    return until(digests, 90) or []
 
 
 def urls(server: ServerProcess, address: str) -> dict[str, str]:

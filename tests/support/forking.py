@@ -367,7 +367,8 @@ def _render_in_threads() -> None:
     from imgsvc.testing import InlineLane
 
     gc.set_threshold(50_000)  # it lives for seconds
-    inline = (InlineLane("preview"), InlineLane("render"))
+    names = ("preview",) if os.environ.get("IMGSVC_WORKERS_LOCAL_RENDERS") == "0" else ("preview", "render")
+    inline = tuple(map(InlineLane, names))
 
     def opened(settings: Any, metrics: Any, _: Any, receiving: Any) -> Any:
         return lanes.worker_lanes(settings, metrics, inline, receiving)

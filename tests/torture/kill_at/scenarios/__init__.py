@@ -7,13 +7,17 @@ short (`again`), and what it alone promises (`check`). The invariants and the pr
 each case in any event.
 """
 
+from importlib.util import find_spec
+
 from tests.torture.kill_at.case import Scenario
+from tests.torture.kill_at.cluster import far, far_with_own_bucket
 from tests.torture.kill_at.scenarios import (
     backups,
     changes,
     folders,
     formats,
     jobs,
+    machines,
     people,
     pictures,
     sources,
@@ -217,4 +221,18 @@ PEOPLE = (
         check=people.restored_and_revoked,
     ),
 )
-SCENARIOS = {one.name: one for one in (*UPLOADS, *JOBS, *CHANGES, *PEOPLE, *FOLDERS, *BACKUPS, *STORED_FILES)}
+MACHINES = (
+    Scenario("render-far", machines.render_far, equip=far, check=machines.nothing_was_counted),
+    Scenario("delete-far", machines.delete_far, equip=far, check=machines.nothing_was_counted),
+    Scenario(
+        "render-far-to-s3",
+        machines.render_far,
+        prepare=stored_files.into_s3,
+        equip=far_with_own_bucket,
+        check=machines.incoming_is_empty,
+    ),
+)
+WITH_DASK = MACHINES if find_spec("distributed") else ()
+SCENARIOS = {
+    one.name: one for one in (*UPLOADS, *JOBS, *CHANGES, *PEOPLE, *FOLDERS, *BACKUPS, *STORED_FILES, *WITH_DASK)
+}
