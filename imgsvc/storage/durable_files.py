@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # What fsync of a folder says where a file system has none (CIFS, FUSE, virtiofs): its entries are as durable as that
@@ -71,8 +72,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def make_root(folder: Path, mode: int = 0o777) -> None:
-    """Create `folder` and its missing parents, each durable in its own parent. Raises OSError."""
+    """Create `folder` and its missing parents, each durable in its own parent. Raises OSError.
+
+    One that is there is synced too, where the parent may be read: a process may have been killed before it did that.
+    """
     if folder.is_dir():
+        with suppress(PermissionError):
+            sync_folder(folder.parent)
         return
     make_root(folder.parent)
     folder.mkdir(mode=mode, exist_ok=True)

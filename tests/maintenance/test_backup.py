@@ -270,3 +270,24 @@ async def test_stray_files_in_a_backup_break_none_and_are_left_alone(tmp_path: P
         for _ in range(2):
             assert (await backed_up(s, backup))["well"] is True
         assert all(stray.exists() for stray in strays)
+
+
+async def test_names_that_an_earlier_backup_has_made_are_synced_before_this_one_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earlier one may have been killed right after it had named a file, or made a folder."""
+    backup, synced, sync = tmp_path / "backup", set[str](), os.fsync
+    async with keeping(tmp_path / "one") as s:
+        await several(s, 1)
+        await backed_up(s, backup)
+
+        def noted(descriptor: int) -> None:
+            synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        await backed_up(s, backup)
+    kept = {path.parent for path in (backup / "variants").rglob("*.webp")}
+    assert len(kept) == len(SIZES)
+    named = {*kept, *(parent for folder in kept for parent in folder.parents if parent.is_relative_to(backup))}
+    assert {str(folder) for folder in named} <= synced

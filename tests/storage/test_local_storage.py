@@ -244,3 +244,17 @@ def test_group_must_exist_and_be_one_of_the_services(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "getgroups", list)
     with pytest.raises(SettingsError, match="is not in it"):
         group_id(name)
+
+
+def test_root_that_is_there_is_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has made it may have been killed before its parent was synced."""
+    synced, sync = list[Path](), os.fsync
+    (tmp_path / "root").mkdir()
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    durable_files.make_root(tmp_path / "root")
+    assert synced == [tmp_path]

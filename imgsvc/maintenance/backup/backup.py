@@ -24,7 +24,7 @@ from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
 from ...settings.fields import MEGABYTE
 from ...storage.base import LOCAL, NotStored, StorageError
-from ...storage.durable_files import partial_of, write_file
+from ...storage.durable_files import partial_of, sync_folder, write_file
 from ..context import (
     MaintenanceContext,
     Variant,
@@ -85,6 +85,7 @@ class Backup:
     digests: bool
     dry_run: bool
     absent: list[str] = field(default_factory=list)
+    folders: set[Path] = field(default_factory=set)  # of the files that this backup names
 
     async def make(self) -> None:
         await anyio.to_thread.run_sync(self.folder.prepare)
@@ -101,12 +102,25 @@ class Backup:
             await for_each_concurrently(scan.jobs(self.progress.advance), self._keep, AT_ONCE)
             secrets = await anyio.to_thread.run_sync(self._copy_secrets)
             manifest = await self._manifest(taken_at, database, secrets)
+            await anyio.to_thread.run_sync(self._sync_names)
             await anyio.to_thread.run_sync(self.folder.complete, manifest)
             self.progress.begin("tidying")
             try:
                 await prune(self.folder, scan, manifest)
             except (OSError, StorageError) as error:  # the backup is complete: superfluous files are removed next time
                 log.warning("backup_prune_failed", reason=str(error))
+
+    def _sync_names(self) -> None:
+        """Make the names of all files durable that the manifest is to list.
+
+        An earlier backup may have been killed between giving a file or a folder its name and syncing that: such a file
+        is found and not copied again.
+        """
+        above = {
+            parent for folder in self.folders for parent in folder.parents if parent.is_relative_to(self.folder.root)
+        }
+        for folder in sorted({*self.folders, *above}):
+            sync_folder(folder)
 
     def _copied(self, left: int, total: int) -> None:
         self.progress.advance(total - left, total)
@@ -159,10 +173,11 @@ class Backup:
                 self.absent.append(variant.path)
                 self.progress.find(Finding(wrong, job.storage_backend, variant.path, job.image_id))
                 return
+        self.folders.add(path.parent)
         self._count("variants", variant.size_bytes)
 
     async def _has(self, path: Path, size: int, digest: str) -> bool:
-        """Whether an earlier backup has copied the file. A file under its final name is complete and synced."""
+        """Whether an earlier backup has copied the file. Under its final name its bytes are complete and synced."""
         if await anyio.to_thread.run_sync(_size, path) != size:
             return False
         return not self.digests or await digest_of(path) == digest
@@ -202,6 +217,7 @@ class Backup:
                     self.progress.find(Finding("no_source", "staging", name, job.image_id))
                 return
             self.progress.counts["copied"] += 1
+        self.folders.add(path.parent)
         self._count("sources", job.content_length)
 
     def _count(self, what: str, size: int) -> None:
