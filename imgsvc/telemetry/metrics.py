@@ -125,6 +125,8 @@ class JobMetrics:
             "Bytes of the variants of completed images; absent while a database of 0.1.0 is counted, once.",
             "size",
         )
+        self._sources = registry.gauge("image_sources_kept", "Sources that [images] keep_source has kept.")
+        self._source_bytes = registry.gauge("image_sources_kept_bytes", "Bytes of the kept sources.")
         self._waiting = registry.gauge(
             "job_queue_length",
             "Jobs waiting for a preview, for a render, or for their next attempt; counted up to 100,000.",
@@ -190,6 +192,11 @@ class JobMetrics:
 
     def variant_larger(self, size: str) -> None:
         self._larger.labels(size).inc()
+
+    def sources(self, kept: tuple[int, int] | None) -> None:
+        """How many are kept, and their bytes; None: that could not be read."""
+        for gauge, value in zip((self._sources, self._source_bytes), kept or (nan, nan), strict=True):
+            gauge.set(value)
 
     def measured(self, waiting: Waiting | None, active: int, stored: Mapping[str, int] | None) -> None:
         """Set what is read on scrape. None means unknown, which differs from 0."""

@@ -83,6 +83,26 @@ async def test_what_is_kept_and_sent(start: Starter, settings: dict[str, Any], d
         assert_sound(places(s), "settled")
 
 
+async def told(s: Service) -> tuple[float, float]:
+    """The metrics of kept sources."""
+    text = (await s.http.get("/metrics", headers=s.operator)).text
+    lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("image_sources_kept"))
+    return float(lines["image_sources_kept"]), float(lines["image_sources_kept_bytes"])
+
+
+async def test_what_is_kept_is_counted(start: Starter) -> None:
+    async with start(images=AS_IS) as s:
+        assert await told(s) == (0, 0)
+        first, second = make.jpeg(80, 60, 1), make.jpeg(80, 60, 2)
+        job = await kept(s, first)
+        await kept(s, second)
+        assert await told(s) == (2, len(first) + len(second))
+        await s.http.delete(f"{IMAGES}/{job.image_id}", headers=s.bearer())
+        assert await told(s) == (1, len(second))
+        await s.http.post(f"{OPERATOR}/drop-sources", json={}, headers=s.operator)
+        assert await told(s) == (0, 0)
+
+
 async def test_nothing_is_kept_by_default(start: Starter) -> None:
     async with start() as s:
         job = await kept(s)

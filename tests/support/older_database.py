@@ -64,6 +64,7 @@ UNDONE = {
         "DROP TRIGGER IF EXISTS retired_of_deleted; ALTER TABLE retired_keys DROP COLUMN size_bytes;"
     ),
     17: "DROP TABLE job_hours; DROP TABLE queue_minutes; DROP INDEX jobs_by_error;",
+    18: "DROP TRIGGER IF EXISTS source_kept; DROP TRIGGER IF EXISTS source_row_dropped; DROP TABLE source_sums;",
 }
 
 

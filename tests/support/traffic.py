@@ -273,7 +273,7 @@ async def _everything(folder: Path) -> list[Told]:
     endpoint = {"name": "app", "url": "http://127.0.0.1:9/", "secret": secret, "allow_private": True}
     sections: dict[str, dict[str, Any]] = {
         "fetch": {"allowed_hosts": ["*"]},
-        "images": {"webp_quality": 100},  # so that a variant takes more bytes than its source
+        "images": {"webp_quality": 100, "keep_source": "as_is"},  # so that a variant takes more bytes than its source
         "jobs": {"retry_delay_seconds": RETRY_SECONDS},
         "webhooks": {"endpoints": [endpoint]},
     }

@@ -36,6 +36,8 @@ CONTRACT = {
     "image_processing_duration_seconds": {"size"},
     "image_processing_jobs_active": set(),
     "image_storage_bytes": {"size"},
+    "image_sources_kept": set(),
+    "image_sources_kept_bytes": set(),
     "rate_limit_rejections_total": set(),
     "quota_rejections_total": {"whose"},
     "images_expired_total": set(),

@@ -41,6 +41,7 @@ async def exposition(request: Request) -> Response:
     rows, variants = state.jobs.table.memory, state.stores.variants
     metrics.memory.measured(variants.held_bytes, "row", rows.hits, rows.misses)
     metrics.memory.measured(variants.held_bytes, "variant", variants.hits, variants.misses)
+    metrics.jobs.sources(await _measured(state.jobs.sums.kept_sources))
     metrics.jobs.measured(waiting, active=state.jobs.queue.running_tasks, stored=stored)
     if (office := state.jobs.office) is not None:
         metrics.cluster.measured(office.link.state, office.tickets.sent_bytes, office.tickets.received_bytes)

@@ -35,6 +35,7 @@ MIGRATIONS = (
     "015_render_tasks.sql",
     "016_erasures.sql",
     "017_figures.sql",
+    "018_source_sums.sql",
 )  # user_version n: the first n migrations have run
 BUSY_SECONDS = 10.0
 READERS = 4

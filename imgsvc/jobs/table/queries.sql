@@ -398,6 +398,9 @@ UPDATE processing_jobs SET client_metadata = :client_metadata, expires_at = :exp
 WHERE job_id = :job_id AND status = 'completed' AND deleted_at IS NULL
 RETURNING *
 
+-- name: source_sums
+SELECT images, bytes FROM source_sums
+
 -- name: kept_sources
 SELECT * FROM processing_jobs INDEXED BY sources_kept WHERE source_sha256 IS NOT NULL LIMIT :limit
 

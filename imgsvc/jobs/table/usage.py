@@ -77,6 +77,11 @@ class JobSums:
         counted = (await self._readers.fetch("counting", {}))[0]["bytes_upto"] is None
         return await self._sums("bytes") if counted else None
 
+    async def kept_sources(self) -> tuple[int, int]:
+        """How many sources are kept, and their bytes."""
+        (row,) = await self._readers.fetch("source_sums", {})
+        return row["images"], row["bytes"]
+
     async def count(self) -> None:
         """Count the rows that an older version left uncounted, in the background, in small pages. Call once."""
         try:
