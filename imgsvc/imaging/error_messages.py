@@ -75,6 +75,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "The items of the file are in more than # parts.",
         "The picture has another number of tiles than its grid.",
         "The picture has more than # coded units.",
+        "A coded unit of the picture has no end.",
         "The picture has no coded header.",
         "The picture's coded header has an impossible number.",
         "The picture's coded header is too short.",
