@@ -34,6 +34,7 @@ class HttpMetrics:
     def __init__(self, registry: MetricRegistry) -> None:
         self.in_progress = 0
         self._in_progress = registry.gauge("http_requests_in_progress", "Requests in progress, including this one.")
+        self._streams = registry.gauge("http_event_streams_open", "Streams of server-sent events that are open.")
         self._requests = ByLabels(
             registry.counter(
                 "http_requests_total",
@@ -65,8 +66,9 @@ class HttpMetrics:
     def expects_error(self, error_type: str, endpoint: str) -> None:
         self._errors.labels(error_type, endpoint)
 
-    def measured(self) -> None:
+    def measured(self, streams: int) -> None:
         self._in_progress.set(self.in_progress)
+        self._streams.set(streams)
 
 
 class UploadMetrics:

@@ -107,7 +107,7 @@ async def _requests_with_ids(s: Service) -> None:
 
 
 async def _held(s: Service) -> list[Told]:
-    """Jobs that wait, one of which then fails, since its file was changed, and a request that waits for it."""
+    """Jobs that wait, one of which then fails, since its file was changed; a request and a stream that wait for it."""
     s.state.jobs.queue.hold()
     damaged = await s.upload(make.jpeg())
     (s.settings.data / "staging" / damaged.json()["job_id"]).write_bytes(make.jpeg(seed=9))
@@ -115,7 +115,9 @@ async def _held(s: Service) -> list[Told]:
     status = f"{damaged.json()['status_url']}"
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: s.http.get(status, headers={"Prefer": "wait=30"}))
-        waiting = await told_when(s, lambda now: value(now, "http_requests_in_progress") == 2)
+        group.start_soon(lambda: s.http.get(f"{status}/events"))
+        waiting = await told_when(s, lambda now: value(now, "http_requests_in_progress") == 3)
+        assert value(waiting, "http_event_streams_open") == 1
         go_on(s)
     assert (await s.ended(damaged))["error_code"] == "source_damaged"
     assert (await s.ended(no_preview))["status"] == "completed"

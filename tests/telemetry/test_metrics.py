@@ -29,6 +29,7 @@ CONTRACT = {
     "http_requests_total": {"method", "endpoint", "status"},
     "http_request_duration_seconds": {"method", "endpoint"},
     "http_requests_in_progress": set(),
+    "http_event_streams_open": set(),  # beside the contract's
     "image_uploads_set_aside": set(),  # beside the contract's
     "errors_total": {"error_type", "endpoint"},
     "image_uploads_total": {"status"},

@@ -36,7 +36,7 @@ async def exposition(request: Request) -> Response:
     state = state_of(request)
     waiting, stored = await _measured(state.jobs.reports.waiting), await _measured(state.jobs.sums.stored_bytes)
     metrics = state.telemetry.metrics
-    metrics.http.measured()
+    metrics.http.measured(state.telling.streams.count)
     metrics.uploads.measured(state.jobs.staging_area.set_aside.files)
     rows, variants = state.jobs.table.memory, state.stores.variants
     metrics.memory.measured(variants.held_bytes, "row", rows.hits, rows.misses)
