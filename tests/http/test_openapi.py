@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,6 +160,12 @@ def test_every_operation_shows_a_success(document: Json) -> None:
         for response in good.values():
             for media_type, content in response.get("content", {}).items():
                 assert media_type in WITHOUT_EXAMPLE or "example" in content, name
+
+
+def test_no_two_schemas_have_one_title(document: Json) -> None:
+    """Generators of clients name their classes by it, and leave out the second."""
+    titles = Counter(schema.get("title", name) for name, schema in document["components"]["schemas"].items())
+    assert not [title for title, times in titles.items() if times > 1]
 
 
 def test_generators_of_clients_understand_every_body(document: Json) -> None:

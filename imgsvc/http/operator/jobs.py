@@ -76,7 +76,7 @@ class ErrorGroup(AnswerModel):
     advice: str
 
 
-class Errors(AnswerModel):
+class ErrorGroups(AnswerModel):
     """Failed jobs by their code, the latest failure first."""
 
     model_config = example(
@@ -131,13 +131,13 @@ def cursor_behind(request: Request, page: Page, query: Listing) -> str | None:
     "operator",
     "Failed jobs by their error code",
     access="operator",
-    answers={200: Errors},
+    answers={200: ErrorGroups},
     errors=("overloaded",),
 )
 async def errors(request: Request) -> Response:
     """How many there are of each, when the last one failed, and which files those were. Never public: it names them."""
     await auth.require_signed_in(request)
-    return json_response(Errors(errors=await error_groups(state_of(request))))
+    return json_response(ErrorGroups(errors=await error_groups(state_of(request))))
 
 
 async def error_groups(state: AppState) -> list[ErrorGroup]:
