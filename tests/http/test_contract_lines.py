@@ -166,7 +166,7 @@ def test_edge_of_a_fixed_window_is_said() -> None:
 async def test_three_tables_with_the_columns_that_operators_query(start: Starter) -> None:
     async with start() as s:
         tables = await s.sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-        others = {"service_instance", "job_sums", "job_minutes", "job_counting", "job_sources"}
+        others = {"service_instance", "job_sums", "job_minutes", "job_counting", "job_sources", "source_sums"}
         others |= {"renders", "retired_keys", "operator_sessions"}
         others |= {"webhook_endpoints", "webhook_outbox", "webhook_attempts"}
         others |= {"usage", "api_keys", "upload_tickets"}

@@ -385,7 +385,8 @@ async def test_filters_lead_back_and_work_behind_a_prefix(gallery: ServerProcess
 async def test_what_does_not_load_is_said_and_tried_again(gallery: ServerProcess) -> None:
     async with pictures(gallery) as visit:
         page = visit.page
-        await page.route("**/api/v1/operator/images?*", lambda route: route.fulfill(status=503, body="{}"))
+        await page.route("**/api/v1/operator/images?*after=*", lambda route: route.fulfill(status=503, body="{}"))
+        await opened(page, gallery)  # it may have loaded all
         await page.evaluate("scrollTo(0, document.body.scrollHeight)")
         await expect(page.locator("#end")).to_contain_text(
             "More could not be loaded: no response behind the proxy (503)"

@@ -342,6 +342,7 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup(1)
     os.setsid()
     for target, descriptor in enumerate(descriptors, 1):
         os.dup2(descriptor, target)
