@@ -97,6 +97,7 @@ async def test_failures_of_a_time_lead_to_those_jobs(start: Starter, span: str, 
     whole = make.jpeg(64, 48)
     async with start() as s:
         assert (await s.ended(await s.upload(whole[: len(whole) // 2])))["status"] == "failed"
+        await s.sql("UPDATE processing_jobs SET created_at = '2026-01-01T00:00:00.000000+00:00'")  # it failed just now
         page = await overview(s, f"/dashboard?range={span}")
         (found,) = set(
             re.findall(r"/dashboard/jobs\?status=failed&amp;from=([^&]+)&amp;until=([^\"]+)\">1 failed", page)

@@ -22,14 +22,17 @@ def given(request: Request) -> dict[str, str]:
     return {name: text.strip() for name, text in request.query_params.items() if text.strip()}
 
 
-def query_of(sent: Mapping[str, str], model: type[Query]) -> tuple[Query | None, str]:
-    """The query of a form's fields; None, and in words why, if it is malformed. Fields that are unknown are ignored."""
+def query_of(sent: Mapping[str, str], model: type[Query], times: str = "created") -> tuple[Query | None, str]:
+    """The query of a form's fields; None, and in words why, if it is malformed. Fields that are unknown are ignored.
+
+    `times`: what the form's two times are about, as the query's fields begin.
+    """
     values = {name: text for name, text in sent.items() if name in model.model_fields}
     try:
         if FROM in sent:
-            values["created_after"] = _span(sent[FROM])[0].isoformat()
+            values[f"{times}_after"] = _span(sent[FROM])[0].isoformat()
         if UNTIL in sent:
-            values["created_before"] = _span(sent[UNTIL])[1].isoformat()
+            values[f"{times}_before"] = _span(sent[UNTIL])[1].isoformat()
     except (ValueError, OverflowError):
         return None, "A day is written like 2026-03-01, and a minute like 2026-03-01T14:30, both in UTC."
     try:

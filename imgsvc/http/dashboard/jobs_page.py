@@ -45,9 +45,12 @@ FIELDS = ("status", "bucket", "user", "org", "error_code", "q", FROM, UNTIL)  # 
 @operation("dashboard_jobs_page", "operator", "The list of jobs, as a page", access="operator", answers=PAGES)
 @operators_page
 async def jobs_page(request: Request) -> Response:
-    """Filters by status, bucket, user, error code, name and day; pages of 50. `[operator] public` does not open it."""
+    """Filters by status, bucket, user, error code, name and day; pages of 50. `[operator] public` does not open it.
+
+    The days are those on which the jobs were accepted; of failed ones those on which they failed, as in the figures.
+    """
     sent = given(request)
-    query, problem = query_of({"limit": ON_A_PAGE, **sent}, Listing)
+    query, problem = query_of({"limit": ON_A_PAGE, **sent}, Listing, "failed" if _of_failed(sent) else "created")
     found = None
     if query is not None:
         try:
@@ -108,10 +111,15 @@ def _of_code(code: str) -> dict[str, str]:
     return {"status": "failed", "error_code": code}
 
 
+def _of_failed(sent: Mapping[str, str]) -> bool:
+    return sent.get("status") == "failed"
+
+
 def _form(sent: Mapping[str, str]) -> Html:
     def value(name: str) -> str:
         return sent.get(name, "")
 
+    failed = _of_failed(sent)
     states = [("", "all"), *((one, STATE_WORDS[one]) for one in STATUSES)]
     codes = [("", "any"), *((code, code) for code in sorted(CODES))]
     return el(
@@ -122,8 +130,8 @@ def _form(sent: Mapping[str, str]) -> Html:
         text_field("user", "User", value("user"), maxlength=255),
         text_field("org", "Organisation", value("org"), maxlength=255),
         choice("error_code", "Error", codes, value("error_code")),
-        time_field(FROM, "From", sent),
-        time_field(UNTIL, "Until", sent),
+        time_field(FROM, "Failed from" if failed else "From", sent),
+        time_field(UNTIL, "Failed until" if failed else "Until", sent),
         el(
             "div",
             el("button", "Show", type="submit", class_="main"),

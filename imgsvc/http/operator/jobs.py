@@ -17,6 +17,7 @@ from ..wire.error_codes import CODES
 from ..wire.image_list import CURSOR, next_of, page_of
 from ..wire.json_response import json_response
 from ..wire.list_query import MAX_LIMIT
+from ..wire.moments import Moment
 from ..wire.path_ids import path_id
 from ..wire.problems import NO_STORE, job_not_found
 from ..wire.validation import WHOLE_NUMBER, parsed
@@ -32,6 +33,10 @@ class Listing(OperatorQuery):
     error_code: Annotated[
         str | None, Field(pattern="^[a-z_]{1,40}$", description="Only jobs whose latest attempt failed with this code.")
     ] = None
+    failed_after: Annotated[
+        Moment | None, Field(description="Only jobs whose latest attempt failed then or later.")
+    ] = None
+    failed_before: Annotated[Moment | None, Field(description="Only jobs whose latest attempt failed before.")] = None
     limit: Annotated[
         int, Field(ge=1, le=MAX_LIMIT, description="The largest number of jobs on a page."), WHOLE_NUMBER
     ] = DEFAULT_LISTED
@@ -41,7 +46,12 @@ class Listing(OperatorQuery):
         return self.filter(self.org or (DEFAULT_ORG if self.user else None), self.user)
 
     def filter(self, org_id: str | None, user_id: str | None) -> ImageFilter:
-        return replace(super().filter(org_id, user_id), error_code=self.error_code)
+        return replace(
+            super().filter(org_id, user_id),
+            error_code=self.error_code,
+            failed_since=self.failed_after or "",
+            failed_before=self.failed_before or "",
+        )
 
 
 class NamedJob(ListedJob):

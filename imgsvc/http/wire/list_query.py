@@ -19,6 +19,7 @@ from .validation import WHOLE_NUMBER, StrictQuery
 
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 MAX_NAME = 255  # characters
+NEWER = ("failed_since", "failed_before")  # filters that the cursors of earlier versions don't know
 DIGEST = "^[0-9A-Fa-f]{64}$"
 
 
@@ -77,4 +78,5 @@ def position(request: Request, cursor: str | None, context: str) -> Position:
 
 def context_of(reader: str, wanted: ImageFilter) -> str:
     """What a cursor is good for: one kind of reader and one set of filters."""
-    return json.dumps([reader, asdict(wanted)])
+    filters = {name: value for name, value in asdict(wanted).items() if value or name not in NEWER}
+    return json.dumps([reader, filters])

@@ -56,11 +56,19 @@ class ImageFilter:
     since: str = ""
     before: str = ""
     error_code: str | None = None
+    failed_since: str = ""
+    failed_before: str = ""
 
     @cached_property
     def equal(self) -> dict[str, str]:
         """{column: parameter} of what must be equal."""
         return {column: name for name, column in EQUALS.items() if getattr(self, name) is not None}
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Terms on when it failed. No index is by it: a page may be short."""
+        since = ("failed_at >= :failed_since",) if self.failed_since else ()
+        return (*since, "failed_at < :failed_before") if self.failed_before else since
 
     @property
     def by_prefix(self) -> tuple[str, tuple[str, ...]]:
@@ -89,10 +97,13 @@ class ImageFilter:
 
     def values(self, after: Position) -> dict[str, Any]:
         """The parameters of the statements, for the rows behind a position."""
-        upper = min(after, Position(self.before, ""), key=_order) if self.before else after
+        # One that failed before a time was accepted before it.
+        ends = [Position(end, "") for end in (self.before, self.failed_before) if end]
+        upper = min([after, *ends], key=_order)
         values: dict[str, Any] = {name: getattr(self, name) for name in EQUALS}
         bounds = {"created_at": upper.created_at, "image_id": upper.image_id, "since": self.since, "since_id": ""}
-        return values | bounds | {"name": self.name, "name_end": f"{self.name}{LAST_CHARACTER}"}
+        failed = {"failed_since": self.failed_since, "failed_before": self.failed_before}
+        return values | bounds | failed | {"name": self.name, "name_end": f"{self.name}{LAST_CHARACTER}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,8 @@ class ImageLists:
         if wanted.name is not None and wanted.sha256 is None and await self._has_few_names(wanted, values):
             return await self._of_few_names(wanted, values, limit)
         _, leading = wanted.by_time
-        rarely = wanted.name is not None or wanted.equal.keys() - {*leading}  # not every row of the index matches
+        # Not every row of the index matches.
+        rarely = wanted.name is not None or wanted.failed or wanted.equal.keys() - {*leading}
         jobs, end = await self._newest(wanted, values, FEW_LOOKED_AT if rarely else None)
         if end is not None and len(jobs) <= limit:
             jobs, end = await self._newest(wanted, values, MOST_LOOKED_AT)
@@ -167,7 +179,8 @@ def _select(what: str, index: str, wanted: ImageFilter, more: tuple[str, ...], e
     equal = [f"{column} = :{name}" for column, name in wanted.equal.items()]
     # The partial index of unfinished images is used only where its own condition is written out.
     unfinished = ["status <> 'completed'"] if index == "images_of_user_unfinished" else []
-    terms = [*equal, *([BEGINS] if wanted.name is not None else []), *more, *unfinished, "deleted_at IS NULL"]
+    begins = [BEGINS] if wanted.name is not None else []
+    terms = [*equal, *begins, *wanted.failed, *more, *unfinished, "deleted_at IS NULL"]
     return f"SELECT {what} FROM processing_jobs INDEXED BY {index} WHERE {' AND '.join(terms)} {end}"  # noqa: S608
 
 
