@@ -1,8 +1,8 @@
 """Quotas in bytes: what users and organisations have stored, and whether one more upload fits.
 
 The table `usage` is changed by triggers, in the transaction that changes a job's row, so what a transaction reads here
-is exact. An upload reserves the length of its file until its job has ended. Its variants may take more than that, so the
-images whose jobs run when a limit is reached can overstep it by that much; nothing is accepted after them.
+is exact. An upload reserves the length of its file until its job has ended. Its variants may take more, so the
+images whose jobs run when a limit is reached can overstep it by as much; nothing is accepted after them.
 """
 
 from collections.abc import Iterable
