@@ -131,16 +131,15 @@ async def test_everything_is_done_by_keyboard(gallery: ServerProcess) -> None:
             await page.keyboard.press("Tab")
         await expect(picture(page, HOSTILE)).to_be_focused()
         await page.keyboard.press("Tab")  # one stop for all pictures
-        assert not await page.evaluate("document.querySelector('#grid').contains(document.activeElement)")
+        await page.wait_for_function("!document.querySelector('#grid').contains(document.activeElement)")
         await page.keyboard.press("Shift+Tab")
-        assert await page.evaluate("document.querySelector('#grid').contains(document.activeElement)")
+        await page.wait_for_function("document.querySelector('#grid').contains(document.activeElement)")
         await page.keyboard.press("Home")
         await expect(picture(page, HOSTILE)).to_be_focused()
         await page.keyboard.press("ArrowRight")
         await expect(picture(page, "IMG_0068.jpg")).to_be_focused()
         await page.keyboard.press("ArrowDown")
-        below = await page.evaluate("document.activeElement.closest('.row').getAttribute('aria-rowindex')")
-        assert below == "2"
+        await page.wait_for_function("document.activeElement.closest('.row')?.ariaRowIndex === '2'")
         await page.keyboard.press("ArrowUp")
         for _ in range(3):  # the end is loaded as it comes near
             await page.keyboard.press("End")
