@@ -37,7 +37,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.path_parameters = {name: known.get(name, value) for name, value in (case.path_parameters or {}).items()}
     for given in (case.query, case.body):  # a time that exists and is ahead, and a cursor that was handed out
         if isinstance(given, dict):
-            for name in ("created_after", "created_before", "after", "expires_at"):
+            for name in ("created_after", "created_before", "failed_after", "failed_before", "after", "expires_at"):
                 given.pop(name, None)
     if 1 <= len((case.headers or {}).get("Idempotency-Key", "")) <= MAX_KEY:
         case.headers["Idempotency-Key"] = f"key-{next(numbers)}"  # a key is good for one upload
