@@ -24,14 +24,13 @@ class Hostile:
 class Shown:
     """A page. `path` may name {completed} and {failed}, the IDs of jobs; `says`: hostile words must be seen on it.
 
-    `ready`: what is there once its script has run. `drawn_as`: the page whose markup it has, with other figures.
+    `ready`: what is there once its script has run.
     """
 
     path: str
     says: bool = False
     ready: str = "main h1"
     signed_in: bool = True
-    drawn_as: str = ""
 
     def of(self, hostile: Hostile) -> str:
         return self.path.format(**hostile.jobs)
@@ -39,8 +38,8 @@ class Shown:
 
 PAGES = {
     "overview": Shown("/dashboard", says=True, ready="#live:visible"),
-    "overview, day": Shown("/dashboard?range=day", says=True, ready="#live:visible", drawn_as="overview"),
-    "overview, week": Shown("/dashboard?range=week", says=True, ready="#live:visible", drawn_as="overview"),
+    "overview, day": Shown("/dashboard?range=day", says=True, ready="#live:visible"),
+    "overview, week": Shown("/dashboard?range=week", says=True, ready="#live:visible"),
     "jobs": Shown("/dashboard/jobs", says=True),
     "jobs that failed": Shown("/dashboard/jobs?status=failed&user=%3Cb%3E&from=x", says=False),
     "a job": Shown("/dashboard/jobs/{completed}", says=True),
