@@ -122,7 +122,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
 
     Raises DataFolderInUse, InstanceMismatch, SchemaTooNew, SettingsError, MemoryTooSmall, sqlite3.Error or OSError.
     """
-    _require_encoder(settings)
+    _require_codecs(settings)
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -142,8 +142,11 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
             yield state
 
 
-def _require_encoder(settings: Settings) -> None:
-    """Raises SettingsError where AVIF is to be written and there is nothing to write it with."""
+def _require_codecs(settings: Settings) -> None:
+    """Raises SettingsError where AVIF is to be written, or HEIC to be read, and there is nothing to do it with."""
+    if settings.images.heic == "require" and HEIC not in optional_codecs.installed():
+        package = optional_codecs.PACKAGES[HEIC]
+        raise SettingsError(f'[images] heic = "require", and {package} is not installed: install imgsvc[heic]')
     if settings.images.writes_avif and AVIF not in optional_codecs.installed():
         package = optional_codecs.PACKAGES[AVIF]
         raise SettingsError(

@@ -52,10 +52,11 @@ class Images(Section):
         "none: nothing; stripped: the upload without its metadata, with the same pixels; as_is: the upload as it "
         "came, GPS included. What is kept already stays until `imgsvc images drop-sources`.",
     )
-    heic: Literal["cage", "off"] = setting(
+    heic: Literal["cage", "require", "off"] = setting(
         "cage",
         "HEIC photos, where pillow-heif is installed. cage: they are decoded in the cage of the workers, and refused "
-        "with 415 where it is not in force; off: they are refused.",
+        "with 415 where it is not in force; require: the same, and the service does not start without pillow-heif, "
+        "which ./run serve then installs; off: they are refused.",
     )
     max_pixels: int = setting(
         50_000_000, "Width x height; larger images are refused with 422.", unit="pixels", ge=1, le=500_000_000

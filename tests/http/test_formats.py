@@ -11,7 +11,7 @@ from PIL import Image
 from fixtures import make
 from imgsvc.imaging import optional_codecs
 from imgsvc.imaging.still_avif import still_size
-from imgsvc.jobs.lanes.caged_types import AVIF
+from imgsvc.jobs.lanes.caged_types import AVIF, HEIC
 from imgsvc.settings import SettingsError
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.invariants import Places, assert_sound
@@ -229,3 +229,15 @@ async def test_missing_encoder_refuses_the_start(start: Starter, monkeypatch: py
         with pytest.raises(SettingsError, match="pillow-avif-plugin is not installed: install imgsvc"):
             async with start(images=images):
                 raise AssertionError("it has started")
+
+
+async def test_missing_decoder_refuses_the_start_where_it_is_required(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = optional_codecs.installed()
+    monkeypatch.setattr(optional_codecs, "installed", lambda: {k: v for k, v in known.items() if k != HEIC})
+    with pytest.raises(SettingsError, match=r'heic = "require", and pillow-heif is not installed: install imgsvc'):
+        async with start(images={"heic": "require"}):
+            raise AssertionError("it has started")
+    async with start(images={"heic": "cage"}):
+        pass

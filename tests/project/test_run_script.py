@@ -92,15 +92,37 @@ def test_silence_of_compiling_is_broken(system: Path) -> None:
     assert failed.returncode == 1
 
 
-def test_every_command_of_the_program_is_passed_on(system: Path) -> None:
+def is_set_up(system: Path, python: str) -> None:
     """Without a setup here: what is there has the stamp of a finished one."""
     text = (system / "run").read_text().replace("    setup serve\n", "").replace(") setup serve; ", ") ")
     text = text.replace("    dask\n", "").replace(".venv-dask/", ".venv/")
     (system / "run").write_text(text)
     (system / ".venv" / "bin").mkdir(parents=True)
-    python = system / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\necho "$*"')
-    python.chmod(0o755)
+    (system / ".venv" / "bin" / "python").write_text(python)
+    (system / ".venv" / "bin" / "python").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "line", "installs"),
+    [
+        ("serve", "config.toml", 'heic = "require"  # iPhones', True),
+        ("serve", ".env", "IMGSVC_IMAGES_HEIC=require", True),
+        ("serve", "config.toml", 'heic = "cage"               # require: the same', False),
+        ("doctor", "config.toml", 'heic = "require"', False),
+    ],
+)
+def test_heic_is_installed_where_a_setting_asks(
+    system: Path, command: str, file: str, line: str, installs: bool
+) -> None:
+    is_set_up(system, '#!/bin/sh\n[ "$1" != -c ] || exit 1\necho "$*"')  # the package is not there
+    (system / file).write_text(f"[images]\n{line}\n")
+    done = run(system, command)
+    assert ("--require-hashes -r requirements-heic.lock" in done.stdout) is installs
+    assert done.returncode == 0 and done.stdout.endswith(f"-m imgsvc {command}\n")
+
+
+def test_every_command_of_the_program_is_passed_on(system: Path) -> None:
+    is_set_up(system, '#!/bin/sh\necho "$*"')
     for name in (*typer.main.get_command(main.app).commands, "--version"):  # type: ignore[attr-defined]
         done = run(system, name, "--help", "a b")
         assert (done.returncode, done.stdout) == (0, f"-m imgsvc {name} --help a b\n"), done.stderr

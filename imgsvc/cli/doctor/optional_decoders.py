@@ -9,6 +9,7 @@ from .finding import Finding, well, wrong
 
 NAMES = {optional_codecs.HEIC: "HEIC", optional_codecs.AVIF: "AVIF"}
 NEEDED = "install imgsvc[avif], or use ./run serve"
+HEIC_NEEDED = "install imgsvc[heic], or use ./run serve"
 LICENCE = "the wheel as a whole is GPL-2.0, because of x265"
 
 
@@ -24,6 +25,8 @@ def optional_decoders(settings: Settings) -> Iterator[Finding]:
         except ImportError:
             if mime == AVIF and settings.images.writes_avif:
                 yield wrong(f"[images] formats or sizes ask for AVIF, but {package} is not installed", NEEDED)
+            if mime == HEIC and settings.images.heic == "require":
+                yield wrong(f'[images] heic = "require", but {package} is not installed', HEIC_NEEDED)
             yield well(f"{name} is not accepted: {package} is not installed")
         except TooOld as error:
             yield wrong(f"{name} is not accepted: {error}", f"update {package}")
