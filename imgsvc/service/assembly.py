@@ -22,7 +22,6 @@ from ..access.tokens import Tokens
 from ..http.state import Access, AppState, Jobs, Stores, Telemetry, Telling
 from ..http.wire.open_streams import OpenStreams
 from ..http.wire.urls import Urls
-from ..imaging import optional_codecs
 from ..imaging.limits import left_out
 from ..intake.fetches import Fetches
 from ..intake.intake import Intake, IntakePolicy
@@ -42,7 +41,7 @@ from ..jobs.image_changes import ImageChanges
 from ..jobs.incoming import Incoming
 from ..jobs.lanes.base import Lane
 from ..jobs.lanes.cage import in_words
-from ..jobs.lanes.caged_types import AVIF, HEIC, accepted_types
+from ..jobs.lanes.caged_types import HEIC, accepted_types
 from ..jobs.lanes.memory_budget import Budget, budget
 from ..jobs.operator_sessions import OperatorSessions
 from ..jobs.queue import Queue
@@ -53,7 +52,7 @@ from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.runner import MaintenanceRunner
-from ..settings import Settings, SettingsError
+from ..settings import Settings
 from ..settings.fields import MEGABYTE
 from ..storage.base import LOCAL, Storage
 from ..storage.bounded_memory import BoundedMemory
@@ -79,6 +78,7 @@ from ..telemetry.service_checks import (
 )
 from ..telemetry.storage_probe import StorageProbe
 from .lanes import Lanes, sides_of, worker_lanes
+from .required_codecs import require_codecs
 from .runner import running
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
 
     Raises DataFolderInUse, InstanceMismatch, SchemaTooNew, SettingsError, MemoryTooSmall, sqlite3.Error or OSError.
     """
-    _require_codecs(settings)
+    require_codecs(settings)
     async with _opened(settings, doubles, metrics) as opened:
         table = opened.data.table
         replayed, given_up = await table.replay(settings.jobs.retry_delay_seconds)
@@ -140,18 +140,6 @@ async def assembled(settings: Settings, doubles: Doubles, metrics: Metrics) -> A
                 log.warning("formats_left_out", variants=list(names), reason="photos that fill them need more memory")
             log.info("started", environment=settings.service.environment, replayed=replayed, given_up=given_up)
             yield state
-
-
-def _require_codecs(settings: Settings) -> None:
-    """Raises SettingsError where AVIF is to be written, or HEIC to be read, and there is nothing to do it with."""
-    if settings.images.heic == "require" and HEIC not in optional_codecs.installed():
-        package = optional_codecs.PACKAGES[HEIC]
-        raise SettingsError(f'[images] heic = "require", and {package} is not installed: install imgsvc[heic]')
-    if settings.images.writes_avif and AVIF not in optional_codecs.installed():
-        package = optional_codecs.PACKAGES[AVIF]
-        raise SettingsError(
-            f"[images] formats or sizes ask for AVIF, and {package} is not installed: install imgsvc[avif]"
-        )
 
 
 def _log_cage(lanes: Sequence[Lane]) -> None:

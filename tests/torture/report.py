@@ -45,6 +45,13 @@ class Report:
             lines += ["```", self.text, "```"]
         return "\n".join(lines).rstrip() + "\n"
 
+    def printed(self) -> int:
+        """Print it. Returns the exit status."""
+        for name, value in self.figures.items():
+            print(f"{name}: {value}")
+        print("\n".join(self.findings) or "nothing found")
+        return 1 if self.findings else 0
+
     def write(self, path: Path | None) -> None:
         """Append to the page at `path`; None: there is none."""
         if path is None:

@@ -158,10 +158,7 @@ def main() -> int:
             attack(Path(folder), given, report)
         finally:
             report.write(given.report)
-    for name, value in report.figures.items():
-        print(f"{name}: {value}")
-    print("\n".join(report.findings) or "nothing found")
-    return 1 if report.findings else 0
+    return report.printed()
 
 
 if __name__ == "__main__":
