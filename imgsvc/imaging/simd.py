@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+NONE = "none"  # the build is plain Pillow
 INSTRUCTIONS = {"sse4_1": "SSE4.1 (x86-64-v2)", "avx2": "AVX2 (x86-64-v3)"}
 # cpuid(leaf in edi, subleaf in esi, uint32[4] in rdx), as the System V ABI passes them.
 CPUID = bytes.fromhex("53 4989d0 89f8 89f1 0fa2 418900 41895804 41894808 4189500c 5b c3")

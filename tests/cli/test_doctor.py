@@ -125,9 +125,25 @@ class TestPixels:
         monkeypatch.setattr(pillow, "RESIZING", tmp_path / "resizing.py")
         assert re.match(said, worst(pillow.pillow, Settings()))
 
-    def test_plain_pillow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("build", "processor", "said"),
+        [
+            (None, {"avx2"}, "warning: this is Pillow 12.1.1 .* → .* installed over pillow-simd"),
+            ("avx2", {"avx2"}, "warning: this is Pillow 12.1.1 .* → .* installed over pillow-simd"),
+            ("none", {"sse4_1"}, "warning: this is Pillow 12.1.1 .* asked to be → .* without SIMD=none"),
+            ("none", set(), "well"),
+        ],
+    )
+    def test_plain_pillow(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build: str | None, processor: set[str], said: str
+    ) -> None:
         monkeypatch.setattr("PIL.__version__", "12.1.1")
-        assert worst(pillow.pillow, Settings()).startswith("warning: this is Pillow 12.1.1 and not pillow-simd")
+        monkeypatch.setattr("sys.prefix", str(tmp_path))
+        monkeypatch.setattr("imgsvc.imaging.simd.processor_features", lambda: processor)
+        if build:
+            (tmp_path / "simd").mkdir()
+            (tmp_path / "simd" / "build").write_text(build)
+        assert re.match(said, worst(pillow.pillow, Settings()))
 
     def test_codec_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def no_animation(form: str, **_options: object) -> Any:
@@ -166,6 +182,15 @@ class TestLibraries:
         monkeypatch.setattr(libraries, "_package", lambda _names: package)
         (finding,) = found(libraries.libraries, Settings())
         assert finding.status == "well" and "unless the distribution fixed it" in finding.said
+
+    def test_no_package_is_named_for_the_libraries_of_a_wheel(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "pillow.libs").mkdir()
+        monkeypatch.setattr("PIL.__file__", str(tmp_path / "PIL" / "__init__.py"))
+        monkeypatch.setattr(libraries, "_package", lambda _names: "9-1")
+        (finding,) = found(libraries.libraries, Settings())
+        assert "(9-1)" not in finding.said and "all in Pillow's wheel" in finding.said
 
 
 class TestCage:

@@ -1,12 +1,14 @@
 """The C libraries that decode uploaded files: their versions, and the packages that contain them.
 
-A distribution fixes a library without raising its version, so only the package's version tells.
+A distribution fixes a library without raising its version, so only the package's version tells. Pillow's own wheel
+brings its libraries along, and no package has a part in them.
 """
 
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 from ...settings import Settings
 from .finding import Finding, warning, well
@@ -27,9 +29,14 @@ def libraries(_settings: Settings) -> Iterator[Finding]:
     """List all libraries, and check lcms2 if its package is known."""
     from PIL import features
 
-    found = {name: (features.version(key), _package(packages)) for key, name, packages in LIBRARIES}
+    bundled = _are_bundled()
+    found = {
+        name: (features.version(key), None if bundled else _package(packages)) for key, name, packages in LIBRARIES
+    }
     shown = (f"{name} {version}" + (f" ({package})" if package else "") for name, (version, package) in found.items())
     said = "decoders: " + ", ".join(shown)
+    if bundled:
+        said += ", all in Pillow's wheel"
     version, package = found["lcms2"]
     if package and UNFIXED_PACKAGE.match(package):
         yield warning(said, "update liblcms2-2: CVE-2026-41254 is fixed in 2.14-2+deb12u1")
@@ -37,6 +44,13 @@ def libraries(_settings: Settings) -> Iterator[Finding]:
         yield well(said)
     else:
         yield well(f"{said}; lcms2 up to 2.18 has CVE-2026-41254 unless the distribution fixed it")
+
+
+def _are_bundled() -> bool:
+    """Whether Pillow came as a wheel: auditwheel puts the libraries beside the package."""
+    import PIL
+
+    return Path(PIL.__file__).parent.with_name("pillow.libs").is_dir()
 
 
 def _is_newer(version: str) -> bool:

@@ -27,8 +27,7 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
 
     version = PIL.__version__
     if not version.endswith(".post0"):
-        advice = "install from requirements.lock with --no-deps, as ./run setup does: Pillow was installed over it"
-        yield warning(f"this is Pillow {version} and not pillow-simd: resizing takes several times as long", advice)
+        yield _plain(version)
         return
     build = simd.INSTRUCTIONS.get(simd.choose() or "", "a build of unknown instructions")
     line = [sys.executable, str(RESIZING)]
@@ -53,6 +52,17 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
         yield warning(f"pillow-simd {version} is no faster than plain code: {measured}", advice)
     else:
         yield well(f"pillow-simd {version}, {build}: {measured}")
+
+
+def _plain(version: str) -> Finding:
+    """What Pillow in the place of pillow-simd means: it was chosen, or it was installed by mistake."""
+    said = f"this is Pillow {version} and not pillow-simd: resizing takes several times as long"
+    if simd.choose() != simd.NONE:
+        return warning(said, "install from requirements.lock with --no-deps: Pillow was installed over pillow-simd")
+    if not simd.processor_features():
+        return well(f"{said}; pillow-simd can't be built for this processor ({platform.machine()})")
+    advice = "this processor runs pillow-simd: build the container without SIMD=none, or install with ./run setup"
+    return warning(f"{said}, as this build was asked to be", advice)
 
 
 def codecs(_settings: Settings) -> Iterator[Finding]:
