@@ -1,13 +1,14 @@
-"""`imgsvc images fetch|ticket|usage`: what a token or an API key may do at any service, beside its images."""
+"""`imgsvc images fetch|watch|ticket|usage`: what a token or an API key may do at any service, beside its images."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import WRONG, AsJson, print_found, stop
+from .options import FAILED, WRONG, AsJson, print_found, stop
 
 if TYPE_CHECKING:
+    from ..client import Event
     from .callers_images import CallersImages
 
 WAIT_SECONDS = 300.0
@@ -25,6 +26,32 @@ def fetch(url: str, server: Service, bucket: Bucket = "photos", token: Token = N
 
     found = callers(server, token).fetch(url, bucket, WAIT_SECONDS)
     print_found(found, as_json, print_image)
+
+
+def watch(
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="At most 100.")],
+    server: Service,
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each event.")] = False,
+) -> None:
+    """Print what happens to jobs as it happens, until each has ended. A lost connection is made again.
+
+    Without a token the addresses of images are missing where reading is private. Fails if a job has.
+    """
+    from .callers_images import PATIENT, CallersImages
+
+    failed = False
+    for event in CallersImages(server, token, PATIENT).events(job_ids):
+        typer.echo(json.dumps({"event": event.kind, **event.data}) if as_json else _words(event))
+        failed |= event.kind == "end" and event.data["status"] != "completed"
+    raise typer.Exit(FAILED if failed else 0)
+
+
+def _words(event: "Event") -> str:
+    """An event on one line."""
+    names = ("variant", "url") if event.kind == "ready" else ("status", "error_code", "error")
+    said = " ".join(str(event.data[name]) for name in names if event.data.get(name) is not None)
+    return f"{event.job_id} {event.kind}: {said}"
 
 
 def ticket(

@@ -1,22 +1,25 @@
 """The caller's own images for the command line, through any service's API, with the client alone."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from ..client import Client, ImgsvcError, Refused, Retries
+from ..client import Client, Event, ImgsvcError, Refused, Retries
 from .errors import CommandFailed
 
 T = TypeVar("T")
 MOST_ON_A_PAGE = 200
 RETRIES = Retries(attempts=3)
+PATIENT = Retries(attempts=10, longest_pause=15)  # a service that is started again may take a minute
 
 
 class CallersImages:
     """The images that a token or an API key may see. Every method may raise CommandFailed."""
 
-    def __init__(self, server: str, token: str) -> None:
-        self._client = Client(server, token, retries=RETRIES)
+    def __init__(self, server: str, token: str | None, retries: Retries = RETRIES) -> None:
+        self._client = Client(server, token, retries=retries)
 
     def listed(self, limit: int, **filters: str | None) -> Iterator[dict[str, Any]]:
         """At most `limit` images, the newest first, page by page."""
@@ -48,6 +51,13 @@ class CallersImages:
         _tried(lambda: self._client.wait(receipt.job_id, seconds))
         return self.shown(receipt.image_id)
 
+    def events(self, job_ids: list[str]) -> Iterator[Event]:
+        """News of jobs as they come, until each has ended."""
+        with _failures():
+            for event in self._client.events(*job_ids):
+                url = event.data.get("url")
+                yield replace(event, data={**event.data, "url": self._client.absolute(url)}) if url else event
+
     def usage(self) -> dict[str, Any]:
         return dict(_tried(self._client.usage))
 
@@ -57,8 +67,14 @@ class CallersImages:
 
 
 def _tried(call: Callable[[], T]) -> T:
-    try:
+    with _failures():
         return call()
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
     except Refused as error:
         raise CommandFailed(f"{error.detail}: {error.reason}" if error.reason else error.detail) from None
     except ImgsvcError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .callers_commands import Token, callers, fetch, ticket, usage
+from .callers_commands import Token, callers, fetch, ticket, usage, watch
 from .options import FAILED, WRONG, AsJson, ConfigFile, act_on_each, loaded, moment, print_found, stop
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Server = Annotated[
     typer.Option(help="Address of a service, whose API is called with --token; the operator's own service otherwise."),
 ]
 images = typer.Typer(help="List, show, save, change and delete images.", no_args_is_help=True)
-for command in (fetch, ticket, usage):
+for command in (fetch, watch, ticket, usage):
     images.command()(command)
 
 

@@ -17,7 +17,7 @@ from .errors import (
     StillProcessing,
     WebhookInvalid,
 )
-from .models import Image, Job, ListedImage, Receipt
+from .models import Event, Image, Job, ListedImage, Receipt
 from .retries import Retries
 from .sync_client import Client
 from .webhook import Message, verify_webhook
@@ -26,6 +26,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ConnectionFailed",
+    "Event",
     "Image",
     "ImgsvcError",
     "Job",

@@ -64,13 +64,18 @@ def sent(call: Call, retries: Retries) -> Flow[Answer]:
         made += 1
         if answer.status is not None and answer.status < 400:
             return answer
-        problem = answer.json
-        pause = retries.pause(made, answer.status, str(problem.get("code", "")), answer.headers)
-        if pause is None or not call.can_repeat:
-            if answer.status is None:
-                raise ConnectionFailed(f"{call.method} {call.path}: {answer.body.decode()}")
-            raise Refused(answer.status, problem, retry_after(answer.headers))
-        yield Pause(pause)
+        yield Pause(pause_after(call, made, answer, retries))
+
+
+def pause_after(call: Call, made: int, answer: Answer, retries: Retries) -> float:
+    """Seconds until a call that failed `made` times is sent again. Raises Refused or ConnectionFailed if it is not."""
+    problem = answer.json
+    pause = retries.pause(made, answer.status, str(problem.get("code", "")), answer.headers)
+    if pause is not None and call.can_repeat:
+        return pause
+    if answer.status is None:
+        raise ConnectionFailed(f"{call.method} {call.path}: {answer.body.decode()}")
+    raise Refused(answer.status, problem, retry_after(answer.headers))
 
 
 def upload(form: Form, key: str | None, retries: Retries) -> Flow[Receipt]:

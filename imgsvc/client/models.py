@@ -60,6 +60,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """News of a job. `kind`: `status` and `end` have the job's status in `data`, `ready` has `variant`, `url`,
+    `thumbhash` and `dominant_color`. The `status` of an `end` may also be deleted or not_found.
+    """
+
+    kind: str
+    job_id: str
+    data: Json
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """All variants of an image, {variant: URL}, and its metadata."""
 

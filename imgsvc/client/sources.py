@@ -18,15 +18,13 @@ class Form:
     `can_repeat`: it can be sent once more, from its start.
     """
 
-    def __init__(
-        self, source: Source, bucket: str, metadata: Mapping[str, Any], name: str | None, progress: Progress | None
-    ) -> None:
+    def __init__(self, source: Source, fields: Mapping[str, str], name: str | None, progress: Progress | None) -> None:
         self._source = source
         self._progress = progress
         self.size, self.can_repeat = _size(source)
         boundary = secrets.token_hex(16)
         shown = (name or _name(source)).replace("\\", "%5C").replace('"', "%22").replace("\r", "").replace("\n", "")
-        self._head = b"".join(_field(boundary, *field) for field in (("bucket", bucket), ("metadata", _json(metadata))))
+        self._head = b"".join(_field(boundary, *field) for field in fields.items())
         self._head += (
             f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{shown}"\r\n'
             "Content-Type: application/octet-stream\r\n\r\n"
@@ -53,6 +51,12 @@ class Form:
             if self._progress is not None:
                 self._progress(sent, self.size)
         yield self._tail
+
+
+def fields_of(bucket: str, metadata: Mapping[str, Any] | None, expires_in: int | None) -> dict[str, str]:
+    """The fields of the form beside the file."""
+    lifetime = {} if expires_in is None else {"expires_in": str(expires_in)}
+    return {"bucket": bucket, "metadata": json.dumps(dict(metadata or {})), **lifetime}
 
 
 def _size(source: Source) -> tuple[int | None, bool]:
@@ -98,7 +102,3 @@ def _name(source: Source) -> str:
 
 def _field(boundary: str, name: str, value: str) -> bytes:
     return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-
-
-def _json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(dict(metadata))

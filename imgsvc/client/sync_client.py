@@ -9,13 +9,14 @@ import httpx
 
 from . import flows
 from .errors import ImgsvcError
+from .events import BROKEN_OFF, Follower
+from .exchange import TIMEOUT_SECONDS, Service, answer_of, unanswered
 from .flows import Answer, Call, Flow, Pause
-from .models import Image, Job, Json, ListedImage, Receipt
+from .models import Event, Image, Job, Json, ListedImage, Receipt
 from .retries import Retries
-from .sources import Form, Progress, Source
+from .sources import Form, Progress, Source, fields_of
 
 T = TypeVar("T")
-TIMEOUT_SECONDS = 60.0  # without a byte; longer than a long-poll
 
 
 class Client:
@@ -27,8 +28,7 @@ class Client:
     def __init__(
         self, url: str, token: str | None = None, *, retries: Retries | None = None, http: httpx.Client | None = None
     ) -> None:
-        self._url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._service = Service.of(url, token)
         self._retries = retries or Retries()
         self._own = http is None
         self._http = http or httpx.Client(timeout=TIMEOUT_SECONDS)
@@ -51,21 +51,23 @@ class Client:
         *,
         bucket: str,
         metadata: Mapping[str, Any] | None = None,
+        expires_in: int | None = None,
         name: str | None = None,
         key: str | None = None,
         progress: Progress | None = None,
     ) -> Receipt:
         """Upload from a path (str or PathLike), bytes, a binary file or an iterable of bytes.
 
+        `expires_in`: seconds until the image expires; None: never. `name`: that of the file, unless the source has one.
         `progress` is called with (bytes sent, bytes in all or None). `key` is the Idempotency-Key; without one each
         call has its own, so that it can be repeated. An iterable can be read once, so it is attempted once.
         """
-        form = Form(source, bucket, metadata or {}, name, progress)
+        form = Form(source, fields_of(bucket, metadata, expires_in), name, progress)
         return self._run(flows.upload(form, key, self._retries))
 
     def absolute(self, url: str) -> str:
         """A URL that the service has named; without a public URL it names paths."""
-        return f"{self._url}{url}" if url.startswith("/") else url
+        return self._service.absolute(url)
 
     def fetch(self, url: str, *, bucket: str, metadata: Mapping[str, Any] | None = None) -> Receipt:
         """Let the service fetch the image from an address, if it allows the host."""
@@ -89,6 +91,28 @@ class Client:
     def wait(self, job_id: str, seconds: float = 300) -> Job:
         """The completed job. Raises JobFailed, or StillProcessing after so many seconds."""
         return self._run(flows.waited(job_id, seconds, self._retries))
+
+    def events(self, *job_ids: str) -> Iterator[Event]:
+        """News of up to 100 jobs as they come, until each has ended, by server-sent events.
+
+        A stream that breaks off is requested again, and goes on after the last event that was received; an event may
+        come twice then. Raises ConnectionFailed after as many requests without an event as there may be attempts.
+        """
+        follower = Follower(job_ids, self._retries)
+        while not follower.has_ended:
+            request, answer = self._service.request(follower.call()), BROKEN_OFF
+            try:
+                with self._http.stream(**request, timeout=TIMEOUT_SECONDS) as found:
+                    if found.is_error:
+                        found.read()
+                        answer = answer_of(found)
+                    for line in found.iter_lines():  # none of an error is an event
+                        if event := follower.line(line):
+                            yield event
+            except httpx.HTTPError as error:
+                answer = unanswered(error)
+            if not follower.has_ended:
+                time.sleep(follower.pause(answer))
 
     def image(self, image_id: str) -> Image:
         return self._run(flows.image(image_id, self._retries))
@@ -130,17 +154,9 @@ class Client:
 
     def _answer(self, call: Call) -> Answer:
         content = None if call.body is None else call.body()
-        elsewhere = not call.path.startswith("/")
         try:
-            found = self._http.request(
-                call.method,
-                call.path if elsewhere else self._url + call.path,
-                params=dict(call.params) or None,
-                headers={**({} if elsewhere else self._headers), **call.headers},
-                content=content,
-            )
+            return answer_of(self._http.request(**self._service.request(call), content=content))
         except httpx.HTTPError as error:
-            return Answer(None, {}, (str(error) or type(error).__name__).encode())
+            return unanswered(error)
         except (OSError, ValueError) as error:
             raise ImgsvcError(f"the source can't be read: {error}") from error
-        return Answer(found.status_code, {name.lower(): text for name, text in found.headers.items()}, found.content)

@@ -47,7 +47,11 @@ async def test_from_upload_to_deletion(start: Starter, tmp_path: Path) -> None:
         (tmp_path / 'my "photo".jpg').write_bytes(PHOTO)
         seen: list[tuple[int, int | None]] = []
         receipt = await client.upload(
-            tmp_path / 'my "photo".jpg', bucket="holiday", metadata={"n": 1}, progress=lambda *at: seen.append(at)
+            tmp_path / 'my "photo".jpg',
+            bucket="holiday",
+            metadata={"n": 1},
+            expires_in=3600,
+            progress=lambda *at: seen.append(at),
         )
         assert seen[-1] == (len(PHOTO), len(PHOTO)) and not receipt.replayed
         job = await client.wait(receipt.job_id, 30)
@@ -55,8 +59,8 @@ async def test_from_upload_to_deletion(start: Starter, tmp_path: Path) -> None:
         assert job == await client.job(receipt.job_id)
         image = await client.image(receipt.image_id)
         assert image.metadata["n"] == 1 and image.urls == job.urls
-        (row,) = await s.sql("SELECT storage_bucket, original_filename FROM processing_jobs")
-        assert row[0] == "holiday" and "photo" in row[1]
+        (row,) = await s.sql("SELECT storage_bucket, original_filename, expires_at FROM processing_jobs")
+        assert row[0] == "holiday" and "photo" in row[1] and row[2]
         assert await client.delete(receipt.image_id) == 4
         assert (await client.usage())["user"]["images"] == 0
         ticket = await client.ticket(bucket="holiday", uploads=2, max_bytes=5000)

@@ -122,6 +122,30 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
     assert server.run("images", "list", "--whole-org").returncode == 2
 
 
+def test_watching_outlives_the_service(tmp_path: Path) -> None:
+    """The last of several jobs, while the service is killed and started again."""
+    with InlineServer(tmp_path) as server:
+        jobs = [server.upload(make.jpeg(3000, 2000, seed=seed)).json()["job_id"] for seed in range(4)]
+        line = [sys.executable, "-m", "imgsvc", "images", "watch", jobs[3], "--server", server.url]
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(line, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout
+            assert watching.stdout.readline().startswith(f"{jobs[3]} ")
+            assert watching.poll() is None
+            server.kill_and_start()
+            said = watching.stdout.read().splitlines()
+            assert watching.wait() == 0
+        assert said[-1] == f"{jobs[3]} end: completed"
+        assert sum(f"{jobs[3]} ready: original http" in one for one in said) >= 1, said
+        torn = server.upload(make.jpeg(640, 480)[:20_000]).json()["job_id"]
+        failed = server.run("images", "watch", torn, UNKNOWN, "--server", server.url, "--json")
+        events = [json.loads(one) for one in failed.stdout.splitlines()]
+        ends = {one["job_id"]: (one["status"], one.get("error_code")) for one in events if one["event"] == "end"}
+        assert ends == {torn: ("failed", "image_unreadable"), UNKNOWN: ("not_found", None)} and failed.returncode == 1
+        wrong = server.run("images", "watch", "nonsense", "--server", server.url)
+        assert wrong.returncode == 1 and "no job ID" in wrong.stderr
+
+
 def test_deleting_asks_at_a_terminal(server: ServerProcess) -> None:
     """As a person answers: no, then yes; and with --yes there is no question."""
     first, second = (uploaded(server, make.jpeg(64, side)) for side in (70, 72))
