@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import anyio
 import pytest
 
 from fixtures import make
@@ -10,7 +11,8 @@ from imgsvc import __version__
 from imgsvc.http.dashboard.cluster_card import LISTED
 from imgsvc.jobs.cluster.link import GatewayLink
 from imgsvc.jobs.cluster.messages import Connected, Machine, Machines
-from tests.conftest import Service, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.support.speed import within
 
 DASK = {"engine": "dask", "scheduler": "tcp://127.0.0.1:9", "insecure": True}  # nothing listens at the discard port
 OURS, OTHER = "0123456789abcdef", "f" * 16
@@ -85,6 +87,24 @@ async def test_keys_and_tickets_are_counted_and_lead_to_their_page(start: Starte
         page = await overview(s)
         assert '/dashboard/care/keys">1</a>' in page and '/dashboard/care/keys">more than 50</a>' in page
         assert "/dashboard/care/keys" not in await overview(s, signed_in=False)
+
+
+async def test_open_event_streams_are_shown(start: Starter) -> None:
+    async with start() as s:
+        s.state.jobs.queue.hold()
+        job_id = (await s.upload(make.jpeg(64, 48))).json()["job_id"]
+        assert "Open event streams" not in await overview(s)
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(s.http.get, f"/api/v1/images/jobs/{job_id}/events")
+            with within(WAIT_SECONDS):
+                while s.state.telling.streams.count < 2:
+                    await anyio.lowlevel.checkpoint()
+            page = await overview(s)
+            data = (await s.http.get("/dashboard/data", headers=s.operator)).json()
+            group.cancel_scope.cancel()
+        assert ">2 of 500<" in page.partition("Open event streams")[2][:100]
+        assert data["event_streams"] == {"open": 2, "limit": 500}
 
 
 async def keys(s: Service) -> list[str]:

@@ -149,6 +149,7 @@ EXAMPLE: dict[str, Any] = {
         {"name": "app", "waiting": 0, "oldest_waiting_seconds": None, "switched_off": False, "overflowed": False}
     ],
     "credentials": {"keys": 2, "open_tickets": 5},
+    "event_streams": {"open": 3, "limit": 500},
     "configuration": {"service": {"name": "imgsvc"}},
     "operator": {"signed_in": True, "may_act": True, "can_make_tokens": True, "refused_attempts_last_hour": 0},
 }

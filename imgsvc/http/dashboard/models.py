@@ -289,6 +289,13 @@ class Credentials(AnswerModel):
     open_tickets: int
 
 
+class EventStreams(AnswerModel):
+    """Streams of server-sent events. Beyond `limit` a further one is refused."""
+
+    open: int
+    limit: int
+
+
 class Snapshot(AnswerModel):
     """The part that is the same for all clients."""
 
@@ -306,6 +313,7 @@ class Snapshot(AnswerModel):
     errors: Errors
     webhooks: list[Webhook]
     credentials: Credentials
+    event_streams: EventStreams
     configuration: dict[str, dict[str, str]]
 
 

@@ -136,6 +136,7 @@ def _waiting(data: DashboardData) -> str:
 
 def machine(data: DashboardData) -> Html:
     resources, refused = data.system.resources, data.operator.refused_attempts_last_hour
+    streams = data.event_streams
     cpu, memory, disk = resources.cpu, resources.memory, resources.disk_root
     return card(
         "machine",
@@ -147,6 +148,7 @@ def machine(data: DashboardData) -> Html:
             ("Running for", data.system.uptime_human),
             ("Version", data.system.version),
             ("Memory of the service", size(resources.process.memory_rss_mb * MEGABYTE)),
+            ("Open event streams", f"{number(streams.open)} of {number(streams.limit)}") if streams.open else None,
             ("Refused sign-ins, last hour", number(refused)) if refused else None,
         ),
         span=4,

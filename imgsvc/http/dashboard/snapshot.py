@@ -23,6 +23,7 @@ from ...telemetry.health import Check
 from ...telemetry.host import HostSample, uptime_words
 from ..state import AppState
 from ..wire.error_codes import CODES
+from ..wire.open_streams import MAX_STREAMS
 from . import models as shown
 from . import spans
 
@@ -80,6 +81,7 @@ async def _made(state: AppState) -> shown.Snapshot:
         errors=_errors(state.jobs.counters, failed, await overview.next_retries(LISTED)),
         webhooks=_webhooks(await state.telling.table.endpoints()),
         credentials=await _credentials(state),
+        event_streams=shown.EventStreams(open=state.telling.streams.count, limit=MAX_STREAMS),
         configuration=configuration(state.settings),
     )
 
