@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..settings.fields import INTEGRAL
 
@@ -51,6 +51,13 @@ class TokenLimits(BaseModel):
             "uploads_per_hour": _lower(self.uploads_per_hour, by.uploads_per_hour),
         }
         return TokenLimits.model_validate({name: limit for name, limit in both.items() if limit is not None})
+
+
+def reason_of(error: ValidationError) -> str:
+    """The first thing that is wrong with limits, in one line."""
+    first = error.errors()[0]
+    where, words = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+    return f"{where}: {words}" if where else words
 
 
 def _lower(one: int | None, other: int | None) -> int | None:

@@ -24,18 +24,23 @@ def create(
     config: ConfigFile = None,
 ) -> None:
     """Print a new API key. It is shown this once: only its SHA-256 is kept."""
+    from pydantic import ValidationError
+
     from ..access.permissions import UPLOAD
-    from ..access.token_limits import TokenLimits
+    from ..access.token_limits import TokenLimits, reason_of
     from ..access.tokens import MAX_NAME_CHARACTERS
     from .keys import keys_of
 
-    for option, text in (("--name", name), ("--sub", sub), ("--org", org)):
+    texts = [("--name", name), ("--sub", sub), ("--org", org), *(("--permission", one) for one in permission or ())]
+    for option, text in texts:
         if not text.isprintable() or not 0 < len(text) <= MAX_NAME_CHARACTERS:
             stop(f"{option} must be printable and have 1 to {MAX_NAME_CHARACTERS} characters", WRONG)
     try:
         limits = TokenLimits.model_validate(json.loads(narrower)) if narrower else TokenLimits()
+    except ValidationError as error:
+        stop(f"--narrower: {reason_of(error)}", WRONG)
     except ValueError as error:
-        stop(f"--narrower: {error}", WRONG)
+        stop(f"--narrower: must be a JSON object: {error}", WRONG)
     typer.echo(keys_of(loaded(config)).created(name, sub, org, permission or [UPLOAD], limits))
 
 

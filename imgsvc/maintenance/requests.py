@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..settings.fields import INTEGRAL
+from ..settings.fields import INTEGRAL, Matching
 from .context import MaintenanceContext
 from .progress import LISTED, Progress
 
@@ -52,7 +52,11 @@ class MigrateRequest(MaintenanceRequest):
     """The target of a migration."""
 
     verb = "migrate"
-    to: Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}$", description="The name of a backend.")]
+    to: Annotated[
+        str,
+        Matching(r"[a-z0-9]{1,32}", "the name of a backend: 1 to 32 letters a-z and digits"),
+        Field(description="The name of a backend."),
+    ]
     dry_run: Annotated[bool, Field(description="Move nothing.")] = False
 
 
@@ -62,9 +66,8 @@ class BackupRequest(MaintenanceRequest):
     verb = "backup"
     destination: Annotated[
         str,
-        Field(
-            pattern=r"^/[^\x00]{1,1000}$", description="An absolute path: a new or empty folder, or an earlier backup."
-        ),
+        Matching(r"/[^\x00]{1,1000}", "an absolute path of at most 1,001 characters"),
+        Field(description="An absolute path: a new or empty folder, or an earlier backup."),
     ]
     with_s3: Annotated[bool, Field(description="Also copy the files of other backends.")] = False
     digests: Annotated[bool, Field(description="Also read the files of the earlier backup.")] = False

@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypedDict, TypeVar, Unpack
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, SecretStr
+from pydantic import GetJsonSchemaHandler as JsonHandler
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger
+MISMATCH = "string_pattern_mismatch"  # as pydantic calls it
+SHOWN_CHARACTERS = 60  # of a value that an error shows
 WEEK_SECONDS = 604_800  # the longest lifetime of a presigned URL of S3
 
 T = TypeVar("T")
@@ -110,6 +114,28 @@ def declared(settings: type[BaseModel]) -> Iterator[SettingInfo]:
         assert isinstance(kind, type) and issubclass(kind, Section)
         for field, inner in kind.model_fields.items():
             yield SettingInfo.of(section, field, inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Text that a pattern matches as a whole, in an Annotated type. The API document has the pattern; a refusal says in
+    `words` what the text must be, and what it is.
+    """
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: JsonHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.pattern}$"}
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+            raise PydanticCustomError(MISMATCH, "{reason}", {"reason": f"must be {self.words}, not {shown!r}"})
+        return text
 
 
 def _strong(value: SecretStr) -> SecretStr:

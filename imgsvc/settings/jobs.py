@@ -12,6 +12,7 @@ from .fields import LIST, TABLE, Section, setting
 from .sizes import AvifEffort, Effort, Quality, Size, SizeSetting, animated_of, format_of, variant_of
 
 VARIANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+VARIANT_NAME_WORDS = "1 to 32 letters a-z, digits, '_' and '-', the first a letter or digit"
 
 
 class Images(Section):
@@ -90,7 +91,7 @@ class Images(Section):
             raise ValueError("names no variant")
         for name in value:
             if not VARIANT_NAME.fullmatch(name):
-                raise ValueError(f"the variant name {name!r} must match {VARIANT_NAME.pattern}")
+                raise ValueError(f"the name of a variant must be {VARIANT_NAME_WORDS}, not {name!r}")
         if animated_of(value.get(POSTER, 1)):
             raise ValueError(f"{POSTER} is the still of an animation: it can't be animated")
         return value

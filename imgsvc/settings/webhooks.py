@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from .fields import Section, setting
+from .fields import Matching, Section, setting
 
 WebhookEvent = Literal["image.ready", "image.completed", "image.failed", "image.deleted", "image.expired"]
 ALL_EVENTS: tuple[WebhookEvent, ...] = (
@@ -32,7 +32,10 @@ class Webhook(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    name: Annotated[
+        str,
+        Matching(r"[a-z0-9][a-z0-9_-]{0,63}", "1 to 64 letters a-z, digits, '_' and '-', the first a letter or digit"),
+    ]
     url: Annotated[str, Field(max_length=2048)]
     secret: Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), Field(min_length=1, max_length=2)]
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1)] = ALL_EVENTS

@@ -57,15 +57,17 @@ async def test_limits_of_a_key(start: Starter) -> None:
         assert (await upload(s, bearer(key), make.jpeg(640, 480))).json()["code"] == "upload_too_large"
         answers = [(await upload(s, bearer(key))).status_code for _ in range(3)]
         assert answers == [202, 202, 429]
-        for wrong in (
+        refused: tuple[dict[str, Any], ...] = (
             {"narrower": {"max_bytes": -1}},
             {"narrower": {"bytes": 1}},
             {"narrower": {"max_bytes": None}},
             {"sub": ""},
             {"sub": "a\n"},
             {"permissions": [""]},
+            {"permissions": []},
             {"secret": "x"},
-        ):
+        )
+        for wrong in refused:
             response = await s.http.post(KEYS, json={"name": "n", "sub": "s", **wrong}, headers=s.operator)
             assert response.status_code == 422, wrong
 

@@ -1,5 +1,6 @@
 """Query parameters and headers: what a model says of them is what is refused, with where and why."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -8,10 +9,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fixtures import make
-from imgsvc.http.openapi.document import build
+from imgsvc.http.openapi.document import build, described
 from imgsvc.http.openapi.operations import Content, operation
 from imgsvc.http.wire.json_body import json_body
 from imgsvc.http.wire.validation import Query, parsed
+from imgsvc.service.routes import ROUTES
 from tests.conftest import Service, Starter
 
 TINY = make.jpeg(64, 48)
@@ -46,6 +48,36 @@ QUERIES: list[tuple[str, list[Any]]] = [
     (f"{BATCH}?size=..", [(["query", "size"], "string_pattern_mismatch"), (["query", "image_ids"], "missing")]),
     (f"{BATCH}?image_ids=x,%20,y&size=large", []),
 ]
+
+
+async def test_a_refusal_says_in_words_what_a_text_must_be(start: Starter) -> None:
+    async with start() as s:
+        answer = (await s.http.get(f"{BATCH}?image_ids=x&size=Me%20dium{'m' * 99}")).json()
+        words = "size: must be 1 to 32 letters a-z, digits, '_' and '-', the first a letter or digit, not 'Me dium"
+        assert answer["reason"].startswith(words) and answer["reason"].endswith("m…'")
+        assert answer["details"][0]["msg"] == answer["reason"].removeprefix("size: ")
+
+
+def test_no_refusal_shows_a_pattern() -> None:
+    """Pydantic would: a text that must match one is declared with Matching, or checked in words."""
+    for path, method, found in described(ROUTES):
+        models = (found.query, found.headers, *(body.model for body in found.bodies))
+        for model in models:
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                model.model_rebuild(force=True)
+                assert not list(patterns(model.__pydantic_core_schema__)), f"{method} {path}: {model.__name__}"
+
+
+def patterns(schema: Any) -> Iterator[str]:
+    """Those that pydantic itself compares a text with."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "str" and "pattern" in schema:
+            yield schema["pattern"]
+        for name, inner in schema.items():
+            yield from () if name == "metadata" else patterns(inner)
+    elif isinstance(schema, (list, tuple)):
+        for inner in schema:
+            yield from patterns(inner)
 
 
 async def test_query(start: Starter) -> None:

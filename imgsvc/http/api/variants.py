@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from ...access.tokens import Identity
 from ...jobs.table.model import Job
-from ...settings.jobs import VARIANT_NAME
+from ...settings.fields import Matching
+from ...settings.jobs import VARIANT_NAME, VARIANT_NAME_WORDS
 from ...storage.base import NotStored
 from ...storage.keys import StoredName
 from ..openapi.operations import IMAGE, Answer, Private, operation
@@ -31,7 +32,8 @@ OUT_OF_REACH = ("storage_not_configured", "overloaded")
 class SizeQuery(Query):
     size: Annotated[
         str,
-        Field(pattern=f"^{VARIANT_NAME.pattern}$", description="The name of a variant."),
+        Matching(VARIANT_NAME.pattern, VARIANT_NAME_WORDS),
+        Field(description="The name of a variant."),
     ] = DEFAULT_SIZE
 
 

@@ -11,6 +11,7 @@ from ...access.tokens import DEFAULT_ORG
 from ...jobs.answer_model import COMPLETED, AnswerModel, example
 from ...jobs.table.listing import ImageFilter, Page
 from ...jobs.views import LISTED, MAX_EVENTS, JobStatus, ListedJob, ShownJob
+from ...settings.fields import Matching
 from ..openapi.operations import Answer, operation
 from ..state import AppState, state_of
 from ..wire.error_codes import CODES
@@ -26,12 +27,15 @@ from .images import OperatorQuery
 
 DEFAULT_LISTED = 20
 READER = "operator's jobs"
+ErrorCode = Annotated[
+    str, Matching("[a-z_]{1,40}", "an error code, as on the page /errors: 1 to 40 letters a-z and '_'")
+]
 NAMED: dict[str, Any] = {**LISTED, "original_filename": "IMG_0042.jpg"}
 
 
 class Listing(OperatorQuery):
     error_code: Annotated[
-        str | None, Field(pattern="^[a-z_]{1,40}$", description="Only jobs whose latest attempt failed with this code.")
+        ErrorCode | None, Field(description="Only jobs whose latest attempt failed with this code.")
     ] = None
     failed_after: Annotated[
         Moment | None, Field(description="Only jobs whose latest attempt failed then or later.")

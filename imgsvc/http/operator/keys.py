@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...access.permissions import UPLOAD
-from ...access.token_limits import TokenLimits
+from ...access.token_limits import TokenLimits, reason_of
 from ...access.tokens import DEFAULT_ORG, MAX_NAME_CHARACTERS
 from ...jobs.answer_model import CREATED, AnswerModel, example
 from ...jobs.table.credentials import ApiKey
+from ...settings.fields import Matching
 from ..openapi.operations import Answer, by_method, operation
 from ..state import state_of
 from ..wire.json_body import json_body
@@ -36,19 +37,25 @@ LIMITS = {
     name: next(kind for kind in part["anyOf"] if kind != {"type": "null"})
     for name, part in TokenLimits.model_json_schema()["properties"].items()
 }
-Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_NAME_CHARACTERS),
+    Matching(r"[^\x00-\x1f\x7f-\x9f]*", f"1 to {MAX_NAME_CHARACTERS} characters without control characters"),
+]
 
 
 def _checked(limits: dict[str, Any]) -> dict[str, Any]:
     try:
         TokenLimits.model_validate(limits)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise PydanticCustomError(
-            "limits_invalid", "{reason}", {"reason": f"{where}: {first['msg']}".lstrip(": ")}
-        ) from None
+        raise PydanticCustomError("limits_invalid", "{reason}", {"reason": reason_of(error)}) from None
     return limits
+
+
+def _some(permissions: list[str]) -> list[str]:
+    if not permissions:
+        raise ValueError("must name at least one permission: a key without any could do nothing")
+    return permissions
 
 
 class NewKey(BaseModel):
@@ -61,7 +68,12 @@ class NewKey(BaseModel):
     org: Annotated[Name, Field(description="The user's organisation.")] = DEFAULT_ORG
     permissions: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=100)]],
-        Field(max_length=50, description="All that it may do, in every mode of permissions."),
+        AfterValidator(_some),
+        Field(
+            max_length=50,
+            description="All that it may do, in every mode of permissions.",
+            json_schema_extra={"minItems": 1},
+        ),
     ] = [UPLOAD]
     narrower: Annotated[
         dict[str, Any],

@@ -1,16 +1,16 @@
 """The query of a list of images, shared by the user's and the operator's: filters, page and cursor."""
 
 import json
-import re
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from starlette.requests import Request
 
 from ...access.cursors import CursorInvalid
 from ...jobs.table.listing import FIRST, ImageFilter, Position
 from ...jobs.table.model import Status, folded
+from ...settings.fields import Matching
 from ..state import state_of
 from .moments import Moment
 from .problems import validation
@@ -20,17 +20,7 @@ from .validation import WHOLE_NUMBER, StrictQuery
 DEFAULT_LIMIT, MAX_LIMIT = 50, 200
 MAX_NAME = 255  # characters
 NEWER = ("failed_since", "failed_before")  # filters that the cursors of earlier versions don't know
-DIGEST = "^[0-9A-Fa-f]{64}$"
-
-
-def _digest(text: str) -> str:
-    """A pattern would be shown to people as it is."""
-    if not re.fullmatch(DIGEST[1:-1], text):
-        raise ValueError("must be 64 hexadecimal digits")
-    return text
-
-
-Digest = Annotated[str, Field(json_schema_extra={"pattern": DIGEST}), AfterValidator(_digest)]
+Digest = Annotated[str, Matching("[0-9A-Fa-f]{64}", "64 hexadecimal digits")]
 
 
 class ListQuery(StrictQuery):
