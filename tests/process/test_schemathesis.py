@@ -86,7 +86,8 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -> Run:
     """Every check on, valid and invalid data; the same requests each time."""
     failed = _failed(server)
-    kept, gone = (_completed(server) for _ in range(2))
+    kept, gone, gone_by_operator = (_completed(server) for _ in range(3))
+    known = {"GET": kept, "DELETE": gone, "operator": gone_by_operator | _key(server), "retry": failed}
     (server.folder / "schemathesis.toml").write_text(
         CONFIGURATION.format(user=Tokens(SECRET, "HS256").issue("alice"), operator=OPERATOR)
     )
@@ -102,7 +103,7 @@ def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -
             "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
             "IMGSVC_TEST_OPERATOR": OPERATOR,
             "IMGSVC_TEST_BACKUP": str(server.folder / "backup"),
-            "IMGSVC_TEST_KNOWN": json.dumps({"GET": kept, "DELETE": gone, "retry": failed}),
+            "IMGSVC_TEST_KNOWN": json.dumps(known),
         },
         capture_output=True,
         text=True,
@@ -120,6 +121,14 @@ def _completed(server: ServerProcess) -> dict[str, str]:
     path = url.removeprefix("/storage/")
     known = {"code": "not_found", "asset": "docs.js", "name": "overview.js", "webhook": WEBHOOK["name"]}
     return {**receipt, **known, "path": path}
+
+
+def _key(server: ServerProcess) -> dict[str, str]:
+    """An API key that may be revoked."""
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    wanted = {"name": "gone", "sub": "bob"}
+    created = server.http.post(f"{server.url}/api/v1/operator/keys", json=wanted, headers=headers).json()
+    return {"key_id": created["key_id"]}
 
 
 def _failed(server: ServerProcess) -> dict[str, str]:

@@ -14,12 +14,21 @@ from imgsvc.http.wire.upload_fields import MAX_KEY
 
 KNOWN: dict[str, dict[str, str]] = json.loads(
     os.environ["IMGSVC_TEST_KNOWN"]
-)  # {method, or "retry": {path parameter: what is there}}
+)  # {"GET", "DELETE", "operator" (what DELETE removes for the operator) or "retry": {path parameter: what is there}}
 numbers = itertools.count()
 
 schemathesis.openapi.format(
     "binary", st.just(Binary(make.jpeg(8, 8)))
 )  # "binary" is any bytes; a photo is none of most
+
+
+def _place(case: Any) -> str:
+    """What is deleted by one operation can't be deleted by another."""
+    if case.path.endswith("/retry"):
+        return "retry"
+    if case.method == "DELETE":
+        return "operator" if "/operator/" in case.path else "DELETE"
+    return "GET"
 
 
 @schemathesis.hook
@@ -33,7 +42,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     if case.meta.phase.name.value != "stateful":
-        known = KNOWN["retry" if case.path.endswith("/retry") else "DELETE" if case.method == "DELETE" else "GET"]
+        known = KNOWN[_place(case)]
         case.path_parameters = {name: known.get(name, value) for name, value in (case.path_parameters or {}).items()}
     for given in (case.query, case.body):  # a time that exists and is ahead, and a cursor that was handed out
         if isinstance(given, dict):
