@@ -83,14 +83,15 @@ class StagingArea:
     def files(self) -> list[Staged]:
         """All staged files of ours. Other files are left alone and logged once."""
         found = []
-        for path in self.folder.iterdir():
-            if path.is_dir():  # for example lost+found of a mounted disk
-                continue
-            if ours := OURS.fullmatch(path.name):
-                found.append(Staged(path.name, ours["job_id"], ours["part"] is not None))
-            elif path.name not in self._told and len(self._told) < MAX_REPORTED:
-                self._told.add(path.name)
-                log.warning("foreign_file_in_staging", name=path.name)
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.is_dir():  # for example lost+found of a mounted disk
+                    continue
+                if ours := OURS.fullmatch(entry.name):
+                    found.append(Staged(entry.name, ours["job_id"], ours["part"] is not None))
+                elif entry.name not in self._told and len(self._told) < MAX_REPORTED:
+                    self._told.add(entry.name)
+                    log.warning("foreign_file_in_staging", name=entry.name)
         return found
 
     def put_aside(self, name: str) -> None:

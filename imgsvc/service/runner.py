@@ -61,16 +61,23 @@ async def _start(state: AppState, group: TaskGroup) -> None:
         group.start_soon(redis.line.run)
         await redis.line.tried.wait()
     await health.measure()
-    group.start_soon(jobs.housekeeping.run)
     group.start_soon(state.maintenance.run)
     group.start_soon(jobs.watchdog.run)
     if state.telling.webhooks is not None:
         group.start_soon(state.telling.webhooks.run)
+    group.start_soon(_sweep, state)
     group.start_soon(jobs.clock_keeper.run)
     group.start_soon(jobs.figures.run)
     group.start_soon(jobs.expiry.run)
     group.start_soon(jobs.erasing.run)
     group.start_soon(jobs.again.run)
+
+
+async def _sweep(state: AppState) -> None:
+    """Housekeeping, from the moment that the workers are started: it looks at each waiting upload, which must not keep
+    the first requests waiting."""
+    await _workers_started(state)
+    await state.jobs.housekeeping.run()
 
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """A start does not wait for the workers: requests are answered at once, jobs and the health report a moment later."""
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +59,22 @@ async def test_requests_are_answered_before_the_workers_are_there(tmp_path: Path
         assert reports[0].status_code == 200
         assert reports[0].json()["checks"]["workers"]["detail"] == "2 of 2 alive"
         assert (await s.ended(receipt))["status"] == "completed"
+
+
+async def test_requests_are_answered_before_the_first_sweep(tmp_path: Path) -> None:
+    ready = anyio.Event()
+    staging = testing.settings_in(tmp_path).data / "staging"
+    staging.mkdir(parents=True, mode=0o700)
+    broken_off = staging / f"{uuid.uuid4()}.part"
+    broken_off.write_bytes(b"an upload that was cut off")
+    async with started(tmp_path, ready) as s:
+        for _ in range(100):  # in whose time a sweep would have ended
+            assert (await s.http.get(f"/api/v1/images/jobs/{uuid.uuid4()}")).status_code == 404
+        assert broken_off.exists()
+        ready.set()
+        with anyio.fail_after(WAIT_SECONDS):
+            while broken_off.exists():
+                await anyio.sleep(0.01)
 
 
 async def test_workers_that_do_not_start_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
