@@ -31,6 +31,11 @@ class Report:
         self.figures |= figures
         self.findings += findings
 
+    def step(self, words: str) -> None:
+        """Show how far it is."""
+        seconds = (datetime.now(UTC) - self.began).total_seconds()
+        print(f"{seconds:.0f} s: {words}", file=sys.stderr, flush=True)
+
     def section(self) -> str:
         seconds = (datetime.now(UTC) - self.began).total_seconds()
         command = shlex.join(["./run", "torture", *_arguments()])

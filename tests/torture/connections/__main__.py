@@ -30,11 +30,12 @@ def attack(folder: Path, given: argparse.Namespace, report: Report, *, timed: bo
     settings = SETTINGS | limits(given.seconds)
     with ServerProcess(folder, real="its memory is measured", **settings) as server:
         sizes = (given.idle, given.slow, given.slow)
-        found = beside_a_crowd(server, given.rounds, sizes, given.seconds)
+        found = beside_a_crowd(server, given.rounds, sizes, given.seconds, report.step)
         report.add({f"{step} beside alone": f"{times:.2f}" for step, times in found.times.items()})
         gone = "not" if found.gone_seconds is None else f"{found.gone_seconds:.0f} s after the first"
         report.add({"connections": found.connections, "KB for each": f"{found.kilobytes:.1f}", "all gone": gone})
         report.findings += found.findings(timed=timed)
+        report.step(f"{given.at_once} uploads at once")
         answers, wrong = at_once(server, given.at_once)
         told = ", ".join(f"{count} × {status}" for status, count in sorted(answers.items()))
         report.add({f"{given.at_once} uploads at once": told}, wrong)
@@ -42,6 +43,7 @@ def attack(folder: Path, given: argparse.Namespace, report: Report, *, timed: bo
 
 def single(folder: Path, given: argparse.Namespace, report: Report) -> None:
     """The same for one upload beside one user's thousands."""
+    report.step(f"a single upload beside {given.waiting} of one user, after one alone")
     alone, beside, waiting = single_beside(folder, given.waiting, given.rounds, SETTINGS)
     later = (beside - alone) / alone
     report.add({"waiting of one user": f"{given.waiting}, of which {waiting} were left at the end"})

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -78,12 +79,18 @@ class Beside:
         return found
 
 
-def beside_a_crowd(server: ServerProcess, rounds: int, sizes: tuple[int, int, int], limit_seconds: float) -> Beside:
-    """`sizes`: idle ones, readers, writers. `limit_seconds`: after which the service's settings let none stay."""
+def beside_a_crowd(
+    server: ServerProcess, rounds: int, sizes: tuple[int, int, int], limit_seconds: float, step: Callable[[str], None]
+) -> Beside:
+    """`sizes`: idle ones, readers, writers. `limit_seconds`: after which the service's settings let none stay.
+
+    `step` is called with the words for what goes on.
+    """
     stranger = Stranger(server)
     stranger.work(rounds)  # what is made once, at a first use
     with crowd(server, READ, *(min(20, size) for size in sizes)):
         pass
+    step(f"{rounds} uploads of a stranger, alone")
     before = stranger.work(rounds)
     open_before = sockets(server.service_pid)
     idle_mb = sampled(server.service_pid).service
@@ -93,7 +100,7 @@ def beside_a_crowd(server: ServerProcess, rounds: int, sizes: tuple[int, int, in
         beside = stranger.work(rounds)
         crowd_mb = sampled(server.service_pid).service
         held = sockets(server.service_pid) - open_before
-        print(f"{there.count} connections, {held} of them open after the work of {time.monotonic() - began:.0f} s")
+        step(f"{held} of {there.count} connections are open after that; their limits are {limit_seconds:g} s")
         gone: float | None = None
         while time.monotonic() - began < 3 * limit_seconds + 60:
             if sockets(server.service_pid) <= open_before + 2:
@@ -101,6 +108,7 @@ def beside_a_crowd(server: ServerProcess, rounds: int, sizes: tuple[int, int, in
                 break
             time.sleep(0.25)
         count = there.count
+    step("alone again")
     after = stranger.work(rounds)
     alone = {step: statistics.mean((before[step], after[step])) for step in STEPS}
     return Beside(

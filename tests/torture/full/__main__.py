@@ -107,6 +107,7 @@ def memory_mb(folder: Path, seconds: float, *, feed: bool) -> float:
 
 def attack(folder: Path, given: argparse.Namespace, report: Report, *, measured: bool = True) -> None:
     """Add figures and findings. Not `measured`: of a machine that others use."""
+    report.step("filling the tables")
     full = prepared(folder / "full", given.completed, given.waiting)
     empty = prepared(folder / "empty", 0, 0)
     turns = folder / "turns"
@@ -114,11 +115,13 @@ def attack(folder: Path, given: argparse.Namespace, report: Report, *, measured:
     if given.completed:
         fill(turns / "db", given.completed, only_completed=True)
     starts: dict[Path, list[tuple[float, float]]] = {empty: [], full: []}
+    report.step(f"{given.rounds} starts of each")
     for _ in range(given.rounds):
         for one, found in starts.items():
             found.append(start(one))
     medians = {one: [statistics.median(column) for column in zip(*found, strict=True)] for one, found in starts.items()}
     clock, processor = (there / alone for there, alone in zip(medians[full], medians[empty], strict=True))
+    report.step("memory, while both render")
     memories = memory_mb(empty, given.seconds, feed=True), memory_mb(full, given.seconds, feed=False)
     report.add(
         {
@@ -132,6 +135,7 @@ def attack(folder: Path, given: argparse.Namespace, report: Report, *, measured:
         report.findings.append(f"A start takes {processor:.2f} times the processor time of an empty one.")
     if measured and memories[1] > MOST_MEMORY * memories[0]:
         report.findings.append(f"The service takes {memories[1] / memories[0]:.2f} times the memory of an empty one.")
+    report.step(f"the order of {given.turns} turns")
     different = anyio.run(differences, turns / "db", given.turns, TURN_USERS, given.seed)
     report.add({"claims in another order than the model's": f"{different} of {given.turns}"})
     if different:
