@@ -13,11 +13,16 @@ from .errors import Unreadable
 from .header import MAX_SEGMENTS, next_marker
 from .pieces import Piece, Span, content, length_of
 
-SOS, EOI, COMMENT = 0xDA, 0xD9, 0xFE
+SOS, EOI, DRI, COMMENT = 0xDA, 0xD9, 0xDD, 0xFE
 APP0, EXIF_SEGMENT, ICC_SEGMENT, ADOBE_SEGMENT, APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# In coded data 0xFF is followed by 0 or a restart marker. Any other byte ends the scan, for libjpeg too.
-ENDS_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+# Markers that libjpeg gives up at: a second frame, arithmetic or hierarchical extensions, reserved ones (`read_markers`
+# in jdmarker.c); and a second picture's start.
+ENDS_PICTURE = frozenset((*range(0x02, 0xC0), 0xC8, 0xD8, 0xDE, 0xDF, *range(0xF0, COMMENT))) | FRAMES
+BODILESS = frozenset((0x01, *range(0xD0, 0xD8)))
+# In coded data 0xFF is followed by 0 or a restart marker, where there is a restart interval. Any other byte ends the
+# scan, for libjpeg too.
+ENDS_SCAN = {True: re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), False: re.compile(rb"\xff[\x01-\xfe]")}
 # Bytes searched at once: few for a short scan, and few reads of a long one, each of which lets other threads in first.
 WINDOWS = (1 << 12, 1 << 14, 1 << 16, 1 << 18)
 FILL = b"\xff" * (1 << 14)  # libjpeg starts over on such a run with every block of input that it gets
@@ -45,13 +50,15 @@ class Segment:
 class Scans:
     """The scans of the first picture.
 
-    `samples` is what they traverse together, `end` the byte offset of the picture's end. A picture that is not `closed`
-    by an EOI marker may have been cut; `finished` says that its scans at least begin to send every coefficient in full.
+    `samples` is what they traverse together, `end` the byte offset of the picture's end, `data_end` of the end of the
+    last scan's coded data. A picture that is not `closed` by an EOI marker may have been cut; `finished` says that its
+    scans at least begin to send every coefficient in full.
     """
 
     count: int
     samples: int
     end: int
+    data_end: int
     closed: bool
     finished: bool
     row: int  # pixels: the height of a row of MCUs, the smallest part of a picture that can be missing
@@ -85,25 +92,26 @@ def read_scans(stream: BinaryIO) -> Scans:
     Raises Unreadable.
     """
     stop = length_of(stream)
-    frame = b""
+    frame, restarts = b"", False
     for segment in segments(stream):
         if segment.marker in FRAMES:
             frame = content(stream, segment.body, 1 << 12)
-    walk = _Walk(frame)
+        elif segment.marker == DRI:
+            restarts = any(content(stream, segment.body, 2))
+    walk = _Walk(frame, restarts=restarts)
     end = _walk_scans(stream, segment, walk)
     closed = end is not None and _is_eoi(stream, end)
     end = end or _end_of_data(stream, stop)
-    lengths = [min(behind, end) - begun for begun, behind in walk.coded]
-    last_two = max(lengths[-2:], default=0)
-    return Scans(
-        walk.count, walk.samples, end, closed, walk.finished, walk.row, lengths[-1] if lengths else 0, last_two
-    )
+    coded = [(begun, min(behind, end)) for begun, behind in walk.coded[-2:]] or [(end, end)]
+    last, last_two = coded[-1], max(behind - begun for begun, behind in coded)
+    return Scans(walk.count, walk.samples, end, last[1], closed, walk.finished, walk.row, last[1] - last[0], last_two)
 
 
 class _Walk:
     """Sums up the scan headers of one picture."""
 
-    def __init__(self, frame: bytes) -> None:
+    def __init__(self, frame: bytes, *, restarts: bool) -> None:
+        self.restarts = restarts  # whether there is a restart interval
         self.count = self.samples = 0
         self.coded: list[tuple[int, int]] = []  # by scan: where its coded data begins and ends
         self._blocks = _samples_by_component(frame)
@@ -130,7 +138,7 @@ class _Walk:
 
 
 def _walk_scans(stream: BinaryIO, first: Segment, walk: _Walk) -> int | None:
-    """Return the offset behind the EOI marker, or of the file's end where libjpeg gives up; None if there is no end."""
+    """Return the offset behind the EOI marker, or of what libjpeg would give up at; None if the data just ends."""
     stop = length_of(stream)
     marker: int | None = SOS
     stream.seek(first.at + 2)
@@ -139,21 +147,22 @@ def _walk_scans(stream: BinaryIO, first: Segment, walk: _Walk) -> int | None:
             return None
         if marker == EOI:
             return stream.tell()
-        if marker not in (0xD8, 0x01):
-            if marker < 0xC4 or marker in FRAMES or marker == 0xC8 or 0xF0 <= marker < COMMENT:
-                return stop  # libjpeg gives up here
-            body = body_of(stream)
-            if body is None:
-                return stop
-            if marker == SOS:
-                walk.add(content(stream, body, 1 << 9))
-            begun = stream.seek(body.at + body.length)
-            after = next_in_scan(stream)
-            if marker == SOS:
-                walk.coded.append((begun, stop if after is None else stream.tell() - 2))
-            marker = after
-        else:
-            marker = next_in_scan(stream)
+        if marker in BODILESS:
+            marker = next_in_scan(stream, restarts=walk.restarts)
+            continue
+        at = stream.tell() - 2
+        body = None if marker in ENDS_PICTURE else body_of(stream)
+        if body is None or body.at + body.length > stop:
+            return at
+        if marker == SOS:
+            walk.add(content(stream, body, 1 << 9))
+        elif marker == DRI:
+            walk.restarts = any(content(stream, body, 2))
+        begun = stream.seek(body.at + body.length)
+        after = next_in_scan(stream, restarts=walk.restarts)
+        if marker == SOS:
+            walk.coded.append((begun, stop if after is None else stream.tell() - 2))
+        marker = after
     raise Unreadable(f"The JPEG has more than {MAX_SEGMENTS} segments among its scans.")
 
 
@@ -182,11 +191,10 @@ class JpegParts:
     exif: Span | None
 
     def filled_with(self, coded: bytes) -> list[Piece]:
-        """Return the pieces with further `coded` data between the last data of the file and the EOI."""
+        """Return the pieces with further `coded` data behind that of the last scan, and nothing else before the EOI."""
         *head, scan = self.pieces if self.scans.closed else self.pieces[:-1]
         assert isinstance(scan, Span)
-        data = Span(scan.at, scan.length - 2) if self.scans.closed else scan
-        return [*head, data, coded, EOI_BYTES]
+        return [*head, Span(scan.at, self.scans.data_end - scan.at), coded, EOI_BYTES]
 
 
 def essentials(stream: BinaryIO) -> JpegParts:
@@ -240,11 +248,14 @@ def body_of(stream: BinaryIO) -> Span | None:
     return Span(stream.tell(), bytes_of - 2)
 
 
-def next_in_scan(stream: BinaryIO) -> int | None:
-    """Read the next marker in coded data and position the stream behind it. None at the end of the file."""
+def next_in_scan(stream: BinaryIO, *, restarts: bool = True) -> int | None:
+    """Read the next marker in coded data and position the stream behind it. None at the end of the file.
+
+    With `restarts` the markers of restart intervals are passed over.
+    """
     sizes = chain(WINDOWS, repeat(WINDOWS[-1]))
     while len(window := stream.read(next(sizes))) > 1:
-        found = ENDS_SCAN.search(window)
+        found = ENDS_SCAN[restarts].search(window)
         if found:
             stream.seek(found.end() - len(window), os.SEEK_CUR)
             return window[found.end() - 1]

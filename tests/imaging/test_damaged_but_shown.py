@@ -12,7 +12,7 @@ from fixtures import containers as c
 from fixtures import make
 from imgsvc.imaging.errors import Unreadable
 from imgsvc.imaging.header import MAX_STRAY
-from tests.support.rendering import Studio, assert_upright, near
+from tests.support.rendering import Studio, assert_upright, near, same_as
 
 WIDTH, HEIGHT = 320, 200
 JPEGS = {
@@ -24,18 +24,6 @@ JPEGS = {
     "full colour": lambda **more: make.jpeg(640, 480, subsampling=0, **more),
     "restarts": lambda **more: make.jpeg(640, 480, restart_marker_blocks=7, **more),
 }
-
-
-def same_as(studio: Studio, damaged: bytes, sound: bytes, form: str, tolerance: int = 0) -> None:
-    """Both come out alike, pixel by pixel in the smallest and the largest variant."""
-    studio.render(sound, form)
-    expected = {name: studio.variant(name).convert("RGB") for name in ("small", "large")}
-    studio.render(damaged, form)
-    for name, picture in expected.items():
-        found = studio.variant(name).convert("RGB")
-        assert found.size == picture.size
-        worst = max(abs(a - b) for a, b in zip(found.tobytes(), picture.tobytes(), strict=True))
-        assert worst <= tolerance, (name, worst)
 
 
 @pytest.mark.parametrize("marker", [0xDB, 0xC0, 0xC4, c.SOS])

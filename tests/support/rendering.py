@@ -55,6 +55,18 @@ def assert_upright(image: Image.Image) -> None:
     assert all(near(colour, expected) for colour, expected in zip(colours, QUADRANTS, strict=True)), colours
 
 
+def same_as(studio: Studio, damaged: bytes, sound: bytes, form: str, tolerance: int = 0) -> None:
+    """Both come out alike, pixel by pixel in the smallest and the largest variant."""
+    studio.render(sound, form)
+    expected = {name: studio.variant(name).convert("RGB") for name in ("small", "large")}
+    studio.render(damaged, form)
+    for name, picture in expected.items():
+        found = studio.variant(name).convert("RGB")
+        assert found.size == picture.size
+        worst = max(abs(a - b) for a, b in zip(found.tobytes(), picture.tobytes(), strict=True))
+        assert worst <= tolerance, (name, worst)
+
+
 @cache
 def photo(form: str, size: tuple[int, int]) -> bytes:
     return make.encoded(make.photo(*size), form, compress_level=1)
