@@ -14,7 +14,7 @@ from .animation import Animation, Disposal, Frame, still
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, WEBP_PICTURES, Header, take
 from .pieces import Piece, Span, length_of
-from .webp_chunks import walk
+from .webp_chunks import sides, walk
 
 MAX_FRAMES = MAX_SEGMENTS
 Frames = tuple[int, list[Frame]]  # how often they are shown, and the frames
@@ -125,8 +125,7 @@ def _webp_file(kind: bytes, found: dict[bytes, Span], width: int, height: int) -
     pieces: list[Piece] = []
     if kind == b"VP8 " and b"ALPH" in found:
         parts.insert(0, (b"ALPH", found[b"ALPH"]))
-        sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        pieces.append(struct.pack("<4sI", b"VP8X", 10) + b"\x10\0\0\0" + sides)
+        pieces.append(struct.pack("<4sI", b"VP8X", 10) + b"\x10\0\0\0" + sides(width, height))
     for name, span in parts:
         pieces += [struct.pack("<4sI", name, span.length), span, bytes(span.length & 1)]
     size = sum(len(one) if isinstance(one, bytes) else one.length for one in pieces)

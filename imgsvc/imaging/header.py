@@ -214,8 +214,7 @@ def read_webp(stream: BinaryIO, count_frames: bool) -> Header:
         profile=bool(body[0] & 0x20),
     )
     stream.seek(length - 10 + (length & 1), os.SEEK_CUR)
-    animated = bool(body[0] & 0x02)
-    return replace(header, frames=_webp_frames(stream)) if animated and count_frames else header
+    return _webp_picture(stream, header, animated=bool(body[0] & 0x02)) if count_frames else header
 
 
 def _vp8(stream: BinaryIO) -> Header:
@@ -238,13 +237,22 @@ def _vp8l(stream: BinaryIO) -> Header:
 WEBP_PICTURES: dict[bytes, Callable[[BinaryIO], Header]] = {b"VP8 ": _vp8, b"VP8L": _vp8l}  # by the chunk's type
 
 
-def _webp_frames(stream: BinaryIO) -> int:
+def _webp_picture(stream: BinaryIO, header: Header, *, animated: bool) -> Header:
+    """The header with the frames of an animation, or with the size that a still says itself: that of VP8X may be wrong.
+
+    The stream stands behind VP8X.
+    """
     frames = 0
     for _ in range(MAX_SEGMENTS):
         head = stream.read(8)
         if len(head) < 8:
-            return max(1, frames)
+            return replace(header, frames=max(1, frames))
         kind, length = struct.unpack("<4sI", head)
-        frames += kind == b"ANMF"
-        stream.seek(length + (length & 1), os.SEEK_CUR)
+        at = stream.tell()
+        if kind in WEBP_PICTURES and not frames:
+            still = WEBP_PICTURES[kind](stream)
+            channels = max(still.channels, header.channels)
+            return replace(header, width=still.width, height=still.height, channels=channels)
+        frames += animated and kind == b"ANMF"
+        stream.seek(at + length + (length & 1))
     raise Unreadable(f"The WebP has more than {MAX_SEGMENTS} chunks.")
