@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from .errors import Unreadable
-from .header import MAX_SEGMENTS
+from .header import MAX_SEGMENTS, PALETTE
 from .pieces import Piece, Span, content, length_of, span_within
 
 SIGNATURE = 8
@@ -19,7 +19,11 @@ FRAMING = 12  # bytes of a chunk in addition to its body: length, type, CRC
 # The valid lengths in bytes of the chunks about colour. A chunk of another length is damaged and left out.
 COLOUR = {b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,)}
 TRANSPARENCY = {0: (2,), 2: (6,), 3: range(1, 257)}  # tRNS, by colour type
+DISCARDED = frozenset(
+    (*COLOUR, b"tRNS", b"iCCP", b"eXIf")
+)  # with a wrong checksum, as libpng does with ancillary chunks
 GREYS = (0, 4)  # colour types
+STEP = 1 << 16  # bytes read at once
 MAX_PALETTE = 3 * 256
 MAX_PROFILE = 1 << 20  # bytes, both compressed and uncompressed
 BYTES_PER_CHUNK = 256  # a file may have one pixel chunk per this many bytes, and a few thousand more
@@ -100,24 +104,37 @@ def _walk(stream: BinaryIO, end: int) -> Found:
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8:
-            return found
+            break
         length, kind = struct.unpack(">I4s", head)
         body = span_within(at + 8, length, end)
         at += FRAMING + length
         if kind == b"IDAT" and not over:
             found.pixels.append(body)
             continue
-        over, whole = bool(found.pixels), body.length == length
+        over, whole = bool(found.pixels), body.length == length and is_sound(stream, kind, body)
         behind += over
         if kind == b"IEND" or behind > MAX_SEGMENTS:
-            return found
+            break
         if kind == b"eXIf" and whole:
             found.exif = found.exif or body
         elif not over and whole:
             _note(found, kind, body)
-    if over:
-        return found
-    raise Unreadable("The PNG's pixels are in more chunks than are read.")
+    else:
+        if not over:
+            raise Unreadable("The PNG's pixels are in more chunks than are read.")
+    if found.colour_type == PALETTE and not (found.palette and found.palette.length):
+        raise Unreadable("The PNG has no palette before its pixels.")
+    return found
+
+
+def is_sound(stream: BinaryIO, kind: bytes, body: Span) -> bool:
+    """Whether a chunk is used. Of those that are not in DISCARDED the decoder decides."""
+    if kind not in DISCARDED:
+        return True
+    checksum, end = zlib.crc32(kind), body.at + body.length
+    for at in range(body.at, end, STEP):
+        checksum = zlib.crc32(content(stream, Span(at, end - at), STEP), checksum)
+    return content(stream, Span(end, 4), 4) == struct.pack(">I", checksum)
 
 
 def _note(found: Found, kind: bytes, body: Span) -> None:

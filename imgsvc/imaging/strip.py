@@ -134,7 +134,8 @@ def _png(source: BinaryIO) -> Iterator[bytes | Span]:
                 yield _chunk(b"iCCP", PROFILE_NAME + zlib.compress(profile))
             if turn != 1:
                 yield _chunk(b"eXIf", EXIF_OF[turn])
-        if kind == b"IHDR" or (kind == b"IDAT" and body.length) or _is_wanted(kind, length, pixels=pixels):
+        wanted = _is_wanted(kind, length, pixels=pixels) and png_chunks.is_sound(source, kind, body)
+        if kind == b"IHDR" or (kind == b"IDAT" and body.length) or wanted:
             if body.length != length and kind != b"IDAT":
                 break
             yield _chunk(kind, content(source, body, body.length))
