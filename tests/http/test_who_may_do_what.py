@@ -1,4 +1,5 @@
-"""Who may do what: every route, everybody who may ask, every mode of permissions, reading public and private.
+"""Who may do what: every route, everybody who may ask, every mode of permissions, reading public and private, and the
+dashboard open to all or not.
 
 The table is made from the table of routes: a new route fails until it has a row. The images are in the memory of reads.
 """
@@ -17,7 +18,20 @@ from imgsvc.access.login_throttle import LoginThrottle
 from imgsvc.service.routes import ROUTES
 from tests.conftest import WAIT_SECONDS, Starter
 from tests.support.authorization_server import Act, Asked, answering, authorization_server
-from tests.support.permitted import ACTORS, BOTH, GRANTED, IMAGES, MODES, OPERATOR, TABLE, TINY, UNKNOWN, USUAL, Place
+from tests.support.permitted import (
+    ACTORS,
+    BOTH,
+    GRANTED,
+    IMAGES,
+    MODES,
+    OPENED,
+    OPERATOR,
+    TABLE,
+    TINY,
+    UNKNOWN,
+    USUAL,
+    Place,
+)
 from tests.support.speed import within
 
 
@@ -42,13 +56,13 @@ async def decide(asked: Asked, writer: Any) -> None:
 
 
 @asynccontextmanager
-async def place(start: Starter, mode: str, *, private: bool, public: bool = False) -> AsyncIterator[Place]:
+async def place(start: Starter, mode: str, *, private: bool) -> AsyncIterator[Place]:
     act: Act = decide
     async with authorization_server(act) as server:
         auth = {"permissions": mode, **({"api_url": server.url} if mode == "remote" else {})}
-        sections: dict[str, Any] = {"auth": auth, "storage": {"signed_urls": private}, "operator": {"public": public}}
+        sections: dict[str, Any] = {"auth": auth, "storage": {"signed_urls": private}}
         async with start(**sections) as s:
-            one = Place(s, mode, private, public)
+            one = Place(s, mode, private)
             await prepare(one)
             yield one
 
@@ -96,7 +110,8 @@ async def wrong(one: Place) -> list[str]:
     for address, rows in TABLE.items():
         method = address.partition(" ")[0]
         for row in rows:
-            for actor in ACTORS:
+            for actor, public in (*((actor, False) for actor in ACTORS), *((actor, True) for actor in OPENED)):
+                one.set_public(public)
                 one.s.state.access = replace(one.s.state.access, throttle=LoginThrottle())  # else they would wait
                 sent = await row.ask(one)
                 kind = {"Content-Type": "image/jpeg"} if "content" in sent else sent.pop("headers", {})
@@ -105,7 +120,8 @@ async def wrong(one: Place) -> list[str]:
                 one.s.http.cookies.clear()
                 expected = row.expect(actor, one)
                 if response.status_code not in expected:
-                    found.append(f"{actor}: {method} {sent['url']}: {response.status_code}, not {expected}")
+                    where = f"{method} {sent['url']}" + " where [operator] is public" * public
+                    found.append(f"{actor}: {where}: {response.status_code}, not {expected}")
                 if row.hides and actor == "elsewhere" and response.status_code == 404:
                     ids = (one.job["image_id"], one.job["job_id"], sent["url"].rpartition("/")[2])
                     url = sent["url"]
@@ -121,9 +137,4 @@ async def wrong(one: Place) -> list[str]:
 @pytest.mark.parametrize("mode", MODES)
 async def test_who_may_do_what(start: Starter, mode: str, private: bool) -> None:
     async with place(start, mode, private=private) as one:
-        assert await wrong(one) == []
-
-
-async def test_public_dashboard_opens_what_is_read_only_and_names_nobody(start: Starter) -> None:
-    async with place(start, "none", private=False, public=True) as one:
         assert await wrong(one) == []

@@ -31,6 +31,7 @@ ACTORS = (
     "spent ticket",
     "operator",
 )
+OPENED = ("nobody", "owner")  # who also asks where `[operator] public` is set
 REFUSED_OPERATOR = (401,)
 sides: Iterator[int] = count(40)
 
@@ -42,10 +43,17 @@ class Place:
     s: Service
     mode: str
     private: bool
-    public: bool
+    public: bool = False
     job: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     spent: str = ""
+
+    def set_public(self, public: bool) -> None:
+        """`[operator] public`, of the running service."""
+        self.public = public
+        settings = self.s.state.settings
+        operator = settings.operator.model_copy(update={"public": public})
+        self.s.state.settings = settings.model_copy(update={"operator": operator})
 
     async def another_image(self) -> str:
         headers = self.headers["owner"] | {"Content-Type": "image/jpeg"}
