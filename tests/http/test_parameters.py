@@ -58,6 +58,23 @@ async def test_a_refusal_says_in_words_what_a_text_must_be(start: Starter) -> No
         assert answer["details"][0]["msg"] == answer["reason"].removeprefix("size: ")
 
 
+async def test_a_refusal_names_the_value_beside_the_limit(start: Starter) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"uploads": 1001}, "uploads: Input should be less than or equal to 1000, not 1001"),
+        ({"uploads": 0}, "uploads: Input should be greater than or equal to 1, not 0"),
+        ({"uploads": 10**400}, "uploads: Input should be less than or equal to 1000"),
+        ({"allowed_types": ["x" * 101]}, "allowed_types.0: String should have at most 100 characters, not 101"),
+        ({"lifes": 1}, "lifes: is not known here"),
+    ]
+    async with start() as s:
+        for given, words in cases:
+            wanted = {"bucket": "b", **given}
+            answer = await s.http.post("/api/v1/images/tickets", json=wanted, headers=s.bearer())
+            assert (answer.status_code, answer.json()["reason"]) == (422, words)
+        answer = await s.http.get(f"{FAILED}?limit=201")
+        assert answer.json()["reason"] == "limit: Input should be less than or equal to 200, not 201"
+
+
 def test_no_refusal_shows_a_pattern() -> None:
     """Pydantic would: a text that must match one is declared with Matching, or checked in words."""
     for path, method, found in described(ROUTES):

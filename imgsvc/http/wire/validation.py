@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.datastructures import Headers as SentHeaders
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from .problems import Problem, validation
 
 SHORT_BYTES, SHORT_ONES = 64, 1024  # of a query, or of an operation's headers, whose model is remembered; how many
 LONG_BYTES, LONG_ONES = 2048, 128  # the same of a list of image IDs, which a page asks for again for each visitor
+SHORT_TEXT = 20  # characters
 NUMBER = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 ONCE = ("Idempotency-Key", "X-Metadata")  # several lines of any other header form one list (RFC 9110 section 5.3)
 Model = TypeVar("Model", bound="Query | Headers")
@@ -103,7 +105,7 @@ def _validated(place: str, given: QueryParams | SentHeaders, model: type[Model])
 
 def invalid(error: ValidationError, *place: str) -> Problem:
     """The 422 for pydantic's findings about the values in `place`."""
-    return validation(*((_where(place, one["loc"]), _message(one["msg"]), one["type"]) for one in error.errors()))
+    return validation(*((_where(place, one["loc"]), _message(one), one["type"]) for one in error.errors()))
 
 
 def _where(place: tuple[str, ...], inner: tuple[int | str, ...]) -> tuple[str, ...]:
@@ -111,5 +113,19 @@ def _where(place: tuple[str, ...], inner: tuple[int | str, ...]) -> tuple[str, .
     return (*place, *(name.lower() for name in names)) if place == ("header",) else (*place, *names)
 
 
-def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
+def _message(found: ErrorDetails) -> str:
+    """Pydantic's words, and the value where they name its limit alone."""
+    text, value = found["msg"].removeprefix("Value error, "), found["input"]
+    match found["type"]:
+        case "extra_forbidden":
+            return "is not known here"
+        case "string_too_short" | "string_too_long":
+            return f"{text}, not {len(value)}"
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than" if _is_short(value):
+            return f"{text}, not {value}"
+    return text
+
+
+def _is_short(value: object) -> bool:
+    """A number of thousands of digits is no help, and Python refuses to write it."""
+    return len(value) <= SHORT_TEXT if isinstance(value, str) else isinstance(value, int | float) and abs(value) < 1e15
