@@ -19,7 +19,7 @@ from fixtures import make
 from imgsvc import testing
 from tests.support.browser import browsing, in_browser
 from tests.support.dashboard_page import TOKEN
-from tests.support.papers import PAGES, TOUR_SECONDS, marked, run_blocks, runs
+from tests.support.papers import PAGES, TOUR_HOST, TOUR_SECONDS, marked, run_blocks, runs, succeeds
 from tests.support.server_process import WAIT_SECONDS, InlineServer, bearer
 
 
@@ -129,6 +129,9 @@ def test_further_examples_of_the_guide_to_uploading(clone: Path, tmp_path: Path)
             assert re.match(printed, done.stdout), (kind, done.stderr)
             if kind == "fetch_python":
                 assert done.stderr.startswith("fetch_failed: The image could not be fetched"), done.stderr
+        (script,) = runs("docs/guides/uploading.md", "fetch_curl")
+        script = script.replace(TOUR_HOST, server.url).replace("cdn.example.org", "localhost")
+        assert '"fetch_failed"' in succeeds(script, clone, {**server.environ, "TOKEN": token})
 
 
 def reference_calls() -> Iterator[tuple[str, str, set[str]]]:
