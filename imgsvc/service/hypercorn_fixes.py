@@ -98,8 +98,12 @@ class StrictHead(h11.Connection):
         return False
 
     def next_event(self) -> Any:
-        """Like h11's. Raises RemoteProtocolError."""
+        """Like h11's, but for one empty line before a request, which is ignored (RFC 9112, 2.2): some clients send one
+        behind a body. Raises RemoteProtocolError.
+        """
         if self.their_state is h11.IDLE:
+            if self.trailing_data[0].startswith(b"\r\n"):
+                self._receive_buffer.maybe_extract_at_most(2)
             _check_head(self.trailing_data[0], self._max_head_bytes)
         return super().next_event()
 

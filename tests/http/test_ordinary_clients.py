@@ -140,6 +140,20 @@ def test_size_of_a_head_however_it_arrives(server: ServerProcess, pieces: int, k
         assert received(connection).status == status
 
 
+@pytest.mark.parametrize(("before", "status"), [(b"\r\n", 200), (b"\r\n\r\n", 400), (b"\n", 400)])
+def test_one_empty_line_before_a_request_is_ignored(server: ServerProcess, before: bytes, status: int) -> None:
+    assert exchange(server, before + head(LIVE, method="GET")).status == status
+
+
+def test_empty_line_behind_a_body_is_ignored(server: ServerProcess) -> None:
+    """Some clients have sent one behind a form."""
+    with connected(server) as connection:
+        connection.sendall(head(RAW, "Content-Type: image/jpeg", f"Content-Length: {len(TINY)}") + TINY + b"\r\n")
+        assert received(connection).status == 202
+        connection.sendall(head(LIVE, method="GET"))
+        assert received(connection).status == 200
+
+
 RAW = f"{UPLOAD}?bucket=b"
 CURL = "Content-Type: application/x-www-form-urlencoded"
 
