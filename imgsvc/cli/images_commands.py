@@ -106,12 +106,16 @@ def patch(
     ] = None,
     expires_at: Annotated[str | None, typer.Option(help="When it expires, such as 2026-03-01T00:00:00Z.")] = None,
     never_expires: Annotated[bool, typer.Option("--never-expires", help="Keep it for good.")] = False,
+    focal: Annotated[
+        str | None,
+        typer.Option(help="What crops are around, in parts of width and height, such as 0.5,0.25; auto: found again."),
+    ] = None,
     as_json: AsJson = False,
     server: Server = None,
     token: Token = None,
     config: ConfigFile = None,
 ) -> None:
-    """Change the client's metadata of an image, and when it expires."""
+    """Change the client's metadata of an image, when it expires, and its focal point."""
     from .tables import print_image
 
     if expires_at is not None and never_expires:
@@ -123,10 +127,21 @@ def patch(
             changes["client_metadata"] = json.loads(metadata)
         except ValueError as error:
             stop(f"--metadata: {error}", WRONG)
+    if focal is not None:
+        changes["focal"] = None if focal == "auto" else _point(focal)
     if not changes:
-        stop("nothing to change: give --metadata, --expires-at or --never-expires", WRONG)
+        stop("nothing to change: give --metadata, --expires-at, --never-expires or --focal", WRONG)
     found = _images(server, token, config).patch(image_id, changes)
     print_found(found, as_json, print_image)
+
+
+def _point(text: str) -> dict[str, float]:
+    """A focal point; what is none ends the command. The service checks the range."""
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        stop(f"--focal {text}: must be two numbers from 0 to 1, such as 0.5,0.25, or auto", WRONG)
+    return {"x": x, "y": y}
 
 
 @images.command()

@@ -97,6 +97,11 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
     assert images("get", mine, "--size", "large", "--output", str(target)).returncode == 0
     assert Image.open(BytesIO(target.read_bytes())).size == (64, 60)
     assert "it has" in (absent := images("get", mine, "--size", "huge")).stderr.lower() or absent.returncode == 1
+    assert images("patch", mine, "--focal", "0.5,0.25").returncode == 0
+    assert images("patch", mine, "--focal", "auto").returncode == 0
+    assert "focal.x: Input should be less than or equal to 1, not 2" in images("patch", mine, "--focal", "2,0").stderr
+    wrong = images("patch", mine, "--focal", "left")
+    assert wrong.returncode == 2 and "must be two numbers from 0 to 1" in wrong.stderr
     changed = images("patch", mine, "--metadata", '{"a": 1}', "--json")
     assert json.loads(changed.stdout)["client_metadata"]["a"] == 1
     assert (
