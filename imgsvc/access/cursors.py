@@ -1,6 +1,6 @@
 """Cursors of lists: encrypted positions, since a list must not name an image that its reader may not see.
 
-A page ends where the search for it ended, which may be at somebody else's image, and an image's ID is all that its
+A page ends where the search for it ended, which may be at another user's image, and an image's ID is all that its
 bytes take. Synthetic initialization vector (RFC 5297's construction, with HMAC-SHA256 as the pseudo-random function):
 the tag over reader, filters and position is the vector, so a cursor is good for the same reader and filters only, and
 the same position gives the same cursor.

@@ -223,7 +223,7 @@ class GuardedClient:
 
 def own_addresses() -> set[Address]:
     """The addresses of this machine's interfaces, at this moment. It reads from the kernel: call it in a thread."""
-    import psutil  # here, since most services call nobody
+    import psutil  # imported here, since most services call no foreign address
 
     entries = (entry for entries in psutil.net_if_addrs().values() for entry in entries)
     return {parsed(one.address) for one in entries if one.family in (socket.AF_INET, socket.AF_INET6)}

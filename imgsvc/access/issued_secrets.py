@@ -1,6 +1,6 @@
 """API keys and upload tickets: random texts that the service issues once, and of which it keeps only the SHA-256.
 
-256 random bits need neither salt nor a slow hash: nobody can guess one, and a digest leads back to nothing.
+256 random bits need neither salt nor a slow hash: they can't be guessed, and a digest can't be reversed.
 """
 
 import hashlib

@@ -78,7 +78,7 @@ class Permissions:
     async def require_to_update(self, identity: Identity, *, own: bool) -> None:
         """Check a change of an image in the user's org. Raises PermissionDenied or AuthorizationUnavailable.
 
-        Another user's image requires image:admin besides, which nobody has in the mode `none`.
+        Another user's image requires image:admin besides, which no user has in the mode `none`.
         """
         await self.require(identity, UPDATE)
         if not own:

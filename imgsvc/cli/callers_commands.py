@@ -66,7 +66,7 @@ def ticket(
     token: Token = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the address of a new upload ticket: whoever has it can upload as you. It ends by itself."""
+    """Print the address of a new upload ticket: anyone who has it can upload as you. It expires by itself."""
     limits: dict[str, Any] = {"uploads": uploads, "expires_in": expires_in, "max_bytes": max_bytes}
     found = callers(server, token).ticket(bucket, **limits, allowed_types=accept or None)
     typer.echo(json.dumps(found, indent=2) if as_json else found["upload_url"])

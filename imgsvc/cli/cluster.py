@@ -39,7 +39,7 @@ def schedule(settings: Settings, host: str, port: int, http_port: int) -> int:
     if not workers.insecure and not (workers.ca_file and workers.certfile and workers.keyfile):
         stop(
             "[workers] ca_file, certfile and keyfile are needed. Without certificates only with insecure "
-            "(IMGSVC_WORKERS_INSECURE) = true, which lets everybody in who reaches it",
+            "(IMGSVC_WORKERS_INSECURE) = true, which lets in anyone who can reach it",
             WRONG,
         )
     configure(settings.log)

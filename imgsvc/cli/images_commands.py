@@ -1,7 +1,7 @@
 """`imgsvc images`: list, show, save, change and delete images.
 
-With --server those that a token may see, at any service: which needs nothing but the client. Without it those of
-anybody, as the operator of the service that runs on this machine.
+With --server: the images that a token may see, at any service, by means of the client alone. Without it: the images
+of all users, as the operator of the service that runs on this machine.
 """
 
 import json

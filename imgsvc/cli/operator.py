@@ -35,7 +35,7 @@ def list_sessions(as_json: AsJson = False, config: ConfigFile = None) -> None:
     for one in found:
         typer.echo(f"{one['subject'] or 'operator token'}  since {one['opened_at']}  until {one['expires_at']}")
     if not found:
-        typer.echo("nobody is signed in")
+        typer.echo("no one is signed in")
 
 
 @sessions.command()

@@ -92,7 +92,7 @@ def _in_parallel(
             yield from (one.result() for one in done)
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
-        os._exit(130)  # the threads are amid requests that nobody waits for any more
+        os._exit(130)  # threads may still be in requests whose results are not needed any more
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

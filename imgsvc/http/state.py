@@ -122,7 +122,7 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """Who is told what happens to images: by webhooks, and by server-sent events."""
+    """Recipients of news about images: webhooks and server-sent events."""
 
     feed: "EventFeed"
     table: "WebhookTable"

@@ -154,7 +154,7 @@ def _read_pictures(blocks: _Blocks, gif: Gif, most: int) -> None:
         elif kind == EXTENSION:
             control = _read_extension(blocks, gif, control)
         elif kind:
-            return  # the end, or what nobody knows
+            return  # the trailer, or an unknown block
         between += 1
         if between > MAX_SEGMENTS:
             raise Unreadable(f"The GIF has more than {MAX_SEGMENTS} blocks before a picture.")

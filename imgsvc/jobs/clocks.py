@@ -2,7 +2,7 @@
 
 The wall clock can jump: a battery is empty, an administrator mistypes a year, a virtual machine is restored. What was
 removed then would be lost. So each minute the wall clock is compared with the time since the boot (CLOCK_BOOTTIME,
-clock_gettime(2), which counts while the machine is suspended and which nobody sets). After a disagreement nothing is
+clock_gettime(2), which counts while the machine is suspended and can't be set). After a disagreement nothing is
 removed by time until both have agreed for an hour. Reads follow the wall clock all the same.
 """
 

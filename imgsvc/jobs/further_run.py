@@ -33,7 +33,7 @@ class FurtherRun(Run):
 
     @property
     def can_be_split(self) -> bool:
-        """Nobody waits for it."""
+        """Does nothing: no client waits for a further render."""
         return False
 
     @property

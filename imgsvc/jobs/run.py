@@ -190,7 +190,7 @@ class Run:
         copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
         if rendered.source is not None:
             if not self.cleans_source:
-                raise Untrue("a source that nobody asked for")
+                raise Untrue("a source that was not requested")
             most = self.job.content_length + ADDED_BYTES
             copy_source(self.scratch, rendered.source, self.checked, self.source.mime, self.source.pixels, most)
 

@@ -74,7 +74,7 @@ def _listen_unix(server: Server, path: Path) -> socket.socket:
     try:
         _remove_stale(path)
         listener.bind(str(path))
-        path.chmod(int(server.unix_mode, 8))  # before it listens: nobody can connect in between
+        path.chmod(int(server.unix_mode, 8))  # before it listens, so no client can connect in between
         listener.listen(BACKLOG)
     except (OSError, CantStart) as error:
         listener.close()

@@ -74,7 +74,7 @@ def _from_text(value: object) -> object:
 
 
 class Webhooks(Section):
-    """Who is told what happens to images: a `[[webhooks]]` table each, instead of this section."""
+    """Receivers of events: a `[[webhooks]]` table each, instead of this section."""
 
     endpoints: Annotated[tuple[Webhook, ...], BeforeValidator(_from_text)] = setting(
         (),

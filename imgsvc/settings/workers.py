@@ -57,7 +57,7 @@ class Workers(Section):
     keyfile: str = setting("", "Private key of the certificate (PEM).")
     insecure: bool = setting(
         False,
-        "true: the scheduler may be at tcp://, without any certificate. Everybody who reaches it can then run code in "
+        "true: the scheduler may be at tcp://, without any certificate. Anyone who can reach it can then run code in "
         "every worker and see every picture in flight.",
     )
     local_renders: int = setting(
@@ -96,7 +96,7 @@ class Workers(Section):
             if not self.insecure:
                 raise ValueError(
                     f"scheduler (IMGSVC_WORKERS_SCHEDULER) = {self.scheduler!r}: only tls:// is accepted; insecure "
-                    "(IMGSVC_WORKERS_INSECURE) = true accepts tcp://, which lets everybody in who reaches it"
+                    "(IMGSVC_WORKERS_INSECURE) = true accepts tcp://, which lets in anyone who can reach it"
                 )
         elif missing := [name for name in ("ca_file", "certfile", "keyfile") if not getattr(self, name)]:
             name = missing[0].upper().replace("_", "")

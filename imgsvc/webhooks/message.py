@@ -19,7 +19,7 @@ UrlsOf = Callable[[Job], Awaitable[dict[str, str]]]  # raises StorageError
 
 
 async def body_of(delivery: Delivery, job: Job | None, urls_of: UrlsOf) -> bytes:
-    """`job`: the image's row now; None: it is deleted, and only the ids are told. Raises StorageError."""
+    """`job`: the image's row now; None: it is deleted, and the message has its IDs only. Raises StorageError."""
     data: dict[str, Any] = {"image_id": delivery.image_id, "job_id": delivery.job_id}
     if job is not None and delivery.event_type not in ("image.deleted", "image.expired"):
         shown = JobStatus.of(job)

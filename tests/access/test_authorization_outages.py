@@ -1,4 +1,4 @@
-"""A real authorization server that is away for a while: who is let through meanwhile, and who asks again."""
+"""An outage of a real authorization server: which requests pass meanwhile, and when the server is called again."""
 
 import asyncio
 

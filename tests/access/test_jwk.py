@@ -45,7 +45,7 @@ async def test_a_key_in_a_file(tmp_path: Path, algorithm: str) -> None:
 
 @pytest.mark.parametrize("configured", ALGORITHMS)
 async def test_the_public_key_is_no_secret(tmp_path: Path, configured: str) -> None:
-    """The old attack: sign with HMAC, by what everybody knows."""
+    """The old attack: sign with HMAC, with the public key as the secret."""
     public = pem(key(configured))
     tokens = of_file(tmp_path, configured, public)
     for secret in (public, public.strip(), public + b"\n", b"\n".join(public.splitlines()[1:-1])):

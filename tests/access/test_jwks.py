@@ -175,7 +175,7 @@ async def test_an_old_set_is_renewed_behind_the_answers() -> None:
         assert server.asked == 1
         clock.now += 1
         server.holding = asyncio.Event()
-        await good(tokens, *[by(FIRST)] * 20)  # nobody waits for it
+        await good(tokens, *[by(FIRST)] * 20)  # no request waits for it
         await asked(server, 2)
         server.holding.set()
         await good(tokens, by(SECOND))

@@ -27,7 +27,7 @@ from tests.support.speed import within
 
 
 def own_certificate(folder: Path) -> Path:
-    """Key and certificate of 127.0.0.1 in one file, signed by nobody else."""
+    """Key and certificate of 127.0.0.1 in one file, self-signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authorization")])
     began = datetime.now(UTC) - timedelta(hours=1)
@@ -253,7 +253,7 @@ async def test_answer_that_was_on_its_way_at_a_drop_is_not_remembered() -> None:
         before = asyncio.create_task(one.allowed(*UPLOAD))
         await server.arrived.acquire()
         assert one.drop("org", "alice") == 0
-        after = asyncio.create_task(one.allowed(*UPLOAD))  # asks anew, beside the call of before
+        after = asyncio.create_task(one.allowed(*UPLOAD))  # makes a new call, beside the earlier one
         await server.arrived.acquire()
         server.act = says.SAY_NO
         server.gate.set()

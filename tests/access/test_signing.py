@@ -146,7 +146,7 @@ def test_expiry_has_one_form_only(form: str) -> None:
 
 @pytest.mark.parametrize("expires", ["1", "9" * 12, "9" * 13, "9" * 5000])
 def test_moved_expiry_is_invalid_and_not_expired(expires: str) -> None:
-    """Whether a time has passed is told only of what was signed."""
+    """Only a URL with a valid signature learns that it has expired."""
     refused(signatures(), PATH, "", expires, parts(signatures().query(PATH))[1])
 
 

@@ -75,7 +75,7 @@ def flipped(text: str, place: int) -> str:
     return ".".join(parts)
 
 
-# What is done to a good token, by somebody who can sign with the right key (where `sign` is called) or who can't.
+# Changes to a good token, by an attacker who can sign with the right key (where `sign` is called) or who can't.
 ATTACKS: dict[str, Callable[[Signer], str]] = {
     "alg none": lambda sign: without_signature(sign(), alg="none", typ="JWT"),
     "alg None": lambda sign: without_signature(sign(), alg="None"),
@@ -205,7 +205,7 @@ async def test_leeway(tmp_path: Path) -> None:
 
 
 async def test_issuer_away(tmp_path: Path) -> None:
-    """No key is known yet, so nobody can say that the token is bad: 503, and the public pages stay public."""
+    """No key is known yet, so the token can't be judged: 503, and the public pages stay public."""
     async with key_server(GOOD) as server:
         await server.close()
         async for s in held_service(tmp_path, auth={"jwt_algorithm": ALGORITHM, "jwks_url": server.url}):

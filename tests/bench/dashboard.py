@@ -1,4 +1,4 @@
-"""The dashboard's data beside a great many jobs: how long it takes, and what it costs everybody else.
+"""The dashboard's data beside a great many jobs: how long it takes, and what it costs other requests.
 
 `./run bench dashboard [--jobs N]`: fills a table, starts the service on it, asks.
 """
@@ -17,7 +17,7 @@ from imgsvc.access.operator_auth import TOKEN_FILE
 from tests.support.many_jobs import fill
 from tests.support.server_process import ServerProcess
 
-FRESH_SECONDS = 1.05  # one answer is shared for a second: a look that is to be made anew waits for it to pass
+FRESH_SECONDS = 1.05  # one answer is shared for a second: a request for fresh data waits for it to pass
 LOOKS, POLLERS, ASKED = 40, 8, 1500
 
 
@@ -48,11 +48,11 @@ def measure(server: ServerProcess) -> None:
         return other.get(f"{server.url}/info")
 
     milliseconds(data, 3)
-    told("/dashboard/data, made anew", milliseconds(data, LOOKS, FRESH_SECONDS))
+    told("/dashboard/data, fresh", milliseconds(data, LOOKS, FRESH_SECONDS))
     told("/dashboard/data, within the same second", milliseconds(data, ASKED))
     with httpx.Client() as other:
         milliseconds(info, 50)
-        told("/info, nobody at the dashboard", milliseconds(info, ASKED))
+        told("/info, no dashboard open", milliseconds(info, ASKED))
         over = threading.Event()
 
         def poll() -> None:

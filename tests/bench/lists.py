@@ -5,7 +5,7 @@ asks for every filter and every pair, the first page and the 1,000th, and compar
 same length: where fewer than 50 images of the small table match, the large one is asked for as many. Then it uploads to
 the large table and to a copy without the indexes of lists, in turn. A folder is kept and used again.
 
-`./run bench lists uploads` compares the uploads alone, in a table of 100,000 unless told otherwise. Either ends with 1
+`./run bench lists uploads` compares the uploads alone, in a table of 100,000 by default. Either ends with 1
 if a limit is passed: a page at most 3 times, a 202 at most 1.1 times.
 """
 

@@ -60,7 +60,7 @@ class TestFolders:
             settings = settings_in(data, storage={"reserve_mb": reserve})
             assert worst(folders.space, settings).startswith(said)
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that belongs to somebody else")
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder that belongs to another user")
     def test_folder_of_another_user(self) -> None:
         with tempfile.TemporaryDirectory() as name:
             settings = settings_in(Path(name) / "data")

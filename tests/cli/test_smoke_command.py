@@ -254,7 +254,7 @@ async def test_token_is_made_for_this_machine_only(tmp_path: Path) -> None:
     with pytest.raises(NoToken, match="there is no secret in"):
         own_token(settings_in(tmp_path / "none"), "http://127.0.0.1")
     assert not (tmp_path / "none").exists()
-    (tmp_path / "jwt_secret").write_text(SECRET)  # left from before the keys were somebody else's
+    (tmp_path / "jwt_secret").write_text(SECRET)  # left from before tokens came from another issuer
     foreign = settings_in(tmp_path, auth={"jwt_algorithm": "RS256", "jwks_url": "https://login.example/keys"})
     with pytest.raises(NoToken, match="with RS256 only your issuer can create one"):
         own_token(foreign, "http://127.0.0.1")

@@ -1,4 +1,4 @@
-"""The client against the real application, and its retries against a server that misbehaves as it is told."""
+"""The client against the real application, and its retries against a server that misbehaves on demand."""
 
 import io
 import json

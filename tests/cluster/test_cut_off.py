@@ -30,7 +30,7 @@ def statuses(far: ClusterService, method: str) -> list[int]:
 
 @pytest.mark.parametrize("stall", ["half", "after"])
 def test_worker_is_killed_amid_a_variant_and_after_its_last(own_cluster: Cluster, tmp_path: Path, stall: str) -> None:
-    """`half`: three quarters are received and dropped. `after`: all are there, but nobody has said so."""
+    """`half`: three quarters are received and dropped. `after`: all arrive, but the answer is lost."""
     with own_cluster.service(tmp_path / "far", None, **EACH, IMGSVC_WORKERS_LOCAL_PREVIEW="true") as far:
         dying = own_cluster.start_prepared(1, stall=stall).joined()
         first = upload(far, small())
@@ -88,7 +88,7 @@ def test_jobs_wait_for_a_scheduler_where_nothing_is_rendered_here(
 
 @pytest.mark.skipif(not possible(), reason="needs a network namespace, and iptables in it")
 def test_machine_whose_packets_are_dropped_meets_the_fence(own_cluster: Cluster, tmp_path: Path) -> None:
-    """Amid a picture, which another machine makes meanwhile: nobody says that the first one has gone."""
+    """In the middle of a picture, which another machine then makes: no message reports that the first one has gone."""
     with other_network() as network:
         own_cluster.scheduler.kill()
         own_cluster.scheduler.wait()

@@ -167,7 +167,7 @@ async def prefilled(folder: Path, jobs: int, doubles: Doubles, **workers: object
 
 
 async def test_loop_is_held_up_no_more_than_by_local_jobs(own_cluster: Cluster, tmp_path: Path) -> None:
-    """RATE jobs a second, whose pictures nobody decodes: by lanes here, then by a worker, and so on."""
+    """RATE jobs a second, whose pictures are not decoded: by lanes here, then by a worker, and so on."""
     seconds, jobs = 0.1, 10 * RATE
     places = int(RATE * seconds)
     own_cluster.start_prepared(places, seconds).joined()

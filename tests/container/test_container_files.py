@@ -109,7 +109,7 @@ def test_what_compose_says_of_settings_is_true(compose: dict[str, Any]) -> None:
 
 
 def test_object_storage_without_keys_does_not_start(compose: dict[str, Any]) -> None:
-    """It would serve everybody. Run by a real shell, whose `exec` here says what would be started."""
+    """Without keys it would serve anyone. Run by a real shell, whose `exec` here says what would be started."""
     shell, flag, script = compose["services"]["s3"]["entrypoint"]
     script = f"{script.replace('$$', '$')}".replace("exec", "echo")
     for secret, status in (("", 2), ("something", 0)):

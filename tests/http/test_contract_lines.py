@@ -116,7 +116,7 @@ async def test_health_is_found_out_in_the_background_and_told_for_nothing(start:
     async with start() as s:
         await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
         answers = [await s.http.get(HEALTH) for _ in range(3)]
-        assert [answer.status_code for answer in answers] == [200] * 3  # nobody has tried the database since
+        assert [answer.status_code for answer in answers] == [200] * 3  # the database was not tried since
         with within(WAIT_SECONDS):
             while (answer := await s.http.get(HEALTH)).status_code == 200:
                 await anyio.sleep(0.1)

@@ -66,7 +66,7 @@ TREE: dict[str, Any] = {
 
 
 async def data(s: Service) -> dict[str, Any]:
-    """As it is now: not what somebody else was told within this second."""
+    """Fresh data: not an answer that is shared for a second."""
     s.app.state.snapshot._made = -1000
     answer = await s.http.get("/dashboard/data", headers=s.operator)
     assert answer.status_code == 200, answer.text

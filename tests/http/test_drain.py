@@ -1,4 +1,4 @@
-"""A body that nobody reads must cost neither the next request nor the connection."""
+"""A body that is not read must cost neither the next request nor the connection."""
 
 import http.client
 import socket

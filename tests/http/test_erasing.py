@@ -245,7 +245,7 @@ async def test_files_that_storage_does_not_let_go_keep_it_open(start: Starter, m
 async def test_webhooks_between_two_attempts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Attempts of before fail; afterwards only the deletion is told, by ids, and no table or log names anybody."""
+    """Earlier attempts fail; afterwards only the deletion is sent, with IDs alone, and no table or log has a name."""
     monkeypatch.setattr(pauses, "FIRST_SECONDS", 0.05)
 
     def answer(one: Received) -> int:

@@ -64,7 +64,7 @@ def filled(path: str, value: str) -> str:
 
 
 def headers_for(s: Service, path: str) -> dict[str, str]:
-    """Those of somebody who may ask there."""
+    """Headers of a caller with permission."""
     of_operator = path.startswith(("/api/v1/operator/", "/api/v1/health/auth", "/dashboard", "/metrics"))
     return s.operator if of_operator else s.bearer()
 

@@ -1,4 +1,4 @@
-"""PATCH of an image: its focal point, around which its crops are made anew while it stays completed."""
+"""PATCH of an image: its focal point, around which its crops are rendered again while it stays completed."""
 
 import io
 from datetime import timedelta

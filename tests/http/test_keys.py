@@ -1,4 +1,4 @@
-"""API keys: what they may do, in every mode, and that a revoked one lets nobody in."""
+"""API keys: what they may do, in every mode, and that a revoked one is refused."""
 
 from typing import Any
 

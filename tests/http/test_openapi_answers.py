@@ -21,7 +21,7 @@ UPKEEP: list[tuple[str, Json]] = [
 
 
 async def requests(s: Service) -> list[tuple[str, str, Json]]:
-    """(documented operation, address, what else httpx is told) of one request for each status that is easy to get."""
+    """(documented operation, address, further arguments for httpx) of a request for each status that is easy to get."""
     done = await s.completed(TINY, metadata='{"title": "x"}')
     job, image, bearer = done["job_id"], done["image_id"], s.bearer()
     failed = (await s.ended(await s.upload(TINY[: len(TINY) // 2])))["job_id"]

@@ -179,7 +179,7 @@ async def test_guesses_are_slowed_down_counted_and_logged(s: Service) -> None:
 
 
 async def test_who_guesses_locks_nobody_out(s: Service) -> None:
-    """Behind a proxy everybody has one address: Prometheus, the operator and whoever guesses."""
+    """Behind a proxy all clients have one address: Prometheus, the operator and an attacker who guesses."""
     guesses = await asyncio.gather(*(login(s, token=f"guess-{n}") for n in range(100)))
     assert sorted(answer.status_code for answer in guesses) == [401] * BURST + [429] * (100 - BURST)
     right = operator_token(s.settings)

@@ -46,7 +46,7 @@ def image(server: ServerProcess) -> str:
         ("[2001:db8::7]:443", "2001:db8::7"),
         ('"[2001:db8::7]:443"', "2001:db8::7"),
         ("2001:db8::7", "2001:db8::7"),
-        ("[::ffff:127.0.0.9]:443", "127.0.0.1"),  # a trusted proxy, so nobody else is named
+        ("[::ffff:127.0.0.9]:443", "127.0.0.1"),  # a trusted proxy, so no other client is named
         ("203.0.113.7:x", "127.0.0.1"),
         ("[203.0.113.7", "127.0.0.1"),
         ("unknown", "127.0.0.1"),

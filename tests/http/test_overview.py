@@ -20,7 +20,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 async def overview(s: Service, address: str = "/dashboard", *, signed_in: bool = True) -> str:
-    """The page as it is now: not of what somebody else was told within this second."""
+    """The page with fresh data: not of an answer that is shared for a second."""
     s.app.state.snapshot._made = -1000
     headers = {"Accept": "text/html", **(s.operator if signed_in else {})}
     answer = await s.http.get(address, headers=headers)

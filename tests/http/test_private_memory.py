@@ -1,4 +1,4 @@
-"""The memory of reads holds data and no decision: who may read is judged anew, whoever has read before."""
+"""The memory of reads holds data and no decision: each request is authorized, no matter who has read before."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""What a signed URL opens, until when, and what nobody learns from a refusal."""
+"""What a signed URL opens, until when, and that a refusal reveals nothing."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Signing in at an OpenID Connect provider: who gets in, and every answer that lets nobody in."""
+"""Signing in at an OpenID Connect provider: who may sign in, and every answer that is refused."""
 
 import re
 import time

@@ -212,7 +212,7 @@ async def test_malformed_requests(start: Starter) -> None:
 
 
 async def test_restore_voids_tickets(start: Starter) -> None:
-    """It gives the service a new ID: nobody knows what was spent since the backup."""
+    """It gives the service a new ID, since it is unknown what was spent after the backup."""
     async with start() as s:
         ticket = await issued(s)
         await s.sql("UPDATE service_instance SET id = ?", str(uuid.uuid4()))

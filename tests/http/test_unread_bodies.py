@@ -1,4 +1,4 @@
-"""Bodies that are refused before they are read: what the client is told, and when."""
+"""Bodies that are refused before they are read: what the client is answered, and when."""
 
 import socket
 import ssl

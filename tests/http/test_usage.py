@@ -70,7 +70,7 @@ async def test_bytes_are_those_of_the_files(start: Starter) -> None:
         assert "org" not in body and "counting" not in body
         for job, user in ((jobs[1], "alice"), (failed, "alice"), (jobs[2], "bob"), (twins[1], "bob")):
             await s.http.delete(f"{IMAGES}/{job['image_id']}", headers=s.bearer(user))
-        assert await s.sql("SELECT * FROM usage") == []  # nobody is named who has nothing
+        assert await s.sql("SELECT * FROM usage") == []  # users without images are not named
 
 
 async def test_replaced_crops_count_until_they_are_gone(start: Starter) -> None:

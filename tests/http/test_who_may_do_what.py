@@ -1,4 +1,4 @@
-"""Who may do what: every route, everybody who may ask, every mode of permissions, reading public and private, and the
+"""Who may do what: every route, every kind of caller, every mode of permissions, reading public and private, and the
 dashboard open to all or not.
 
 The table is made from the table of routes: a new route fails until it has a row. The images are in the memory of reads.

@@ -294,7 +294,7 @@ async def test_refusal_that_goes_on_is_not_the_first_to_be_forgotten(
     refusals, over = of_audit.Denials(s.state.jobs.table), now() - timedelta(seconds=1)
     await refusals.record("upload_denied", "org", "goes-on", until=over)
     await refusals.record("upload_denied", "org", "second")
-    await refusals.record("upload_denied", "org", "goes-on")  # its time is over: it is noted anew
+    await refusals.record("upload_denied", "org", "goes-on")  # the hour is over: it is recorded again
     await refusals.record("upload_denied", "org", "third")
     for user in ("goes-on", "goes-on", "third"):
         await refusals.record("upload_denied", "org", user)

@@ -1,4 +1,4 @@
-"""The quota on the wire: exact under concurrency, told truly, paid only by what was accepted."""
+"""The quota on the wire: exact under concurrency, correct in the headers, used only by accepted uploads."""
 
 import sqlite3
 from collections import Counter
@@ -136,7 +136,7 @@ async def test_users_are_separate(start: Starter) -> None:
 
 @pytest.mark.parametrize(("minutes", "status"), [(-59, 429), (-61, 202), (30, 202), (1e6, 202)])
 async def test_window_that_began_another_time(start: Starter, minutes: float, status: int) -> None:
-    """Over, or in the future since the clock was set back: it begins anew. Otherwise a restart changes nothing."""
+    """A past window, or one in the future after the clock was set back, starts over. A restart changes nothing."""
     async with start(rate_limit={"max_uploads": 1}) as s:
         s.state.jobs.queue.hold()
         assert remaining(await s.upload(TINY)) == 0

@@ -1,4 +1,4 @@
-"""One Redis that is slow, hangs, refuses, talks nonsense or is killed: told once, never waited for twice."""
+"""One Redis that is slow, hangs, refuses, talks nonsense or is killed: logged once, never waited for twice."""
 
 import asyncio
 import re
@@ -190,7 +190,7 @@ async def test_outage_is_told_once_and_ends_by_itself(
             undo()
             await until(lambda: mirror.line.up)
             await mirror.line.flush(LIMIT_SECONDS)
-            # What was given back meanwhile came through. One that hung may have done what nobody heard of.
+            # What was given back meanwhile came through. One that hung may have run commands without an answer.
             assert used(server) <= (break_it is hang)
             assert await reserved(mirror)
             assert mirror.line.info["redis_version"]
@@ -287,7 +287,7 @@ async def test_nonsense_is_an_outage_that_tells_no_password(answer: bytes) -> No
 
 @pytest.mark.usefixtures("hasty")
 async def test_tls_that_never_answers_is_an_outage() -> None:
-    """A connection is accepted, and nobody shakes hands."""
+    """A connection is accepted, without a handshake."""
     with capture_logs() as logs:
         async with stranger(b"") as url, running(url.replace("redis:", "rediss:"), PATIENCE) as mirror:
             assert not mirror.line.up

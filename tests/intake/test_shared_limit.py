@@ -180,7 +180,7 @@ async def test_place_goes_back_when_this_instance_has_none(redis: RedisServer, t
         slow = asyncio.create_task(s.http.post(UPLOAD, params={"bucket": "b"}, content=body(), headers=headers))
         await admitted.wait()
         window = f"INSERT INTO upload_rate_limits VALUES ('default-org', 'alice', '{as_text(now())}', 1)"
-        await s.sql(window)  # as of an upload that came in before this service was started anew
+        await s.sql(window)  # as of an upload that came in before this service was restarted
         redis.ask("FLUSHALL")
         go_on.set()
         assert (await slow).status_code == 429

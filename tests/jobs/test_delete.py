@@ -1,4 +1,4 @@
-"""DELETE of an image: gone for everybody with one commit, then its run ended and its files removed, for sure."""
+"""DELETE of an image: gone with one commit, then its run ended and its files removed, for sure."""
 
 import sqlite3
 import time

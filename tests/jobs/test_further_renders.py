@@ -292,7 +292,7 @@ async def test_move_during_a_run_makes_it_run_again(start: Starter, monkeypatch:
 
 
 async def test_lost_confirmation_removes_nothing(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The change that names the new file was committed, and the run is told that it was not."""
+    """The change that names the new file was committed, and the run gets the answer that it was not."""
     async with start() as s:
         job, finish = await completed(s), FurtherTable.finish
         lost: list[bool] = []

@@ -181,7 +181,7 @@ async def test_while_the_first_is_still_being_received(start: Starter) -> None:
 
 
 async def test_repeated_many_times_at_once(start: Starter) -> None:
-    """The first was received: nobody has to wait for anybody, however slowly another one repeats it."""
+    """The first was received: no repetition has to wait, however slowly another one sends."""
     reached, go = anyio.Event(), anyio.Event()
     answers: list[httpx.Response] = []
 

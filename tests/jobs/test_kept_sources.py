@@ -115,7 +115,7 @@ async def test_nothing_is_kept_by_default(start: Starter) -> None:
 
 @pytest.mark.parametrize("settings", [AS_IS, STRIPPED], ids=["as_is", "stripped"])
 async def test_same_photo_twice(start: Starter, settings: dict[str, Any]) -> None:
-    """The second job takes over the source too; once that was dropped, it is made anew."""
+    """The second job takes over the source too; once that was dropped, it is made again."""
     async with start(images=settings) as s:
         first, second = await kept(s), await kept(s)
         assert (await source(s, first.image_id)).content == (await source(s, second.image_id)).content

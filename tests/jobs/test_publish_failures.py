@@ -116,7 +116,7 @@ async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> N
 
 
 class SlowAndFull(MemoryStorage):
-    """Holds every variant but the preview until told, then refuses one of them."""
+    """Holds every variant but the preview until `go` is set, then refuses one of them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A failed job begins anew: with its source, all its attempts and a new turn, and never half."""
+"""A failed job starts over: with its source, all its attempts and a new turn, and never half."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A job that meets an error that nobody foresaw ends in a recorded state, wherever the error comes from."""
+"""A job that meets an unforeseen error ends in a recorded state, wherever the error comes from."""
 
 import sqlite3
 from collections.abc import Callable
@@ -56,7 +56,7 @@ async def test_storage_that_raises_anything_costs_an_attempt(tmp_path: Path, err
 
 
 class Reads:
-    """Raises instead of reading a job, as often as it was told to, once it was told to."""
+    """Raises instead of reading a job, for the given number of times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -100,7 +100,7 @@ async def test_record_that_fails_is_made_again(
 
 
 class Slow(MemoryStorage):
-    """Holds what is put under `large` until told."""
+    """Holds what is put under `large` until `go` is set."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -36,12 +36,12 @@ def lying(s: Service) -> dict[str, int]:
 
 
 def counted(now: Told) -> dict[str, int]:
-    """What is told; variants of which there are none are left out."""
+    """The figures; variants of which there are none are left out."""
     return {dict(labels)["size"]: int(n) for (name, labels), n in now.items() if name == "image_storage_bytes" and n}
 
 
 async def told_to_be_lying(s: Service) -> dict[str, int]:
-    """What is told once it is what lies there: a commit is seen by other readers a moment before it is counted."""
+    """The figures, once they match the folder: readers see a commit a moment before it is counted."""
     return counted(await told_when(s, lambda now: counted(now) == lying(s)))
 
 
@@ -122,7 +122,7 @@ async def test_exact_although_images_come_and_go_meanwhile(start: Starter, monke
         with within(WAIT_SECONDS):
             while await s.sql("SELECT bytes_upto FROM job_counting") != [(1,)]:
                 await anyio.sleep(0.01)
-        assert not known(await told(s)), "half a sum was told"
+        assert not known(await told(s)), "half a sum was shown"
         await s.completed(make.jpeg(500, 400, seed=7))
         await delete(s, first)
         passing = await s.completed(make.jpeg(400, 400, seed=8))

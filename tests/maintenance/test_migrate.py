@@ -1,4 +1,4 @@
-"""Moving images between backends: nothing lost, nothing left, and whoever reads meanwhile sees the right bytes."""
+"""Moving images between backends: nothing lost, nothing left behind, and readers meanwhile get the right bytes."""
 
 import sqlite3
 from contextlib import closing

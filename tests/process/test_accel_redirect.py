@@ -258,7 +258,7 @@ def test_nginx_itself_sends_variants_only(tmp_path: Path) -> None:
 
 
 def test_file_that_nginx_can_not_send_is_sent_by_the_service(public: Site) -> None:
-    """Closed to its group, or gone: then with the service's own 404, which nobody may keep."""
+    """Closed to its group, or gone: then with the service's own 404, which must not be cached."""
     if not USER:
         pytest.skip("nginx is this user here, to whom no file is closed")
     expected, file = seen(public.get(public.direct())), public.file()

@@ -1,4 +1,4 @@
-"""The operator's commands against a real server, and on a data folder that nobody holds."""
+"""The operator's commands against a real server, and on a data folder without a service."""
 
 import json
 import os

@@ -14,7 +14,7 @@ from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-BUNDLE = b"/docs/swagger-ui-bundle.js"  # 1.4 MB, for anybody
+BUNDLE = b"/docs/swagger-ui-bundle.js"  # 1.4 MB, public
 INITIAL_WINDOW_SIZE, CANCEL = 4, 8
 REQUESTS = 100
 

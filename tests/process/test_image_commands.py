@@ -1,4 +1,4 @@
-"""`imgsvc images` and `imgsvc keys` against a real server, and keys on a data folder that nobody holds."""
+"""`imgsvc images` and `imgsvc keys` against a real server, and keys on a data folder without a service."""
 
 import json
 import os

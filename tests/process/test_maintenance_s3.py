@@ -51,7 +51,7 @@ def there_and_back(s3: S3Server, tmp_path: Path, *, many: int) -> None:
             old = server.http.get(f"{server.url}{handed_out[image_id]}", follow_redirects=True)
             assert (len(old.history), old.content) == (1, before["large"])
         begin_and_kill(server, "local", 0.05)
-        assert storage(server, "migrate", "--to", "local").returncode == 0  # with nobody's service, by itself
+        assert storage(server, "migrate", "--to", "local").returncode == 0  # without a service, by itself
         server.start()
         assert storage(server, "gc", "--yes", "--older-than", "0").returncode == 0
         assert s3.keys(bucket) == []

@@ -1,4 +1,4 @@
-"""The settings of a cluster that renders: nothing that would let anybody in is taken without being said."""
+"""The settings of a cluster that renders: settings that would let strangers in must be confirmed."""
 
 import pytest
 

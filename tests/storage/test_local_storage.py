@@ -247,7 +247,7 @@ def test_group_must_exist_and_be_one_of_the_services(monkeypatch: pytest.MonkeyP
 
 
 def test_root_that_is_there_is_durable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has made it may have been killed before its parent was synced."""
+    """The process that made it may have been killed before it synced the parent."""
     synced, sync = list[Path](), os.fsync
     (tmp_path / "root").mkdir()
 

@@ -122,7 +122,7 @@ async def test_damaged_bytes_are_refused_by_the_store(
 
 
 async def test_who_says_yes_to_everything_is_no_storage(s3: S3Server, tmp_path: Path) -> None:
-    """Or the upload would be thrown away for variants that nobody has."""
+    """Or the upload would be deleted although its variants are not stored."""
 
     async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

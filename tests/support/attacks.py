@@ -56,7 +56,7 @@ def victims(folder: Path) -> Iterator[Victims]:
     with tcp, named, unnamed:
         tcp.bind(("127.0.0.1", 0))
         named.bind(str(folder / "socket"))
-        unnamed.bind("")  # The kernel picks an abstract name that nobody has: unix(7), "Autobind feature".
+        unnamed.bind("")  # The kernel picks an unused abstract name: unix(7), "Autobind feature".
         for server in (tcp, named, unnamed):
             server.listen(1000)
         yield Victims(folder, tcp.getsockname()[1], unnamed.getsockname().decode(), os.getpid(), output)

@@ -51,7 +51,7 @@ class Visit:
         return [url for url in self.requested if not url.startswith(ours)]
 
     def assert_clean(self) -> None:
-        """No error in the console, and nobody was asked but us."""
+        """No error in the console, and no request to another server."""
         assert self.console_errors == []
         assert self.foreign == []
         assert self.requested
@@ -111,5 +111,5 @@ async def browsing(origin: str, width: int = 1280, height: int = 900, **context:
 
 
 async def fits(page: Page, width: int) -> None:
-    """Wait until the page is this wide and nothing is wider: its script may lay it out anew. Raises TimeoutError."""
+    """Wait until the page is this wide and nothing is wider: its script may lay it out again. Raises TimeoutError."""
     await page.wait_for_function(FITS, arg=width)

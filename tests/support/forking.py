@@ -359,7 +359,7 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
         _render_in_threads()
     if order["settings"]:
         _pause_briefly()
-    sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs anew
+    sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs again
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 

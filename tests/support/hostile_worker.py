@@ -55,7 +55,7 @@ VICTIMS = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
 
 
 class Bomb:
-    """Runs where it is unpickled. It is a string to whoever pickles it."""
+    """Runs where it is unpickled. The pickling process sees a string."""
 
     def __reduce__(self) -> Any:
         return exec, (CODE.format(victims=json.dumps(VICTIMS)), {})

@@ -57,7 +57,7 @@ HUGE = (16_383, 16_383)
 
 @dataclass(frozen=True)
 class Surroundings(Victims):
-    """Further victims: the data folder of a running service, the upload of somebody else that waits in it, and the
+    """Further victims: the data folder of a running service, another user's upload that waits in it, and the
     address of a secret in the service's memory.
     """
 

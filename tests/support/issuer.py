@@ -1,4 +1,4 @@
-"""Somebody else's issuer: its keys, the tokens that it signs, and a real HTTP server that hands out its key set."""
+"""An issuer other than the service: its keys, the tokens that it signs, and an HTTP server with its key set."""
 
 import asyncio
 import base64
@@ -74,7 +74,7 @@ def http(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
 
 
 class KeyServer:
-    """What it sends is `answer`, to the byte; `holding` makes everybody wait until it is set."""
+    """What it sends is `answer`, to the byte; `holding` makes all requests wait until it is set."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -112,7 +112,7 @@ class KeyServer:
             writer.write(self.answer)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # whoever asked has gone away
+            pass  # the client has disconnected
         finally:
             writer.close()
 

@@ -66,7 +66,7 @@ def fill(path: Path, jobs: int, *, half: bool = False, only_completed: bool = Fa
     path.parent.mkdir(parents=True, exist_ok=True)
     asyncio.run(_schema(path))
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        # Nothing of it is dear: what was cut short is made anew. Indexes are built, and sums made, once for all rows.
+        # Cheap to repeat: what was cut short is made again. Indexes are built, and sums made, once for all rows.
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;")
         dropped = _drop("index", db) + _drop("trigger", db)
         marks = ", ".join("?" * (COLUMNS.count(",") + 1))

@@ -83,7 +83,7 @@ def anybody(_: str, __: Place) -> tuple[int, ...]:
 
 
 def users(success: int, **others: int) -> Expect:
-    """Whoever may use the API at all; the rest is refused."""
+    """Callers with any valid credential; the rest is refused."""
 
     def expect(actor: str, _: Place) -> tuple[int, ...]:
         if actor in ("owner", "colleague", "admin", "elsewhere"):
@@ -94,7 +94,7 @@ def users(success: int, **others: int) -> Expect:
 
 
 def readers(elsewhere: int = 404, ticket: int = 401) -> Expect:
-    """Everybody where reading is public, else the organisation."""
+    """All callers where reading is public, else the organisation."""
 
     def expect(actor: str, place: Place) -> tuple[int, ...]:
         if not place.private or actor in ("owner", "colleague", "admin"):
@@ -128,7 +128,7 @@ def admins(actor: str, place: Place) -> tuple[int, ...]:
 
 
 def operator(actor: str, place: Place) -> tuple[int, ...]:
-    """Who is signed in, and everybody without a credential where `[operator] public` is set."""
+    """The operator, and all callers without a credential where `[operator] public` is set."""
     if actor == "operator" or (actor == "nobody" and place.public):
         return (200, 404)
     return REFUSED_OPERATOR

@@ -1,4 +1,4 @@
-"""`imgsvc` as a process: forked from one that has loaded everything, or started anew where a test says why."""
+"""`imgsvc` as a process: forked from one that has loaded everything, or started afresh where a test says why."""
 
 import re
 import subprocess

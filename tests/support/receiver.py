@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server in a thread that keeps what it was sent and answers as it is told."""
+"""A receiver of webhooks: an HTTP server in a thread that keeps messages and answers with a chosen status."""
 
 import base64
 import json

@@ -69,7 +69,7 @@ def _faults_of_counters(watched: Watched) -> Iterator[str]:
         return
     in_progress = _value(told, "http_requests_in_progress")
     if in_progress > 1:  # the question itself
-        yield f"{in_progress - 1:.0f} requests are still in progress, and nobody has asked."
+        yield f"{in_progress - 1:.0f} requests are still in progress, and none was sent."
     if _value(told, "image_processing_jobs_active") > rows.running:
         yield f"{_value(told, 'image_processing_jobs_active'):.0f} jobs are said to run; {rows.running} do."
     for lane in LANES:

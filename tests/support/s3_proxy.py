@@ -1,4 +1,4 @@
-"""What can go wrong between a service and its object storage: a proxy that answers, breaks or stalls as it is told."""
+"""What can go wrong between a service and its object storage: a proxy that answers, breaks or stalls on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -119,7 +119,7 @@ def _app(config: Path, text: str) -> Application:
 
 
 def _with_cache(app: Application) -> Application:
-    """Without a cache the proxy asks for the account and the container anew at each request."""
+    """Without a cache the proxy asks for the account and the container again at each request."""
     cache = Cache()
 
     def cached(environ: dict[str, Any], start_response: Any) -> Any:

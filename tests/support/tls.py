@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, made anew for each test."""
+"""A certificate for 127.0.0.1, made for each test."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address

@@ -1,4 +1,4 @@
-"""A service that everything happens to once, and what it told at /metrics meanwhile."""
+"""A service in which each kind of event happens once, and its /metrics at some moments."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ def value(told: Told, metric: str, **labels: str) -> float:
 
 
 async def told_when(s: Service, true: Callable[[Told], bool]) -> Told:
-    """What is told as soon as that is true of it."""
+    """The metrics, as soon as `true` holds for them."""
     with within(WAIT_SECONDS):
         while not true(now := await told(s)):
             await anyio.sleep(0.01)
@@ -214,7 +214,7 @@ async def _lost(s: Service) -> None:
 
 
 async def _made_anew(s: Service) -> None:
-    """A completed image, one of whose variants is made anew."""
+    """A completed image, one of whose variants is rendered again."""
     job = await s.state.jobs.table.job((await s.completed(TINY))["job_id"])
     assert job is not None
     recipe = Recipe(job.recipe.variants[-1:], job.recipe.max_pixels, job.recipe.max_frames)
@@ -258,7 +258,7 @@ async def _expired(s: Service) -> list[Told]:
 
 
 async def _handed_out_and_erased(s: Service) -> list[Told]:
-    """A key and a ticket of somebody who is then erased, and a page of a list."""
+    """A key and a ticket of a user who is then erased, and a page of a list."""
     operator, images = "/api/v1/operator", "/api/v1/images"
     wanted = {"name": "n", "sub": "zelda", "permissions": ["image:read"]}
     key = (await s.http.post(f"{operator}/keys", json=wanted, headers=s.operator)).json()["key"]
@@ -313,7 +313,7 @@ async def _everything(folder: Path) -> list[Told]:
 
 @cache
 def moments() -> list[Told]:
-    """What was told before, at some moments in between, and at the end: once for all processes of a run."""
+    """The metrics before, at some moments in between, and at the end: once for all processes of a run."""
 
     def make_moments() -> bytes:
         with tempfile.TemporaryDirectory() as folder:

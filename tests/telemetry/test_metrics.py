@@ -303,7 +303,7 @@ async def test_services_in_one_process_count_apart(tmp_path: Path) -> None:
 
 
 class LyingLane(testing.InlineLane):
-    """Answers with a variant that nobody asked for."""
+    """Answers with a variant that was not requested."""
 
     async def run(self, task: Task) -> Outcome:
         outcome = await super().run(task)

@@ -1,6 +1,6 @@
 """The wall clock jumps by ten years and back by a day, while the service runs and over a restart.
 
-No file is removed within the hour, and once the clock is right again nobody is locked out.
+No file is removed within the hour, and once the clock is right again no user is locked out.
 """
 
 import sys

@@ -14,7 +14,7 @@ from .finding import Finding, warning, well, wrong
 
 TIMEOUT_SECONDS = 3.0
 DASHBOARD_PORT = 8787
-WITHOUT = "everybody who reaches the scheduler can run code in every worker, and see every picture in flight"
+WITHOUT = "anyone who can reach the scheduler can run code in every worker, and see every picture in flight"
 
 
 def cluster(settings: Settings) -> Iterator[Finding]:

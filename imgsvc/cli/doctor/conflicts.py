@@ -9,7 +9,7 @@ from ...settings import Settings, ignored_service_links
 from ...settings.hosts import allowed_hosts, is_loopback
 from .finding import Finding, warning, well, wrong
 
-EVERYBODY = 8  # prefix length of a network that is too large to contain only proxies
+TOO_WIDE = 8  # prefix length of a network that is too large to contain only proxies
 
 
 def settings(settings: Settings) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def _public_url(settings: Settings) -> Iterator[Finding]:
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
     server, url = settings.server, settings.service.public_url
-    wide = [one for one in server.trusted_proxies if ipaddress.ip_network(one).prefixlen < EVERYBODY]
+    wide = [one for one in server.trusted_proxies if ipaddress.ip_network(one).prefixlen < TOO_WIDE]
     if wide:
         advice = "list the addresses of your proxies only"
         yield wrong(f"trusted_proxies contains {wide[0]}: anyone there can claim to be any client", advice)

@@ -13,7 +13,7 @@ import httpx
 from ...imaging.recipe import Variant
 from .animation import GIF, check_animation
 from .checks import check_no_metadata, check_picture, near, variant_told
-from .http_client import Instance, Unexpected, code, told
+from .http_client import Instance, Unexpected, code, outcome
 from .photo import LEFT, SIZE, photo
 from .upload import API, completed, send
 
@@ -182,15 +182,15 @@ class Smoke:
         except Unexpected as error:
             raise Unexpected(f"{_plain(url)}: {error}{self._hint(url)}") from None
         if answer.status_code != 200:
-            raise Unexpected(f"{_plain(url)} answers {told(answer)}{self._hint(url)}")
+            raise Unexpected(f"{_plain(url)} answers {outcome(answer)}{self._hint(url)}")
         if answer.headers.get("Content-Type") != f"image/{self._made_as[name].format}":
             raise Unexpected(f"comes as {answer.headers.get('Content-Type')}")
         said = check_picture(answer.content, self._made_as[name])
         direct = self._get(f"{API}/{self._image_id}/direct?size={name}")
         if self._private and not self._is_unsigned(direct):
-            raise Unexpected(f"/direct answers {told(direct)} without a signature")
+            raise Unexpected(f"/direct answers {outcome(direct)} without a signature")
         if not self._private and direct.content != answer.content:
-            raise Unexpected(f"/direct answers {told(direct)}" if direct.is_error else "/direct sends other bytes")
+            raise Unexpected(f"/direct answers {outcome(direct)}" if direct.is_error else "/direct sends other bytes")
         self._variants[name] = answer.content
         return said
 
@@ -205,12 +205,12 @@ class Smoke:
         for path in (f"{API}/jobs/{self._job_id}/result", f"{API}/{self._image_id}/all", f"{API}/{self._image_id}"):
             answer = self._get(path)
             if answer.status_code != 401:
-                raise Unexpected(f"without a token {path.removeprefix(API)} answers {told(answer)}")
+                raise Unexpected(f"without a token {path.removeprefix(API)} answers {outcome(answer)}")
         for name, url in self._urls.items():
             forged = SIGNATURE.sub(lambda found: found[1] + ("b" if found[2] == "a" else "a"), url)
             answer = self._instance.ask("GET", self._instance.absolute(forged), {})
             if forged == url or answer.status_code != 403:
-                raise Unexpected(f"{name} answers {told(answer)} to another signature")
+                raise Unexpected(f"{name} answers {outcome(answer)} to another signature")
         return "no URL without a token, no bytes for another signature"
 
     def _get(self, path: str) -> httpx.Response:
@@ -254,13 +254,13 @@ class Smoke:
             0,
         )
         if info.status_code != 404:
-            raise Unexpected(f"its page answers {told(info)}")
+            raise Unexpected(f"its page answers {outcome(info)}")
         for url in (f"{self._instance.base}{API}/{self._image_id}/direct", *self._urls.values()):
             answer = self._instance.ask("GET", self._instance.absolute(url), {})
             if answer.is_success and any(name in answer.headers for name in CACHED):
                 cached += 1
             elif answer.status_code != 404 and not self._as_good_as_gone(url, answer):
-                raise Unexpected(f"{_plain(url)} answers {told(answer)}")
+                raise Unexpected(f"{_plain(url)} answers {outcome(answer)}")
         return "404" if not cached else f"404, but a cache in between still has {cached}"
 
     def _as_good_as_gone(self, url: str, answer: httpx.Response) -> bool:

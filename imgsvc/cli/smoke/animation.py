@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from PIL import Image, ImageSequence
 
 from .checks import MOVING_CHUNKS, chunks, near
-from .http_client import Instance, Unexpected, told
+from .http_client import Instance, Unexpected, outcome
 from .photo import BOTTOM, LEFT, SIGNS, TOP
 from .upload import API, completed, send
 
@@ -38,7 +38,7 @@ def check_animation(instance: Instance, bucket: str, variant: str) -> str:
         urls = instance.call("GET", f"{API}/jobs/{receipt['job_id']}/result").json()["urls"]
         answer = instance.ask("GET", instance.absolute(urls[variant]), {})
         if answer.status_code != 200:
-            raise Unexpected(f"{variant} answers {told(answer)}")
+            raise Unexpected(f"{variant} answers {outcome(answer)}")
         _check(answer.content)
     return f"{variant} moves: {len(COLOURS)} frames, {len(answer.content):,} bytes"
 

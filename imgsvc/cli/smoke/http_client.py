@@ -45,7 +45,7 @@ class Instance:
         """Send a request with the token and expect 200. A redirect to another host is followed without the token."""
         answer = self.ask(method, f"{self.base}{path}", {**self.authorization, **(headers or {})})
         if answer.status_code != 200:
-            raise Unexpected(told(answer))
+            raise Unexpected(outcome(answer))
         return answer
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], **body: Any) -> httpx.Response:
@@ -78,7 +78,7 @@ def code(answer: httpx.Response) -> str:
         return ""
 
 
-def told(answer: httpx.Response) -> str:
+def outcome(answer: httpx.Response) -> str:
     """The status and the error's detail. Without a detail the response comes from something in front of the service."""
     try:
         return f"{answer.status_code} {answer.json()['detail']}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from .http_client import Instance, Unexpected, code, told
+from .http_client import Instance, Unexpected, code, outcome
 from .token import PERMISSIONS
 
 API = "/api/v1/images"
@@ -23,7 +23,7 @@ def send(
     answer = instance.ask("POST", f"{instance.base}{API}/upload", headers, data=fields, files={"file": file})
     if answer.status_code != expected:
         hint = f"; the token needs {', '.join(PERMISSIONS)}" if code(answer) == "permission_denied" else ""
-        raise Unexpected(f"{told(answer)} instead of {expected}{hint}")
+        raise Unexpected(f"{outcome(answer)} instead of {expected}{hint}")
     return answer
 
 

@@ -16,7 +16,7 @@ from ..wire.piecewise import PiecewiseResponse, StoredRange, Unremembered
 from ..wire.problems import NO_STORE, image_not_found, image_not_ready, source_not_kept
 from .variants import NOT_THERE, OUT_OF_REACH, READY_IN_SECONDS
 
-# Bytes of somebody else's making, as they are: a browser saves them and runs nothing in them.
+# Unchanged bytes of a stranger: a browser saves them and runs nothing in them.
 INERT = {"Content-Security-Policy": "sandbox; default-src 'none'"}
 SOURCE = Content("image/jpeg", BINARY, also=("image/png", "image/webp", BYTES))  # or any other image type
 

@@ -1,4 +1,4 @@
-"""Upload tickets: an application lets somebody else, such as a browser, upload as itself, once or a few times."""
+"""Upload tickets: an application lets another program, such as a browser, upload as itself, once or a few times."""
 
 from typing import Annotated, Any
 

@@ -40,7 +40,7 @@ FORM = "multipart/form-data"
 UNTYPED = ("", "application/octet-stream", "binary/octet-stream")  # taken for what the bytes are
 ACCEPTED = f"must be {FORM} or, for the photo alone, image/* or application/octet-stream"
 SENT_BY_CURL = (
-    "application/x-www-form-urlencoded is what curl sends with --data and --data-binary unless told another type; "
+    "application/x-www-form-urlencoded is what curl sends with --data and --data-binary unless another type is given; "
     'for the photo alone add -H "Content-Type: image/jpeg", for a form use -F bucket=NAME -F file=@photo.jpg'
 )
 NO_TYPE = f"without a Content-Type the body is the photo alone; a form is {FORM}"

@@ -47,7 +47,7 @@ async def page(
 ) -> Response:
     """A whole page. `here` is its key in NAVIGATION; without `signed_in` it links no other page of the operator.
 
-    `plain` pages are for everybody, and run no script. `scripts` (modules) and `styles` are names of static files,
+    `plain` pages are public, and run no script. `scripts` (modules) and `styles` are names of static files,
     added to those of every page.
     """
     policy = PLAIN_POLICY if plain else POLICY.format(pictures=await _pictures_from(request) if signed_in else "")

@@ -165,7 +165,7 @@ async def show(request: Request) -> Response:
 @operation(
     "operator_images_update",
     "operator",
-    "Change an image of anybody",
+    "Change an image of any user",
     access="operator_acting",
     body=PATCH_BODY,
     answers={200: ChangedOwnedImage},
@@ -183,7 +183,7 @@ async def update(request: Request) -> Response:
 @operation(
     "operator_images_delete",
     "operator",
-    "Delete an image of anybody",
+    "Delete an image of any user",
     access="operator_acting",
     answers={200: Deleted},
     errors=("image_not_found", "method_not_allowed", "overloaded"),
@@ -198,7 +198,7 @@ async def delete(request: Request) -> Response:
 @operation(
     "operator_images_delete_many",
     "operator",
-    "Delete several images of anybody",
+    "Delete several images of any user",
     access="operator_acting",
     body=ManyToDelete,
     answers={200: ManyDeleted},

@@ -43,7 +43,7 @@ async def erase(request: Request) -> Response:
     errors=("overloaded",),
 )
 async def list_erasures(request: Request) -> Response:
-    """Never public, though no report names anybody."""
+    """Never public, although no report contains a name."""
     await auth.require_signed_in(request)
     found = await state_of(request).jobs.table.erasures.latest()
     return json_response(ErasureReports(erasures=[ErasureReport.of(one) for one in found]))

@@ -55,7 +55,7 @@ class ManyDeleted(AnswerModel):
 
 
 async def deleted_files(request: Request, job: Job) -> int:
-    """Delete the image; returns the number of its files. Raises Problem (404) if somebody else has deleted it."""
+    """Delete the image; returns the number of its files. Raises Problem (404) if it was deleted meanwhile."""
     removed = await state_of(request).jobs.deletion.delete(job)
     if removed is None:
         raise image_not_found()

@@ -26,7 +26,7 @@ def has_body(head: Head) -> bool:
 def drained(scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
     """The `receive` and `send` of a request with a body.
 
-    Some more of the body is read before the response, so that a client that only sends gets to reading; then the
+    Some more of the body is read before the response, so that a client that is still sending starts reading; then the
     connection is closed. Closing at once would lose the response: bytes that arrive at a closed socket reset the
     connection, even for a client that is already reading. A proxy would then report a bad gateway.
 

@@ -65,7 +65,7 @@ def prepare() -> None:
         codecs.lookup(name)
     for name in LAZY:
         importlib.import_module(name)
-    found = distributed.versions.get_versions()  # read from files, and told to the scheduler at each connection
+    found = distributed.versions.get_versions()  # read from files, and sent to the scheduler at each connection
     distributed.versions.get_versions = lambda packages=None: found  # noqa: ARG005
 
 

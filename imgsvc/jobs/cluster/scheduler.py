@@ -30,7 +30,7 @@ def run(workers: Workers, host: str, port: int, http_port: int) -> int:
 
 
 class _Spans(SpansSchedulerExtension):  # type: ignore[misc]  # distributed has no types
-    """Dask's, which would keep what is told of each ticket for ever."""
+    """Dask's scheduler state, which would keep each ticket's log entries for ever."""
 
     def observe_tasks(self, tss: Any, code: Any, span_metadata: Any) -> Any:  # noqa: ARG002
         return super().observe_tasks(tss, code, None)

@@ -65,7 +65,7 @@ class Capacity:
 
 
 class Revoker(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
-    """Ends the ticket that Dask has been told to forget: by itself it would let the task run on."""
+    """Ends the ticket of a task that Dask releases: Dask alone would let the task run on."""
 
     name = "imgsvc-revoker"
 

@@ -52,7 +52,7 @@ class ProcessLane:
     ) -> None:
         self.name = name
         self.restarts = 0
-        self.posture: Posture | None = None  # of the cage, once a warm process has told it
+        self.posture: Posture | None = None  # of the cage, once a warm process has reported it
         self.decoders: Mapping[str, str] = {}  # those of the cage, by MIME type, with their versions
         self._cage = cage
         self._ended = ended

@@ -127,8 +127,8 @@ class UploadTicket:
 class Credentials:
     """Writes raise DatabaseUnavailable, reads sqlite3.Error.
 
-    A ticket is found by a digest of the service's ID too, which a restore replaces: tickets of before are void then, as
-    nobody knows which of them have been spent since the backup.
+    A ticket is looked up by a digest that covers the service's ID. A restore replaces that ID and so voids earlier
+    tickets, since it is unknown which of them were spent after the backup.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Erasure:
 
 
 def hash_of(salt: bytes, org_id: str, user_id: str) -> bytes:
-    """The salted hash of a person: recognizes somebody whose name is known, and leads back to nobody."""
+    """The salted hash of a person: confirms a known name, and can't be reversed."""
     return hashlib.sha256(salt + json.dumps([org_id, user_id]).encode("utf-8", "surrogatepass")).digest()
 
 

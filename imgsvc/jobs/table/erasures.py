@@ -131,7 +131,7 @@ class ErasureTable:
         return ended
 
     async def people(self) -> AsyncIterator[tuple[str, str]]:
-        """Everybody whom the tables name, each at least once. Reads the whole audit trail, after a restore."""
+        """All people named in the tables, each at least once. Reads the whole audit trail, after a restore."""
         last = {"org_id": "", "user_id": ""}
         while rows := await self._readers.fetch("people_after", last):
             last = {name: rows[0][name] for name in last}

@@ -6,7 +6,7 @@ VALUES (:erasure_id, :org_id, :user_id, :salt, :person, :mark, 'images', :repeat
 RETURNING *
 
 -- name: insert_erasure_of_nobody
--- A repeated erasure of somebody of whom a restored database knows nothing.
+-- A repeated erasure of a person who is not in the restored database.
 INSERT INTO erasures (erasure_id, salt, person, mark, step, repeated, started_at, ended_at)
 VALUES (:erasure_id, :salt, :person, :mark, 'done', 1, :now, :now)
 

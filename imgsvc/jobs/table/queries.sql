@@ -670,7 +670,7 @@ DELETE FROM webhook_outbox WHERE id IN (
   SELECT id FROM webhook_outbox WHERE ended_at < :before ORDER BY ended_at LIMIT :limit)
 
 -- name: give_up_unsent
--- Of names that are no longer in the settings or switched off, whose attempts nobody makes.
+-- Of endpoints that are switched off or no longer in the settings, to which nothing is sent.
 UPDATE webhook_outbox SET state = 'given_up', ended_at = :now WHERE id IN (
   SELECT sent.id FROM webhook_endpoints AS endpoint JOIN webhook_outbox AS sent INDEXED BY outbox_in_order
     ON sent.webhook = endpoint.name AND sent.state = 'waiting'

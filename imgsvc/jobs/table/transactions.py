@@ -214,7 +214,7 @@ async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> 
 async def ended(
     db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None, **told: str
 ) -> bool:
-    """Run a fenced update, and write its event, with what else is `told`, only if it changed the row."""
+    """Run a fenced update and, only if it changed the row, write its event with the further facts `told`."""
     fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
     cursor = await db.execute(QUERIES[query], fence | (values or {}))
     if cursor.rowcount == 0:

@@ -181,7 +181,7 @@ class WebhookTable:
         return total
 
     async def tidy(self) -> None:
-        """Give up what nobody sends any more, and drop what is older than KEPT."""
+        """Give up deliveries of endpoints that are gone or off, and drop those older than KEPT."""
         old, moment = as_text(now() - KEPT), as_text(now())
         for query, before in (
             ("give_up_unsent", as_text(now() - GIVEN_UP_AFTER)),

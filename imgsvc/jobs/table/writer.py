@@ -70,7 +70,7 @@ class Writer:
     async def write(self, change: Change[T], *, frees: bool = False) -> T:
         """Commit `change` and return its result. It is committed as a whole or not at all.
 
-        `frees`: the change lets space be freed, so on a full disk it may use what is kept in reserve.
+        `frees`: the change leads to free space, so on a full disk it may use the reserve.
 
         The change may be committed even if the caller is cancelled while it waits. Raises DatabaseUnavailable, or
         whatever the change raised (its statements are then rolled back).

@@ -1,6 +1,6 @@
 """The service as `./run bench uploads` sees it: uploads by HTTP, and what became of them by its database.
 
-Asking the service would cost the processor time that is measured. A row says what a client would be told.
+Asking the service would cost the processor time that is measured. A row holds what a client would be answered.
 """
 
 import http.client

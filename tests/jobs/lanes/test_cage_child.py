@@ -71,7 +71,7 @@ def test_it_dies_with_the_process_that_forked_it(child: Child) -> None:
     assert os.read(read, 2) == b"in"
     os.kill(middle, signal.SIGKILL)
     os.waitpid(middle, 0)
-    print(json.dumps(os.read(read, 2).decode()))  # the end of the pipe: nobody holds it any more
+    print(json.dumps(os.read(read, 2).decode()))  # the end of the pipe: no process holds it any more
     """)
         == ""
     )

@@ -239,7 +239,7 @@ def _keep_promises(attempt: Attempt) -> None:
 
 
 def _keep_sources(attempt: Attempt) -> None:
-    """Nobody takes a source away meanwhile: a job that misses its own has lost what was accepted."""
+    """No source is removed meanwhile: a job that misses its own has lost what was accepted."""
     missing = "SELECT job_id FROM processing_jobs WHERE error_code IN ('source_missing', 'source_damaged')"
     attempt.wrong += [f"The source of the upload {job_id} is gone or damaged." for (job_id,) in attempt.rows(missing)]
 

@@ -4,7 +4,7 @@ The harshest disk that POSIX allows: bytes are there once fsync or fdatasync of 
 fsync of their folder has. A file with a durable name and no synced bytes is empty; what was unlinked or renamed is
 where it was, until its folder is synced. What kill_at.c keeps at each sync is put together here.
 
-Files are told apart by their inodes, which must not be used again within a case: a folder in memory counts them up.
+Files are distinguished by their inodes, which must not be used again within a case: a folder in memory counts them up.
 """
 
 import os

@@ -39,8 +39,8 @@ def numbers(calls: Sequence[Call], action: Action) -> Sequence[int]:
 def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action] = ACTIONS) -> list[Fault]:
     """So many faults, half of them kills, and of each action as many kinds of calls as there are.
 
-    A kind is a call on files of one sort: a transaction has dozens of writes to the log, between which nothing can be
-    told apart, and one synchronisation.
+    A kind is a call on files of one sort: a transaction has dozens of writes to the log, which can't be
+    distinguished, and one synchronisation.
     """
     chance = random.Random(seed)
     if not calls:

@@ -12,7 +12,7 @@ EACH = "each"
 WHY = {
     "put_aside": "the upload has synced the bytes, and the next start sets aside again what it finds in both folders",
     "hard_links._compare": "for files that were put back by hand, which no scenario has",
-    "doctor": "a probe whose result nobody keeps",
+    "doctor": "a probe whose result is not kept",
     "revocations.append:128": "the start and the restore, which make the file, sync its folder again before anything"
     " is confirmed; it is for a file that an operator removes meanwhile",
     "sqlite:folder": "SQLite's own; the program syncs the folder too, when it has written the service's id",

@@ -22,7 +22,7 @@ PATH = "/api/v1/images/upload?bucket=b"
 
 @dataclass(slots=True)
 class Promised:
-    """What clients were told, kept in a file of lines, so that a run that was ended can go on."""
+    """What clients were answered, kept in a file of lines, so that a run that was ended can go on."""
 
     path: Path
     receipts: dict[str, str] = field(default_factory=dict)  # {job: image}

@@ -113,8 +113,8 @@ export class Upload {
   #listeners;
   #ticket = null;
   #abort = new AbortController();
-  #told = new Set();
-  #news = Promise.resolve(); // told one after the other
+  #announced = new Set();
+  #news = Promise.resolve(); // listeners are called one after the other
 
   constructor(uploader, options, file, listeners) {
     Object.assign(this, { file, state: 'idle', jobId: null, imageId: null, key: newKey() });
@@ -137,14 +137,14 @@ export class Upload {
     if (!['idle', 'failed', 'aborted'].includes(this.state)) return this.done;
     if (this.state === 'failed' && this.jobId) { // the old key would get the failed job again
       Object.assign(this, { key: newKey(), jobId: null, imageId: null });
-      this.#told.clear();
+      this.#announced.clear();
     }
     this.#abort = new AbortController();
     if (this.#listeners.signal?.aborted) this.abort();
     this.state = 'waiting';
     /** @type {Promise<Job>} */
     this.done = this.#run();
-    this.done.catch(() => {}); // `failed` is told; nobody has to wait for `done`
+    this.done.catch(() => {}); // `failed` is called with the error; awaiting `done` is optional
     return this.done;
   }
 
@@ -224,11 +224,11 @@ export class Upload {
   }
 
   async #onReady({ variant, url, thumbhash, dominant_color }) {
-    if (this.#told.has(variant)) return; // a stream that starts over reports it again
-    this.#told.add(variant);
+    if (this.#announced.has(variant)) return; // a stream that starts over reports it again
+    this.#announced.add(variant);
     const job = await this.#readable({ urls: url ? { [variant]: url } : {}, thumbhash, dominant_color }, variant);
     const address = job.urls[variant] && this.#uploader.service.at(job.urls[variant]);
-    const first = this.#told.size === 1;
+    const first = this.#announced.size === 1;
     if (first) this.#tell('placeholder', shownFirst(job.dominant_color ?? null, job.thumbhash ?? null));
     if (first && address) this.#tell('thumbnail', address, variant);
     if (address) this.#tell('ready', address, variant);
@@ -339,7 +339,7 @@ class Follower {
       try {
         const followed = this.#jobs.size;
         await this.#stream(signal);
-        if (this.#jobs.size === followed) throw new Error('The stream told nothing.');
+        if (this.#jobs.size === followed) throw new Error('The stream had no events.');
         failures = 0;
       } catch {
         if (signal.aborted) continue; // another job is to be followed too

@@ -1,4 +1,4 @@
--- `imgsvc images render`: variants made anew of many images. A table of its own, since the task outlives the service that
+-- `imgsvc images render`: variants of many images, rendered again. A table of its own, since the task outlives the service that
 -- it was ordered from, and its rows in `renders`, of which there are never more than some hundreds at a time.
 
 CREATE TABLE render_tasks (

@@ -1,4 +1,4 @@
-"""Changes of completed images: crops that are made anew around another point."""
+"""Changes of completed images: crops that are rendered again around another point."""
 
 import hashlib
 import json

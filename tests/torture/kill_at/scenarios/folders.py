@@ -38,7 +38,7 @@ def old_data_folder(attempt: Attempt) -> None:
 
 
 def _downgrade(path: Path) -> None:
-    """Write the database anew with the schema of the first release, and what its columns hold."""
+    """Write the database again with the schema of the first release, and what its columns hold."""
     old = path.with_name("old.db")
     with closing(sqlite3.connect(old, isolation_level=None)) as db:
         for name in FIRST_RELEASE:

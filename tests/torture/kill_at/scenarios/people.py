@@ -45,7 +45,7 @@ def _upload_with_key(attempt: Attempt, service: Service) -> int:
 def key_lets_in(attempt: Attempt, service: Service) -> None:
     """A key that was handed out is good."""
     if "key" in attempt.memory and _upload_with_key(attempt, service) != 202:
-        attempt.wrong.append("An API key that was handed out lets nobody in.")
+        attempt.wrong.append("An API key that was handed out is refused.")
 
 
 def a_key(attempt: Attempt) -> None:
