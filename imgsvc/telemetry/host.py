@@ -1,65 +1,19 @@
 """Resource usage of the machine and this process, sampled in a thread: a dead mount makes psutil hang."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel
+
+from .host_models import Cpu, Disk, HostSample, Memory, ProcessUse, Resources
 
 if TYPE_CHECKING:
     from .host_sample import Sampler
 
 LOOK_SECONDS = 2.0
-
-
-class Cpu(BaseModel):
-    """`percent` of all processors since the last sample."""
-
-    percent: float
-    count: int
-
-
-class Memory(BaseModel):
-    total_gb: float
-    available_gb: float
-    used_gb: float
-    percent: float
-
-
-class Disk(BaseModel):
-    total_gb: float
-    used_gb: float
-    free_gb: float
-    percent: float
-
-
-class ProcessUse(BaseModel):
-    memory_rss_mb: float
-    memory_vms_mb: float
-    threads: int
-
-
-class Resources(BaseModel):
-    cpu: Cpu
-    memory: Memory
-    disk_root: Disk
-    process: ProcessUse
-
-
-@dataclass(frozen=True, slots=True)
-class HostSample:
-    """One sample. Sizes in MB; `storage` is None if its folder can't be read; `rss` is by process ID."""
-
-    resources: Resources
-    storage: Disk | None
-    database_mb: float
-    rss: Mapping[int, float]
-
-
 # Until there is a first one, where that hangs.
 NO_SAMPLE = HostSample(
     Resources(

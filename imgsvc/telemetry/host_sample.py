@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from ..settings.fields import MEGABYTE
-from .host import Cpu, Disk, HostSample, Memory, ProcessUse, Resources
+from .host_models import Cpu, Disk, HostSample, Memory, ProcessUse, Resources
 
 GIGABYTE = 1 << 30
 
