@@ -2,16 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import CommandFailed
 from .images import IMAGES
-from .maintenance_online import pauses
+from .polling import Show, pauses
 from .service_client import Running
 
 TASK = f"{IMAGES}/task"
-Show = Callable[[dict[str, Any]], None]  # called with what maintenance_output shows
 
 
 def render(service: Running, sizes: Sequence[str], bucket: str | None, show: Show, *, missing: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .options import FAILED, INTERRUPTED, WRONG, AsJson, ConfigFile, loaded, sto
 
 if TYPE_CHECKING:
     from ..maintenance.requests import MaintenanceRequest
-    from .maintenance_online import Show
+    from .polling import Show
 
 storage = typer.Typer(help="Check, clean up, move, back up and restore the stored files.", no_args_is_help=True)
 Listed = Annotated[int, typer.Option("--list", min=0, max=1000, help="How many findings to list; all are counted.")]

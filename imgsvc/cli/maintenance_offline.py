@@ -23,7 +23,7 @@ from ..settings import Settings
 from ..storage.registry import storage_registry
 from ..telemetry import logs
 from .data_folder import failing_for_data_folder
-from .maintenance_online import Show, pauses
+from .polling import Show, pauses
 
 
 def carry_out(settings: Settings, request: MaintenanceRequest, show: Show) -> dict[str, Any]:

@@ -1,23 +1,20 @@
 """Maintenance tasks for the command line: in the running service, or on the data folder if no service runs."""
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
 from .errors import CommandFailed
+from .polling import LOOK_SECONDS, Show, pauses
 from .service_client import Running, running
 
 if TYPE_CHECKING:
     from ..maintenance.requests import MaintenanceRequest
 
-LOOK_SECONDS = (0.02, 0.05, 0.1, 0.25)  # between polls, the last value repeating: many tasks end soon
 ENDING_SECONDS = 30.0  # how long a cancelled task may take to end
 TASK = "/api/v1/operator/storage/task"
-Show = Callable[[dict[str, Any]], None]  # called with the task's state, a StorageTask as JSON
 
 
 def carry_out(settings: Settings, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
@@ -53,11 +50,6 @@ def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_ru
     from . import maintenance_offline
 
     return maintenance_offline.restore(settings, source, show, force=force, dry_run=dry_run)
-
-
-def pauses() -> Iterator[float]:
-    """Yield the seconds between polls, without end."""
-    return chain(LOOK_SECONDS, repeat(LOOK_SECONDS[-1]))
 
 
 def _same(begun: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

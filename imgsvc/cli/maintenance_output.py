@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .maintenance_online import Show
 from .maintenance_summary import KINDS
+from .polling import Show
 
 LINE_SECONDS = 5.0
 

@@ -1,7 +1,6 @@
 """Erasing people for the command line, through the running service or directly in the data folder."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -15,12 +14,11 @@ from ..settings import Settings
 from ..storage.registry import storage_registry
 from ..telemetry import logs
 from .data_folder import with_data_folder
-from .maintenance_online import pauses
+from .polling import Show, pauses
 from .service_client import Running, running, segment
 
 API = "/api/v1/operator"
 REDIS_SECONDS = 1.0
-Show = Callable[[dict[str, Any]], None]  # called with the report as far as it has come
 
 
 def erase(settings: Settings, org: str, user: str, show: Show, *, wait: bool) -> dict[str, Any]:

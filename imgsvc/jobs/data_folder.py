@@ -16,7 +16,6 @@ from ..storage.bounded_memory import BoundedMemory
 from ..storage.durable_files import make_root, partial_of
 from .clocks import ClockKeeper, Clocks, stored_clocks
 from .counters import JobCounters
-from .housekeeping import empty_folder
 from .instance import NAME, FirstReceipt, Identity, Places, StorageClaim, identify, places_of, settle_id
 from .lock import RESTORING, DataFolderInUse, DataFolderLock, data_folder_lock
 from .reconciliation import reconcile
@@ -38,6 +37,7 @@ from .table.sql import OnQuery, ignore
 from .table.usage import JobSums
 from .table.webhook_table import WebhookTable
 from .table.writer import Writer
+from .trees import empty_folder
 
 log = structlog.get_logger()
 

@@ -25,7 +25,6 @@ from .table.job_table import JobTable
 from .table.model import Job, as_text, now
 from .table.quota import Quota
 from .table.webhook_table import WebhookTable
-from .trees import empty_tree
 
 if TYPE_CHECKING:
     from .data_folder import DataFolder
@@ -322,13 +321,3 @@ def _unlink(path: Path) -> int:
     except FileNotFoundError:
         return 0
     return 1
-
-
-def empty_folder(folder: Path) -> None:
-    """Create `folder` if necessary (mode 0700) and empty it: scratch files of an ended process. Raises OSError.
-
-    What can't be removed stays and is logged. It does no harm, since every run has its own folder.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not empty_tree(folder):
-        log.warning("folder_not_emptied", folder=folder.name)

@@ -10,6 +10,10 @@ from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 PAGE = 500  # entries that are held in memory
 LIMIT_SECONDS = 60.0
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,6 +33,16 @@ def remove_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:
     with suppress(OSError):
         folder.rmdir()
     return not os.path.lexists(folder)
+
+
+def empty_folder(folder: Path) -> None:
+    """Create `folder` if necessary (mode 0700) and empty it: scratch files of an ended process. Raises OSError.
+
+    What can't be removed stays and is logged. It does no harm, since every run has its own folder.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not empty_tree(folder):
+        log.warning("folder_not_emptied", folder=folder.name)
 
 
 def empty_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:

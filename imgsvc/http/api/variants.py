@@ -14,7 +14,8 @@ from ...storage.base import NotStored
 from ...storage.keys import StoredName
 from ..openapi.operations import IMAGE, Answer, Private, operation
 from ..state import state_of
-from ..wire.conditional import EMBEDDABLE, ByteHeaders, caching, redirect_to_storage, send_variant
+from ..wire.byte_headers import ByteHeaders
+from ..wire.conditional import EMBEDDABLE, caching, redirect_to_storage, send_variant
 from ..wire.formats import AUTO, FormatName, mark_negotiated, names_of, negotiated, will_have
 from ..wire.path_ids import path_id
 from ..wire.piecewise import Source

@@ -5,7 +5,7 @@ from typing import Literal
 from ...jobs.answer_model import AnswerModel, example
 from ...jobs.table.model import Status as JobState
 from ...telemetry.health import Check, Status
-from ...telemetry.host import Disk, Resources
+from ...telemetry.host_models import Disk, Resources
 from .example import EXAMPLE
 
 

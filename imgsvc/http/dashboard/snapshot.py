@@ -20,7 +20,8 @@ from ...settings.hosts import without_credentials
 from ...settings.webhooks import Webhook
 from ...telemetry.cluster_check import CLUSTER
 from ...telemetry.health import Check
-from ...telemetry.host import HostSample, uptime_words
+from ...telemetry.host import uptime_words
+from ...telemetry.host_models import HostSample
 from ..state import AppState
 from ..wire.error_codes import CODES
 from ..wire.open_streams import MAX_STREAMS

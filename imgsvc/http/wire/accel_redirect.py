@@ -8,7 +8,6 @@ public bytes is in X-Cache-Control, which the internal location adds to what it 
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import structlog
@@ -18,10 +17,8 @@ from starlette.responses import Response
 from ...jobs.table.model import StoredVariant
 from ...storage.base import LOCAL, Storage
 from ..state import state_of
+from .byte_headers import ByteHeaders
 from .proxy_headers import FROM_PROXY
-
-if TYPE_CHECKING:
-    from .conditional import ByteHeaders
 
 log = structlog.get_logger()
 
@@ -30,7 +27,7 @@ DROPPED = ("Accept-Ranges", "Content-Range")  # the proxy has its own
 PUBLIC_CACHING = "X-Cache-Control"
 
 
-def is_sent_by_proxy(request: Request, storage: Storage, wanted: "ByteHeaders", *, partial: bool) -> bool:
+def is_sent_by_proxy(request: Request, storage: Storage, wanted: ByteHeaders, *, partial: bool) -> bool:
     """Whether the proxy sends this response. `partial`: it is a single range, shorter than the variant.
 
     Requests with conditions are not for the proxy, which would compare them with its own ETag and the file's time, nor

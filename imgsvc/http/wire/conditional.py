@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,35 +10,15 @@ from ...jobs.table.model import StoredVariant
 from ...storage.base import CHECKED_HOURLY, HOUR, IMMUTABLE, YEAR
 from .accel_redirect import is_sent_by_proxy, sent_by_proxy
 from .answer_memory import AnswerMemory, NoRoom, no_room
+from .byte_headers import ByteHeaders
 from .dates import parsed_date
 from .piecewise import PiecewiseResponse, Source, StoredRange
 from .problems import precondition_failed, range_not_satisfiable
-from .validation import Headers, parsed
+from .validation import parsed
 
 # A page of another site may show an image although its own policy (COEP) or ours refuses all else.
 EMBEDDABLE = {"Cross-Origin-Resource-Policy": "cross-origin"}
 RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})")
-
-
-def _named(name: str, words: str) -> Any:
-    return Field(alias=name, description=words)
-
-
-class ByteHeaders(Headers):
-    """Conditional and range headers. A malformed value is ignored, as RFC 9110 requires."""
-
-    match: Annotated[str | None, _named("If-Match", "Send it only if its ETag is one of these (else 412).")] = None
-    none_match: Annotated[str | None, _named("If-None-Match", "Do not send it if its ETag is one of these (304).")] = (
-        None
-    )
-    modified_since: Annotated[str | None, _named("If-Modified-Since", "Send it only if it is newer (else 304).")] = None
-    unmodified_since: Annotated[str | None, _named("If-Unmodified-Since", "Do not send it if it is newer (412).")] = (
-        None
-    )
-    range: Annotated[str | None, _named("Range", "One range of bytes.")] = None
-    if_range: Annotated[str | None, _named("If-Range", "Send the range only if this ETag or date still matches.")] = (
-        None
-    )
 
 
 async def redirect_to_storage(
