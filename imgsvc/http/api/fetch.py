@@ -18,8 +18,6 @@ from ...intake.fetches import FetchFailed
 from ...intake.intake import Origin, Receipt
 from ...intake.limits import UploadLimits
 from ...intake.staging import StagedFile, UnsupportedType, UploadTooLarge
-from ...jobs.table.byte_quota import QuotaExceeded
-from ...jobs.table.quota import RateLimited
 from ..openapi.operations import Answer, operation
 from ..state import state_of
 from ..wire.bearer import authenticated
@@ -27,7 +25,7 @@ from ..wire.body_rate import MinimumBodyRate, SlowClient
 from ..wire.json_body import json_body
 from ..wire.problems import fetch_disabled, overloaded
 from ..wire.upload_fields import METADATA_BYTES, Bucket, MetadataObject
-from .uploads import Accepted, accepted_response, require_upload
+from .uploads import Accepted, accepted_response, counted_refusals, require_upload
 
 log = structlog.get_logger()
 
@@ -84,20 +82,12 @@ async def fetch(request: Request) -> Response:
     Only hosts of `[fetch] allowed_hosts`, only https, no redirect, within 60 seconds. Every failure to get the bytes is
     the same `fetch_failed`.
     """
-    metrics = state_of(request).telemetry.metrics.uploads
     try:
-        receipt = await _fetch(request)
+        with counted_refusals(request):
+            receipt = await _fetch(request)
     except ClientDisconnect:
-        metrics.upload("aborted")
         return Response(status_code=499)
-    except Exception as error:
-        metrics.upload("rejected")
-        if isinstance(error, RateLimited):
-            metrics.rate_limited()
-        if isinstance(error, QuotaExceeded):
-            metrics.quota_exceeded(error.whose)
-        raise
-    metrics.upload("accepted")
+    state_of(request).telemetry.metrics.uploads.upload("accepted")
     return await accepted_response(request, receipt, None)
 
 

@@ -1,8 +1,8 @@
 """POST /api/v1/images/upload: each check at the first byte that permits it, then the receipt."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,23 +146,34 @@ async def _uploader(request: Request) -> Uploader:
 
 async def receive(request: Request, identify: Callable[[Request], Awaitable[Uploader]]) -> Response:
     """Receive an upload by whom `identify` finds. Raises what a refused upload is answered with."""
+    try:
+        with counted_refusals(request):
+            receipt, seconds = await _upload(request, identify)
+    except ClientDisconnect:
+        return Response(status_code=499)  # the client has gone; the status is for the log line
+    except SlowClient:
+        request.scope[NO_DRAIN] = True
+        raise
+    state_of(request).telemetry.metrics.uploads.upload("replayed" if receipt.replayed else "accepted")
+    return await accepted_response(request, receipt, seconds)
+
+
+@contextmanager
+def counted_refusals(request: Request) -> Iterator[None]:
+    """Count an upload that ends with an exception, which is passed on, in the metrics."""
     metrics = state_of(request).telemetry.metrics.uploads
     try:
-        receipt, seconds = await _upload(request, identify)
+        yield
     except ClientDisconnect:
         metrics.upload("aborted")
-        return Response(status_code=499)  # the client has gone; the status is for the log line
+        raise
     except Exception as error:
         metrics.upload("rejected")
         if isinstance(error, RateLimited):
             metrics.rate_limited()
         if isinstance(error, QuotaExceeded):
             metrics.quota_exceeded(error.whose)
-        if isinstance(error, SlowClient):
-            request.scope[NO_DRAIN] = True
         raise
-    metrics.upload("replayed" if receipt.replayed else "accepted")
-    return await accepted_response(request, receipt, seconds)
 
 
 async def _upload(request: Request, identify: Callable[[Request], Awaitable[Uploader]]) -> tuple[Receipt, int | None]:
