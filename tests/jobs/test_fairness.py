@@ -1,6 +1,5 @@
 """Whose turn it is: the claims, on a real table without lanes."""
 
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +8,6 @@ from pathlib import Path
 import aiosqlite
 import anyio
 
-from imgsvc import Settings
 from imgsvc.jobs.counters import JobCounters
 from imgsvc.jobs.retry import Decision, Failure
 from imgsvc.jobs.table.database import Readers, open_for_writing
@@ -20,6 +18,7 @@ from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.transactions import Blocked
 from imgsvc.jobs.table.writer import Writer
 from imgsvc.storage.bounded_memory import BoundedMemory
+from tests.support.new_jobs import new_job
 
 GIGABYTE = 1 << 30
 
@@ -33,29 +32,6 @@ async def table(path: Path) -> AsyncIterator[JobTable]:
         yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)))
         writer.close()
     await db.close()
-
-
-def new_job(user: str, render_bytes: int = 1000, preview_bytes: int | None = None) -> NewJob:
-    return NewJob(
-        job_id=str(uuid.uuid4()),
-        image_id=str(uuid.uuid4()),
-        user_id=user,
-        org_id="org",
-        bucket="b",
-        staging_path="x",
-        original_filename="x.jpg",
-        client_metadata={},
-        trace_id="t",
-        mime_type="image/jpeg",
-        content_length=1,
-        sha256="0" * 64,
-        pixels=1,
-        preview_bytes=preview_bytes,
-        render_bytes=render_bytes,
-        storage_backend="local",
-        recipe=Settings().images.recipe,
-        max_attempts=3,
-    )
 
 
 async def accept(t: JobTable, new: NewJob) -> None:

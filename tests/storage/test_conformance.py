@@ -19,9 +19,9 @@ from imgsvc.storage.local import CHUNK, LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.storage.s3 import s3_storage
 from tests.support.s3 import S3Server
+from tests.support.stored import KEY, read_from, source
 
 INSTANCE = "0" * 32
-KEY = "processed/large/x_large.webp"
 AWKWARD = (
     ("photos", KEY),
     ("a/b/c", KEY),
@@ -68,17 +68,6 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield one
 
 
-def source(tmp_path: Path, data: bytes, name: str = "source") -> Path:
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
-
-
-async def read(storage: Storage, bucket: str, key: str, start: int, length: int) -> bytes:
-    blob = await storage.read(bucket, key, start, length)
-    return blob.first + b"".join([chunk async for chunk in blob.rest])
-
-
 async def keys(storage: Storage) -> list[tuple[str, str]]:
     return sorted([(one.bucket, one.key) async for one in storage.everything()])
 
@@ -95,7 +84,7 @@ async def test_put_stores_the_bytes_and_keeps_the_source(
     path = source(tmp_path, data)
     await storage.put(bucket, key, path)
     assert await storage.size(bucket, key) == len(data)
-    assert await read(storage, bucket, key, 0, len(data)) == data
+    assert await read_from(storage, bucket, key, 0, len(data)) == data
     assert await keys(storage) == [(bucket, key)]
     assert path.read_bytes() == data
 
@@ -105,7 +94,7 @@ async def test_what_is_stored_does_not_change_with_its_source(storage: Storage, 
     await storage.put("a", KEY, path)
     with path.open("r+b") as stream:
         stream.write(b"later")
-    assert await read(storage, "a", KEY, 0, 5) == b"first"
+    assert await read_from(storage, "a", KEY, 0, 5) == b"first"
 
 
 async def test_put_replaces_and_can_be_repeated(storage: Storage, tmp_path: Path) -> None:
@@ -113,7 +102,7 @@ async def test_put_replaces_and_can_be_repeated(storage: Storage, tmp_path: Path
     for _ in range(2):
         await storage.put("a", KEY, source(tmp_path, b"newer"))
         assert await storage.size("a", KEY) == 5
-        assert await read(storage, "a", KEY, 0, 5) == b"newer"
+        assert await read_from(storage, "a", KEY, 0, 5) == b"newer"
     assert await keys(storage) == [("a", KEY)]
 
 
@@ -121,7 +110,7 @@ async def test_any_range_can_be_read(storage: Storage, tmp_path: Path) -> None:
     data = os.urandom(CHUNK * 2 + 5)
     await storage.put("a/b", KEY, source(tmp_path, data))
     for start, length in ((0, 1), (0, CHUNK), (CHUNK - 3, CHUNK + 6), (len(data) - 2, 2), (0, len(data)), (7, 0)):
-        assert await read(storage, "a/b", KEY, start, length) == data[start : start + length]
+        assert await read_from(storage, "a/b", KEY, start, length) == data[start : start + length]
 
 
 async def test_read_that_is_left_half_way_keeps_nothing_from_going_on(storage: Storage, tmp_path: Path) -> None:
@@ -134,7 +123,7 @@ async def test_read_that_is_left_half_way_keeps_nothing_from_going_on(storage: S
             break
         if (close := getattr(blob.rest, "aclose", None)) is not None:
             await close()
-    assert await read(storage, "a", KEY, 0, len(data)) == data
+    assert await read_from(storage, "a", KEY, 0, len(data)) == data
 
 
 async def test_what_is_missing_is_said_to_be_missing(storage: Storage, tmp_path: Path) -> None:
@@ -158,7 +147,7 @@ async def test_remove_takes_one_and_says_so_once(storage: Storage, tmp_path: Pat
     assert await storage.size("a", KEY) is None
     assert await keys(storage) == [("a/b", KEY)]
     await storage.put("a", KEY, source(tmp_path, b"back"))
-    assert await read(storage, "a", KEY, 0, 4) == b"back"
+    assert await read_from(storage, "a", KEY, 0, 4) == b"back"
 
 
 async def test_fetch_makes_a_new_file(storage: Storage, tmp_path: Path) -> None:
@@ -172,7 +161,7 @@ async def test_put_without_its_source_fails_and_changes_nothing(storage: Storage
     await storage.put("a", KEY, source(tmp_path, b"old"))
     with pytest.raises((StorageError, FileNotFoundError)):
         await storage.put("a", KEY, tmp_path / "missing")
-    assert await read(storage, "a", KEY, 0, 3) == b"old"
+    assert await read_from(storage, "a", KEY, 0, 3) == b"old"
     assert await keys(storage) == [("a", KEY)]
 
 
@@ -204,11 +193,11 @@ async def test_puts_of_one_key_at_once_leave_one_of_them_whole(storage: Storage,
     sources = [source(tmp_path, data, f"source-{number}") for number, data in enumerate(versions)]
     await asyncio.gather(*(storage.put("a", f"processed/{n}.webp", path) for n, path in enumerate(sources)))
     for number, data in enumerate(versions):
-        assert await read(storage, "a", f"processed/{number}.webp", 0, len(data)) == data
+        assert await read_from(storage, "a", f"processed/{number}.webp", 0, len(data)) == data
     for path in sources:  # one after the other for one key, as the runs of a job do
         await storage.put("a", KEY, path)
     assert await storage.size("a", KEY) == len(versions[-1])
-    assert await read(storage, "a", KEY, 0, len(versions[-1])) == versions[-1]
+    assert await read_from(storage, "a", KEY, 0, len(versions[-1])) == versions[-1]
 
 
 async def test_a_cancelled_read_or_put_can_be_done_again(storage: Storage, tmp_path: Path) -> None:
@@ -224,7 +213,7 @@ async def test_a_cancelled_read_or_put_can_be_done_again(storage: Storage, tmp_p
     await asyncio.sleep(0)
     reading.cancel()
     await asyncio.wait({reading})
-    assert await read(storage, "a", KEY, 0, len(data)) == data
+    assert await read_from(storage, "a", KEY, 0, len(data)) == data
 
 
 async def test_services_that_share_a_storage_are_known_by_their_probes(storage: Storage, tmp_path: Path) -> None:
@@ -250,9 +239,9 @@ async def test_copy_has_the_same_bytes_and_lives_on_alone(storage: Storage, tmp_
         await storage.copy("b/c", KEY, original(data))
         assert await storage.size("b/c", KEY) == len(data)
     await storage.put("a", KEY, source(tmp_path, b"other"))
-    assert await read(storage, "b/c", KEY, 0, len(data)) == data
+    assert await read_from(storage, "b/c", KEY, 0, len(data)) == data
     assert await storage.remove("a", KEY)
-    assert await read(storage, "b/c", KEY, 5, 10) == data[5:15]
+    assert await read_from(storage, "b/c", KEY, 5, 10) == data[5:15]
     assert sorted([(one.bucket, one.key) async for one in storage.everything()]) == [("b/c", KEY)]
 
 
@@ -261,7 +250,7 @@ async def test_copy_of_any_name(storage: Storage, tmp_path: Path, bucket: str, k
     assert isinstance(storage, Copying)
     await storage.put(bucket, key, source(tmp_path, b"data"))
     await storage.copy(f"{bucket}/copy", key, original(b"data", bucket, key))
-    assert await read(storage, f"{bucket}/copy", key, 0, 4) == b"data"
+    assert await read_from(storage, f"{bucket}/copy", key, 0, 4) == b"data"
 
 
 @pytest.mark.parametrize(("said", "error"), [(b"othr", Differs), (b"longer", Differs), (b"d", Differs)])
@@ -272,7 +261,7 @@ async def test_copy_of_other_bytes_than_said_is_refused(
     await storage.put("a", KEY, source(tmp_path, b"data"))
     with pytest.raises(error):
         await storage.copy("b", KEY, original(said))
-    assert await read(storage, "a", KEY, 0, 4) == b"data"
+    assert await read_from(storage, "a", KEY, 0, 4) == b"data"
 
 
 async def test_copy_of_nothing(storage: Storage) -> None:

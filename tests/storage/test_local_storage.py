@@ -18,8 +18,7 @@ from imgsvc.storage.instance_marker import MARKER, mark
 from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.reading_group import group_id
 from tests.support.speed import within
-
-KEY = "processed/large/x_large.webp"
+from tests.support.stored import KEY, read, source
 
 
 @pytest.fixture
@@ -30,17 +29,6 @@ def storage(tmp_path: Path) -> LocalStorage:
 def local_storage(tmp_path: Path) -> LocalStorage:
     (tmp_path / "storage").mkdir()
     return LocalStorage(tmp_path / "storage")
-
-
-def source(tmp_path: Path, data: bytes) -> Path:
-    path = tmp_path / "source"
-    path.write_bytes(data)
-    return path
-
-
-async def read(storage: LocalStorage, start: int, length: int) -> bytes:
-    blob = await storage.read("a/b", KEY, start, length)
-    return blob.first + b"".join([chunk async for chunk in blob.rest])
 
 
 async def test_failed_put_leaves_the_old_and_nothing_half(storage: LocalStorage, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from imgsvc.storage import s3 as module
 from imgsvc.storage import s3_client
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
-from tests.storage.conftest import KEY, read, source
 from tests.support.s3 import S3Server
 from tests.support.s3_proxy import Fault, Proxy
 from tests.support.speed import seconds, within
+from tests.support.stored import KEY, read, source
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from imgsvc.settings.storage import S3
 from imgsvc.storage.base import Differs, NotStored, SignedPut
 from imgsvc.storage.s3 import S3Storage, s3_storage
-from tests.storage.conftest import OBJECT
 from tests.support.s3 import S3Server
+from tests.support.stored import OBJECT
 
 RUN = "a3a1f6c2-54a1-4d5c-9a39-0d8a8a0b8f10.3"
 KEY, BODY = f"{RUN}/small", b"the bytes of a variant"

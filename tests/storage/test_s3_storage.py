@@ -21,11 +21,11 @@ from structlog.testing import capture_logs
 from imgsvc.settings.storage import S3
 from imgsvc.storage.base import NotStored, StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
-from tests.storage.conftest import KEY, OBJECT, read, source
 from tests.support.s3 import SECRET, S3Server
 from tests.support.s3_proxy import Proxy
 from tests.support.server_process import ROOT
 from tests.support.speed import within
+from tests.support.stored import KEY, OBJECT, read, source
 
 
 async def test_what_is_put_can_be_read_in_parts_and_removed(

@@ -3,7 +3,6 @@
 import heapq
 import random
 import sqlite3
-import uuid
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,15 +10,15 @@ from pathlib import Path
 
 import anyio
 
-from imgsvc import Settings
 from imgsvc.jobs.counters import JobCounters
 from imgsvc.jobs.table.database import Readers, open_for_writing
 from imgsvc.jobs.table.job_table import JobTable
-from imgsvc.jobs.table.model import Job, NewJob
+from imgsvc.jobs.table.model import Job
 from imgsvc.jobs.table.quota import Quota
 from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.writer import Writer
 from imgsvc.storage.bounded_memory import BoundedMemory
+from tests.support.new_jobs import new_job
 
 UNLIMITED = Quota(1 << 40, timedelta(hours=1))
 CLAIMED = 0.3  # of the jobs, while others come
@@ -66,7 +65,7 @@ async def differences(database: Path, jobs: int, users: int, seed: str) -> int:
 
         for _ in range(jobs):
             user = f"turns{min(chance.randrange(users), chance.randrange(users))}"
-            new = _new_job(user)
+            new = new_job(user)
             await table.accept(new, UNLIMITED)
             model.accept(user, new.job_id)
             if chance.random() < CLAIMED:
@@ -76,26 +75,3 @@ async def differences(database: Path, jobs: int, users: int, seed: str) -> int:
         writer.close()
     await db.close()
     return different
-
-
-def _new_job(user: str) -> NewJob:
-    return NewJob(
-        job_id=str(uuid.uuid4()),
-        image_id=str(uuid.uuid4()),
-        user_id=user,
-        org_id="turns",
-        bucket="b",
-        staging_path="x",
-        original_filename="x.jpg",
-        client_metadata={},
-        trace_id="t",
-        mime_type="image/jpeg",
-        content_length=1,
-        sha256="0" * 64,
-        pixels=1,
-        preview_bytes=None,
-        render_bytes=1000,
-        storage_backend="local",
-        recipe=Settings().images.recipe,
-        max_attempts=3,
-    )
