@@ -35,6 +35,7 @@ from .table.scan import JobScan
 from .table.session_rows import SessionRows
 from .table.sql import OnQuery, ignore
 from .table.usage import JobSums
+from .table.waiting_jobs import WaitingJobs
 from .table.webhook_table import WebhookTable
 from .table.writer import Writer
 from .trees import empty_folder
@@ -55,6 +56,7 @@ class _Database:
     clocks: Clocks
     rows: RowMemory
     feed: EventFeed
+    waiting: WaitingJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +124,16 @@ async def open_data_folder(
 async def _open_database(
     settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory, feed: EventFeed
 ) -> AsyncIterator[_Database]:
-    db = await open_for_writing(settings.database.path)
+    db, waiting = await open_for_writing(settings.database.path), WaitingJobs()
     try:
         instance = await settle_id(db, found)
         await rows.watch(db)
         await feed.watch(db)
+        await waiting.watch(db)
 
         def transaction_ended() -> None:
             rows.forget_changed()
+            waiting.count_changes()
             feed.publish()
 
         clocks = await stored_clocks(db)
@@ -137,7 +141,7 @@ async def _open_database(
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:
-                yield _Database(instance, readers, writer, clocks, rows, feed)
+                yield _Database(instance, readers, writer, clocks, rows, feed, waiting)
             finally:
                 writer.close()
     finally:
@@ -175,7 +179,7 @@ def _built(
     revocations = Revocations(places.data)
     return DataFolder(
         lock=lock,
-        table=JobTable(readers, writer, counters, database.rows),
+        table=JobTable(readers, writer, counters, database.rows, database.waiting),
         overview=JobReports(readers),
         lists=ImageLists(readers),
         scan=JobScan(readers),

@@ -64,6 +64,7 @@ class FurtherSettlement(Settlement):
             max_attempts=self.job.max_retries,
             delay_seconds=self._context.limits.retry_delay_seconds,
         )
+        self.retries = decision.outcome == "retry"
         if not await self._further.unsuccessful(self.job, render, failure, decision):
             await self._overtaken_by_a_change()
             return
@@ -80,6 +81,9 @@ class FurtherSettlement(Settlement):
     async def _end_source(self) -> None:
         if self._render.source == "staged":
             await self._remove_source()
+
+    async def _source_wanted(self) -> bool:
+        return await self._table.source_wanted(self.job)
 
     def _tell(self, status: FurtherStatus) -> None:
         self._context.on_further(self._render.kind, status)

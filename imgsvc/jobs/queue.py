@@ -199,7 +199,7 @@ class Queue:
         """A second idle lane for the run, and its memory, while no other job could use them."""
         if side.queue != "renders" or not isinstance(side.memory, LaneMemory):  # or lanes of other machines
             return None
-        if not run.can_be_split or await self._others_wait():
+        if not run.can_be_split or not side.idle.value or await self._others_wait():
             return None
         try:
             side.idle.acquire_nowait()
@@ -341,7 +341,8 @@ class Queue:
             self._end_run()
             self._completions.notify(run.job.job_id)
             self.wake()
-            self._retries.look_again()
+            if settlement.retries:
+                self._retries.look_again()
 
 
 async def _checked(run: Run, outcome: Outcome) -> Outcome:

@@ -28,6 +28,7 @@ class Settlement:
 
     def __init__(self, run: Run) -> None:
         self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
+        self.retries = False  # the run may be repeated later
         self._attempt = anyio.CancelScope()
         self._run = run
         self._context = run.context
@@ -182,12 +183,16 @@ class Settlement:
     async def _remove_source(self) -> None:
         """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""
         try:
-            if self._context.hold.active or await self._table.source_wanted(self.job):
+            if self._context.hold.active or await self._source_wanted():
                 return
             await anyio.to_thread.run_sync(lambda: self._run.staged.unlink(missing_ok=True))
             await self._table.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
+
+    async def _source_wanted(self) -> bool:
+        """Whether something is still to be made of the upload: of a job that has just ended only a further format."""
+        return bool(self.job.recipe.further) and await self._table.source_wanted(self.job)
 
     async def _unsuccessful(self, failure: Failure) -> None:
         job = self.job
@@ -198,6 +203,7 @@ class Settlement:
             max_attempts=job.max_retries,
             delay_seconds=self._context.limits.retry_delay_seconds,
         )
+        self.retries = decision.outcome == "retry"
         if not await self._table.unsuccessful(job, failure, decision):
             return
         self._log.warning(_event(decision), code=failure.code, reason=failure.message, retryable=decision.retryable)

@@ -83,6 +83,7 @@ class Watchdog:
             if looks >= LOOKS:
                 del self._waiting[name]
                 self._report("not_claimed", job_id)
+                self._table.look_again()
                 self._queue.wake()
 
     def _end_publishing(self) -> None:

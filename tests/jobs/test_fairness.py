@@ -16,6 +16,7 @@ from imgsvc.jobs.table.model import Job, NewJob, QueueName, as_text, now
 from imgsvc.jobs.table.quota import Quota
 from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.transactions import Blocked
+from imgsvc.jobs.table.waiting_jobs import WaitingJobs
 from imgsvc.jobs.table.writer import Writer
 from imgsvc.storage.bounded_memory import BoundedMemory
 from tests.support.new_jobs import new_job
@@ -25,12 +26,15 @@ GIGABYTE = 1 << 30
 
 @asynccontextmanager
 async def table(path: Path) -> AsyncIterator[JobTable]:
-    db = await open_for_writing(path / "db")
-    writer = Writer(db)
+    db, waiting = await open_for_writing(path / "db"), WaitingJobs()
+    await waiting.watch(db)
+    writer = Writer(db, on_transaction=waiting.count_changes)
     async with Readers(path / "db") as readers, anyio.create_task_group() as group:
         group.start_soon(writer.run)
-        yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)))
-        writer.close()
+        try:
+            yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)), waiting)
+        finally:
+            writer.close()  # its task ends for nothing else
     await db.close()
 
 

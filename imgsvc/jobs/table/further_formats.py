@@ -13,9 +13,11 @@ from .model import Job
 from .sql import QUERIES
 
 
-async def order_formats(db: aiosqlite.Connection, job_id: str) -> None:
+async def order_formats(db: aiosqlite.Connection, claimed: Job) -> None:
     """Order what a job that has just been completed lacks. Its upload is kept for it."""
-    row = await (await db.execute(QUERIES["job"], {"job_id": job_id})).fetchone()
+    if not claimed.recipe.further:  # a recipe does not change before its job is completed
+        return
+    row = await (await db.execute(QUERIES["job"], {"job_id": claimed.job_id})).fetchone()
     assert row is not None
     job = Job.of(row)
     missing = [variant for variant in job.recipe.further if variant.name not in job.paths]

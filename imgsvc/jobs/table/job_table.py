@@ -22,6 +22,7 @@ from .quota import Quota, RateLimitStatus, standing
 from .row_memory import Key, RowMemory
 from .transactions import Accepted, Blocked, Claimed
 from .usage import Observer
+from .waiting_jobs import WaitingJobs
 from .writer import Change, DatabaseUnavailable, Writer
 
 SOURCE_KEPT = timedelta(hours=1)  # at most, of a completed job's upload from which a further format is made
@@ -30,8 +31,17 @@ SOURCE_KEPT = timedelta(hours=1)  # at most, of a completed job's upload from wh
 class JobTable:
     """The job table. Used by everything except the writer task."""
 
-    def __init__(self, readers: Readers, writer: Writer, observer: Observer, memory: RowMemory) -> None:
+    def __init__(
+        self,
+        readers: Readers,
+        writer: Writer,
+        observer: Observer,
+        memory: RowMemory,
+        waiting: WaitingJobs | None = None,
+    ) -> None:
+        """`waiting`: what watches the writer's connection; None: every claim asks the database."""
         self.memory = memory
+        self._waiting = waiting or WaitingJobs()
         self.further = FurtherTable(readers, writer)
         self.erasures = ErasureTable(readers, writer)
         self._readers = readers
@@ -200,7 +210,12 @@ class JobTable:
 
     async def claim(self, queue: QueueName, free_bytes: int, *, nothing_running: bool) -> Job | Blocked | None:
         """Claim the next job of a queue. Blocked: it needs more than `free_bytes`. None: no job is waiting."""
+        if not self._waiting.may_wait(queue):
+            return None
+        changes = self._waiting.changes(queue)
         claimed = await self._write(lambda db: transactions.claim(db, queue, free_bytes, nothing_running))
+        if claimed is None:
+            self._waiting.found_none(queue, changes)
         if not isinstance(claimed, Claimed):
             return claimed
         self._observer.moved(claimed.before, "processing")
@@ -319,6 +334,10 @@ class JobTable:
         """A page of the `processing` jobs by id: (id, run, whether it waits for its render)."""
         rows = await self._readers.fetch("under_way", {"after": after, "limit": limit})
         return [(row["job_id"], row["run"], row["queue"] is not None) for row in rows]
+
+    def look_again(self) -> None:
+        """Let the next claim of each queue ask the database: for a job that waits and that no change has told of."""
+        self._waiting.look_again()
 
     async def next_in(self, queue: QueueName) -> str | None:
         """The id of the next job of this queue."""

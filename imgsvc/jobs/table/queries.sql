@@ -263,6 +263,32 @@ SELECT * FROM processing_jobs WHERE job_id = :job_id AND deleted_at IS NULL
 -- name: job_of_image
 SELECT * FROM processing_jobs WHERE image_id = :image_id AND deleted_at IS NULL
 
+-- name: watch_waiting_inserted
+-- On the writer's connection: whichever statement lets a job wait, its queue counts as one that may have a job.
+CREATE TEMP TRIGGER waiting_inserted AFTER INSERT ON main.processing_jobs WHEN NEW.queue IS NOT NULL
+BEGIN
+  SELECT job_waits(NEW.queue);
+END
+
+-- name: watch_waiting_updated
+CREATE TEMP TRIGGER waiting_updated AFTER UPDATE OF queue ON main.processing_jobs WHEN NEW.queue IS NOT NULL
+BEGIN
+  SELECT job_waits(NEW.queue);
+END
+
+-- name: watch_twin_updated
+-- A job without its twin is to be rendered.
+CREATE TEMP TRIGGER twin_updated AFTER UPDATE OF twin ON main.job_sources WHEN OLD.twin IS NOT NULL AND NEW.twin IS NULL
+BEGIN
+  SELECT job_waits('previews'), job_waits('renders');
+END
+
+-- name: watch_twin_deleted
+CREATE TEMP TRIGGER twin_deleted AFTER DELETE ON main.job_sources WHEN OLD.twin IS NOT NULL
+BEGIN
+  SELECT job_waits('previews'), job_waits('renders');
+END
+
 -- name: watch_completed_updated
 -- On the writer's connection: whichever statement changes a completed row, the memory of rows forgets it.
 CREATE TEMP TRIGGER completed_updated AFTER UPDATE ON main.processing_jobs

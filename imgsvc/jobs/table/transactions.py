@@ -228,7 +228,7 @@ async def complete(db: aiosqlite.Connection, job: Job, values: dict[str, Any], *
     """Returns whether the row was changed, and whether other jobs have got a twin by it."""
     if not await ended(db, "complete", job, "completed", values, **told):
         return False, False
-    await further_formats.order_formats(db, job.job_id)
+    await further_formats.order_formats(db, job)
     return True, await sources.complete(db, job.job_id)
 
 

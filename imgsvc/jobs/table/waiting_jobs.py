@@ -1,0 +1,56 @@
+"""Which queues may have a job, so that a lane that becomes idle asks an empty queue nothing.
+
+It is exact: one process owns the table, and one connection writes. Triggers on that connection note every statement
+that lets a job wait, or that takes a waiting job's twin away, and they count in the step in which its transaction ends,
+before the caller of the change is answered. A queue counts as empty only if nothing was noted since before the claim
+that found it so began.
+"""
+
+from collections import Counter
+from typing import get_args
+
+import aiosqlite
+
+from .model import QueueName
+from .sql import QUERIES
+
+WATCHES = ("watch_waiting_inserted", "watch_waiting_updated", "watch_twin_updated", "watch_twin_deleted")
+
+
+class WaitingJobs:
+    """Knows nothing, and so takes every queue for one that may have a job, until a claim has found none."""
+
+    def __init__(self) -> None:
+        self._changes: Counter[str] = Counter()  # of each queue
+        self._empty: dict[QueueName, int] = {}  # the changes before the claim that found none
+        self._noted: list[str] = []
+        self._watching = False
+
+    async def watch(self, db: aiosqlite.Connection) -> None:
+        """Note from now on what this connection changes."""
+        await db.create_function("job_waits", 1, self._noted.append)
+        for query in WATCHES:
+            await db.execute(QUERIES[query])
+        self._watching = True
+
+    def count_changes(self) -> None:
+        """Count what the transaction that has just ended let wait, however it ended."""
+        self._changes.update(self._noted)
+        self._noted.clear()
+
+    def changes(self, queue: QueueName) -> int:
+        """To be asked before a claim begins, for `found_none`."""
+        return self._changes[queue]
+
+    def found_none(self, queue: QueueName, changes: int) -> None:
+        """A claim that began after so many changes has found no job."""
+        if self._watching:
+            self._empty[queue] = changes
+
+    def may_wait(self, queue: QueueName) -> bool:
+        """Whether this queue may have a job that a lane could claim."""
+        return self._empty.get(queue) != self._changes[queue]
+
+    def look_again(self) -> None:
+        """Take every queue for one that may have a job: for rows that were changed past the writer."""
+        self._changes.update(get_args(QueueName))
