@@ -44,6 +44,7 @@ class FurtherRun(Run):
     async def prepare(self) -> Failure | None:
         if self.job.recipe_damaged:
             return ROW_DAMAGED
+        await anyio.to_thread.run_sync(lambda: self._fetched.parent.mkdir(mode=0o700, parents=True, exist_ok=True))
         if self.further.source == "staged" and await anyio.to_thread.run_sync(self._has_upload):
             return None
         if (kept := self.job.kept_source) is not None and await self._fetched_whole(kept):

@@ -126,7 +126,6 @@ class Run:
         """Render on the lane. The outcome is the worker's, and so is not to be believed before `check`."""
         self.lane_name = lane.name
         try:
-            await anyio.to_thread.run_sync(lambda: self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True))
             if self.cancelled:
                 return CANCELLED
             if (failure := await self.prepare()) is not None:

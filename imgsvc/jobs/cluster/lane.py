@@ -23,7 +23,7 @@ from ..failures import CRASHED, IO_ERROR, NOT_STORED, SOURCE_MISSING
 from ..incoming import Incoming
 from ..lane_memory import largest_in, reserve_of
 from ..lanes.cage import Posture
-from ..lanes.files import SOURCE_FLAGS, output_names
+from ..lanes.files import SOURCE_FLAGS, make_folder, output_names
 from ..lanes.messages import Lost, Outcome, Rendered, Task
 from ..lanes.process import NOT_BEGUN
 from ..retry import exclusive
@@ -135,7 +135,7 @@ class ClusterLane:
         if not task.memory_ceiling:
             return Lost("the machines left while the job was claimed")
         office, names = self._office, output_names(task)
-        size = await anyio.to_thread.run_sync(_size_of, task.source)
+        size = await anyio.to_thread.run_sync(_prepared, task)
         largest = dict.fromkeys(names, task.file_ceiling)
         seconds = DEADLINE_FACTOR * task.time_limit + DEADLINE_SECONDS
         token = office.tokens.issue(task.job_id, task.run, seconds, largest)
@@ -252,9 +252,10 @@ class ClusterMemory:
         self.running -= 1
 
 
-def _size_of(source: str) -> int:
-    """The source's bytes. Raises OSError if it is gone, or no regular file."""
-    descriptor = os.open(source, SOURCE_FLAGS)
+def _prepared(task: Task) -> int:
+    """Make the folder of a task, and return the source's bytes. Raises OSError if it is gone, or no regular file."""
+    make_folder(task)
+    descriptor = os.open(task.source, SOURCE_FLAGS)
     try:
         found = os.fstat(descriptor)
     finally:

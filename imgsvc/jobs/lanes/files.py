@@ -51,7 +51,7 @@ class TaskFiles:
 
 
 def open_files(task: Task) -> TaskFiles:
-    """Open the source, and an empty file for each variant that the task may make.
+    """Make the folder of a task, open the source, and an empty file for each variant that the task may make.
 
     A file that stays empty is not a variant. Raises SourceGone, or OSError for anything else that can't be opened.
     """
@@ -62,12 +62,18 @@ def open_files(task: Task) -> TaskFiles:
     try:
         if not stat.S_ISREG(os.fstat(files.source).st_mode):
             raise OSError(errno.EINVAL, "the staged source is not a regular file")
+        make_folder(task)
         for name in output_names(task):
             files.outputs[name] = os.open(scratch_file(Path(task.folder), name), OUTPUT_FLAGS, 0o600)
     except BaseException:
         files.close()
         raise
     return files
+
+
+def make_folder(task: Task) -> None:
+    """Make the folder that the files of a task are written to. Raises OSError."""
+    Path(task.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 async def opened(task: Task) -> TaskFiles:
