@@ -12,12 +12,12 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NoReturn, Self
+from typing import ClassVar, Literal, Self
 
-from . import landlock, libc, process_limits
+from . import landlock, libc, process_limits, seccomp
 from .seccomp import SeccompFilter
 from .walls import LANDLOCK, LIMITS, PRIVILEGES, SECCOMP, walls
 
@@ -128,13 +128,16 @@ class _Survey:
         self._prove()
 
     def _look_for_landlock(self, at_most: int | None) -> None:
-        try:
-            self.abi = landlock.usable_abi(at_most)
-        except OSError as error:
-            self.problems.append(f"{LANDLOCK}: {_words(error)}")
-        else:
-            if self.abi == 0:
-                self.absent.append("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
+        """In a child: a filter around this service may end the process that asks."""
+        text, end = _in_child(lambda answer: _tell_abi(at_most, answer))
+        if not text:
+            self.problems.append(f"{LANDLOCK}: the process that asked for it {end}")
+            return
+        self.abi, failed = json.loads(text)
+        if failed:
+            self.problems.append(f"{LANDLOCK}: {failed}")
+        elif self.abi == 0:
+            self.absent.append("this kernel has no Landlock, or it is not enabled at boot (lsm=landlock)")
 
     def _look_for_seccomp(self) -> None:
         try:
@@ -142,54 +145,81 @@ class _Survey:
         except OSError:
             self.absent.append("this kernel has no seccomp")
             return
+        text, end = _in_child(_ask_for_seccomp)
+        if not text:
+            self.problems.append(f"{SECCOMP}: the process that asked for it {end}")
+            return
         try:
             self.filter = SeccompFilter.build()
         except OSError as error:
             self.problems.append(f"{SECCOMP}: {_words(error)}")
 
     def _prove(self) -> None:
-        read, write = os.pipe()
-        parent = os.getpid()
-        child = os.fork()
-        if child == 0:
-            _try_walls(self.abi, self.filter, parent, write)
-        os.close(write)
-        try:
-            tried = _reports(read)
-        finally:
-            os.close(read)
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        text, end = _in_child(lambda answer: _try_walls(self.abi, self.filter, answer))
+        tried = dict(json.loads(line) for line in text.splitlines())
         for wall in walls(self.abi, self.filter, 0):
             if wall.name not in tried:
-                self.problems.append(f"{wall.name}: the process that tried it ended with {status}")
+                self.problems.append(f"{wall.name}: the process that tried it {end}")
             elif tried[wall.name]:
                 self.problems.append(f"{wall.name}: {tried[wall.name]}")
             else:
                 self.in_force.add(wall.name)
 
 
-def _try_walls(abi: int, seccomp_filter: SeccompFilter | None, parent: int, answer: int) -> NoReturn:
-    """In a child: put up one wall after the other, and report for each what failed."""
+def _in_child(work: Callable[[int], None]) -> tuple[bytes, str]:
+    """Run `work` in a child with a pipe for its answer. Returns what it wrote, and how it ended, in words."""
+    read, write = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        try:
+            process_limits.close_descriptors({write}, standard=True)
+            process_limits.tie_to(parent)
+            work(write)
+        finally:
+            os._exit(0)
+    os.close(write)
     try:
-        process_limits.close_descriptors({answer}, standard=True)
-        process_limits.tie_to(parent)
-        process_limits.limit_growth(PROBE_MEMORY, shared=True)
-        for wall in walls(abi, seccomp_filter, PROBE_BYTES):
-            try:
-                wall.put_up()
-                wall.prove()
-                failed = ""
-            except OSError as error:
-                failed = _words(error)
-            os.write(answer, json.dumps([wall.name, failed]).encode() + b"\n")
+        text = _read_all(read)
     finally:
-        os._exit(0)
+        os.close(read)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return text, f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
 
-def _reports(descriptor: int) -> dict[str, str]:
-    """Read the child's reports ({wall: failure, or ""}) until it ends or its time is over."""
+def _tell_abi(at_most: int | None, answer: int) -> None:
+    """In a child: write Landlock's ABI, and why it is refused."""
+    try:
+        found = [landlock.usable_abi(at_most), ""]
+    except OSError as error:
+        found = [0, _words(error)]
+    os.write(answer, json.dumps(found).encode())
+
+
+def _ask_for_seccomp(answer: int) -> None:
+    """In a child: answer unless that ends it. A missing library is told by who builds the filter."""
+    with suppress(OSError):
+        seccomp.ask_kernel()
+    os.write(answer, b"1")
+
+
+def _try_walls(abi: int, seccomp_filter: SeccompFilter | None, answer: int) -> None:
+    """In a child: put up one wall after the other, and write for each what failed, on a line."""
+    process_limits.limit_growth(PROBE_MEMORY, shared=True)
+    for wall in walls(abi, seccomp_filter, PROBE_BYTES):
+        try:
+            wall.put_up()
+            wall.prove()
+            failed = ""
+        except OSError as error:
+            failed = _words(error)
+        os.write(answer, json.dumps([wall.name, failed]).encode() + b"\n")
+
+
+def _read_all(descriptor: int) -> bytes:
+    """What a child writes until it ends or its time is over."""
     text = b""
     deadline = time.monotonic() + PROBE_SECONDS
     while len(text) < PROBE_BYTES and (left := deadline - time.monotonic()) > 0:
@@ -198,7 +228,7 @@ def _reports(descriptor: int) -> dict[str, str]:
             if not part:
                 break
             text += part
-    return dict(json.loads(line) for line in text.splitlines())
+    return text
 
 
 def _words(error: OSError) -> str:

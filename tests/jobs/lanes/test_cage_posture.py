@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_landlock_that_a_container_refuses_is_one(posture: Asking) -> None:
     found = posture(before=NO_LANDLOCK.format(errno=1))
     assert found["landlock_abi"] == 0 and found["seccomp"]
     assert found["problems"] == ["Landlock: Operation not permitted (EPERM)"]
+
+
+def test_filter_that_ends_who_asks_for_landlock_leaves_the_other_walls(posture: Asking) -> None:
+    """As systemd's SystemCallFilter= does, unless it lists landlock_create_ruleset."""
+    found = posture(before=NO_LANDLOCK.format(errno=None))
+    assert (found["landlock_abi"], found["seccomp"], found["limits"]) == (0, True, True)
+    assert found["problems"] == ["Landlock: the process that asked for it was ended by SIGSYS"]
+
+
+def test_filter_that_ends_who_asks_for_seccomp_leaves_the_other_walls(posture: Asking) -> None:
+    number = {"x86_64": 317, "aarch64": 277}.get(platform.machine())
+    if number is None:
+        pytest.skip("the number of seccomp is not known here")
+    found = posture(before=f"from tests.support.outer_filter import refuse; refuse({number}, None)")
+    assert found["landlock_abi"] and not found["seccomp"] and found["limits"]
+    assert found["problems"] == ["seccomp: the process that asked for it was ended by SIGSYS"]
 
 
 def test_require_needs_landlock(posture: Asking) -> None:
