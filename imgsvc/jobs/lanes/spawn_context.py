@@ -168,7 +168,8 @@ class WorkerProcess:
         """Launch the process and pass its work to it. Raises OSError."""
         context.set_spawning_popen(cast(Any, self))
         try:
-            work = ForkingPickler.dumps(self._work)
+            # A copy: what it returns is a view of a buffer, and Python 3.13 warns if both go in one collection.
+            work = bytes(ForkingPickler.dumps(self._work))
         finally:
             context.set_spawning_popen(None)
         self._process = subprocess.Popen(  # noqa: S603, our own interpreter and module
