@@ -10,15 +10,34 @@ from typing import NamedTuple
 
 from fixtures import hostile, make, mutations
 from imgsvc.imaging.errors import ImageError
-from imgsvc.imaging.limits import preview_bytes, probe, render_bytes
+from imgsvc.imaging.limits import preview_bytes, probe, render_bytes, settled
+from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lane_memory import RESERVE_EXTRA, RESERVE_FACTOR
 from imgsvc.jobs.lanes.cage import Mode
 from imgsvc.jobs.lanes.messages import Outcome, Rendered
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.settings.jobs import Images
+from tests.support.patched_workers import patched_workers
 from tests.support.render_task import render_task
 
-RECIPE = Images(max_pixels=60_000_000).recipe
+MAX_PIXELS = 60_000_000
+RECIPE = Images(max_pixels=MAX_PIXELS).recipe
+# All that variants may be: each format, a crop, a still and the animation, and the source without metadata.
+RICH = Images.model_validate(
+    {
+        "max_pixels": MAX_PIXELS,
+        "sizes": {
+            "thumbnail": 150,
+            "square": {"width": 90, "height": 90, "fit": "cover"},
+            "mail": {"width": 300, "format": "jpeg"},
+            "sharp": {"width": 800, "format": "avif"},
+            "original": 4096,
+        },
+        "keep_source": "stripped",
+    }
+).recipe
+# Without the cage the decoders of HEIC and AVIF are not loaded.
+LOADED = "from imgsvc.jobs.lanes import warm; warm.is_in_force = lambda _: True"
 KINDS = {"preview": preview_bytes, "render": render_bytes}
 
 
@@ -30,7 +49,7 @@ class Source(NamedTuple):
 
 def sound() -> Iterator[Source]:
     """A small picture of each kind that is accepted."""
-    for number, (mime, data) in enumerate(mutations.sound()):
+    for number, (mime, data) in enumerate(mutations.everything()):
         yield Source(f"{number} {mime}", mime, data)
 
 
@@ -53,8 +72,8 @@ def odd() -> Iterator[Source]:
 
 
 def damaged(count: int) -> Iterator[Source]:
-    for name, mime, data in mutations.mutated(14, count):
-        yield Source(name, mime, data)
+    for number in range(count):
+        yield Source(*mutations.one(14, number, caged=True))
 
 
 class Made(NamedTuple):
@@ -65,27 +84,31 @@ class Made(NamedTuple):
 
 
 @asynccontextmanager
-async def lane(cage: Mode) -> AsyncIterator[ProcessLane]:
+async def lane(cage: Mode, folder: Path) -> AsyncIterator[ProcessLane]:
+    """A lane that decodes every type, without the cage too. The folder is made."""
     one = ProcessLane("render", nice=10, jobs_per_process=1_000_000, cage=cage)
-    try:
-        yield one
-    finally:
-        await one.close()
+    with patched_workers(folder, LOADED):
+        try:
+            await one.start()
+            yield one
+        finally:
+            await one.close()
 
 
-async def made(one: ProcessLane, source: Source, folder: Path) -> dict[str, Made]:
+async def made(one: ProcessLane, source: Source, folder: Path, recipe: Recipe = RECIPE) -> dict[str, Made]:
     """What the lane makes of a source under the ceilings that the service would reserve; {} if it is not accepted."""
     try:
-        header = probe(io.BytesIO(source.data), source.mime, max_pixels=RECIPE.max_pixels)
+        header = probe(io.BytesIO(source.data), source.mime, max_pixels=recipe.max_pixels)
     except ImageError:
         return {}
+    recipe = settled(header, recipe)
     found: dict[str, Made] = {}
     for kind, estimate in KINDS.items():
-        if (peak := estimate(header, RECIPE)) is None:
+        if (peak := estimate(header, recipe)) is None:
             continue
         place = folder / kind
         place.mkdir(parents=True)
-        task = render_task(place, source.data, RECIPE, source.mime)
+        task = render_task(place, source.data, recipe, source.mime)
         ceiling = int(peak * RESERVE_FACTOR) + RESERVE_EXTRA
         outcome = await one.run(replace(task, kind=kind, memory_ceiling=ceiling, time_limit=300))  # type: ignore[arg-type]
         found[kind] = Made(_timeless(outcome), _digests(place / "made"))

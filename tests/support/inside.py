@@ -6,30 +6,21 @@
 
 import ctypes
 import errno
-import fcntl
-import hashlib
 import json
 import os
 import signal
 import stat
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from fixtures import make
 from imgsvc.imaging import pipeline
 from imgsvc.imaging.decoder import Decoder
-from imgsvc.imaging.encode import Encoded
-from imgsvc.imaging.geometry import fit
-from imgsvc.imaging.pipeline import Rendering
-from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lanes import cage, landlock
 from imgsvc.jobs.lanes.libc import call
 from tests.support import attacks
-from tests.support.attacks import Victims
+from tests.support.leaving import LYING, LYING_IN_MOTION, SPOILING, SPOILING_IN_MOTION, prepare
+from tests.support.taken_process import Surroundings, answers, opened, outputs
 
 MARK = b"\n== taken over: "
 MOST = 1 << 14  # bytes of the orders
@@ -51,23 +42,11 @@ GIVEN = {
 }
 PTRACE_SEIZE = 0x4206
 STREAM = 1 << 20  # bytes written at a time
-SIZE = (320, 200)  # pixels of every picture that takes over its decoder
-HUGE = (16_383, 16_383)
-
-
-@dataclass(frozen=True)
-class Surroundings(Victims):
-    """Further victims: the data folder of a running service, another user's upload that waits in it, and the
-    address of a secret in the service's memory.
-    """
-
-    data: Path
-    waiting: Path
-    address: int
 
 
 def install(landlock_abi_at_most: int | None, walls: list[str] | None) -> None:
     """Replace the decoder of this process, and hold its cage down to an ABI of Landlock, or to the walls named."""
+    prepare()
     decode, encode = Decoder.decode, vars(pipeline)["encode"]
     usable_abi, all_walls = landlock.usable_abi, vars(cage)["walls"]
 
@@ -115,32 +94,9 @@ def attempt(orders: dict[str, Any], output: int) -> str:
     return THROUGH
 
 
-def outputs() -> Iterator[int]:
-    """Descriptors of the files that this process may write."""
-    return (one for one, mode in _writable() if stat.S_ISREG(mode))
-
-
-def answers() -> int:
-    """The descriptor of the pipe on which the warm process waits."""
-    return next(one for one, mode in _writable() if stat.S_ISFIFO(mode))
-
-
-def _writable() -> Iterator[tuple[int, int]]:
-    for one in _open():
-        if fcntl.fcntl(one, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
-            yield one, os.fstat(one).st_mode
-
-
-def _open() -> Iterator[int]:
-    for one in range(3, 1024):
-        with suppress(OSError):
-            os.fstat(one)
-            yield one
-
-
 def hold_more(_: Surroundings) -> None:
     """Find a descriptor beside those of the picture and the answer."""
-    for one in _open():
+    for one in opened():
         mode = os.fstat(one).st_mode
         if not stat.S_ISREG(mode) and one != answers():
             return
@@ -221,51 +177,6 @@ def say_pickle(there: Surroundings) -> None:
     says(bomb)(there)
 
 
-def leaves(
-    picture: Callable[[tuple[int, int]], bytes], size: tuple[int, int] | None = None
-) -> Callable[[Surroundings], NoReturn]:
-    """Write `picture(size)` to each output and answer that all went well, with the true size or with this one."""
-
-    def leave(_: Surroundings) -> NoReturn:
-        task = _task()
-        sides = {variant.name: variant.side for variant in Recipe.from_json(task["recipe"]).variants}
-        variants = []
-        for name, output in zip(task["outputs"], outputs(), strict=True):
-            width, height = size or fit(SIZE, sides[name])
-            data = picture((width, height))
-            os.ftruncate(output, 0)
-            os.pwrite(output, data, 0)
-            digest = hashlib.sha256(data).hexdigest()
-            variants.append(asdict(Encoded(name, width, height, len(data), digest)))
-        rendering = asdict(Rendering(*SIZE, "#000000", 1, ())) | {"variants": variants}
-        answer = {"outcome": "rendered", "rendering": rendering, "error": None, "seconds": 0.0, "log": None}
-        os.write(answers(), json.dumps({"task": task["id"], **answer}).encode())
-        os._exit(0)
-
-    return leave
-
-
-def _task() -> dict[str, Any]:
-    """The task of this process: a local variable of a function that has called the decoder."""
-    frame = sys._getframe()
-    while "task" not in frame.f_locals:
-        assert frame.f_back
-        frame = frame.f_back
-    return dict(frame.f_locals["task"])
-
-
-def quadrants(size: tuple[int, int]) -> bytes:
-    return make.encoded(make.quadrants(*size), "WEBP")
-
-
-def leave_link(there: Surroundings) -> None:
-    """Put a link to a secret in the place of an output: /proc shows its path to a process that may look."""
-    path = Path(f"/proc/self/fd/{there.output}").readlink()
-    path.unlink()
-    path.symlink_to(there.data / "jwt_secret")
-    leaves(quadrants)(there)
-
-
 REACHING: dict[str, Callable[[Surroundings], object]] = {
     "open the database": lambda v: os.close(os.open(v.data / "imgsvc.db", os.O_RDWR)),
     "read the token secret": lambda v: (v.data / "jwt_secret").read_bytes(),
@@ -294,16 +205,6 @@ ENDING: dict[str, Callable[[Surroundings], object]] = {
     "claim that the cage failed": ends(78),
     "fail": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
 }
-LYING: dict[str, Callable[[Surroundings], object]] = {
-    "leave a huge picture": leaves(lambda _: make.one_colour_webp(*HUGE)),
-    "leave a huge picture and say so": leaves(lambda _: make.one_colour_webp(*HUGE), HUGE),
-    "leave a picture with a place": leaves(lambda size: make.encoded(make.quadrants(*size), "WEBP", exif=make.exif())),
-    "leave a link": leave_link,
-    "leave a page": leaves(lambda _: b"<script>alert(1)</script>"),
-}
-SPOILING: dict[str, Callable[[Surroundings], object]] = {
-    "leave another picture": leaves(quadrants),
-}
 STAYING: dict[str, Callable[[Surroundings], object]] = {
     "paint its own picture": paint_here,
     "paint all pictures": paint_everywhere,
@@ -314,6 +215,8 @@ ATTACKS: dict[str, Callable[[Any], object]] = {
     "execute a program": execute,
     **ENDING,
     **LYING,
+    **LYING_IN_MOTION,
     **SPOILING,
+    **SPOILING_IN_MOTION,
     **STAYING,
 }

@@ -2,24 +2,42 @@
 
 import ctypes
 import json
-import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fixtures import make
 from imgsvc.imaging.recipe import scratch_file
 from imgsvc.jobs.lanes.cage import Mode
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.retry import Failure
-from tests.conftest import Service, service
+from tests.conftest import Service, service, with_workers
 from tests.support.attacks import FILE, MEMORY, victims
-from tests.support.inside import MARK, REPORT, SIZE, Surroundings
+from tests.support.inside import MARK, REPORT, STAYING, THROUGH
 from tests.support.lanes import SMALL
+from tests.support.leaving import LYING, LYING_IN_MOTION, SPOILING, SPOILING_IN_MOTION
+from tests.support.patched_workers import patched_workers
 from tests.support.render_task import render_task
+from tests.support.taken_process import SIZE, Surroundings
 
 PICTURE = make.jpeg(*SIZE)
+MOVING = make.encoded(make.photo(*SIZE), "GIF", save_all=True, append_images=[make.quadrants(*SIZE)], duration=100)
+# Each format that variants are made in, an animation, and the source without metadata; each upload is rendered.
+SIZES = {
+    "thumbnail": 150,
+    "mail": {"width": 120, "format": "jpeg"},
+    "sharp": {"width": 200, "format": "avif"},
+    "original": 4096,
+}
+AT_ONCE = {"retry_delay_seconds": 0}
+IMAGES: dict[str, Any] = {"sizes": SIZES, "keep_source": "stripped", "reuse": False}
+LEAVING = {
+    **dict.fromkeys([*SPOILING, *LYING], PICTURE),
+    **dict.fromkeys([*SPOILING_IN_MOTION, *LYING_IN_MOTION], MOVING),
+}
+HARMLESS = "others are sound"
 SECRET = bytearray(b"hunter-2")  # in this process's memory
 SECONDS = 1.0  # of a task
 ATTACKER = "mallory"
@@ -36,24 +54,10 @@ class Setting:
 
 @contextmanager
 def decoders_that_obey(folder: Path, setting: Setting) -> Iterator[None]:
-    """Within this context each warm process that starts has the decoder of `inside`.
-
-    By a `sitecustomize` on its path, which does nothing in any other process.
-    """
-    held = json.dumps([setting.landlock_abi_at_most, setting.walls])
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(
-        "import json, sys\n"
-        "if any('spawn_context' in word for word in sys.orig_argv):\n"
-        "    from tests.support import inside\n"
-        f"    inside.install(*json.loads({held!r}))\n"
-    )
-    before = sys.path.copy()
-    sys.path[:0] = [str(folder), str(Path(__file__).parents[2])]
-    try:
+    """Within this context each warm process that starts has the decoder of `inside`."""
+    held = (setting.landlock_abi_at_most, setting.walls and list(setting.walls))
+    with patched_workers(folder, f"from tests.support import inside; inside.install(*{held!r})"):
         yield
-    finally:
-        sys.path[:] = before
 
 
 def picture(attack: str, there: Surroundings, of: bytes = PICTURE) -> bytes:
@@ -105,10 +109,10 @@ async def table(folder: Path, settings: Mapping[str, Setting], attacks: Iterable
     return found
 
 
-async def uploaded(s: Service, attack: str, folder: Path) -> str:
+async def uploaded(s: Service, attack: str, folder: Path, of: bytes = PICTURE) -> str:
     """How the job of a picture ends that makes its decoder attack: its error's code, or its status."""
     with surroundings(folder, s.settings.data / "staging" / "nothing") as there:
-        job = await s.ended(await s.upload(picture(attack, there), user=ATTACKER))
+        job = await s.ended(await s.upload(picture(attack, there, of), user=ATTACKER))
     return str(job["error_code"] or job["status"])
 
 
@@ -119,10 +123,32 @@ async def next_variants(s: Service, uploads: int) -> list[bytes]:
         for number in range(uploads)
     ]
     jobs = [await s.ended(receipt) for receipt in receipts]
-    return [await s.variant(job["image_id"], size) for job in jobs for size in ("thumbnail", "original")]
+    return [await s.variant(job["image_id"], size) for job in jobs for size in s.settings.images.sizes]
 
 
-async def expected_variants(folder: Path, uploads: int) -> list[bytes]:
+async def expected_variants(folder: Path, uploads: int, **sections: Any) -> list[bytes]:
     """The same of a service that no picture has attacked."""
-    async with service(folder) as s:
+    async with service(folder, **sections) as s:
         return await next_variants(s, uploads)
+
+
+async def aftermath(folder: Path, settings: Mapping[str, Setting], uploads: int) -> dict[str, dict[str, str]]:
+    """{attack: {setting: what became of it}} of what decoders leave behind, in whole services.
+
+    Of what is left as variants it is how the job ended; of a patched decoder, whether so many further uploads have the
+    variants of a service without it.
+    """
+    found: dict[str, dict[str, str]] = {}
+    expected = await expected_variants(folder / "expected", uploads, images=IMAGES)
+    for name, setting in settings.items():
+        with decoders_that_obey(folder / f"path-{name}", setting):
+            workers = {"cage": setting.cage}
+            async with with_workers(folder / f"data-{name}", images=IMAGES, workers=workers, jobs=AT_ONCE) as s:
+                for attack, of in LEAVING.items():
+                    ended = await uploaded(s, attack, folder / f"{len(found)}-{attack}-{name}", of)
+                    found.setdefault(attack, {})[name] = ended
+                for attack in STAYING:
+                    await uploaded(s, attack, folder / f"{attack}-{name}")
+                    same = await next_variants(s, uploads) == expected
+                    found.setdefault(attack, {})[name] = HARMLESS if same else THROUGH
+    return found

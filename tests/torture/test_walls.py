@@ -5,15 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.jobs.lanes.cage import Mode
 from tests.conftest import with_workers
-from tests.support.inside import LYING, SPOILING, THROUGH
-from tests.support.taken_over import Setting, decoders_that_obey, expected_variants, next_variants, uploaded
-from tests.torture.walls import ALWAYS, MISSING, SAYING, SETTINGS, outcomes, stopped_by
+from tests.support.inside import THROUGH
+from tests.support.leaving import LYING, LYING_IN_MOTION, SPOILING, SPOILING_IN_MOTION
+from tests.support.taken_over import (
+    AT_ONCE,
+    HARMLESS,
+    IMAGES,
+    LEAVING,
+    Setting,
+    aftermath,
+    decoders_that_obey,
+    uploaded,
+)
+from tests.torture.walls import ALWAYS, MISSING, SAYING, SETTINGS, UPLOADS, outcomes, stopped_by
 
 pytestmark = [pytest.mark.torture, pytest.mark.process]
 
-UPLOADS = 20
 # A container, a sysctl or a kernel's configuration may refuse or lack these.
 MAYBE_MISSING = {"open a namespace", "open an io_uring", "set an attribute", "a call of x32", "a call of i386"}
 ROOT_ALONE = {  # without the cage: the service and the warm process can't be traced by their own user
@@ -43,32 +51,23 @@ async def test_no_attack_goes_through_the_cage(tmp_path: Path) -> None:
     }
 
 
-async def test_nothing_that_a_decoder_leaves_is_published_but_a_picture_of_the_right_size(tmp_path: Path) -> None:
+async def test_nothing_that_a_decoder_leaves_is_published_or_reaches_the_next_pictures(tmp_path: Path) -> None:
+    found = await aftermath(tmp_path, SETTINGS, UPLOADS)
+    refused = {attack: set(found[attack].values()) for attack in (*LYING, *LYING_IN_MOTION)}
+    assert refused.pop("leave a link") == {"worker_crashed", "image_unreadable"}  # in the cage it can't even be made
+    assert refused == {attack: {"worker_crashed"} for attack in refused}
+    for attack in (*SPOILING, *SPOILING_IN_MOTION):  # so that it is the lie that was refused
+        assert set(found[attack].values()) == {"completed"}, attack
+    assert set(found["paint its own picture"].values()) == {HARMLESS}
+    # Only root traces the warm process, and then the test would see it.
+    uncaged = THROUGH if os.getuid() == 0 else HARMLESS
+    assert found["paint all pictures"] == {name: uncaged if name == "uncaged" else HARMLESS for name in SETTINGS}
+
+
+async def test_nothing_of_a_lie_stays_in_the_storage(tmp_path: Path) -> None:
     with decoders_that_obey(tmp_path / "path", Setting("off")):
-        async with with_workers(tmp_path / "data", workers={"cage": "off"}, jobs={"retry_delay_seconds": 0}) as s:
-            for number, attack in enumerate(LYING):
-                assert await uploaded(s, attack, tmp_path / f"{number}") == "worker_crashed", attack
+        async with with_workers(tmp_path / "data", images=IMAGES, workers={"cage": "off"}, jobs=AT_ONCE) as s:
+            for number, (attack, of) in enumerate(LEAVING.items()):
+                if attack not in (*SPOILING, *SPOILING_IN_MOTION):
+                    await uploaded(s, attack, tmp_path / f"{number}", of)
             assert s.stored() == []
-            for number, attack in enumerate(SPOILING):
-                assert await uploaded(s, attack, tmp_path / f"spoiled-{number}") == "completed"
-            assert len(s.stored()) == 4
-
-
-@pytest.mark.parametrize(("cage", "attack"), [("best", "paint all pictures"), ("off", "paint its own picture")])
-async def test_next_pictures_are_as_without_the_attack(tmp_path: Path, cage: Mode, attack: str) -> None:
-    """Without the cage a decoder that patches itself still ends with its picture: each has a process of its own."""
-    with decoders_that_obey(tmp_path / "path", Setting(cage)):
-        async with with_workers(tmp_path / "data", workers={"cage": cage}) as s:
-            assert await uploaded(s, attack, tmp_path / "attack") == "image_unreadable"
-            found = await next_variants(s, UPLOADS)
-    assert found == await expected_variants(tmp_path / "other", UPLOADS)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="the warm process can't be traced by its own user")
-async def test_decoder_without_a_cage_stays_in_the_warm_process(tmp_path: Path) -> None:
-    """So the test above would see it."""
-    with decoders_that_obey(tmp_path / "path", Setting("off")):
-        async with with_workers(tmp_path / "data", workers={"cage": "off"}) as s:
-            await uploaded(s, "paint all pictures", tmp_path / "attack")
-            found = await next_variants(s, UPLOADS)
-    assert not set(found) & set(await expected_variants(tmp_path / "other", UPLOADS))
