@@ -38,6 +38,7 @@ IMAGE, NAME, VOLUME = "localhost/imgsvc-torture", "imgsvc-torture", "imgsvc-tort
 PLAIN = "localhost/imgsvc-torture-plain"  # without pillow-simd
 STORE, ENGINE, RUN = (shlex.split(os.environ.get(f"CONTAINER_{name}", "")) for name in ("STORE", "ENGINE", "RUN"))
 OWN_MEGABYTES = 115  # of the image, beyond its base; AVIF takes 13 of them
+PLAIN_MEGABYTES = 125  # of the image without pillow-simd: Pillow's wheel brings libraries of its own
 STOP_SECONDS = 15
 CONFINED = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--tmpfs=/tmp", "-m=512m"]
 
@@ -73,8 +74,8 @@ def size(image: str) -> int:
     return int(podman("image", "inspect", "--format", "{{.Size}}", image))
 
 
-def built(tag: str, *arguments: str) -> str:
-    """The image of this tag, with the base that is here or can be pulled."""
+def built(tag: str, *arguments: str, megabytes: int = OWN_MEGABYTES) -> str:
+    """The image of this tag, with the base that is here or can be pulled; of at most so many megabytes beyond that."""
     base = next(
         line.partition("=")[2] for line in (ROOT / "Containerfile").read_text().splitlines() if "ARG PY" in line
     )
@@ -83,7 +84,7 @@ def built(tag: str, *arguments: str) -> str:
         pytest.skip(f"{base} is not here, and can't be pulled")
     more = shlex.split(os.environ.get("CONTAINER_BUILD", ""))
     buildah("bud", "--layers", "--format=docker", *more, *arguments, "-t", tag, ".")
-    assert size(tag) - size(base) < OWN_MEGABYTES * 1_000_000
+    assert size(tag) - size(base) < megabytes * 1_000_000
     return tag
 
 
@@ -221,7 +222,7 @@ def with_requirements(folder: Path, *names: str) -> Path:
 
 def test_image_without_simd(tmp_path: Path) -> None:
     """Plain Pillow passes the tests of the pictures, and takes an upload."""
-    plain = built(PLAIN, "--build-arg", "SIMD=none")
+    plain = built(PLAIN, "--build-arg", "SIMD=none", megabytes=PLAIN_MEGABYTES)
     packages = with_requirements(tmp_path / "packages", "pytest", "pytest-asyncio")
     mounts = ["-v", f"{ROOT}:/source:ro", "-v", f"{packages}:/packages:ro", "-e", "PYTHONPATH=/packages", "-w=/source"]
     line = ["run", "--rm", "--no-healthcheck", *RUN, *CONFINED, *mounts, "--entrypoint", "python", plain]
