@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fixtures import coded, make
-from imgsvc.imaging import optional_codecs
+from imgsvc.imaging import coded_samples, optional_codecs
 from imgsvc.imaging.encode import ANY_LENGTH, Ceiling, encode
 from imgsvc.imaging.errors import Unreadable
 from imgsvc.imaging.limits import probe, render_bytes
@@ -75,7 +75,7 @@ SPOILT: dict[str, Callable[[], bytes]] = {
     "cut": lambda: avif()[:-1],
     "empty": lambda: b"",
     "WebP": lambda: make.encoded(make.photo(64, 48), "WEBP"),
-    "HEIC": lambda: coded.heic(make.photo(64, 48)),
+    "HEIC": lambda: coded_samples.HEIF,
     "another brand": lambda: replaced(b"MA1B", b"heic"),
     "another name": lambda: replaced(b"Color", b"Paris"),
     "another property": lambda: replaced(b"pixi", b"free"),
