@@ -171,6 +171,9 @@ async def test_ticket_reads_its_own_job_and_nothing_else(start: Starter, private
         theirs = {"Authorization": f"Bearer {other['ticket']}"}
         assert (await s.http.get(status, headers=mine)).json()["urls"] != {}
         assert ((await s.http.get(status, headers=theirs)).json()["urls"] == {}) == private
+        for headers, hidden in ((mine, False), (theirs, private)):
+            news = await s.http.get(f"{status}/events", headers=headers)
+            assert "event: end" in news.text and ('"url":null' in news.text) == hidden
         result = await s.http.get(f"{status}/result", headers=mine)
         assert result.status_code == 200
         assert (await s.http.get(result.json()["urls"]["medium"])).status_code == 200

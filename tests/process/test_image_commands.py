@@ -90,6 +90,12 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
 
     listed = json.loads(images("list", "--limit", "1", "--json").stdout)
     assert [one["image_id"] for one in listed] == [mine]
+    watched = images("watch", listed[0]["job_id"], "--json").stdout.splitlines()
+    ready = [one["url"] for one in map(json.loads, watched) if one["event"] == "ready"]
+    assert len(ready) == 4 and all(url.startswith(f"{server.url}/storage/") and "signature=" in url for url in ready)
+    assert (
+        "None" not in (unnamed := images("watch", listed[0]["job_id"], IMGSVC_TOKEN="").stdout) and "end: " in unnamed
+    )
     assert mine in images("list", "--bucket", "b").stdout
     assert images("list", IMGSVC_TOKEN=token_of("bob")).stdout == "No images.\n"
     assert json.loads(images("show", mine, "--json").stdout)["image_id"] == mine

@@ -110,7 +110,9 @@ async def _streamed(request: Request, job_ids: Sequence[str]) -> Response:
     state, asked = state_of(request), parsed(request, ResumeHeaders).last_event_id
     after = await _resumed_after(state, asked)
     if request.method == "HEAD":
-        return Response(headers=NO_STORE, media_type="text/event-stream")
+        answer = Response(headers=NO_STORE, media_type="text/event-stream")
+        del answer.headers["Content-Length"]  # GET has none (RFC 9110 section 8.6)
+        return answer
     address = request.client.host if request.client else ""
     with ExitStack() as stack:
         stack.enter_context(state.telling.streams.place(address))
