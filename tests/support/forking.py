@@ -3,45 +3,35 @@
 A forked process runs the program's own `__main__`, with descriptors, a folder, an environment and a session of its
 own. What only a start of the interpreter shows needs a real one: the block of the environment in /proc, what is
 imported, variables that the interpreter or the C library reads, memory that is measured, a terminal.
-
-`python -m tests.support.forking SOCKET` reads an order from each message at this socket, with the descriptors for
-standard output and standard error, and answers {"pid"} to each, and {"ended", "status"} for each process that ended.
 """
 
-import asyncio
-import gc
-import importlib
+import errno
 import json
 import os
-import pkgutil
 import queue
-import runpy
-import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import traceback
-import warnings
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Self
 
-from tests.support.botocore_models import share_models
-from tests.support.preload import arm, library
+from tests.support.once import RUN
+from tests.support.preload import library
 from tests.support.speed import is_over
 
 ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
 MESSAGE_BYTES = 1 << 17
-ALONE = {"__main__", "worker_process"}  # modules that run something as they are imported
-WITH_DASK = {f"imgsvc.jobs.cluster.{name}" for name in ("dask_client", "dask_setup", "scheduler", "worker")}
+_servers: list[subprocess.Popen[bytes]] = []  # they outlive the process that has started them
 
 
 class ForkServerEnded(Exception):
@@ -102,27 +92,14 @@ class Forked:
 
 
 class ForkServer:
-    """The process that forks. One for each process of the tests; it may be asked from several threads.
+    """A connection to the process that forks; it may be used by several threads.
 
-    `preload`: with kill_at.c in it.
+    All processes of a run of the tests share one such process, which the first of them starts: it takes two seconds of
+    processor time to load everything. It ends with the run. `preload`: another one, with kill_at.c in it.
     """
 
     def __init__(self, *, preload: bool = False) -> None:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "MALLOC_ARENA_MAX": "2",
-            **({"LD_PRELOAD": str(library())} if preload else {}),
-        }
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.forking", str(theirs.fileno())],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        self._socket = _connected(preload)
         self._asking = threading.Lock()
         self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._endings: dict[int, Future[int]] = {}
@@ -136,10 +113,9 @@ class ForkServer:
         self.close()
 
     def close(self) -> None:
-        """End it; what it forked goes on."""
+        """What it forked goes on."""
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
-        self._process.wait(WAIT_SECONDS)
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._listener.join(WAIT_SECONDS)
         self._socket.close()
 
@@ -205,6 +181,47 @@ class ForkServer:
         self._started.put(None)
 
 
+def _connected(preload: bool) -> socket.socket:
+    """To the server of this run, which is started unless it was."""
+    run = os.environ.get(RUN)
+    address = f"\0imgsvc-tests-{run or uuid.uuid4().hex}-{'preload' if preload else 'plain'}"
+    # A worker of xdist is a child of the process that runs the tests.
+    _start_unless_started(address, preload, lives_with=os.getppid() if run else os.getpid())
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    began = time.monotonic()
+    while connection.connect_ex(address):  # another process has the address, and is about to listen
+        assert not is_over(began, WAIT_SECONDS)
+        time.sleep(0.001)
+    return connection
+
+
+def _start_unless_started(address: str, preload: bool, lives_with: int) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return
+        listener.listen()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "MALLOC_ARENA_MAX": "2",
+            **({"LD_PRELOAD": str(library())} if preload else {}),
+        }
+        descriptor = listener.fileno()
+        _servers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fork_server", str(descriptor), str(lives_with)],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[descriptor],
+            )
+        )
+
+
 def _target(path: Path | None, flag: int) -> tuple[IO[str] | None, int]:
     """A pipe's two ends, or a file to write to."""
     if path is not None:
@@ -215,7 +232,7 @@ def _target(path: Path | None, flag: int) -> tuple[IO[str] | None, int]:
 
 @cache
 def shared() -> ForkServer:
-    """The one of this process of the tests, which `conftest.py` closes."""
+    """The connection of this process of the tests, which `conftest.py` closes."""
     return ForkServer()
 
 
@@ -223,166 +240,3 @@ def close_shared() -> None:
     if shared.cache_info().currsize:
         shared().close()
         shared.cache_clear()
-
-
-def main(descriptor: int) -> None:
-    _load()
-    orders = socket.socket(fileno=descriptor)
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    signal.set_wakeup_fd(write)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started this process
-    poller = select.poll()
-    for waited in (orders.fileno(), read):
-        poller.register(waited, select.POLLIN)
-    while True:
-        ready = {found for found, _ in poller.poll()}
-        if read in ready:
-            os.read(read, 4096)
-            _tell_ended(orders)
-        if orders.fileno() in ready:
-            data, descriptors, _, _ = socket.recv_fds(orders, MESSAGE_BYTES, 2)
-            if not data:
-                return
-            _fork(orders, json.loads(data), descriptors)
-
-
-def _say(to: socket.socket, **message: Any) -> None:
-    to.send(json.dumps(message).encode())
-
-
-def _tell_ended(to: socket.socket) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        _say(to, ended=pid, status=os.waitstatus_to_exitcode(status))
-
-
-def _load() -> None:
-    """All that is loaded or built when it is first used, so that no forked process has to."""
-    import imgsvc
-    from tests.support import two_storages  # noqa: F401
-
-    for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
-        if module.name.rpartition(".")[2] not in ALONE and module.name not in WITH_DASK:
-            importlib.import_module(module.name)
-    _build_commands()
-    share_models()
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        asyncio.run(_warm_up())
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join(WAIT_SECONDS)  # those of the loop that is over: a fork takes none of them along
-    deadline = time.monotonic() + WAIT_SECONDS
-    while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208, a thread that was joined is still leaving
-        assert time.monotonic() < deadline, f"a fork would leave threads behind: {threading.enumerate()}"
-        time.sleep(0.001)
-    gc.collect()
-    gc.freeze()
-
-
-def _build_commands() -> None:
-    """Typer reads the signatures of all commands at each call, which takes as long as a start of the service."""
-    import typer.main
-
-    from imgsvc.cli.main import app
-
-    def prepare(command: Any) -> None:
-        command.get_help_option(typer.Context(command))
-        for parameter in command.params:
-            parameter.get_runtime_param()
-        for other in getattr(command, "commands", {}).values():
-            prepare(other)
-
-    built = typer.main.get_command(app)
-    prepare(built)
-    setattr(typer.main, "get_command", lambda _: built)  # noqa: B010
-
-
-async def _warm_up() -> None:
-    from imgsvc import testing
-
-    async with testing.client() as client:
-        accepted = await client.upload(testing.picture(40, 30))
-        await client.ready(accepted.json()["job_id"])
-
-
-def _fork(orders: socket.socket, order: dict[str, Any], descriptors: Sequence[int]) -> None:
-    pid = os.fork()
-    if pid:
-        _say(orders, pid=pid)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return
-    try:
-        _become(order, descriptors)
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr)
-        _end(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
-    except BaseException:
-        traceback.print_exc()
-        _end(1)
-    _end(0)
-
-
-def _end(status: int) -> NoReturn:
-    """As the interpreter would, but for the handlers of what was loaded before the fork."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _become(order: dict[str, Any], descriptors: Sequence[int]) -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup(1)
-    os.setsid()
-    for target, descriptor in enumerate(descriptors, 1):
-        os.dup2(descriptor, target)
-    os.closerange(3, max(int(name) for name in os.listdir("/proc/self/fd")) + 1)  # noqa: PTH208
-    os.environ.clear()
-    os.environ.update(order["environ"])
-    os.chdir(order["folder"])
-    if os.environ.get("PYTHONWARNINGS") == "default":
-        warnings.simplefilter("default")
-    if order["settings"]:
-        arm(order["settings"])
-    sys.argv = [order["module"], *order["arguments"]]
-    if order["inline"]:
-        _render_in_threads()
-    if order["settings"]:
-        _pause_briefly()
-    sys.modules.pop(order["module"], None)  # one of ours that was loaded before runs again
-    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
-
-
-def _render_in_threads() -> None:
-    from imgsvc.service import assembly, lanes
-    from imgsvc.testing import InlineLane
-
-    gc.set_threshold(50_000)  # it lives for seconds
-    names = ("preview",) if os.environ.get("IMGSVC_WORKERS_LOCAL_RENDERS") == "0" else ("preview", "render")
-    inline = tuple(map(InlineLane, names))
-
-    def opened(settings: Any, metrics: Any, _: Any, receiving: Any) -> Any:
-        return lanes.worker_lanes(settings, metrics, inline, receiving)
-
-    setattr(assembly, "worker_lanes", opened)  # noqa: B010
-
-
-def _pause_briefly() -> None:
-    """The service pauses a second after each refusal of the database, and a full disk brings six."""
-    from imgsvc.jobs import queue, retry_timer, settlement
-
-    settlement.RECORD_AGAIN_SECONDS = queue.LOOK_AGAIN_SECONDS = retry_timer.AGAIN_SECONDS = 0.02
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))
