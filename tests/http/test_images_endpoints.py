@@ -30,9 +30,9 @@ def problem(response: httpx.Response, status: int, code: str) -> str:
     return str(response.json()["detail"])
 
 
-async def test_info(start: Starter, photo: bytes) -> None:
+async def test_info(start: Starter) -> None:
     async with start() as s:
-        job = await s.completed(photo, bucket="team/a")
+        job = await s.completed(make.jpeg(640, 480), bucket="team/a")
         image_id = job["image_id"]
         for size, side in SIDES.items():
             response = await s.http.get(f"{IMAGES}/{image_id}", params={"size": size})

@@ -88,7 +88,8 @@ async def test_before_it_has_begun(start: Starter) -> None:
         assert response.json()["error"] == "Processing not completed. Current status: pending"
 
 
-async def test_result(start: Starter, photo: bytes) -> None:
+async def test_result(start: Starter) -> None:
+    photo = make.jpeg(640, 480)
     async with start() as s:
         job = await s.completed(photo, metadata=json.dumps({"title": "Ärger", "nested": {"a": [1, None, 0.5]}}))
         response = await s.http.get(f"{JOBS}/{job['job_id']}/result")

@@ -18,7 +18,7 @@ from imgsvc.jobs.lock import DataFolderInUse
 from tests.conftest import WAIT_SECONDS, Service, service, with_workers
 from tests.support.speed import within
 
-PHOTO = make.jpeg(640, 480)
+PHOTO = make.jpeg(160, 120)
 SIZES = ("thumbnail", "medium", "large", "original")
 THUMBNAIL = "processed/thumbnail/{0}_thumbnail.webp"
 

@@ -9,7 +9,7 @@ from imgsvc.storage.keys import variant_key
 from tests.conftest import Service
 
 SIZES = ("thumbnail", "medium", "large", "original")
-PHOTO = make.jpeg(400, 300)
+PHOTO = make.jpeg(160, 120)
 
 
 def file(s: Service, image_id: str, size: str) -> Path:
