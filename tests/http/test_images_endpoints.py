@@ -338,9 +338,9 @@ async def test_every_url_begins_with_the_public_one(start: Starter) -> None:
 
 
 @pytest.mark.parametrize("sizes", [{"tiny": 32, "huge_2x": 500}, {"medium": 40}])
-async def test_sizes_are_those_of_the_settings(start: Starter, photo: bytes, sizes: dict[str, int]) -> None:
+async def test_sizes_are_those_of_the_settings(start: Starter, sizes: dict[str, int]) -> None:
     async with start(images={"sizes": sizes}) as s:
-        job = await s.completed(photo)
+        job = await s.completed(make.jpeg(640, 480))
         assert job["ready"] == sorted(sizes, key=sizes.__getitem__, reverse=True)
         for size, side in sizes.items():
             info = (await s.http.get(f"{IMAGES}/{job['image_id']}", params={"size": size})).json()

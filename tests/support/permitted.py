@@ -47,6 +47,7 @@ class Place:
     job: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     spent: str = ""
+    spare: str = UNKNOWN
 
     def set_public(self, public: bool) -> None:
         """`[operator] public`, of the running service."""
@@ -56,6 +57,12 @@ class Place:
         self.s.state.settings = settings.model_copy(update={"operator": operator})
 
     async def another_image(self) -> str:
+        """An image that nobody has deleted: the last one, unless somebody was allowed to."""
+        if (await self.s.http.get(f"{IMAGES}/{self.spare}/all", headers=self.headers["owner"])).status_code != 200:
+            self.spare = await self._uploaded()
+        return self.spare
+
+    async def _uploaded(self) -> str:
         headers = self.headers["owner"] | {"Content-Type": "image/jpeg"}
         data = make.jpeg(next(sides), 30)
         accepted = await self.s.http.post(f"{IMAGES}/upload?bucket=b", content=data, headers=headers)
