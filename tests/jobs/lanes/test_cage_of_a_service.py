@@ -7,6 +7,7 @@ from structlog.testing import capture_logs
 
 from imgsvc.jobs.lanes import pool, warm
 from imgsvc.jobs.lanes.process import ProcessLane
+from imgsvc.service import runner
 from tests.conftest import with_workers
 from tests.support.traffic import told, value
 
@@ -29,7 +30,15 @@ async def test_worker_does_not_start_without_what_is_required(no_landlock: None)
     launcher.close()
 
 
-async def test_best_goes_on_without_landlock_and_says_so(tmp_path: Path, no_landlock: None, photo: bytes) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer for workers that start slowly: without them nothing is known of the cage yet."""
+    monkeypatch.setattr(runner, "WARM_SECONDS", 30)
+
+
+async def test_best_goes_on_without_landlock_and_says_so(
+    tmp_path: Path, no_landlock: None, patient: None, photo: bytes
+) -> None:
     with capture_logs() as lines:
         async with with_workers(tmp_path, workers={"count": 1, "cage": "best"}) as s:
             await s.completed(photo)
