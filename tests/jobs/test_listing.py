@@ -93,12 +93,20 @@ async def walked(lists: ImageLists, one: ImageFilter, limit: int) -> list[str]:
 
 def expected(path: Path, one: ImageFilter) -> list[str]:
     """By looking at each row."""
+    return chosen(jobs_of(path), one)
+
+
+def jobs_of(path: Path) -> list[Job]:
     with closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
         rows = db.execute(
             "SELECT * FROM processing_jobs WHERE deleted_at IS NULL ORDER BY created_at DESC, image_id DESC"
         ).fetchall()
-    return [job.image_id for job in map(Job.of, rows) if matches(job, one)]
+    return [Job.of(row) for row in rows]
+
+
+def chosen(jobs: list[Job], one: ImageFilter) -> list[str]:
+    return [job.image_id for job in jobs if matches(job, one)]
 
 
 def matches(job: Job, one: ImageFilter) -> bool:
@@ -121,10 +129,11 @@ async def test_every_filter_and_pair(scope: str, few: int, database: Path, monke
     monkeypatch.setattr(listing, "FEW_NAMES", few)
     monkeypatch.setattr(listing, "MOST_LOOKED_AT", 40)
     monkeypatch.setattr(listing, "FEW_LOOKED_AT", 15)
+    jobs = jobs_of(database)
     async with opened(database) as (lists, readers):
         for names in combinations():
             one = wanted(scope, names)
-            assert await walked(lists, one, 7) == expected(database, one), names
+            assert await walked(lists, one, 7) == chosen(jobs, one), names
         assert len(readers.plans) > 10
         for statement, plan in readers.plans.items():
             assert plan and all(step.startswith("SEARCH processing_jobs USING") for step in plan), (statement, plan)
