@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from playwright.async_api import Locator, Page, Route, expect
 from fixtures import make
 from imgsvc.http.dashboard.models import DashboardData
 from tests.pages.test_every_page import no_violations
-from tests.support.browser import IN_BROWSER, fits
+from tests.support.browser import IN_BROWSER, LIMIT_SECONDS, fits
 from tests.support.dashboard_page import (
     REFRESHED,
     TOKEN,
@@ -25,6 +26,7 @@ from tests.support.dashboard_page import (
     troubled,
 )
 from tests.support.server_process import InlineServer, ServerProcess
+from tests.support.speed import within
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 HOSTILE = "<img src=x onerror=alert(1)>\u202eمستخدم" + "x" * 300
@@ -197,11 +199,7 @@ def _with_one_more(data: DashboardData) -> DashboardData:
 async def test_numbers_are_fresh_every_five_seconds_and_not_while_nobody_looks(served: ServerProcess) -> None:
     async with signed_in(served) as visit:
         page, countdown = visit.page, visit.page.locator("#countdown")
-        await expect(countdown).to_have_text(re.compile(r"next in [45] s"))
-        asked = _asked(visit.requested)
-        await page.clock.fast_forward(3_000)
-        await expect(countdown).to_have_text(re.compile(r"next in [12] s"))
-        assert _asked(visit.requested) == asked
+        asked = await _seen_to_wait(page, countdown, visit.requested)
         await refreshed(page)
         await page.evaluate(HIDE, True)
         await page.clock.fast_forward(60_000)
@@ -213,6 +211,23 @@ async def test_numbers_are_fresh_every_five_seconds_and_not_while_nobody_looks(s
         assert _asked(visit.requested) == asked + 2
         async with page.expect_response(REFRESHED):
             await page.get_by_role("switch").click()
+
+
+async def _seen_to_wait(page: Page, countdown: Locator, requested: list[str]) -> int:
+    """How often was asked by a moment three seconds after a refresh, at which nothing more had been asked.
+
+    Its clock goes on by itself: on a loaded machine the next refresh may come between two lines, and tells nothing.
+    """
+    with within(LIMIT_SECONDS):
+        while True:
+            await refreshed(page)
+            began, asked = time.monotonic(), _asked(requested)
+            await page.clock.fast_forward(3_000)
+            await expect(countdown).to_have_text(re.compile(r"next in [12] s"))
+            after = _asked(requested)
+            if time.monotonic() - began < 1:
+                assert after == asked
+                return asked
 
 
 HIDE = """hidden => {
