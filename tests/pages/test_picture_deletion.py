@@ -19,10 +19,9 @@ NAMES = [f"delete_{number}.jpg" for number in range(3)]
 async def three_pictures(gallery: ServerProcess) -> AsyncIterator[Visit]:
     """The page with three pictures of its own, and a clock that stands still."""
     ends = [gallery.job_ended(uploaded(gallery, name, 200 + number)) for number, name in enumerate(NAMES)]
-    async with browsing(gallery.url) as visit:
+    async with browsing(gallery.url, clock=True) as visit:
         page = visit.page
         await sign_in(page, gallery)
-        await page.clock.install()
         await opened(page, gallery, "?q=delete_")
         await ended(page, 3)
         await page.clock.pause_at(await page.evaluate("Date.now() + 1000"))

@@ -1,13 +1,23 @@
 """A real Chromium for the tests of our pages: what it complains about and whom it asks are noted."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 from tests.support.speed import seconds
 
@@ -22,23 +32,35 @@ ARGUMENTS = (
     "--disable-sync",
 )
 LIMIT_SECONDS = 20
+CLOCKED_VISITS = 8  # each page repeats all that was done to the clock of its profile before
+VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FITS = "width => innerWidth === width && document.documentElement.scrollWidth <= width"
 Test = TypeVar("Test", bound=Callable[..., object])
 
 
 @dataclass
 class Visit:
-    """A fresh profile's first page. `console_errors` holds script errors and violated policies too."""
+    """An empty profile's first page. `console_errors` holds script errors and violated policies too."""
 
     page: Page
     origin: str
     console_errors: list[str] = field(default_factory=list)
     requested: list[str] = field(default_factory=list)
 
-    def watch(self, context: BrowserContext) -> None:
-        context.on("request", lambda request: self.requested.append(request.url))
-        context.on("console", self._console)
-        context.on("weberror", lambda error: self.console_errors.append(str(error.error)))
+    @contextmanager
+    def watched(self, context: BrowserContext) -> Iterator[None]:
+        handlers: dict[Any, Callable[[Any], None]] = {
+            "request": lambda request: self.requested.append(request.url),
+            "console": self._console,
+            "weberror": lambda error: self.console_errors.append(str(error.error)),
+        }
+        for event, handler in handlers.items():
+            context.on(event, handler)
+        try:
+            yield
+        finally:
+            for event, handler in handlers.items():
+                context.remove_listener(event, handler)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -57,12 +79,38 @@ class Visit:
         assert self.requested
 
 
+@dataclass
+class Profile:
+    """It is used again: a fresh one costs a second of processor time, since a renderer starts and compiles all scripts.
+
+    `kept` is an empty page that keeps the renderer alive between two visits.
+    """
+
+    context: BrowserContext
+    kept: Page
+    visits: int = 0
+
+    async def empty(self, origin: str) -> None:
+        """Close its pages, and remove what sites have left."""
+        self.visits += 1
+        for page in self.context.pages:
+            if page is not self.kept:
+                await page.close()
+        await self.context.clear_cookies()
+        await self.context.clear_permissions()
+        devtools = await self.context.new_cdp_session(self.kept)
+        await devtools.send("Network.clearBrowserCache")
+        await devtools.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+        await devtools.detach()
+
+
 class Chromium:
     """One browser for all tests of this process, on the loop that lasts as long; started when it is first used."""
 
     def __init__(self) -> None:
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
+        self._profiles: defaultdict[str, list[Profile]] = defaultdict(list)  # {options: those that are not in use}
 
     async def browser(self) -> Browser:
         executable = next(filter(None, map(shutil.which, NAMES)), None)
@@ -72,7 +120,32 @@ class Chromium:
             self._playwright = await async_playwright().start()
         if self._browser is None or not self._browser.is_connected():
             self._browser = await self._playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+            self._profiles.clear()
         return self._browser
+
+    @asynccontextmanager
+    async def profile(self, origin: str, clock: bool, options: dict[str, Any]) -> AsyncIterator[BrowserContext]:
+        """An empty profile with these options of Playwright's `new_context`. A test that fails ends it."""
+        browser, idle = await self.browser(), self._profiles[repr((clock, sorted(options.items())))]
+        profile = idle.pop() if idle else await self._new_profile(browser, options)
+        try:
+            if clock:
+                await profile.context.clock.install()
+            yield profile.context
+            if clock:
+                await profile.context.clock.resume()
+            await profile.empty(origin)
+        except BaseException:
+            await profile.context.close()
+            raise
+        if clock and profile.visits >= CLOCKED_VISITS:
+            await profile.context.close()
+        else:
+            idle.append(profile)
+
+    async def _new_profile(self, browser: Browser, options: dict[str, Any]) -> Profile:
+        context = await browser.new_context(viewport=VIEWPORT, **options)
+        return Profile(context, await context.new_page())
 
     async def close(self) -> None:
         if self._browser:
@@ -80,6 +153,7 @@ class Chromium:
         if self._playwright:
             await self._playwright.stop()
         self._browser = self._playwright = None
+        self._profiles.clear()
 
 
 chromium = Chromium()
@@ -93,21 +167,21 @@ def in_browser(test: Test) -> Test:
 
 
 @asynccontextmanager
-async def browsing(origin: str, width: int = 1280, height: int = 900, **context: Any) -> AsyncIterator[Visit]:
-    """A page of a fresh profile, for tests with the marks IN_BROWSER.
+async def browsing(
+    origin: str, width: int = 1280, height: int = 900, *, clock: bool = False, **options: Any
+) -> AsyncIterator[Visit]:
+    """A page of an empty profile, for tests with the marks IN_BROWSER.
 
-    `origin` is what may be asked; keywords go to Playwright's `new_context`.
+    `origin` is what may be asked; `clock`: it can be moved on; keywords go to Playwright's `new_context`.
     """
-    fresh = await (await chromium.browser()).new_context(viewport={"width": width, "height": height}, **context)
-    try:
+    async with chromium.profile(origin, clock, options) as context:
         limit = seconds(LIMIT_SECONDS)
-        fresh.set_default_timeout(limit * 1000)
+        context.set_default_timeout(limit * 1000)
         expect.set_options(timeout=limit * 1000 / 2)
-        visit = Visit(await fresh.new_page(), origin)
-        visit.watch(fresh)
-        yield visit
-    finally:
-        await fresh.close()
+        visit = Visit(await context.new_page(), origin)
+        await visit.page.set_viewport_size({"width": width, "height": height})
+        with visit.watched(context):
+            yield visit
 
 
 async def fits(page: Page, width: int) -> None:

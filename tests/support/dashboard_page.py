@@ -29,12 +29,11 @@ Change = Callable[[DashboardData], DashboardData]
 @asynccontextmanager
 async def signed_in(server: ServerProcess, **context: Any) -> AsyncIterator[Visit]:
     """The page of an operator, with its first numbers. Its clock can be moved on."""
-    async with browsing(server.url, **context) as visit:
+    async with browsing(server.url, clock=True, **context) as visit:
         answer = await visit.page.context.request.post(
             f"{server.url}/api/v1/operator/login", data=json.dumps({"token": TOKEN}), headers=JSON
         )
         assert answer.status == 204
-        await visit.page.clock.install()
         await opened(visit.page, server.url)
         yield visit
 

@@ -57,7 +57,7 @@ class Place:
         self.s.state.settings = settings.model_copy(update={"operator": operator})
 
     async def another_image(self) -> str:
-        """An image that nobody has deleted: the last one, unless somebody was allowed to."""
+        """An image that was not deleted: the last one, unless an actor was allowed to delete it."""
         if (await self.s.http.get(f"{IMAGES}/{self.spare}/all", headers=self.headers["owner"])).status_code != 200:
             self.spare = await self._uploaded()
         return self.spare
