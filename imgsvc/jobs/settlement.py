@@ -30,6 +30,7 @@ class Settlement:
         self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
         self.retries = False  # the run may be repeated later
         self._attempt = anyio.CancelScope()
+        self._scratch_removed = False
         self._run = run
         self._context = run.context
         self._table = run.context.table
@@ -61,7 +62,8 @@ class Settlement:
                 await anyio.sleep(RECORD_AGAIN_SECONDS)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._remove_scratch)
+                if not self._scratch_removed:
+                    await anyio.to_thread.run_sync(self._remove_scratch)
                 await self._context.incoming.end(self._run.scratch.name)
 
     def abandon(self) -> None:
@@ -69,6 +71,7 @@ class Settlement:
         self._attempt.cancel()
 
     def _remove_scratch(self) -> None:
+        self._scratch_removed = True
         for folder in self._run.folders:
             if not remove_tree(folder):
                 self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
@@ -185,10 +188,15 @@ class Settlement:
         try:
             if self._context.hold.active or await self._source_wanted():
                 return
-            await anyio.to_thread.run_sync(lambda: self._run.staged.unlink(missing_ok=True))
+            await anyio.to_thread.run_sync(self._remove_staged)
             await self._table.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
+
+    def _remove_staged(self) -> None:
+        """Remove the upload, and in the same visit to a thread the scratch folder, which the run needs no more."""
+        self._run.staged.unlink(missing_ok=True)
+        self._remove_scratch()
 
     async def _source_wanted(self) -> bool:
         """Whether something is still to be made of the upload: of a job that has just ended only a further format."""
