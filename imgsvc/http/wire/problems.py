@@ -1,6 +1,7 @@
 """Errors as problem+json (RFC 9457), each made by a small constructor."""
 
 import http
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ...jobs.table.quota import RateLimited, RateLimitStatus
 
 NO_STORE = {"Cache-Control": "private, no-store", "Vary": "Authorization"}
 PROBLEM = "application/problem+json"
+ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
 class Detail(BaseModel):
@@ -89,7 +91,15 @@ class Problem(Exception):
     def response(self, request: Request) -> Response:
         request.scope["problem"] = self.code  # for the error metric
         body = self.body(request.app.state.public_url, request.scope.get("trace_id", ""))
-        return JSONResponse(body, self.status, {**NO_STORE, **self.headers}, media_type=PROBLEM)
+        return ProblemResponse(body, self.status, {**NO_STORE, **self.headers}, media_type=PROBLEM)
+
+
+class ProblemResponse(JSONResponse):
+    """JSON whose values, which may repeat what was sent, can't be taken for markup."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.translate(ESCAPES).encode()
 
 
 def not_authenticated(code: str) -> Problem:
