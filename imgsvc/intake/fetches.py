@@ -44,13 +44,18 @@ class Fetches:
         self._open: Counter[User] = Counter()
         self._attempts: TTLCache[User, list[float]] = TTLCache(MAX_USERS, WINDOW_SECONDS)
 
+    @property
+    def count(self) -> int:
+        """How many are under way."""
+        return self._open.total()
+
     @contextmanager
     def attempt(self, user: User) -> Iterator[None]:
         """Count an attempt and hold a place. Raises FetchesUsedUp or TooManyFetches, which count nothing."""
         if self._open[user] >= MAX_PER_USER:
             raise TooManyFetches(MAX_PER_USER, self._open[user])
-        if self._open.total() >= MAX_FETCHES:
-            raise TooManyFetches(MAX_FETCHES, self._open.total())
+        if self.count >= MAX_FETCHES:
+            raise TooManyFetches(MAX_FETCHES, self.count)
         began, used = self._attempts.get(user, (time.monotonic(), 0.0))
         if used >= MAX_ATTEMPTS:
             raise FetchesUsedUp(max(1, math.ceil(began + WINDOW_SECONDS - time.monotonic())))

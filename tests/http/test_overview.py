@@ -107,6 +107,16 @@ async def test_open_event_streams_are_shown(start: Starter) -> None:
         assert data["event_streams"] == {"open": 2, "limit": 500}
 
 
+async def test_uploads_by_address_are_shown(start: Starter) -> None:
+    async with start() as s:
+        assert "Uploads by address" not in await overview(s)
+        with s.state.fetches.attempt(("org", "one")), s.state.fetches.attempt(("org", "other")):
+            page = await overview(s)
+            data = (await s.http.get("/dashboard/data", headers=s.operator)).json()
+        assert ">2 of 8<" in page.partition("Uploads by address on their way")[2][:100]
+        assert data["fetches"] == {"open": 2, "limit": 8}
+
+
 async def keys(s: Service) -> list[str]:
     listed = (await s.http.get("/api/v1/operator/keys", headers=s.operator)).json()["keys"]
     return [one["key_id"] for one in listed]

@@ -150,6 +150,7 @@ EXAMPLE: dict[str, Any] = {
     ],
     "credentials": {"keys": 2, "open_tickets": 5},
     "event_streams": {"open": 3, "limit": 500},
+    "fetches": {"open": 1, "limit": 8},
     "configuration": {"service": {"name": "imgsvc"}},
     "operator": {"signed_in": True, "may_act": True, "can_make_tokens": True, "refused_attempts_last_hour": 0},
 }

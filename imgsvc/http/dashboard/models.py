@@ -289,8 +289,8 @@ class Credentials(AnswerModel):
     open_tickets: int
 
 
-class EventStreams(AnswerModel):
-    """Streams of server-sent events. Beyond `limit` a further one is refused."""
+class Places(AnswerModel):
+    """How many are open now. Beyond `limit` a further one is refused."""
 
     open: int
     limit: int
@@ -313,7 +313,8 @@ class Snapshot(AnswerModel):
     errors: Errors
     webhooks: list[Webhook]
     credentials: Credentials
-    event_streams: EventStreams
+    event_streams: Places
+    fetches: Places  # uploads by address
     configuration: dict[str, dict[str, str]]
 
 

@@ -136,7 +136,7 @@ def _waiting(data: DashboardData) -> str:
 
 def machine(data: DashboardData) -> Html:
     resources, refused = data.system.resources, data.operator.refused_attempts_last_hour
-    streams = data.event_streams
+    streams, fetches = data.event_streams, data.fetches
     cpu, memory, disk = resources.cpu, resources.memory, resources.disk_root
     return card(
         "machine",
@@ -149,6 +149,9 @@ def machine(data: DashboardData) -> Html:
             ("Version", data.system.version),
             ("Memory of the service", size(resources.process.memory_rss_mb * MEGABYTE)),
             ("Open event streams", f"{number(streams.open)} of {number(streams.limit)}") if streams.open else None,
+            ("Uploads by address on their way", f"{number(fetches.open)} of {number(fetches.limit)}")
+            if fetches.open
+            else None,
             ("Refused sign-ins, last hour", number(refused)) if refused else None,
         ),
         span=4,

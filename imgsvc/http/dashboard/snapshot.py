@@ -9,6 +9,7 @@ import anyio
 from pydantic import BaseModel, SecretStr
 
 from ... import __version__
+from ...intake.fetches import MAX_FETCHES
 from ...jobs.counters import JobCounters
 from ...jobs.queue import LaneState
 from ...jobs.table.model import Job, as_text, now
@@ -82,7 +83,8 @@ async def _made(state: AppState) -> shown.Snapshot:
         errors=_errors(state.jobs.counters, failed, await overview.next_retries(LISTED)),
         webhooks=_webhooks(await state.telling.table.endpoints()),
         credentials=await _credentials(state),
-        event_streams=shown.EventStreams(open=state.telling.streams.count, limit=MAX_STREAMS),
+        event_streams=shown.Places(open=state.telling.streams.count, limit=MAX_STREAMS),
+        fetches=shown.Places(open=state.fetches.count, limit=MAX_FETCHES),
         configuration=configuration(state.settings),
     )
 
