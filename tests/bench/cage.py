@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import structlog
@@ -32,7 +33,8 @@ ROUNDS, PHOTOS, STARTS = 5, 20, 20
 CEILING = 1 << 30  # bytes
 LIMIT = 300  # seconds
 CAGES: tuple[Mode, ...] = ("off", "best")
-MOST = {"render": 1.03, "preview": 1.03, "start": 1.2}  # times as much as without the cage
+KINDS: tuple[Literal["render", "preview"], ...] = ("render", "preview")
+MOST = {"image": 1.03, "start": 1.2}  # times as much as without the cage; an image has a preview and a render
 
 
 def main() -> None:
@@ -48,22 +50,27 @@ def main() -> None:
 
 async def measure(data: bytes, rounds: int) -> bool:
     """Print the table. Returns whether every ratio is within its limit."""
-    shown, within = Table("", "without the cage", "with it", "ratio", "at most", ""), True
+    shown = Table("", "without the cage", "with it", "ratio", "at most", "")
+    image: dict[str, float] = dict.fromkeys(CAGES, 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("render", "preview"):
+        for kind in KINDS:
             task = replace(
                 render_task(Path(folder), data, Images().recipe), kind=kind, memory_ceiling=CEILING, time_limit=LIMIT
             )
             spent = await processor_seconds(task, rounds)
-            row = (f"{spent[cage] * 1000:.1f} ms" for cage in CAGES)
-            shown.add_row(f"processor time of a {kind}", *row, *compared(ratio_of(spent), MOST[kind]))
-            within &= ratio_of(spent) <= MOST[kind]
+            image = {cage: image[cage] + spent[cage] for cage in CAGES}
+            shown.add_row(f"processor time of a {kind}", *milliseconds(spent), f"{ratio_of(spent):.3f}", "", "")
+    shown.add_row("of an image, both together", *milliseconds(image), *compared(ratio_of(image), MOST["image"]))
+    within = ratio_of(image) <= MOST["image"]
     for name, spent in (await start_seconds()).items():
-        row = (f"{spent[cage] * 1000:.0f} ms" for cage in CAGES)
-        shown.add_row(name, *row, *compared(ratio_of(spent), MOST["start"]))
+        shown.add_row(name, *milliseconds(spent), *compared(ratio_of(spent), MOST["start"]))
         within &= ratio_of(spent) <= MOST["start"]
     Console().print(shown)
     return within
+
+
+def milliseconds(spent: Mapping[str, float]) -> list[str]:
+    return [f"{spent[cage] * 1000:.1f} ms" for cage in CAGES]
 
 
 def ratio_of(spent: Mapping[str, float]) -> float:
