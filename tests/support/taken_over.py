@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -139,16 +140,17 @@ async def aftermath(folder: Path, settings: Mapping[str, Setting], uploads: int)
     variants of a service without it.
     """
     found: dict[str, dict[str, str]] = {}
+    places = (folder / str(number) for number in count())  # short: the path of a socket has at most 107 bytes
     expected = await expected_variants(folder / "expected", uploads, images=IMAGES)
     for name, setting in settings.items():
         with decoders_that_obey(folder / f"path-{name}", setting):
             workers = {"cage": setting.cage}
             async with with_workers(folder / f"data-{name}", images=IMAGES, workers=workers, jobs=AT_ONCE) as s:
                 for attack, of in LEAVING.items():
-                    ended = await uploaded(s, attack, folder / f"{len(found)}-{attack}-{name}", of)
+                    ended = await uploaded(s, attack, next(places), of)
                     found.setdefault(attack, {})[name] = ended
                 for attack in STAYING:
-                    await uploaded(s, attack, folder / f"{attack}-{name}")
+                    await uploaded(s, attack, next(places))
                     same = await next_variants(s, uploads) == expected
                     found.setdefault(attack, {})[name] = HARMLESS if same else THROUGH
     return found
