@@ -21,6 +21,7 @@ RAW, TINY = f"{UPLOAD}?bucket=b", make.jpeg(64, 48)
 EXPECT, JPEG = "Expect: 100-continue", "Content-Type: image/jpeg"
 HUNDRED_MB = 100 * 1024 * 1024
 PIECE = bytes(64 * 1024)
+SPENT = "bob"  # whose quota is used
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,9 @@ def test_refusal_comes_instead_of_the_permission(server: ServerProcess, request_
 
 @pytest.fixture(scope="module")
 def quota_used(server: ServerProcess) -> None:
-    """The only upload of this hour is taken, by a client that gets the permission and then sends the body."""
+    """The only upload of this user and hour is taken, by a client that gets the permission and then sends the body."""
     with connected(server) as connection:
-        connection.sendall(head(RAW, EXPECT, JPEG, f"Content-Length: {len(TINY)}"))
+        connection.sendall(head(RAW, EXPECT, JPEG, f"Content-Length: {len(TINY)}", user=SPENT))
         interim = connection.recv(65_536)
         assert interim.startswith(b"HTTP/1.1 100 Continue\r\n") and interim.endswith(b"\r\n\r\n")
         connection.sendall(TINY)
@@ -81,7 +82,7 @@ def test_permission_is_refused_where_the_quota_is_used(server: ServerProcess) ->
     """It has been given once, for the first upload (see the fixture)."""
     form = "Content-Type: multipart/form-data; boundary=edge"
     for kind in (JPEG, form):
-        assert refused_at_once(server, head(RAW, EXPECT, kind, "Content-Length: 10")).status == 429
+        assert refused_at_once(server, head(RAW, EXPECT, kind, "Content-Length: 10", user=SPENT)).status == 429
 
 
 def test_body_that_does_not_wait_for_the_permission(server: ServerProcess) -> None:
@@ -110,7 +111,7 @@ def test_answer_to_100_mb_can_be_read(
     """By a client that first sends all, as many libraries do: nothing is reset under it."""
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {HUNDRED_MB}"
     with connected(server) as connection:
-        connection.sendall(head(RAW, JPEG, length, token=token))
+        connection.sendall(head(RAW, JPEG, length, token=token, user=SPENT))
         assert sent_regardless(connection, chunked) == HUNDRED_MB
         answer = received(connection)
         assert (answer.status, answer.closed) == (expected[chunked], True)

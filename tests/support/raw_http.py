@@ -35,9 +35,9 @@ def connected(server: ServerProcess) -> socket.socket:
     return socket.create_connection(address, timeout=WAIT_SECONDS)
 
 
-def head(target: str, *lines: str, method: str = "POST", token: bool = True) -> bytes:
-    """A request's head, with a token unless `token` is false."""
-    signed = [f"Authorization: {bearer()['Authorization']}"] if token else []
+def head(target: str, *lines: str, method: str = "POST", token: bool = True, user: str = "alice") -> bytes:
+    """A request's head, with a token of this user unless `token` is false."""
+    signed = [f"Authorization: {bearer(user)['Authorization']}"] if token else []
     text = "\r\n".join([f"{method} {target} HTTP/1.1", "Host: localhost", *signed, *lines, "", ""])
     return text.encode("latin-1")
 
