@@ -196,6 +196,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.stem}", len(places)))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("randomly"):
+        seed = config.getoption("randomly_seed")
+        terminalreporter.write_line(f"the same order again: -p randomly --randomly-seed {seed}")
+
+
 def pytest_collection_finish() -> None:
     """Nothing that was imported or collected goes away again: no collection has to look at it from now on."""
     gc.collect()
