@@ -179,12 +179,14 @@ def _faults_of_source(row: Row, staging: Path) -> Iterator[str]:
     needed = not row.deleted and (row.status in UNFINISHED or (row.status == "failed" and row.values["retryable"]))
     if not needed or not row.staged or row.values["error_code"] == "source_missing":
         return
-    source = staging / row.staged
-    if not source.is_file():
+    try:
+        source = (staging / row.staged).read_bytes()  # at once: a sweep may be removing it
+    except FileNotFoundError:
         yield "has lost its source"
-    elif source.stat().st_size != row.values["content_length"]:
-        yield f"has a source of {source.stat().st_size} bytes instead of {row.values['content_length']}"
-    elif _digest(source) != row.values["sha256"]:
+        return
+    if len(source) != row.values["content_length"]:
+        yield f"has a source of {len(source)} bytes instead of {row.values['content_length']}"
+    elif hashlib.sha256(source).hexdigest() != row.values["sha256"]:
         yield "has a source of other bytes than were accepted"
 
 
