@@ -9,7 +9,7 @@ import hpack
 import pytest
 from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
-from tests.support.server_process import InlineServer, ServerProcess
+from tests.support.server_process import InlineServer, ServerProcess, until
 from tests.support.tls import certificate
 
 pytestmark = pytest.mark.process
@@ -108,10 +108,12 @@ def test_upgrade_to_h2c_is_answered_as_plain_http(server: ServerProcess) -> None
 
 
 def test_large_answer_arrives_whole(server: ServerProcess) -> None:
+    before = requests(server).count("swagger-ui")
     with connected(server) as client:
         client.sendall(b"GET " + BUNDLE + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         head, _, body = b"".join(iter(lambda: client.recv(1 << 20), b"")).partition(b"\r\n\r\n")
     assert f"content-length: {len(body)}\r\n".encode() in head.lower() and len(body) > 1 << 20
+    until(lambda: requests(server).count("swagger-ui") > before)  # other tests count them, too
 
 
 def test_setting_has_no_effect_and_says_where_http2_belongs(server: ServerProcess) -> None:
