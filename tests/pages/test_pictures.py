@@ -111,6 +111,30 @@ async def test_everything_is_done_by_keyboard(gallery: ServerProcess) -> None:
         visit.assert_clean()
 
 
+async def test_focus_stays_where_it_is_while_more_is_loaded(gallery: ServerProcess) -> None:
+    """On the last picture of those that are there, whose row grows."""
+    arrived = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await arrived.wait()
+        await route.continue_()
+
+    async with pictures(gallery, "?q=nothing") as visit:
+        page = visit.page
+        await page.route("**/api/v1/operator/images?*after=*", late)
+        await opened(page, gallery)
+        await page.locator("#grid a").first.focus()
+        await page.keyboard.press("End")
+        focused = await page.evaluate("document.activeElement.ariaLabel")
+        arrived.set()
+        await ended(page, COUNT)
+        await expect(picture(page, focused)).to_be_focused()
+        await page.keyboard.press("End")
+        await expect(picture(page, "IMG_0000.jpg")).to_be_focused()
+        await page.unroute_all()
+        visit.assert_clean()
+
+
 async def test_everything_is_done_by_touch(gallery: ServerProcess) -> None:
     """Taps, swipes of a real touch screen, and the boxes, which are there without a pointer that hovers."""
     async with pictures(gallery, "?q=IMG_000", width=390, height=800, has_touch=True, is_mobile=True) as visit:

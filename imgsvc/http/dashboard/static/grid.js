@@ -57,8 +57,7 @@ export class Grid {
     }
     const last = this.rows.starts.length - 1;
     this.rows.extend(this.ratios);
-    this.#unmount(last); // it may have grown
-    this.draw();
+    this.#rebuild([last]); // it may have grown
   }
 
   /** Take away pictures that are gone. */
@@ -104,8 +103,7 @@ export class Grid {
     const place = this.items.findIndex(({ id }) => id === one.id);
     if (place < 0) return;
     this.items[place] = one;
-    this.#unmount(this.rows.of(place));
-    this.draw();
+    this.#rebuild([this.rows.of(place)]);
   }
 
   placeOf(id) {
@@ -173,10 +171,15 @@ export class Grid {
     this.rows = new Rows(this.node.clientWidth);
     this.ratios = this.items.map(({ size }) => ratioOf(size));
     this.rows.extend(this.ratios);
+    this.#rebuild([...this.#mounted.keys()]);
+  }
+
+  /** Build these rows again. The focus stays on its picture, whose node may be another one then. */
+  #rebuild(rows) {
     const focused = this.node.contains(document.activeElement);
-    for (const row of [...this.#mounted.keys()]) this.#unmount(row);
+    for (const row of rows) this.#unmount(row);
     this.draw();
-    if (focused) this.#link(this.current)?.focus({ preventScroll: true });
+    if (focused && !this.node.contains(document.activeElement)) this.#link(this.current)?.focus({ preventScroll: true });
   }
 
   #resized() {
