@@ -19,9 +19,8 @@ FRAMING = 12  # bytes of a chunk in addition to its body: length, type, CRC
 # The valid lengths in bytes of the chunks about colour. A chunk of another length is damaged and left out.
 COLOUR = {b"cICP": (4,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,)}
 TRANSPARENCY = {0: (2,), 2: (6,), 3: range(1, 257)}  # tRNS, by colour type
-DISCARDED = frozenset(
-    (*COLOUR, b"tRNS", b"iCCP", b"eXIf")
-)  # with a wrong checksum, as libpng does with ancillary chunks
+# Left out if their checksum is wrong, as libpng does with ancillary chunks.
+DISCARDED = frozenset((*COLOUR, b"tRNS", b"iCCP", b"eXIf"))
 GREYS = (0, 4)  # colour types
 STEP = 1 << 16  # bytes read at once
 MAX_PALETTE = 3 * 256

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.support.axe import assert_accessible
 from tests.support.browser import IN_BROWSER, browsing, fits
@@ -13,6 +13,18 @@ from tests.support.gallery import COUNT, HOSTILE, LOADED, ended, opened, picture
 from tests.support.server_process import ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
+
+
+async def held_back(page: Page, addresses: str) -> asyncio.Event:
+    """Hold the page's requests to these addresses back until the event is set."""
+    arrived = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await arrived.wait()
+        await route.continue_()
+
+    await page.route(addresses, late)
+    return arrived
 
 
 async def test_grid_is_justified_and_goes_on_while_it_is_scrolled(gallery: ServerProcess) -> None:
@@ -35,15 +47,9 @@ async def test_grid_is_justified_and_goes_on_while_it_is_scrolled(gallery: Serve
 
 async def test_colours_are_shown_until_a_picture_is_there(gallery: ServerProcess) -> None:
     """And not behind it then: it may be transparent."""
-    arrived = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await arrived.wait()
-        await route.continue_()
-
     async with pictures(gallery, "?q=nothing") as visit:
         page = visit.page
-        await page.route("**/direct?*", late)
+        arrived = await held_back(page, "**/direct?*")
         await opened(page, gallery, "?q=IMG_000")
         await expect(page.locator(".tile canvas")).to_have_count(10)
         assert await page.locator(".tile a[style]").count() == 10
@@ -113,15 +119,9 @@ async def test_everything_is_done_by_keyboard(gallery: ServerProcess) -> None:
 
 async def test_focus_stays_where_it_is_while_more_is_loaded(gallery: ServerProcess) -> None:
     """On the last picture of those that are there, whose row grows."""
-    arrived = asyncio.Event()
-
-    async def late(route: Route) -> None:
-        await arrived.wait()
-        await route.continue_()
-
     async with pictures(gallery, "?q=nothing") as visit:
         page = visit.page
-        await page.route("**/api/v1/operator/images?*after=*", late)
+        arrived = await held_back(page, "**/api/v1/operator/images?*after=*")
         await opened(page, gallery)
         await page.locator("#grid a").first.focus()
         await page.keyboard.press("End")

@@ -336,7 +336,7 @@ class JobTable:
         return [(row["job_id"], row["run"], row["queue"] is not None) for row in rows]
 
     def look_again(self) -> None:
-        """Let the next claim of each queue ask the database: for a job that waits and that no change has told of."""
+        """Let the next claim of each queue query the database, for a waiting job whose change was not seen."""
         self._waiting.look_again()
 
     async def next_in(self, queue: QueueName) -> str | None:

@@ -1,4 +1,4 @@
-"""Which queues may have a job, so that a lane that becomes idle asks an empty queue nothing.
+"""Which queues may have a job, so that an idle lane sends no query for a queue that is known to be empty.
 
 It is exact: one process owns the table, and one connection writes. Triggers on that connection note every statement
 that lets a job wait, or that takes a waiting job's twin away, and they count in the step in which its transaction ends,
@@ -18,7 +18,7 @@ WATCHES = ("watch_waiting_inserted", "watch_waiting_updated", "watch_twin_update
 
 
 class WaitingJobs:
-    """Knows nothing, and so takes every queue for one that may have a job, until a claim has found none."""
+    """Every queue may have a job until a claim has found none."""
 
     def __init__(self) -> None:
         self._changes: Counter[str] = Counter()  # of each queue
@@ -39,7 +39,7 @@ class WaitingJobs:
         self._noted.clear()
 
     def changes(self, queue: QueueName) -> int:
-        """To be asked before a claim begins, for `found_none`."""
+        """The number of changes so far: read it before a claim begins, and pass it to `found_none`."""
         return self._changes[queue]
 
     def found_none(self, queue: QueueName, changes: int) -> None:
@@ -52,5 +52,5 @@ class WaitingJobs:
         return self._empty.get(queue) != self._changes[queue]
 
     def look_again(self) -> None:
-        """Take every queue for one that may have a job: for rows that were changed past the writer."""
+        """Every queue may have a job again: for rows that were changed by another connection."""
         self._changes.update(get_args(QueueName))
