@@ -12,7 +12,8 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   the keep-alive time is over (no issue found for either). Handed over in pieces, 80 KB for each client still wait below
   uvloop's TLS, whose write limits count only what is not yet encrypted (no issue found). Hypercorn's closes while a
   client sends on, whose system may then drop the response that it has (RFC 9112 section 9.6).
-  It makes and cancels a task for each request, to limit the wait for the next: see `idle_timer`.
+  It makes and cancels a task for each request, to limit the wait for the next: see `idle_timer`. A connection that has
+  ended stays in memory, with its TLS, until a collection of cycles, which comes after hundreds (no issue found).
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
   pgjones/hypercorn#262). Its stop waits for a client that does not read (with TLS it fails instead,
   pgjones/hypercorn#202), and on asyncio's own loop, from Python 3.12 on, for requests without an end
@@ -230,6 +231,13 @@ class Connection(TCPServer):
             pass
         finally:
             await self._close()
+            self._break_cycles()
+
+    def _break_cycles(self) -> None:
+        """Let the memory be freed now."""
+        self.protocol = cast(Any, None)
+        if (error := self.reader.exception()) is not None:
+            error.__traceback__ = None  # of frames that refer to this connection
 
     async def _idle_timeout(self) -> None:
         await asyncio.shield(self._initiate_server_close())

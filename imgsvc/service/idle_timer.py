@@ -15,7 +15,7 @@ class IdleTimer:
         self._seconds = seconds
         self._is_over = is_over
         self._handle: asyncio.TimerHandle | None = None
-        self._expire: Callable[[], None] = lambda: None
+        self._expire: Callable[[], None] = _nothing
 
     async def restart(self, group: TaskGroup, action: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `action` in the group once the time is over."""
@@ -25,8 +25,9 @@ class IdleTimer:
         self._handle = loop.call_later(0 if self._is_over() else self._seconds, self.expire)
 
     async def stop(self) -> None:
-        """A request has come."""
+        """A request has come, or the connection ends."""
         self._cancel()
+        self._expire = _nothing
 
     def expire(self) -> None:
         """End the wait now, if the connection waits."""
@@ -38,3 +39,7 @@ class IdleTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+
+def _nothing() -> None:
+    """Nothing is waited for."""

@@ -4,9 +4,11 @@ Once an upgrade of Hypercorn or h11 behaves by itself, the test fails and names 
 """
 
 import asyncio
+import gc
 import re
 import socket
 import sys
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -241,6 +243,21 @@ async def closes_once_the_client_has_left(*, fixed: bool) -> bool:
         return await is_so(tasks[0].done, limit(fixed=fixed))
 
 
+async def frees_a_connection_at_its_end(*, fixed: bool) -> bool:
+    """And not only at some later collection of cycles. Its client resets it."""
+    gc.disable()
+    try:
+        async with connections(Application(), config(keep_alive_timeout=0.1), fixed=fixed) as (url, found, tasks):
+            with asking(url, "/") as client:
+                await received(client)
+            await asyncio.wait(tasks, timeout=seconds(FIXED_SECONDS))
+            ended = weakref.ref(found.pop())
+            tasks.clear()
+            return await is_so(lambda: ended() is None, limit(fixed=fixed))
+    finally:
+        gc.enable()
+
+
 async def gives_up_a_client_that_does_not_read(*, fixed: bool) -> bool:
     """Every limit that Hypercorn has is set."""
     application, settings = Application(BODY), config(keep_alive_timeout=0.2, read_timeout=0.2)
@@ -293,6 +310,7 @@ CASES = {
     "head and body in two writes": Case("Http1._send_h11_event", writes_a_small_answer_at_once),
     "whole body in the transport": Case("Connection.protocol_send", holds_a_piece_of_a_body),
     "client that has left": Case("Connection.run", closes_once_the_client_has_left),
+    "connection that has ended": Case("Connection._break_cycles", frees_a_connection_at_its_end),
     "client that does not read": Case("HttpServer._watch", gives_up_a_client_that_does_not_read),
     "stop beside a client that does not read": Case(
         "HttpServer._end", partial(stops_beside, partial(Application, BODY))
