@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import anyio
-
 from ..jobs.data_folder import DataFolder
 from ..jobs.deletion_hold import DeletionHold
 from ..jobs.erasing import Erasing
@@ -59,12 +57,10 @@ async def _forget_in_redis(settings: Settings, org: str, user: str) -> None:
     from ..intake.redis_limit import RedisRateLimit
 
     redis = RedisRateLimit.of(settings)
-    async with anyio.create_task_group() as group:
-        group.start_soon(redis.line.run)
-        await redis.line.tried.wait()
-        redis.forget(org, user)
-        await redis.line.flush(REDIS_SECONDS)
-        group.cancel_scope.cancel()
+    await redis.line.check()
+    redis.forget(org, user)
+    await redis.line.flush(REDIS_SECONDS)
+    await redis.line.close()
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """A Redis connection whose commands wait at most 50 ms, and not at all while Redis is known to be unavailable.
 
-A failing command marks Redis as unavailable, and so do trials every few seconds. PING would not do for that: a Redis
+A failing command marks Redis as unavailable, and so do trials every two seconds. PING would not do for that: a Redis
 that is full, or a read-only replica, answers it.
 """
 
@@ -22,15 +22,11 @@ from ..settings import SettingsError
 
 log = structlog.get_logger()
 
+TRIAL_SECONDS = 2.0  # between trials
 CONNECT_SECONDS = 1.0  # for new connections and their first responses; no upload waits for them
 CLOSE_SECONDS = 0.5
-LOOK_SECONDS = 5.0  # between the trials of a Redis that answers
-FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0  # seconds between the trials of one that does not
-STEADY_SECONDS = 10.0  # if Redis was up for less than this, the delay before the next trial grows
 CONNECTIONS = 4  # with one, uploads in a busy event loop wait four times as long for each other
-SLICES = 5  # of the time an answer may take: a slice in which the event loop itself was busy counts once
-TURNS = 20  # of the event loop: enough to read what has arrived
-CLUSTER = (AskError, ClusterDownError, ClusterCrossSlotError)  # MOVED is an AskError too
+SLICES = 5  # of the time a response may take: a slice in which the event loop itself was busy counts once
 Command = tuple[str | int, ...]
 
 
@@ -41,40 +37,34 @@ class RedisAway(Exception):
 class RedisConnection:
     """Connections to one Redis. `up` and `info` (its last INFO) are read from memory. The caller counts `skipped`."""
 
-    def __init__(self, url: str, timeout_seconds: float, trials: list[Command]) -> None:
-        """`trials` are commands that show whether Redis can be used. Raises SettingsError."""
+    def __init__(self, url: str, timeout_seconds: float, trial: list[Command]) -> None:
+        """`trial` are commands that show whether Redis can be used. Raises SettingsError."""
         self.up = False
         self.skipped = 0
-        self.attempts = 0  # attempts to connect
-        self.tried = anyio.Event()  # set once the first attempt has ended, either way
         self.info: dict[str, Any] = {}
         self._timeout = timeout_seconds
-        self._trials = (*trials, ("INFO",))
-        self._changed = 0.0  # when `up` last changed, in monotonic seconds; 0: never
-        self._failed = anyio.Event()  # replaced each time Redis comes back
+        self._trial = (*trial, ("INFO",))
+        self._away_since: float | None = None  # monotonic seconds
         self._slots = asyncio.Semaphore(CONNECTIONS)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._owed: list[Command] = []  # at most one for each upload that was in progress when Redis failed
-        limits = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": max(CONNECT_SECONDS, timeout_seconds)}
+        known = re.sub(r"^valkey", "redis", url)  # the same protocol, under a name that the client does not know
+        hung = max(CONNECT_SECONDS, timeout_seconds)  # ends a command whose caller was cancelled
         try:  # RESP 2: an old server repeats HELLO with the password in its error
-            known = re.sub(r"^valkey", "redis", url)  # the same protocol, under a name that the client does not know
-            self._redis = Redis.from_url(known, protocol=2, retry=Retry(NoBackoff(), 0), **limits)  # type: ignore[arg-type]
+            self._redis = Redis.from_url(known, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=hung)
             self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         except (TypeError, ValueError, RedisError):  # their messages may repeat the password
             raise SettingsError("[redis] url (REDIS_URL) = (hidden): the redis client can't make use of it") from None
         self._password = str(self._redis.connection_pool.connection_kwargs.get("password") or "")
 
-    async def request(self, command: Command, on_unread: Callable[[Any], None]) -> Any:
+    async def request(self, command: Command, on_unread: Callable[[Any], None] = lambda _: None) -> Any:
         """Send a command and return the response; None if Redis is unavailable or does not respond in time.
 
         If the caller is cancelled, a command already sent takes effect anyway: `on_unread` gets its response.
         """
-        if not self.up:
-            return None
         async with self._slots:  # the time limit does not include waiting for earlier commands
             if not self.up:
                 return None
-            failed = self._failed
             sent = self._start(self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
             try:
                 return await _in_time(sent, self._timeout)
@@ -82,14 +72,13 @@ class RedisConnection:
                 sent.add_done_callback(lambda task: on_unread(task.result()) if _succeeded(task) else None)
                 raise
             except Exception as error:
-                if failed is self._failed:  # else Redis failed and came back in between
-                    self._went_down(error)
+                self._went_down(error)
                 return None
 
     def send(self, command: Command) -> None:
         """Send a command without waiting, at most once; if Redis is unavailable, once it is back."""
         if self.up:
-            self._start(self.request(command, lambda _: None))
+            self._start(self.request(command))
         else:
             self._owed.append(command)
 
@@ -100,37 +89,37 @@ class RedisConnection:
                 await asyncio.wait(self._under_way)
 
     async def run(self) -> None:
-        """Watch whether Redis is available, until cancelled."""
-        delay = FIRST_DELAY
+        """Try Redis again and again, until cancelled. The first `check` is the caller's."""
         try:
             while True:
-                self.attempts += not self.up
-                try:
-                    await self.look(self._timeout if self.up else CONNECT_SECONDS)
-                    self._came_up()
-                except RedisAway as error:
-                    self._went_down(error)
-                self.tried.set()
-                if self.up:
-                    with anyio.move_on_after(LOOK_SECONDS):
-                        await self._failed.wait()
-                if not self.up:
-                    await anyio.sleep(delay)
-                    delay = min(2 * delay, LONGEST_DELAY)
-                elif time.monotonic() - self._changed > STEADY_SECONDS:
-                    delay = FIRST_DELAY
+                await anyio.sleep(TRIAL_SECONDS)
+                await self.check()
         finally:
             await self.close()
 
-    async def look(self, seconds: float = CONNECT_SECONDS) -> dict[str, Any]:
-        """Run the trials; returns Redis' INFO, {} if that is refused. Raises RedisAway."""
-        tried = asyncio.gather(*(self._try() for _ in range(CONNECTIONS)))  # opens all connections now
+    async def check(self) -> None:
+        """Find out whether Redis is available. If it is back, send what it is owed."""
         try:
-            info = (await _in_time(tried, seconds))[0]
+            self.info = await self.look()
+        except RedisAway as error:
+            self._went_down(error)
+            return
+        if self._away_since is not None:
+            away = round(time.monotonic() - self._away_since, 1)
+            log.info("redis_available", away_seconds=away, uploads_not_shared=self.skipped)
+        self.up, self._away_since, self.skipped = True, None, 0
+        while self._owed:
+            self.send(self._owed.pop())
+
+    async def look(self) -> dict[str, Any]:
+        """Run the trial on all connections; returns Redis' INFO, {} if that is refused. Raises RedisAway."""
+        try:
+            # Connecting may take longer. Then it must respond as fast as uploads need it, or it would be up and down.
+            for seconds in (self._timeout,) if self.up else (CONNECT_SECONDS, self._timeout):
+                info = (await _in_time(asyncio.gather(*(self._try() for _ in range(CONNECTIONS))), seconds))[0]
         except Exception as error:
             raise RedisAway(self._reason(error)) from None
-        self.info = info if isinstance(info, dict) else {}
-        return self.info
+        return info if isinstance(info, dict) else {}
 
     async def close(self) -> None:
         with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(Exception):
@@ -138,7 +127,7 @@ class RedisConnection:
 
     async def _try(self) -> Any:
         pipeline = self._redis.pipeline(transaction=False)
-        for command in self._trials:
+        for command in self._trial:
             pipeline.execute_command(*command)
         *answers, info = await pipeline.execute(raise_on_error=False)
         for error in (answer for answer in answers if isinstance(answer, Exception)):
@@ -151,48 +140,36 @@ class RedisConnection:
         task.add_done_callback(self._under_way.discard)
         return task
 
-    def _came_up(self) -> None:
-        if self.up:
-            return
-        if self._changed:
-            away = round(time.monotonic() - self._changed, 1)
-            log.info("redis_available", away_seconds=away, uploads_not_shared=self.skipped)
-        self.up, self._changed, self._failed = True, time.monotonic(), anyio.Event()
-        owed, self._owed = self._owed, []
-        for command in owed:
-            self.send(command)
-
     def _went_down(self, error: Exception) -> None:
-        if self.up or not self._changed:
+        if self._away_since is None:
             reason, meanwhile = self._reason(error), "uploads are counted on this instance alone"
             log.warning("redis_unavailable", reason=reason, meanwhile=meanwhile)
-            self._changed, self.skipped = time.monotonic(), 0
+            self._away_since = time.monotonic()
         self.up, self.info = False, {}
-        self._failed.set()
 
     def _reason(self, error: Exception) -> str:
-        text = _plain(error) or str(error) or type(error).__name__
+        text = _plain(error)
         return text.replace(self._password, "(hidden)") if self._password else text
 
 
 def _plain(error: Exception) -> str:
-    """One line for servers that are set up in a way that this service can't use; empty for anything else."""
-    text = str(error)
-    if isinstance(error, CLUSTER):
+    """The error's own words, or what to do where a server is set up in a way that this service can't use."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, AskError | ClusterDownError | ClusterCrossSlotError):  # MOVED is an AskError too
         return "it is a Redis Cluster, which is not supported: name a single server in REDIS_URL"
     if isinstance(error, NoPermissionError):
         needed = "allow its user EVAL, TIME, HMGET, HSET, HINCRBY, PEXPIREAT and DEL on the keys of [redis] prefix"
         return f"{text[:200]}: {needed}"
-    if re.match(r"unknown command .?eval\b|ERR unknown command .?eval\b", text, re.IGNORECASE):
+    if re.match(r"(ERR )?unknown command .?eval\b", text, re.IGNORECASE):
         return "it knows no EVAL (a Sentinel?): name the Redis server itself in REDIS_URL"
-    return ""
+    return text
 
 
 async def _in_time(work: "asyncio.Future[Any]", seconds: float) -> Any:
     """Wait with a time limit that excludes the time in which the event loop itself was busy. Raises TimeoutError."""
     work.add_done_callback(_succeeded)
-    for pause in (*[seconds / SLICES] * SLICES, *[0] * TURNS):
-        await asyncio.wait({work}, timeout=pause)
+    for _ in range(SLICES):
+        await asyncio.wait({work}, timeout=seconds / SLICES)
         if work.done():
             return work.result()
     work.cancel()  # the client closes a connection whose response was not read

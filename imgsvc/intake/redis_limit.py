@@ -8,7 +8,6 @@ also works after a restart of Redis.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from typing import Any
 
 from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ..settings import Settings
@@ -76,7 +75,7 @@ class RedisRateLimit:
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
         """How much is left for all instances together; None while Redis is unavailable. Uses none of it."""
         key = self.key(org_id, user_id)
-        answer: list[int] | None = await self.line.request(_take(key, quota, 0), _ignore)
+        answer: list[int] | None = await self.line.request(_take(key, quota, 0))
         return None if answer is None else _reservation(key, quota, answer).standing
 
     def key(self, org_id: str, user_id: str) -> str:
@@ -92,7 +91,3 @@ def _reservation(key: str, quota: Quota, answer: list[int]) -> Reservation:
     _, used, start = answer
     reset = EPOCH + timedelta(microseconds=start) + quota.window
     return Reservation(key, start, RateLimitStatus(quota.max_uploads, used, reset))
-
-
-def _ignore(_answer: Any) -> None:
-    """A read needs no compensation when its caller was cancelled."""

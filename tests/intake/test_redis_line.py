@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -30,9 +30,9 @@ LIMIT_SECONDS = 10
 @asynccontextmanager
 async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisRateLimit]:
     mirror = RedisRateLimit(url, timeout_seconds, "t:")
+    await mirror.line.check()
     async with anyio.create_task_group() as group:
         group.start_soon(mirror.line.run)
-        await mirror.line.tried.wait()
         yield mirror
         group.cancel_scope.cancel()
 
@@ -40,7 +40,7 @@ async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisRa
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """For who waits for many tries."""
-    for name, value in (("FIRST_DELAY", 0.01), ("LONGEST_DELAY", 0.05), ("CONNECT_SECONDS", seconds(0.2))):
+    for name, value in (("TRIAL_SECONDS", 0.01), ("CONNECT_SECONDS", seconds(0.2))):
         monkeypatch.setattr(redis_connection, name, value)
 
 
@@ -181,10 +181,8 @@ async def test_outage_is_told_once_and_ends_by_itself(
             assert place is not None
             undo = break_it(server)
             assert [await reserved(mirror) for _ in range(3)] == [None] * 3
-            tried = mirror.line.attempts
-            await until(
-                lambda: mirror.line.attempts > tried + 3
-            )  # a PING would find a Redis that refuses to write well
+            for _ in range(3):  # a PING would find a Redis that refuses to write well
+                await mirror.line.check()
             assert not mirror.line.up and mirror.line.info == {}
             mirror.release(place)
             undo()
@@ -243,25 +241,70 @@ async def test_clock_that_is_set_back_begins_a_new_window() -> None:
             assert again.start < place.start + 10_000_000
 
 
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
 @asynccontextmanager
-async def stranger(answer: bytes) -> AsyncIterator[str]:
-    """Something else on the port: it gives one answer to everything. Every connection to it must have been closed."""
+async def listening(talk: Talk) -> AsyncIterator[str]:
+    """The address of something that is not Redis itself. Every connection to it must have been closed."""
     talking: set[asyncio.Task[Any]] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         talking.add(task)
         with suppress(ConnectionError):
-            while await reader.read(1 << 16):
-                writer.write(answer)
+            await talk(reader, writer)
         writer.close()
         talking.discard(task)
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     yield f"redis://:{PASSWORD}@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
     server.close()
     await until(lambda: not talking)
+
+
+@asynccontextmanager
+async def stranger(answer: bytes) -> AsyncIterator[str]:
+    """It gives one answer to everything."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(answer)
+
+    async with listening(talk) as url:
+        yield url
+
+
+@asynccontextmanager
+async def far_away(server: RedisServer, latency_seconds: float) -> AsyncIterator[str]:
+    """The same Redis, whose responses arrive late."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency: float) -> None:
+        while data := await reader.read(1 << 16):
+            await anyio.sleep(latency)
+            writer.write(data)
+        writer.close()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_unix_connection(server.socket)
+        await asyncio.gather(carry(reader, to_redis, 0), carry(from_redis, writer, latency_seconds))
+
+    async with listening(talk) as url:
+        yield url.replace(f":{PASSWORD}@", "")
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_redis_that_is_always_too_slow_is_one_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It connects and answers, but never as fast as an upload needs it. It must not come up to fail the next one."""
+    monkeypatch.setattr(redis_connection, "CONNECT_SECONDS", LIMIT_SECONDS)
+    with RedisServer() as server, capture_logs() as logs:
+        async with far_away(server, 2 * PATIENCE) as url, running(url, PATIENCE) as mirror:
+            for _ in range(3):
+                assert await reserved(mirror) is None
+                await mirror.line.check()
+            assert not mirror.line.up
+    assert [(line["event"], line["reason"]) for line in logs] == [("redis_unavailable", "no answer within 50 ms")]
 
 
 @pytest.mark.parametrize(
@@ -293,8 +336,7 @@ async def test_tls_that_never_answers_is_an_outage() -> None:
             assert not mirror.line.up
             with pytest.raises(StopIteration):
                 mirror.reserve("o", "u", QUOTA).send(None)
-            tried = mirror.line.attempts
-            await until(lambda: mirror.line.attempts > tried + 1)
+            await mirror.line.check()
     assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert PASSWORD not in repr(logs)
 

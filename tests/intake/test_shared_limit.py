@@ -270,7 +270,7 @@ async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_pat
 async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
     redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_connection, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(redis_connection, "TRIAL_SECONDS", 0.01)
     async with sharing(redis, tmp_path, 40) as s:
         with capture_logs() as logs:
             uploads = [asyncio.create_task(s.upload(TINY)) for _ in range(30)]
