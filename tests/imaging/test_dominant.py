@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from fixtures import make
-from imgsvc.imaging.dominant import dominant_colour
+from imgsvc.imaging.dominant import bins_of, dominant_colour
 
 Colour = tuple[int, int, int]
 SIZE = (200, 120)
@@ -114,3 +114,15 @@ def test_quick_even_for_noise(mode: str) -> None:
         dominant_colour(image)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.05
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_bins_are_those_of_a_loop_over_the_pixels(mode: str) -> None:
+    sample = Image.frombytes(mode, (64, 48), random.Random(3).randbytes(64 * 48 * len(mode))).convert("RGBA")
+    votes: dict[tuple[int, ...], list[int]] = {}
+    samples = iter(sample.tobytes())
+    for *colour, alpha in zip(samples, samples, samples, samples, strict=True):
+        found = votes.setdefault(tuple(value >> 5 for value in colour), [0, 0, 0, 0])
+        found[:] = [found[0] + alpha, *(sum_ + value * alpha for sum_, value in zip(found[1:], colour, strict=True))]
+    means = [(weight, *(channel / weight for channel in channels)) for weight, *channels in votes.values() if weight]
+    assert sorted(bins_of(sample)) == sorted(means)
