@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from . import colour_description, gif_blocks, heif, jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
+from .header import Scans
 from .jpeg_segments import JpegParts
 from .pieces import Piece, Span, content
 from .png_chunks import PngParts
@@ -27,13 +28,16 @@ class Essentials:
     png: PngParts | None = None
 
 
-def read_essentials(stream: BinaryIO, form: str) -> Essentials:
-    """Read the parts of a file whose header was read as `form` (Pillow's format name). Raises Unreadable."""
-    return READERS[form](stream)
+def read_essentials(stream: BinaryIO, form: str, scans: Scans | None = None) -> Essentials:
+    """Read the parts of a file whose header was read as `form` (Pillow's format name). Raises Unreadable.
+
+    `scans`: those of a JPEG, if they have been read.
+    """
+    return READERS[form](stream) if scans is None else _jpeg(stream, scans)
 
 
-def _jpeg(stream: BinaryIO) -> Essentials:
-    parts = jpeg_segments.essentials(stream)
+def _jpeg(stream: BinaryIO, scans: Scans | None = None) -> Essentials:
+    parts = jpeg_segments.essentials(stream, scans)
     profile = jpeg_segments.profile_of(stream, parts.profile)
     return Essentials(parts.pieces, profile, _orientation(stream, parts.exif), jpeg=parts)
 

@@ -24,6 +24,26 @@ MARKER = re.compile(rb"\xff[\x01-\xfe]")
 
 
 @dataclass(frozen=True, slots=True)
+class Scans:
+    """The scans of a JPEG's first picture.
+
+    `samples` is what they traverse together, `end` the byte offset of the picture's end, `data_end` of the end of the
+    last scan's coded data. A picture that is not `closed` by an EOI marker may have been cut; `finished` says that its
+    scans at least begin to send every coefficient in full.
+    """
+
+    count: int
+    samples: int
+    end: int
+    data_end: int
+    closed: bool
+    finished: bool
+    row: int  # pixels: the height of a row of MCUs, the smallest part of a picture that can be missing
+    last: int  # bytes of coded data in the last scan
+    last_two: int  # bytes: of the longer one of the last two
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """The contents of a file's header. Sizes are in pixels, as stored (before EXIF orientation)."""
 
@@ -47,6 +67,7 @@ class Header:
     # Known only once the whole file has arrived (`limits.probe`):
     scans: int = 1  # JPEG
     coded: int = 0  # JPEG: samples that all scans traverse together, however few bytes they have
+    walked: Scans | None = None  # JPEG: more of its scans, which are read once
     length: int = 0  # bytes of the file
     playable: int = 0  # frames of an animation that can be shown, if there are several
     milliseconds: int = 0  # of one play

@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import BinaryIO
 
 from .errors import Unreadable
-from .header import MAX_SEGMENTS, next_marker
+from .header import MAX_SEGMENTS, Scans, next_marker
 from .pieces import Piece, Span, content, length_of
 
 SOS, EOI, DRI, COMMENT = 0xDA, 0xD9, 0xDD, 0xFE
@@ -44,26 +44,6 @@ class Segment:
     marker: int
     at: int
     body: Span
-
-
-@dataclass(frozen=True, slots=True)
-class Scans:
-    """The scans of the first picture.
-
-    `samples` is what they traverse together, `end` the byte offset of the picture's end, `data_end` of the end of the
-    last scan's coded data. A picture that is not `closed` by an EOI marker may have been cut; `finished` says that its
-    scans at least begin to send every coefficient in full.
-    """
-
-    count: int
-    samples: int
-    end: int
-    data_end: int
-    closed: bool
-    finished: bool
-    row: int  # pixels: the height of a row of MCUs, the smallest part of a picture that can be missing
-    last: int  # bytes of coded data in the last scan
-    last_two: int  # bytes: of the longer one of the last two
 
 
 def segments(stream: BinaryIO) -> Iterator[Segment]:
@@ -197,16 +177,15 @@ class JpegParts:
         return [*head, Span(scan.at, self.scans.data_end - scan.at), coded, EOI_BYTES]
 
 
-def essentials(stream: BinaryIO) -> JpegParts:
-    """Read what a decoder needs of a JPEG. Raises Unreadable."""
+def essentials(stream: BinaryIO, scans: Scans | None = None) -> JpegParts:
+    """Read what a decoder needs of a JPEG, whose scans may have been read before. Raises Unreadable."""
     pieces: list[Piece] = [b"\xff\xd8"]
     profile: list[Span] = []
     exif: Span | None = None
-    scans: Scans | None = None
     for segment in segments(stream):
         marker, body = segment.marker, segment.body
         if marker == SOS:
-            scans = read_scans(stream)
+            scans = scans or read_scans(stream)
             pieces.append(Span(segment.at, scans.end - segment.at))
             pieces += [] if scans.closed else [EOI_BYTES]
             break

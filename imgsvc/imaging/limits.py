@@ -63,7 +63,7 @@ def probe(stream: BinaryIO, mime: str, *, max_pixels: int) -> Header:
     check_limits(header, max_pixels=max_pixels)
     if header.format == "JPEG":
         scans = read_scans(stream)
-        header = replace(header, scans=scans.count, coded=scans.samples)
+        header = replace(header, scans=scans.count, coded=scans.samples, walked=scans)
     elif header.format == "PNG":
         check_chunks(stream)
     elif header.format in CODED:

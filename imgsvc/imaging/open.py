@@ -34,7 +34,7 @@ def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = in
     time.monotonic, passes while the file is read; NotCheap if a JPEG of more than `again` samples has to be decoded
     again) or MemoryError.
     """
-    needed = read_essentials(stream, header.format)
+    needed = read_essentials(stream, header.format, header.walked)
     decoder = Decoder(stream, header, deadline, again)
     try:
         image = decoder.decode(needed.pieces, side)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from fixtures import hostile, make, profiles
-from imgsvc.imaging import limits, png_chunks
+from imgsvc.imaging import limits, pipeline, png_chunks
 from imgsvc.imaging.errors import ImageError, OutOfTime, TooLarge, Unreadable
 from imgsvc.imaging.essentials import read_essentials
 from imgsvc.imaging.exif import orientation
@@ -90,6 +90,23 @@ def test_only_scans_of_the_picture_count(studio: Studio, place: str) -> None:
     data = data[:at] + (many if place == "behind the end" else other) + data[at:]
     assert probed(studio, data).scans == 10
     assert studio.render(data, "JPEG").width == 640
+
+
+class Counted(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    total = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.total += len(data)
+        return data
+
+
+def test_a_preview_reads_the_coded_data_twice() -> None:
+    source = Counted(make.encoded(make.photo(1600, 1200), "JPEG", quality=95))
+    assert pipeline.preview(source, "image/jpeg", RECIPE, {RECIPE.preview.name: io.BytesIO()})
+    assert source.total < 2.2 * len(source.getvalue())  # once for its scans, and once to decode it
 
 
 def test_narrow_pictures_are_priced_by_their_blocks() -> None:
