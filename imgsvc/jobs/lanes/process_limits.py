@@ -24,6 +24,10 @@ class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
+# Two sets of three, all empty. Made once: a child has to copy each page that it touches.
+NO_CAPABILITIES = ctypes.byref(_Header(CAPABILITY_VERSION, 0)), ctypes.create_string_buffer(24)
+
+
 def close_descriptors(keep: Collection[int], *, standard: bool) -> None:
     """Close all but these and 0 to 2; with `standard` these three become /dev/null, unless they are kept."""
     if standard:
@@ -49,8 +53,7 @@ def tie_to(parent: int) -> None:
 
 def drop_privileges() -> None:
     """Give up root's capabilities, and being read or traced by processes of this user. Raises OSError."""
-    header = _Header(CAPABILITY_VERSION, 0)
-    libc.call("capset", ctypes.byref(header), ctypes.create_string_buffer(24))  # two sets of three, all empty
+    libc.call("capset", *NO_CAPABILITIES)
     libc.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
