@@ -9,9 +9,8 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   it for us. A WebSocket would be refused without a response. A head and a small body are two writes.
   It permits the body of `Expect: 100-continue` before the application has looked at the request (no issue found).
 - `Connection`: Hypercorn's hands a whole body to the transport, and keeps the socket of a client that has left until
-  the keep-alive time is over (no issue found for either). Handed over in pieces, 80 KB for each client still wait below
-  uvloop's TLS, whose write limits count only what is not yet encrypted (no issue found). Hypercorn's closes while a
-  client sends on, whose system may then drop the response that it has (RFC 9112 section 9.6).
+  the keep-alive time is over (no issue found for either). It closes while a client sends on, whose system may then drop
+  the response that it has (RFC 9112 section 9.6). It leaves TLS to the event loop: see `tls_session`.
   It makes and cancels a task for each request, to limit the wait for the next: see `idle_timer`. A connection that has
   ended stays in memory, with its TLS, until a collection of cycles, which comes after hundreds (no issue found).
 - `HttpServer`: Hypercorn has no deadline for a client that does not read (a `write_timeout` was proposed and not taken,
@@ -27,6 +26,7 @@ import os
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -50,14 +50,14 @@ from starlette.types import ASGIApp
 
 from ..http.wire.drain import CLIENT
 from .idle_timer import IdleTimer
+from .tls_session import TlsSession
 
 log = structlog.get_logger()
 
 TRIED_WITH = ("0.18.0",)  # versions of Hypercorn with which all tests have passed
 
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
-TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time; the copy waits in the transport beneath, which `drain` ignores
-TLS_RECORD_BYTES = 8 * 1024  # a connection keeps a buffer of its largest record
+TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time, once the kernel has room
 COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both are sent in one write
 LINGER_SECONDS = 2.0  # for a client that sends on after its answer; a reset would take the answer from it
 READ_BYTES = 64 * 1024
@@ -197,7 +197,7 @@ class _Progress:
 class Connection(TCPServer):
     """One connection. It is in `waiting` while bytes of a response wait for its client."""
 
-    def __init__(self, *arguments: Any, waiting: "set[Connection]") -> None:
+    def __init__(self, *arguments: Any, waiting: "set[Connection]", tls: ssl.SSLContext | None = None) -> None:
         super().__init__(*arguments)
         self._waiting = waiting
         self._left = False
@@ -206,14 +206,12 @@ class Connection(TCPServer):
         self._lingering: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._raw: socket.socket = self.writer.get_extra_info("socket")
-        tls = self.writer.get_extra_info("ssl_object") is not None
-        self._tls = tls
-        # A handler goes on once the kernel has all. At 0 uvloop's TLS pauses it with nothing waiting, and for ever.
-        self.writer.transport.set_write_buffer_limits(high=1 if tls else 0, low=0)
+        self._tls = TlsSession(tls) if tls else None
+        self.writer.transport.set_write_buffer_limits(high=0)  # a handler goes on once the kernel has all
 
     async def run(self) -> None:
         try:
-            tls = self.writer.get_extra_info("ssl_object") is not None
+            tls = self._tls is not None
             client = parse_socket_addr(self._raw.family, self._raw.getpeername())
             server = parse_socket_addr(self._raw.family, self._raw.getsockname())
             async with TaskGroup(self.loop) as group:
@@ -240,6 +238,7 @@ class Connection(TCPServer):
             error.__traceback__ = None  # of frames that refer to this connection
 
     async def _idle_timeout(self) -> None:
+        self._end_tls()
         await asyncio.shield(self._initiate_server_close())
 
     async def protocol_send(self, event: Event) -> None:
@@ -255,41 +254,63 @@ class Connection(TCPServer):
             try:
                 for piece in _pieces(event.data, TLS_PIECE_BYTES if self._tls else PIECE_BYTES):
                     await self._write(piece)
-            except (ConnectionError, RuntimeError):
+            except (ConnectionError, RuntimeError, ssl.SSLError):
                 await self.protocol.handle(Closed())
 
     async def _write(self, piece: bytes | memoryview) -> None:
         """Write, and wait until the kernel has taken it: of an unread answer little is held here."""
-        for part in _pieces(piece, TLS_RECORD_BYTES if self._tls else PIECE_BYTES):
-            self.writer.write(part)
-        if not (self._tls or self.writer.transport.get_write_buffer_size() or self.gone):
-            return  # the kernel has taken it
-        with self._waited_for():
-            await self.writer.drain()
-        if self._tls:
-            await asyncio.sleep(0)  # uvloop writes at the end of a turn of its loop
-            await self.takes_more()
+        if self._tls is None:
+            self.writer.write(piece)
+        else:
+            if len(piece) > COPIED_BYTES:
+                await self.takes_more()  # before there is an encrypted copy
+            self.writer.writelines(self._tls.encrypted(piece))
+        if self.writer.transport.get_write_buffer_size() or self.gone:
+            with self._waited_for():
+                await self.writer.drain()
+
+    def _end_tls(self) -> None:
+        if self._tls is not None and not self.gone:
+            with suppress(OSError, RuntimeError):
+                self.writer.write(self._tls.end())
 
     def _linger(self) -> None:
         """End our side, and drop what still comes, for LINGER_SECONDS at most (RFC 9112 section 9.6)."""
         if self._lingering is None:
-            with suppress(NotImplementedError, OSError, RuntimeError):  # TLS ends both sides at once
+            self._end_tls()
+            with suppress(OSError, RuntimeError):
                 self.writer.write_eof()
             self._lingering = self.loop.call_later(LINGER_SECONDS, self.writer.transport.close)
 
     async def _read_data(self) -> None:
-        while not self.reader.at_eof():
+        while not (self.reader.at_eof() or (self._tls is not None and self._tls.ended)):
             try:
                 data = await self.reader.read(READ_BYTES)
-            except OSError:
+                if self._lingering is not None:
+                    continue
+                if self._tls is not None and data:
+                    data = await self._decrypted(self._tls, data)
+                    if not data:
+                        continue
+            except OSError:  # such as ssl.SSLError
                 break
-            if self._lingering is None:
-                await self.protocol.handle(RawData(data))
+            await self.protocol.handle(RawData(data))
+            data = b""  # not kept while the next is waited for
         await self.protocol.handle(Closed())
+
+    async def _decrypted(self, tls: TlsSession, data: bytes) -> bytes:
+        try:
+            return tls.decrypted(data)
+        finally:
+            if (reply := tls.to_send()) and not self.gone:
+                self.writer.write(reply)
+                with self._waited_for():  # else one that asks for new keys again and again would fill the memory
+                    await self.writer.drain()
 
     async def _close(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()
+        self._end_tls()
         with self._waited_for():
             await super()._close()
 
@@ -377,6 +398,7 @@ class HttpServer:
         self._config = config
         self._patience = patience
         self._context = WorkerContext(None)
+        self._tls = config.create_ssl_context()
         self._open: dict[asyncio.Task[Any], Connection] = {}
         self._waiting: set[Connection] = set()
         self._progress: dict[Connection, _Progress] = {}
@@ -384,15 +406,8 @@ class HttpServer:
     async def run(self, listener: socket.socket, stop: Callable[[], Awaitable[None]]) -> None:
         """Serve until `stop` returns; then requests in progress have `graceful_timeout`, and are aborted after it."""
         listener.setblocking(False)
-        tls = self._config.create_ssl_context()
         start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-        server = await start(
-            self._connected,
-            sock=listener,
-            backlog=self._config.backlog,
-            ssl=tls,
-            ssl_handshake_timeout=self._config.ssl_handshake_timeout if tls else None,
-        )
+        server = await start(self._connected, sock=listener, backlog=self._config.backlog)
         watching = asyncio.create_task(self._watch())
         try:
             await stop()
@@ -406,7 +421,7 @@ class HttpServer:
         assert task is not None
         try:
             connection = Connection(
-                self._app, loop, self._config, self._context, {}, reader, writer, waiting=self._waiting
+                self._app, loop, self._config, self._context, {}, reader, writer, waiting=self._waiting, tls=self._tls
             )
         except OSError:  # the client has already disconnected
             writer.transport.abort()

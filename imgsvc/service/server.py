@@ -32,7 +32,6 @@ from ..settings.server import UNIX, Server
 from ..storage.durable_files import ownership
 from ..storage.mounts import mount_of
 from ..telemetry import logs
-from .allocator import map_large_blocks
 from .app import create_app
 from .hypercorn_fixes import HttpServer, Patience, warn_if_untried
 from .listener import BACKLOG, CantStart, address_of, listening, local_address
@@ -90,8 +89,6 @@ def _prepare_process(settings: Settings) -> None:
         words = "on a share the database's locks and syncs promise nothing: move it to a local disk (DATABASE_PATH)"
         log.warning("database_on_share", filesystem=mount.kind, mounted_at=str(mount.point), reason=words)
     _raise_file_limit()
-    if settings.server.certfile:
-        map_large_blocks()
     keep_only(KEPT_ENVIRONMENT)
     deny_tracing()
 
