@@ -196,6 +196,7 @@ def metrics() -> tuple[Metric, ...]:
     own = Metrics(Settings())
     for backend in BACKENDS:
         own.storage.uses(backend)
+    own.text("")  # a first scrape: the series that begin at zero are there from now on
     collectors = own._collectors  # nothing public lists label names of a metric that has no series yet
     found = []
     for collector in collectors._collector_to_names:

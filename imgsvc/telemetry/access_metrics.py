@@ -34,11 +34,11 @@ class AccessMetrics:
         self._being_erased = registry.gauge("people_being_erased", "People whose erasure has not ended yet.")
         self._erased = registry.counter("people_erased_total", "People of whom everything was erased.")
         for outcome in ("accepted", "refused"):
-            self._key_uses.labels(outcome)
+            registry.begin_at_zero(self._key_uses, outcome)
         for ticket in get_args(TicketOutcome):
-            self._tickets.labels(ticket)
+            registry.begin_at_zero(self._tickets, ticket)
         for end in get_args(PageEnd):
-            self._pages.labels(end)
+            registry.begin_at_zero(self._pages, end)
 
     def key_used(self, *, accepted: bool) -> None:
         self._key_uses.labels("accepted" if accepted else "refused").inc()

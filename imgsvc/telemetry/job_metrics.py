@@ -74,20 +74,19 @@ class JobMetrics:
             "time_based_removals_held",
             "1 while nothing is removed because of its age: the wall clock jumped within the last hour.",
         )
-        self._begin_at_zero()
+        self._begin_at_zero(registry)
 
-    def _begin_at_zero(self) -> None:
-        """Create the series with 0: a rate needs a first value, or the first failure would not count."""
+    def _begin_at_zero(self, registry: MetricRegistry) -> None:
         for status in get_args(JobStatus):
-            self._jobs.labels(status)
+            registry.begin_at_zero(self._jobs, status)
         for outcome in get_args(ReuseStatus):
-            self._reused.labels(outcome)
+            registry.begin_at_zero(self._reused, outcome)
         for kind in get_args(Kind):
             for status in get_args(FurtherStatus):
-                self._further.labels(kind, status)
+                registry.begin_at_zero(self._further, kind, status)
         for size in self._sizes:
-            self._made.labels(size)
-            self._larger.labels(size)
+            registry.begin_at_zero(self._made, size)
+            registry.begin_at_zero(self._larger, size)
 
     def expired(self, images: int) -> None:
         self._expired.inc(images)

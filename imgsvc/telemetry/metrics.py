@@ -27,6 +27,7 @@ class HttpMetrics:
 
     def __init__(self, registry: MetricRegistry) -> None:
         self.in_progress = 0
+        self._registry = registry
         self._in_progress = registry.gauge("http_requests_in_progress", "Requests in progress, including this one.")
         self._streams = registry.gauge("http_event_streams_open", "Streams of server-sent events that are open.")
         self._requests = ByLabels(
@@ -58,7 +59,7 @@ class HttpMetrics:
         self._errors.labels(error_type, endpoint).inc()
 
     def expects_error(self, error_type: str, endpoint: str) -> None:
-        self._errors.labels(error_type, endpoint)
+        self._registry.begin_at_zero(self._errors, error_type, endpoint)
 
     def measured(self, streams: int) -> None:
         self._in_progress.set(self.in_progress)
@@ -82,12 +83,12 @@ class UploadMetrics:
             "quota_rejections_total", "Uploads refused with 507, by whose quota of bytes they exceed.", "whose"
         )
         for whose in get_args(Whose):
-            self._exceeded.labels(whose)
+            registry.begin_at_zero(self._exceeded, whose)
         self._set_aside = registry.gauge("image_uploads_set_aside", "Uploads without a row, which are kept for 7 days.")
         for status in get_args(UploadStatus):
-            self._uploads.labels(status)
+            registry.begin_at_zero(self._uploads, status)
         for reason in (*get_args(Reason), "slow"):
-            self._fetch_failures.labels(reason)
+            registry.begin_at_zero(self._fetch_failures, reason)
 
     def upload(self, status: UploadStatus) -> None:
         self._uploads.labels(status).inc()
@@ -110,6 +111,7 @@ class StorageMetrics:
     """The database and the storage backends."""
 
     def __init__(self, registry: MetricRegistry) -> None:
+        self._registry = registry
         self._queries = ByLabels(
             registry.histogram(
                 "database_query_duration_seconds",
@@ -136,13 +138,13 @@ class StorageMetrics:
                 buckets=FINE_SECONDS,
             )
         )
-        self._queries["commit",]
+        registry.begin_at_zero(self._queries.metric, "commit")
 
     def uses(self, backend: str) -> None:
         for operation in get_args(Operation):
-            self._storage_seconds[backend, operation]
+            self._registry.begin_at_zero(self._storage_seconds.metric, backend, operation)
             for status in get_args(OperationStatus):
-                self._storage[backend, operation, status]
+                self._registry.begin_at_zero(self._storage.metric, backend, operation, status)
 
     def query(self, operation: str, seconds: float) -> None:
         self._queries[operation,].observe(seconds)
@@ -165,7 +167,7 @@ class ReadMemoryMetrics:
         )
         self._counted = {(kind, result): 0 for kind in get_args(Remembered) for result in ("hit", "miss")}
         for labels in self._counted:
-            self._lookups.labels(*labels)
+            registry.begin_at_zero(self._lookups, *labels)
 
     def measured(self, held_bytes: int, kind: Remembered, hits: int, misses: int) -> None:
         """`hits` and `misses` since the start."""
@@ -179,7 +181,7 @@ class Metrics:
     """All metrics, in one registry per application, since a process may run several. All times are in seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        self._collectors = MetricRegistry(auto_describe=False)
+        self._collectors = MetricRegistry()
         ProcessCollector(registry=self._collectors)
         service = Info("service", "Always 1; the labels describe the service.", registry=self._collectors)
         service.info(

@@ -28,9 +28,9 @@ class WebhookMetrics:
             "webhook_oldest_waiting_seconds", "How long the first delivery of an endpoint has waited.", "webhook"
         )
         for name in self._names:
-            self._seconds.labels(name)
+            registry.begin_at_zero(self._seconds, name)
             for outcome in ("delivered", "refused", "gone", "unreachable", "given_up"):
-                self._attempts.labels(name, outcome)
+                registry.begin_at_zero(self._attempts, name, outcome)
 
     def attempted(self, webhook: str, outcome: str, seconds: float) -> None:
         self._attempts.labels(webhook, outcome).inc()

@@ -28,9 +28,9 @@ class WorkerMetrics:
         )
         self._stuck = registry.counter("jobs_stuck_total", "Jobs that nothing worked on, found and put right.", "fault")
         for reason in get_args(EndReason):
-            self._restarts.labels(reason)
+            registry.begin_at_zero(self._restarts, reason)
         for fault in get_args(JobFault):
-            self._stuck.labels(fault)
+            registry.begin_at_zero(self._stuck, fault)
 
     def worker_ended(self, reason: EndReason) -> None:
         self._restarts.labels(reason).inc()
@@ -69,9 +69,9 @@ class ClusterMetrics:
         )
         self._counted = {"sent": 0, "received": 0}
         for end in get_args(TicketEnd):
-            self._tickets.labels(end)
+            registry.begin_at_zero(self._tickets, end)
         for direction in self._counted:
-            self._bytes.labels(direction)
+            registry.begin_at_zero(self._bytes, direction)
         self.measured(None, 0, 0)
 
     def ticket_ended(self, end: TicketEnd) -> None:
