@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiosqlite
 import anyio
 import anyio.to_thread
 import structlog
@@ -22,6 +23,7 @@ from .reconciliation import reconcile
 from .revocations import Revocations
 from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
+from .table.connection_thread import in_connection_thread
 from .table.credentials import Credentials
 from .table.database import Readers, open_for_writing
 from .table.event_feed import EventFeed
@@ -127,16 +129,20 @@ async def _open_database(
     db, waiting = await open_for_writing(settings.database.path), WaitingJobs()
     try:
         instance = await settle_id(db, found)
-        await rows.watch(db)
-        await feed.watch(db)
-        await waiting.watch(db)
+
+        async def watch(db: aiosqlite.Connection) -> Clocks:
+            await rows.watch(db)
+            await feed.watch(db)
+            await waiting.watch(db)
+            return await stored_clocks(db)
+
+        clocks = await in_connection_thread(db, watch)
 
         def transaction_ended() -> None:
             rows.forget_changed()
             waiting.count_changes()
             feed.publish()
 
-        clocks = await stored_clocks(db)
         writer = Writer(db, on_query, reserve.release, transaction_ended)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)

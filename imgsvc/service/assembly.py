@@ -253,11 +253,11 @@ def _run_context(opened: Opened, hold: DeletionHold) -> RunContext:
 
 async def _access(opened: Opened) -> Access:
     settings, remote = opened.settings, opened.remote
-    token = await anyio.to_thread.run_sync(operator_token, settings)
+    token, tokens, cursors = await anyio.to_thread.run_sync(_secrets, settings)
     sessions = await OperatorSessions.of(settings, opened.data, token)
     await sessions.remove_others()
     return Access(
-        tokens=await anyio.to_thread.run_sync(Tokens.of, settings),
+        tokens=tokens,
         permissions=Permissions(settings.auth.permissions, remote),
         remote=remote,
         operators=OperatorAuth(token, opened.data.lock.run),
@@ -265,9 +265,14 @@ async def _access(opened: Opened) -> Access:
         sign_on=_sign_on(settings),
         throttle=LoginThrottle(),
         denials=Denials(opened.data.table),
-        cursors=Cursors(await anyio.to_thread.run_sync(own_secret, settings.data, KEY_FILE)),
+        cursors=cursors,
         credentials=opened.data.credentials,
     )
+
+
+def _secrets(settings: Settings) -> tuple[str, Tokens, Cursors]:
+    """What files of the data folder are read for, in one visit of a thread."""
+    return operator_token(settings), Tokens.of(settings), Cursors(own_secret(settings.data, KEY_FILE))
 
 
 def _sign_on(settings: Settings) -> "SingleSignOn | None":

@@ -3,8 +3,8 @@
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import cache
+from contextlib import asynccontextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from ...storage.mounts import mount_of
-from .connection_thread import copy_into
+from .connection_thread import copy_into, in_connection_thread
 from .sql import QUERIES, OnQuery, ignore, is_damage, migration
 
 MIGRATIONS = (
@@ -56,15 +56,19 @@ async def open_for_writing(path: Path) -> aiosqlite.Connection:
     db = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_SECONDS)
     try:
         db.row_factory = aiosqlite.Row
-        await _use_write_ahead_log(db, path)
-        await db.execute("PRAGMA synchronous = FULL")
-        await db.execute("PRAGMA temp_store = MEMORY")  # a statement with triggers would make a file in /tmp each time
-        await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        await _migrate(db)
+        await in_connection_thread(db, partial(_prepare, path=path))
     except BaseException:
         await db.close()
         raise
     return db
+
+
+async def _prepare(db: aiosqlite.Connection, path: Path) -> None:
+    await _use_write_ahead_log(db, path)
+    await db.execute("PRAGMA synchronous = FULL")
+    await db.execute("PRAGMA temp_store = MEMORY")  # a statement with triggers would make a file in /tmp each time
+    await db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+    await _migrate(db)
 
 
 async def _use_write_ahead_log(db: aiosqlite.Connection, path: Path) -> None:
@@ -100,7 +104,7 @@ async def _migrate(db: aiosqlite.Connection) -> None:
             f"{len(MIGRATIONS)}): run that version again, or restore the backup from before the upgrade"
         )
     if not version and not await db.execute_fetchall("SELECT 1 FROM sqlite_master LIMIT 1"):
-        await copy_into(db, await anyio.to_thread.run_sync(_empty))
+        await copy_into(db, _empty())
         return
     for number in range(version + 1, len(MIGRATIONS) + 1):
         await db.executescript(_transaction(number))
@@ -128,7 +132,11 @@ async def _open_for_reading(uri: str) -> aiosqlite.Connection:
 
 
 class Readers:
-    """A few read-only connections. Each is lent to one reader at a time."""
+    """A few read-only connections. Each is lent to one reader at a time.
+
+    The first is opened at once. A further one is opened when all are lent, one after another: each costs a thread and
+    reads the schema, and most starts need two.
+    """
 
     def __init__(self, path: Path, on_query: OnQuery = ignore) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
@@ -136,29 +144,35 @@ class Readers:
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._all: list[aiosqlite.Connection] = []
         self._idle: list[aiosqlite.Connection] = []
-        self._places = anyio.Semaphore(READERS)
+        self._places = anyio.Semaphore(0, max_value=READERS)
+        self._growing = anyio.Lock()
 
     async def __aenter__(self) -> Self:
-        try:
-            for _ in range(READERS):
-                db = await _open_for_reading(self._uri)
-                self._all.append(db)
-                self._idle.append(db)
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
+        await self._grow()
         return self
+
+    async def _grow(self) -> None:
+        async with self._growing:
+            with anyio.CancelScope(shield=True):  # aiosqlite would leave the thread of a connection half opened
+                db = await _open_for_reading(self._uri)
+            self._all.append(db)
+            self._idle.append(db)
+            self._places.release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
-            self._idle.clear()
+            async with self._growing:
+                self._idle.clear()
             while self._all:
                 await self._all.pop().close()  # an open one would hang the interpreter's exit
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[aiosqlite.Connection]:
+        if not self._places.value and len(self._all) < READERS and not self._growing.locked():
+            with suppress(sqlite3.OperationalError):  # no descriptor is left: wait for one that is open
+                await self._grow()
         async with self._places:
             db = self._idle.pop()
             try:
