@@ -6,8 +6,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from ..client import Client, Event, ImgsvcError, Refused, Retries
 from .errors import CommandFailed
+from .imports import without
+
+with without("click", "pygments", "rich"):  # needed only for httpx's own command line
+    from ..client import Client, Event, ImgsvcError, Refused, Retries
 
 T = TypeVar("T")
 MOST_ON_A_PAGE = 200
