@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from fixtures import make
+from tests.support.processes import begin
 from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer
+from tests.support.spared_commands import SparedCommands
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
@@ -70,23 +72,24 @@ def test_images(server: ServerProcess, tmp_path: Path) -> None:
     assert gone.stderr == f"imgsvc: {UNKNOWN}: Image not found\n"
 
 
-def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> None:
-    """With --server, a caller's token, and none of the service's packages."""
-    mine = uploaded(server, make.jpeg(64, 60))
-    blocker = "import sys; sys.modules.update(dict.fromkeys(%r.split()))\nfrom imgsvc.cli.main import main; main()"
-    command = [sys.executable, "-c", blocker % "starlette structlog hypercorn PIL aiobotocore joserfc redis"]
+@pytest.fixture
+def spared(tmp_path: Path) -> Iterator[SparedCommands]:
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),
         "IMGSVC_TOKEN": token_of("alice"),
         "HOME": str(tmp_path),
     }
+    with SparedCommands("starlette structlog hypercorn PIL aiobotocore joserfc redis", tmp_path, environ) as commands:
+        yield commands
+
+
+def test_own_images_at_any_service(server: ServerProcess, spared: SparedCommands, tmp_path: Path) -> None:
+    """With --server, a caller's token, and none of the service's packages."""
+    mine = uploaded(server, make.jpeg(64, 60))
 
     def images(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        line = [*command, "images", *arguments, "--server", server.url]
-        return subprocess.run(
-            line, env=environ | more, cwd=tmp_path, capture_output=True, text=True, timeout=seconds(60)
-        )
+        return spared.run("images", *arguments, "--server", server.url, **more)
 
     listed = json.loads(images("list", "--limit", "1", "--json").stdout)
     assert [one["image_id"] for one in listed] == [mine]
@@ -136,16 +139,18 @@ def test_own_images_at_any_service(server: ServerProcess, tmp_path: Path) -> Non
 def test_watching_outlives_the_service(tmp_path: Path) -> None:
     """The last of several jobs, while the service is killed and started again."""
     with InlineServer(tmp_path) as server:
-        jobs = [server.upload(make.jpeg(3000, 2000, seed=seed)).json()["job_id"] for seed in range(4)]
-        line = [sys.executable, "-m", "imgsvc", "images", "watch", jobs[3], "--server", server.url]
+        jobs = [server.upload(make.jpeg(1600, 1200, seed=seed)).json()["job_id"] for seed in range(4)]
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(line, env=environ, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as watching:
+        watching = begin(["images", "watch", jobs[3], "--server", server.url], folder=tmp_path, environ=environ)
+        try:
             assert watching.stdout
             assert watching.stdout.readline().startswith(f"{jobs[3]} ")
             assert watching.poll() is None
             server.kill_and_start()
-            said = watching.stdout.read().splitlines()
-            assert watching.wait() == 0
+            said = watching.communicate(timeout=seconds(60))[0].splitlines()
+        finally:
+            watching.kill()
+        assert watching.wait() == 0
         assert said[-1] == f"{jobs[3]} end: completed"
         assert sum(f"{jobs[3]} ready: original http" in one for one in said) >= 1, said
         torn = server.upload(make.jpeg(640, 480)[:20_000]).json()["job_id"]
