@@ -95,11 +95,12 @@ class ForkServer:
     """A connection to the process that forks; it may be used by several threads.
 
     All processes of a run of the tests share one such process, which the first of them starts: it takes two seconds of
-    processor time to load everything. It ends with the run. `preload`: another one, with kill_at.c in it.
+    processor time to load everything. It ends with the run, and has kill_at.c in it.
     """
 
-    def __init__(self, *, preload: bool = False) -> None:
-        self._socket = _connected(preload)
+    def __init__(self) -> None:
+        self.address = f"imgsvc-tests-{os.environ.get(RUN) or uuid.uuid4().hex}"  # abstract (unix(7))
+        self._socket = _connected(f"\0{self.address}")
         self._asking = threading.Lock()
         self._started: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._endings: dict[int, Future[int]] = {}
@@ -181,12 +182,10 @@ class ForkServer:
         self._started.put(None)
 
 
-def _connected(preload: bool) -> socket.socket:
+def _connected(address: str) -> socket.socket:
     """To the server of this run, which is started unless it was."""
-    run = os.environ.get(RUN)
-    address = f"\0imgsvc-tests-{run or uuid.uuid4().hex}-{'preload' if preload else 'plain'}"
     # A worker of xdist is a child of the process that runs the tests.
-    _start_unless_started(address, preload, lives_with=os.getppid() if run else os.getpid())
+    _start_unless_started(address, lives_with=os.getppid() if RUN in os.environ else os.getpid())
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     began = time.monotonic()
     while connection.connect_ex(address):  # another process has the address, and is about to listen
@@ -195,7 +194,7 @@ def _connected(preload: bool) -> socket.socket:
     return connection
 
 
-def _start_unless_started(address: str, preload: bool, lives_with: int) -> None:
+def _start_unless_started(address: str, lives_with: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
             listener.bind(address)
@@ -208,7 +207,7 @@ def _start_unless_started(address: str, preload: bool, lives_with: int) -> None:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             "MALLOC_ARENA_MAX": "2",
-            **({"LD_PRELOAD": str(library())} if preload else {}),
+            "LD_PRELOAD": str(library()),
         }
         descriptor = listener.fileno()
         _servers.append(

@@ -14,7 +14,8 @@ from tests.support.forking import ForkServer
 from tests.support.memory import memory
 from tests.support.preload import Action, Fault
 from tests.torture.kill_at import case
-from tests.torture.kill_at.plan import ACTIONS, every, sample
+from tests.torture.kill_at.known_calls import CALLS
+from tests.torture.kill_at.plan import ACTIONS, counted, every, sample
 from tests.torture.kill_at.scenarios import SCENARIOS
 from tests.torture.kill_at.site import Site, Way
 from tests.torture.kill_at.without_sync import EACH, Tried, reason, try_each
@@ -30,7 +31,7 @@ def main() -> int:
     failed: list[case.Result] = []
     tried: dict[str, Tried] = {}
     report = Report("Each durable call", options.seed if options.sample else "none, all cases")
-    with ForkServer(preload=True) as forks:
+    with ForkServer() as forks:
         for name in options.scenarios or SCENARIOS:
             if options.without_sync:
                 leave_out(name, root, forks, options, tried)
@@ -58,6 +59,7 @@ def attack(name: str, root: Path, forks: ForkServer, options: argparse.Namespace
     counting = case.run(scenario, ready, Fault("lose" if options.lost_cache else "count"), root / name / "count")
     if counting.wrong:
         return [counting]
+    _say_if_unlike(name, len(counted(counting.calls, "kill")))
     plan: Iterable[Fault] = every(counting.calls, options.action)
     if options.sample:
         plan = sample(counting.calls, options.sample, f"{options.seed} {name}", options.action)
@@ -84,6 +86,11 @@ def attack(name: str, root: Path, forks: ForkServer, options: argparse.Namespace
                 end = "\n" if number == len(faults) else ""
                 print(f"\r{text}", end=end, file=sys.stderr, flush=True)
     return failed
+
+
+def _say_if_unlike(name: str, calls: int) -> None:
+    if not 0.8 * calls <= CALLS.get(name, 0) <= 1.2 * calls:
+        print(f"{name}: {calls} durable calls; known_calls.py says {CALLS.get(name)}", file=sys.stderr)
 
 
 def leave_out(name: str, root: Path, forks: ForkServer, options: argparse.Namespace, tried: dict[str, Tried]) -> None:

@@ -37,7 +37,7 @@ def numbers(calls: Sequence[Call], action: Action) -> Sequence[int]:
 
 
 def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action] = ACTIONS) -> list[Fault]:
-    """So many faults, half of them kills, and of each action as many kinds of calls as there are.
+    """So many faults, half of them kills from four on, and of each action as many kinds of calls as there are.
 
     A kind is a call on files of one sort: a transaction has dozens of writes to the log, which can't be
     distinguished, and one synchronisation.
@@ -45,7 +45,7 @@ def sample(calls: Sequence[Call], size: int, seed: str, actions: Sequence[Action
     chance = random.Random(seed)
     if not calls:
         return []
-    turns = [action for action in (actions[0], *actions) for _ in range(1)]
+    turns = (*actions, actions[0])
     kinds = {action: _shuffled_kinds(counted(calls, action), chance) for action in actions}
     found = []
     for turn in range(size):
