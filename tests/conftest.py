@@ -29,6 +29,7 @@ from imgsvc.access.operator_auth import login_code, operator_token
 from imgsvc.access.tokens import Tokens
 from imgsvc.http.state import AppState
 from tests.support import forking, once
+from tests.support.certificates import share_certificates
 from tests.support.memory import memory
 from tests.support.rendering import Studio
 from tests.support.s3 import s3 as s3  # a fixture
@@ -180,6 +181,7 @@ def pytest_configure() -> None:
     """The folders of the tests are in memory where that is possible: no test waits for a disk."""
     if folder := memory():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+    share_certificates()
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure([*structlog.get_config()["processors"][:-1], renderer])  # rich takes 20 ms for a traceback
 

@@ -8,6 +8,7 @@ to each, and {"ended", "status"} for each process that ended.
 import asyncio
 import gc
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.support.botocore_models import share_models
+from tests.support.certificates import share_certificates
 from tests.support.forking import MESSAGE_BYTES, WAIT_SECONDS
 from tests.support.preload import arm
 
@@ -104,14 +106,22 @@ def _say(to: socket.socket, **message: Any) -> None:
 
 def _load() -> None:
     """All that is loaded or built when it is first used, so that no forked process has to."""
+    import httpx
+
     import imgsvc
+    from imgsvc.settings import all_settings
     from tests.support import two_storages  # noqa: F401
 
     for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
         if module.name.rpartition(".")[2] not in ALONE and module.name not in WITH_DASK:
             importlib.import_module(module.name)
     _build_commands()
+    _build_models()
+    all_settings()
+    importlib.metadata.version("hypercorn")  # what it finds on its path is kept
     share_models()
+    share_certificates()
+    httpx.Client().close()
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         asyncio.run(_warm_up())
     for thread in threading.enumerate():
@@ -141,6 +151,17 @@ def _build_commands() -> None:
     built = typer.main.get_command(app)
     prepare(built)
     setattr(typer.main, "get_command", lambda _: built)  # noqa: B010
+
+
+def _build_models() -> None:
+    """Those of pydantic that are built at their first use."""
+    from pydantic import BaseModel
+
+    waiting: list[type[BaseModel]] = [BaseModel]
+    while waiting:
+        waiting += (model := waiting.pop()).__subclasses__()
+        if model.__module__.startswith("imgsvc."):
+            model.model_rebuild()
 
 
 async def _warm_up() -> None:
