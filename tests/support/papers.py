@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from docs.pages import Block, pages
+from docs.pages import ROOT, Block, pages
 from fixtures import make
+from tests.support import forking
 from tests.support.server_process import ServerProcess
 from tests.support.speed import seconds
 
@@ -19,13 +20,13 @@ MARK = "----- next block -----"
 RUN = f"""\
 #!/bin/sh
 [ "$1" = imgsvc ] && shift
-exec {sys.executable} -m imgsvc "$@"
+exec {sys.executable} -IS {ROOT}/tests/support/forked_run.py ADDRESS "$@"
 """
 
 
 def make_clone(folder: Path) -> Path:
     """What the examples expect: `./run`, the environment, and a photo."""
-    (folder / "run").write_text(RUN)
+    (folder / "run").write_text(RUN.replace("ADDRESS", forking.shared().address))
     (folder / "run").chmod(0o755)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "photo.jpg").write_bytes(make.jpeg())

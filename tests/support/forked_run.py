@@ -1,0 +1,33 @@
+"""`./run` of the examples: has a command forked by the process of this address, and ends as the command does.
+
+`python -IS forked_run.py ADDRESS ARGUMENT …`. Starting an interpreter that loads `imgsvc` takes 0.3 s, and this 30 ms.
+"""
+
+import json
+import os
+import socket
+import sys
+
+MESSAGE_BYTES = 1 << 17
+
+
+def main(address: str, arguments: list[str]) -> int:
+    order = {
+        "module": "imgsvc",
+        "arguments": arguments,
+        "folder": os.getcwd(),  # noqa: PTH109, pathlib takes as long to load as all else here
+        "environ": dict(os.environ),
+        "settings": "",
+        "inline": False,
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(f"\0{address}")
+        socket.send_fds(connection, [json.dumps(order).encode()], [1, 2])
+        while "status" not in (said := json.loads(connection.recv(MESSAGE_BYTES))):
+            pass
+    status: int = said["status"]
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
