@@ -77,6 +77,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     environment = {
         "IMGSVC_SERVER_TRUSTED_PROXIES": "127.0.0.1",
         "IMGSVC_JOBS_MAX_ATTEMPTS": "1",
+        "LOG_LEVEL": "WARNING",
         "IMGSVC_WEBHOOKS": json.dumps([WEBHOOK]),
     }
     with InlineServer(tmp_path, OPERATOR_TOKEN=OPERATOR, **environment) as one:
@@ -100,6 +101,7 @@ def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".pytest_cache/hypothesis"),  # tables of Unicode
             "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
             "IMGSVC_TEST_OPERATOR": OPERATOR,
             "IMGSVC_TEST_BACKUP": str(server.folder / "backup"),
@@ -159,10 +161,14 @@ def documented(server: ServerProcess) -> set[str]:
 
 
 def test_nothing_is_found(server: ServerProcess) -> None:
-    run = attack(server, "--phases=examples,coverage,fuzzing", "--max-examples=8", "--generation-deterministic")
+    """By the examples of the document and the limits of its schemas, the same ones each time.
+
+    Drawing data at random takes as long again, and is for ./run torture.
+    """
+    run = attack(server, "--phases=examples,coverage", "--generation-deterministic")
     assert run.status == 0, run.printed
     assert re.search(r"(\d+) generated, \1 passed", run.printed), run.printed
-    assert run.cases > 500
+    assert run.cases > 2000
     for operation in documented(server) - OFF:
         answers = run.answers[operation]
         assert any(status < 300 for status in answers), (operation, answers)  # what is allowed got through

@@ -1,5 +1,6 @@
 """What schemathesis needs to know that no schema can say; loaded into its own process by SCHEMATHESIS_HOOKS."""
 
+import gc
 import itertools
 import json
 import os
@@ -16,6 +17,8 @@ KNOWN: dict[str, dict[str, str]] = json.loads(
     os.environ["IMGSVC_TEST_KNOWN"]
 )  # {"GET", "DELETE", "operator" (what DELETE removes for the operator) or "retry": {path parameter: what is there}}
 numbers = itertools.count()
+gc.freeze()
+gc.set_threshold(100_000)  # it lives for seconds, and what it has loaded is looked at by each collection
 
 schemathesis.openapi.format(
     "binary", st.just(Binary(make.jpeg(8, 8)))
