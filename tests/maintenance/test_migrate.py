@@ -253,13 +253,14 @@ async def test_image_that_really_is_lost_is_not_found(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "image_not_found")
 
 
-async def test_while_everything_happens(tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [6, pytest.param(60, marks=pytest.mark.torture)])
+async def test_while_everything_happens(tmp_path: Path, each: int) -> None:
     """Moved to and fro beside uploads, deletions and readers."""
     images: dict[str, dict[str, bytes]] = {}
     over = anyio.Event()
 
     async def upload(s: Service, seed: int) -> None:
-        for number in range(10):
+        for number in range(each):
             job = await s.completed(make.jpeg(80, 60, seed * 100 + number))
             before = await variants(s, job["image_id"])
             if number % 3 == 2:
@@ -282,7 +283,7 @@ async def test_while_everything_happens(tmp_path: Path) -> None:
             to = "local" if to == "other" else "other"
 
     async with keeping(tmp_path) as s:
-        with within(WAIT_SECONDS * 2):
+        with within(WAIT_SECONDS * each / 5):
             async with anyio.create_task_group() as group:
                 group.start_soon(move, s)
                 group.start_soon(read, s)

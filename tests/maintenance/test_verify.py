@@ -158,13 +158,14 @@ async def test_gc_looks_at_the_row_again_before_it_removes(tmp_path: Path) -> No
         assert set(await variants(s, image_id)) == set(SIZES)
 
 
-async def test_gc_and_verify_beside_uploads_deletions_and_retries(tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [6, pytest.param(60, marks=pytest.mark.torture)])
+async def test_gc_and_verify_beside_uploads_deletions_and_retries(tmp_path: Path, each: int) -> None:
     """With no time of grace at all: nothing that is being made is taken, nothing that is going is reported."""
     completed: dict[str, dict[str, bytes]] = {}
     over = anyio.Event()
 
     async def upload(s: Service, seed: int) -> None:
-        for number in range(12):
+        for number in range(each):
             job = await s.completed(make.jpeg(80, 60, seed * 100 + number))
             if number % 3 == 0:
                 gone = await s.http.delete(f"/api/v1/images/{job['image_id']}", headers=s.bearer())
@@ -184,10 +185,10 @@ async def test_gc_and_verify_beside_uploads_deletions_and_retries(tmp_path: Path
             for seed in range(3):
                 uploads.start_soon(upload, s, seed)
         over.set()
-        assert len(completed) == 24
+        assert len(completed) == 2 * each
         for image_id, before in completed.items():
             assert await variants(s, image_id) == before
-    assert len(files(tmp_path / "data" / "storage")) == 24 * 4
+    assert len(files(tmp_path / "data" / "storage")) == 2 * each * 4
 
 
 async def test_one_at_a_time_and_for_the_operator_only(tmp_path: Path) -> None:
