@@ -7,7 +7,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.jobs.space_reserve import NAME, SIZE
-from tests.support.server_process import ServerProcess, bearer
+from tests.support.server_process import InlineServer, ServerProcess, bearer
 from tests.support.small_disk import fill, make_room, mounted
 
 pytestmark = pytest.mark.process
@@ -26,7 +26,7 @@ def delete(server: ServerProcess, image: str) -> int:
 def test_deletions_work_on_a_full_disk(tmp_path: Path, disk: Path) -> None:
     places = {"DATABASE_PATH": str(disk / "data" / "imgsvc.db"), "STORAGE_PATH": str(disk / "storage")}
     reserve = disk / "data" / NAME
-    with ServerProcess(tmp_path, **places, IMGSVC_STORAGE_RESERVE_MB="8") as server:
+    with InlineServer(tmp_path, **places, IMGSVC_STORAGE_RESERVE_MB="8") as server:
         accepted = [server.upload(make.jpeg(640, 480, n)).json() for n in range(4)]
         images = [one["image_id"] for one in accepted]
         assert [server.job_ended(one["job_id"])["status"] for one in accepted] == ["completed"] * 4

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fixtures import make
 from imgsvc.jobs.retry import Decision, Failure
-from tests.conftest import Starter, with_workers
+from tests.conftest import Starter, service
 from tests.support.server_process import ServerProcess, until
 from tests.support.speed import seconds
 
@@ -155,11 +155,11 @@ async def test_grey_with_alpha_failing(start: Starter) -> None:
 
 
 async def test_result_not_persisted(tmp_path: Path) -> None:
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         job = await s.completed(make.jpeg(), metadata='{"album": "summer"}')
         url = f"{IMAGES}/jobs/{job['job_id']}/result"
         result, direct = (await s.http.get(url)).json(), await s.variant(job["image_id"], "large")
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         assert (await s.http.get(url)).json() == result
         assert result["metadata"]["album"] == "summer"
         assert await s.job(job["job_id"]) == job
@@ -179,7 +179,7 @@ def is_rendering(server: ServerProcess, job_id: str) -> bool:
 
 @pytest.mark.process
 def test_job_stuck_after_a_killed_worker(server: ServerProcess) -> None:
-    photo = make.photo(1000, 800).resize((4000, 3000))
+    photo = make.photo(1000, 800).resize((2400, 1800))
     for quality in range(80, 90):  # on a busy machine the render may end between the look and the kill: take another
         job_id = server.upload(make.encoded(photo, "JPEG", quality=quality)).json()["job_id"]
         until(partial(is_rendering, server, job_id))
@@ -195,7 +195,7 @@ def test_job_stuck_after_a_killed_worker(server: ServerProcess) -> None:
 
 
 async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> None:
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         job = await s.completed(TINY)
         before = await s.variant(job["image_id"], "medium")
         row = await s.state.jobs.table.job(job["job_id"])
@@ -208,7 +208,7 @@ async def test_completed_image_turned_failed_by_a_second_run(tmp_path: Path) -> 
             assert not await s.state.jobs.table.requeue(late)
         assert await s.job(job["job_id"]) == job
         assert (await s.http.get("/api/v1/health/stats")).json()["status_breakdown"]["completed"] == 1
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         assert await s.job(job["job_id"]) == job
         assert await s.variant(job["image_id"], "medium") == before
 

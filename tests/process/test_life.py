@@ -119,14 +119,14 @@ def test_data_folder_is_for_one_process(server: ServerProcess) -> None:
     assert f"in use by process {server.process.pid}" in second.stderr
 
 
-def test_stop_gives_back_what_waits_and_the_next_start_does_it(real_server: ServerProcess) -> None:
+def test_stop_gives_back_what_waits_and_the_next_start_does_it(server: ServerProcess) -> None:
     photo = make.jpeg(2000, 1500)
-    jobs = [real_server.upload(photo).json()["job_id"] for _ in range(4)]
+    jobs = [server.upload(photo).json()["job_id"] for _ in range(4)]
     began = time.monotonic()
-    assert real_server.stop() == 0
+    assert server.stop() == 0
     assert time.monotonic() - began < seconds(10)
-    real_server.start()
-    assert {(job["status"], job["attempts"]) for job in map(real_server.job_ended, jobs)} == {("completed", 0)}
+    server.start()
+    assert {(job["status"], job["attempts"]) for job in map(server.job_ended, jobs)} == {("completed", 0)}
 
 
 def test_second_signal_ends_at_once(real_server: ServerProcess) -> None:

@@ -210,7 +210,7 @@ def begin_and_kill(server: ServerProcess, to: str, seconds: float) -> None:
 
 def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
-        uploaded(server, 40)
+        uploaded(server, 24)
         moving = moving_to_other(server)
         until(lambda: files(tmp_path / "other"))
         moving.send_signal(signal.SIGINT)
@@ -223,7 +223,7 @@ def test_ctrl_c_ends_the_command_and_the_work(tmp_path: Path) -> None:
 
 def test_ctrl_c_without_a_service(tmp_path: Path) -> None:
     with TwoStorages(tmp_path) as server:
-        images = uploaded(server, 40)
+        images = uploaded(server, 24)
         before = {image_id: variants(server, image_id) for image_id in images[::8]}
         server.stop()
         moving = moving_to_other(server)
@@ -248,8 +248,8 @@ def test_full_disk_fails_cleanly_and_leaves_the_former_backup(tmp_path: Path) ->
         assert storage(server, "backup", "kept").returncode == 0
         manifest = (tmp_path / "kept/manifest.json").read_text()
         server.start()
-        large = completed(server, 1, size=(3000, 2250))
-        assert max(len(data) for data in next(iter(large.values())).values()) > 600_000
+        job = server.job_ended(server.upload(make.noise(1200, 900)).json()["job_id"])
+        assert max(len(data) for data in variants(server, job["image_id"]).values()) > 600_000
         assert server.stop() == 0
         command = [sys.executable, "-m", server.module, "storage", "backup", "kept"]
         full = subprocess.run(

@@ -46,7 +46,7 @@ def test_killed_worker_leaves_no_zombie_and_sigterm_stops_it(tmp_path: Path) -> 
         assert server.job_ended(accepted.json()["job_id"])["status"] == "completed"
         assert until(lambda: server.workers() and all(is_running(pid) for pid in server.workers()))
         assert victim not in server.workers()
-        photo = server.upload(make.jpeg(3000, 2000)).json()["job_id"]
+        photo = server.upload(make.jpeg(2000, 1500)).json()["job_id"]
         picture = until(lambda: children(server.render_worker()))
         os.kill(server.render_worker(), signal.SIGKILL)  # the picture's process ends too, and is then the service's
         assert server.job_ended(photo)["status"] == "completed"

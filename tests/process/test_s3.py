@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import make
 from tests.support.s3 import ACCESS_KEY, SECRET, S3Server
-from tests.support.server_process import ServerProcess, environment_block, until
+from tests.support.server_process import InlineServer, ServerProcess, environment_block, until
 
 pytestmark = pytest.mark.process
 SIZES = ("thumbnail", "medium", "large", "original")
@@ -53,7 +53,7 @@ def stored_whole(server: ServerProcess, image_id: str) -> bool:
 
 def test_store_dies_and_comes_back(own_s3: S3Server, tmp_path: Path) -> None:
     bucket = own_s3.bucket()
-    with ServerProcess(tmp_path, **own_s3.environment(bucket), **QUICK) as server:
+    with InlineServer(tmp_path, **own_s3.environment(bucket), **QUICK) as server:
         photos = [make.jpeg(480, 360, seed) for seed in range(6)]
         first = server.upload(photos[0]).json()
         assert server.job_ended(first["job_id"])["status"] == "completed"
@@ -71,7 +71,7 @@ def test_store_dies_and_comes_back(own_s3: S3Server, tmp_path: Path) -> None:
 
 def test_service_dies_while_the_store_has_its_puts(own_s3: S3Server, tmp_path: Path) -> None:
     bucket = own_s3.bucket()
-    server = ServerProcess(tmp_path, **own_s3.environment(bucket))
+    server = InlineServer(tmp_path, **own_s3.environment(bucket))
     server.start()
     own_s3.signal(signal.SIGSTOP)
     receipts = [server.upload(make.jpeg(480, 360, seed)).json() for seed in range(4)]
@@ -96,17 +96,17 @@ def test_keys_from_a_profile_work_and_no_secret_is_inherited(s3: S3Server, tmp_p
     credentials = tmp_path / "credentials"
     credentials.write_text(f"[ours]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET}\n")
     profile = {"AWS_PROFILE": "ours", "AWS_SHARED_CREDENTIALS_FILE": str(credentials)}
-    with ServerProcess(tmp_path, **environment, **profile) as server:
+    with InlineServer(tmp_path, **environment, **profile) as server:
         job = server.job_ended(server.upload(make.jpeg(64, 48)).json()["job_id"])
         assert job["status"] == "completed"
         assert server.stop() == 0
-    with ServerProcess(tmp_path, **s3.environment(bucket), AWS_CONTAINER_AUTHORIZATION_TOKEN="hush-hush") as server:
-        assert server.upload(make.jpeg(64, 48)).status_code == 202
-        for pid in server.workers():
+    with ServerProcess(tmp_path, **s3.environment(bucket), AWS_CONTAINER_AUTHORIZATION_TOKEN="hush-hush") as second:
+        assert second.upload(make.jpeg(64, 48)).status_code == 202
+        for pid in second.workers():
             inherited = environment_block(pid)
             assert SECRET.encode() not in inherited and b"AWS_" not in inherited and b"hush" not in inherited
-        assert server.stop() == 0
-    assert SECRET not in server.log.read_text()
+        assert second.stop() == 0
+    assert SECRET not in second.log.read_text()
 
 
 def test_log_of_everything_holds_no_signature(s3: S3Server, tmp_path: Path) -> None:

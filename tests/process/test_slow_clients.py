@@ -1,7 +1,6 @@
 """Clients that ask and do not read: they cost little memory, are given up in time, and keep no stop waiting."""
 
 import os
-import random
 import signal
 import socket
 import time
@@ -10,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from fixtures import make
 from tests.support.clients import asking, connected, unread
@@ -27,13 +25,6 @@ IN_PROGRESS = "http_requests_in_progress"
 
 def resident_bytes(server: ServerProcess) -> int:
     return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * 4096
-
-
-def noise(folder: Path) -> bytes:
-    """A picture whose largest variant is more than a megabyte."""
-    path = folder / "noise.jpg"
-    Image.frombytes("RGB", (1600, 1200), random.Random(1).randbytes(1600 * 1200 * 3)).save(path, quality=60)
-    return path.read_bytes()
 
 
 @pytest.fixture
@@ -53,8 +44,8 @@ def in_progress(server: ServerProcess) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(IN_PROGRESS))
 
 
-def test_unread_answers_hold_little_and_end_in_time(real_server: ServerProcess, tmp_path: Path) -> None:
-    job = real_server.job_ended(real_server.upload(noise(tmp_path)).json()["job_id"])
+def test_unread_answers_hold_little_and_end_in_time(real_server: ServerProcess) -> None:
+    job = real_server.job_ended(real_server.upload(make.noise(1600, 1200)).json()["job_id"])
     variant = f"/api/v1/images/{job['image_id']}/direct?size=original"
     whole = {path: len(real_server.http.get(f"{real_server.url}{path}").content) for path in (BUNDLE, variant)}
     assert min(whole.values()) > 400_000
@@ -95,9 +86,9 @@ def test_client_that_waits_for_news_is_not_late(server: ServerProcess) -> None:
     os.kill(worker, signal.SIGCONT)
 
 
-def test_stop_waits_for_no_client(server: ServerProcess, tmp_path: Path) -> None:
+def test_stop_waits_for_no_client(server: ServerProcess) -> None:
     """By default 4 s for requests, 5 s for lanes and 2 s for the rest: under the 15 s of compose.yaml."""
-    done = server.job_ended(server.upload(noise(tmp_path)).json()["job_id"])
+    done = server.job_ended(server.upload(make.noise(1600, 1200)).json()["job_id"])
     variant = f"/api/v1/images/{done['image_id']}/direct?size=original"
     with unread(server.url, variant, CLIENTS // 2), unread(server.url, BUNDLE, CLIENTS // 2):
         until(lambda: server.sockets() > CLIENTS)

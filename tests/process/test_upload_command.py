@@ -3,21 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fixtures import make
-from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer, until
-from tests.support.speed import seconds
+from tests.support.processes import begin, run
+from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer
 
 pytestmark = pytest.mark.process
-
-
-def command(served: ServerProcess, folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "imgsvc", "upload", "--server", served.url, *arguments]
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -32,15 +26,8 @@ def environ(folder: Path) -> dict[str, str]:
 
 
 def uploaded(served: ServerProcess, folder: Path, *arguments: str, status: int = 0) -> list[dict[str, object]]:
-    ran = subprocess.run(
-        [*command(served, folder, "--json"), *arguments],
-        env=environ(folder),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=seconds(120),
-        check=False,
-    )
+    command = ("upload", "--server", served.url, "--json", *arguments)
+    ran = run(command, folder=folder, environ=environ(folder))
     assert ran.returncode == status, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
@@ -53,17 +40,14 @@ def test_each_file_once(tmp_path: Path) -> None:
     (photos / "notes.txt").write_text("no picture")
     (tmp_path / "served").mkdir()
     with InlineServer(tmp_path / "served") as served:
-        log = tmp_path / "killed.txt"
-        with log.open("wb") as out:
-            killed = subprocess.Popen(
-                [*command(served, tmp_path, "--json", "--parallel", "1", "-r"), str(photos)],
-                env=environ(tmp_path),
-                cwd=tmp_path,
-                stdout=out,
-            )
-            until(lambda: log.read_text().count("\n") >= 2)
-            killed.send_signal(signal.SIGKILL)
-            killed.wait()
+        command = ("upload", "--server", served.url, "--json", "--parallel", "1", "-r", str(photos))
+        killed = begin(command, folder=tmp_path, environ=environ(tmp_path))
+        assert killed.stdout and killed.stderr
+        with killed.stdout, killed.stderr:
+            for _ in range(2):
+                killed.stdout.readline()
+            killed.kill()
+            assert killed.wait() == -signal.SIGKILL
         found = uploaded(served, tmp_path, "-r", str(photos))
         assert len(found) == 6 and all(one["error"] is None and one["urls"] for one in found)
         assert sum(bool(one["again"]) for one in found) >= 2

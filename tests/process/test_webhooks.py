@@ -23,8 +23,7 @@ from standardwebhooks import Webhook as Verifier
 from fixtures import make
 from tests.support.papers import marked, runs, succeeds
 from tests.support.receiver import NEXT_SECRET, SECRET, Received, Receiver
-from tests.support.server_process import ServerProcess, until
-from tests.support.speed import seconds
+from tests.support.server_process import InlineServer, ServerProcess, until
 
 pytestmark = pytest.mark.process
 GUIDE = "docs/guides/webhooks.md"
@@ -32,14 +31,11 @@ NOWHERE = "http://127.0.0.1:9/hook"
 
 
 def server(folder: Path, **endpoint: Any) -> ServerProcess:
-    return ServerProcess(folder, IMGSVC_WEBHOOKS=json.dumps([endpoint]))
+    return InlineServer(folder, IMGSVC_WEBHOOKS=json.dumps([endpoint]))
 
 
 def imgsvc(served: ServerProcess, *arguments: str) -> str:
-    command = [sys.executable, "-m", "imgsvc", *arguments]
-    ran = subprocess.run(
-        command, cwd=served.folder, env=served.environ, capture_output=True, text=True, timeout=seconds(60), check=False
-    )
+    ran = served.run(*arguments)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

@@ -139,7 +139,7 @@ async def rendering(s: Service, job_id: str) -> int:
 
 
 async def _worker_killed(s: Service) -> list[Told]:
-    accepted = await s.upload(make.encoded(make.photo(1000, 750).resize((4000, 3000)), "JPEG", quality=60))
+    accepted = await s.upload(make.encoded(make.photo(1000, 750).resize((2400, 1800)), "JPEG", quality=60))
     pid = await rendering(s, accepted.json()["job_id"])
     os.kill(pid, signal.SIGSTOP)
     active = await told_when(s, lambda now: value(now, "image_processing_jobs_active") == 1)
