@@ -268,9 +268,10 @@ def bearer(user: str = "alice") -> dict[str, str]:
 
 def until(true: Callable[[], object], limit: float, why: str = "it did not come") -> None:
     """Raises AssertionError after so many seconds of a quiet machine."""
-    began = time.monotonic()
+    began = looked = time.monotonic()
     pause, longest = POLL_SECONDS
     while not true():
         assert not is_over(began, limit), f"{why} (after {time.monotonic() - began:.1f} seconds)"
-        time.sleep(pause)
-        pause = min(1.25 * pause, longest)  # looking costs as much as what is waited for
+        time.sleep(max(pause, 3 * (time.monotonic() - looked)))  # looking costs as much as what is waited for
+        looked = time.monotonic()
+        pause = min(1.25 * pause, longest)
