@@ -327,7 +327,7 @@ class Queue:
             side.wake()
 
     async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
-        settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run)
+        settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run, self.wake)
         self._settling.add(settlement)
         try:
             await settlement.settle(outcome if isinstance(outcome, Copies) else await _checked(run, outcome))
@@ -340,7 +340,8 @@ class Queue:
             run.over.set()
             self._end_run()
             self._completions.notify(run.job.job_id)
-            self.wake()
+            if not settlement.preview_ended:  # else it woke them
+                self.wake()
             if settlement.retries:
                 self._retries.look_again()
 

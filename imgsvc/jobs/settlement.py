@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -24,11 +25,17 @@ REMOVE_AGAIN = 5  # attempts to remove the stored files of a deleted job, or to 
 
 
 class Settlement:
-    """Ends one run, whatever fails."""
+    """Ends one run, whatever fails.
 
-    def __init__(self, run: Run) -> None:
+    `on_preview` is called once the end of a preview is recorded, so that the image's render need not wait until what
+    the preview left is removed.
+    """
+
+    def __init__(self, run: Run, on_preview: Callable[[], None] = lambda: None) -> None:
         self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
         self.retries = False  # the run may be repeated later
+        self.preview_ended = False
+        self._on_preview = on_preview
         self._attempt = anyio.CancelScope()
         self._scratch_removed = False
         self._run = run
@@ -130,6 +137,8 @@ class Settlement:
             await self._overtaken(keys)
             return
         self._log.info("preview_ready" if self._run.is_preview else "job_completed", variants=list(keys))
+        if self._run.is_preview:
+            self._tell_preview()
         if self._run.cleans_source and kept is None:
             self._log.warning("source_not_kept", reason="it is too damaged to be cleaned")
         if not self._run.is_preview:
@@ -182,6 +191,11 @@ class Settlement:
 
     async def _end_preview(self, preview: str, *, death: bool = False) -> None:
         await self._table.end_preview(self.job, preview, self.job.paths, self.job.measured, death=death)
+        self._tell_preview()
+
+    def _tell_preview(self) -> None:
+        self.preview_ended = True
+        self._on_preview()
 
     async def _remove_source(self) -> None:
         """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""

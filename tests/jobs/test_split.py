@@ -1,6 +1,7 @@
 """One render on two idle lanes: one claim, one run, one row, and nothing is published before all parts are there."""
 
 import hashlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,11 +16,13 @@ from starlette.applications import Starlette
 from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
+from imgsvc.jobs import settlement
 from imgsvc.jobs.failures import CRASHED
 from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.jobs.lanes.split import Loan, SplitLane
 from imgsvc.jobs.retry import Failure
+from imgsvc.jobs.trees import remove_tree
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from imgsvc.settings.jobs import Images
@@ -115,6 +118,26 @@ async def test_parts_run_at_the_same_time_in_one_run(tmp_path: Path) -> None:
     assert (job.run, job.attempt_count) == (2, 0), "a preview and one render"
     assert set(job.paths) == {*LARGEST, *OTHERS, "thumbnail"}
     assert len({task.id for lane in s.lanes for task in lane.tasks}) == 2
+
+
+async def test_a_render_begins_while_what_its_preview_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, in_time = threading.Event(), []
+
+    def late(folder: Path) -> bool:
+        in_time.append(begun.wait(seconds(5)))
+        return remove_tree(folder)
+
+    async def note(_: Task) -> None:
+        begun.set()
+
+    monkeypatch.setattr(settlement, "remove_tree", late)
+    async with split(tmp_path) as s:
+        for lane in s.lanes:
+            lane.first = note
+        await s.client.ready(await s.upload())
+    assert in_time and all(in_time)
 
 
 async def test_variants_are_those_of_one_lane(tmp_path: Path) -> None:
