@@ -1,7 +1,7 @@
 """Moves variants from a scratch folder into storage: each one is durable before the table names it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from ..imaging.recipe import SOURCE, scratch_file
-from ..storage.base import Copying, Original, Storage, StorageBusy, StorageError
+from ..storage.base import Copying, Original, PuttingTogether, Storage, StorageBusy, StorageError
 from .incoming import IncomingRun
 from .kept_source import KeptFile
 from .lanes.messages import VariantMade
@@ -50,7 +50,23 @@ async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files:
             await storage.put(bucket, key, scratch_file(files.folder, name))
 
     every = {**keys, SOURCE: source.key} if source else keys
-    await store_all(every, sum(one.size_bytes for one in (*files.variants, *([source] if source else ()))), put)
+    size_bytes = sum(one.size_bytes for one in (*files.variants, *([source] if source else ())))
+    if files.incoming is None and isinstance(storage, PuttingTogether):
+        await _in_time(_put_together(storage, storage, bucket, keys, files), size_bytes)
+    else:
+        await store_all(every, size_bytes, put)
+
+
+async def _put_together(
+    storage: Storage, together: PuttingTogether, bucket: str, keys: Mapping[str, str], files: CheckedFiles
+) -> None:
+    """Files of the folder may be linked: this process has made them, and writes to none of them again."""
+    sources = {key: scratch_file(files.folder, name) for name, key in keys.items()}
+    if files.source and files.source.path.parent == files.folder:
+        sources[files.source.key] = files.source.path
+    elif files.source:  # the upload itself, whose mode is another
+        await storage.put(bucket, files.source.key, files.source.path)
+    await together.put_all(bucket, sources)
 
 
 async def _copied(storage: Storage, bucket: str, key: str, original: Original) -> bool:
@@ -71,10 +87,9 @@ async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[s
     """Call `store` with each (variant, key) concurrently.
 
     Raises StorageBusy if any call raised it, else the first failure: a StorageError, or whatever the storage raised.
-    Calls that are not done within PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND are a StorageError too.
+    Calls that take too long (`_in_time`) are a StorageError too.
     """
     failures: list[Exception] = []
-    scope = anyio.CancelScope()
 
     async def put(name: str, key: str) -> None:
         try:
@@ -83,14 +98,26 @@ async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[s
             failures.append(error)
 
     async def put_all() -> None:
+        async with anyio.create_task_group() as group:
+            for name, key in keys.items():
+                group.start_soon(put, name, key)
+
+    await _in_time(put_all(), size_bytes)
+    if failures:
+        raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
+
+
+async def _in_time(storing: Coroutine[None, None, None], size_bytes: int) -> None:
+    """Raises StorageError if it takes longer than PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND."""
+    scope = anyio.CancelScope()
+
+    async def store() -> None:
         with scope:
-            async with anyio.create_task_group() as group:
-                for name, key in keys.items():
-                    group.start_soon(put, name, key)
+            await storing
 
     seconds = PUT_SECONDS + size_bytes / PUT_BYTES_PER_SECOND
     # A separate task: a thread that hangs in a system call can't be cancelled, and must not block the job.
-    putting = asyncio.ensure_future(put_all())
+    putting = asyncio.ensure_future(store())
     try:
         with TimeLimit(seconds):
             await asyncio.wait({putting})
@@ -100,10 +127,14 @@ async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[s
         if not putting.done():
             scope.cancel()
             _LATE.add(putting)
-            putting.add_done_callback(_LATE.discard)
+            putting.add_done_callback(_end_late)
     putting.result()
-    if failures:
-        raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
+
+
+def _end_late(putting: "asyncio.Future[None]") -> None:
+    _LATE.discard(putting)
+    if not putting.cancelled():
+        putting.exception()  # retrieved, so that asyncio does not report it
 
 
 async def withdraw(storage: Storage, job: Job, keys: Iterable[str]) -> tuple[int, bool]:

@@ -144,7 +144,7 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
         if found.st_size > most:
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
-        with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:  # noqa: PTH123
+        with target.open("xb") as copy:  # with the mode of any new file: it may become the stored one
             while left and (chunk := os.read(source, min(CHUNK, left))):
                 digest.update(chunk)
                 copy.write(chunk)

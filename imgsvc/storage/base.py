@@ -130,6 +130,17 @@ class Storage(Protocol):
 
 
 @runtime_checkable
+class PuttingTogether(Protocol):
+    """A storage that stores several files for little more than what one costs."""
+
+    async def put_all(self, bucket: str, sources: Mapping[str, Path]) -> None:
+        """`put` each {key: source}; the sources, which nothing may write to any more, may be linked instead of copied.
+
+        After an error each of them is stored or not. Raises StorageError.
+        """
+
+
+@runtime_checkable
 class Copying(Protocol):
     """A storage that can make a copy by itself."""
 

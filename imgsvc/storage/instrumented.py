@@ -1,13 +1,13 @@
 """Wraps a storage and reports the duration of each operation, and which files change."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .base import Blob, Copying, NotStored, Original, SharedStorage, Storage, StorageError, Stored
+from .base import Blob, Copying, NotStored, Original, PuttingTogether, SharedStorage, Storage, StorageError, Stored
 
 Operation = Literal["put", "copy", "read", "remove"]
 OperationStatus = Literal["ok", "missing", "error"]
@@ -92,8 +92,27 @@ class InstrumentedSharedStorage(InstrumentedStorage):
         self.services = shared.services
 
 
+class InstrumentedTogether(InstrumentedStorage):
+    """Of files that are put together each counts, and takes as long as all."""
+
+    def __init__(
+        self, storage: Storage, together: PuttingTogether, on_operation: OnOperation, on_change: OnChange
+    ) -> None:
+        super().__init__(storage, on_operation, on_change)
+        self._together = together
+
+    async def put_all(self, bucket: str, sources: Mapping[str, Path]) -> None:
+        with ExitStack() as watched:
+            for key in sources:
+                watched.enter_context(self._timed("put"))
+                watched.enter_context(self._changing(bucket, key))
+            await self._together.put_all(bucket, sources)
+
+
 def instrumented(storage: Storage, on_operation: OnOperation, on_change: OnChange) -> Storage:
-    """Measure a storage without hiding that services share it."""
+    """Measure a storage without hiding that services share it, or that it puts files together."""
     if isinstance(storage, SharedStorage):
         return InstrumentedSharedStorage(storage, storage, on_operation, on_change)
+    if isinstance(storage, PuttingTogether):
+        return InstrumentedTogether(storage, storage, on_operation, on_change)
     return InstrumentedStorage(storage, on_operation, on_change)

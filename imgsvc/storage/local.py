@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -15,14 +15,14 @@ from typing import BinaryIO
 
 from .base import HEALTH, LOCAL, Blob, NotStored, Original, PlaceTaken, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
-from .durable_files import DurableFolders, SetMode, partial_of, sync_folder
+from .durable_files import DurableFolders, partial_of, sync_folder
 from .hard_links import link
 from .instance_marker import MARKER, marker_of
 from .keys import THROUGH_A_FILE, split_path
+from .placing import CHUNK, Placed, place
 from .reading_group import CLOSED_FOLDER_MODE, ReadingGroup
 
 PIECE_BYTES = 1024 * 1024  # the most that one call in a thread reads
-CHUNK = 256 * 1024  # bytes; most variants are one chunk, and so cost one call in a thread
 THREADS = 16
 LISTED = 500  # files that one call in a thread lists
 OWN_FILES = (MARKER, partial_of(Path(MARKER)).name)
@@ -50,9 +50,20 @@ class LocalStorage:
         self._threads = BoundedThreads(THREADS)
 
     async def put(self, bucket: str, key: str, source: Path) -> None:
+        await self._put_all(bucket, {key: source}, linked=False)
+
+    async def put_all(self, bucket: str, sources: Mapping[str, Path]) -> None:
+        """Store several files in one visit to a thread, by a second name (link(2)) where that can be."""
+        await self._put_all(bucket, sources, linked=True)
+
+    async def _put_all(self, bucket: str, sources: Mapping[str, Path], *, linked: bool) -> None:
         left = threading.Event()  # set once the caller has gone: the file then keeps its temporary name
+
+        def put() -> None:
+            self._write(bucket, sources, partial(place, left=left), linked=linked)
+
         try:
-            await self._threads.run(partial(self._put, bucket, key, source, left), linger_seconds=LINGER_SECONDS)
+            await self._threads.run(put, linger_seconds=LINGER_SECONDS)
         except OSError as error:
             raise _not_stored(error, bucket) from error
         except BaseException:
@@ -63,9 +74,12 @@ class LocalStorage:
         """Link the file (link(2)): both names are of the same bytes."""
         left = threading.Event()
 
+        def write(files: Sequence[Placed]) -> None:
+            for one in files:
+                link(one.source, one.target, original, left, one.set_mode)
+
         def copy() -> None:
-            source = _path(self._root, original.bucket, original.key)
-            self._write(bucket, key, source, lambda target, set_mode: link(source, target, original, left, set_mode))
+            self._write(bucket, {key: _path(self._root, original.bucket, original.key)}, write)
 
         try:
             await self._threads.run(copy, linger_seconds=LINGER_SECONDS)
@@ -77,26 +91,38 @@ class LocalStorage:
             left.set()
             raise
 
-    def _put(self, bucket: str, key: str, source: Path, left: threading.Event) -> None:
-        self._write(bucket, key, source, lambda target, set_mode: _put(target, source, left, set_mode))
-
-    def _write(self, bucket: str, key: str, source: Path, write: Callable[[Path, SetMode | None], None]) -> None:
-        """Call `write` with the path for a key, whose folders are there, and with what sets the mode of its file."""
+    def _write(
+        self,
+        bucket: str,
+        sources: Mapping[str, Path],
+        write: Callable[[Sequence[Placed]], None],
+        *,
+        linked: bool = False,
+    ) -> None:
+        """Call `write` with where each {key: source} goes to, whose folders are there, and what sets its mode."""
         self._require_marker()
-        target = _path(self._root, bucket, key)
-        folders, set_mode = self._closed_folders, self._group.close_file if self._group else None
-        if self._group and self._group.may_read(bucket, key):
-            folders, set_mode = self._open_folders, self._group.admit_file
+        files = [self._placed(bucket, key, source, linked=linked) for key, source in sources.items()]
         try:
-            folders.make(target.parent)
-            write(target, set_mode)
+            self._make_folders(files)
+            write(files)
         except FileNotFoundError:
             self._closed_folders.forget()
             self._open_folders.forget()
-            if not source.exists():
+            if not all(source.exists() for source in sources.values()):
                 raise
-            folders.make(target.parent)
-            write(target, set_mode)
+            self._make_folders(files)
+            write(files)
+
+    def _placed(self, bucket: str, key: str, source: Path, *, linked: bool) -> Placed:
+        set_mode, is_open = None, False
+        if self._group:
+            is_open = self._group.may_read(bucket, key)
+            set_mode = self._group.admit_file if is_open else self._group.close_file
+        return Placed(source, _path(self._root, bucket, key), set_mode, is_open=is_open, linked=linked)
+
+    def _make_folders(self, files: Sequence[Placed]) -> None:
+        for one in files:
+            (self._open_folders if one.is_open else self._closed_folders).make(one.target.parent)
 
     async def remove(self, bucket: str, key: str) -> bool:
         def remove() -> bool:
@@ -206,29 +232,6 @@ def _path(root: Path, bucket: str, key: str) -> Path:
     if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), "")):  # noqa: PTH118
         raise StorageError("the key leads out of the storage folder")
     return Path(path)
-
-
-def _put(target: Path, source: Path, left: threading.Event, set_mode: SetMode | None) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder. After a failed fsync the file is removed.
-
-    The file is always a new one: what an interrupted copy left may be a second name of another image's file.
-    """
-    unnamed = partial_of(target)
-    try:
-        unnamed.unlink(missing_ok=True)
-        with source.open("rb") as reader, unnamed.open("xb") as writer:
-            shutil.copyfileobj(reader, writer, CHUNK)
-            writer.flush()
-            if set_mode:
-                set_mode(writer.fileno())
-            os.fsync(writer.fileno())
-        if left.is_set():
-            raise TimeoutError(errno.ETIMEDOUT, "the storage answered too late")
-        unnamed.replace(target)
-    except BaseException:
-        unnamed.unlink(missing_ok=True)
-        raise
-    sync_folder(target.parent)
 
 
 def _remove(root: Path, bucket: str, key: str) -> bool:

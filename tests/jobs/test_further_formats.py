@@ -1,7 +1,7 @@
 """AVIF beside WebP as rows of `renders`: the upload is kept for them, an hour at most, and other uploads go first."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -114,15 +114,16 @@ async def test_deletion_ends_it(waiting: Path) -> None:
 
 
 async def test_storage_that_refuses_three_times(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
-    put, refused = LocalStorage.put, []
+    put = LocalStorage.put_all
+    refused: list[str] = []
 
-    async def refuse(storage: LocalStorage, bucket: str, key: str, source: Path) -> None:
-        await put(storage, bucket, key, source)
-        if key.endswith(".avif"):
-            refused.append(key)
+    async def refuse(storage: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
+        await put(storage, bucket, sources)
+        if any(key.endswith(".avif") for key in sources):
+            refused.extend(sources)
             raise OSError(5, "refused")
 
-    monkeypatch.setattr(LocalStorage, "put", refuse)
+    monkeypatch.setattr(LocalStorage, "put_all", refuse)
     async with start(images=IMAGES, jobs={"retry_delay_seconds": 0.01}) as s:
         ids = await s.completed(PHOTO)
         assert await over(s) == [("storage_error", 3)]

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -213,15 +214,15 @@ async def test_one_that_fails_for_good_keeps_the_picture(start: Starter) -> None
 
 async def test_storage_that_refuses_is_tried_three_times(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start(jobs={"retry_delay_seconds": 0.01}) as s:
-        job, put = await completed(s), LocalStorage.put
+        job, put = await completed(s), LocalStorage.put_all
         refused: list[str] = []
 
-        async def refuse(storage: LocalStorage, bucket: str, key: str, source: Path) -> None:
-            await put(storage, bucket, key, source)  # it may have been stored all the same
-            refused.append(key)
+        async def refuse(storage: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
+            await put(storage, bucket, sources)  # they may have been stored all the same
+            refused.extend(sources)
             raise OSError(5, "refused")
 
-        monkeypatch.setattr(LocalStorage, "put", refuse)
+        monkeypatch.setattr(LocalStorage, "put_all", refuse)
         await ordered(s, job)
         (row,) = await over(s)
         assert (row["attempts"], row["error_code"], len(refused)) == (3, "storage_error", 3)
@@ -248,15 +249,15 @@ async def test_deletion_goes_by_the_list_of_keys(start: Starter) -> None:
 
 async def test_deletion_during_a_run(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start() as s:
-        job, put = await completed(s), LocalStorage.put
+        job, put = await completed(s), LocalStorage.put_all
         storing, go_on = anyio.Event(), anyio.Event()
 
-        async def wait(storage: LocalStorage, bucket: str, key: str, source: Path) -> None:
+        async def wait(storage: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
             storing.set()
             await go_on.wait()
-            await put(storage, bucket, key, source)
+            await put(storage, bucket, sources)
 
-        monkeypatch.setattr(LocalStorage, "put", wait)
+        monkeypatch.setattr(LocalStorage, "put_all", wait)
         await ordered(s, job)
         await storing.wait()
         async with anyio.create_task_group() as group:
@@ -272,16 +273,16 @@ async def test_deletion_during_a_run(start: Starter, monkeypatch: pytest.MonkeyP
 
 async def test_move_during_a_run_makes_it_run_again(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     async with start() as s:
-        job, put = await completed(s), LocalStorage.put
+        job, put = await completed(s), LocalStorage.put_all
         moved: list[str] = []
 
-        async def move_and_put(storage: LocalStorage, bucket: str, key: str, source: Path) -> None:
-            await put(storage, bucket, key, source)
+        async def move_and_put(storage: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
+            await put(storage, bucket, sources)
             if not moved:
-                moved.append(key)
+                moved.extend(sources)
                 assert await s.state.jobs.table.move(await latest(s, job), "elsewhere")
 
-        monkeypatch.setattr(LocalStorage, "put", move_and_put)
+        monkeypatch.setattr(LocalStorage, "put_all", move_and_put)
         await ordered(s, job)
         with within(WAIT_SECONDS):
             while not (row := (await rows(s))[0])["error_code"]:  # nothing can be read from there

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ async def test_what_is_kept_and_sent(start: Starter, settings: dict[str, Any], d
         assert (head.headers["Content-Length"], head.content) == (str(len(answer.content)), b"")
         (path,) = paths(s)
         assert path.read_bytes() == answer.content and path.name == f"{job.image_id}.jpeg"
+        other = next(one for one in s.settings.storage.path.rglob("*.webp"))
+        assert path.stat().st_mode == other.stat().st_mode
         assert job.source_sha256 == hashlib.sha256(answer.content).hexdigest()
         usage = (await s.http.get("/api/v1/usage", headers=s.bearer())).json()["user"]
         assert usage["bytes"] == sum(one.stat().st_size for one in path.parents[1].rglob("*") if one.is_file())
@@ -166,16 +169,16 @@ async def test_it_is_moved_verified_and_backed_up(tmp_path: Path) -> None:
 async def test_source_that_can_not_be_put_keeps_the_job_from_completing(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = LocalStorage.put
+    put = LocalStorage.put_all
     refused: list[str] = []
 
-    async def refuse(self: LocalStorage, bucket: str, key: str, path: Path) -> None:
-        if key.startswith("sources/") and len(refused) < 3:
-            refused.append(key)
+    async def refuse(self: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
+        if len(refused) < 3 and (kept := [key for key in sources if key.startswith("sources/")]):
+            refused.extend(kept)
             raise StorageError("no")
-        await put(self, bucket, key, path)
+        await put(self, bucket, sources)
 
-    monkeypatch.setattr(LocalStorage, "put", refuse)
+    monkeypatch.setattr(LocalStorage, "put_all", refuse)
     async with start(images=STRIPPED, jobs={"retry_delay_seconds": 0}) as s:
         job = await s.ended(await s.upload(LEAKY))
         assert (job["status"], job["error_code"], len(refused)) == ("failed", "storage_error", 3)

@@ -11,7 +11,7 @@ import pytest
 from fixtures import make
 from imgsvc import testing
 from imgsvc.jobs import deletion
-from imgsvc.storage import local
+from imgsvc.storage import placing
 from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.memory import MemoryStorage
@@ -46,7 +46,7 @@ async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, m
         raise OSError(errno.EIO, "Input/output error")
 
     async with start(jobs={"retry_delay_seconds": 0.3}) as s:
-        monkeypatch.setattr(local, "_put", refuse)
+        monkeypatch.setattr(placing, "_write", refuse)
         accepted = await s.upload(make.jpeg())
         with within(10):
             while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):

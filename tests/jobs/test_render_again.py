@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,14 @@ async def test_cancelled(tmp_path: Path) -> None:
 
 async def test_failed_one_is_told_and_keeps_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = await several(tmp_path / "data", 2)
-    put, (image_id, other) = LocalStorage.put, before
+    put, (image_id, other) = LocalStorage.put_all, before
 
-    async def refuse(self: LocalStorage, bucket: str, key: str, source: Path) -> None:
-        if image_id in key:
+    async def refuse(self: LocalStorage, bucket: str, sources: Mapping[str, Path]) -> None:
+        if image_id in str(sources):
             raise OSError("no")
-        await put(self, bucket, key, source)
+        await put(self, bucket, sources)
 
-    monkeypatch.setattr(LocalStorage, "put", refuse)
+    monkeypatch.setattr(LocalStorage, "put_all", refuse)
     async with service(tmp_path / "data", images={"sizes": NEW}, jobs={"retry_delay_seconds": 0}) as s:
         await begun(s)
         found = await ended(s)
@@ -158,7 +159,7 @@ async def test_failed_one_is_told_and_keeps_its_picture(tmp_path: Path, monkeypa
         assert await urls(s, image_id) == before[image_id]
         assert (await s.http.get(before[image_id]["medium"])).status_code == 200
         assert "hero" in await urls(s, other)
-        monkeypatch.setattr(LocalStorage, "put", put)
+        monkeypatch.setattr(LocalStorage, "put_all", put)
         await begun(s)
         assert (await ended(s))["rendered"] == 1
         await settled(s)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import stat
 import struct
 from contextlib import nullcontext
 from dataclasses import replace
@@ -121,6 +122,17 @@ def test_file_is_read_again(tmp_path: Path, data: bytes) -> None:
     (scratch / "small.webp").write_bytes(data)
     with pytest.raises(Untrue):
         copy_checked(scratch, [made(data)], tmp_path / "second", 0)
+
+
+def test_copy_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    """It may become the stored file, which others may read where the umask lets them."""
+    (tmp_path / "scratch").mkdir(0o700)
+    (tmp_path / "scratch/small.webp").write_bytes(webp())
+    (tmp_path / "scratch/small.webp").chmod(0o600)
+    copy_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
+    (tmp_path / "new").touch()
+    assert (tmp_path / "checked/small.webp").stat().st_mode == (tmp_path / "new").stat().st_mode
+    assert stat.S_IMODE((tmp_path / "checked").stat().st_mode) == 0o700
 
 
 MOVING = replace(RECIPE, variants=(replace(RECIPE.variants[0], animated=True),), frames=3)

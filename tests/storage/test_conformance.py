@@ -15,8 +15,9 @@ from imgsvc.storage.base import Copying, Differs, NotStored, Original, SharedSto
 from imgsvc.storage.instance_marker import mark
 from imgsvc.storage.instrumented import InstrumentedStorage
 from imgsvc.storage.instrumented import instrumented as instrumented_storage
-from imgsvc.storage.local import CHUNK, LocalStorage
+from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.memory import MemoryStorage
+from imgsvc.storage.placing import CHUNK
 from imgsvc.storage.s3 import s3_storage
 from tests.support.s3 import S3Server
 from tests.support.stored import KEY, read_from, source

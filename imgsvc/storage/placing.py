@@ -1,0 +1,95 @@
+"""Gives files their places in a storage folder: each is synced before it has its name, and then its folder is."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .durable_files import SetMode, partial_of, sync_folder
+
+CHUNK = 256 * 1024  # bytes; most variants are one chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A file on its way to `target`.
+
+    `is_open`: the reading group may pass through its folders. `linked`: its source is never written to again, and may
+    get a second name.
+    """
+
+    source: Path
+    target: Path
+    set_mode: SetMode | None
+    is_open: bool = False
+    linked: bool = False
+
+
+def place(files: Sequence[Placed], left: threading.Event) -> None:
+    """Link or copy each under a temporary name, fsync it, rename it, fsync the folders. Raises OSError.
+
+    After an error no temporary name is left. Nothing is renamed once `left` is set. A file is always a new one: what an
+    interrupted copy left may be a second name of another image's file.
+    """
+    try:
+        for one in files:
+            _write(one)
+        for one in files:
+            if left.is_set():
+                raise TimeoutError(errno.ETIMEDOUT, "the storage answered too late")
+            partial_of(one.target).replace(one.target)
+    except BaseException:
+        _forget(files)
+        raise
+    if any(one.linked for one in files):
+        _forget(files)  # rename(2) leaves the name of a file that had its place already
+    for folder in dict.fromkeys(one.target.parent for one in files):
+        sync_folder(folder)
+
+
+def _forget(files: Sequence[Placed]) -> None:
+    for one in files:
+        partial_of(one.target).unlink(missing_ok=True)
+
+
+def _write(one: Placed) -> None:
+    """The source under the temporary name, synced. The caller removes what is left of a failure.
+
+    A linked source whose sync failed is removed: a second sync of the same file would succeed without its bytes.
+    """
+    unnamed = partial_of(one.target)
+    unnamed.unlink(missing_ok=True)
+    if one.linked and _linked(one.source, unnamed):
+        descriptor = os.open(unnamed, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _finish(descriptor, one.set_mode)
+        except OSError:
+            one.source.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        return
+    with one.source.open("rb") as reader, unnamed.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, CHUNK)
+        writer.flush()
+        _finish(writer.fileno(), one.set_mode)
+
+
+def _linked(source: Path, unnamed: Path) -> bool:
+    """False where the file can only be copied: it is on another disk, or on a file system that has no links."""
+    try:
+        os.link(source, unnamed, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _finish(descriptor: int, set_mode: SetMode | None) -> None:
+    if set_mode:
+        set_mode(descriptor)
+    os.fsync(descriptor)
