@@ -15,6 +15,7 @@ import pytest
 from fixtures import make
 from imgsvc import testing
 from imgsvc.imaging.recipe import scratch_file
+from imgsvc.jobs.lanes.files import make_folder
 from imgsvc.jobs.lanes.messages import Outcome, Rendered, Task
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
@@ -118,12 +119,13 @@ class PreparedLane(testing.InlineLane):
         await asyncio.sleep(self._seconds)
         assert isinstance(outcome, Rendered)
         names = [made.name for made in outcome.variants]
-        await asyncio.to_thread(self._write, names, Path(task.folder))
+        await asyncio.to_thread(self._write, names, task)
         return outcome
 
-    def _write(self, names: list[str], folder: Path) -> None:
+    def _write(self, names: list[str], task: Task) -> None:
+        make_folder(task)
         for name in names:
-            shutil.copyfile(scratch_file(self._kept, name), scratch_file(folder, name))
+            shutil.copyfile(scratch_file(self._kept, name), scratch_file(Path(task.folder), name))
 
 
 async def lags(database: Path, jobs: int) -> tuple[float, float]:
