@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from imgsvc.imaging.recipe import scratch_file
-from imgsvc.jobs.cluster import performer, worker
+from imgsvc.jobs.cluster import connections, performer, worker
 from imgsvc.jobs.cluster.performer import Performer
 from imgsvc.jobs.cluster.ticket import RenderTicket
 from imgsvc.jobs.cluster.worker import Capacity
@@ -89,9 +89,8 @@ def main() -> None:
     async def performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tuple[Performer, dict[str, Any]]]:
         launcher, folder = Launcher(), performer.make_folder()
         lane = ProcessLane("render", nice=0, jobs_per_process=500, cage=workers.cage, launcher=launcher)
-        limits = httpx.Limits(max_connections=8 * capacity.count)
         try:
-            async with httpx.AsyncClient(timeout=performer.TIMEOUT, limits=limits, trust_env=False) as http:
+            async with connections.client() as http:
                 await lane.start()
                 prepared = Prepared(lane, capacity.count, http, folder, given.seconds)
                 prepared.stall = given.stall

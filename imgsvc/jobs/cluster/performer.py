@@ -31,7 +31,6 @@ AGAIN_SECONDS = 0.5
 AFTER_UNREACHABLE_SECONDS = 2.0  # before the next ticket: a machine without a network must not take one after the other
 STORAGE_AGAIN_SECONDS = 60.0  # after the storage could not be reached: variants go to the service meanwhile
 STORAGE_AWAY = (501, 502, 503)  # the service can sign no address
-TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 class _Lost(Exception):

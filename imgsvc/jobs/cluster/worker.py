@@ -8,13 +8,13 @@ import asyncio
 import os
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import distributed
-import httpx
 import structlog
 from distributed.core import Status
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -27,7 +27,7 @@ from ..lanes.caged_types import CAGED, accepted_types
 from ..lanes.memory_budget import IDLE_WORKER_BYTES, granted, render_lanes
 from ..lanes.pool import Launcher
 from ..lanes.process import ProcessLane
-from . import dask_setup, performer
+from . import connections, dask_setup, performer
 from .performer import Performer
 
 log = structlog.get_logger()
@@ -83,6 +83,8 @@ def run(workers: Workers) -> int:
     dask_setup.configure()
     security = dask_setup.security(workers.ca_file, workers.certfile, workers.keyfile)
     security.get_connection_args("worker")  # raises OSError or ssl.SSLError for what can't be used
+    # httpx looks for it several times at each request: through all of sys.path, and it is not installed.
+    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
     with asyncio.Runner() as runner:
         return runner.run(_serve(workers, capacity, security))
 
@@ -176,11 +178,8 @@ async def _performing(workers: Workers, capacity: Capacity) -> AsyncIterator[tup
         for number in range(capacity.count)
     ]
     folder = performer.make_folder()
-    limits = httpx.Limits(max_connections=8 * capacity.count)
     try:
-        async with httpx.AsyncClient(
-            timeout=performer.TIMEOUT, limits=limits, verify=_trust(workers), trust_env=False
-        ) as http:
+        async with connections.client(_trust(workers)) as http:
             await asyncio.gather(*(lane.start() for lane in lanes))
             performing = Performer(lanes, http, folder)
             performer.use(performing)
