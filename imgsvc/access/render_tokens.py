@@ -48,7 +48,7 @@ class RenderTokens:
     """`clock`: the wall clock, in seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._key = secrets.token_bytes(KEY_BYTES)
+        self._keyed = hmac.new(secrets.token_bytes(KEY_BYTES), digestmod=hashlib.sha256)
         self._clock = clock
 
     def issue(self, job_id: str, run: int, seconds: float, largest: Mapping[str, int]) -> str:
@@ -75,7 +75,9 @@ class RenderTokens:
         return grant
 
     def _signature(self, text: bytes) -> str:
-        return _encoded(hmac.digest(self._key, text, hashlib.sha256))
+        signing = self._keyed.copy()  # hmac.digest would let other threads run before it returns, which may take ms
+        signing.update(text)
+        return _encoded(signing.digest())
 
 
 def _encoded(data: bytes) -> str:
