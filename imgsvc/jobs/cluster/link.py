@@ -119,9 +119,9 @@ class GatewayLink:
             return found
         finally:
             del self._out[submit.id]
-            if future.cancelled():
+            if future.cancelled():  # of any other the gateway has forgotten everything before it told its end
                 self._ended("taken_back")
-            self._send(Release(id=submit.id))  # also of one that was answered: then Dask forgets the result
+                self._send(Release(id=submit.id))
 
     async def run(self) -> None:
         """Keep a gateway running until this is cancelled."""
