@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import distributed
 import structlog
+import uvloop
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.spans import SpansSchedulerExtension
 
@@ -25,7 +26,7 @@ def run(workers: Workers, host: str, port: int, http_port: int) -> int:
     security = dask_setup.security(workers.ca_file, workers.certfile, workers.keyfile)
     if security.require_encryption:
         security.get_listen_args("scheduler")  # raises OSError or ssl.SSLError for what can't be used
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(security, host, port, http_port))
 
 

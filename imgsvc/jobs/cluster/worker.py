@@ -16,6 +16,7 @@ from typing import Any
 
 import distributed
 import structlog
+import uvloop
 from distributed.core import Status
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -85,7 +86,7 @@ def run(workers: Workers) -> int:
     security.get_connection_args("worker")  # raises OSError or ssl.SSLError for what can't be used
     # httpx looks for it several times at each request: through all of sys.path, and it is not installed.
     sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(workers, capacity, security))
 
 
