@@ -56,7 +56,7 @@ async def test_form_of_the_guide_uploads_twenty_files_at_once(
 
 async def test_form_stops_sends_again_and_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What gets lost on the way is sent again, and makes one image."""
-    async with upload_form(tmp_path, monkeypatch) as form:
+    async with upload_form(tmp_path, monkeypatch, uploads={"max_size_mb": 1}) as form:
         page, items = form.page, form.page.locator("li")
         held: list[Route] = []
         uploads = f"{form.url}/api/v1/images/tickets/**"
@@ -89,7 +89,7 @@ async def test_form_stops_sends_again_and_says_what_is_wrong(tmp_path: Path, mon
         assert not held and len(form.s.stored()) == 4
 
         text: FilePayload = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no photo"}
-        large: FilePayload = {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg() + bytes(11 << 20)}
+        large: FilePayload = {"name": "large.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg() + bytes(2 << 20)}
         await page.get_by_label("Photos").set_input_files([text, large])
         await expect(items.nth(1)).to_contain_text("notes.txt: Unsupported file type")
         await expect(items.nth(2)).to_contain_text("large.jpg: File too large.")
