@@ -21,7 +21,8 @@ from playwright.async_api import (
 
 from tests.support.speed import seconds
 
-NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+# Without windows a page costs half as much processor time.
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
