@@ -3,7 +3,11 @@
 import ast
 import configparser
 import json
+import re
+import shutil
 import subprocess
+import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +18,12 @@ import yaml
 
 from docs.pages import ROOT, Block, Page
 from imgsvc import Settings
+from imgsvc.settings import environment_names
 from tests.support.papers import PAGES
 
 FOR_READERS = [page for page in PAGES if page.path.parts[0] in ("README.md", "CONTRIBUTING.md")]
 FOR_READERS += [page for page in PAGES if page.path.parts[:2] in (("docs", "start"), ("docs", "guides"))]
+OF_COMPOSE = {"WITH_DASK"}  # a variable of compose.yaml itself
 # Which test runs the blocks of a page: those marked `<!-- run: KIND -->`.
 RUN_BY = {
     ("README.md", ""): "test_tours_and_guide_to_uploading_run_as_they_are_written",
@@ -59,9 +65,11 @@ RUN_BY = {
     ("docs/guides/private-images.md", "serve"): "test_service_starts_as_a_page_says",
     ("docs/guides/private-images.md", "signing"): "test_application_that_shares_the_key_signs_for_itself",
     ("docs/guides/proxy.md", "accel"): "test_nginx_sends_what_the_service_allows",
+    ("docs/guides/proxy.md", "modes"): "test_modes_of_earlier_files_are_changed_as_the_guide_says",
     ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
     ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
     ("docs/guides/s3.md", "serve"): "test_service_starts_as_a_page_says",
+    ("docs/guides/sizes.md", "bucket"): "test_guide_to_sizes",
     ("docs/guides/sizes.md", "sizes"): "test_guide_to_sizes",
     ("docs/guides/single-sign-on.md", "commands"): "test_commands_for_keys_webhooks_and_sessions",
     ("docs/guides/testing.md", "pytest"): "test_example_for_an_applications_own_tests_passes",
@@ -84,13 +92,32 @@ RUN_BY = {
 
 
 def shell_syntax(text: str) -> str:
+    """Lines that only set environment variables are read as the service reads them."""
+    lines = [line.split("=", 1) for line in text.splitlines()]
+    if all(len(line) == 2 and line[0].isupper() for line in lines):
+        given = {name: value for name, value in lines if name not in OF_COMPOSE}
+        unknown = given.keys() - {name for _, _, name in environment_names()}
+        Settings.load(environ=given)
+        return f"no settings: {', '.join(unknown)}" if unknown else ""
     return subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True).stderr
 
 
 def unit_syntax(text: str) -> str:
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.read_string(text)
-    return "" if unit.sections() == ["Unit", "Service", "Install"] else "other sections than a unit's"
+    if unit.sections() != ["Unit", "Service", "Install"]:
+        return "other sections than a unit's"
+    if not shutil.which("systemd-analyze"):
+        return ""
+    here = re.sub(r"^User=.*", "User=root", text, flags=re.MULTILINE)
+    here = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", here, flags=re.MULTILINE)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "imgsvc.service"
+        file.write_text(here)
+        # It reports unknown names and values only in words.
+        return subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True
+        ).stderr
 
 
 def caddy_syntax(text: str) -> str:
@@ -142,6 +169,9 @@ def test_every_test_that_runs_blocks_is_there() -> None:
     ("text", "words"),
     [
         ("```sh\necho 'open\n```", "unexpected EOF"),
+        ("```sh\nIMGSVC_NOTHING=1\n```", "SettingsError: IMGSVC_NOTHING"),
+        ("```sh\nNOTHING=1\n```", "no settings: NOTHING"),
+        ("```sh\nIMGSVC_WORKERS_ENGINE=steam\n```", "SettingsError"),
         ("```json\n{'a': 1}\n```", "JSONDecodeError"),
         ("```yaml\na: [1\n```", "ParserError"),
         ("```toml\n[uploads]\nnothing = 1\n```", "ValidationError"),

@@ -1,6 +1,7 @@
 """The blocks of the guides, run as they are written; those of the tours are in test_papers.py."""
 
 import asyncio
+import grp
 import json
 import os
 import re
@@ -195,6 +196,22 @@ def test_guide_to_sizes(clone: Path, tmp_path: Path) -> None:
         succeeds(source.replace(TOUR_HOST, server.url), clone, environ)
         assert (clone / "source.jpg").read_bytes().startswith(b"\xff\xd8")
         assert succeeds(drop, clone, environ).startswith("1 sources dropped")
+        (bucket,) = runs("docs/guides/sizes.md", "bucket")
+        succeeds(bucket, clone, environ)
+
+
+def test_modes_of_earlier_files_are_changed_as_the_guide_says(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    for name in ("b/processed/large/a.webp", "b/sources/a.jpg", ".health/probe"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch(mode=0o600)
+    (text,) = runs("docs/guides/proxy.md", "modes")
+    group = grp.getgrgid(os.getgid()).gr_name  # any user may set the own one
+    succeeds(text.replace("/srv/imgsvc", str(root)).replace("www-data", group), tmp_path, os.environ)
+    modes = {str(path.relative_to(root)): f"{path.stat().st_mode & 0o777:o}" for path in (root, *root.rglob("*"))}
+    assert {name for name, mode in modes.items() if mode == "710"} == {".", "b", "b/processed", "b/processed/large"}
+    assert modes["b/processed/large/a.webp"] == "640"
+    assert modes["b/sources/a.jpg"] == modes[".health/probe"] == "600"
 
 
 @pytest.mark.process

@@ -1,5 +1,6 @@
 """Webhooks in process, with a real receiver: signed, in order for each image, at least once."""
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,12 @@ from imgsvc.jobs.table.model import as_text, now
 from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.webhooks import pauses, sender
 from tests.conftest import WAIT_SECONDS, Service, service
+from tests.support.papers import PAGES
 from tests.support.receiver import NEXT_SECRET, SECRET, Received, Receiver
 
 TINY = make.jpeg(64, 48)
+GUIDE = next(page for page in PAGES if page.path.name == "webhooks.md")
+EXAMPLE: dict[str, Any] = json.loads(next(block.text for block in GUIDE.blocks if block.language == "json"))
 READY, COMPLETED, FAILED, DELETED = "image.ready", "image.completed", "image.failed", "image.deleted"
 
 
@@ -67,6 +71,7 @@ async def test_each_event_arrives_signed_and_in_order(receiver: Receiver, tmp_pa
             assert one.json["data"]["image_id"] == job["image_id"] and one.json["data"]["job_id"] == job["job_id"]
         assert len({one.id for one in receiver.received}) == 3
         data = completed.json["data"]
+        assert [one.keys() for one in (completed.json, data)] == [one.keys() for one in (EXAMPLE, EXAMPLE["data"])]
         assert data["status"] == "completed" and data["client_metadata"] == {"order": 7} and data["bucket"] == "photos"
         assert set(data["urls"]) == set(data["ready"]) == {"original", "large", "medium", "thumbnail"}
         assert data["urls"]["thumbnail"].startswith("https://img.example.org/storage/")
