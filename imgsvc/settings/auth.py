@@ -61,7 +61,7 @@ class Auth(Section):
         may_hold_password=True,
     )
     max_token_kb: int = setting(
-        16, "Longer tokens are refused; [server] max_header_kb must be as large at least.", unit="KB", ge=1, le=1024
+        16, "Longer tokens are refused; [server] max_header_kb must be at least as large.", unit="KB", ge=1, le=1024
     )
     issuer: str = setting("", "Required value of a token's iss; empty: not checked.", env="AUTH_API_ISSUER_URL")
     audience: str = setting(
@@ -194,9 +194,9 @@ class Operator(Section):
         "https://auth.example.org/realms/home: people sign in to the dashboard there, beside the operator token. "
         "PUBLIC_URL must be set; allow {PUBLIC_URL}/dashboard/oidc/callback at the provider. Empty: off.",
     )
-    oidc_client_id: str = setting("", "What the provider calls this service: the client ID.")
+    oidc_client_id: str = setting("", "Client ID of this service at the provider.")
     oidc_client_secret: SecretStr = setting(SecretStr(""), "The client's secret; empty for a public client.")
-    oidc_scopes: str = setting("openid email profile", "What the provider is asked for, separated by spaces.")
+    oidc_scopes: str = setting("openid email profile", "Scopes to ask the provider for, separated by spaces.")
     oidc_allowed: Texts = setting(
         (),
         "Who may sign in: email:ann@example.org (only if the provider has verified it), sub:1234 or group:admins. "

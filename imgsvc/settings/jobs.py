@@ -35,11 +35,11 @@ class Images(Section):
     )
     formats: Annotated[tuple[Literal["webp", "avif"], ...], Field(min_length=1), LIST] = setting(
         ("webp",),
-        "What each variant in WebP is made in. With avif it is made in AVIF too, at its own URL, once the job is "
-        "completed; that needs pillow-avif-plugin.",
+        "Formats of each WebP variant. With avif it is also made as AVIF, at its own URL, once the job is completed; "
+        "that needs pillow-avif-plugin.",
     )
     avif_quality: Quality = setting(
-        70, "Quality of the variants in AVIF, on a scale of its own: 70 comes to what 85 is in WebP."
+        70, "Quality of the variants in AVIF, on a scale of its own: 70 looks about like 85 in WebP."
     )
     avif_effort: AvifEffort = setting(4, "Effort of the encoder of AVIF: 0 is fast, 10 makes small files.")
     reuse: bool = setting(
@@ -70,8 +70,8 @@ class Images(Section):
     )
     animated: bool = setting(
         True,
-        "An animation (GIF, WebP, APNG) stays one in the variants in WebP, but the smallest of several. A table with "
-        "`animated` decides for itself; so does the name poster, which is always a still. false: stills.",
+        "true: an animation (GIF, WebP, APNG) stays animated in its WebP variants, except the smallest of several. "
+        "false: stills. `animated` in the table of a size overrides this; the size named poster is always a still.",
     )
     animation_factor: float = setting(
         8,

@@ -81,9 +81,9 @@ class Server(Section):
     trusted_proxies: Texts = setting((), "Networks (CIDR) whose X-Forwarded-* headers are used.")
     accel_redirect: str = setting(
         "",
-        'Internal location of the proxy, "/protected/" for one, which sends the bytes of local variants then '
-        "(X-Accel-Redirect); the service decides and answers the headers. Only for requests from trusted_proxies or "
-        "through the Unix socket. Empty: the service sends them.",
+        'Internal location of the proxy, such as "/protected/": the service checks each request and sends the headers, '
+        "and the proxy sends the bytes of local variants (X-Accel-Redirect). Only for requests from trusted_proxies or "
+        "through the Unix socket. Empty: the service sends the bytes.",
         pattern=r"^(/[A-Za-z0-9._~-]+)*/$|^$",
     )
 

@@ -61,12 +61,12 @@ class Storage(Section):
         "Key that signs URLs, at least 32 bytes. Empty: a key is created in the data folder (url_key, mode 0600).",
     )
     url_signing_key_previous: SigningKey = setting(
-        SecretStr(""), "The key before it: URLs signed with it stay valid until they expire."
+        SecretStr(""), "The previous key: URLs signed with it stay valid until they expire."
     )
 
 
 class S3(Section):
-    """Used when a bucket is set, if only for images that were stored there before."""
+    """Used when a bucket is set, even if only for images that were stored there before."""
 
     bucket: str = setting(
         "",

@@ -36,8 +36,8 @@ class Workers(Section):
     cage: Literal["require", "best", "off"] = setting(
         "best",
         "Each picture's process may only read its picture and write its variants. require: a worker starts only where "
-        "Landlock and seccomp can both be put in force; best: with what this system has; off: a decoder that a picture "
-        "has taken over has the rights of this service.",
+        "Landlock and seccomp can both be put in force; best: a worker starts with what this system offers; off: a "
+        "decoder that a picture has taken over has the rights of this service.",
     )
     grace_seconds: float = setting(
         5, "When stopping, running renders may finish within this time.", unit="seconds", ge=0, le=3600
@@ -62,7 +62,7 @@ class Workers(Section):
     )
     local_renders: int = setting(
         1,
-        "With engine = dask: render processes on this machine beside the cluster, which go on while that is away.",
+        "With engine = dask: render processes on this machine, which continue while the cluster is away.",
         unit="processes",
         ge=0,
         le=256,

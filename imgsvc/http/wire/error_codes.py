@@ -101,7 +101,7 @@ CODES = {
     ),
     "being_erased": Code(
         403,
-        "This user is being erased, or was when the upload began. Uploads, keys and tickets are refused.",
+        "This user is being erased, or was being erased when the upload began. Uploads, keys and tickets are refused.",
         "Nothing was stored. Once the erasure has ended, a user of the same name starts over.",
     ),
     "tokens_not_ours": Code(
@@ -122,8 +122,8 @@ CODES = {
     "signature_expired": Code(403, "The signed URL has expired.", "Get a new one from the service."),
     "render_refused": Code(
         403,
-        "The address belongs to a render ticket of a run that has ended, was given to another machine, or never was.",
-        "Nothing: the service has taken the job back. It is for render machines only.",
+        "The address belongs to a render ticket whose run has ended or was given to another machine, or to no ticket.",
+        "Nothing to do: the service has taken the job back. The address is for render machines only.",
     ),
     "not_found": Code(404, "There is nothing at this address.", "Check the path; /docs lists all of them."),
     "job_not_found": Code(404, "There is no such job, or its image was deleted.", "Check the ID in the receipt."),
@@ -176,7 +176,7 @@ CODES = {
         "Wait for its response, or repeat the request after a second.",
     ),
     "variant_there": Code(
-        409, "A render machine sent a variant that its run has already.", "Nothing: the first one counts."
+        409, "A render machine sent a variant that its run already has.", "Nothing to do: the first one counts."
     ),
     "length_required": Code(
         411,
@@ -200,7 +200,7 @@ CODES = {
     ),
     "unsupported_type": Code(
         415,
-        "By its content, the file is of a type that is not accepted; its name and Content-Type do not matter.",
+        "The content of the file is of a type that is not accepted; its name and Content-Type do not matter.",
         "Convert it to one of the types that the response lists.",
     ),
     "encoding_not_supported": Code(
@@ -255,7 +255,7 @@ CODES = {
     "timeout": Code(
         500,
         "Processing took longer than the time limit.",
-        "The service tries once more, after everything that waits by then. If that fails too, send a smaller image.",
+        "The service tries once more, after all other waiting jobs. If that fails too, send a smaller image.",
     ),
     "worker_crashed": Code(
         500,
@@ -300,7 +300,7 @@ CODES = {
     ),
     "authorization_unavailable": Code(
         503,
-        "The authorization server, or the server that has the keys of the tokens, could not be reached.",
+        "The authorization server, or the server that publishes the keys for tokens, could not be reached.",
         "Send it again after Retry-After seconds. The operator sees the server's state at /api/v1/health/auth.",
     ),
     "storage_not_configured": Code(
@@ -310,8 +310,8 @@ CODES = {
     ),
     "quota_exceeded": Code(
         507,
-        "The images of the user or the organisation take so many bytes that the upload exceeds the quota; the response "
-        "states what is used, the limit, and what the upload needs at least.",
+        "With this upload the images of the user or the organisation would exceed the quota; the response states the "
+        "bytes that are used, the limit, and the least that the upload needs.",
         "Delete images that are not needed, or ask the operator to raise [quota] bytes_per_user or bytes_per_org.",
     ),
     "storage_full": Code(
