@@ -177,6 +177,17 @@ async def held_service(folder: Path, **sections: dict[str, Any]) -> AsyncIterato
     await holder
 
 
+def shared_service(**sections: dict[str, Any]) -> Any:
+    """A fixture: one service for all tests of a module."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module")
+    async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+        async for one in held_service(tmp_path_factory.mktemp("shared"), **sections):
+            yield one
+
+    return shared
+
+
 def pytest_configure() -> None:
     """The folders of the tests are in memory where that is possible: no test waits for a disk."""
     if folder := memory():

@@ -1,7 +1,6 @@
 """A batch is the same to the letter whether it is made of rows from the database, from memory, or of both."""
 
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -10,18 +9,12 @@ import pytest_asyncio
 
 from fixtures import make
 from imgsvc.http.api.images import Batch
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.support.private_service import PRIVATE
 
 TINY = make.jpeg(64, 48)
 BATCH = "/api/v1/images/batch"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    public_url = {"public_url": "https://pictures.example.org/a%20b"}
-    async for one in held_service(tmp_path_factory.mktemp("data"), service=public_url, server={"cache_mb": 1}):
-        yield one
+s = shared_service(service={"public_url": "https://pictures.example.org/a%20b"}, server={"cache_mb": 1})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

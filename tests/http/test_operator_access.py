@@ -10,14 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from structlog.testing import capture_logs
 
 from fixtures import make
 from imgsvc.access.login_throttle import BURST, SLOW_SECONDS, LoginThrottle
 from imgsvc.access.operator_auth import operator_token
 from imgsvc.http.operator.auth import COOKIE
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.http.test_every_error import whole
 
 TINY = make.jpeg(64, 48)
@@ -26,12 +25,7 @@ LOGIN = "/api/v1/operator/login"
 LOGOUT = "/api/v1/operator/logout"
 TOKEN = "/api/v1/operator/token"
 OWN = {"Origin": "http://localhost", "X-Requested-With": "imgsvc"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("operator")):
-        yield one
+shared = shared_service()
 
 
 @pytest.fixture

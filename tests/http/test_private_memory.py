@@ -1,20 +1,13 @@
 """The memory of reads holds data and no decision: each request is authorized, no matter who has read before."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 import pytest_asyncio
 
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.support.private_service import IMAGES, PRIVATE, READERS, Image, changed, headers_of, outcome, uploaded
 
 OTHERS = ("stranger", "uploader")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), storage=PRIVATE, server={"cache_mb": 64}):
-        yield one
+s = shared_service(storage=PRIVATE, server={"cache_mb": 64})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

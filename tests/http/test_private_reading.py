@@ -1,7 +1,6 @@
 """Private reading: who gets URLs, where they work, and that it is off unless it is wanted."""
 
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,7 +15,7 @@ from structlog.testing import capture_logs
 
 from imgsvc import testing
 from imgsvc.access.signing import KEY_FILE
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.support.papers import runs
 from tests.support.private_service import (
     IMAGES,
@@ -32,12 +31,7 @@ from tests.support.private_service import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), storage=PRIVATE):
-        yield one
+s = shared_service(storage=PRIVATE)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from fixtures import make
 from imgsvc.http.wire.problems import Problem
 from imgsvc.http.wire.upload_fields import BUCKET, BUCKET_SEGMENT, METADATA, METADATA_BYTES, field_value
-from tests.conftest import Service, held_service
+from tests.conftest import Service, shared_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,12 +39,7 @@ values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dic
 names = texts | st.sampled_from(sorted(SERVER_KEYS | HIDDEN_KEYS))
 objects = st.dictionaries(names, values, max_size=6).filter(lambda found: len(json.dumps(found)) <= METADATA_BYTES)
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=200)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data")):
-        yield one
+s = shared_service()
 
 
 @dataclass(repr=False)

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 import anyio
 import httpx
 import pytest
-import pytest_asyncio
 from starlette.types import Message
 
 from fixtures import make
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.support.refused import (
     BAD_BUCKET,
     BUCKET,
@@ -35,12 +34,7 @@ from tests.support.refused import (
 from tests.support.speed import within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), **SETTINGS):
-        yield one
+s = shared_service(**SETTINGS)
 
 
 class Endless:

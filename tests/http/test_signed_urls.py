@@ -3,7 +3,6 @@
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsvc.access.signing import STEP_SECONDS
-from tests.conftest import Service, held_service
+from tests.conftest import Service, shared_service
 from tests.support.private_service import (
     IMAGES,
     PRIVATE,
@@ -34,12 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOUR = 3600
 BYTES = re.compile(r"private, max-age=(\d+)")
 few = settings(deadline=None, database=None, max_examples=60)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), storage=PRIVATE):
-        yield one
+s = shared_service(storage=PRIVATE)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

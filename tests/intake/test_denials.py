@@ -1,12 +1,10 @@
 """Every refusal of an upload: its status, code and words, leaving nothing behind."""
 
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
@@ -14,7 +12,7 @@ import imgsvc.jobs.denials as of_audit
 from fixtures import make
 from imgsvc.jobs.table.model import now
 from imgsvc.service.runner import wind_down
-from tests.conftest import Service, Starter, held_service
+from tests.conftest import Service, Starter, shared_service
 from tests.support.refused import (
     ALLOWED,
     BAD_BUCKET,
@@ -36,12 +34,7 @@ from tests.support.refused import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), **SETTINGS):
-        yield one
+s = shared_service(**SETTINGS)
 
 
 def token(**claims: Any) -> str:

@@ -3,7 +3,7 @@
 import re
 import tracemalloc
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from imgsvc.jobs.table.model import Job, as_text, now
 from imgsvc.jobs.table.row_memory import RowMemory
 from imgsvc.jobs.table.sql import QUERIES
 from imgsvc.storage.bounded_memory import BoundedMemory
-from tests.conftest import WAIT_SECONDS, Service, held_service
+from tests.conftest import WAIT_SECONDS, Service, shared_service
 from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
@@ -88,10 +88,7 @@ async def _moved_and_settled(table: JobTable, job: Job) -> None:
     await table.settled(job, job.storage_backend)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async for one in held_service(tmp_path_factory.mktemp("data"), server={"cache_mb": 1}):
-        yield one
+s = shared_service(server={"cache_mb": 1})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
