@@ -72,6 +72,17 @@ def told(name: str, found: list[float], base: float = 0) -> None:
     )
 
 
+def taken_in_turns(situations: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    for take in situations.values():
+        for _ in range(5):
+            take()
+    found: dict[str, list[float]] = {name: [] for name in situations}
+    for _ in range(ROUNDS):
+        for name, take in situations.items():
+            found[name] += [take() for _ in range(UPLOADS)]
+    return found
+
+
 def main() -> None:
     with ExitStack() as stack:
         good, dead, mute = Background(says.GRANT), Background(says.GRANT), Background(says.stall)
@@ -98,13 +109,7 @@ def main() -> None:
         situation("202, asked for each (AUTH_CACHE_ENABLED=false)", asking(good, AUTH_CACHE_ENABLED="false"), 202)
         situation("503, connection refused, breaker closed", asking(dead, CIRCUIT_BREAKER_THRESHOLD=NEVER), 503)
         situation("503, breaker open", away, 503)
-        for take in situations.values():
-            for _ in range(5):
-                take()
-        found: dict[str, list[float]] = {name: [] for name in situations}
-        for _ in range(ROUNDS):
-            for name, take in situations.items():
-                found[name] += [take() for _ in range(UPLOADS)]
+        found = taken_in_turns(situations)
         base = statistics.median(next(iter(found.values())))
         for place, (name, times) in enumerate(found.items()):
             told(name, times, base if place and name.startswith("202") else 0)

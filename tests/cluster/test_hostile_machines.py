@@ -18,6 +18,13 @@ from tests.support.server_process import bearer, until
 pytestmark = pytest.mark.process
 
 
+def attacked_by(cluster: Cluster, kind: str, given: str) -> Path:
+    """A hostile machine joins; returns its log."""
+    arguments = ("tests.support.hostile_worker", cluster.address, kind, given)
+    cluster.start(arguments, **cluster.certificates("hostile"))
+    return cluster.last_log
+
+
 @pytest.mark.parametrize(
     "kind", ["exception", "event", *(pytest.param(one, marks=pytest.mark.torture) for one in ("result", "type"))]
 )
@@ -42,15 +49,9 @@ def test_what_a_machine_sends_runs_in_the_gateway_at_most_and_reaches_nothing(
             "passwords": Path("/etc/passwd"),
         }
         assert all(path.exists() for path in paths.values())
-        victims = {
-            "paths": {name: str(path) for name, path in paths.items()},
-            "left": str(tmp_path / "left"),
-            "port": elsewhere.getsockname()[1],
-        }
-        certificates = own_cluster.certificates("hostile")
-        arguments = ("tests.support.hostile_worker", own_cluster.address, kind, json.dumps(victims))
-        own_cluster.start(arguments, **certificates)
-        log = own_cluster.last_log
+        named = {name: str(path) for name, path in paths.items()}
+        victims = {"paths": named, "left": str(tmp_path / "left"), "port": elsewhere.getsockname()[1]}
+        log = attacked_by(own_cluster, kind, json.dumps(victims))
         until(lambda: "worker_joined" in log.read_text())
         until(lambda: [one for one in far.events("gateway_ended") if one["reason"] == "all tried"], 60)
         said = [one["reason"] for one in far.events("scheduler_unreachable")]
@@ -68,8 +69,7 @@ def test_what_a_machine_sends_runs_in_the_gateway_at_most_and_reaches_nothing(
 def test_machine_that_answers_nonsense_costs_its_own_pictures_only(own_cluster: Cluster, tmp_path: Path) -> None:
     with own_cluster.service(tmp_path / "far", None, IMGSVC_WORKERS_LOCAL_PREVIEW="true") as far:
         job_id = far.upload(make.jpeg(640, 480)).json()["job_id"]
-        arguments = ("tests.support.hostile_worker", own_cluster.address, "nonsense", "{}")
-        own_cluster.start(arguments, **own_cluster.certificates("hostile"))
+        attacked_by(own_cluster, "nonsense", "{}")
         job = until(
             lambda: (
                 (one := far.http.get(f"{far.url}/api/v1/images/jobs/{job_id}").json())["status"] == "failed" and one
@@ -86,10 +86,7 @@ def test_address_of_a_real_run_opens_that_run_alone_and_ends_with_it(own_cluster
         receipt = far.upload(make.jpeg(640, 480)).json()
         until(lambda: far.job(receipt["job_id"])["ready"])
         previews = far.files("storage")
-        own_cluster.start(
-            ("tests.support.hostile_worker", own_cluster.address, "hold", "{}"), **own_cluster.certificates("hostile")
-        )
-        log, http = own_cluster.last_log, far.http
+        log, http = attacked_by(own_cluster, "hold", "{}"), far.http
         found = until(lambda: re.search(r"ticket (\S+)", log.read_text()))
         assert found
         address, largest = found[1], 1 << 16

@@ -107,16 +107,16 @@ async def test_fail_open(start: Starter) -> None:
         assert (await s.upload(TINY)).status_code == 202
 
 
-async def test_auth_health_tells_the_truth(start: Starter) -> None:
+async def auth_health(s: Service) -> dict[str, Any]:
+    answer = await s.http.get(HEALTH, headers=s.operator)
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_auth_health_names_server_and_settings(start: Starter) -> None:
     async with asking(start, breaker_threshold=2) as (s, server):
-
-        async def told() -> dict[str, Any]:
-            answer = await s.http.get(HEALTH, headers=s.operator)
-            assert answer.status_code == 200
-            body: dict[str, Any] = answer.json()
-            return body
-
-        body = await told()
+        body = await auth_health(s)
         assert body.keys() == {"status", "auth_api", "cache", "config", "timestamp"}
         assert body["status"] == "healthy"
         assert body["auth_api"] == {
@@ -134,16 +134,20 @@ async def test_auth_health_tells_the_truth(start: Starter) -> None:
         assert body["cache"] == {"enabled": True, "entries": 0, "ttl_config": ttl}
         assert body["config"] == {"permissions": "remote", "fail_open": False}
 
+
+async def test_auth_health_tells_the_truth(start: Starter) -> None:
+    async with asking(start, breaker_threshold=2) as (s, server):
+        assert (await auth_health(s))["status"] == "healthy"
         await s.upload(TINY)
-        body = await told()
+        body = await auth_health(s)
         assert (body["status"], body["cache"]["entries"]) == ("healthy", 1)
         server.act = answering(500)
         await s.upload(TINY, user="bob")
-        body = await told()
+        body = await auth_health(s)
         breaker = body["auth_api"]["circuit_breaker"]
         assert (body["status"], breaker["state"], breaker["failures"]) == ("degraded", "closed", 1)
         await s.upload(TINY, user="bob")
-        body = await told()
+        body = await auth_health(s)
         breaker = body["auth_api"]["circuit_breaker"]
         assert (body["status"], breaker["state"], breaker["failures"]) == ("degraded", "open", 2)
         assert breaker["opened_at"] <= body["timestamp"]

@@ -1,5 +1,7 @@
 """What is really answered is what the API document says of it."""
 
+from dataclasses import dataclass
+
 import anyio
 
 from fixtures import make
@@ -12,6 +14,9 @@ from tests.support.speed import within
 
 TINY = make.jpeg(64, 48)
 MERGE = {"Content-Type": "application/merge-patch+json"}
+Asked = tuple[str, str, Json]  # documented operation, address, further arguments for httpx
+IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"
+ONE, STATUS = f"GET {IMAGES}/{{image_id}}", f"GET {IMAGES}/jobs/{{job_id}}"
 UPKEEP: list[tuple[str, Json]] = [
     ("verify", {"digests": True}),
     ("gc", {}),
@@ -20,98 +25,161 @@ UPKEEP: list[tuple[str, Json]] = [
 ]
 
 
-async def requests(s: Service) -> list[tuple[str, str, Json]]:
-    """(documented operation, address, further arguments for httpx) of a request for each status that is easy to get."""
+@dataclass(frozen=True)
+class Stored:
+    """What a service holds that is asked for its users: a completed, a failed and a waiting job."""
+
+    job: str
+    image: str
+    failed: str
+    waiting: Json
+    stored: str
+    ticket: str
+    bearer: dict[str, str]
+
+
+async def requests(s: Service) -> list[Asked]:
+    """A request for each status that is easy to get."""
     done = await s.completed(TINY, metadata='{"title": "x"}')
-    job, image, bearer = done["job_id"], done["image_id"], s.bearer()
     failed = (await s.ended(await s.upload(TINY[: len(TINY) // 2])))["job_id"]
     s.state.jobs.queue.hold()
     waiting = (await s.upload(TINY)).json()
-    direct = ("GET /api/v1/images/{image_id}/direct", f"/api/v1/images/{image}/direct")
-    one, status = ("GET /api/v1/images/{image_id}", "/api/v1/images"), "GET /api/v1/images/jobs/{job_id}"
-    stored = (await s.http.get(f"/api/v1/images/{image}")).json()["url"]
-    upload = ("POST /api/v1/images/upload", "/api/v1/images/upload")
-    by_ticket = "POST /api/v1/images/tickets/{ticket}"
-    issued = await s.http.post(f"{one[1]}/tickets", json={"bucket": "b"}, headers=bearer)
+    stored = (await s.http.get(f"{IMAGES}/{done['image_id']}")).json()["url"]
+    issued = await s.http.post(f"{IMAGES}/tickets", json={"bucket": "b"}, headers=s.bearer())
     ticket = issued.json()["upload_url"]
-    raw = {"params": {"bucket": "b"}, "headers": bearer | {"Content-Type": "image/jpeg"}}
-    change = ("PATCH /api/v1/images/{image_id}", f"{one[1]}/{image}")
-    plain: list[tuple[str, str, Json]] = [
-        (f"GET {path}", path, {}) for path in ("/", "/info", "/openapi.json", "/docs", "/static/imgsvc.js")
-    ]
-    plain += [(f"GET /api/v1/health{path}", f"/api/v1/health{path}", {}) for path in ("", "/live", "/stats", "/failed")]
+    known = Stored(done["job_id"], done["image_id"], failed, waiting, stored, ticket, s.bearer())
+    asked = [*service_requests(), *job_requests(known), *image_requests(known), *list_requests(known)]
+    asked += [*ticket_requests(known), *byte_requests(known), *upload_requests(known)]
+    delete = f"DELETE {IMAGES}/{{image_id}}"
+    by = (s.bearer("bob"), s.bearer(), s.bearer())
+    return asked + [(delete, f"{IMAGES}/{known.image}", {"headers": bearer}) for bearer in by]
+
+
+def service_requests() -> list[Asked]:
+    pages = ("/", "/info", "/openapi.json", "/docs", "/static/imgsvc.js")
+    health = [f"/api/v1/health{path}" for path in ("", "/live", "/stats", "/failed")]
     return [
-        *plain,
+        *((f"GET {path}", path, {}) for path in (*pages, *health)),
         ("GET /errors/{code}", "/errors/not_found", {}),
         ("GET /errors/{code}", "/errors/nothing", {}),
         ("GET /docs/{asset}", "/docs/docs.js", {}),
         ("GET /api/v1/health/failed", "/api/v1/health/failed?limit=0", {}),
-        (status, f"/api/v1/images/jobs/{job}", {"headers": {"Prefer": "wait=1"}}),
-        (status, f"/api/v1/images/jobs/{failed}", {}),
-        (status, "/api/v1/images/jobs/x", {}),
-        (f"{status}/events", f"/api/v1/images/jobs/{job}/events", {}),
-        ("GET /api/v1/images/events", f"/api/v1/images/events?jobs={job},{failed}", {}),
-        ("GET /api/v1/images/events", "/api/v1/images/events?jobs=x", {}),
-        ("POST /api/v1/images/fetch", "/api/v1/images/fetch", {"json": {"url": "x", "bucket": "b"}, "headers": bearer}),
-        (f"{status}/result", f"/api/v1/images/jobs/{job}/result", {"headers": bearer}),
-        (f"{status}/result", f"/api/v1/images/jobs/{waiting['job_id']}/result", {}),
-        (one[0], f"{one[1]}/{image}", {}),
-        (one[0], f"{one[1]}/{image}?size=huge", {}),
-        (one[0], f"{one[1]}/{image}?size=..", {}),
-        (one[0], f"{one[1]}/{waiting['image_id']}", {}),
-        (one[0], f"{one[1]}/upload", {}),
-        (f"{one[0]}/all", f"{one[1]}/{image}/all", {}),
-        ("GET /api/v1/images", f"{one[1]}?limit=1", {"headers": bearer}),
-        ("GET /api/v1/images", f"{one[1]}?scope=org", {"headers": bearer}),
-        ("GET /api/v1/images", one[1], {}),
-        ("POST /api/v1/images/delete", f"{one[1]}/delete", {"headers": bearer, "json": {"image_ids": ["x"]}}),
-        ("POST /api/v1/images/delete", f"{one[1]}/delete", {"headers": bearer, "json": {}}),
-        (*change, {"headers": bearer | MERGE, "json": {"expires_at": None, "focal": {"x": 0.5, "y": 0.5}}}),
-        (*change, {"headers": bearer | MERGE, "json": {"expires_at": 1}}),
-        (*change, {"headers": bearer | MERGE, "json": {"focal": 1}}),
-        (*change, {"headers": bearer, "json": {}}),
-        (change[0], f"{one[1]}/{waiting['image_id']}", {"headers": bearer | MERGE, "json": {}}),
-        ("POST /api/v1/images/tickets", f"{one[1]}/tickets", {"headers": bearer, "json": {"bucket": "b"}}),
-        ("POST /api/v1/images/tickets", f"{one[1]}/tickets", {"headers": bearer, "json": {}}),
-        (by_ticket, ticket, {"files": {"file": ("a.jpg", TINY)}}),
-        (by_ticket, ticket, {"files": {"file": ("a.jpg", TINY)}}),
-        ("GET /api/v1/usage", "/api/v1/usage", {"headers": bearer}),
-        ("GET /api/v1/images/batch", f"{one[1]}/batch?image_ids={image},x", {}),
-        ("GET /api/v1/images/batch", f"{one[1]}/batch?image_ids={'x,' * 51}", {}),
-        (*direct, {}),
-        (*direct, {"headers": {"Range": "bytes=0-9"}}),
-        (*direct, {"headers": {"Range": "bytes=999999-"}}),
-        (*direct, {"headers": {"If-None-Match": "*"}}),
-        (*direct, {"headers": {"If-Match": '"x"'}}),
-        ("HEAD /api/v1/images/{image_id}/direct", direct[1], {}),
-        ("GET /api/v1/images/{image_id}/source", f"{one[1]}/{image}/source", {"headers": bearer}),
-        ("GET /api/v1/images/{image_id}/source", f"{one[1]}/{image}/source", {}),
-        ("HEAD /api/v1/images/{image_id}/source", f"{one[1]}/{image}/source", {"headers": bearer}),
-        ("GET /storage/{path}", stored, {}),
-        ("HEAD /storage/{path}", "/storage/x", {}),
-        (*upload, {"files": {"file": ("a.jpg", TINY)}, "data": {"bucket": "b"}, "headers": bearer}),
-        (*upload, {"content": TINY, **raw}),
-        (*upload, {"content": b"words", **raw}),
-        (*upload, {"content": make.bomb(), **raw}),
-        (*upload, {"content": TINY, "headers": bearer}),
-        (*upload, {"content": TINY}),
-        (*upload, {"content": b"", "headers": bearer | {"Content-Length": str(1 << 30)}}),
-        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": s.bearer("bob")}),
-        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),
-        ("DELETE /api/v1/images/{image_id}", f"{one[1]}/{image}", {"headers": bearer}),
     ]
 
 
-async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
+def job_requests(k: Stored) -> list[Asked]:
+    jobs = f"{IMAGES}/jobs"
+    return [
+        (STATUS, f"{jobs}/{k.job}", {"headers": {"Prefer": "wait=1"}}),
+        (STATUS, f"{jobs}/{k.failed}", {}),
+        (STATUS, f"{jobs}/x", {}),
+        (f"{STATUS}/events", f"{jobs}/{k.job}/events", {}),
+        (f"GET {IMAGES}/events", f"{IMAGES}/events?jobs={k.job},{k.failed}", {}),
+        (f"GET {IMAGES}/events", f"{IMAGES}/events?jobs=x", {}),
+        (f"POST {IMAGES}/fetch", f"{IMAGES}/fetch", {"json": {"url": "x", "bucket": "b"}, "headers": k.bearer}),
+        (f"{STATUS}/result", f"{jobs}/{k.job}/result", {"headers": k.bearer}),
+        (f"{STATUS}/result", f"{jobs}/{k.waiting['job_id']}/result", {}),
+    ]
+
+
+def image_requests(k: Stored) -> list[Asked]:
+    change, waiting = f"PATCH {IMAGES}/{{image_id}}", f"{IMAGES}/{k.waiting['image_id']}"
+    image, merge = f"{IMAGES}/{k.image}", k.bearer | MERGE
+    return [
+        (ONE, image, {}),
+        (ONE, f"{image}?size=huge", {}),
+        (ONE, f"{image}?size=..", {}),
+        (ONE, waiting, {}),
+        (ONE, f"{IMAGES}/upload", {}),
+        (f"{ONE}/all", f"{image}/all", {}),
+        (change, image, {"headers": merge, "json": {"expires_at": None, "focal": {"x": 0.5, "y": 0.5}}}),
+        (change, image, {"headers": merge, "json": {"expires_at": 1}}),
+        (change, image, {"headers": merge, "json": {"focal": 1}}),
+        (change, image, {"headers": k.bearer, "json": {}}),
+        (change, waiting, {"headers": merge, "json": {}}),
+    ]
+
+
+def list_requests(k: Stored) -> list[Asked]:
+    bearer = {"headers": k.bearer}
+    return [
+        (f"GET {IMAGES}", f"{IMAGES}?limit=1", bearer),
+        (f"GET {IMAGES}", f"{IMAGES}?scope=org", bearer),
+        (f"GET {IMAGES}", IMAGES, {}),
+        (f"POST {IMAGES}/delete", f"{IMAGES}/delete", bearer | {"json": {"image_ids": ["x"]}}),
+        (f"POST {IMAGES}/delete", f"{IMAGES}/delete", bearer | {"json": {}}),
+        ("GET /api/v1/usage", "/api/v1/usage", bearer),
+        (f"GET {IMAGES}/batch", f"{IMAGES}/batch?image_ids={k.image},x", {}),
+        (f"GET {IMAGES}/batch", f"{IMAGES}/batch?image_ids={'x,' * 51}", {}),
+    ]
+
+
+def ticket_requests(k: Stored) -> list[Asked]:
+    issue, use = f"POST {IMAGES}/tickets", f"POST {IMAGES}/tickets/{{ticket}}"
+    return [
+        (issue, f"{IMAGES}/tickets", {"headers": k.bearer, "json": {"bucket": "b"}}),
+        (issue, f"{IMAGES}/tickets", {"headers": k.bearer, "json": {}}),
+        *[(use, k.ticket, {"files": {"file": ("a.jpg", TINY)}})] * 2,
+    ]
+
+
+def byte_requests(k: Stored) -> list[Asked]:
+    direct, page = f"{IMAGES}/{{image_id}}/direct", f"{IMAGES}/{k.image}/direct"
+    source, address = f"{IMAGES}/{{image_id}}/source", f"{IMAGES}/{k.image}/source"
+    return [
+        (f"GET {direct}", page, {}),
+        (f"GET {direct}", page, {"headers": {"Range": "bytes=0-9"}}),
+        (f"GET {direct}", page, {"headers": {"Range": "bytes=999999-"}}),
+        (f"GET {direct}", page, {"headers": {"If-None-Match": "*"}}),
+        (f"GET {direct}", page, {"headers": {"If-Match": '"x"'}}),
+        (f"HEAD {direct}", page, {}),
+        (f"GET {source}", address, {"headers": k.bearer}),
+        (f"GET {source}", address, {}),
+        (f"HEAD {source}", address, {"headers": k.bearer}),
+        ("GET /storage/{path}", k.stored, {}),
+        ("HEAD /storage/{path}", "/storage/x", {}),
+    ]
+
+
+def upload_requests(k: Stored) -> list[Asked]:
+    upload = (f"POST {IMAGES}/upload", f"{IMAGES}/upload")
+    raw = {"params": {"bucket": "b"}, "headers": k.bearer | {"Content-Type": "image/jpeg"}}
+    return [
+        (*upload, {"files": {"file": ("a.jpg", TINY)}, "data": {"bucket": "b"}, "headers": k.bearer}),
+        (*upload, {"content": TINY, **raw}),
+        (*upload, {"content": b"words", **raw}),
+        (*upload, {"content": make.bomb(), **raw}),
+        (*upload, {"content": TINY, "headers": k.bearer}),
+        (*upload, {"content": TINY}),
+        (*upload, {"content": b"", "headers": k.bearer | {"Content-Length": str(1 << 30)}}),
+    ]
+
+
+async def operator_requests(s: Service) -> list[Asked]:
     """The same for what only the operator may."""
-    o, api = {"headers": s.operator}, "/api/v1/operator"
+    o, api = {"headers": s.operator}, OPERATOR
     key = (await s.http.post(f"{api}/keys", json={"name": "n", "sub": "s"}, headers=s.operator)).json()["key_id"]
     erasure = (await s.http.delete(f"{api}/users/o/v", headers=s.operator)).json()["erasure_id"]
     (s.settings.storage.path / "photos").write_bytes(b"")
     failed = (await s.ended(await s.upload(TINY)))["job_id"]
     (s.settings.storage.path / "photos").unlink()
     image = (await s.completed(TINY))["image_id"]
-    login, retry = f"POST {api}/login", f"POST {api}/jobs/{{job_id}}/retry"
+    return [
+        *dashboard_requests(o, failed),
+        *session_requests(o, s.login_code()),
+        *requests_for_images(o, image),
+        *requests_for_keys_and_users(o, key, erasure),
+        *requests_for_jobs(o, failed),
+        *requests_for_upkeep(o),
+        *requests_for_webhooks(o),
+        (f"GET {api}/sessions", f"{api}/sessions", o),
+        (f"POST {api}/logout", f"{api}/logout", {}),
+        (f"DELETE {api}/sessions", f"{api}/sessions", o),
+    ]
+
+
+def dashboard_requests(o: Json, failed: str) -> list[Asked]:
+    api = OPERATOR
     return [
         ("GET /dashboard", "/dashboard", o),
         ("GET /dashboard", "/dashboard", {}),
@@ -135,7 +203,13 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         ("GET /api/v1/health/auth", "/api/v1/health/auth", o),
         ("GET /api/v1/health/auth", "/api/v1/health/auth", {}),
         (f"DELETE {api}/permissions/{{org}}/{{user}}", f"{api}/permissions/default-org/alice", o),
-        (login, f"{api}/login", {"json": {"code": s.login_code()}}),
+    ]
+
+
+def session_requests(o: Json, code: str) -> list[Asked]:
+    api, login = OPERATOR, f"POST {OPERATOR}/login"
+    return [
+        (login, f"{api}/login", {"json": {"code": code}}),
         (login, f"{api}/login", {"json": {"token": "wrong"}}),
         (login, f"{api}/login", {"json": {}}),
         (f"POST {api}/token", f"{api}/token", {}),  # by the session that the login began
@@ -143,11 +217,17 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (f"GET {api}/sessions", f"{api}/sessions", o),
         (f"DELETE {api}/sessions", f"{api}/sessions", {}),
         (f"DELETE {api}/sessions", f"{api}/sessions", o),
+    ]
+
+
+def requests_for_images(o: Json, image: str) -> list[Asked]:
+    api = OPERATOR
+    return [
         (f"GET {api}/images", f"{api}/images?user=alice", o),
         (f"GET {api}/images", f"{api}/images?limit=0", o),
         (f"GET {api}/images/{{image_id}}", f"{api}/images/x", o),
         (f"GET {api}/images/{{image_id}}", f"{api}/images/{image}", o),
-        (f"PATCH {api}/images/{{image_id}}", f"{api}/images/{image}", {"json": {}, "headers": s.operator | MERGE}),
+        (f"PATCH {api}/images/{{image_id}}", f"{api}/images/{image}", {"json": {}, "headers": o["headers"] | MERGE}),
         (f"DELETE {api}/images/{{image_id}}", f"{api}/images/x", o),
         (f"DELETE {api}/images/{{image_id}}", f"{api}/images/{image}", o),
         (f"POST {api}/images/delete", f"{api}/images/delete", o | {"json": {"image_ids": ["x"]}}),
@@ -156,6 +236,12 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (f"POST {api}/images/render", f"{api}/images/render", o | {"json": {}}),
         (f"DELETE {api}/images/task", f"{api}/images/task", o),
         (f"POST {api}/images/drop-sources", f"{api}/images/drop-sources", o | {"json": {}}),
+    ]
+
+
+def requests_for_keys_and_users(o: Json, key: str, erasure: str) -> list[Asked]:
+    api = OPERATOR
+    return [
         (f"GET {api}/keys", f"{api}/keys", o),
         (f"POST {api}/keys", f"{api}/keys", o | {"json": {"name": "n", "sub": "s"}}),
         (f"POST {api}/keys", f"{api}/keys", o | {"json": {}}),
@@ -165,30 +251,45 @@ async def operator_requests(s: Service) -> list[tuple[str, str, Json]]:
         (f"GET {api}/erasures", f"{api}/erasures", o),
         (f"GET {api}/erasures/{{erasure_id}}", f"{api}/erasures/{erasure}", o),
         (f"GET {api}/erasures/{{erasure_id}}", f"{api}/erasures/x", o),
+    ]
+
+
+def requests_for_jobs(o: Json, failed: str) -> list[Asked]:
+    api, retry = OPERATOR, f"POST {OPERATOR}/jobs/{{job_id}}/retry"
+    return [
         (f"GET {api}/jobs", f"{api}/jobs?status=failed", o),
         (f"GET {api}/jobs", f"{api}/jobs?status=lost", o),
         (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/{failed}", o),
         (f"GET {api}/jobs/{{job_id}}", f"{api}/jobs/x", o),
         (retry, f"{api}/jobs/{failed}/retry", o),
         (retry, f"{api}/jobs/{failed}/retry", o),
+    ]
+
+
+def requests_for_upkeep(o: Json) -> list[Asked]:
+    api = OPERATOR
+    return [
         (f"GET {api}/storage/task", f"{api}/storage/task", o),
         *((f"POST {api}/storage/{verb}", f"{api}/storage/{verb}", o | {"json": order}) for verb, order in UPKEEP),
         (f"POST {api}/storage/verify", f"{api}/storage/verify", o | {"json": {"grace_seconds": "x"}}),
         (f"GET {api}/storage/task", f"{api}/storage/task", o),
         (f"DELETE {api}/storage/task", f"{api}/storage/task", o),
+    ]
+
+
+def requests_for_webhooks(o: Json) -> list[Asked]:
+    api = OPERATOR
+    return [
         (f"GET {api}/webhooks", f"{api}/webhooks", o),
         (f"GET {api}/webhooks/{{webhook}}/attempts", f"{api}/webhooks/app/attempts", o),
         (f"GET {api}/webhooks/{{webhook}}/attempts", f"{api}/webhooks/x/attempts", o),
         (f"POST {api}/webhooks/{{webhook}}/replay", f"{api}/webhooks/app/replay", o | {"json": {}}),
         (f"POST {api}/webhooks/{{webhook}}/enable", f"{api}/webhooks/app/enable", o),
         (f"POST {api}/webhooks/{{webhook}}/test", f"{api}/webhooks/app/test", o),
-        (f"GET {api}/sessions", f"{api}/sessions", o),
-        (f"POST {api}/logout", f"{api}/logout", {}),
-        (f"DELETE {api}/sessions", f"{api}/sessions", o),
     ]
 
 
-async def sign_on_requests(s: Service, at: Provider) -> list[tuple[str, str, Json]]:
+async def sign_on_requests(s: Service, at: Provider) -> list[Asked]:
     start, back = "/dashboard/oidc/start", "/dashboard/oidc/callback"
     query = at.sign_in((await s.http.get(start)).headers["Location"])
     return [
@@ -198,7 +299,7 @@ async def sign_on_requests(s: Service, at: Provider) -> list[tuple[str, str, Jso
     ]
 
 
-async def private_requests(s: Service) -> list[tuple[str, str, Json]]:
+async def private_requests(s: Service) -> list[Asked]:
     """The same for what is different where reading is private."""
     done, api, bearer = await s.completed(TINY), "/api/v1/images", Json(headers=s.bearer())
     image, stored = done["image_id"], "GET /storage/{path}"
@@ -225,7 +326,7 @@ async def private_requests(s: Service) -> list[tuple[str, str, Json]]:
     ]
 
 
-async def seen_as_documented(s: Service, asked: list[tuple[str, str, Json]]) -> set[tuple[str, int]]:
+async def seen_as_documented(s: Service, asked: list[Asked]) -> set[tuple[str, int]]:
     """(operation, status) of what was really answered."""
     document = build(s.settings, ROUTES)
     described, validator, seen = dict(operations(document)), validators(document), set()

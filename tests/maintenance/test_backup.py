@@ -23,59 +23,77 @@ from tests.support.speed import within
 TINY = make.jpeg(64, 48)
 
 
-async def test_under_load_and_put_back_it_is_the_same_service(tmp_path: Path) -> None:
-    receipts: list[str] = []
-    deleted: set[str] = set()
-    stop = anyio.Event()
+class Load:
+    """Uploads, every fourth of which is deleted again."""
 
-    async def upload(s: Service, seed: int) -> None:
+    def __init__(self) -> None:
+        self.receipts: list[str] = []
+        self.deleted: set[str] = set()
+        self.stop = anyio.Event()
+
+    @property
+    def kept(self) -> set[str]:
+        return set(self.receipts) - self.deleted
+
+    async def upload(self, s: Service, seed: int) -> None:
         number = 0
-        while not stop.is_set():
+        while not self.stop.is_set():
             number += 1
             accepted = (await s.upload(make.jpeg(200, 150, seed * 1000 + number))).json()
-            receipts.append(accepted["job_id"])
+            self.receipts.append(accepted["job_id"])
             if number % 4 == 0:
                 image_id = accepted["image_id"]
                 assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
-                deleted.add(accepted["job_id"])
+                self.deleted.add(accepted["job_id"])
 
+
+def assert_it_is_another_instance_with_the_same_secrets(data: Path, original: Path) -> None:
+    def read(folder: Path, *names: str) -> set[str]:
+        return {(folder / name).read_text() for name in names}
+
+    ids = {text.split()[0] for text in read(data, "instance", "storage/.instance")}
+    with closing(sqlite3.connect(data / "imgsvc.db")) as db:
+        ids.update(row[0] for row in db.execute("SELECT id FROM service_instance WHERE storage_marked"))
+    assert len(ids) == 1 and ids != {text.split()[0] for text in read(original, "instance")}
+    assert {path.stat().st_mode & 0o777 for path in data.iterdir() if path.is_file()} == {0o600}
+    secrets = ("jwt_secret", "operator_token")
+    assert read(data, *secrets) == read(original, *secrets)
+
+
+async def all_ended(s: Service) -> None:
+    unfinished = "SELECT 1 FROM processing_jobs WHERE status NOT IN ('completed', 'failed')"
+    with within(WAIT_SECONDS):
+        while await s.sql(unfinished) or s.staged():
+            await anyio.sleep(0.02)
+            await s.state.jobs.housekeeping.sweep()
+
+
+async def test_under_load_and_put_back_it_is_the_same_service(tmp_path: Path) -> None:
+    load = Load()
     backup = tmp_path / "backup"
     async with keeping(tmp_path / "one") as s:
         before = await several(s, 5)
         token = s.bearer()
         async with anyio.create_task_group() as group:
             for seed in range(3):
-                group.start_soon(upload, s, seed)
+                group.start_soon(load.upload, s, seed)
             with within(WAIT_SECONDS):
-                while len(receipts) < 6:
+                while len(load.receipts) < 6:
                     await anyio.sleep(0.01)
-            accepted = set(receipts) - deleted
+            accepted = load.kept
             report = await backed_up(s, backup)
-            stop.set()
+            load.stop.set()
         assert (report["well"], report["findings"]) == (True, [])
         s.state.jobs.queue.hold()
-        live = accepted - deleted
+        live = accepted - load.deleted
         assert live
 
     await put_back(backup, tmp_path / "two")
-    data = tmp_path / "two" / "data"
-    ids = {(tmp_path / "two" / "data" / name).read_text().split()[0] for name in ("instance", "storage/.instance")}
-    with closing(sqlite3.connect(data / "imgsvc.db")) as db:
-        ids.update(row[0] for row in db.execute("SELECT id FROM service_instance WHERE storage_marked"))
-    assert len(ids) == 1 and ids != {(tmp_path / "one" / "data" / "instance").read_text().split()[0]}
-    assert {path.stat().st_mode & 0o777 for path in data.iterdir() if path.is_file()} == {0o600}
-    assert {(data / name).read_text() for name in ("jwt_secret", "operator_token")} == {
-        (tmp_path / "one" / "data" / name).read_text() for name in ("jwt_secret", "operator_token")
-    }
+    assert_it_is_another_instance_with_the_same_secrets(tmp_path / "two" / "data", tmp_path / "one" / "data")
     async with keeping(tmp_path / "two") as s:
         for image_id, bytes_of in before.items():
             assert await variants(s, image_id) == bytes_of
-        with within(WAIT_SECONDS):
-            while (
-                await s.sql("SELECT 1 FROM processing_jobs WHERE status NOT IN ('completed', 'failed')")
-            ) or s.staged():
-                await anyio.sleep(0.02)
-                await s.state.jobs.housekeeping.sweep()
+        await all_ended(s)
         rows = dict(await s.sql("SELECT job_id, status FROM processing_jobs WHERE deleted_at IS NULL"))
         for job_id in live:
             assert rows[job_id] == "completed"

@@ -191,6 +191,13 @@ def random_hash(chance: Random, *, landscape: bool, alpha: bool) -> tuple[str, t
         ]
         series.append((start, [(x, y, (put(4) / 7.5 - 1) * scale) for x, y in places]))
     width, height = (32, round(32 * ny / nx)) if landscape else (round(32 * nx / ny), 32)
+    bits += [0] * (-len(bits) % 8)
+    packed = bytes(sum(bit << place for place, bit in enumerate(bits[at : at + 8])) for at in range(0, len(bits), 8))
+    return base64.b64encode(packed).decode(), (width, height, pixels_of(width, height, series))
+
+
+def pixels_of(width: int, height: int, series: list[tuple[float, list[tuple[int, int, float]]]]) -> list[int]:
+    """RGBA. `series` of light, yellow over blue, red over green and perhaps alpha: the mean, and each wave's part."""
     pixels: list[int] = []
     for y, x in product(range(height), range(width)):
         angles = math.pi * (x + 0.5) / width, math.pi * (y + 0.5) / height
@@ -201,6 +208,4 @@ def random_hash(chance: Random, *, landscape: bool, alpha: bool) -> tuple[str, t
         r, g = level + p / 3 + q / 2, level + p / 3 - q / 2  # p: yellow over blue; q: red over green
         b = level - 2 * p / 3
         pixels += [round(255 * min(1, max(0, one))) for one in (r, g, b, *(a or [1.0]))]
-    bits += [0] * (-len(bits) % 8)
-    packed = bytes(sum(bit << place for place, bit in enumerate(bits[at : at + 8])) for at in range(0, len(bits), 8))
-    return base64.b64encode(packed).decode(), (width, height, pixels)
+    return pixels

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import FilePayload, Page, expect
 from starlette.applications import Starlette
 
 from fixtures import make
@@ -19,6 +19,8 @@ from tests.support.speed import within
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 PHOTOS = 3
+NAMES = [f"{number}.jpg" for number in range(PHOTOS)]
+BLURRED = "one => getComputedStyle(one).backgroundImage.startsWith('url(\"data:image/png') && one.complete"
 
 
 async def heard(album: Album, kind: str, count: int) -> set[str]:
@@ -27,6 +29,20 @@ async def heard(album: Album, kind: str, count: int) -> set[str]:
         while len(found := {image_id for told, image_id in album.heard.values() if told == kind}) < count:
             await anyio.sleep(0.02)
     return found
+
+
+async def uploaded(page: Page) -> set[str]:
+    """The images, once the page shows them."""
+    files: list[FilePayload] = [
+        {"name": name, "mimeType": "image/jpeg", "buffer": make.jpeg(90 + number, 60)}
+        for number, name in enumerate(NAMES)
+    ]
+    await page.get_by_label("Photos").set_input_files(files)
+    images = page.locator("img[data-seen='accepted placeholder thumbnail completed']")
+    await expect(images).to_have_count(PHOTOS)
+    for number in range(PHOTOS):
+        await page.wait_for_function(BLURRED, arg=await images.nth(number).element_handle())
+    return set(await images.evaluate_all("all => all.map(one => one.id)"))
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["public", "private"])
@@ -40,28 +56,15 @@ async def test_from_the_upload_to_the_erasure(private: bool, tmp_path: Path) -> 
             album = Album(url, s.tokens.issue("ann"), operator, SECRET)
             outer.router.routes.extend(album.app().routes)
             async with browsing(origin) as visit, httpx.AsyncClient(base_url=origin) as app:
-                page = visit.page
-                await page.goto(origin)
-                files = [
-                    {"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": make.jpeg(90 + number, 60)}
-                    for number in range(PHOTOS)
-                ]
-                await page.get_by_label("Photos").set_input_files(files)  # type: ignore[arg-type]
-                images = page.locator("img[data-seen='accepted placeholder thumbnail completed']")
-                await expect(images).to_have_count(PHOTOS)
-                blurred = (
-                    "one => getComputedStyle(one).backgroundImage.startsWith('url(\"data:image/png') && one.complete"
-                )
-                for number in range(PHOTOS):
-                    await page.wait_for_function(blurred, arg=await images.nth(number).element_handle())
-                shown = set(await images.evaluate_all("all => all.map(one => one.id)"))
+                await visit.page.goto(origin)
+                shown = await uploaded(visit.page)
                 assert await heard(album, "image.completed", PHOTOS) == shown
                 forged = await app.post("/hooks", content=b"{}", headers={"webhook-id": "msg_1"})
                 assert (forged.status_code, album.refused) == (400, 1)
 
                 listed = (await app.get("/photos")).json()
                 assert {one["image_id"] for one in listed} == shown
-                assert {one["original_filename"] for one in listed} == {file["name"] for file in files}
+                assert {one["original_filename"] for one in listed} == set(NAMES)
                 first = listed[0]["image_id"]
                 assert (await app.post(f"/photos/{first}/expire")).status_code == 200
                 with within(WAIT_SECONDS):

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -64,13 +66,23 @@ def whole(server: ServerProcess) -> None:
     assert report.returncode == 0, report.stdout + report.stderr
 
 
-@pytest.mark.parametrize("running", [True, False], ids=["service", "alone"])
-def test_each_command(tmp_path: Path, running: bool) -> None:
-    server = TwoStorages(tmp_path)
-    with server:
+@pytest.fixture(params=[True, False], ids=["service", "alone"])
+def running(request: pytest.FixtureRequest) -> bool:
+    """Whether a service runs while the commands are given."""
+    return bool(request.param)
+
+
+@contextmanager
+def with_three_images(folder: Path, running: bool) -> Iterator[tuple[ServerProcess, dict[str, dict[str, bytes]]]]:
+    with TwoStorages(folder) as server:
         images = completed(server, 3)
         if not running:
             assert server.stop() == 0
+        yield server, images
+
+
+def test_verify_and_gc(tmp_path: Path, running: bool) -> None:
+    with with_three_images(tmp_path, running) as (server, _):
         well = storage(server, "verify", "--grace", "0")
         assert (well.returncode, well.stderr) == (0, "")
         assert re.fullmatch(r"verify: 3 images, 12 files, 0\.\d MB: all is well\n", well.stdout)
@@ -90,6 +102,9 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
         assert "removed 1 files" in storage(server, "gc", "--yes", "--older-than", "0").stdout
         whole(server)
 
+
+def test_migrate(tmp_path: Path, running: bool) -> None:
+    with with_three_images(tmp_path, running) as (server, _):
         if not running:
             planned = storage(server, "migrate", "--to", "other", "--dry-run")
             assert planned.returncode == 0 and "would move 3 images, 12 files" in planned.stdout
@@ -100,6 +115,9 @@ def test_each_command(tmp_path: Path, running: bool) -> None:
         unknown = storage(server, "migrate", "--to", "s4")
         assert (unknown.returncode, unknown.stdout) == (1, "") and "The backend s4 is not configured" in unknown.stderr
 
+
+def test_backup_and_restore(tmp_path: Path, running: bool) -> None:
+    with with_three_images(tmp_path, running) as (server, images):
         kept = storage(server, "backup", "kept")
         assert kept.returncode == 0 and "12 variants" in kept.stdout and (tmp_path / "kept/manifest.json").exists()
         refused = storage(server, "backup", "data/kept")

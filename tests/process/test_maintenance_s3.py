@@ -91,12 +91,8 @@ def test_faults_planted_in_the_bucket(s3: S3Server, tmp_path: Path) -> None:
         assert found("gc", "--older-than", "0")[1] >= {orphaned}
         assert f"{key(UNKNOWN, 'large')}" in s3.keys(bucket)
         assert found("gc", "--older-than", "0", "--yes")[2]["removed"] == 1
-        assert s3.keys(bucket) == sorted(
-            [
-                "holiday/notes.txt",
-                *(key(one, size) for one in images for size in SIZES if (one, size) != (lost, "medium")),
-            ]
-        )
+        there = {key(one, size) for one in images for size in SIZES} - {key(lost, "medium")}
+        assert s3.keys(bucket) == sorted({"holiday/notes.txt", *there})
         moved = storage(server, "migrate", "--to", "local")
         assert moved.returncode == 1
         assert variants(server, changed)["medium"] == images[changed]["medium"]

@@ -84,12 +84,17 @@ def test_killed_between_each_two_steps(tmp_path: Path) -> None:
             assert again.json["data"]["image_id"] == job["image_id"]
             for secret in (SECRET, NEXT_SECRET):
                 Verifier(secret).verify(again.body, again.headers)
-            assert "delivered, status 204" in imgsvc(after, "webhooks", "test", "app")
-            (listed,) = json.loads(imgsvc(after, "webhooks", "list", "--json"))
-            assert (listed["name"], listed["waiting"]) == ("app", 0)
-            assert "204" in imgsvc(after, "webhooks", "list", "app")
-            assert imgsvc(after, "webhooks", "replay", "app", "--delivered") == "1 deliveries wait again\n"
-            assert receiver.wait(4)[-1].id == one.id
+            assert_commands_show_and_repeat(after, receiver, one.id)
+
+
+def assert_commands_show_and_repeat(served: ServerProcess, receiver: Receiver, delivered: str) -> None:
+    """Two messages have been received: the same one twice."""
+    assert "delivered, status 204" in imgsvc(served, "webhooks", "test", "app")
+    (listed,) = json.loads(imgsvc(served, "webhooks", "list", "--json"))
+    assert (listed["name"], listed["waiting"]) == ("app", 0)
+    assert "204" in imgsvc(served, "webhooks", "list", "app")
+    assert imgsvc(served, "webhooks", "replay", "app", "--delivered") == "1 deliveries wait again\n"
+    assert receiver.wait(4)[-1].id == delivered
 
 
 @pytest.mark.parametrize(("kind", "command"), [("receiver", sys.executable), ("node", shutil.which("node"))])

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,11 @@ from imgsvc.jobs.table.database import open_for_writing
 from imgsvc.jobs.table.model import as_text, now
 from imgsvc.settings.jobs import Images
 
+Row = dict[str, Any]  # a value for each column
 USERS, BUCKET = 20_000, "photos"
 STATES, ENDS = ("completed", "failed", "retrying", "pending"), (95_000, 4_900, 50, 50)
 DAYS, SOURCE_KEPT = 30, timedelta(hours=23)
 EVENTS_OF_JOB = ("accepted", "processing", "completed")
-COLUMNS = (
-    "job_id, image_id, status, storage_bucket, staging_path, processed_paths, processing_metadata, attempt_count, "
-    "max_retries, last_error, created_at, started_at, completed_at, error_code, retryable, next_attempt_at, failed_at, "
-    "deleted_at, user_id, org_id, original_filename, folded_name, client_metadata, "
-    "trace_id, mime_type, content_length, sha256, pixels, preview_bytes, "
-    "render_bytes, storage_backend, recipe, queue, turn, preview"
-)
 SUMS = (
     "UPDATE job_sums SET total = (SELECT count(*) FROM processing_jobs WHERE status = name AND deleted_at IS NULL) "
     "WHERE kind = 'jobs'"
@@ -69,12 +64,11 @@ def fill(path: Path, jobs: int, *, half: bool = False, only_completed: bool = Fa
         # Cheap to repeat: what was cut short is made again. Indexes are built, and sums made, once for all rows.
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;")
         dropped = _drop("index", db) + _drop("trigger", db)
-        marks = ", ".join("?" * (COLUMNS.count(",") + 1))
         db.execute("BEGIN")
-        db.executemany(
-            f"INSERT INTO processing_jobs ({COLUMNS}) VALUES ({marks})",
-            _jobs(jobs, half, ends),
-        )
+        rows = _jobs(jobs, half, ends)
+        columns = ", ".join(first := next(rows))
+        marks = ", ".join(f":{name}" for name in first)
+        db.executemany(f"INSERT INTO processing_jobs ({columns}) VALUES ({marks})", chain([first], rows))
         db.execute("DELETE FROM image_upload_events")
         for kind in EVENTS_OF_JOB:
             db.execute(
@@ -116,7 +110,7 @@ def _drop(kind: str, db: sqlite3.Connection) -> list[str]:
     return [statement for _, statement in found]
 
 
-def _jobs(count: int, half: bool, ends: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+def _jobs(count: int, half: bool, ends: Sequence[int]) -> Iterator[Row]:
     chance = random.Random(7)
     recipe, end = Images().recipe.to_json(), now()
     step = timedelta(days=DAYS) / count
@@ -124,63 +118,65 @@ def _jobs(count: int, half: bool, ends: Sequence[int]) -> Iterator[tuple[Any, ..
         user = 0 if half and number % 2 else number % USERS
         bucket = BUCKETS[number // 2 % len(BUCKETS)] if half else BUCKET
         status = chance.choices(STATES, ends)[0]
-        yield _job(chance, recipe, end - step * (count - number), end, number, (user, bucket), status)
+        yield {"recipe": recipe, **_job(chance, end - step * (count - number), end, number, (user, bucket), status)}
 
 
 def _job(
-    chance: random.Random,
-    recipe: str,
-    created: datetime,
-    end: datetime,
-    number: int,
-    owner: tuple[int, str],
-    status: str,
-) -> tuple[Any, ...]:
+    chance: random.Random, created: datetime, end: datetime, number: int, owner: tuple[int, str], status: str
+) -> Row:
     user, bucket = owner
     job_id, image_id = (str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(2))
+    deleted = status == "completed" and chance.random() < 0.05
+    made = status == "completed" and not deleted
+    name = f"{NAMES[number // 2 % len(NAMES)]}_{number:07}.jpg"
+    return {
+        "job_id": job_id,
+        "image_id": image_id,
+        "storage_bucket": bucket,
+        "processed_paths": PATHS.replace("ID", image_id) if made else "{}",
+        "processing_metadata": MEASURED if made else NOTHING_MEASURED,
+        "user_id": None if deleted else f"user-{user}",
+        "org_id": None if deleted else "default-org",
+        "original_filename": None if deleted else name,
+        "folded_name": None if deleted else name.lower(),
+        "client_metadata": "{}",
+        "trace_id": f"trace-{number}",
+        "mime_type": "image/jpeg",
+        "content_length": 2_500_000,
+        "sha256": f"{number // 4:064x}",
+        "pixels": 12_000_000,
+        "preview_bytes": 8_000_000,
+        "render_bytes": 90_000_000,
+        "storage_backend": "local",
+        "turn": number // USERS,
+        "preview": "wanted",
+        **_progress(chance, job_id, created, end, status, deleted=deleted),
+    }
+
+
+def _progress(
+    chance: random.Random, job_id: str, created: datetime, end: datetime, status: str, *, deleted: bool
+) -> Row:
     ended, text = as_text(created + timedelta(seconds=chance.uniform(0.2, 4))), as_text(created)
     done, failed, waiting = status == "completed", status == "failed", status == "pending"
     over = failed and created < end - SOURCE_KEPT  # housekeeping has removed its upload
-    deleted = done and chance.random() < 0.05
-    made = done and not deleted
-    name = f"{NAMES[number // 2 % len(NAMES)]}_{number:07}.jpg"
-    return (
-        job_id,
-        image_id,
-        status,
-        bucket,
-        None if done or over else job_id,
-        PATHS.replace("ID", image_id) if made else "{}",
-        MEASURED if made else NOTHING_MEASURED,
-        0 if done else 1,
-        3,
-        None if done or waiting else "The image could not be stored.",
-        text,
-        None if waiting else text,
-        ended if done else None,
-        None if done or waiting else "storage_error",
-        None if done or waiting else int(not over),
-        as_text(created + timedelta(days=DAYS)) if status == "retrying" else None,
-        ended if failed else None,
-        ended if deleted else None,
-        None if deleted else f"user-{user}",
-        None if deleted else "default-org",
-        None if deleted else name,
-        None if deleted else name.lower(),
-        "{}",
-        f"trace-{number}",
-        "image/jpeg",
-        2_500_000,
-        f"{number // 4:064x}",
-        12_000_000,
-        8_000_000,
-        90_000_000,
-        "local",
-        recipe,
-        chance.choice(("previews", "renders")) if waiting else None,
-        number // USERS,
-        "wanted",
-    )
+    troubled = failed or status == "retrying"
+    return {
+        "status": status,
+        "staging_path": None if done or over else job_id,
+        "attempt_count": 0 if done else 1,
+        "max_retries": 3,
+        "last_error": "The image could not be stored." if troubled else None,
+        "created_at": text,
+        "started_at": None if waiting else text,
+        "completed_at": ended if done else None,
+        "error_code": "storage_error" if troubled else None,
+        "retryable": int(not over) if troubled else None,
+        "next_attempt_at": as_text(created + timedelta(days=DAYS)) if status == "retrying" else None,
+        "failed_at": ended if failed else None,
+        "deleted_at": ended if deleted else None,
+        "queue": chance.choice(("previews", "renders")) if waiting else None,
+    }
 
 
 def _windows() -> Iterator[tuple[str, str, str, int]]:
