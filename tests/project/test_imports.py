@@ -15,10 +15,8 @@ ROOT = Path(__file__).parents[2]
     ("code", "spared"),
     [
         ("import imgsvc.cli.main", "structlog httpx pydantic rich pygments starlette"),
-        (
-            "import imgsvc.cli.service_client, imgsvc.cli.callers_images",
-            "rich pygments click prometheus_client starlette psutil",
-        ),
+        ("import imgsvc.cli.service_client", "rich pygments prometheus_client starlette psutil"),
+        ("import imgsvc.cli.callers_images", "rich pygments click starlette pydantic"),
         ("import imgsvc.cli.jobs, imgsvc.cli.maintenance_offline", "starlette prometheus_client psutil"),
         ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
         (
