@@ -1,7 +1,9 @@
 """Maintenance tasks for the command line: in the running service, or on the data folder if no service runs."""
 
+import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +32,29 @@ def carry_out(settings: Settings, request: "MaintenanceRequest", show: Show) -> 
 
 
 def _in_service(service: Running, request: "MaintenanceRequest", show: Show) -> dict[str, Any]:
-    begun = service.call("POST", f"/api/v1/operator/storage/{request.verb}", json=request.model_dump())
-    waits = pauses()
+    begun, waits = None, pauses()
     try:
+        with interrupts_later():  # else the task could be running, and not be known here
+            begun = service.call("POST", f"/api/v1/operator/storage/{request.verb}", json=request.model_dump())
         while (task := _same(begun, service.call("GET", TASK)))["state"] == "running":
             show(task)
             time.sleep(next(waits))
     except KeyboardInterrupt:
-        with suppress(CommandFailed):
-            _end(service, begun)
+        if begun:
+            with suppress(CommandFailed):
+                _end(service, begun)
         raise
     return task
+
+
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Ctrl-C takes effect once the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:

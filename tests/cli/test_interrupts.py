@@ -1,0 +1,16 @@
+"""Ctrl-C while a maintenance task is started in the service."""
+
+import os
+import signal
+
+import pytest
+
+from imgsvc.cli.maintenance_online import interrupts_later
+
+
+def test_answer_that_names_the_task_is_read_before_ctrl_c_takes_effect() -> None:
+    begun = None
+    with pytest.raises(KeyboardInterrupt), interrupts_later():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        begun = "task"
+    assert begun == "task"
