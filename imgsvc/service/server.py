@@ -33,7 +33,8 @@ from ..storage.durable_files import ownership
 from ..storage.mounts import mount_of
 from ..telemetry import logs
 from .app import create_app
-from .hypercorn_fixes import HttpServer, Patience, warn_if_untried
+from .hypercorn_fixes import warn_if_untried
+from .hypercorn_fixes.server import HttpServer, Patience
 from .listener import BACKLOG, CantStart, address_of, listening, local_address
 from .process_privacy import deny_tracing, keep_only
 from .runner import wind_down

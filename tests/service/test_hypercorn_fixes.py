@@ -31,15 +31,11 @@ from hypercorn.typing import ConnectionState
 from structlog.testing import capture_logs
 
 from imgsvc.service import hypercorn_fixes
-from imgsvc.service.hypercorn_fixes import (
-    PIECE_BYTES,
-    TRIED_WITH,
-    Connection,
-    Http1,
-    HttpServer,
-    Patience,
-    warn_if_untried,
-)
+from imgsvc.service.hypercorn_fixes import TRIED_WITH, warn_if_untried
+from imgsvc.service.hypercorn_fixes import server as server_fixes
+from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, Connection
+from imgsvc.service.hypercorn_fixes.http1 import Http1
+from imgsvc.service.hypercorn_fixes.server import HttpServer, Patience
 from tests.support.clients import asking
 from tests.support.speed import seconds
 
@@ -324,7 +320,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypercorn_fixes, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(server_fixes, "LOOK_SECONDS", 0.05)
 
 
 def result(case: Case, *, fixed: bool) -> bool:

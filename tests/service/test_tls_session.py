@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.service.tls_session import RECORD_BYTES, TlsSession
+from imgsvc.service.hypercorn_fixes.tls_session import RECORD_BYTES, TlsSession
 from tests.support.tls import certificate
 
 

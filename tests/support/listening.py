@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from hypercorn.config import Config
 from starlette.applications import Starlette
 
-from imgsvc.service.hypercorn_fixes import HttpServer, Patience
+from imgsvc.service.hypercorn_fixes.server import HttpServer, Patience
 
 
 @asynccontextmanager

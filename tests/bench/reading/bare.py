@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from imgsvc.service.hypercorn_fixes import HttpServer, Patience
+from imgsvc.service.hypercorn_fixes.server import HttpServer, Patience
 
 
 def handler(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:
