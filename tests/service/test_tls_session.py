@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.service.hypercorn_fixes.tls_session import RECORD_BYTES, TlsSession
+from imgsvc.service.hypercorn_fixes.tls_session import TlsServer, TlsSession
 from tests.support.tls import certificate
 
 
@@ -47,7 +47,7 @@ def context(tmp_path: Path) -> ssl.SSLContext:
 @pytest.fixture
 def both(context: ssl.SSLContext) -> tuple[TlsSession, Client]:
     """After the handshake."""
-    server, client = TlsSession(context), Client()
+    server, client = TlsSession(TlsServer(context)), Client()
     assert server.decrypted(client.greet()) == b""
     client.received.write(server.to_send())
     client.session.do_handshake()
@@ -62,8 +62,7 @@ def test_both_hear_what_the_other_says(both: tuple[TlsSession, Client]) -> None:
     said = bytes(range(256)) * 300
     assert server.decrypted(client.says(said)) == said
     records = server.encrypted(said)
-    assert len(records) == -(-len(said) // RECORD_BYTES)
-    assert client.hears(b"".join(records)) == said
+    assert client.hears(records) == said
 
 
 def test_what_comes_byte_by_byte_is_heard(both: tuple[TlsSession, Client]) -> None:
@@ -73,7 +72,7 @@ def test_what_comes_byte_by_byte_is_heard(both: tuple[TlsSession, Client]) -> No
 
 
 def test_a_request_beside_the_end_of_the_handshake_is_heard(context: ssl.SSLContext) -> None:
-    server, client = TlsSession(context), Client()
+    server, client = TlsSession(TlsServer(context)), Client()
     server.decrypted(client.greet())
     client.received.write(server.to_send())
     client.session.do_handshake()
@@ -98,8 +97,28 @@ def test_the_end_of_the_client_is_heard_behind_what_it_said(both: tuple[TlsSessi
     assert server.ended
 
 
+def test_sessions_share_buffers_and_nothing_else(context: ssl.SSLContext) -> None:
+    """While one is in the middle of its handshake, of a record or of a failure."""
+    shared = TlsServer(context)
+    one, two, failing = TlsSession(shared), TlsSession(shared), TlsSession(shared)
+    client_of_one, client_of_two = Client(), Client()
+    one.decrypted(client_of_one.greet())
+    two.decrypted(client_of_two.greet())
+    with pytest.raises(ssl.SSLError):
+        failing.decrypted(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    for session, client in ((one, client_of_one), (two, client_of_two)):
+        client.received.write(session.to_send())
+        client.session.do_handshake()
+    half = client_of_one.says(b"of one")
+    assert one.decrypted(half[:-5]) == b""
+    assert two.decrypted(client_of_two.says(b"of two")) == b"of two"
+    assert one.decrypted(half[-5:]) == b"of one"
+    client_of_one.received.write(one.to_send())
+    assert client_of_one.hears(one.encrypted(b"to one")) == b"to one"
+
+
 def test_what_is_no_tls_is_refused(context: ssl.SSLContext) -> None:
-    server = TlsSession(context)
+    server = TlsSession(TlsServer(context))
     with pytest.raises(ssl.SSLError):
         server.decrypted(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert server.end() == server.to_send() == b""

@@ -19,7 +19,7 @@ from hypercorn.utils import parse_socket_addr
 from ...http.wire.drain import CLIENT
 from .http1 import COPIED_BYTES, Http1
 from .idle_timer import IdleTimer
-from .tls_session import TlsSession
+from .tls_session import TlsServer, TlsSession
 
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
 TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time, once the kernel has room
@@ -32,7 +32,7 @@ TCP_INFO_BYTES = 256
 class Connection(TCPServer):
     """One connection. It is in `waiting` while bytes of a response wait for its client."""
 
-    def __init__(self, *arguments: Any, waiting: "set[Connection]", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *arguments: Any, waiting: "set[Connection]", tls: TlsServer | None = None) -> None:
         super().__init__(*arguments)
         self._waiting = waiting
         self._left = False
@@ -99,7 +99,7 @@ class Connection(TCPServer):
         else:
             if len(piece) > COPIED_BYTES:
                 await self.takes_more()  # before there is an encrypted copy
-            self.writer.writelines(self._tls.encrypted(piece))
+            self.writer.write(self._tls.encrypted(piece))
         if self.writer.transport.get_write_buffer_size() or self.gone:
             with self._waited_for():
                 await self.writer.drain()

@@ -15,6 +15,7 @@ from hypercorn.typing import AppWrapper
 from starlette.types import ASGIApp
 
 from .connection import Connection
+from .tls_session import TlsServer
 
 log = structlog.get_logger()
 
@@ -49,7 +50,8 @@ class HttpServer:
         self._config = config
         self._patience = patience
         self._context = WorkerContext(None)
-        self._tls = config.create_ssl_context()
+        context = config.create_ssl_context()
+        self._tls = TlsServer(context) if context else None
         self._open: dict[asyncio.Task[Any], Connection] = {}
         self._waiting: set[Connection] = set()
         self._progress: dict[Connection, _Progress] = {}
