@@ -6,187 +6,50 @@ Once an upgrade of Hypercorn or h11 behaves by itself, the test fails and names 
 import asyncio
 import gc
 import re
-import socket
+import ssl
 import sys
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
 import uvloop
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.run import worker_serve
 from hypercorn.asyncio.task_group import TaskGroup
-from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config, Sockets
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol import ProtocolWrapper
-from hypercorn.typing import ConnectionState
 from structlog.testing import capture_logs
 
 from imgsvc.service import hypercorn_fixes
 from imgsvc.service.hypercorn_fixes import TRIED_WITH, warn_if_untried
 from imgsvc.service.hypercorn_fixes import server as server_fixes
 from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, Connection
-from imgsvc.service.hypercorn_fixes.http1 import Http1
-from imgsvc.service.hypercorn_fixes.server import HttpServer, Patience
-from tests.support.clients import asking
+from imgsvc.service.hypercorn_fixes.waiting import LeanContext, Requests
+from tests.service.both_servers import (
+    FIXED_SECONDS,
+    FOREVER_SECONDS,
+    Application,
+    EndlessApplication,
+    config,
+    connections,
+    is_so,
+    limit,
+    received,
+    served,
+    spoken,
+    traced,
+)
+from tests.support.clients import asking, connected
 from tests.support.speed import seconds
+from tests.support.tls import certificate
 
 ROOT = Path(__file__).parents[2]
-HEAD_BYTES = 16 * 1024
+MANY = 20  # whose memory is compared with a limit for each
 BODY = bytes(32 << 20)  # more than the kernel keeps for a client that does not read
-PLAIN_SECONDS = 1.0  # that the plain one has to behave
-FIXED_SECONDS = 10.0
-FOREVER_SECONDS = 300.0
-CLEAN_UP_SECONDS = 5.0
-LOCAL = ("127.0.0.1", 1)
-
-
-class Application:
-    """Answers every request with `body`, and notes what it was asked."""
-
-    def __init__(self, body: bytes = b"answer") -> None:
-        self.body = body
-        self.asked: list[str] = []
-        self.ended = asyncio.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            for word in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{word}.complete"})
-            return
-        self.asked.append(scope["type"])
-        try:
-            await self.answer(send)
-        finally:
-            self.ended.set()
-
-    async def answer(self, send: Any) -> None:
-        length = (b"content-length", str(len(self.body)).encode())
-        await send({"type": "http.response.start", "status": 200, "headers": [length]})
-        await send({"type": "http.response.body", "body": self.body})
-
-
-class EndlessApplication(Application):
-    async def answer(self, send: Any) -> None:
-        await asyncio.sleep(FOREVER_SECONDS)
-
-
-def config(**more: Any) -> Config:
-    made = Config()
-    made.h11_max_incomplete_size = HEAD_BYTES
-    made.errorlog = None
-    for name, value in more.items():
-        setattr(made, name, value)
-    return made
-
-
-async def is_so(condition: Callable[[], bool], limit_seconds: float) -> bool:
-    """Whether it becomes so in time."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit_seconds):
-            while not condition():
-                await asyncio.sleep(0.01)
-    return condition()
-
-
-async def spoken(application: Application, sent: bytes, *, fixed: bool) -> list[bytes]:
-    """What one connection's protocol writes once it has received these bytes, write by write."""
-    written: list[bytes] = []
-
-    async def send(event: Event) -> None:
-        if isinstance(event, RawData) and event.data:
-            written.append(event.data)
-
-    with suppress(TimeoutError):  # an answer that nothing will take any more
-        async with asyncio.timeout(limit(fixed=fixed)), TaskGroup(asyncio.get_running_loop()) as group:
-            kind: Any = Http1 if fixed else ProtocolWrapper
-            protocol = kind(
-                ASGIWrapper(cast(Any, application)),
-                config(),
-                WorkerContext(None),
-                group,
-                ConnectionState({}),
-                False,
-                LOCAL,
-                LOCAL,
-                send,
-            )
-            await protocol.handle(RawData(data=sent))
-            await is_so(lambda: bool(written), limit(fixed=fixed))
-            if application.asked:
-                await is_so(application.ended.is_set, limit(fixed=fixed))
-            await protocol.handle(Closed())
-    return written
-
-
-@asynccontextmanager
-async def connections(
-    application: Application, settings: Config, *, fixed: bool
-) -> AsyncIterator[tuple[str, list[TCPServer], list["asyncio.Task[None]"]]]:
-    """A listening address, and the connections made to it with their tasks."""
-    found: list[TCPServer] = []
-    tasks: list[asyncio.Task[None]] = []
-    context, loop = WorkerContext(None), asyncio.get_running_loop()
-    kind: Any = partial(Connection, waiting=set()) if fixed else TCPServer
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        one = kind(ASGIWrapper(cast(Any, application)), loop, settings, context, {}, reader, writer)
-        found.append(one)
-        tasks.append(loop.create_task(one.run()))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield "http://{}:{}".format(*server.sockets[0].getsockname()), found, tasks
-    finally:
-        server.close()
-        await context.terminated.set()
-        for one in found:
-            one.writer.transport.abort()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLEAN_UP_SECONDS)
-
-
-@asynccontextmanager
-async def served(
-    application: Application, settings: Config, *, fixed: bool
-) -> AsyncIterator[tuple[str, asyncio.Event, "asyncio.Task[None]"]]:
-    """A listening address, the event that stops its server, and the server's task."""
-    listener, stop = socket.create_server(("127.0.0.1", 0)), asyncio.Event()
-    url = "http://{}:{}".format(*listener.getsockname())
-
-    async def stopped() -> None:
-        await stop.wait()
-
-    if fixed:
-        http = HttpServer(cast(Any, application), settings, Patience(idle_seconds=0.2, min_bytes_per_second=1))
-        running = http.run(listener, stopped)
-    else:
-        listener.setblocking(False)
-        app, sockets = ASGIWrapper(cast(Any, application)), Sockets([], [listener], [])
-        running = worker_serve(app, settings, sockets=sockets, shutdown_trigger=stopped)
-    task = asyncio.get_running_loop().create_task(running)
-    try:
-        yield url, stop, task
-    finally:
-        stop.set()
-        await asyncio.wait([task], timeout=CLEAN_UP_SECONDS)
-        task.cancel()
-        listener.close()
-
-
-async def received(client: socket.socket) -> None:
-    """Return once the first byte of an answer has come; nothing more is read."""
-    client.setblocking(False)
-    await asyncio.get_running_loop().sock_recv(client, 1)
 
 
 # The cases. Each says whether the server behaves.
@@ -254,6 +117,46 @@ async def frees_a_connection_at_its_end(*, fixed: bool) -> bool:
         gc.enable()
 
 
+async def holds_little_for_a_connection_over_tls(*, fixed: bool) -> bool:
+    """As far as it is allocated by Python's functions, which uvloop uses for its buffers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory() as folder:
+        context.load_cert_chain(*certificate(Path(folder)))
+    async with connections(Application(), config(), fixed=fixed, tls=context) as (url, found, _):
+        with traced() as bytes_held, ExitStack() as stack:
+            for _ in range(MANY):
+                stack.enter_context(await asyncio.to_thread(connected, url))
+            assert await is_so(lambda: len(found) == MANY, seconds(5))
+            return bytes_held() < MANY * 100_000
+
+
+async def holds_little_for_an_event(*, fixed: bool) -> bool:
+    context: Any = LeanContext(None) if fixed else WorkerContext(None)
+    with traced() as bytes_held:
+        events = [context.event_class() for _ in range(MANY)]
+        return bytes_held() < len(events) * 500
+
+
+async def holds_little_for_a_request(*, fixed: bool) -> bool:
+    """While its application waits for a message."""
+    kind: Any = Requests if fixed else TaskGroup
+    settings = config()
+
+    async def waits(_scope: Any, receive: Any, *_: Any) -> None:
+        await receive()
+
+    async def nothing(_: Any) -> None: ...
+
+    async with kind(asyncio.get_running_loop()) as group:
+        with traced() as bytes_held:
+            puts = [await group.spawn_app(waits, settings, {}, nothing) for _ in range(MANY)]
+            await asyncio.sleep(0)
+            held = bytes_held()
+        for put in puts:
+            await put({"type": "http.disconnect"})
+    return held < MANY * 3_000
+
+
 async def gives_up_a_client_that_does_not_read(*, fixed: bool) -> bool:
     """Every limit that Hypercorn has is set."""
     application, settings = Application(BODY), config(keep_alive_timeout=0.2, read_timeout=0.2)
@@ -270,10 +173,6 @@ async def stops_beside(application: Callable[[], Application], *, fixed: bool) -
             assert await is_so(lambda: bool(made.asked), seconds(5))
             stop.set()
             return await is_so(task.done, limit(fixed=fixed))
-
-
-def limit(*, fixed: bool) -> float:
-    return seconds(FIXED_SECONDS) if fixed else PLAIN_SECONDS
 
 
 @dataclass(frozen=True)
@@ -307,6 +206,9 @@ CASES = {
     "whole body in the transport": Case("Connection.protocol_send", holds_a_piece_of_a_body),
     "client that has left": Case("Connection.run", closes_once_the_client_has_left),
     "connection that has ended": Case("Connection._break_cycles", frees_a_connection_at_its_end),
+    "buffers of TLS": Case("TlsSession", holds_little_for_a_connection_over_tls),
+    "event of a connection": Case("LeanContext", holds_little_for_an_event),
+    "queue of a request": Case("Requests", holds_little_for_a_request),
     "client that does not read": Case("HttpServer._watch", gives_up_a_client_that_does_not_read),
     "stop beside a client that does not read": Case(
         "HttpServer._end", partial(stops_beside, partial(Application, BODY))

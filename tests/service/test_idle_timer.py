@@ -4,7 +4,7 @@ import socket
 
 import anyio.to_thread
 
-from tests.service.test_hypercorn_fixes import Application, config, is_so, received, served
+from tests.service.both_servers import Application, config, is_so, received, served
 from tests.support.clients import asking
 from tests.support.speed import seconds
 

@@ -17,6 +17,7 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   pgjones/hypercorn#262). Its stop waits for a client that does not read (with TLS it fails instead,
   pgjones/hypercorn#202), and on asyncio's own loop, from Python 3.12 on, for requests without an end
   (pgjones/hypercorn#308).
+- `LeanContext`, `Requests`: Hypercorn's event of a connection and queue of a request take 4 KB (no issue found).
 
 `tests/service/test_hypercorn_fixes.py` shows for each that the plain part misbehaves, and fails once it does not.
 """

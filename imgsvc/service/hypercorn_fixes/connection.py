@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
-from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ConnectionState
@@ -20,6 +19,7 @@ from ...http.wire.drain import CLIENT
 from .http1 import COPIED_BYTES, Http1
 from .idle_timer import IdleTimer
 from .tls_session import TlsServer, TlsSession
+from .waiting import Requests
 
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
 TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time, once the kernel has room
@@ -49,7 +49,7 @@ class Connection(TCPServer):
             tls = self._tls is not None
             client = parse_socket_addr(self._raw.family, self._raw.getpeername())
             server = parse_socket_addr(self._raw.family, self._raw.getsockname())
-            async with TaskGroup(self.loop) as group:
+            async with Requests(self.loop) as group:
                 self._task_group = group
                 state = ConnectionState({CLIENT: self})
                 protocol = Http1(

@@ -9,13 +9,13 @@ from typing import Any, Final, cast
 
 import structlog
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 from starlette.types import ASGIApp
 
 from .connection import Connection
 from .tls_session import TlsServer
+from .waiting import LeanContext
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class HttpServer:
         self._app: AppWrapper = ASGIWrapper(cast(Any, app))
         self._config = config
         self._patience = patience
-        self._context = WorkerContext(None)
+        self._context = LeanContext(None)
         context = config.create_ssl_context()
         self._tls = TlsServer(context) if context else None
         self._open: dict[asyncio.Task[Any], Connection] = {}
