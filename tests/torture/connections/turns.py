@@ -4,6 +4,7 @@ import os
 import signal
 import statistics
 import time
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -14,8 +15,13 @@ from tests.support.server_process import ServerProcess, bearer
 from tests.support.waiting_jobs import wait_again
 from tests.torture.connections.crowd import IMAGES, UPLOAD
 
-PHOTO = make.jpeg(2309, 1732)  # 4 MP, with a preview of its own
 MOST_PREVIEWS = 3
+
+
+@cache
+def large_photo() -> bytes:
+    """4 MP, with a preview of its own."""
+    return make.jpeg(2309, 1732)
 
 
 def thumbnail_seconds(server: ServerProcess, rounds: int, first: int) -> float:
@@ -24,7 +30,7 @@ def thumbnail_seconds(server: ServerProcess, rounds: int, first: int) -> float:
     with httpx.Client(timeout=60) as client:
         for number in range(first, first + rounds):
             headers = {**bearer(f"single{number}"), "Content-Type": "image/jpeg"}
-            photo = with_comment(PHOTO, number)
+            photo = with_comment(large_photo(), number)
             answer = client.post(f"{server.url}{UPLOAD}", content=photo, headers=headers)
             assert answer.status_code == 202, answer.text
             began, image = time.perf_counter(), answer.json()["image_id"]
@@ -43,7 +49,7 @@ def single_beside(folder: Path, jobs: int, rounds: int, environ: dict[str, str])
         alone = thumbnail_seconds(server, rounds, 0)
         for pid in server.workers():
             os.kill(pid, signal.SIGSTOP)
-        first = server.upload(PHOTO, user="greedy").json()["job_id"]
+        first = server.upload(large_photo(), user="greedy").json()["job_id"]
         server.signal(signal.SIGKILL)
         server.ended()
         wait_again(server.places.database, first, jobs - 1, preview=True)
