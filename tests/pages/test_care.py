@@ -163,7 +163,7 @@ async def test_person_is_erased_after_the_name_was_written_twice(service: Server
 
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_axe_finds_nothing(service: ServerProcess, width: int) -> None:
-    async with care(service, "", width=width, bypass_csp=True) as visit:
+    async with care(service, "", width=width) as visit:
         for page in PAGES:
             await visit.page.goto(f"{service.url}/dashboard/care{page}")
             await fits(visit.page, width)

@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, Route, expect
 
 from fixtures import make
 from imgsvc.http.dashboard.models import DashboardData
-from tests.pages.test_every_page import no_violations
+from tests.support.axe import assert_accessible
 from tests.support.browser import IN_BROWSER, LIMIT_SECONDS, fits
 from tests.support.dashboard_page import (
     REFRESHED,
@@ -293,22 +293,22 @@ async def test_token_field_where_the_keys_are_not_ours(served: ServerProcess) ->
 
 
 async def test_axe_finds_nothing(served: ServerProcess) -> None:
-    async with signed_in(served, bypass_csp=True) as visit:
+    async with signed_in(served) as visit:
         page = visit.page
         for state in ("empty", "troubled", "hostile"):
             await show(page, state)
-            await no_violations(page, state)
+            await assert_accessible(page, state)
         await page.unroute(REFRESHED)
         await page.route(REFRESHED, lambda route: route.abort())
         await page.clock.fast_forward(5_500)
         await page.wait_for_selector("#gone")
-        await no_violations(page, "gone")
+        await assert_accessible(page, "gone")
         await page.unroute_all()
         await page.goto(f"{served.url}/dashboard/login")
         await page.get_by_label("Operator token").fill("wrong")
         await page.keyboard.press("Enter")
         await expect(page.locator("#said")).to_contain_text("not the operator token")
-        await no_violations(page, "login")
+        await assert_accessible(page, "login")
 
 
 def _many_failures(data: DashboardData) -> DashboardData:

@@ -3,14 +3,12 @@
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from axe_playwright_python.async_playwright import Axe
-from axe_playwright_python.base import AxeResults
 from playwright.async_api import Page
 
+from tests.support.axe import assert_accessible
 from tests.support.browser import IN_BROWSER, Visit, browsing, fits
 from tests.support.dashboard_page import JSON, TOKEN
 from tests.support.every_page import PAGES, Hostile, Shown, filled
@@ -19,11 +17,6 @@ from tests.support.server_process import InlineServer, ServerProcess
 
 pytestmark = [pytest.mark.process, *IN_BROWSER]
 EDGES = (320, 820, 2560)
-# Only colours differ between the schemes.
-AXE_OPTIONS: dict[str, dict[str, Any]] = {
-    "light": {"resultTypes": ["violations"]},
-    "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
-}
 WIDTHS = (390, 1280)
 PRESSES = 60
 
@@ -92,7 +85,7 @@ async def fits_every_size_and_scheme(name: str, page: Page) -> None:
         await fits(page, width)
         assert await page.evaluate(OUTSIDE) == [], (name, width)
         if width in WIDTHS:
-            await no_violations(page, f"{name}, {width}")
+            await assert_accessible(page, f"{name}, {width}")
 
 
 # What is pressed, and is not wholly on the screen, though nothing around it can be scrolled.
@@ -104,15 +97,6 @@ OUTSIDE = """() => [...document.querySelectorAll('a, button, input, select, h1, 
     }
     return box.right > innerWidth + 1 || box.left < -1;
 }).map(one => one.outerHTML.slice(0, 120))"""
-
-
-async def no_violations(page: Page, state: str) -> None:
-    for scheme, options in AXE_OPTIONS.items():
-        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-        if not await page.evaluate("'axe' in window"):
-            await page.evaluate(Axe().axe_script)
-        found = AxeResults(await page.evaluate("options => axe.run({ exclude: ['.swagger-ui'] }, options)", options))
-        assert found.response["violations"] == [], f"{state}, {scheme}: {found.generate_report()}"
 
 
 async def goes_by_keyboard(name: str, page: Page) -> None:
@@ -140,6 +124,16 @@ FOCUSED = """() => {
     // Chromium marks the parts of a date by itself, inside the field.
     return [1, active.type === 'date' || getComputedStyle(seen).outlineStyle !== 'none'];
 }"""
+
+
+@pytest.mark.parametrize(("colour", "scheme"), [("#eee", "light"), ("#333", "dark")])
+async def test_words_that_are_hard_to_see_are_found(
+    colour: str, scheme: str, server: ServerProcess, hostile: Hostile, visits: dict[bool, Visit]
+) -> None:
+    async with visited(server, hostile, PAGES["start"], visits[False]) as visit:
+        await visit.page.evaluate("colour => { document.querySelector('main h1').style.color = colour; }", colour)
+        with pytest.raises(AssertionError, match=f"start, {scheme}: Found 1 "):
+            await assert_accessible(visit.page, "start")
 
 
 async def test_skip_link_leads_over_the_header(

@@ -203,7 +203,7 @@ async def test_what_does_not_load_is_said_and_tried_again(gallery: ServerProcess
 
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_axe_finds_nothing(gallery: ServerProcess, width: int) -> None:
-    async with pictures(gallery, width=width, bypass_csp=True) as visit:
+    async with pictures(gallery, width=width) as visit:
         page = visit.page
         await page.get_by_role("checkbox", name=f"Select {HOSTILE}").check()
         await picture(page, "IMG_0066.jpg").focus()
