@@ -110,6 +110,11 @@ def test_it_is_openapi_3_1(document: Json) -> None:
             assert set(way) <= document["components"]["securitySchemes"].keys(), name
 
 
+def test_security_schemes_refer_to_nothing(document: Json) -> None:
+    """The documentation page shows them as they are written."""
+    assert "$ref" not in json.dumps(document["components"]["securitySchemes"])
+
+
 def test_every_schema_is_one(document: Json) -> None:
     found, validator = list(schemas(document)), validators(document)
     assert len(found) > 100
