@@ -25,6 +25,7 @@ PICTURES = [make.jpeg(160, 120), make.jpeg(325, 225, seed=2), make.jpeg(50, 75, 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "COUNTING_DELAY_SECONDS", 0)
+    monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 0)
 
 
 def lying(s: Service) -> dict[str, int]:
@@ -97,7 +98,6 @@ async def test_older_database_is_counted_once(start: Starter, monkeypatch: pytes
                 await anyio.sleep(0.01)
     age(s.settings)
     monkeypatch.setattr(usage, "PAGE", page)
-    monkeypatch.setattr(usage, "COUNTING_PAUSE_SECONDS", 0)
     for _ in range(2):
         async with start() as s:
             assert counted(await told_when(s, known)) == lying(s)
