@@ -111,7 +111,7 @@ async def _held(s: Service) -> list[Told]:
     s.state.jobs.queue.hold()
     damaged = await s.upload(make.jpeg())
     (s.settings.data / "staging" / damaged.json()["job_id"]).write_bytes(make.jpeg(seed=9))
-    no_preview = await s.upload(make.encoded(make.photo(1700, 1300), "PNG"))
+    no_preview = await s.upload(make.encoded(make.photo(1700, 1300), "PNG", compress_level=1))
     status = f"{damaged.json()['status_url']}"
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: s.http.get(status, headers={"Prefer": "wait=30"}))

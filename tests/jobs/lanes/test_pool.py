@@ -192,7 +192,7 @@ async def test_source_that_is_a_link_is_not_followed(task: Task, tmp_path: Path)
 
 
 async def test_preview_that_is_not_cheap_leaves_an_empty_file(tmp_path: Path) -> None:
-    large = make.encoded(make.photo(1700, 1300), "PNG")
+    large = make.encoded(make.photo(1700, 1300), "PNG", compress_level=1)
     task = render_task(tmp_path, large, replace(SMALL, max_pixels=50_000_000), "image/png")
     async with started([]) as lane:
         assert await lane.run(replace(task, kind="preview")) is None
