@@ -203,7 +203,7 @@ class Settlement:
             if self._context.hold.active or await self._source_wanted():
                 return
             await anyio.to_thread.run_sync(self._remove_staged)
-            self._table.source_removed_soon(self.job)
+            await self._table.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
 

@@ -1,25 +1,23 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiosqlite
 import anyio
 import pytest
-from structlog.testing import capture_logs
 
 from imgsvc.jobs.table.database import SchemaTooNew, open_for_writing
 from imgsvc.jobs.table.writer import Change, DatabaseUnavailable, Writer
-from tests.support.speed import within
 
 
 @asynccontextmanager
-async def writing(path: Path, on_transaction: Callable[[], None] = lambda: None) -> AsyncIterator[Writer]:
+async def writing(path: Path) -> AsyncIterator[Writer]:
     db = await open_for_writing(path)
     await db.execute("CREATE TABLE IF NOT EXISTS noted (value INTEGER UNIQUE)")
-    writer = Writer(db, on_transaction=on_transaction)
+    writer = Writer(db)
     async with anyio.create_task_group() as group:
         group.start_soon(writer.run)
         yield writer
@@ -161,32 +159,3 @@ async def test_database_is_private_and_in_wal_mode(tmp_path: Path) -> None:
         with sqlite3.connect(path) as db:
             assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         db.close()
-
-
-async def test_change_that_nobody_waits_for_joins_the_next_transaction_or_has_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    ended: list[list[int]] = []
-    async with writing(path, lambda: ended.append(noted(path))) as writer:
-        writer.write_later(note(1))
-        await writer.write(note(2))
-        writer.write_later(note(3))
-        with within(20):
-            while len(ended) < 2:
-                await anyio.sleep(0.01)
-    assert ended == [[1, 2], [1, 2, 3]]
-
-
-async def test_change_that_nobody_waits_for_is_committed_when_the_writer_is_closed(tmp_path: Path) -> None:
-    async with writing(tmp_path / "db") as writer:
-        writer.write_later(note(1))
-    assert noted(tmp_path / "db") == [1]
-
-
-async def test_refusal_of_a_change_that_nobody_waits_for_is_logged(tmp_path: Path) -> None:
-    async with writing(tmp_path / "db") as writer:
-        await writer.write(note(1))
-        with capture_logs() as lines:
-            writer.write_later(note(1))
-            await writer.write(note(2))
-    assert noted(tmp_path / "db") == [1, 2]
-    assert [line["event"] for line in lines] == ["later_change_not_committed"]

@@ -354,10 +354,6 @@ class JobTable:
     async def source_removed(self, job: Job) -> None:
         await self._write(transactions.execute("source_removed", job_id=job.job_id), frees=True)
 
-    def source_removed_soon(self, job: Job) -> None:
-        """Record it with whatever is committed next: housekeeping makes up for what a kill undoes."""
-        self._writer.write_later(transactions.execute("source_removed", job_id=job.job_id), frees=True)
-
     async def variants_removed(self, job: Job) -> None:
         await self._write(transactions.execute("variants_removed", job_id=job.job_id), frees=True)
 

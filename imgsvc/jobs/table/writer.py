@@ -5,12 +5,10 @@ Therefore callers pass whole functions. The task commits all functions that are 
 visit to the connection's thread.
 """
 
-import asyncio
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -30,7 +28,6 @@ log = structlog.get_logger()
 
 FULL = re.compile(r"disk is full|disk I/O error")
 MAX_BATCH = 200  # changes in one transaction, which bounds how long the first one waits
-LATER_SECONDS = 0.5  # that a change nobody waits for may wait for another's transaction
 
 
 class DatabaseUnavailable(Exception):
@@ -47,7 +44,6 @@ class _Waiting:
     change: Change[Any]
     done: anyio.Event
     frees: bool
-    is_waited_for: bool = True
     result: Any = None
     error: BaseException | None = None
 
@@ -70,8 +66,6 @@ class Writer:
         self._on_transaction = on_transaction
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
-        self._later: list[_Waiting] = []
-        self._timer: asyncio.TimerHandle | None = None
 
     async def write(self, change: Change[T], *, frees: bool = False) -> T:
         """Commit `change` and return its result. It is committed as a whole or not at all.
@@ -91,26 +85,6 @@ class Writer:
             raise waiting.error
         return waiting.result  # type: ignore[no-any-return]
 
-    def write_later(self, change: Change[Any], *, frees: bool = False) -> None:
-        """Commit `change` with the next transaction, or in one of its own if none comes within LATER_SECONDS.
-
-        For what a start after a kill makes up for. If it is not committed, that is logged.
-        """
-        self._later.append(_Waiting(change, anyio.Event(), frees, is_waited_for=False))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(LATER_SECONDS, self._send_later)
-
-    def _take_later(self) -> list[_Waiting]:
-        if self._timer is not None:
-            self._timer.cancel()
-        later, self._later, self._timer = self._later, [], None
-        return later
-
-    def _send_later(self) -> None:
-        for waiting in self._take_later():
-            with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-                self._send.send_nowait(waiting)
-
     async def run(self) -> None:
         """Write until `close` is called and everything passed before that is written."""
         with anyio.CancelScope(shield=True):  # a commit must not be interrupted
@@ -119,11 +93,10 @@ class Writer:
                     await self._commit(self._batch(first))
 
     def close(self) -> None:
-        self._send_later()
         self._send.close()
 
     def _batch(self, first: _Waiting) -> list[_Waiting]:
-        batch = [first, *self._take_later()]
+        batch = [first]
         while len(batch) < MAX_BATCH:
             try:
                 batch.append(self._receive.receive_nowait())
@@ -144,8 +117,6 @@ class Writer:
         finally:
             for waiting in batch:
                 waiting.done.set()
-                if waiting.error and not waiting.is_waited_for:
-                    log.warning("later_change_not_committed", reason=str(waiting.error))
             self._on_query("commit", time.perf_counter() - began)
 
     async def _transact(self, batch: list[_Waiting]) -> None:
