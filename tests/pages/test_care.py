@@ -30,7 +30,7 @@ HOSTILE = "<img src=x onerror=alert(1)>مستخدم'"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with InlineServer(tmp_path_factory.mktemp("care"), OPERATOR_TOKEN=TOKEN, IMGSVC_WEBHOOKS=HOOKS) as server:
-        for number, user in enumerate(("alice", "bob", HOSTILE)):
+        for number, user in enumerate(("alice", HOSTILE)):
             server.job_ended(server.upload(make.jpeg(64, 48, seed=number), user).json()["job_id"])
         yield server
 
@@ -66,7 +66,7 @@ async def test_task_of_the_storage_is_started_and_its_findings_are_shown(service
         task = page.locator("[data-key='task']")
         await expect(task).to_contain_text("verify")
         await expect(task).to_contain_text("✓done")
-        await expect(task).to_contain_text("images3")
+        await expect(task).to_contain_text("images2")
         await page.get_by_label("To the backend").fill("nowhere")
         await page.get_by_role("button", name="Move").click()
         await expect(task).to_contain_text("migrate")
@@ -143,6 +143,7 @@ async def test_webhook_is_tested_and_its_log_is_shown(service: ServerProcess) ->
 
 
 async def test_person_is_erased_after_the_name_was_written_twice(service: ServerProcess) -> None:
+    service.job_ended(service.upload(make.jpeg(64, 48, seed=3), "bob").json()["job_id"])
     async with care(service, "/users") as visit:
         page = visit.page
         asked = accepting(page)

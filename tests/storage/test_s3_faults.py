@@ -29,7 +29,7 @@ async def behind(s3: S3Server, bucket: str, faulty: Proxy) -> AsyncIterator[S3St
 
 def impatient(s3: S3Server, bucket: str, faulty: Proxy, attempts: int = 6) -> S3:
     answer = seconds(0.4)
-    short = {"connect_timeout_seconds": answer, "read_timeout_seconds": answer, "total_timeout_seconds": 24}
+    short = {"connect_timeout_seconds": answer, "read_timeout_seconds": answer, "total_timeout_seconds": 60 * answer}
     return S3(**s3.settings(bucket, **short, attempts=attempts, endpoint_url=faulty.url))
 
 
