@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from ..settings import Settings
@@ -49,12 +50,18 @@ def _in_service(service: Running, request: "MaintenanceRequest", show: Show) -> 
 
 @contextmanager
 def interrupts_later() -> Iterator[None]:
-    """Ctrl-C takes effect once the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C takes effect once the block has ended. It is not blocked, since any thread may receive the signal."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or current_thread() is not main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def restore(settings: Settings, source: Path, show: Show, *, force: bool, dry_run: bool) -> dict[str, Any]:
