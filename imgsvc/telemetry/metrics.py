@@ -27,7 +27,7 @@ class HttpMetrics:
 
     def __init__(self, registry: MetricRegistry) -> None:
         self.in_progress = 0
-        self._registry = registry
+        self._begin_at_zero = registry.begin_at_zero
         self._in_progress = registry.gauge("http_requests_in_progress", "Requests in progress, including this one.")
         self._streams = registry.gauge("http_event_streams_open", "Streams of server-sent events that are open.")
         self._requests = ByLabels(
@@ -59,7 +59,7 @@ class HttpMetrics:
         self._errors.labels(error_type, endpoint).inc()
 
     def expects_error(self, error_type: str, endpoint: str) -> None:
-        self._registry.begin_at_zero(self._errors, error_type, endpoint)
+        self._begin_at_zero(self._errors, error_type, endpoint)
 
     def measured(self, streams: int) -> None:
         self._in_progress.set(self.in_progress)
@@ -111,7 +111,7 @@ class StorageMetrics:
     """The database and the storage backends."""
 
     def __init__(self, registry: MetricRegistry) -> None:
-        self._registry = registry
+        self._begin_at_zero = registry.begin_at_zero
         self._queries = ByLabels(
             registry.histogram(
                 "database_query_duration_seconds",
@@ -142,9 +142,9 @@ class StorageMetrics:
 
     def uses(self, backend: str) -> None:
         for operation in get_args(Operation):
-            self._registry.begin_at_zero(self._storage_seconds.metric, backend, operation)
+            self._begin_at_zero(self._storage_seconds.metric, backend, operation)
             for status in get_args(OperationStatus):
-                self._registry.begin_at_zero(self._storage.metric, backend, operation, status)
+                self._begin_at_zero(self._storage.metric, backend, operation, status)
 
     def query(self, operation: str, seconds: float) -> None:
         self._queries[operation,].observe(seconds)
