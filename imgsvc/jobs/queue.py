@@ -33,6 +33,8 @@ T = TypeVar("T")
 COPYING = 4  # runs at the same time that take over what another job has
 PUBLISHING = 8  # runs that may be publishing while their lanes already take further jobs
 LOOK_AGAIN_SECONDS = 1.0  # pause after the database refused a claim
+START_AGAIN_SECONDS = 1.0  # pause after a worker could not be started; doubles with each further failure
+LONGEST_START_PAUSE_SECONDS = 15.0
 RECORDING_SECONDS = 5.0
 
 
@@ -295,16 +297,18 @@ class Queue:
 
     async def _warm(self, lane: Lane) -> None:
         """Start the lane's worker, repeatedly if necessary: a lane without a live worker takes no job."""
+        pause = START_AGAIN_SECONDS
         while True:
             try:
                 return await lane.start()
             except Exception as error:
                 if not self._stopping:
-                    log.error("worker_start_failed", lane=lane.name, reason=str(error))
+                    log.error("worker_start_failed", lane=lane.name, reason=str(error), again_in_seconds=pause)
             finally:
                 if lane.local:
                     self._started[id(lane)].set()
-            await anyio.sleep(LOOK_AGAIN_SECONDS)
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LONGEST_START_PAUSE_SECONDS)
 
     async def _render(self, side: Side, lane: Lane, run: Run) -> Outcome:
         self._running[run] = lane

@@ -3,7 +3,9 @@
 import asyncio
 import gc
 import json
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
+from imgsvc.jobs import queue
 from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
 from imgsvc.jobs.lanes.pool import Launcher
@@ -76,6 +79,37 @@ async def test_service_starts_and_recovers_when_workers_say_too_much(instead: An
         accepted = await s.upload(make.jpeg())
         (tmp_path / "talk").unlink()
         assert (await s.ended(accepted))["status"] == "completed"
+
+
+class UnstartableLane(testing.InlineLane):
+    """Its worker can't be started so many times."""
+
+    def __init__(self, name: str, failures: int) -> None:
+        super().__init__(name)
+        self.failures = failures
+        self.starts: list[float] = []
+
+    async def start(self) -> None:
+        self.starts.append(time.monotonic())
+        if len(self.starts) <= self.failures:
+            raise OSError("no process")
+
+
+async def test_workers_that_can_not_be_started_are_tried_again_more_and_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "START_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(queue, "LONGEST_START_PAUSE_SECONDS", 0.08)
+    lanes = [UnstartableLane("preview", 5), UnstartableLane("render", 5)]
+    app = create_app(testing.settings_in(tmp_path), Doubles(lanes=lanes))
+    with within(20):
+        async with app.router.lifespan_context(app):
+            while any(len(lane.starts) <= lane.failures for lane in lanes):
+                await anyio.sleep(0.01)
+    for one in lanes:
+        pauses = [after - before for before, after in pairwise(one.starts)]
+        expected = (0.02, 0.04, 0.08, 0.08, 0.08)
+        assert all(pause >= least for pause, least in zip(pauses, expected, strict=True)), pauses
 
 
 @pytest.mark.parametrize(

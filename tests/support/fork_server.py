@@ -244,6 +244,7 @@ def _pause_briefly() -> None:
     from imgsvc.jobs import queue, retry_timer, settlement
 
     settlement.RECORD_AGAIN_SECONDS = queue.LOOK_AGAIN_SECONDS = retry_timer.AGAIN_SECONDS = 0.02
+    queue.START_AGAIN_SECONDS = 0.02
 
 
 if __name__ == "__main__":
