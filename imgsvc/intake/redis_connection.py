@@ -16,9 +16,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, NoPermissionError, RedisError
+from redis.exceptions import RedisError
 
 from ..settings import SettingsError
+from .redis_errors import reason_of
 
 log = structlog.get_logger()
 
@@ -118,7 +119,7 @@ class RedisConnection:
             for seconds in (self._timeout,) if self.up else (CONNECT_SECONDS, self._timeout):
                 info = (await _in_time(asyncio.gather(*(self._try() for _ in range(CONNECTIONS))), seconds))[0]
         except Exception as error:
-            raise RedisAway(self._reason(error)) from None
+            raise RedisAway(reason_of(error, self._password)) from None
         return info if isinstance(info, dict) else {}
 
     async def close(self) -> None:
@@ -142,27 +143,10 @@ class RedisConnection:
 
     def _went_down(self, error: Exception) -> None:
         if self._away_since is None:
-            reason, meanwhile = self._reason(error), "uploads are counted on this instance alone"
+            reason, meanwhile = reason_of(error, self._password), "uploads are counted on this instance alone"
             log.warning("redis_unavailable", reason=reason, meanwhile=meanwhile)
             self._away_since = time.monotonic()
         self.up, self.info = False, {}
-
-    def _reason(self, error: Exception) -> str:
-        text = _plain(error)
-        return text.replace(self._password, "(hidden)") if self._password else text
-
-
-def _plain(error: Exception) -> str:
-    """The error's own words, or what to do where a server is set up in a way that this service can't use."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, AskError | ClusterDownError | ClusterCrossSlotError):  # MOVED is an AskError too
-        return "it is a Redis Cluster, which is not supported: name a single server in REDIS_URL"
-    if isinstance(error, NoPermissionError):
-        needed = "allow its user EVAL, TIME, HMGET, HSET, HINCRBY, PEXPIREAT and DEL on the keys of [redis] prefix"
-        return f"{text[:200]}: {needed}"
-    if re.match(r"(ERR )?unknown command .?eval\b", text, re.IGNORECASE):
-        return "it knows no EVAL (a Sentinel?): name the Redis server itself in REDIS_URL"
-    return text
 
 
 async def _in_time(work: "asyncio.Future[Any]", seconds: float) -> Any:
