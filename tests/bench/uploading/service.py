@@ -72,7 +72,7 @@ class Watched:
 
     @property
     def not_completed(self) -> int:
-        return self._count("status != 'completed'")
+        return self._count("status != 'completed' AND deleted_at IS NULL")
 
     def _count(self, condition: str) -> int:
         return int(self._rows.execute(f"SELECT count(*) FROM processing_jobs WHERE {condition}").fetchone()[0])

@@ -35,7 +35,8 @@ PASSING = {  # tables whose rows belong to something that goes on
     "renders": "SELECT count(*) FROM renders WHERE state <> 'failed'",
     "outbox": "SELECT count(*) FROM webhook_outbox WHERE state = 'waiting'",
     "retired": "SELECT count(*) FROM retired_keys",
-    "waiting": "SELECT count(*) FROM processing_jobs WHERE status IN ('pending', 'processing', 'retrying')",
+    "waiting": "SELECT count(*) FROM processing_jobs WHERE deleted_at IS NULL"
+    " AND status IN ('pending', 'processing', 'retrying')",
 }
 
 
