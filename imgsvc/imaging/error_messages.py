@@ -7,6 +7,7 @@ its error code.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
 NUMBER = r"\d{1,15}(?:\.\d{1,9})?(?:e[+-]\d{2})?"
 DIGITS_AT_MOST = 40  # in all numbers of a sentence together
@@ -117,7 +118,9 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+@cache
 def _pattern(template: str) -> re.Pattern[str]:
+    """Made when a message begins as this one does: each takes a tenth of a millisecond, which no start waits for."""
     parts = re.split(r"(#|\{[^}]*\})", template)
     return re.compile("".join(_part(part) for part in parts), re.ASCII)
 
@@ -130,7 +133,9 @@ def _part(part: str) -> str:
     return re.escape(part)
 
 
-_PATTERNS = {code: tuple(map(_pattern, templates)) for code, templates in SENTENCES.items()}
+def _beginning(template: str) -> str:
+    """What stands before the first blank."""
+    return re.split("[#{]", template, maxsplit=1)[0]
 
 
 def is_ours(code: str, message: str) -> bool:
@@ -139,7 +144,8 @@ def is_ours(code: str, message: str) -> bool:
         return True
     if sum(map(str.isdigit, message)) > DIGITS_AT_MOST:
         return False
-    return any(pattern.fullmatch(message) for pattern in _PATTERNS.get(code, ()))
+    likely = (one for one in SENTENCES.get(code, ()) if message.startswith(_beginning(one)))
+    return any(_pattern(one).fullmatch(message) for one in likely)
 
 
 def sentence(code: str, message: str) -> str:
