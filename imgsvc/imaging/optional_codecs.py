@@ -7,7 +7,6 @@ same package, from pixels of our own: that needs no cage.
 import re
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
 HEIC, AVIF = "image/heic", "image/avif"
 MIMES = {"HEIF": HEIC, "AVIF": AVIF}  # by Pillow's names
@@ -44,6 +43,8 @@ def is_decoded(form: str) -> bool:
 
 def installed() -> dict[str, str]:
     """The installed packages and their versions by MIME type, without importing them."""
+    from importlib.metadata import PackageNotFoundError, version  # 15 ms, for which no worker has to wait
+
     found = {}
     for mime, package in PACKAGES.items():
         try:

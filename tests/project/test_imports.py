@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[2]
             "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",
             "rich pygments httpx redis PIL",
         ),
-        ("import imgsvc.jobs.lanes.warm, imgsvc.jobs.lanes.task", "structlog pydantic httpx starlette rich asyncio"),
+        (
+            "import imgsvc.jobs.lanes.warm, imgsvc.jobs.lanes.task",
+            "structlog pydantic httpx starlette rich asyncio importlib.metadata email",
+        ),
     ],
 )
 def test_spared(code: str, spared: str) -> None:
