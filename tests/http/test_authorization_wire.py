@@ -19,7 +19,7 @@ from tests.support import authorization_server as says
 from tests.support.authorization_server import Act, AuthorizationServer, answering, authorization_server
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 HEALTH = "/api/v1/health/auth"
 ODD_NAMES = [
     ("a:b", "c"),

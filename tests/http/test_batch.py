@@ -12,7 +12,7 @@ from imgsvc.http.api.images import Batch
 from tests.conftest import Service, Starter, shared_service
 from tests.support.private_service import PRIVATE
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 BATCH = "/api/v1/images/batch"
 s = shared_service(service={"public_url": "https://pictures.example.org/a%20b"}, server={"cache_mb": 1})
 

@@ -51,7 +51,7 @@ async def test_what_there_is_is_shown_and_words_stay_words(start: Starter) -> No
 async def test_users_are_listed_from_one_on_and_lead_to_their_pictures(start: Starter) -> None:
     async with start() as s:
         for number, user in enumerate(("alice", HOSTILE, "zoe")):
-            await s.completed(make.jpeg(64, 48, seed=number), user=user)
+            await s.completed(make.tiny(seed=number), user=user)
         users = await shown(s, "/users")
         assert users.count("dashboard/images?org=default-org&amp;user=") == 3
         later = await shown(s, "/users", user="b")

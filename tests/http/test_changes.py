@@ -13,7 +13,7 @@ from imgsvc.jobs.table.patches import merged
 from tests.conftest import Service, Starter
 
 IMAGES = "/api/v1/images"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 MERGE_PATCH = "application/merge-patch+json"
 
 

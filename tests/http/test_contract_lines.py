@@ -18,7 +18,7 @@ from tests.support.speed import within
 from tests.support.traffic import go_on
 
 PROMISES = Path(__file__).parents[2] / "docs" / "background" / "promises.md"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 HEALTH = "/api/v1/health"
 COLUMNS = {
     "processing_jobs": "job_id image_id status storage_bucket staging_path processed_paths processing_metadata "

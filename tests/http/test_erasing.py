@@ -24,7 +24,7 @@ from tests.support.speed import within
 
 IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"
 PERSON, ORG = "zelda.fitzgerald@example.org", "the org/ß"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 JPEG = {"Content-Type": "image/jpeg"}
 NAMES = (PERSON, "zelda", "private-name.jpg", "secret-meta", "zelda-trace", "folder-of-zelda")
 

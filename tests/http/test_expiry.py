@@ -18,7 +18,7 @@ from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import within
 
 IMAGES = "/api/v1/images"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 IMMUTABLE, CHECKED_HOURLY = "public, max-age=31536000, immutable", "public, max-age=3600"
 SIZES = ("thumbnail", "medium", "large", "original")
 

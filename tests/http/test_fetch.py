@@ -16,7 +16,7 @@ from imgsvc.settings.fetch import Fetch
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import within
 
-PHOTO = make.jpeg(64, 48)
+PHOTO = make.tiny()
 PATH = "/api/v1/images/fetch"
 WORDS = "The image could not be fetched from this address."
 

@@ -11,7 +11,7 @@ from imgsvc.http.wire.first_boundary import MAX_PREAMBLE, FirstBoundary
 from tests.support.raw_http import UPLOAD, Answer, connected, exchange, head, received
 from tests.support.server_process import InlineServer, ServerProcess, bearer
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 FILE = b'Content-Disposition: form-data; name="file"; filename="photo.jpg"'
 BUCKET = b'Content-Disposition: form-data; name="bucket"\r\n\r\nb\r\n'
 END = b"\r\n--edge--\r\n"

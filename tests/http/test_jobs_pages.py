@@ -23,7 +23,7 @@ async def s(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     """With three completed jobs of two users, and two that failed."""
     async for one in held_service(tmp_path_factory.mktemp("jobs")):
         for seed, user in enumerate(("alice", "alice", "bob")):
-            await one.completed(make.jpeg(64, 48, seed=seed), user=user, bucket=f"team/{user}")
+            await one.completed(make.tiny(seed=seed), user=user, bucket=f"team/{user}")
         for _ in range(2):
             files = {"file": (HOSTILE, WHOLE[: len(WHOLE) // 2], "image/jpeg")}
             sent = {"data": {"bucket": "odd"}, "files": files, "headers": one.bearer("<i>eve</i>")}
@@ -98,7 +98,7 @@ async def test_page_of_a_job_says_what_happened_and_why(s: Service) -> None:
 
 async def test_names_are_not_public(start: Starter) -> None:
     async with start(operator={"public": True}) as s:
-        await s.completed(make.jpeg(64, 48))
+        await s.completed(make.tiny())
         (job,) = (await s.http.get(API, headers=s.operator)).json()["jobs"]
         assert job["original_filename"] == "photo.jpg"
         person = {"Accept": "text/html"}

@@ -10,7 +10,7 @@ from imgsvc.access.issued_secrets import redacted
 from tests.conftest import Service, Starter
 
 IMAGES, KEYS = "/api/v1/images", "/api/v1/operator/keys"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 

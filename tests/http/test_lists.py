@@ -12,7 +12,7 @@ from imgsvc.access.cursors import CursorInvalid, Cursors
 from tests.conftest import Service, Starter
 
 IMAGES, OF_OPERATOR = "/api/v1/images", "/api/v1/operator/images"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 sizes: Iterator[int] = count(40)
 
 
@@ -49,7 +49,7 @@ async def test_what_is_listed(start: Starter, private: bool) -> None:
         }
         assert (one["bucket"], one["original_filename"], one["expires_at"]) == ("team/a", "photo.jpg", None)
         assert len(one["thumbhash"]) >= 24 and (private or one["thumbhash"] == job["thumbhash"])
-        assert one["dominant_color"].startswith("#") and one["dimensions"] == {"width": 64, "height": 48}
+        assert one["dominant_color"].startswith("#") and one["dimensions"] == {"width": 80, "height": 60}
         stored = 0
         for size, url in one["urls"].items():
             assert url.startswith(f"http://localhost/photos{IMAGES}/{job['image_id']}/direct?size={size}")

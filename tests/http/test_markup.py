@@ -71,8 +71,8 @@ async def test_markup_of_an_image(start: Starter, private: bool) -> None:
 
 async def test_a_small_picture_is_offered_once_in_each_width(start: Starter) -> None:
     async with start() as s:
-        body = await everything(s, (await s.completed(make.jpeg(64, 48)))["image_id"])
-        assert body["markup"]["srcset"] == f"{body['urls']['medium']} 64w"
+        body = await everything(s, (await s.completed(make.tiny()))["image_id"])
+        assert body["markup"]["srcset"] == f"{body['urls']['medium']} 80w"
         assert Tags(body["markup"]["img"]).found[0][1]["alt"] == ""
 
 

@@ -12,7 +12,7 @@ from tests.http.test_openapi import Json, operations, validators
 from tests.support.sign_on_provider import Provider, provider, settings_of
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 MERGE = {"Content-Type": "application/merge-patch+json"}
 Asked = tuple[str, str, Json]  # documented operation, address, further arguments for httpx
 IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"

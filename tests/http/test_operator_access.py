@@ -19,7 +19,7 @@ from imgsvc.http.operator.auth import COOKIE
 from tests.conftest import Service, Starter, shared_service
 from tests.http.test_every_error import whole
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 DATA = "/dashboard/data"
 LOGIN = "/api/v1/operator/login"
 LOGOUT = "/api/v1/operator/logout"

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 LIVE = "/api/v1/health/live"
 INFO = "/info"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 @pytest.fixture(scope="module")

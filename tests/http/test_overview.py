@@ -92,7 +92,7 @@ async def test_keys_and_tickets_are_counted_and_lead_to_their_page(start: Starte
 async def test_open_event_streams_are_shown(start: Starter) -> None:
     async with start() as s:
         s.state.jobs.queue.hold()
-        job_id = (await s.upload(make.jpeg(64, 48))).json()["job_id"]
+        job_id = (await s.upload(make.tiny())).json()["job_id"]
         assert "Open event streams" not in await overview(s)
         async with anyio.create_task_group() as group:
             for _ in range(2):
@@ -124,7 +124,7 @@ async def keys(s: Service) -> list[str]:
 
 @pytest.mark.parametrize(("span", "back"), [("hour", timedelta(hours=1)), ("week", timedelta(days=7))])
 async def test_failures_of_a_time_lead_to_those_jobs(start: Starter, span: str, back: timedelta) -> None:
-    whole = make.jpeg(64, 48)
+    whole = make.tiny()
     async with start() as s:
         assert (await s.ended(await s.upload(whole[: len(whole) // 2])))["status"] == "failed"
         await s.sql("UPDATE processing_jobs SET created_at = '2026-01-01T00:00:00.000000+00:00'")  # it failed just now

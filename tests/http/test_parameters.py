@@ -16,7 +16,7 @@ from imgsvc.http.wire.validation import Query, parsed
 from imgsvc.service.routes import ROUTES
 from tests.conftest import Service, Starter
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD, BATCH, FAILED = "/api/v1/images/upload", "/api/v1/images/batch", "/api/v1/health/failed"
 
 

@@ -14,7 +14,7 @@ from imgsvc.service.runner import wind_down
 from tests.conftest import Service, Starter
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 BROKEN = TINY[: len(TINY) // 2]
 JOBS = "/api/v1/images/jobs"
 LIMIT_SECONDS = 15

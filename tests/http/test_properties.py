@@ -23,7 +23,7 @@ from tests.conftest import Service, shared_service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD = "/api/v1/images/upload"
 LIVE = "/api/v1/health/live"
 SERVER_KEYS = {"detected_mime_type", "content_length", "dominant_color", "thumbhash", "original_dimensions", "variants"}

@@ -16,7 +16,7 @@ from imgsvc.jobs.table.model import as_text, now
 from tests.conftest import Service, Starter
 
 IMAGES, KEYS = "/api/v1/images", "/api/v1/operator/keys"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 async def issued(s: Service, headers: dict[str, str] | None = None, **wanted: Any) -> dict[str, Any]:

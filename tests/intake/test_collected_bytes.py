@@ -8,7 +8,7 @@ from imgsvc.intake.staging import CHUNK, ROOM, WHOLE, CollectedBytes, StagedFile
 from imgsvc.jobs.staging_area import StagingArea
 from imgsvc.settings import Settings
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 PHOTO = TINY + bytes(WHOLE - len(TINY))
 
 
@@ -29,7 +29,7 @@ async def test_a_usual_photo_is_written_once_and_many_at_once_within_the_room(tm
         assert not collected.require(0, CHUNK)
         for one in uploads[:2]:
             await one.feed(PHOTO[-1:])
-            assert (await one.finish()).width == 64
+            assert (await one.finish()).width == 80
             one.keep()
     assert collected.require(0, ROOM)  # all of it is given back, however an upload ended
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]

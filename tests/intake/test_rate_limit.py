@@ -16,7 +16,7 @@ from imgsvc.http.wire.drain import DRAIN_BYTES, QUEUED
 from tests.conftest import Service, Starter
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD = "/api/v1/images/upload"
 RAW = {"Content-Type": "image/jpeg"}
 

@@ -8,7 +8,7 @@ import httpx
 from fixtures import make
 from tests.conftest import Service
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 IMAGES = "/api/v1/images"
 PRIVATE = {"signed_urls": True}
 
