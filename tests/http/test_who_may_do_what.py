@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 from starlette.routing import Route
 
 from imgsvc.access.login_throttle import LoginThrottle
 from imgsvc.service.routes import ROUTES
 from tests.conftest import WAIT_SECONDS, Starter
+from tests.support.asking import Answer, ask
 from tests.support.authorization_server import Act, Asked, answering, authorization_server
 from tests.support.permitted import (
     ACTORS,
@@ -98,7 +98,16 @@ async def prepare(one: Place) -> None:
             assert read.status_code == 200, read.text
 
 
-def told(response: httpx.Response) -> dict[str, Any]:
+async def answer_to(one: Place, actor: str, method: str, sent: dict[str, Any]) -> Answer:
+    body, kind = b"", {}
+    if "content" in sent:
+        body, kind = sent["content"], {"Content-Type": "image/jpeg"}
+    elif "json" in sent:
+        body, kind = json.dumps(sent["json"]).encode(), {"Content-Type": "application/json"}
+    return await ask(one.s.app, method, sent["url"], {**one.headers[actor], **kind, **sent.get("headers", {})}, body)
+
+
+def told(response: Answer) -> dict[str, Any]:
     """What a refusal says, without what differs for each request."""
     body: dict[str, Any] = response.json()
     return {name: value for name, value in body.items() if name != "trace_id"}
@@ -114,10 +123,7 @@ async def wrong(one: Place) -> list[str]:
                 one.set_public(public)
                 one.s.state.access = replace(one.s.state.access, throttle=LoginThrottle())  # else they would wait
                 sent = await row.ask(one)
-                kind = {"Content-Type": "image/jpeg"} if "content" in sent else sent.pop("headers", {})
-                headers = {**one.headers[actor], **kind}
-                response = await one.s.http.request(method, headers=headers, **sent)
-                one.s.http.cookies.clear()
+                response = await answer_to(one, actor, method, sent)
                 expected = row.expect(actor, one)
                 if response.status_code not in expected:
                     where = f"{method} {sent['url']}" + " where [operator] is public" * public
@@ -127,7 +133,7 @@ async def wrong(one: Place) -> list[str]:
                     url = sent["url"]
                     for name in ids:
                         url = url.replace(name, UNKNOWN) if len(name) == len(UNKNOWN) else url
-                    other = await one.s.http.request(method, headers=headers, **{**sent, "url": url})
+                    other = await answer_to(one, actor, method, {**sent, "url": url})
                     if told(other) != told(response):
                         found.append(f"{actor}: {method} {url} tells that there is an image")
     return found

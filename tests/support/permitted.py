@@ -9,7 +9,7 @@ from fixtures import make
 from tests.conftest import Service
 
 IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 MODES = ("none", "claims", "remote")
 USUAL = ["image:upload", "image:read", "image:update", "image:delete"]
@@ -33,7 +33,7 @@ ACTORS = (
 )
 OPENED = ("nobody", "owner")  # who also asks where `[operator] public` is set
 REFUSED_OPERATOR = (401,)
-sides: Iterator[int] = count(40)
+seeds: Iterator[int] = count(1000)
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Place:
 
     async def _uploaded(self) -> str:
         headers = self.headers["owner"] | {"Content-Type": "image/jpeg"}
-        data = make.jpeg(next(sides), 30)
+        data = make.jpeg(16, 12, next(seeds))
         accepted = await self.s.http.post(f"{IMAGES}/upload?bucket=b", content=data, headers=headers)
         return str((await self.s.ended(accepted))["image_id"])
 
@@ -175,15 +175,15 @@ async def stored(place: Place) -> dict[str, Any]:
 
 
 async def upload(_: Place) -> dict[str, Any]:
-    return {"url": f"{IMAGES}/upload?bucket=b", "content": make.jpeg(next(sides), 30)}
+    return {"url": f"{IMAGES}/upload?bucket=b", "content": make.jpeg(16, 12, next(seeds))}
 
 
 async def fresh_ticket(place: Place) -> dict[str, Any]:
-    return {"url": f"{IMAGES}/tickets/{await place.ticket()}", "content": make.jpeg(next(sides), 30)}
+    return {"url": f"{IMAGES}/tickets/{await place.ticket()}", "content": make.jpeg(16, 12, next(seeds))}
 
 
 async def spent_ticket(place: Place) -> dict[str, Any]:
-    return {"url": f"{IMAGES}/tickets/{place.spent}", "content": make.jpeg(next(sides), 30)}
+    return {"url": f"{IMAGES}/tickets/{place.spent}", "content": make.jpeg(16, 12, next(seeds))}
 
 
 async def delete_one(place: Place) -> dict[str, Any]:
