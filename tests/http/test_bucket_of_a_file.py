@@ -4,11 +4,12 @@ import anyio
 import pytest
 
 from fixtures import make
-from tests.conftest import WAIT_SECONDS, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter, shared_service
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 ID = "11111111-1111-4111-8111-111111111111"
+shared = shared_service()
 
 
 async def test_bucket_through_the_file_of_an_image_is_refused(start: Starter) -> None:
@@ -48,6 +49,7 @@ async def test_job_that_was_accepted_with_such_a_bucket_fails_once_and_can_be_re
         assert await s.variant(job["image_id"], "thumbnail")
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "bucket",
     [
@@ -59,9 +61,8 @@ async def test_job_that_was_accepted_with_such_a_bucket_fails_once_and_can_be_re
         f"processed/thumbnail/{ID}_thumbnail.webp",
     ],
 )
-async def test_other_buckets_with_these_words_are_taken(start: Starter, bucket: str) -> None:
-    async with start() as s:
-        beside = await s.completed(TINY, bucket="lab")
-        image = await s.completed(TINY, bucket=bucket)
-        for one in (beside, image):
-            assert await s.variant(one["image_id"], "thumbnail")
+async def test_other_buckets_with_these_words_are_taken(shared: Service, bucket: str) -> None:
+    beside = await shared.completed(TINY, bucket="lab")
+    image = await shared.completed(TINY, bucket=bucket)
+    for one in (beside, image):
+        assert await shared.variant(one["image_id"], "thumbnail")

@@ -13,10 +13,11 @@ from fixtures import make
 from imgsvc.http.api import events as endpoint
 from imgsvc.http.wire.open_streams import MAX_PER_ADDRESS, OpenStreams
 from imgsvc.http.wire.problems import Problem
-from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter, shared_service
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UNKNOWN = "0f6f2f4e-7b0f-4f61-9a5e-2f6d2f3e1c11"
+shared = shared_service()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ async def test_where_a_client_goes_on(start: Starter) -> None:
 async def test_many_jobs_in_one_stream(start: Starter) -> None:
     async with start() as s:
         s.state.jobs.queue.hold()
-        jobs = [(await s.upload(make.jpeg(64, 48, seed=seed))).json() for seed in range(3)]
+        jobs = [(await s.upload(make.tiny(seed=seed))).json() for seed in range(3)]
         gone = jobs[2]
         answers = []
 
@@ -128,6 +129,7 @@ async def test_many_jobs_in_one_stream(start: Starter) -> None:
         assert ends == wanted | {gone["job_id"]: "deleted", UNKNOWN: "not_found"}
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -140,9 +142,8 @@ async def test_many_jobs_in_one_stream(start: Starter) -> None:
         (f"events?jobs={UNKNOWN}&more=1", 422),
     ],
 )
-async def test_refused(start: Starter, path: str, status: int) -> None:
-    async with start() as s:
-        assert (await stream(s, path)).status_code == status
+async def test_refused(shared: Service, path: str, status: int) -> None:
+    assert (await stream(shared, path)).status_code == status
 
 
 async def test_urls_only_for_who_may_read(start: Starter) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from fixtures import make
 from imgsvc.access.permissions import ADMIN, UPDATE, UPLOAD
 from imgsvc.jobs.table.model import as_text, now
-from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter, shared_service
 from tests.support.invariants import Places, assert_sound
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -22,6 +22,7 @@ SIZES = {
     "original": 4096,
 }
 RED, BLUE = (208, 32, 32), (32, 32, 208)
+shared = shared_service()
 
 
 def banner() -> bytes:
@@ -112,7 +113,7 @@ async def test_old_crop_is_served_until_then_and_the_last_point_wins(start: Star
 
 async def test_image_without_crops_keeps_its_urls(start: Starter) -> None:
     async with start() as s:
-        image_id = (await s.completed(make.jpeg(64, 48)))["image_id"]
+        image_id = (await s.completed(make.tiny()))["image_id"]
         before = await urls(s, image_id)
         answer = await patch(s, image_id, {"focal": {"x": 0.25, "y": 1}})
         assert told(answer) == {"image_id": image_id, "focal": {"x": 0.25, "y": 1}, "rendering": []}
@@ -153,6 +154,7 @@ async def test_later_upload_of_the_photo_takes_over_no_crop_around_another_point
         assert near(await middle(s, (await urls(s, second["image_id"]))["hero"]), default)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "body",
     [
@@ -166,17 +168,16 @@ async def test_later_upload_of_the_photo_takes_over_no_crop_around_another_point
         [],
     ],
 )
-async def test_refused_bodies(start: Starter, body: Any) -> None:
-    async with start() as s:
-        image_id = (await s.completed(make.jpeg(64, 48)))["image_id"]
-        answer = await patch(s, image_id, body)
-        assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
+async def test_refused_bodies(shared: Service, body: Any) -> None:
+    image_id = (await shared.completed(make.tiny()))["image_id"]
+    answer = await patch(shared, image_id, body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_error")
 
 
 async def test_who_may_change(start: Starter) -> None:
     async with start(auth={"permissions": "claims"}) as s:
         mine = s.bearer("alice", permissions=(UPLOAD, UPDATE))
-        fields, files = {"bucket": "b"}, {"file": ("photo.jpg", make.jpeg(64, 48))}
+        fields, files = {"bucket": "b"}, {"file": ("photo.jpg", make.tiny())}
         accepted = await s.http.post("/api/v1/images/upload", data=fields, files=files, headers=mine)
         image_id = (await s.ended(accepted))["image_id"]
         for headers, status in (
@@ -198,6 +199,6 @@ async def test_who_may_change(start: Starter) -> None:
 async def test_job_that_is_not_completed(start: Starter) -> None:
     async with start() as s:
         s.state.jobs.queue.hold()
-        image_id = (await s.upload(make.jpeg(64, 48))).json()["image_id"]
+        image_id = (await s.upload(make.tiny())).json()["image_id"]
         answer = await patch(s, image_id, {"focal": {"x": 0.5, "y": 0.5}})
         assert (answer.status_code, answer.json()["code"]) == (409, "not_completed")

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from fixtures import make
-from tests.conftest import Service, Starter
+from tests.conftest import Service, Starter, shared_service
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 IMAGES = "/api/v1/images"
 SIDES = {"thumbnail": 150, "medium": 600, "large": 640, "original": 640}
 IMMUTABLE = "public, max-age=31536000, immutable"
 HOURLY = "public, max-age=3600"  # of a URL that names no version
+shared = shared_service()
 
 
 def direct(job: dict[str, str], size: str = "medium") -> str:
@@ -354,6 +355,7 @@ async def test_sizes_are_those_of_the_settings(start: Starter, sizes: dict[str, 
         assert default.status_code == (200 if "medium" in sizes else 404)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("condition", "status"),
     [
@@ -364,10 +366,9 @@ async def test_sizes_are_those_of_the_settings(start: Starter, sizes: dict[str, 
         ({"If-Match": "*", "If-Unmodified-Since": "Mon, 01 Jan 1990 00:00:00 GMT"}, 200),
     ],
 )
-async def test_preconditions(start: Starter, photo: bytes, condition: dict[str, str], status: int) -> None:
-    async with start() as s:
-        job = await s.completed(photo)
-        url = f"/api/v1/images/{job['image_id']}/direct?size=thumbnail"
-        assert (await s.http.get(url, headers=condition)).status_code == status
-        tag = (await s.http.get(url)).headers["ETag"]
-        assert (await s.http.get(url, headers={"If-Match": f'"x", {tag}'})).status_code == 200
+async def test_preconditions(shared: Service, photo: bytes, condition: dict[str, str], status: int) -> None:
+    job = await shared.completed(photo)
+    url = f"/api/v1/images/{job['image_id']}/direct?size=thumbnail"
+    assert (await shared.http.get(url, headers=condition)).status_code == status
+    tag = (await shared.http.get(url)).headers["ETag"]
+    assert (await shared.http.get(url, headers={"If-Match": f'"x", {tag}'})).status_code == 200

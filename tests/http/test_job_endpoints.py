@@ -10,10 +10,10 @@ import anyio
 import pytest
 
 from fixtures import make
-from tests.conftest import WAIT_SECONDS, Service, Starter
+from tests.conftest import WAIT_SECONDS, Service, Starter, shared_service
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 JOBS = "/api/v1/images/jobs"
 VARIANTS = ["original", "large", "medium", "thumbnail"]
 PERSONAL = {"uploader_id", "org_id", "original_filename"}
@@ -31,6 +31,7 @@ STATUS = {
     "next_attempt_at",
     "ready",
 }
+shared = shared_service()
 
 
 async def metadata(s: Service, job_id: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -62,7 +63,7 @@ async def test_status_of_a_completed_job(start: Starter) -> None:
 
 
 async def test_ready_grows_from_the_thumbnail(start: Starter) -> None:
-    large = make.jpeg(3000, 2000, quality=70)
+    large = make.large_jpeg(2000, 1500)
     async with start() as s:
         first, second = await s.upload(large), await s.upload(large)
         seen: list[list[str]] = []
@@ -170,11 +171,11 @@ async def test_personal_fields(start: Starter) -> None:
             assert not PERSONAL & (await metadata(s, job_id, headers)).keys(), hidden
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("value", [1e308, -0.0, 10**400, 2**53 + 1, "\0\u2028", {"": {}}, [[[]]]], ids=repr)
-async def test_odd_metadata_comes_back_as_it_was(start: Starter, value: object) -> None:
-    async with start() as s:
-        job = await s.completed(TINY, metadata=json.dumps({"value": value}))
-        assert json.dumps((await metadata(s, job["job_id"]))["value"]) == json.dumps(value)
+async def test_odd_metadata_comes_back_as_it_was(shared: Service, value: object) -> None:
+    job = await shared.completed(TINY, metadata=json.dumps({"value": value}))
+    assert json.dumps((await metadata(shared, job["job_id"]))["value"]) == json.dumps(value)
 
 
 async def test_whatever_nesting_is_accepted_can_be_read(start: Starter) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+import pytest_asyncio
 
 from fixtures import make
 from imgsvc import testing
@@ -23,6 +24,8 @@ JOB, RUN = "a3a1f6c2-54a1-4d5c-9a39-0d8a8a0b8f10", 3
 BYTES, MOST = b"the bytes of a variant", 100_000
 DASK = {"engine": "dask", "scheduler": "tcp://127.0.0.1:9", "insecure": True}  # nothing listens at the discard port
 STALLS = {"idle_timeout_seconds": 0.3}
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Machine:
@@ -75,10 +78,16 @@ async def machine_of(folder: Path, **sections: dict[str, Any]) -> AsyncIterator[
         yield Machine(one, url, http, folder / "run")
 
 
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    async with testing._in_one_task(machine_of(tmp_path, uploads=STALLS)) as one:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Machine]:
+    """A service with the engine starts a gateway process and thousands of lanes: one for all tests."""
+    async with testing._in_one_task(machine_of(tmp_path_factory.mktemp("shared"), uploads=STALLS)) as one:
         yield one
+
+
+@pytest.fixture
+def machine(shared: Machine, tmp_path: Path) -> Machine:
+    return Machine(shared.service, shared.url, shared.http, tmp_path / "run")
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -91,6 +100,8 @@ def code(response: httpx.Response) -> tuple[int, str]:
 
 
 async def test_source_is_sent_and_a_variant_is_taken_once(machine: Machine) -> None:
+    tickets = machine.office.tickets
+    sent, received = tickets.sent_bytes, tickets.received_bytes
     with machine.run() as ticket:
         got = await machine.get()
         assert (got.status_code, got.content) == (200, make.jpeg(640, 480))
@@ -100,7 +111,7 @@ async def test_source_is_sent_and_a_variant_is_taken_once(machine: Machine) -> N
         assert (machine.folder / "small.webp").read_bytes() == BYTES
         assert code(await machine.put(body=b"others")) == (409, "variant_there")
         assert (machine.folder / "small.webp").read_bytes() == BYTES
-        assert (machine.office.tickets.sent_bytes, machine.office.tickets.received_bytes) == (len(got.content), 22)
+        assert (tickets.sent_bytes - sent, tickets.received_bytes - received) == (len(got.content), 22)
 
 
 async def test_source_of_several_pieces_arrives_whole(machine: Machine) -> None:
@@ -174,6 +185,7 @@ async def test_several_variants_in_one_body_are_taken_together_or_not_at_all(mac
         "": (400, "bad_request"),
         f"small={MOST + 1}&large=4": (413, "variant_too_large"),
     }
+    received = machine.office.tickets.received_bytes
     with machine.run() as ticket:
         for query, expected in refused.items():
             assert await together(query) == expected, query
@@ -182,7 +194,7 @@ async def test_several_variants_in_one_body_are_taken_together_or_not_at_all(mac
         assert [(machine.folder / f"{name}.webp").read_bytes() for name in ("small", "large")] == [b"aaa", b"bbbb"]
         assert machine.files() == ["large.webp", "small.webp"] and ticket.received == {"small", "large"}
         assert await together("small=3&large=4") == (409, "variant_there")
-        assert machine.office.tickets.received_bytes == 7
+        assert machine.office.tickets.received_bytes - received == 7
 
 
 async def test_several_variants_that_are_longer_than_a_piece(machine: Machine) -> None:
@@ -271,9 +283,10 @@ async def test_source_that_is_gone_is_refused(machine: Machine) -> None:
         assert code(await machine.get()) == (403, "render_refused")
 
 
-async def test_tokens_are_in_no_log_and_no_error(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
-    with machine.run():
-        bodies = [(await machine.get()).text, (await machine.put("other")).text, (await machine.get("x.y")).text]
+async def test_tokens_are_in_no_log_and_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    async with machine_of(tmp_path) as machine:  # its log begins where `capfd` sees it
+        with machine.run():
+            bodies = [(await machine.get()).text, (await machine.put("other")).text, (await machine.get("x.y")).text]
     said = capfd.readouterr()
     assert machine.token not in "".join((*bodies, said.out, said.err))
 

@@ -1,12 +1,13 @@
 """Render machines that put variants into the storage by themselves: addresses, what is late, and what is left."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from fixtures import make
 from imgsvc import testing
@@ -20,6 +21,8 @@ from tests.support.s3 import S3Server
 
 LENGTH = len(BYTES)
 NAME = f"{JOB}.{RUN}"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class StorageMachine(Machine):
@@ -67,15 +70,33 @@ def ticket_of(machine: Machine) -> RenderTicket:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bucket(s3: S3Server) -> str:
     return s3.bucket()
 
 
-@pytest.fixture
-async def machine(tmp_path: Path, s3: S3Server, bucket: str) -> AsyncIterator[StorageMachine]:
-    async with testing._in_one_task(machine_of(tmp_path, storage={"backend": "s3"}, s3=s3.settings(bucket))) as plain:
-        yield StorageMachine(plain.service, plain.url, plain.http, plain.folder)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory, s3: S3Server, bucket: str) -> AsyncIterator[Machine]:
+    place = machine_of(tmp_path_factory.mktemp("shared"), storage={"backend": "s3"}, s3=s3.settings(bucket))
+    async with testing._in_one_task(place) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def machine(shared: Machine, tmp_path: Path) -> AsyncIterator[StorageMachine]:
+    one = StorageMachine(shared.service, shared.url, shared.http, tmp_path / "run")
+    yield one
+    await one.office.incoming.end(NAME)
+
+
+@asynccontextmanager
+async def as_job_of_the_run(machine: Machine) -> AsyncIterator[None]:
+    """Let a completed image be the one whose run puts variants into the storage."""
+    job_id = (await machine.service.completed(make.tiny()))["job_id"]
+    rename = "UPDATE processing_jobs SET job_id = ? WHERE job_id = ?"
+    await machine.service.sql(rename, JOB, job_id)
+    yield
+    await machine.service.sql(rename, job_id, JOB)
 
 
 async def test_variant_is_put_into_the_storage_and_read_again(machine: StorageMachine) -> None:
@@ -110,7 +131,7 @@ async def test_each_question_that_is_not_the_runs_is_refused(machine: StorageMac
 async def test_what_is_late_overwrites_nothing_is_never_served_and_is_removed(
     machine: StorageMachine, s3: S3Server, bucket: str
 ) -> None:
-    job = await machine.service.completed(make.jpeg(64, 48))
+    await machine.service.completed(make.tiny())
     stored = s3.keys(bucket)
     with machine.run():
         asked = await machine.ask()
@@ -123,20 +144,19 @@ async def test_what_is_late_overwrites_nothing_is_never_served_and_is_removed(
     foreign = machine.service.state.jobs.housekeeping
     await foreign.sweep()
     assert f"incoming/{NAME}/small" in s3.keys(bucket)  # no job of ours: another service may share the bucket
-    await machine.service.sql("UPDATE processing_jobs SET job_id = ?", JOB)
-    await foreign.sweep()
-    assert s3.keys(bucket) == stored
-    await machine.service.sql("UPDATE processing_jobs SET job_id = ?", job["job_id"])
+    async with as_job_of_the_run(machine):
+        stored = [key for key in s3.keys(bucket) if not key.startswith("incoming/")]
+        await foreign.sweep()
+        assert s3.keys(bucket) == stored
 
 
 async def test_what_a_run_under_way_has_put_stays(machine: StorageMachine, s3: S3Server, bucket: str) -> None:
-    await machine.service.completed(make.jpeg(64, 48))
-    await machine.service.sql("UPDATE processing_jobs SET job_id = ?", JOB)
-    with machine.run() as ticket:
-        assert await machine.put_there(await machine.ask()) == 200
-        await machine.service.state.jobs.housekeeping.sweep()
-        await ticket.take(made())
-        await machine.office.incoming.end(NAME)
+    async with as_job_of_the_run(machine):
+        with machine.run() as ticket:
+            assert await machine.put_there(await machine.ask()) == 200
+            await machine.service.state.jobs.housekeeping.sweep()
+            await ticket.take(made())
+            await machine.office.incoming.end(NAME)
     assert f"incoming/{NAME}/small" not in s3.keys(bucket)
 
 
