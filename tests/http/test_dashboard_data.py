@@ -23,7 +23,7 @@ from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.many_jobs import fill
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 TREE: dict[str, Any] = {
     "system": {
         "service_name": str,
@@ -83,7 +83,6 @@ def has(tree: Any, body: Any, where: str = "") -> None:
         has(inner, body[name], f"{where}.{name}")
 
 
-@pytest.mark.workers
 async def test_key_tree_of_the_contract(start: Starter) -> None:
     async with start() as s:
         await s.completed(TINY)
@@ -121,7 +120,7 @@ async def test_fresh_service(start: Starter) -> None:
 @pytest.mark.workers
 async def test_numbers_are_true(start: Starter) -> None:
     async with start(rate_limit={"max_uploads": 5}) as s:
-        done = [await s.completed(make.jpeg(64, 48, seed)) for seed in range(4)]  # the same one would be rendered once
+        done = [await s.completed(make.tiny(seed)) for seed in range(4)]  # the same one would be rendered once
         broken = await s.ended(await s.upload(make.jpeg(640, 480)[:9000], user="bob"))
         assert broken["status"] == "failed"
         await s.http.delete(f"/api/v1/images/{done[0]['image_id']}", headers=s.bearer())
@@ -171,7 +170,7 @@ def assert_times_and_failures_are_true(body: dict[str, Any], broken: str) -> Non
 @pytest.mark.workers
 async def test_what_waits_and_what_a_lane_does(start: Starter) -> None:
     async with start() as s:
-        accepted = [(await s.upload(make.jpeg(4000, 3000))).json() for _ in range(3)]
+        accepted = [(await s.upload(make.large_jpeg(2400, 1800))).json() for _ in range(3)]
         with within(WAIT_SECONDS):
             while not (busy := [one for one in (await data(s))["workers"]["processes"] if one["state"] == "busy"]):
                 await anyio.lowlevel.checkpoint()
@@ -309,7 +308,7 @@ def test_uptime_in_words(seconds: float, words: str) -> None:
 
 async def test_names_of_files_are_for_the_operator_only(start: Starter) -> None:
     async with start(operator={"public": True}) as s:
-        await s.completed(make.jpeg(64, 48))
+        await s.completed(make.tiny())
         (shown,) = (await data(s))["processing"]["recent_jobs"]
         assert shown["original_filename"]
         (anyone,) = (await s.http.get("/dashboard/data")).json()["processing"]["recent_jobs"]

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import jsonschema_rs
@@ -27,6 +28,7 @@ KEYWORDS = re.compile(
 )
 
 
+@cache
 def built(*, private: bool) -> Json:
     return build(Settings(storage={"signed_urls": private}), ROUTES)  # type: ignore[arg-type]
 
@@ -116,12 +118,13 @@ def test_security_schemes_refer_to_nothing(document: Json) -> None:
 
 
 def test_every_schema_is_one(document: Json) -> None:
-    found, validator = list(schemas(document)), validators(document)
+    found = list(schemas(document))
     assert len(found) > 100
-    for schema in found:
+    distinct = list({json.dumps(schema): schema for schema in found}.values())
+    for schema in distinct:
         jsonschema_rs.meta.validate(schema)
-        validator(schema)  # every reference leads somewhere
         assert all(KEYWORDS.fullmatch(keyword) for keyword in keywords(schema)), schema  # `ge`, for one, is none
+    validators(document)({"allOf": distinct})  # every reference leads somewhere
 
 
 def test_it_describes_every_route_and_nothing_else(document: Json) -> None:
