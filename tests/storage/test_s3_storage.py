@@ -4,8 +4,6 @@ import asyncio
 import filecmp
 import json
 import os
-import subprocess
-import sys
 import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
@@ -23,7 +21,6 @@ from imgsvc.storage.base import NotStored, StorageError
 from imgsvc.storage.s3 import CHUNK, S3Storage, s3_storage
 from tests.support.s3 import SECRET, S3Server
 from tests.support.s3_proxy import Proxy
-from tests.support.server_process import ROOT
 from tests.support.speed import within
 from tests.support.stored import KEY, OBJECT, read, source
 
@@ -213,23 +210,6 @@ async def test_large_file_passes_in_small_parts(storage: S3Storage, tmp_path: Pa
     finally:
         tracemalloc.stop()
     assert filecmp.cmp(path, copy, shallow=False)
-
-
-def test_nothing_of_it_is_imported_without_need(tmp_path: Path) -> None:
-    program = (
-        "import asyncio, sys\n"
-        "import imgsvc.testing\n"
-        "async def main():\n"
-        "    async with imgsvc.testing.client() as client:\n"
-        "        await client.ready((await client.upload(imgsvc.testing.picture())).json()['job_id'])\n"
-        "asyncio.run(main())\n"
-        "print({'aiobotocore', 'botocore', 'aiohttp'} & set(sys.modules))\n"
-    )
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    said = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert said.stdout.splitlines()[-1:] == ["set()"], said.stderr
 
 
 async def test_probe_of_a_killed_doctor_is_no_service(storage: S3Storage, tmp_path: Path) -> None:
