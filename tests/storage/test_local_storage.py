@@ -246,3 +246,19 @@ def test_root_that_is_there_is_durable_too(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", noted)
     durable_files.make_root(tmp_path / "root")
     assert synced == [tmp_path]
+
+
+async def test_key_that_leads_out_of_the_folder_is_refused(storage: LocalStorage, tmp_path: Path) -> None:
+    """By a link, which somebody else has put there, or by its words. A link to somewhere inside is followed."""
+    root, outside, data = tmp_path / "storage", tmp_path / "outside", source(tmp_path, b"x")
+    outside.mkdir()
+    await storage.put("a/b", KEY, data)
+    (root / "out").symlink_to(outside)
+    (root / "a/in").symlink_to(root / "a/b")
+    for bucket in ("out", "out/deeper", "../outside", str(outside)):
+        with pytest.raises(StorageError, match="leads out"):
+            await storage.put(bucket, KEY, data)
+        with pytest.raises(StorageError, match="leads out"):
+            await storage.size(bucket, KEY)
+    assert not list(outside.iterdir())
+    assert await storage.size("a/in", KEY) == 1
