@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ SOURCE = "_source"  # the output that a stripped source is written to: no varian
 MAX_SIDE = 16_383  # pixels; a limit of the format (RFC 9649)
 MOST_EFFORT: dict[Format, int] = {"webp": 6, "jpeg": 0, "avif": 10}
 POSTER = "poster"  # the name of the still beside the animations of an image
+REMEMBERED = 128  # recipes and their texts
 FURTHER = "."  # in the name of a variant that is another one in a further format: no name of the settings has it
 
 
@@ -132,6 +134,9 @@ class Recipe:
 
     def to_json(self) -> str:
         """Without what is as by default: the text of a recipe says what it said before there were these members."""
+        return _text(self)
+
+    def _to_json(self) -> str:
         lists = {name: [_given(variant) for variant in getattr(self, name)] for name in ("variants", "further")}
         found = asdict(self) | lists
         for name, usual in DEFAULTS.items():
@@ -143,12 +148,21 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
+        return _parsed(text)
+
+    @classmethod
+    def _from_json(cls, text: str) -> "Recipe":
         given: dict[str, Any] = json.loads(text)
         focal = given.pop("focal", None)
         variants = tuple(Variant(**one) for one in given.pop("variants"))
         further = tuple(Variant(**one) for one in given.pop("further", ()))
         point = None if focal is None else (float(focal[0]), float(focal[1]))
         return cls(variants, **given, focal=point, further=further)
+
+
+# Nearly all jobs have one of few recipes, whose text each job is asked for several times.
+_text = lru_cache(REMEMBERED)(Recipe._to_json)
+_parsed = lru_cache(REMEMBERED)(Recipe._from_json)
 
 
 # Members that came later, and what they are where they are left out.
