@@ -5,8 +5,10 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from .durable_files import SetMode, partial_of, sync_folder
 
@@ -31,12 +33,14 @@ class Placed:
 def place(files: Sequence[Placed], left: threading.Event) -> None:
     """Link or copy each under a temporary name, fsync it, rename it, fsync the folders. Raises OSError.
 
-    After an error no temporary name is left. Nothing is renamed once `left` is set. A file is always a new one: what an
-    interrupted copy left may be a second name of another image's file.
+    All have a name before the first is synced: that writes the journal for the others too. After an error no temporary
+    name is left. Nothing is renamed once `left` is set. A file is always a new one: what an interrupted copy left may
+    be a second name of another image's file.
     """
     try:
-        for one in files:
-            _write(one)
+        with ExitStack() as opened:
+            for one, stream in [(one, opened.enter_context(_write(one))) for one in files]:
+                _sync(one, stream)
         for one in files:
             if left.is_set():
                 raise TimeoutError(errno.ETIMEDOUT, "the storage answered too late")
@@ -55,27 +59,37 @@ def _forget(files: Sequence[Placed]) -> None:
         partial_of(one.target).unlink(missing_ok=True)
 
 
-def _write(one: Placed) -> None:
-    """The source under the temporary name, synced. The caller removes what is left of a failure.
+def _write(one: Placed) -> IO[bytes]:
+    """The source under the temporary name, open and not synced. The caller removes what is left of a failure.
 
-    A linked source whose sync failed is removed: a second sync of the same file would succeed without its bytes.
+    It is open for reading if it is a second name of the source, for writing if it is a copy.
     """
     unnamed = partial_of(one.target)
     unnamed.unlink(missing_ok=True)
     if one.linked and _linked(one.source, unnamed):
-        descriptor = os.open(unnamed, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.fdopen(os.open(unnamed, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
+    with one.source.open("rb") as reader:
+        writer = unnamed.open("xb")
         try:
-            _finish(descriptor, one.set_mode)
-        except OSError:
-            one.source.unlink(missing_ok=True)
+            shutil.copyfileobj(reader, writer, CHUNK)
+            writer.flush()
+        except BaseException:
+            with suppress(OSError):  # it would be written once more
+                writer.close()
             raise
-        finally:
-            os.close(descriptor)
-        return
-    with one.source.open("rb") as reader, unnamed.open("xb") as writer:
-        shutil.copyfileobj(reader, writer, CHUNK)
-        writer.flush()
-        _finish(writer.fileno(), one.set_mode)
+    return writer
+
+
+def _sync(one: Placed, stream: IO[bytes]) -> None:
+    """Sync a file. A linked source whose sync failed is removed: a second sync would succeed without its bytes."""
+    try:
+        if one.set_mode:
+            one.set_mode(stream.fileno())
+        os.fsync(stream.fileno())
+    except OSError:
+        if not stream.writable():
+            one.source.unlink(missing_ok=True)
+        raise
 
 
 def _linked(source: Path, unnamed: Path) -> bool:
@@ -87,9 +101,3 @@ def _linked(source: Path, unnamed: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _finish(descriptor: int, set_mode: SetMode | None) -> None:
-    if set_mode:
-        set_mode(descriptor)
-    os.fsync(descriptor)

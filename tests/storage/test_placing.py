@@ -71,6 +71,8 @@ async def test_each_file_is_synced_before_the_first_has_its_name_and_each_folder
     sync, replace = os.fsync, Path.replace
 
     def fsync(descriptor: int) -> None:
+        if not calls:  # one commit of the file system's journal then writes all of their names
+            assert len([name for name in stored(tmp_path) if name.endswith(".partial")]) == len(KEYS)
         calls.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         sync(descriptor)
 
