@@ -134,13 +134,19 @@ class Writer:
 
     async def _apply_all(self, batch: list[_Waiting], db: aiosqlite.Connection) -> None:
         await db.execute("BEGIN IMMEDIATE")
+        alone = len(batch) == 1
         for waiting in batch:
-            await self._apply(waiting, db)
-        await db.execute("COMMIT")
+            await self._apply(waiting, db, alone=alone)
+        if db.in_transaction:
+            await db.execute("COMMIT")
 
-    async def _apply(self, waiting: _Waiting, db: aiosqlite.Connection) -> None:
-        """Run one change under a savepoint. Raises only if SQLite has rolled back the whole transaction."""
-        await db.execute("SAVEPOINT change")
+    async def _apply(self, waiting: _Waiting, db: aiosqlite.Connection, *, alone: bool) -> None:
+        """Run one change, under a savepoint unless it is alone in its transaction.
+
+        Raises only if SQLite has rolled back the whole transaction.
+        """
+        if not alone:
+            await db.execute("SAVEPOINT change")
         try:
             waiting.result = to_the_end(waiting.change(db))
         except Exception as error:
@@ -149,8 +155,9 @@ class Writer:
             self._note(error)
             operational = isinstance(error, sqlite3.OperationalError) or is_damage(error)
             waiting.error = DatabaseUnavailable(str(error)) if operational else error
-            await db.execute("ROLLBACK TO change")
-        await db.execute("RELEASE change")
+            await db.execute("ROLLBACK" if alone else "ROLLBACK TO change")
+        if not alone:
+            await db.execute("RELEASE change")
 
     def _note(self, error: Exception) -> None:
         if is_damage(error):
