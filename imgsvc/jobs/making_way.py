@@ -20,6 +20,8 @@ class MakingWay:
     def __init__(self, table: JobTable, running: Mapping[Run, Lane | SplitLane]) -> None:
         self._table = table
         self._running = running
+        self._without_lane: list[Side] = []  # sides that wait for one
+        self._changed = anyio.Event()
         self.closed = False
 
     async def idle_lane(self, side: Side) -> None:
@@ -27,20 +29,33 @@ class MakingWay:
         try:
             return side.idle.acquire_nowait()
         except anyio.WouldBlock:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._watch, side)
-                await side.idle.acquire()
-                group.cancel_scope.cancel()
+            pass
+        self._without_lane.append(side)
+        self.look()
+        try:
+            await side.idle.acquire()
+        finally:
+            self._without_lane.remove(side)
 
-    async def _watch(self, side: Side) -> None:
+    def look(self) -> None:
+        """Call when an upload may wait, or a lane or memory has become free."""
+        if self._without_lane and any(run.gives_way for run in self._running):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """End runs that give way for sides that wait for a lane, until cancelled."""
         while True:
-            changed = side.changed
-            try:
-                if any(run.gives_way for run in self._running) and await self._table.next_in(side.queue):
-                    self.end_one(side)
-            except Exception as error:
-                log.error("claim_failed", queue=side.queue, reason=str(error))
-            await changed.wait()
+            await self._changed.wait()
+            self._changed = anyio.Event()
+            for side in tuple(self._without_lane):
+                await self._look_for(side)
+
+    async def _look_for(self, side: Side) -> None:
+        try:
+            if await self._table.next_in(side.queue) and side in self._without_lane:
+                self.end_one(side)
+        except Exception as error:
+            log.error("claim_failed", queue=side.queue, reason=str(error))
 
     def end_one(self, side: Side) -> None:
         """The latest, which has done least, unless one is ending. It is given back: that counts as no attempt."""

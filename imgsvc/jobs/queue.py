@@ -70,17 +70,23 @@ class Queue:
         self._run_ended = anyio.Event()
         local = [lane for side in self._sides for lane in side.lanes if lane.local]
         self._started = {id(lane): anyio.Event() for lane in local}
-        self._publishing = anyio.Semaphore(PUBLISHING)
-        self._copying = anyio.Semaphore(COPYING)
+        self._publishing = anyio.Semaphore(PUBLISHING, fast_acquire=True)
+        self._copying = anyio.Semaphore(COPYING, fast_acquire=True)
         self._stopping = self._grace_over = False
         self._scope = anyio.CancelScope()
 
     def wake(self) -> None:
-        """Wake the claim loops. Call after every commit that makes a job claimable."""
+        """Wake the claim loops that may find a job. Call after every commit that makes a job claimable."""
         for side in self._sides:
+            self._wake(side)
+        if self._table.may_have_twins:
+            self._twins_changed.set()
+            self._twins_changed = anyio.Event()
+
+    def _wake(self, side: Side) -> None:
+        if self._table.may_claim(side.queue):
             side.wake()
-        self._twins_changed.set()
-        self._twins_changed = anyio.Event()
+        self._ways.look()
 
     @property
     def living_lanes(self) -> int:
@@ -131,6 +137,7 @@ class Queue:
                     for lane in side.lanes:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
                     receive.close()
+                group.start_soon(self._ways.run)
                 group.start_soon(self._retries.run)
                 group.start_soon(self._feed_copies, group)
 
@@ -192,16 +199,16 @@ class Queue:
             while True:
                 await self._ways.idle_lane(side)
                 run = await self._next(lambda: side.changed, lambda: self._claim(side))
-                run.loan = await self._borrow(side, run)
+                run.loan = self._borrow(side, run)
                 await send.send(run)
                 if run.loan:
                     await send.send(run.loan)
 
-    async def _borrow(self, side: Side, run: Run) -> Loan | None:
+    def _borrow(self, side: Side, run: Run) -> Loan | None:
         """A second idle lane for the run, and its memory, while no other job could use them."""
         if side.queue != "renders" or not isinstance(side.memory, LaneMemory):  # or lanes of other machines
             return None
-        if not run.can_be_split or not side.idle.value or await self._others_wait():
+        if not side.idle.value or self._others_wait() or not run.can_be_split:
             return None
         try:
             side.idle.acquire_nowait()
@@ -212,14 +219,10 @@ class Queue:
             return None
         return Loan(run.reserved_bytes)
 
-    async def _others_wait(self) -> bool:
-        """Whether jobs wait, or will once their previews have ended."""
-        try:
-            previews = (side.memory.running for side in self._sides if side.queue == "previews")
-            return any(previews) or await self._table.waiting() > 0
-        except Exception as error:
-            log.error("claim_failed", queue="renders", reason=str(error))
-            return True
+    def _others_wait(self) -> bool:
+        """Whether jobs waited when the run was claimed, joined since, or will once their previews have ended."""
+        previews = (side.memory.running for side in self._sides if side.queue == "previews")
+        return any(previews) or self._table.may_wait
 
     async def _feed_copies(self, group: TaskGroup) -> None:
         """Complete the jobs that have a twin. They need no lane, and so wait behind no preview and no render."""
@@ -243,6 +246,9 @@ class Queue:
                     log.error("claim_failed", reason=str(error))
                     pause = LOOK_AGAIN_SECONDS
                 self._end_run()
+            if pause == inf:  # without a scope, which costs as much as the wait
+                await changed.wait()
+                continue
             with anyio.move_on_after(pause):
                 await changed.wait()
 
@@ -328,7 +334,7 @@ class Queue:
             if run.loan:
                 run.loan.over.set()
                 side.memory.release(run.loan.reserved_bytes)
-            side.wake()
+            self._wake(side)
 
     async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
         settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run, self.wake)

@@ -17,7 +17,8 @@ class Side:
     queue: QueueName
     lanes: Sequence[Lane]
     memory: SideMemory
-    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))  # counts the lanes that could take a job
+    # Counts the lanes that could take a job.
+    idle: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0, fast_acquire=True))
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def wake(self) -> None:

@@ -107,12 +107,25 @@ async def test_empty_queue_is_asked_nothing(tmp_path: Path, monkeypatch: pytest.
             await claim(t)
 
 
+async def test_claim_of_the_last_job_says_that_none_is_left(tmp_path: Path) -> None:
+    """So the next idle lane sends no query either, and a render may take a second lane."""
+    async with table(tmp_path) as t:
+        await accept(t, new_job("alice"))
+        await accept(t, new_job("bob", preview_bytes=1000))
+        await claim(t, "previews")
+        assert t.may_wait
+        await claim(t)
+        assert not t.may_wait
+        await accept(t, new_job("alice"))
+        assert t.may_wait
+
+
 async def test_job_that_joins_while_a_claim_finds_none(tmp_path: Path) -> None:
     """The claim began before; its end must not hide the job."""
     async with table(tmp_path) as t:
-        before = t._waiting.changes("renders")
+        before = t._waiting.changes()
         await accept(t, new_job("alice"))
-        t._waiting.found_none("renders", before)
+        t._waiting.found_none(before, "renders")
         await claim(t)
 
 

@@ -24,6 +24,11 @@ class FurtherTable:
         """Look for waiting rows at the next claim. Call after a change that makes one claimable."""
         self._may_wait = True
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether a row may wait. False is certain."""
+        return self._may_wait
+
     async def order(self, job: Job, new: NewRender) -> FurtherRender | None:
         """Have variants made. None: the image is not completed, or was deleted. Then wake the queue."""
         render = await self._write(lambda db: further_changes.order(db, job.job_id, new))

@@ -22,7 +22,7 @@ from .quota import Quota, RateLimitStatus, standing
 from .row_memory import Key, RowMemory
 from .transactions import Accepted, Blocked, Claimed
 from .usage import Observer
-from .waiting_jobs import WaitingJobs
+from .waiting_jobs import QUEUES, WaitingJobs
 from .writer import Change, DatabaseUnavailable, Writer
 
 SOURCE_KEPT = timedelta(hours=1)  # at most, of a completed job's upload from which a further format is made
@@ -132,10 +132,6 @@ class JobTable:
     async def latest_failed(self, limit: int) -> list[Job]:
         return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
 
-    async def waiting(self) -> int:
-        """The number of jobs that wait for a lane."""
-        return int((await self._readers.fetch("waiting", {}))[0]["jobs"])
-
     async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
         """The number of jobs that wait for a lane, and how much of the quota is left. Uses none of it."""
         (row,) = await self._readers.fetch("admission", {"org_id": org_id, "user_id": user_id})
@@ -212,12 +208,14 @@ class JobTable:
         """Claim the next job of a queue. Blocked: it needs more than `free_bytes`. None: no job is waiting."""
         if not self._waiting.may_wait(queue):
             return None
-        changes = self._waiting.changes(queue)
+        changes = self._waiting.changes()
         claimed = await self._write(lambda db: transactions.claim(db, queue, free_bytes, nothing_running))
         if claimed is None:
-            self._waiting.found_none(queue, changes)
+            self._waiting.found_none(changes, queue)
         if not isinstance(claimed, Claimed):
             return claimed
+        if not claimed.others_wait:
+            self._waiting.found_none(changes, *QUEUES)
         self._observer.moved(claimed.before, "processing")
         return claimed.job
 
@@ -277,7 +275,8 @@ class JobTable:
         try:
             return await self._end_run(job, "completed", complete)
         finally:
-            self.further.wake()  # its further formats
+            if job.recipe.further:
+                self.further.wake()
 
     async def unsuccessful(self, job: Job, failure: Failure, decision: Decision) -> bool:
         """Record a failed attempt: the job is retried later, or has failed for good."""
@@ -334,6 +333,20 @@ class JobTable:
         """A page of the `processing` jobs by id: (id, run, whether it waits for its render)."""
         rows = await self._readers.fetch("under_way", {"after": after, "limit": limit})
         return [(row["job_id"], row["run"], row["queue"] is not None) for row in rows]
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a job may be in a queue. False is certain, here as in the next two."""
+        return any(self._waiting.may_wait(queue) for queue in QUEUES)
+
+    def may_claim(self, queue: QueueName) -> bool:
+        """Whether a lane of this queue may find a job, or a further render."""
+        return self._waiting.may_wait(queue) or (queue == "renders" and self.further.may_wait)
+
+    @property
+    def may_have_twins(self) -> bool:
+        """Whether a job that waits may have a twin."""
+        return self._may_have_twins
 
     def look_again(self) -> None:
         """Let the next claim of each queue query the database, for a waiting job whose change was not seen."""

@@ -459,8 +459,8 @@ WHERE minute >= :since ORDER BY minute
 SELECT * FROM processing_jobs INDEXED BY jobs_recent_failed
 WHERE status = 'failed' AND deleted_at IS NULL ORDER BY failed_at DESC LIMIT :limit
 
--- name: waiting
-SELECT count(*) AS jobs FROM processing_jobs WHERE queue IS NOT NULL
+-- name: any_waiting
+SELECT 1 FROM processing_jobs WHERE queue IS NOT NULL LIMIT 1
 
 -- name: admission
 -- What an upload is let in by: one row, with NULLs for a user without a window.

@@ -35,6 +35,7 @@ class Claimed:
     job: Job
     before: str
     twin: Job | None = None  # whose variants it takes over; None: rendered, or the twin is gone
+    others_wait: bool = True  # whether another job was in a queue then
 
 
 class Kept(Protocol):
@@ -187,7 +188,8 @@ async def claim(
     alone = exclusive(deaths=waiting.deaths, starts=waiting.starts) and queue == "renders"
     if not nothing_running and (alone or (needs or 0) > free_bytes):
         return Blocked(None if alone else needs)
-    return await _claimed(db, waiting, queue)
+    claimed = await _claimed(db, waiting, queue)
+    return replace(claimed, others_wait=bool(await db.execute_fetchall(QUERIES["any_waiting"])))
 
 
 async def claim_with_twin(db: aiosqlite.Connection) -> tuple[Claimed | None, bool]:

@@ -7,6 +7,7 @@ that found it so began.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import get_args
 
 import aiosqlite
@@ -14,11 +15,12 @@ import aiosqlite
 from .model import QueueName
 from .sql import QUERIES
 
+QUEUES: tuple[QueueName, ...] = get_args(QueueName)
 WATCHES = ("watch_waiting_inserted", "watch_waiting_updated", "watch_twin_updated", "watch_twin_deleted")
 
 
 class WaitingJobs:
-    """Every queue may have a job until a claim has found none."""
+    """Every queue may have a job until a claim has found or left none."""
 
     def __init__(self) -> None:
         self._changes: Counter[str] = Counter()  # of each queue
@@ -38,14 +40,14 @@ class WaitingJobs:
         self._changes.update(self._noted)
         self._noted.clear()
 
-    def changes(self, queue: QueueName) -> int:
+    def changes(self) -> dict[QueueName, int]:
         """The number of changes so far: read it before a claim begins, and pass it to `found_none`."""
-        return self._changes[queue]
+        return {queue: self._changes[queue] for queue in QUEUES}
 
-    def found_none(self, queue: QueueName, changes: int) -> None:
-        """A claim that began after so many changes has found no job."""
+    def found_none(self, changes: Mapping[QueueName, int], *queues: QueueName) -> None:
+        """A claim that began after so many changes has found, or left, no job in these queues."""
         if self._watching:
-            self._empty[queue] = changes
+            self._empty.update((queue, changes[queue]) for queue in queues)
 
     def may_wait(self, queue: QueueName) -> bool:
         """Whether this queue may have a job that a lane could claim."""
@@ -53,4 +55,4 @@ class WaitingJobs:
 
     def look_again(self) -> None:
         """Every queue may have a job again: for rows that were changed by another connection."""
-        self._changes.update(get_args(QueueName))
+        self._changes.update(QUEUES)
