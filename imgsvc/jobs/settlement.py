@@ -132,7 +132,8 @@ class Settlement:
         if self._run.is_preview:
             recorded = await self._table.end_preview(job, "done", paths, measured)
         else:
-            recorded = await self._table.complete(job, paths, measured, kept=kept)
+            forgets = self._forgets_source
+            recorded = await self._table.complete(job, paths, measured, kept=kept, forgets_source=forgets)
         if not recorded:
             await self._overtaken(keys)
             return
@@ -142,7 +143,12 @@ class Settlement:
         if self._run.cleans_source and kept is None:
             self._log.warning("source_not_kept", reason="it is too damaged to be cleaned")
         if not self._run.is_preview:
-            await self._remove_source()
+            await self._remove_source(forgotten=forgets)
+
+    @property
+    def _forgets_source(self) -> bool:
+        """Whether the commit that completes the job may forget its upload too: nothing else wants that."""
+        return not self._context.hold.active and not self.job.recipe.further
 
     def _files(self, rendered: Rendered, kept: KeptFile | None = None) -> CheckedFiles:
         incoming = self._context.incoming.of(self._run.scratch.name)
@@ -157,12 +163,13 @@ class Settlement:
             await self._overtaken({variant.name: job.key(variant.name) for variant in job.recipe.variants})
             await self._decline(status_of(error), str(error))
             return
-        if not await self._table.complete(job, paths, measured, copies.twin, kept):
+        forgets = self._forgets_source
+        if not await self._table.complete(job, paths, measured, copies.twin, kept, forgets_source=forgets):
             await self._overtaken(paths)
             return
         self._log.info("job_completed", twin=copies.twin and copies.twin.image_id)
         self._context.on_reuse("reused")
-        await self._remove_source()
+        await self._remove_source(forgotten=forgets)
 
     async def _decline(self, status: ReuseStatus, reason: str) -> None:
         if await self._table.decline_twin(self.job, status):
@@ -197,13 +204,17 @@ class Settlement:
         self.preview_ended = True
         self._on_preview()
 
-    async def _remove_source(self) -> None:
-        """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final."""
+    async def _remove_source(self, *, forgotten: bool = False) -> None:
+        """Remove the source after the row has ended. Housekeeping makes up for a failure: the row is final.
+
+        `forgotten`: the row names it no more.
+        """
         try:
             if self._context.hold.active or await self._source_wanted():
                 return
             await anyio.to_thread.run_sync(self._remove_staged)
-            await self._table.source_removed(self.job)
+            if not forgotten:
+                await self._table.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
 

@@ -37,7 +37,7 @@ async def completed(s: Service) -> Job:
     """A completed job whose source is gone."""
     ids = await s.completed(PHOTO)
     with within(WAIT_SECONDS):
-        while (job := await s.state.jobs.table.job(ids["job_id"])) is None or job.staging_path:
+        while (job := await s.state.jobs.table.job(ids["job_id"])) is None or s.state.jobs.queue.active_runs:
             await anyio.sleep(0.01)
     return job
 

@@ -32,7 +32,7 @@ async def kept(s: Service, data: bytes = LEAKY, **more: Any) -> Job:
     """The row of a new image whose staged upload is gone."""
     ids = await s.completed(data, **more)
     with within(WAIT_SECONDS):
-        while (job := await s.state.jobs.table.job(ids["job_id"])) is None or job.staging_path:
+        while (job := await s.state.jobs.table.job(ids["job_id"])) is None or s.state.jobs.queue.active_runs:
             await anyio.sleep(0.01)
     return job
 

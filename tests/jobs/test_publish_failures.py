@@ -11,6 +11,7 @@ import pytest
 from fixtures import make
 from imgsvc import testing
 from imgsvc.jobs import deletion
+from imgsvc.jobs.settlement import Settlement
 from imgsvc.storage import placing
 from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
@@ -39,6 +40,26 @@ async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tm
         await s.state.jobs.housekeeping.sweep()
         assert s.staged() == []
         assert len(await s.variant(job["image_id"], "large")) > 100
+
+
+async def test_upload_that_could_not_be_removed_is_named_by_no_row_and_removed_later(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that completes the job forgets the upload, so whatever ends the service after it leaves the file."""
+
+    def refuse(_: Settlement) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with start() as s:
+        monkeypatch.setattr(Settlement, "_remove_staged", refuse)
+        await s.completed(make.jpeg(64, 48))
+        assert await s.sql("SELECT staging_path FROM processing_jobs") == [(None,)]
+        with within(10):
+            while s.state.jobs.queue.active_runs:
+                await anyio.sleep(0.01)
+        assert len(s.staged()) == 1
+        await s.state.jobs.housekeeping.sweep()
+        assert s.staged() == []
 
 
 async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,13 +262,18 @@ class JobTable:
         measured: dict[str, Any],
         twin: Job | None = None,
         kept: transactions.Kept | None = None,
+        *,
+        forgets_source: bool = False,
     ) -> bool:
-        """`twin`: the job whose variants it took over. `kept`: the source that was put under the row's key."""
+        """`twin`: the job whose variants it took over. `kept`: the source that was put under the row's key.
+
+        `forgets_source`: the row names the upload no more, which is to be removed after that.
+        """
         source = {"source_bytes": kept and kept.size_bytes, "source_sha256": kept and kept.sha256}
         values, told = transactions.found(paths, measured) | source, {"twin": twin.job_id} if twin else {}
 
         async def complete(db: aiosqlite.Connection) -> bool:
-            recorded, found_twins = await transactions.complete(db, job, values, **told)
+            recorded, found_twins = await transactions.complete(db, job, values, forgets_source=forgets_source, **told)
             self._may_have_twins |= found_twins
             return recorded
 

@@ -5,6 +5,7 @@ claimed again or deleted, the function changes nothing and returns False.
 """
 
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -226,12 +227,25 @@ async def ended(
     return True
 
 
-async def complete(db: aiosqlite.Connection, job: Job, values: dict[str, Any], **told: str) -> tuple[bool, bool]:
+async def complete(
+    db: aiosqlite.Connection, job: Job, values: dict[str, Any], *, forgets_source: bool = False, **told: str
+) -> tuple[bool, bool]:
     """Returns whether the row was changed, and whether other jobs have got a twin by it."""
     if not await ended(db, "complete", job, "completed", values, **told):
         return False, False
+    if forgets_source:
+        await _forget_source(db, job)
     await further_formats.order_formats(db, job)
     return True, await sources.complete(db, job.job_id)
+
+
+async def _forget_source(db: aiosqlite.Connection, job: Job) -> None:
+    """The job is completed even if that is refused: housekeeping makes up for it."""
+    try:
+        await db.execute(QUERIES["source_removed"], {"job_id": job.job_id})
+    except sqlite3.Error:
+        if not db.in_transaction:
+            raise
 
 
 async def decline_twin(db: aiosqlite.Connection, job: Job, reason: str) -> bool:
