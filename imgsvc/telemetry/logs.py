@@ -6,6 +6,7 @@ contain signatures (of S3), tokens and credentials.
 
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, TextIO
@@ -45,13 +46,6 @@ def configure(settings: Log) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    processors = [*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter]
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
-        logger_factory=lambda *_: logging.getLogger(OURS),
-        cache_logger_on_first_use=True,
-    )
     renderer: list[Any] = (
         [structlog.processors.format_exc_info, _redacted, structlog.processors.JSONRenderer()]
         if json_lines
@@ -62,6 +56,14 @@ def configure(settings: Log) -> None:
         ]
     )
     writer = LineWriter(sys.stderr)
+    # Our own events need nothing of Python's logging, whose records cost twice what the lines do.
+    processors = [*shared, *(renderer if json_lines else [structlog.stdlib.ProcessorFormatter.wrap_for_formatter])]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
+        logger_factory=lambda *_: _Lines(writer) if json_lines else logging.getLogger(OURS),
+        cache_logger_on_first_use=True,
+    )
     OUTPUT.writer, OUTPUT.processors = writer if json_lines else None, [*processors]
     handler = logging.StreamHandler(writer)
     handler.setFormatter(
@@ -74,6 +76,20 @@ def configure(settings: Log) -> None:
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     logging.getLogger(OURS).setLevel(level)
     logging.captureWarnings(True)
+
+
+class _Lines:
+    """What structlog passes a finished line to, by the name of its level. An output that fails ends nothing."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def info(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._writer.write(f"{line}\n")
+            self._writer.flush()
+
+    debug = warning = error = critical = info
 
 
 def flush() -> None:
