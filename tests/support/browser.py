@@ -33,6 +33,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 LIMIT_SECONDS = 20
+SITE = "http://127.0.0.1/"  # of all ports; nothing is asked for it
 CLOCKED_VISITS = 8  # each page repeats all that was done to the clock of its profile before
 VIEWPORT: ViewportSize = {"width": 1280, "height": 900}
 FITS = "width => innerWidth === width && document.documentElement.scrollWidth <= width"
@@ -84,12 +85,18 @@ class Visit:
 class Profile:
     """It is used again: a fresh one costs a second of processor time, since a renderer starts and compiles all scripts.
 
-    `kept` is an empty page that keeps the renderer alive between two visits.
+    `kept` is an empty page on the site of the services. What it opens is shown by its renderer, which so lives on.
     """
 
     context: BrowserContext
     kept: Page
     visits: int = 0
+
+    async def page(self) -> Page:
+        """A new one, which knows of no opener."""
+        async with self.context.expect_page() as opened:
+            await self.kept.evaluate("() => { open('about:blank').opener = null; }")
+        return await opened.value
 
     async def empty(self, origin: str) -> None:
         """Close its pages, and remove what sites have left."""
@@ -125,14 +132,14 @@ class Chromium:
         return self._browser
 
     @asynccontextmanager
-    async def profile(self, origin: str, clock: bool, options: dict[str, Any]) -> AsyncIterator[BrowserContext]:
+    async def profile(self, origin: str, clock: bool, options: dict[str, Any]) -> AsyncIterator[Profile]:
         """An empty profile with these options of Playwright's `new_context`. A test that fails ends it."""
         browser, idle = await self.browser(), self._profiles[repr((clock, sorted(options.items())))]
         profile = idle.pop() if idle else await self._new_profile(browser, options)
         try:
             if clock:
                 await profile.context.clock.install()
-            yield profile.context
+            yield profile
             if clock:
                 await profile.context.clock.resume()
             await profile.empty(origin)
@@ -146,7 +153,11 @@ class Chromium:
 
     async def _new_profile(self, browser: Browser, options: dict[str, Any]) -> Profile:
         context = await browser.new_context(viewport=VIEWPORT, **options)
-        return Profile(context, await context.new_page())
+        kept = await context.new_page()
+        await kept.route(SITE, lambda route: route.fulfill(content_type="text/html", body=""))
+        await kept.goto(SITE)
+        await kept.unroute(SITE)
+        return Profile(context, kept)
 
     async def close(self) -> None:
         if self._browser:
@@ -175,11 +186,12 @@ async def browsing(
 
     `origin` is what may be asked; `clock`: it can be moved on; keywords go to Playwright's `new_context`.
     """
-    async with chromium.profile(origin, clock, options) as context:
+    async with chromium.profile(origin, clock, options) as profile:
+        context = profile.context
         limit = seconds(LIMIT_SECONDS)
         context.set_default_timeout(limit * 1000)
         expect.set_options(timeout=limit * 1000 / 2)
-        visit = Visit(await context.new_page(), origin)
+        visit = Visit(await profile.page(), origin)
         await visit.page.set_viewport_size({"width": width, "height": height})
         with visit.watched(context):
             yield visit
