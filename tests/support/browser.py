@@ -199,4 +199,11 @@ async def browsing(
 
 async def fits(page: Page, width: int) -> None:
     """Wait until the page is this wide and nothing is wider: its script may lay it out again. Raises TimeoutError."""
-    await page.wait_for_function(FITS, arg=width)
+    if not await page.evaluate(FITS, width):  # it mostly does at once, and a wait is dearer
+        await page.wait_for_function(FITS, arg=width)
+
+
+async def wide(page: Page, width: int) -> None:
+    """Make the page this wide, and wait until it is laid out."""
+    await page.set_viewport_size({"width": width, "height": 900})
+    await fits(page, width)
