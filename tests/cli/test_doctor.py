@@ -38,7 +38,7 @@ from tests.process.test_commands import imgsvc
 from tests.support.doctor import found, worst
 from tests.support.memory import FOLDER
 from tests.support.processes import run
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import InlineServer
 from tests.support.speed import seconds
 
 RANDOM = "kJ8s-Qz71mVb0Xw3tRf6YpLhDn2eUcGa"
@@ -57,7 +57,7 @@ def test_all_is_well_where_all_is_well(tmp_path: Path) -> None:
 
 
 def test_running_service_is_asked_and_left_as_it_was(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, JWT_SECRET_KEY="secret" * 10) as server:
+    with InlineServer(tmp_path, JWT_SECRET_KEY="secret" * 10) as server:
         before = sorted(path.name for path in server.folder.rglob("*"))
         examined = imgsvc(server, "doctor", "--json", PUBLIC_URL=server.url)
         again = imgsvc(server, "doctor", "--json", JWT_SECRET_KEY=RANDOM, PUBLIC_URL=f"{server.url}/nowhere")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import begin, run
-from tests.support.server_process import ROOT, ServerProcess
+from tests.support.server_process import ROOT, InlineServer
 
 pytestmark = pytest.mark.process
 
@@ -28,7 +28,7 @@ def test_says_and_ends_as_a_process_that_was_started(tmp_path: Path) -> None:
 
 def test_has_what_it_was_given_and_nothing_else(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "IMGSVC_SERVER_PORT": "0"}
-    process = begin(["serve"], folder=tmp_path, environ=environ)
+    process = begin(["serve"], folder=tmp_path, environ=environ, inline=True)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0)
     assert process.stdout and process.stdout.readline().startswith("imgsvc listens on")
@@ -42,7 +42,7 @@ def test_has_what_it_was_given_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_killed_one_says_by_what(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path) as server:
+    with InlineServer(tmp_path) as server:
         server.signal(signal.SIGKILL)
         assert server.ended() == -signal.SIGKILL
         server.start()

@@ -27,6 +27,7 @@ from imgsvc import __version__
 from imgsvc.access.tokens import Tokens
 from tests.support.authorization_server import authorization_server
 from tests.support.dashboard_page import TOKEN
+from tests.support.forked_run import INLINE
 from tests.support.nginx import PATH
 from tests.support.papers import PAGES, TOUR_HOST, like, make_clone, runs, succeeds
 from tests.support.s3 import S3Server
@@ -83,6 +84,8 @@ def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
     }
     environ |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}  # or the chain would look for a machine's role
+    if path != "docs/start/tour.md":
+        environ |= {INLINE: "1"}
     with typed(line, tmp_path, environ) as printed:
         assert "listens on" in printed[0], (tmp_path / "log.txt").read_text()
         url = printed[0].split()[-1]
@@ -160,7 +163,7 @@ def test_unit_is_one_that_systemd_takes(clone: Path, tmp_path: Path) -> None:
 def test_checks_of_an_installation(clone: Path, tmp_path: Path) -> None:
     """Of the guides to installing and to upgrading; what both say is run once."""
     texts = runs("docs/guides/installing.md", "checks") + runs("docs/guides/upgrading.md", "checks")
-    with ServerProcess(tmp_path, JWT_SECRET_KEY=secrets.token_urlsafe(48)) as server:  # doctor dislikes the tests' own
+    with InlineServer(tmp_path, JWT_SECRET_KEY=secrets.token_urlsafe(48)) as server:  # doctor dislikes the tests' own
         commands = "".join(texts).replace(PUBLIC, server.url).replace(TOUR_HOST, server.url)
         once = dict.fromkeys(line.partition("#")[0].strip() for line in commands.splitlines())
         assert set(once) == {"./run imgsvc doctor", f"./run imgsvc smoke {server.url}"}

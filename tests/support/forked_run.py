@@ -11,6 +11,7 @@ import socket
 import sys
 
 MESSAGE_BYTES = 1 << 17
+INLINE = "RENDERS_IN_THREADS"  # of a test that has nothing to do with workers
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -21,7 +22,7 @@ def main(address: str, arguments: list[str]) -> int:
         "folder": os.getcwd(),  # noqa: PTH109, pathlib takes as long to load as all else here
         "environ": dict(os.environ),
         "settings": "",
-        "inline": False,
+        "inline": INLINE in os.environ,
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until the command is known that they are for
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
