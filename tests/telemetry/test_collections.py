@@ -83,7 +83,7 @@ async def test_all(start: Starter, photo: bytes) -> None:
 
 
 async def test_all_before_it_is_ready(start: Starter) -> None:
-    large = make.jpeg(3000, 2000, quality=70)
+    large = make.jpeg(2400, 1600, quality=70)
     async with start() as s:
         image_id = (await s.upload(large)).json()["image_id"]
         seen = set()
@@ -142,7 +142,7 @@ async def test_batch_that_asks_for_nothing(start: Starter, query: str, name: str
 
 async def test_batch_takes_a_preview_that_is_ready(start: Starter) -> None:
     async with start() as s:
-        image_id = (await s.upload(make.jpeg(3000, 2000, quality=70))).json()["image_id"]
+        image_id = (await s.upload(make.jpeg(2400, 1600, quality=70))).json()["image_id"]
         with within(WAIT_SECONDS):
             while not found(body := await batch(s, image_id, size="thumbnail")):
                 await anyio.sleep(0.01)
@@ -198,7 +198,7 @@ async def test_stats(start: Starter, photo: bytes) -> None:
 
 async def test_stats_while_it_works(start: Starter) -> None:
     async with start() as s:
-        answer = await s.upload(make.jpeg(3000, 2000, quality=70))
+        answer = await s.upload(make.jpeg(2400, 1600, quality=70))
         seen = set()
         with within(WAIT_SECONDS):
             while not (stats := await json_of(s, "/api/v1/health/stats"))["storage"]["total_images"]:
