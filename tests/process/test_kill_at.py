@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -50,19 +50,34 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture(scope="module")
+def ready(forks: ForkServer) -> Iterator[Callable[[case.Scenario], case.Attempt]]:
+    """What a scenario begins with: made once for all that begin with the same files, which no case changes."""
+    made: dict[object, case.Attempt] = {}
+    with tempfile.TemporaryDirectory(dir=memory(), prefix="kill-at-") as name:
+
+        def ready_for(scenario: case.Scenario) -> case.Attempt:
+            beginning = scenario.prepare, scenario.equip
+            if beginning not in made:
+                made[beginning] = case.prepared(scenario, Site(Path(name) / str(len(made)), forks))
+            return made[beginning]
+
+        yield ready_for
+
+
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in RARELY])
-def test_some_of_the_durable_calls(forks: ForkServer, folder: Path, name: str) -> None:
+def test_some_of_the_durable_calls(ready: Callable[[case.Scenario], case.Attempt], folder: Path, name: str) -> None:
     print(f"KILL_AT_SEED={SEED}")
     scenario = SCENARIOS[name]
-    ready = case.prepared(scenario, Site(folder / "ready", forks))
+    begin = ready(scenario)
     if name in FULLY:
-        counting = case.run(scenario, ready, Fault("count"), folder / "count")
+        counting = case.run(scenario, begin, Fault("count"), folder / "count")
         assert counting.wrong == []
         plan = sample(counting.calls, CASES, f"{SEED} {name}")
     else:  # counting takes as long as a case
         plan = [one_kill(name, SEED)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = pool.map(lambda fault: case.run(scenario, ready, fault, folder / str(fault)), plan)
+        results = pool.map(lambda fault: case.run(scenario, begin, fault, folder / str(fault)), plan)
     wrong = [
         f"{result}\n  ./run torture kill-at {name} --quick --at {result.fault}" for result in results if result.wrong
     ]
