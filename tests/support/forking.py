@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Self
 
-from tests.support.once import RUN
+from tests.support.once import RUN, last_process
 from tests.support.preload import library
 from tests.support.speed import is_over
 
@@ -184,8 +184,7 @@ class ForkServer:
 
 def _connected(address: str) -> socket.socket:
     """To the server of this run, which is started unless it was."""
-    # A worker of xdist is a child of the process that runs the tests.
-    _start_unless_started(address, lives_with=os.getppid() if RUN in os.environ else os.getpid())
+    _start_unless_started(address, lives_with=last_process())
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     began = time.monotonic()
     while connection.connect_ex(address):  # another process has the address, and is about to listen

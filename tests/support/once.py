@@ -28,6 +28,11 @@ def once(name: str, make: Callable[[], bytes]) -> bytes:
         return found
 
 
+def last_process() -> int:
+    """The process that a run of the tests ends with: a worker of xdist is its child."""
+    return os.getppid() if RUN in os.environ else os.getpid()
+
+
 def forget() -> None:
     """Remove what this run has kept, at the end of each of its processes: one that goes on would make it again."""
     if run := os.environ.get(RUN):

@@ -1,18 +1,24 @@
-"""A real S3 server for the tests that need one: `s3` is shared by all of them, each with a bucket of its own."""
+"""A real S3 server for the tests that need one: `s3` is shared by all of them, each with a bucket of its own.
 
+Starting one takes a second and a half of processor time: all processes of a run of the tests share it.
+"""
+
+import atexit
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from tests.support.botocore_models import share_models
+from tests.support.memory import memory
+from tests.support.once import last_process, once
 from tests.support.server_process import ROOT
 
 ACCESS_KEY = "test:tester"
@@ -33,6 +39,9 @@ class S3Server:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self.close_client()
+
+    def close_client(self) -> None:
         if "client" in vars(self):
             self.client.close()
 
@@ -40,9 +49,9 @@ class S3Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> Self:
+    def start(self, *options: str) -> Self:
         """At the same port as before, if there was a start before."""
-        command = [sys.executable, "-m", "tests.support.s3_server", str(self.folder), str(self.port), SECRET]
+        command = [sys.executable, "-m", "tests.support.s3_server", str(self.folder), str(self.port), SECRET, *options]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -65,6 +74,13 @@ class S3Server:
         self._process.wait()
         assert self._process.stdout
         self._process.stdout.close()
+        self._process = None
+
+    def leave(self) -> None:
+        """It goes on without this process."""
+        assert self._process and self._process.stdout
+        self._process.stdout.close()
+        self._process.returncode = 0  # or subprocess warns of a process that was never waited for
         self._process = None
 
     @cached_property
@@ -123,8 +139,23 @@ class S3Server:
         }
 
 
+@cache
+def shared() -> S3Server:
+    """The server of this run of the tests, which ends with it. It can't be signalled or killed by one of them."""
+    server = S3Server(Path())
+    server.port = int(once("s3", _start_for_all))
+    atexit.register(server.close_client)
+    return server
+
+
+def _start_for_all() -> bytes:
+    folder = Path(tempfile.mkdtemp(prefix="imgsvc-tests-s3-", dir=memory()))
+    server = S3Server(folder).start(str(last_process()))
+    server.leave()
+    return b"%d" % server.port
+
+
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3() -> S3Server:
     share_models()
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
+    return shared()

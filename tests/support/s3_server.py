@@ -1,7 +1,8 @@
 """OpenStack Swift with its S3 API, all of it in one process on loopback.
 
-`python -m tests.support.s3_server FOLDER PORT SECRET`, port 0 for a free one. It checks signatures, their expiry and
-Content-MD5, and really encrypts for AES256. The access key is `test:tester`. Prints one line once it listens.
+`python -m tests.support.s3_server FOLDER PORT SECRET [PID]`, port 0 for a free one. It checks signatures, their expiry
+and Content-MD5, and really encrypts for AES256. The access key is `test:tester`. Prints one line once it listens. With
+PID it ends when that process has, and removes its folder.
 Always a process of its own: eventlet patches the standard library.
 """
 
@@ -13,6 +14,7 @@ import base64  # noqa: E402, nothing may be imported before it is patched
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
@@ -21,6 +23,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import eventlet.wsgi  # noqa: E402
+from eventlet.hubs import trampoline  # noqa: E402
 from swift.common import storage_policy, utils  # noqa: E402
 from swift.common.ring import RingBuilder  # noqa: E402
 from swift.common.wsgi import SwiftHttpProtocol, loadapp  # noqa: E402
@@ -86,6 +89,10 @@ def main() -> None:
     _serve(front, _with_cache(_app(etc / "proxy-server.conf", common + _proxy(secret))))
     print("ready", front.getsockname()[1], flush=True)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if len(sys.argv) > 4:
+        trampoline(os.pidfd_open(int(sys.argv[4])), read=True)
+        shutil.rmtree(folder)
+        os._exit(0)
     while True:
         eventlet.sleep(3600)
 

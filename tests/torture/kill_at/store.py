@@ -1,24 +1,7 @@
 """One S3 server for all cases that need one, with a bucket for each site."""
 
-import atexit
-import shutil
-import tempfile
-from functools import cache
-from pathlib import Path
-
-from tests.support.memory import memory
-from tests.support.s3 import S3Server
+from tests.support.s3 import shared as server
 from tests.torture.kill_at.site import Site
-
-
-@cache
-def server() -> S3Server:
-    """Started with the first site that needs it, ended with this process."""
-    folder = Path(tempfile.mkdtemp(prefix="kill-at-s3-", dir=memory()))
-    started = S3Server(folder).start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(started.__exit__)
-    return started
 
 
 def own_bucket(site: Site) -> None:
