@@ -71,6 +71,12 @@ def small() -> bytes:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
+def private() -> bytes:
+    one = key("RS256")
+    assert isinstance(one, RSAKey)
+    return one.as_pem(private=True)
+
+
 GOOD = pem(key("RS256"))
 FILES = {
     "empty": (b"", "RS256", "must contain one public key in PEM"),
@@ -80,7 +86,7 @@ FILES = {
     "two": (GOOD + pem(key("RS256", "another")), "RS256", "must contain one public key in PEM"),
     "a certificate": (GOOD.replace(b"PUBLIC KEY", b"CERTIFICATE"), "RS256", "must contain one public key in PEM"),
     "binary": (bytes(range(256)) * 10, "RS256", "must contain one public key in PEM"),
-    "private": (RSAKey.generate_key(2048).as_pem(private=True), "RS256", "contains a private key"),
+    "private": (private(), "RS256", "contains a private key"),
     "a small one": (small(), "RS256", "has 1024 bits; 2048 to 8192 are accepted"),
     "EC for RS256": (pem(key("ES256")), "RS256", "is no usable key of the kind RSA, which RS256 needs"),
     "RSA for ES256": (GOOD, "ES256", "is no usable key of the kind EC, which ES256 needs"),

@@ -13,6 +13,8 @@ from typing import Any
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from tests.support.once import once
+
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
 CURVES = {"ES256": "P-256", "ES384": "P-384"}
 
@@ -29,7 +31,9 @@ def key(algorithm: str, name: str = "first") -> Key:
 
 @cache
 def _rsa(name: str) -> RSAKey:
-    return RSAKey.generate_key(2048, {"kid": name})
+    """Made once in a run of the tests: looking for its primes takes as long as thirty small tests."""
+    private = once(f"rsa-{name}", lambda: RSAKey.generate_key(2048).as_pem(private=True))
+    return RSAKey.import_key(private, {"kid": name})
 
 
 def jwk(one: Key, **more: Any) -> dict[str, Any]:
