@@ -89,17 +89,17 @@ class Service:
         fields = {"bucket": bucket, **more}
         return await self.http.post("/api/v1/images/upload", data=fields, files=files, headers=self.bearer(user))
 
-    async def job(self, job_id: str) -> dict[str, Any]:
-        response = await self.http.get(f"/api/v1/images/jobs/{job_id}")
+    async def job(self, job_id: str, **headers: str) -> dict[str, Any]:
+        response = await self.http.get(f"/api/v1/images/jobs/{job_id}", headers=headers)
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
 
     async def ended(self, accepted: httpx.Response) -> dict[str, Any]:
-        """The job of a 202, once it has ended (polled with a limit)."""
+        """The job of a 202, once it has ended, within a limit: answered then, where polling would ask three times."""
         assert accepted.status_code == 202, accepted.text
         with within(WAIT_SECONDS):
-            while (job := await self.job(accepted.json()["job_id"]))["status"] not in ENDED:
+            while (job := await self.job(accepted.json()["job_id"], Prefer="wait=1"))["status"] not in ENDED:
                 await anyio.sleep(0.02)
         return job
 

@@ -210,13 +210,13 @@ class ServerProcess:
         """A one-use code for the operator's page."""
         return login_code(token, (self.folder / "data" / "lock").read_text().split("\n")[2])
 
-    def job(self, job_id: str) -> dict[str, Any]:
-        body: dict[str, Any] = self.http.get(f"{self.url}/api/v1/images/jobs/{job_id}").json()
+    def job(self, job_id: str, **headers: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.http.get(f"{self.url}/api/v1/images/jobs/{job_id}", headers=headers).json()
         return body
 
     def job_ended(self, job_id: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            job = self.job(job_id)
+            job = self.job(job_id, Prefer="wait=1")  # answered as soon as it has ended
             return job if job["status"] in ("completed", "failed") else None
 
         found = until(look)
