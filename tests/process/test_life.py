@@ -15,7 +15,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.support.processes import run
-from tests.support.server_process import ROOT, SECRET, ServerProcess, exit_status, until
+from tests.support.server_process import ROOT, SECRET, ServerProcess, children, exit_status, until
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
@@ -131,6 +131,7 @@ def test_stop_gives_back_what_waits_and_the_next_start_does_it(server: ServerPro
 
 def test_second_signal_ends_at_once(real_server: ServerProcess) -> None:
     jobs = [real_server.upload(make.jpeg(3000, 2000)).json()["job_id"] for _ in range(3)]
+    until(lambda: any(map(children, real_server.render_workers())))  # else the stop is over before the second one
     real_server.signal(signal.SIGTERM)
     until(lambda: "stopping" in real_server.log.read_text())
     real_server.signal(signal.SIGTERM)
