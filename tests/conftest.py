@@ -6,11 +6,12 @@ It renders in threads, as the double that we give to others does; where workers 
 
 import asyncio
 import gc
+import importlib
 import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.stem}", len(places)))
 
 
+def import_a_share_first(config: pytest.Config) -> None:
+    """Each worker of a run begins with other files: in a fresh working copy it compiles a share of them, not all."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None:
+        return
+    chosen = [(config.invocation_params.dir / one.partition("::")[0]).resolve() for one in config.args]
+    found = sorted((config.rootpath / "tests").rglob("test_*.py"))
+    files = [file for file in found if any(map(file.is_relative_to, chosen))]
+    for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):  # collecting it says why
+            importlib.import_module(".".join(file.relative_to(config.rootpath).with_suffix("").parts))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("randomly"):
         seed = config.getoption("randomly_seed")
@@ -216,10 +230,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Nothing that is imported or collected goes away again: no collection looks at it, now or later."""
     gc.disable()
     try:
+        import_a_share_first(session.config)
         return (yield)
     finally:
         gc.freeze()
