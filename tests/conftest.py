@@ -239,6 +239,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(10_000)  # by default a start of the application is looked through a hundred times
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
