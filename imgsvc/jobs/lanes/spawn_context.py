@@ -39,7 +39,8 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
 MAX_RESULT = 1 << 20  # bytes of one result
-WORKER = f"from {__name__} import work; work()"
+# Without the collector of cycles until the initializer turns it on: what a start loads stays.
+WORKER = f"import gc; gc.disable(); from {__name__} import work; work()"
 
 
 class TaskError(Exception):

@@ -138,8 +138,8 @@ def initialize(service: socket.socket, launch: Launch) -> None:
     _process = WarmProcess(service, cage)
     with suppress(AttributeError):  # not glibc
         libc.LIBC.malloc_trim(0)
-    gc.collect()
     gc.freeze()  # no child's collection writes to the pages that it shares with this process
+    gc.enable()
 
 
 def hello() -> str:

@@ -84,6 +84,13 @@ async def test_end_of_a_child_is_its_own_task_s_alone(
         assert isinstance(await lane.run(replace(task, id="job.2")), Rendered)
 
 
+async def test_child_collects_its_own_garbage_and_none_of_what_was_loaded(instead: Any, task: Task) -> None:
+    check = "import gc; assert gc.isenabled() and gc.get_freeze_count() > 10_000"
+    instead(in_first_child(f"{check}; return usual(task, files)"))
+    async with started([]) as lane:
+        assert isinstance(await lane.run(task), Rendered)
+
+
 async def test_child_of_a_warm_process_that_does_not_answer_is_killed_too(instead: Any, task: Task) -> None:
     instead(in_first_child("time.sleep(600)"))
     ended: list[EndReason] = []
