@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from ..imaging.any_header import read_header
@@ -19,6 +18,7 @@ from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea
 from ..storage.durable_files import sync_folder
+from ..storage.thread_visit import in_thread
 from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
@@ -123,7 +123,7 @@ class StagedFile:
             self._release()
             if self._stream is not None and not (self._kept and self._stream.closed):
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._close, self._stream)
+                    await in_thread(self._close, self._stream)
         finally:
             self._receiving.__exit__(kind, error, trace)
 
@@ -156,7 +156,7 @@ class StagedFile:
         if not self.mime:
             self._sniff()
         chunk = self._taken()
-        return await anyio.to_thread.run_sync(self._finish, chunk)
+        return await in_thread(self._finish, chunk)
 
     def _sniff(self) -> None:
         kind = file_type(bytes(self._buffer[:LOOK_BYTES]))
@@ -181,7 +181,7 @@ class StagedFile:
 
     async def _flush(self) -> None:
         try:
-            await anyio.to_thread.run_sync(self._write, self._taken())
+            await in_thread(self._write, self._taken())
         except OSError as error:
             raise _refusal(error) from error
         finally:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from ..storage.base import PlaceTaken, StorageBusy, StorageError
+from ..storage.thread_visit import in_thread
 from .failures import INTERRUPTED, NOT_STORED, PLACE_TAKEN, UNEXPECTED
 from .kept_source import KeptFile, to_keep
 from .lanes.messages import Lost, Outcome, Rendered
@@ -70,7 +70,7 @@ class Settlement:
         finally:
             with anyio.CancelScope(shield=True):
                 if not self._scratch_removed:
-                    await anyio.to_thread.run_sync(self._remove_scratch)
+                    await in_thread(self._remove_scratch)
                 await self._context.incoming.end(self._run.scratch.name)
 
     def abandon(self) -> None:
@@ -212,7 +212,7 @@ class Settlement:
         try:
             if self._context.hold.active or await self._source_wanted():
                 return
-            await anyio.to_thread.run_sync(self._remove_staged)
+            await in_thread(self._remove_staged)
             if not forgotten:
                 await self._table.source_removed(self.job)
         except Exception as error:

@@ -1,14 +1,15 @@
 """Runs file operations in threads that may hang: on a disk that does not respond a thread can only be abandoned."""
 
 import asyncio
-import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
 import anyio
-import anyio.to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from .thread_visit import Visit
 
 T = TypeVar("T")
 
@@ -18,7 +19,6 @@ class BoundedThreads:
 
     def __init__(self, most: int) -> None:
         self._limiter = anyio.CapacityLimiter(most)
-        self._unlimited = anyio.CapacityLimiter(math.inf)
 
     async def run(
         self, work: Callable[[], T], *, linger_seconds: float = 0, dispose: Callable[[T], None] | None = None
@@ -38,34 +38,29 @@ class BoundedThreads:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._limiter.release_on_behalf_of, borrower)
 
-        visit = _Visit(work, release, dispose)
+        held = _Held(work, release, dispose)
         try:
-            found = await (self._lingering(visit, linger_seconds) if linger_seconds else self._begun(visit))
+            found = await self._visited(held, linger_seconds)
         except BaseException:
-            if not visit.leave():
+            if not held.leave():
                 self._limiter.release_on_behalf_of(borrower)
             raise
         self._limiter.release_on_behalf_of(borrower)
         return found
 
-    async def _begun(self, visit: "_Visit[T]") -> T:
-        return await anyio.to_thread.run_sync(visit, abandon_on_cancel=True, limiter=self._unlimited)
-
-    async def _lingering(self, visit: "_Visit[T]", seconds: float) -> T:
-        begun = asyncio.ensure_future(self._begun(visit))
+    async def _visited(self, held: "_Held[T]", linger_seconds: float) -> T:
+        await checkpoint_if_cancelled()
+        visit = Visit(held, counted=False)
         try:
-            return await asyncio.shield(begun)
+            return await visit.result()
         except asyncio.CancelledError:
-            with anyio.move_on_after(seconds, shield=True):
-                await asyncio.wait({begun})
-            if not begun.done():
-                begun.cancel()  # the thread is abandoned
-            elif not begun.cancelled():
-                begun.exception()  # retrieved, so that asyncio does not report it
+            if linger_seconds:
+                with anyio.move_on_after(linger_seconds, shield=True):
+                    await visit.ended()
             raise
 
 
-class _Visit(Generic[T]):
+class _Held(Generic[T]):
     """One operation in a thread, which its caller may abandon at any moment."""
 
     def __init__(self, work: Callable[[], T], release: Callable[[], None], dispose: Callable[[T], None] | None) -> None:

@@ -6,15 +6,14 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from ...imaging.recipe import SOURCE, Recipe, scratch_file
+from ...storage.thread_visit import in_thread
 from .messages import Task
 
 log = structlog.get_logger()
@@ -109,7 +108,7 @@ async def with_free_files(function: Callable[P, T], *args: P.args, **kwargs: P.k
     """Call a function in a thread, again and again while this process or system has no open files left."""
     while True:
         try:
-            return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
+            return await in_thread(function, *args, **kwargs)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
