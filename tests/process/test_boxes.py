@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from fixtures import make
-from tests.support.server_process import ServerProcess, bearer, until
+from tests.support.server_process import InlineServer, ServerProcess, bearer, until
 
 pytestmark = pytest.mark.process
 
@@ -23,7 +23,7 @@ SERVICE_LINKS = {
 
 
 def test_service_links_of_kubernetes_are_one_warning(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path, **SERVICE_LINKS) as server:
+    with InlineServer(tmp_path, **SERVICE_LINKS) as server:
         said = [line for line in server.log.read_text().splitlines() if "enableServiceLinks" in line]
         assert len(said) == 1 and all(name in said[0] for name in SERVICE_LINKS)
         assert "IMGSVC_SERVER_PORT" in server.run("doctor").stdout

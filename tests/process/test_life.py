@@ -15,7 +15,7 @@ import pytest
 from fixtures import make
 from imgsvc.access.tokens import Tokens
 from tests.support.processes import run
-from tests.support.server_process import ROOT, SECRET, ServerProcess, children, exit_status, until
+from tests.support.server_process import ROOT, SECRET, InlineServer, ServerProcess, children, exit_status, until
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
@@ -106,17 +106,12 @@ def real_server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield running
 
 
-def test_data_folder_is_for_one_process(server: ServerProcess) -> None:
-    second = command(
-        server.folder,
-        "serve",
-        "--port",
-        "0",
-        DATABASE_PATH=str(server.folder / "data" / "imgsvc.db"),
-        IMGSVC_JOBS_LOCK_WAIT_SECONDS="0.2",
-    )
-    assert second.returncode == 2
-    assert f"in use by process {server.process.pid}" in second.stderr
+def test_data_folder_is_for_one_process(tmp_path: Path) -> None:
+    with InlineServer(tmp_path) as server:
+        taken = {"DATABASE_PATH": str(tmp_path / "data" / "imgsvc.db"), "IMGSVC_JOBS_LOCK_WAIT_SECONDS": "0.2"}
+        second = command(tmp_path, "serve", "--port", "0", **taken)
+        assert second.returncode == 2
+        assert f"in use by process {server.process.pid}" in second.stderr
 
 
 def test_stop_gives_back_what_waits_and_the_next_start_does_it(server: ServerProcess) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import make
 from tests.support.clients import asking, connected, unread
-from tests.support.server_process import ServerProcess, until
+from tests.support.server_process import InlineServer, ServerProcess, until
 from tests.support.speed import seconds
 from tests.support.tls import certificate
 
@@ -61,9 +61,9 @@ def test_unread_answers_hold_little_and_end_in_time(real_server: ServerProcess) 
             assert resident_bytes(real_server) < 1.2 * idle
 
 
-def test_client_that_reads_slowly_and_steadily_gets_its_answer(server: ServerProcess) -> None:
+def test_client_that_reads_slowly_and_steadily_gets_its_answer(tmp_path: Path) -> None:
     """A piece now and then, faster than the least rate: for longer than a client may take nothing."""
-    with asking(server.url, BUNDLE) as client:
+    with InlineServer(tmp_path, **QUICK) as server, asking(server.url, BUNDLE) as client:
         began, received = time.monotonic(), 0
         while time.monotonic() - began < 3:
             received += len(client.recv(8192))
