@@ -16,7 +16,7 @@ from imgsvc.access.tokens import Identity
 from tests.conftest import Service, Starter
 from tests.support.refused import RAW, UPLOAD
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 MODES: tuple[Mode, ...] = ("none", "claims", "remote")
 IMAGES = "/api/v1/images"
 PERSONAL = {"uploader_id", "org_id", "original_filename"}

@@ -31,7 +31,7 @@ async def test_retry_is_not_postponed(tmp_path: Path, monkeypatch: pytest.Monkey
     settings, storage = testing.settings_in(tmp_path, jobs={"retry_delay_seconds": 0.5}), Failing()
     async with testing.serving(settings, storage=storage) as (app, http):
         s = Service(app, settings, http)
-        accepted = await s.upload(make.jpeg(64, 48))
+        accepted = await s.upload(make.tiny())
         with within(WAIT_SECONDS):
             while (await s.job(accepted.json()["job_id"]))["status"] != "retrying":
                 await anyio.sleep(0.01)

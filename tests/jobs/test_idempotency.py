@@ -20,7 +20,7 @@ from tests.conftest import Service, Starter
 from tests.support.server_process import SECRET, InlineServer, ServerProcess
 from tests.support.speed import within
 
-TINY, OTHER = make.jpeg(64, 48), make.jpeg(48, 64)
+TINY, OTHER = make.tiny(), make.jpeg(48, 64)
 UPLOAD = "/api/v1/images/upload"
 KEY = "one upload"
 ONE = {"max_uploads": 1}

@@ -25,7 +25,7 @@ from tests.support.older_database import back_to_schema
 from tests.support.server_process import ROOT
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 COPIES = 3
 
 
@@ -44,7 +44,7 @@ async def killed(folder: Path) -> Path:
     async with service(folder) as s:
         s.state.jobs.queue.hold()
         for seed in range(COPIES):
-            assert (await s.upload(make.jpeg(64, 48, seed))).status_code == 202
+            assert (await s.upload(make.tiny(seed))).status_code == 202
         return Path(shutil.copytree(folder, folder.with_name("killed")))
 
 
@@ -128,7 +128,7 @@ async def test_service_whose_images_were_all_deleted_long_ago_starts(tmp_path: P
     """Beside a stored file that no row names: the rows of deletions go, and the latest tells that nothing was lost."""
     async with service(tmp_path / "data") as s:
         for seed in range(2):
-            image_id = (await s.completed(make.jpeg(64, 48, seed)))["image_id"]
+            image_id = (await s.completed(make.tiny(seed)))["image_id"]
             stray = s.settings.storage.path / "photos" / "processed" / "large" / f"{image_id}_large.webp"
             assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
         await s.sql("UPDATE processing_jobs SET deleted_at = '2020-01-01T00:00:00.000000+00:00'")
@@ -272,14 +272,14 @@ async def test_new_storage_folder_of_an_old_database_is_adopted(tmp_path: Path) 
     assert "Nothing was removed" in words(done) and "Add --yes" in words(seen)
     async with service(tmp_path / "data", storage=storage) as s:
         assert (await storage_health(s))["status"] == "healthy"
-        await s.completed(make.jpeg(64, 48, 2))
+        await s.completed(make.tiny(2))
 
 
 async def test_going_on_without_the_lost_database_removes_nothing(tmp_path: Path) -> None:
     async with service(tmp_path / "data") as s:
         await s.completed(TINY)
         s.state.jobs.queue.hold()
-        await s.upload(make.jpeg(64, 48, 1))
+        await s.upload(make.tiny(1))
     for path in s.settings.data.glob("imgsvc.db*"):
         path.unlink()
     before = contents(s.settings.data)

@@ -22,7 +22,7 @@ from tests.conftest import WAIT_SECONDS, Service, service
 from tests.http.test_every_error import whole
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 ONE_ATTEMPT: dict[str, dict[str, Any]] = {"jobs": {"max_attempts": 1}}
 
 

@@ -24,7 +24,7 @@ from imgsvc.storage.bounded_memory import BoundedMemory
 from tests.conftest import WAIT_SECONDS, Service, shared_service
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 CHANGING = re.compile(r"^\s*(UPDATE|DELETE FROM|REPLACE INTO|INSERT OR REPLACE INTO) processing_jobs\b", re.MULTILINE)
 
 RECORDED = {"processed_paths": "{}", "processing_metadata": "{}", "recipe": "{}"}

@@ -73,7 +73,7 @@ async def test_without_sync_of_folders_everything_works(
     with capture_logs() as logged:
         async with start() as s:
             for n in range(2):
-                image = (await s.completed(make.jpeg(64, 48, n)))["image_id"]
+                image = (await s.completed(make.tiny(n)))["image_id"]
             report = await carried_out(s, "backup", destination=str(tmp_path / "backup"))
             assert report["state"] == "done", report
             answer = await s.http.delete(f"/api/v1/images/{image}", headers=s.bearer())
@@ -148,7 +148,7 @@ async def test_a_share_without_modes_takes_backups(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     async with start() as s:
-        await s.completed(make.jpeg(64, 48))
+        await s.completed(make.tiny())
         monkeypatch.setattr(Path, "chmod", refused)
         with capture_logs() as logged:
             report = await carried_out(s, "backup", destination=str(tmp_path / "backup"))

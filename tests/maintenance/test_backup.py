@@ -20,7 +20,7 @@ from tests.support.maintenance import SIZES, begin, carried_out, ended, files, k
 from tests.support.other_storage import Other
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 class Load:

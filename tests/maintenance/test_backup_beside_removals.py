@@ -14,7 +14,7 @@ from tests.support.backups import Waiting, backed_up, put_back, several
 from tests.support.maintenance import SIZES, begin, carried_out, ended, keeping, key, variants
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 async def emptied(names: Callable[[], list[str]]) -> None:

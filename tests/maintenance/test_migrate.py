@@ -18,11 +18,11 @@ from tests.support.maintenance import SIZES, begin, carried_out, ended, files, f
 from tests.support.other_storage import Other
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 async def several(s: Service, many: int) -> dict[str, dict[str, bytes]]:
-    ids = [(await s.completed(make.jpeg(64, 48, number), bucket="a/b"))["image_id"] for number in range(many)]
+    ids = [(await s.completed(make.tiny(number), bucket="a/b"))["image_id"] for number in range(many)]
     return {image_id: await variants(s, image_id) for image_id in ids}
 
 

@@ -21,7 +21,7 @@ from tests.support.maintenance import carried_out, files, keeping, variants
 from tests.support.older_database import back_to_schema
 from tests.support.receiver import Receiver
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 @contextmanager

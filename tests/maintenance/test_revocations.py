@@ -19,7 +19,7 @@ from tests.support.receiver import Receiver
 from tests.support.speed import within
 
 IMAGES, OPERATOR = "/api/v1/images", "/api/v1/operator"
-TINY, JPEG = make.jpeg(64, 48), {"Content-Type": "image/jpeg"}
+TINY, JPEG = make.tiny(), {"Content-Type": "image/jpeg"}
 
 
 async def put_back(settings: Settings, backup: Path) -> Progress:

@@ -14,7 +14,7 @@ from tests.conftest import WAIT_SECONDS, Service
 from tests.support.maintenance import API, SIZES, begin, carried_out, ended, files, found, keeping, key, task, variants
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 DAY = 86_400
 
@@ -29,7 +29,7 @@ def plant(path: Path, data: bytes = b"12345", age_seconds: float = 2 * DAY) -> N
 async def test_what_is_well_is_said_to_be(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
         for number in range(3):
-            await s.completed(make.jpeg(64, 48, number), bucket="a/b")
+            await s.completed(make.tiny(number), bucket="a/b")
         failed = await s.ended(await s.upload(TINY[: len(TINY) // 2]))
         assert failed["status"] == "failed"
         s.state.jobs.queue.hold()
@@ -46,7 +46,7 @@ async def test_what_is_well_is_said_to_be(tmp_path: Path) -> None:
 
 async def test_every_planted_fault_is_listed_and_nothing_else(tmp_path: Path) -> None:
     async with keeping(tmp_path) as s:
-        lost, short, changed, well = [(await s.completed(make.jpeg(64, 48, n)))["image_id"] for n in range(4)]
+        lost, short, changed, well = [(await s.completed(make.tiny(n)))["image_id"] for n in range(4)]
         root = s.settings.storage.path
         (root / key(lost, "large")).unlink()
         (root / key(short, "medium")).write_bytes(b"1234")

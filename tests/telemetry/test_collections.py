@@ -15,7 +15,7 @@ from imgsvc import __version__
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 BROKEN = TINY[: len(TINY) // 2]
 IMAGES = "/api/v1/images"
 SIZES = ["original", "large", "medium", "thumbnail"]

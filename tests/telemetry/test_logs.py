@@ -22,7 +22,7 @@ from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD = "/api/v1/images/upload"
 IN_QUERY = "in-the-query-string"
 

@@ -162,7 +162,7 @@ async def test_exact_counts(start: Starter) -> None:
         for _ in range(3):
             answer = await s.http.post(f"{UPLOAD}?bucket=b", content=TINY, headers=keyed)
         await s.ended(answer)
-        image_id = (await s.completed(make.jpeg(64, 48, 2)))["image_id"]
+        image_id = (await s.completed(make.tiny(2)))["image_id"]
         assert (await s.upload(b"")).status_code == 415
         await broken_off(s)
         for path in ("", "/"):
@@ -220,7 +220,7 @@ async def test_workers_that_end_are_counted_by_reason(start: Starter) -> None:
 async def test_worker_that_has_done_its_share_is_retired(start: Starter) -> None:
     async with start(workers={"jobs_per_process": 1}) as s:
         for seed in range(2):
-            await s.completed(make.jpeg(64, 48, seed))
+            await s.completed(make.tiny(seed))
         with within(10):
             while value(await told(s), "worker_restarts_total", reason="retired") < 2:
                 await anyio.sleep(0.01)

@@ -14,7 +14,7 @@ from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 LIVE = "/api/v1/health/live"
 HEALTH = "/api/v1/health"
 UPLOAD = "/api/v1/images/upload"

@@ -20,7 +20,7 @@ from tests.conftest import WAIT_SECONDS, Service, service
 from tests.support.papers import PAGES
 from tests.support.receiver import NEXT_SECRET, SECRET, Received, Receiver
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 GUIDE = next(page for page in PAGES if page.path.name == "webhooks.md")
 EXAMPLE: dict[str, Any] = json.loads(next(block.text for block in GUIDE.blocks if block.language == "json"))
 READY, COMPLETED, FAILED, DELETED = "image.ready", "image.completed", "image.failed", "image.deleted"
@@ -116,7 +116,7 @@ async def test_events_and_buckets_are_chosen(receiver: Receiver, tmp_path: Path)
     ]
     async with telling(tmp_path, *chosen) as s:
         await s.completed(TINY)
-        await s.completed(make.jpeg(64, 48, seed=2), bucket="private")
+        await s.completed(make.tiny(seed=2), bucket="private")
         found = await receiver.gets(4)
         for name in ("completed", "private"):
             await settled(s, name)
@@ -143,7 +143,7 @@ async def test_the_next_event_of_an_image_waits_and_other_images_do_not(tmp_path
         async with telling(tmp_path, receiver.settings()) as s:
             await s.completed(TINY)
             await receiver.gets(1)
-            await s.completed(make.jpeg(64, 48, seed=2))
+            await s.completed(make.tiny(seed=2))
             await settled(s)
             first = mine(stubborn[0])
             assert [one.type for one in first] == [READY] * 4 + [COMPLETED]
@@ -177,7 +177,7 @@ async def test_gone_switches_the_name_off_until_it_is_enabled(tmp_path: Path) ->
             check = s.state.telemetry.health.checks()["webhooks"]
             assert check.status == "degraded" and "410" in check.detail
             count = len(receiver.received)
-            await s.completed(make.jpeg(64, 48, seed=2))  # no row for a name that is switched off
+            await s.completed(make.tiny(seed=2))  # no row for a name that is switched off
             assert len(receiver.received) == count
             receiver.answer = lambda _: 200
             path = "/api/v1/operator/webhooks/app/enable"
@@ -218,7 +218,7 @@ async def test_too_many_waiting_give_up_the_oldest(tmp_path: Path) -> None:
     with Receiver(lambda _: 500) as receiver:
         async with telling(tmp_path, receiver.settings(events=[COMPLETED])) as s:
             await s.sql("UPDATE webhook_endpoints SET most_waiting = 2")
-            jobs = [await s.completed(make.jpeg(64, 48, seed=seed)) for seed in range(4)]
+            jobs = [await s.completed(make.tiny(seed=seed)) for seed in range(4)]
             state = (await s.state.telling.table.endpoints())["app"]
             assert state.waiting == 2 and state.overflowed_at
             rows = await s.sql("SELECT image_id FROM webhook_outbox WHERE state = 'waiting' ORDER BY id")
@@ -299,7 +299,7 @@ async def test_names_that_are_no_longer_configured(receiver: Receiver, tmp_path:
         await settled(s, waiting=2)
     async with telling(tmp_path) as s:
         assert s.state.telling.webhooks is None
-        await s.completed(make.jpeg(64, 48, seed=2))
+        await s.completed(make.tiny(seed=2))
         assert (await s.state.telling.table.endpoints())["app"].waiting == 2
         assert receiver.received == []
     async with telling(tmp_path, receiver.settings()) as s:

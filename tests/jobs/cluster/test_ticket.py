@@ -29,7 +29,7 @@ RENDERED = {
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    return render_task(tmp_path, make.jpeg(64, 48), Settings().images.recipe)
+    return render_task(tmp_path, make.tiny(), Settings().images.recipe)
 
 
 def answer(**members: Any) -> str:
