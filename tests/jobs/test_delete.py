@@ -15,7 +15,7 @@ from fixtures import make
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import seconds, within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 IMAGES = "/api/v1/images"
 SIZES = ("original", "large", "medium", "thumbnail")
 PERSONAL = ("user_id", "org_id", "original_filename", "idempotency_key", "idempotency_digest")
@@ -157,7 +157,7 @@ async def test_while_it_waits_and_after_a_restart(start: Starter) -> None:
 async def test_while_a_worker_is_at_it(start: Starter, phase: str) -> None:
     kind, done = ("previews", 0) if phase == "preview" else ("renders", 1)
     async with start() as s:
-        accepted = (await s.upload(make.jpeg(4000, 3000, quality=60))).json()
+        accepted = (await s.upload(make.large_jpeg(4000, 3000))).json()
         running = "SELECT 1 FROM image_upload_events WHERE event_type = 'processing' AND metadata ->> 'queue' = ?"
         await until(lambda: sql(s, running, kind))
         began = time.monotonic()

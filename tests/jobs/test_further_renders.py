@@ -25,7 +25,7 @@ from tests.conftest import WAIT_SECONDS, Service, Starter, service
 from tests.support.invariants import Places, assert_sound
 from tests.support.speed import within
 
-PHOTO = make.jpeg(640, 480)
+PHOTO = make.jpeg(320, 240)
 SMALLER = Variant("thumbnail", 100, 60, 4)
 
 

@@ -25,7 +25,7 @@ from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.maintenance import carried_out
 from tests.support.speed import within
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD = "/api/v1/images/upload?bucket=b"
 OLD = as_text(now() - timedelta(days=10))
 
@@ -273,7 +273,7 @@ async def test_backlog_limit(start: Starter) -> None:
 
 
 async def test_backlog_counts_what_waits_for_its_render(start: Starter) -> None:
-    slow = make.jpeg(4000, 3000)
+    slow = make.large_jpeg(2400, 1800)
     async with start(jobs={"max_waiting": 2}, rate_limit={"max_uploads": 100}) as s:
         answers = []
         for _ in range(12):
@@ -316,7 +316,7 @@ async def test_row_of_a_deletion_goes_once_its_files_are_gone_and_its_time_is_ov
     monkeypatch.setattr(housekeeping, "DELETED_PAGE", 2)
     old = as_text(now() - timedelta(days=400))
     async with start() as s:
-        gone, named, fresh, kept = [(await s.completed(make.jpeg(64, 48, seed=n)))["image_id"] for n in range(4)]
+        gone, named, fresh, kept = [(await s.completed(make.tiny(seed=n)))["image_id"] for n in range(4)]
         for image_id in (gone, named, fresh):
             assert (await s.http.delete(f"/api/v1/images/{image_id}", headers=s.bearer())).status_code == 200
         await s.sql("UPDATE processing_jobs SET deleted_at = ? WHERE image_id IN (?, ?)", old, gone, named)

@@ -50,7 +50,7 @@ async def settled(s: Service) -> None:
 async def several(folder: Path, count: int = 3, **images: Any) -> dict[str, dict[str, str]]:
     """{image: URLs} of a service with the old sizes, which is stopped again."""
     async with service(folder, images={"sizes": OLD, **images}) as s:
-        ids = [(await s.completed(make.jpeg(640, 480, seed)))["image_id"] for seed in range(count)]
+        ids = [(await s.completed(make.jpeg(320, 240, seed)))["image_id"] for seed in range(count)]
         return {image_id: await urls(s, image_id) for image_id in ids}
 
 
@@ -170,7 +170,7 @@ async def test_focal_point_meanwhile(tmp_path: Path) -> None:
     merge = {"Content-Type": "application/merge-patch+json"}
     crops = {**OLD, "hero": {"width": 200, "height": 100, "fit": "cover"}}
     async with service(tmp_path / "data", images={"sizes": crops}) as s:
-        image_id = (await s.completed(make.jpeg(640, 480)))["image_id"]
+        image_id = (await s.completed(make.jpeg(320, 240)))["image_id"]
     async with service(tmp_path / "data", images={"sizes": NEW}) as s:
         s.state.jobs.queue.hold()
         await begun(s)

@@ -295,7 +295,7 @@ async def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
 
 
 async def test_kill_of_a_split_render_ends_both_processes(tmp_path: Path) -> None:
-    task = render_task(tmp_path, make.jpeg(4000, 3000), Images().recipe)
+    task = render_task(tmp_path, make.large_jpeg(4000, 3000), Images().recipe)
     lanes = [ProcessLane(name, nice=0, jobs_per_process=10) for name in ("first", "second")]
     working = SplitLane(lanes[0], lanes[1], Loan(1))
     outcomes: list[Outcome] = []
