@@ -17,7 +17,7 @@ from imgsvc.storage.base import Blob, StorageError
 from imgsvc.storage.local import LocalStorage
 from imgsvc.storage.memory import MemoryStorage
 from imgsvc.telemetry import health
-from tests.conftest import ENDED, Starter, with_workers
+from tests.conftest import ENDED, Starter, service
 from tests.support.maintenance import keeping
 from tests.support.speed import within
 
@@ -27,16 +27,16 @@ CREATE TRIGGER refuse BEFORE UPDATE OF staging_path ON processing_jobs BEGIN INS
 
 
 async def test_completed_image_stays_when_its_source_can_not_be_noted_as_gone(tmp_path: Path) -> None:
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         await s.sql(REFUSE_SOURCE_REMOVED)
-        job = await s.completed(make.jpeg())
+        job = await s.completed(make.jpeg(160, 120))
         with within(10):
             while s.state.jobs.queue.active_runs:
                 await anyio.sleep(0.01)
         assert len(await s.variant(job["image_id"], "large")) > 100
         assert len(s.stored()) == 4
         await s.sql("DROP TRIGGER refuse")
-    async with with_workers(tmp_path) as s:
+    async with service(tmp_path) as s:
         await s.state.jobs.housekeeping.sweep()
         assert s.staged() == []
         assert len(await s.variant(job["image_id"], "large")) > 100
@@ -68,7 +68,7 @@ async def test_retry_after_a_storage_error_is_released_in_time(start: Starter, m
 
     async with start(jobs={"retry_delay_seconds": 0.3}) as s:
         monkeypatch.setattr(placing, "_write", refuse)
-        accepted = await s.upload(make.jpeg())
+        accepted = await s.upload(make.jpeg(160, 120))
         with within(10):
             while (job := await s.job(accepted.json()["job_id"]))["status"] not in ("retrying", *ENDED):
                 await anyio.sleep(0.01)
@@ -114,7 +114,6 @@ def many_scans(copies: int) -> bytes:
     return data[:-2] + data[last:-2] * copies + b"\xff\xd9"
 
 
-@pytest.mark.workers
 async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
     async with start() as s:
         refused = await s.upload(many_scans(500))
@@ -123,13 +122,12 @@ async def test_jpeg_of_endless_scans_is_refused(start: Starter) -> None:
         assert (await s.upload(many_scans(5))).status_code == 202
 
 
-@pytest.mark.workers
 async def test_bytes_that_changed_on_disk_are_not_published(start: Starter) -> None:
     async with start() as s:
         s.state.jobs.queue.hold()
-        accepted = await s.upload(make.jpeg())
+        accepted = await s.upload(make.jpeg(160, 120))
         staged = s.settings.data / "staging" / accepted.json()["job_id"]
-        staged.write_bytes(make.jpeg(seed=9))
+        staged.write_bytes(make.jpeg(160, 120, seed=9))
         s.state.jobs.queue._stopping = False
         s.state.jobs.queue.wake()
         job = await s.ended(accepted)

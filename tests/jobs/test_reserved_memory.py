@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from fixtures import hostile, make
 from imgsvc import testing
@@ -36,7 +37,7 @@ TOTAL = 294 * MEGABYTE  # of the renders, with 512 MB and two lanes
 async def a_job(start: Starter) -> Job:
     async with start() as s:
         s.state.jobs.queue.hold()
-        job = await s.state.jobs.table.job((await s.upload(make.jpeg(64, 48))).json()["job_id"])
+        job = await s.state.jobs.table.job((await s.upload(make.tiny())).json()["job_id"])
         assert job
         return job
 
@@ -92,7 +93,7 @@ async def test_the_ceiling_is_what_was_reserved(tmp_path: Path) -> None:
     assert ceilings == [int(estimate * 1.1) + RESERVE_EXTRA for estimate in (job.preview_bytes, job.render_bytes)]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lane() -> AsyncIterator[ProcessLane]:
     one = ProcessLane("preview", nice=0, jobs_per_process=100)
     await one.start()
@@ -100,6 +101,7 @@ async def lane() -> AsyncIterator[ProcessLane]:
     await one.close()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("size", [64, 1000])
 async def test_texts_are_not_in_memory(tmp_path: Path, lane: ProcessLane, size: int) -> None:
     """62 texts of four megabytes each: the picture is rendered within what its size is admitted with."""
@@ -110,21 +112,25 @@ async def test_texts_are_not_in_memory(tmp_path: Path, lane: ProcessLane, size: 
     assert isinstance(await lane.run(replace(given, memory_ceiling=estimate)), Rendered)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_preview_is_ended_at_its_limit_and_the_next_begins(tmp_path: Path, lane: ProcessLane) -> None:
     given = replace(task(tmp_path, make.encoded(make.quadrants(), "PNG")), kind="preview", time_limit=0.2)
+    await lane.start()
     assert lane.pid
+    restarts = lane.restarts
     os.kill(lane.pid, signal.SIGSTOP)  # a step that never ends
     began = time.monotonic()
     outcome = await lane.run(given)
     assert isinstance(outcome, Failure) and (outcome.code, outcome.death) == ("timeout", False)
     assert time.monotonic() - began < seconds(1.5)
     assert isinstance(await lane.run(replace(given, time_limit=60)), Rendered)
-    assert lane.restarts == 1
+    assert lane.restarts == restarts + 1
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_worker_gives_its_memory_back(tmp_path: Path, lane: ProcessLane) -> None:
     """What the allocator keeps of one picture would come on top of the next one's ceiling."""
-    given = task(tmp_path, make.encoded(make.photo(2000, 1500).convert("RGBA"), "PNG", compress_level=1))
+    given = task(tmp_path, make.encoded(make.photo(1400, 1050).convert("RGBA"), "PNG", compress_level=1))
     assert isinstance(await lane.run(given), Rendered)
     first = resident(lane.pid)
     for _ in range(5):

@@ -34,8 +34,8 @@ from tests.support.speed import within
 
 
 def answering(text: str) -> str:
-    """Let the child of each task answer this; %(id)s is the task's."""
-    return f"warm._answer_of = lambda task, files: {text!r}.replace('%(id)s', task['id']).encode()"
+    """Let the child of each task answer this."""
+    return f"warm._answer_of = lambda task, files: {text!r}.encode()"
 
 
 async def test_worker_that_is_late_with_its_hello_is_killed(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +51,7 @@ async def test_worker_that_is_late_with_its_hello_is_killed(task: Task, monkeypa
         assert all(isinstance(outcome, Rendered) for outcome in outcomes), outcomes
 
 
+UNPREPARED = "warm.initialize = lambda *_: None"  # what loading and using the codecs takes is saved
 NOT_MESSAGES = ["a library says hello", "[1]", "{}", '{"ready": 1}', "x" * 2_000_000, "[" * 200_000]
 
 
@@ -63,7 +64,7 @@ async def test_something_else_than_the_hello_ends_that_worker_alone(instead: Any
         "hello": f"warm.hello = lambda: {text!r}",
         "result": f"spawn_context.Results.put = lambda self, item: {sent}",
     }
-    instead(replaced[place])
+    instead(f"{UNPREPARED}\n{replaced[place]}")
     ended: list[EndReason] = []
     async with lane(ended) as one:
         with pytest.raises(OSError, match="something else"):
@@ -76,7 +77,7 @@ async def test_service_starts_and_recovers_when_workers_say_too_much(instead: An
     (tmp_path / "talk").touch()
     async with with_workers(tmp_path / "data") as s:
         assert (await s.http.get("/api/v1/health")).json()["checks"]["workers"]["status"] == "unhealthy"
-        accepted = await s.upload(make.jpeg())
+        accepted = await s.upload(make.jpeg(160, 120))
         (tmp_path / "talk").unlink()
         assert (await s.ended(accepted))["status"] == "completed"
 
@@ -112,26 +113,28 @@ async def test_workers_that_can_not_be_started_are_tried_again_more_and_more_rar
         assert all(pause >= least for pause, least in zip(pauses, expected, strict=True)), pauses
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{}",
-        '{"rendering": null}',
-        "null",
-        '{"task": "%(id)s", "outcome": "no_preview", "rendering": null, "error": null, "seconds": 0, "log": null}',
-        '{"task": "another.1", "outcome": "failed", "rendering": null, "error": {"code": "io_error", "message": ""},'
-        ' "seconds": 0, "log": null}',
-        '{"task": "%(id)s", "outcome": "failed", "rendering": null, "error": {"code": "interrupted", "message": ""},'
-        ' "seconds": 0, "log": null}',
-    ],
-)
-async def test_answer_that_is_none_counts_as_a_death(instead: Any, task: Task, line: str) -> None:
-    instead(answering(line))
+NO_ANSWERS = {  # by the task that gets it
+    "empty.1": "{}",
+    "half.1": '{"rendering": null}',
+    "null.1": "null",
+    "no_preview.1": '{"task": "no_preview.1", "outcome": "no_preview", "rendering": null, "error": null, "seconds": 0,'
+    ' "log": null}',
+    "task.1": '{"task": "another.1", "outcome": "failed", "rendering": null, "error": {"code": "io_error", "message":'
+    ' ""}, "seconds": 0, "log": null}',
+    "code.1": '{"task": "code.1", "outcome": "failed", "rendering": null, "error": {"code": "interrupted", "message":'
+    ' ""}, "seconds": 0, "log": null}',
+}
+
+
+async def test_answer_that_is_none_counts_as_a_death(instead: Any, task: Task) -> None:
+    instead(f"warm._answer_of = lambda task, files: {NO_ANSWERS!r}[task['id']].encode()")
     ended: list[EndReason] = []
     async with lane(ended) as one:
-        outcome = await one.run(task)
-        assert isinstance(outcome, Failure)
-        assert (outcome.code, outcome.death, one.alive, ended) == ("worker_crashed", True, True, ["unusable_answer"])
+        for number, name in enumerate(NO_ANSWERS, 1):
+            outcome = await one.run(replace(task, id=name))
+            assert isinstance(outcome, Failure), name
+            assert (outcome.code, outcome.death, one.alive) == ("worker_crashed", True, True), name
+            assert ended == ["unusable_answer"] * number, name
 
 
 async def test_words_of_a_worker_are_not_passed_on(instead: Any, task: Task) -> None:

@@ -65,7 +65,7 @@ def test_decoder_of_an_older_libheif_is_not_loaded(monkeypatch: pytest.MonkeyPat
 async def test_pictures_are_decoded_in_the_cage(start: Starter) -> None:
     pytest.importorskip("pillow_heif")
     pytest.importorskip("pillow_avif")
-    picture = make.photo(640, 480)
+    picture = make.photo(320, 240)
     files = {
         HEIC: coded.heic(picture, quality=80),
         AVIF: coded.avif(picture, quality=80),
@@ -76,7 +76,7 @@ async def test_pictures_are_decoded_in_the_cage(start: Starter) -> None:
         for name, data in files.items():
             job = await s.completed(data)
             result = (await s.http.get(f"/api/v1/images/jobs/{job['job_id']}/result")).json()
-            assert result["metadata"]["original_dimensions"] == {"width": 640, "height": 480}, name
+            assert result["metadata"]["original_dimensions"] == {"width": 320, "height": 240}, name
         for name, (data, _) in hostile_heif.NAMED.items():
             refused = await s.upload(data)
             assert refused.status_code == 422, name

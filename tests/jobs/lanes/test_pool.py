@@ -21,15 +21,19 @@ from tests.support.render_task import render_task
 from tests.support.server_process import children, environment_block, is_running
 from tests.support.speed import seconds, within
 
-ONCE = "def instead(task, files, usual=warm._answer_of):\n    if task['id'] != 'job.1': return usual(task, files)\n    "
 
-
-def in_first_child(line: str) -> str:
-    """Lines for `instead`: the child of the first task does this, every other one what it should.
+def in_child_of(lines: dict[str, str]) -> str:
+    """Lines for `instead`: the children of these tasks do this, every other one what it should.
 
     The pipe for its answer is `max(files) + 2`: the other end was between.
     """
-    return f"import os, signal, time\n{ONCE}{line}\nwarm._answer_of = instead"
+    begin = "import os, signal, time\ndef instead(task, files, usual=warm._answer_of):\n"
+    cases = "".join(f"    if task['id'] == {task!r}: {line}\n" for task, line in lines.items())
+    return f"{begin}{cases}    return usual(task, files)\nwarm._answer_of = instead"
+
+
+def in_first_child(line: str) -> str:
+    return in_child_of({"job.1": line})
 
 
 async def test_worker_has_large_pages_asked_for_and_nothing_else_of_the_environment(
@@ -58,30 +62,30 @@ async def child_of(lane: ProcessLane) -> int:
     return children(lane.pid)[0]
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "reason"),
-    [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "worker_crashed", "died"),
-        ("os._exit(0)", "worker_crashed", "died"),
-        ("os.write(max(files) + 2, b'{'); os._exit(1)", "worker_crashed", "died"),
-        ("os.write(max(files) + 2, b'{'); os._exit(0)", "worker_crashed", "unusable_answer"),
-        ("return b'x' * 70_000", "worker_crashed", "unusable_answer"),
-        ("time.sleep(600)", "timeout", "time_limit"),
-        ("os.close(max(files) + 2); time.sleep(600)", "timeout", "time_limit"),
-    ],
-)
-async def test_end_of_a_child_is_its_own_task_s_alone(
-    instead: Any, task: Task, line: str, code: str, reason: EndReason
-) -> None:
-    instead(in_first_child(line))
+ENDS: dict[str, tuple[str, str, EndReason]] = {  # of the child of each of these tasks
+    "killed.1": ("os.kill(os.getpid(), signal.SIGKILL)", "worker_crashed", "died"),
+    "silent.1": ("os._exit(0)", "worker_crashed", "died"),
+    "failed.1": ("os.write(max(files) + 2, b'{'); os._exit(1)", "worker_crashed", "died"),
+    "half.1": ("os.write(max(files) + 2, b'{'); os._exit(0)", "worker_crashed", "unusable_answer"),
+    "long.1": ("return b'x' * 70_000", "worker_crashed", "unusable_answer"),
+    "asleep.1": ("time.sleep(600)", "timeout", "time_limit"),
+    "closed.1": ("os.close(max(files) + 2); time.sleep(600)", "timeout", "time_limit"),
+}
+
+
+async def test_end_of_a_child_is_its_own_task_s_alone(instead: Any, task: Task) -> None:
+    instead(in_child_of({name: line for name, (line, _, _) in ENDS.items()}))
     ended: list[EndReason] = []
     async with started(ended) as lane:
-        pid, limit = lane.pid, 0.3 if code == "timeout" else 60
-        outcome = await lane.run(replace(task, kind="preview", time_limit=limit))
-        assert isinstance(outcome, Failure)
-        assert (outcome.code, outcome.death, ended) == (code, code == "worker_crashed", [reason])
-        assert (lane.pid, lane.alive, children(pid or 0)) == (pid, True, [])
-        assert isinstance(await lane.run(replace(task, id="job.2")), Rendered)
+        pid = lane.pid
+        for number, (name, (_, code, reason)) in enumerate(ENDS.items()):
+            limit = 0.3 if code == "timeout" else 60
+            outcome = await lane.run(replace(task, id=name, kind="preview", time_limit=limit))
+            assert isinstance(outcome, Failure), name
+            assert (outcome.code, outcome.death) == (code, code == "worker_crashed"), name
+            assert ended.pop() == reason and not ended, name
+            assert (lane.pid, lane.alive, children(pid or 0)) == (pid, True, []), name
+            assert isinstance(await lane.run(replace(task, id=f"next.{number}")), Rendered), name
 
 
 async def test_child_collects_its_own_garbage_and_none_of_what_was_loaded(instead: Any, task: Task) -> None:
