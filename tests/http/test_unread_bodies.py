@@ -143,4 +143,5 @@ def test_client_that_never_ends_is_left_after_a_while(server: ServerProcess) -> 
         with suppress(ConnectionError):
             while not left.poll(5) and not is_over(began, 20):
                 connection.sendall(b"10000\r\n" + PIECE + b"\r\n")
+        assert left.poll(0)
         assert time.monotonic() - began < seconds(10)
