@@ -103,6 +103,7 @@ def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -
             "PYTHONPATH": str(ROOT),
             "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".pytest_cache/hypothesis"),  # tables of Unicode
             "SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks",
+            "IMGSVC_TEST_URL": server.url,
             "IMGSVC_TEST_OPERATOR": OPERATOR,
             "IMGSVC_TEST_BACKUP": str(server.folder / "backup"),
             "IMGSVC_TEST_KNOWN": json.dumps(known),

@@ -4,8 +4,10 @@ import gc
 import itertools
 import json
 import os
+import time
 from typing import Any
 
+import httpx
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis.transport.serialization import Binary
@@ -16,6 +18,8 @@ from imgsvc.http.wire.upload_fields import MAX_KEY
 KNOWN: dict[str, dict[str, str]] = json.loads(
     os.environ["IMGSVC_TEST_KNOWN"]
 )  # {"GET", "DELETE", "operator" (what DELETE removes for the operator) or "retry": {path parameter: what is there}}
+TASKS = ("/api/v1/operator/storage/", "/api/v1/operator/images/")  # what begins with these begins a task
+TASK_SECONDS = 10
 numbers = itertools.count()
 gc.freeze()
 gc.set_threshold(100_000)  # it lives for seconds, and what it has loaded is looked at by each collection
@@ -23,6 +27,17 @@ gc.set_threshold(100_000)  # it lives for seconds, and what it has loaded is loo
 schemathesis.openapi.format(
     "binary", st.just(Binary(make.jpeg(8, 8)))
 )  # "binary" is any bytes; a photo is none of most
+
+
+def _wait_for_task() -> None:
+    """Only one task goes on at a time: what another operation has begun refuses each of the next one's requests."""
+    url, token = os.environ["IMGSVC_TEST_URL"], os.environ["IMGSVC_TEST_OPERATOR"]
+    headers, began = {"Authorization": f"Bearer {token}"}, time.monotonic()
+    while time.monotonic() - began < TASK_SECONDS:
+        task = httpx.get(f"{url}/api/v1/operator/storage/task", headers=headers, verify=False)  # http: no trust to load
+        if task.json()["state"] != "running":
+            return
+        time.sleep(0.01)
 
 
 def _place(case: Any) -> str:
@@ -55,6 +70,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.headers["Idempotency-Key"] = f"key-{next(numbers)}"  # a key is good for one upload
     if case.path.endswith("/login") and case.method == "POST":
         case.body = {"token": os.environ["IMGSVC_TEST_OPERATOR"]}
+    if case.method == "POST" and case.path.startswith(TASKS):
+        _wait_for_task()
     if str(case.media_type) == "application/octet-stream":
         kwargs["data"] = make.jpeg(8, 8)  # its own serializer takes bytes for text
     if str(case.media_type).startswith(("image/", "application/octet-stream")):
