@@ -161,6 +161,23 @@ async def test_person_is_refused_until_it_has_ended(start: Starter, monkeypatch:
         assert "people_being_erased 0.0" in metrics and "people_erased_total 1.0" in metrics
 
 
+async def test_person_is_accepted_again_once_the_end_can_be_read(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as s:
+        erasures = s.state.jobs.table.erasures
+        write, being_erased = erasures._write, []
+
+        async def watched(*change: Any, **options: Any) -> Any:
+            result = await write(*change, **options)
+            being_erased.append(erasures.count)
+            return result
+
+        monkeypatch.setattr(erasures, "_write", watched)
+        assert (await ended(s, await erase(s)))["state"] == "done"
+        assert (being_erased[-2], being_erased[-1]) == (1, 0)
+
+
 @pytest.mark.parametrize("way", ["token", "ticket", "key"])
 async def test_upload_begun_before_and_ended_after(start: Starter, way: str) -> None:
     """Its person was erased meanwhile, from the first step to the last."""

@@ -125,9 +125,13 @@ class ErasureTable:
 
     async def end(self, erasure: Erasure) -> bool:
         """End it, and forget who it was. False: files are left, or images have come back; it goes on."""
-        ended = await self._write(lambda db: erased_rows.end(db, erasure.number), frees=True)
-        if ended:
-            self._running.discard((erasure.org_id, erasure.user_id))
+        person, ended = (erasure.org_id, erasure.user_id), False
+        self._running.discard(person)  # before anybody can read that it has ended; a commit before that is refused
+        try:
+            ended = await self._write(lambda db: erased_rows.end(db, erasure.number), frees=True)
+        finally:
+            if not ended:
+                self._running.add(person)
         return ended
 
     async def people(self) -> AsyncIterator[tuple[str, str]]:
