@@ -19,7 +19,7 @@ from tests.support.processes import run
 from tests.support.server_process import ROOT, InlineServer, ServerProcess
 
 pytestmark = pytest.mark.process
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 

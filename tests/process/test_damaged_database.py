@@ -122,6 +122,6 @@ async def test_damaged_recipe_fails_its_job_once_and_its_page_answers(start: Sta
         assert len(await s.variant(done["image_id"], "large")) > 50
         harm = "AFTER INSERT ON processing_jobs BEGIN UPDATE processing_jobs SET recipe = 'x'; END"
         await s.sql(f"CREATE TRIGGER harm {harm}")
-        job = await s.ended(await s.upload(make.jpeg(64, 48)))
+        job = await s.ended(await s.upload(make.tiny()))
         assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "row_damaged", False)
         assert job["attempts"] == 1

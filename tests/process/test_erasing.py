@@ -19,7 +19,7 @@ def test_window_in_redis_goes_too(tmp_path: Path) -> None:
         RedisServer() as redis,
         InlineServer(tmp_path, REDIS_URL=redis.url, IMGSVC_REDIS_TIMEOUT_MS="5000") as server,
     ):
-        assert server.upload(make.jpeg(64, 48)).status_code == 202
+        assert server.upload(make.tiny()).status_code == 202
         server.stop()
         assert redis.ask("KEYS", "*") == ["imgsvc:uploads:11:default-org:alice"]
         erased = server.run(*erase)

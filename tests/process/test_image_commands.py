@@ -219,7 +219,7 @@ def test_keys(server: ServerProcess) -> None:
 
 def test_without_a_service(tmp_path: Path) -> None:
     with InlineServer(tmp_path) as server:
-        assert server.upload(make.jpeg(64, 48)).status_code == 202
+        assert server.upload(make.tiny()).status_code == 202
         server.stop()
         assert "no service runs" in server.run("images", "list").stderr
         secret = server.run("keys", "create", "--name", "n", "--sub", "s").stdout.strip()

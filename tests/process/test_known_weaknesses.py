@@ -19,7 +19,7 @@ from tests.conftest import Starter, service
 from tests.support.server_process import ServerProcess, until
 from tests.support.speed import seconds
 
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UPLOAD = "/api/v1/images/upload"
 IMAGES = "/api/v1/images"
 

@@ -137,7 +137,7 @@ def test_second_signal_ends_at_once(real_server: ServerProcess) -> None:
 
 
 def test_ctrl_c_for_the_whole_group_is_a_graceful_stop(real_server: ServerProcess) -> None:
-    job = real_server.upload(make.jpeg()).json()["job_id"]
+    job = real_server.upload(make.tiny()).json()["job_id"]
     os.killpg(real_server.process.pid, signal.SIGINT)
     assert real_server.ended() == 0
     real_server.real = ""
@@ -168,7 +168,7 @@ def test_memory_per_upload_stays_under_one_mebibyte(real_server: ServerProcess) 
         url = f"{real_server.url}/api/v1/images/upload?bucket=b"
         answers.append(httpx.post(url, content=body(), headers=headers, timeout=seconds(60)).status_code)
 
-    assert real_server.upload(make.jpeg()).status_code == 202
+    assert real_server.upload(make.tiny()).status_code == 202
     idle = rss_bytes(real_server.process.pid)
     threads = [threading.Thread(target=upload) for _ in range(20)]
     for thread in threads:

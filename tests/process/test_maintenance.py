@@ -24,7 +24,7 @@ from tests.support.server_process import InlineServer, ServerProcess, bearer, un
 from tests.support.speed import seconds
 
 pytestmark = pytest.mark.process
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 ORPHAN = f"b/processed/large/{UNKNOWN}_large.webp"
 
@@ -42,14 +42,14 @@ def moving_to_other(server: ServerProcess) -> Process:
     return begin(arguments, folder=server.folder, environ=server.environ, module=server.module)
 
 
-def uploaded(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> list[str]:
+def uploaded(server: ServerProcess, many: int, *, size: tuple[int, int] = (80, 60)) -> list[str]:
     """The ids of new images, once they are completed."""
     receipts = [server.upload(make.jpeg(*size, seed)).json() for seed in range(many)]
     assert {server.job_ended(one["job_id"])["status"] for one in receipts} == {"completed"}
     return [one["image_id"] for one in receipts]
 
 
-def completed(server: ServerProcess, many: int, *, size: tuple[int, int] = (64, 48)) -> dict[str, dict[str, bytes]]:
+def completed(server: ServerProcess, many: int, *, size: tuple[int, int] = (80, 60)) -> dict[str, dict[str, bytes]]:
     """{image: {size: bytes}} of new images."""
     return {image_id: variants(server, image_id) for image_id in uploaded(server, many, size=size)}
 

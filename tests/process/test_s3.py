@@ -97,11 +97,11 @@ def test_keys_from_a_profile_work_and_no_secret_is_inherited(s3: S3Server, tmp_p
     credentials.write_text(f"[ours]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET}\n")
     profile = {"AWS_PROFILE": "ours", "AWS_SHARED_CREDENTIALS_FILE": str(credentials)}
     with InlineServer(tmp_path, **environment, **profile) as server:
-        job = server.job_ended(server.upload(make.jpeg(64, 48)).json()["job_id"])
+        job = server.job_ended(server.upload(make.tiny()).json()["job_id"])
         assert job["status"] == "completed"
         assert server.stop() == 0
     with ServerProcess(tmp_path, **s3.environment(bucket), AWS_CONTAINER_AUTHORIZATION_TOKEN="hush-hush") as second:
-        assert second.upload(make.jpeg(64, 48)).status_code == 202
+        assert second.upload(make.tiny()).status_code == 202
         for pid in second.workers():
             inherited = environment_block(pid)
             assert SECRET.encode() not in inherited and b"AWS_" not in inherited and b"hush" not in inherited
@@ -112,7 +112,7 @@ def test_keys_from_a_profile_work_and_no_secret_is_inherited(s3: S3Server, tmp_p
 def test_log_of_everything_holds_no_signature(s3: S3Server, tmp_path: Path) -> None:
     keys_of_a_role = {**s3.environment(s3.bucket()), "AWS_SESSION_TOKEN": "session-token-that-nobody-may-read"}
     with ServerProcess(tmp_path, **keys_of_a_role, LOG_LEVEL="DEBUG") as server:
-        accepted = server.upload(make.jpeg(64, 48)).json()
+        accepted = server.upload(make.tiny()).json()
         assert server.job_ended(accepted["job_id"])["status"] in ("completed", "failed")
         log = server.log.read_text()
     assert '"debug"' in log

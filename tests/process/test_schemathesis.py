@@ -118,7 +118,7 @@ def attack(server: ServerProcess, *options: str, limit: float = LIMIT_SECONDS) -
 
 def _completed(server: ServerProcess) -> dict[str, str]:
     """Path parameters that lead to a completed image."""
-    receipt = server.upload(make.jpeg(64, 48)).json()
+    receipt = server.upload(make.tiny()).json()
     assert server.job_ended(receipt["job_id"])["status"] == "completed"
     url = server.http.get(f"{server.url}/api/v1/images/{receipt['image_id']}").json()["url"]
     path = url.removeprefix("/storage/")
@@ -138,7 +138,7 @@ def _failed(server: ServerProcess) -> dict[str, str]:
     """One that leads to a job which failed because its bucket was a file."""
     bucket = server.folder / "storage" / "b"
     bucket.write_bytes(b"")
-    job_id = server.upload(make.jpeg(64, 48)).json()["job_id"]
+    job_id = server.upload(make.tiny()).json()["job_id"]
     assert server.job_ended(job_id)["status"] == "failed"
     bucket.unlink()
     return {"job_id": job_id}

@@ -15,7 +15,7 @@ from tests.support.dashboard_page import TOKEN
 from tests.support.server_process import InlineServer, bearer, until
 
 API, OPERATOR = "/api/v1/images", "/api/v1/operator"
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 AS_OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
 RENDER = "/api/v1/render/"
 

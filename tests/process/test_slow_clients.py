@@ -79,7 +79,7 @@ def test_client_that_waits_for_news_is_not_late(server: ServerProcess) -> None:
     """It has nothing to take: the deadline is for bytes that wait."""
     worker = server.render_worker()
     os.kill(worker, signal.SIGSTOP)
-    job = server.upload(make.jpeg()).json()["job_id"]
+    job = server.upload(make.tiny()).json()["job_id"]
     url, began = f"{server.url}/api/v1/images/jobs/{job}", time.monotonic()
     assert server.http.get(url, headers={"Prefer": "wait=3"}).status_code == 200
     assert time.monotonic() - began > 2.5

@@ -20,7 +20,7 @@ def test_one_ticket_and_fifty_uploads(tmp_path: Path) -> None:
         asked = {"bucket": "photos"}
         issued = httpx.post(f"{server.url}/api/v1/images/tickets", json=asked, headers=bearer())
         url = f"{server.url}{issued.json()['upload_url']}"
-        photo = make.jpeg(64, 48)
+        photo = make.tiny()
 
         def upload(_: int) -> int:
             return httpx.post(url, content=photo, headers={"Content-Type": "image/jpeg"}, timeout=60).status_code
@@ -46,7 +46,7 @@ def test_no_secret_is_kept_or_logged(tmp_path: Path) -> None:
             httpx.get(f"{server.url}/nowhere/{secret}?token={secret}", headers=headers)
             httpx.get(f"{server.url}/errors/{secret}", headers=headers)
             httpx.get(f"{server.url}/api/v1/operator/keys", headers=headers)
-            httpx.post(f"{server.url}/api/v1/images/tickets/{secret}", content=make.jpeg(64, 48), headers=headers)
+            httpx.post(f"{server.url}/api/v1/images/tickets/{secret}", content=make.tiny(), headers=headers)
         assert server.run("storage", "backup", str(tmp_path / "backup")).returncode == 0
         server.stop()
         logged = server.log.read_text()

@@ -95,7 +95,7 @@ def test_requests_commands_and_the_socket_itself(folder: Path) -> None:
         found = (folder / "s").stat().st_mode
         assert stat.S_ISSOCK(found) and stat.S_IMODE(found) == 0o660
         with over(folder) as client:
-            files = {"file": ("photo.jpg", make.jpeg(64, 48))}
+            files = {"file": ("photo.jpg", make.tiny())}
             answer = client.post("/api/v1/images/upload", data={"bucket": "b"}, files=files, headers=bearer())
             assert answer.status_code == 202, answer.text
             status = answer.json()["status_url"]

@@ -36,7 +36,7 @@ def test_each_file_once(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "below").mkdir(parents=True)
     for number in range(6):
-        (photos / ("below" if number % 2 else ".") / f"{number}.jpg").write_bytes(make.jpeg(64, 48, seed=number))
+        (photos / ("below" if number % 2 else ".") / f"{number}.jpg").write_bytes(make.tiny(seed=number))
     (photos / "notes.txt").write_text("no picture")
     (tmp_path / "served").mkdir()
     with InlineServer(tmp_path / "served") as served:

@@ -58,7 +58,7 @@ def test_killed_between_each_two_steps(tmp_path: Path) -> None:
         endpoint = receiver.settings(events=["image.completed"])
         before = server(tmp_path, **endpoint | {"url": NOWHERE})
         before.start()
-        job = before.job_ended(before.upload(make.jpeg(64, 48)).json()["job_id"])
+        job = before.job_ended(before.upload(make.tiny()).json()["job_id"])
         until(lambda: rows(tmp_path))
         before.signal(signal.SIGKILL)  # after 1, before 2 has come to anything
         before.ended()
@@ -110,7 +110,7 @@ def test_receiver_of_the_guide(kind: str, command: str | None, tmp_path: Path) -
     ) as said:
         endpoint = {"name": "app", "url": f"http://127.0.0.1:{port}/", "secret": [NEXT_SECRET, SECRET]}
         with server(tmp_path, **endpoint, allow_private=True) as served:
-            job = served.job_ended(served.upload(make.jpeg(64, 48)).json()["job_id"])
+            job = served.job_ended(served.upload(make.tiny()).json()["job_id"])
             expected = [["image.ready", job["image_id"]], ["image.completed", job["image_id"]]]
             assert [said.readline().split() for _ in range(2)] == expected
         url, body, moment = (

@@ -42,7 +42,7 @@ def being_encoded(server: ServerProcess, job_id: str) -> set[Path]:
 def test_killed_worker_costs_an_attempt_and_nothing_else(server: ServerProcess, slow_photo: bytes) -> None:
     job_id, worker = rendering(server, slow_photo)
     os.kill(worker, signal.SIGKILL)
-    other = server.upload(make.jpeg()).json()["job_id"]
+    other = server.upload(make.tiny()).json()["job_id"]
     job = server.job_ended(job_id)
     assert (job["status"], job["attempts"]) == ("completed", 1)
     assert (server.job_ended(other)["status"], server.job(other)["attempts"]) == ("completed", 0)
@@ -58,7 +58,7 @@ def test_second_death_fails_the_job_and_removes_what_it_put(server: ServerProces
     assert (job["status"], job["error_code"], job["retryable"]) == ("failed", "worker_crashed", False)
     assert "died" in job["error"]
     until(lambda: server.files("storage") == [])
-    assert server.job_ended(server.upload(make.jpeg()).json()["job_id"])["status"] == "completed"
+    assert server.job_ended(server.upload(make.tiny()).json()["job_id"])["status"] == "completed"
 
 
 def test_hung_worker_is_killed_at_its_time_limit(tmp_path: Path, slow_photo: bytes) -> None:
@@ -76,7 +76,7 @@ def test_worker_killed_while_idle_costs_nothing(server: ServerProcess) -> None:
     for worker in server.workers():
         os.kill(worker, signal.SIGKILL)
         until(lambda worker=worker: not is_running(worker))  # type: ignore[misc]
-    job = server.job_ended(server.upload(make.jpeg()).json()["job_id"])
+    job = server.job_ended(server.upload(make.tiny()).json()["job_id"])
     assert (job["status"], job["attempts"]) == ("completed", 0)
 
 

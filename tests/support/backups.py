@@ -37,7 +37,7 @@ async def backed_up(s: Service, destination: Path, **order: Any) -> dict[str, An
 
 
 async def several(s: Service, many: int, first: int = 0) -> dict[str, dict[str, bytes]]:
-    ids = [(await s.completed(make.jpeg(64, 48, first + number), bucket="a/b"))["image_id"] for number in range(many)]
+    ids = [(await s.completed(make.tiny(first + number), bucket="a/b"))["image_id"] for number in range(many)]
     return {image_id: await variants(s, image_id) for image_id in ids}
 
 

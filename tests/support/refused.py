@@ -19,7 +19,7 @@ DRAINED = 1 << 20
 WRITTEN_AT_ONCE = 128 * 1024
 ALLOWED = "Allowed: image/jpeg, image/png, image/webp, image/gif"
 MEMBERS = {"type", "title", "status", "detail", "code", "trace_id", "error", "status_code"}
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 TEXT = b"only words " * 60
 TYPE = {"Content-Type": "multipart/form-data; boundary=edge"}
 RAW = {"Content-Type": "image/jpeg"}

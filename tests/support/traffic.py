@@ -32,7 +32,7 @@ from tests.support.told_metrics import Sample, samples
 Told = dict[Sample, float]
 RETRY_SECONDS = 1.0
 IDS = {name: str(uuid.uuid4()) for name in ("job", "image", "trace", "path")}
-TINY = make.jpeg(64, 48)
+TINY = make.tiny()
 
 
 async def told(s: Service) -> Told:

@@ -14,7 +14,7 @@ SIZES = ("thumbnail", "medium", "large", "original")
 
 @cache
 def tiny(seed: int = 1) -> bytes:
-    return make.jpeg(64, 48, seed)
+    return make.tiny(seed)
 
 
 @cache

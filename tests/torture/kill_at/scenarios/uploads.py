@@ -181,7 +181,7 @@ def impatient(attempt: Attempt) -> None:
 
 def half_sent(attempt: Attempt, service: Service) -> Half:
     """Once a part of it is on the disk, or the service has refused it. Raises Gone."""
-    half = service.begin_upload("/api/v1/images/upload?bucket=b", make.jpeg(64, 48) + bytes(HALF), 2 * HALF, bearer())
+    half = service.begin_upload("/api/v1/images/upload?bucket=b", make.tiny() + bytes(HALF), 2 * HALF, bearer())
     until(lambda: service.gone or _parts(attempt) or half.is_answered(), REST_SECONDS, why="the upload does not begin")
     return half
 
