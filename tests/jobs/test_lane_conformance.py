@@ -7,7 +7,6 @@ from typing import Any
 
 import anyio
 import pytest
-import pytest_asyncio
 
 from fixtures import make
 from imgsvc.imaging.recipe import Recipe, Variant
@@ -21,28 +20,15 @@ from tests.support.render_task import render_task
 from tests.support.speed import within
 
 RECIPE = Recipe((Variant("small", 64, 80, 2), Variant("large", 200, 80, 2)), max_pixels=10_000_000, max_frames=10)
-JOBS_PER_PROCESS = 3
-LANES: dict[str, Callable[[int], Lane]] = {
-    "process": lambda jobs: ProcessLane("render", nice=0, jobs_per_process=jobs),
-    "inline": lambda _: InlineLane("render"),
+LANES: dict[str, Callable[[], Lane]] = {
+    "process": lambda: ProcessLane("render", nice=0, jobs_per_process=3),
+    "inline": lambda: InlineLane("render"),
 }
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-
-@pytest_asyncio.fixture(params=LANES, loop_scope="module")
+@pytest.fixture(params=LANES)
 async def lane(request: pytest.FixtureRequest) -> AsyncIterator[Lane]:
-    """One that is not started."""
-    one = LANES[request.param](JOBS_PER_PROCESS)
-    yield one
-    await one.close()
-
-
-@pytest_asyncio.fixture(params=LANES, scope="module", loop_scope="module")
-async def working(request: pytest.FixtureRequest) -> AsyncIterator[Lane]:
-    """One that has done tasks before: launching a worker takes longer than most tasks."""
-    one = LANES[request.param](100)
-    await one.start()
+    one = LANES[request.param]()
     yield one
     await one.close()
 
@@ -65,25 +51,25 @@ async def test_start_makes_it_alive_and_can_be_repeated(lane: Lane) -> None:
 
 
 async def test_rendering_is_what_was_asked_for_and_lies_in_the_task_s_folder(
-    working: Lane, task: Task, tmp_path: Path
+    lane: Lane, task: Task, tmp_path: Path
 ) -> None:
-    before = working.jobs_done
-    rendered = await working.run(task)
+    await lane.start()
+    rendered = await lane.run(task)
     assert isinstance(rendered, Rendered)
     check_answer(rendered, RECIPE, {"small", "large"}, source_header(Path(task.source), task.mime, 320 * 200))
     copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
     assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
-    assert working.jobs_done == before + 1
+    assert lane.jobs_done == 1
 
 
-async def test_what_is_done_is_not_made_again(working: Lane, task: Task) -> None:
-    rendered = await working.run(replace(task, done=("small",)))
+async def test_what_is_done_is_not_made_again(lane: Lane, task: Task) -> None:
+    rendered = await lane.run(replace(task, done=("small",)))
     assert isinstance(rendered, Rendered)
     assert [made.name for made in rendered.variants] == ["large"]
 
 
-async def test_preview_is_the_smallest_variant_alone(working: Lane, task: Task) -> None:
-    rendered = await working.run(replace(task, kind="preview"))
+async def test_preview_is_the_smallest_variant_alone(lane: Lane, task: Task) -> None:
+    rendered = await lane.run(replace(task, kind="preview"))
     assert isinstance(rendered, Rendered)
     assert [made.name for made in rendered.variants] == ["small"]
 
@@ -100,20 +86,20 @@ async def test_preview_is_the_smallest_variant_alone(working: Lane, task: Task) 
     ids=["no picture", "cut off", "other bytes", "no source", "no time"],
 )
 async def test_each_failure_has_its_code_and_the_next_task_is_done(
-    working: Lane, tmp_path: Path, change: dict[str, bytes | str | float], code: str
+    lane: Lane, tmp_path: Path, change: dict[str, bytes | str | float], code: str
 ) -> None:
     data = change.get("data", make.jpeg(320, 200))
     assert isinstance(data, bytes)
     differences: dict[str, Any] = {name: value for name, value in change.items() if name != "data"}
-    failure = await working.run(replace(a_task(tmp_path, data), **differences))
+    failure = await lane.run(replace(a_task(tmp_path, data), **differences))
     assert isinstance(failure, Failure)
     assert (failure.code, failure.death) == (code, False)
     assert failure.message
-    assert isinstance(await working.run(replace(a_task(tmp_path, make.jpeg(320, 200)), id="job.2")), Rendered)
+    assert isinstance(await lane.run(replace(a_task(tmp_path, make.jpeg(320, 200)), id="job.2")), Rendered)
 
 
 async def test_tasks_are_done_one_after_the_other_whatever_process_does_them(lane: Lane, task: Task) -> None:
-    for number in range(JOBS_PER_PROCESS + 2):
+    for number in range(5):  # more than `jobs_per_process`
         assert isinstance(await lane.run(replace(task, id=f"job.{number}")), Rendered)
         await lane.start()
         assert lane.alive
