@@ -361,3 +361,19 @@ def test_names_of_stored_files(key: str, variant: str | None) -> None:
     assert (found and (found.bucket, found.image_id, found.variant, found.partial)) == (
         variant and ("b/c", image_id, variant, False)
     )
+
+
+async def test_side_is_woken_while_a_claim_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the claim leaves for lack of memory has no other wake, if memory becomes free meanwhile."""
+    async with service(tmp_path) as s:
+        further = s.state.jobs.table.further
+        write, meanwhile = further._write, []
+
+        async def watched(*change: Any, **options: Any) -> Any:
+            meanwhile.append(further.may_wait)
+            return await write(*change, **options)
+
+        monkeypatch.setattr(further, "_write", watched)
+        further.wake()
+        assert await further.claim(0, nothing_running=False, held=False) is None
+        assert meanwhile and all(meanwhile)

@@ -19,6 +19,7 @@ class FurtherTable:
         self._readers = readers
         self._write = writer.write
         self._may_wait = True  # rows: after a start, nothing is known of them
+        self._claiming = 0  # claims under way, which may leave one that had no memory
 
     def wake(self) -> None:
         """Look for waiting rows at the next claim. Call after a change that makes one claimable."""
@@ -27,7 +28,7 @@ class FurtherTable:
     @property
     def may_wait(self) -> bool:
         """Whether a row may wait. False is certain."""
-        return self._may_wait
+        return self._may_wait or self._claiming > 0
 
     async def order(self, job: Job, new: NewRender) -> FurtherRender | None:
         """Have variants made. None: the image is not completed, or was deleted. Then wake the queue."""
@@ -48,10 +49,12 @@ class FurtherTable:
         if not self._may_wait:
             return None
         self._may_wait = False
+        self._claiming += 1
         more = True
         try:
             claimed, more = await self._write(lambda db: further_changes.claim(db, free_bytes, nothing_running, held))
         finally:
+            self._claiming -= 1
             self._may_wait |= more
         return claimed
 
