@@ -50,8 +50,8 @@ def watch(
 def _words(event: "Event") -> str:
     """An event on one line."""
     names = ("variant", "url") if event.kind == "ready" else ("status", "error_code", "error")
-    said = " ".join(str(event.data[name]) for name in names if event.data.get(name) is not None)
-    return f"{event.job_id} {event.kind}: {said}"
+    text = " ".join(str(event.data[name]) for name in names if event.data.get(name) is not None)
+    return f"{event.job_id} {event.kind}: {text}"
 
 
 def ticket(

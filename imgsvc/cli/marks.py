@@ -14,13 +14,13 @@ SIGNS: dict[Mark, tuple[str, str]] = {
 PLAIN: dict[Mark, str] = {"well": "ok", "warning": "!", "wrong": "FAILED"}  # for ASCII-only terminals
 
 
-def print_tick(mark: Mark, name: str, said: str, advice: str = "") -> None:
+def print_tick(mark: Mark, name: str, text: str, advice: str = "") -> None:
     """Print one line. Line breaks in external text are removed."""
     sign, colour = SIGNS[mark]
-    text = f"{name:<14} {said}{f' → {advice}' if advice else ''}"
+    line = f"{name:<14} {text}{f' → {advice}' if advice else ''}"
     encoding = sys.stdout.encoding or "ascii"
     try:
         f"{sign}→".encode(encoding)
     except UnicodeEncodeError:
-        sign, text = PLAIN[mark], text.replace("→", "->").encode(encoding, "replace").decode(encoding)
-    typer.echo(f"{typer.style(sign, fg=colour, bold=True)} {' '.join(text.splitlines())}")
+        sign, line = PLAIN[mark], line.replace("→", "->").encode(encoding, "replace").decode(encoding)
+    typer.echo(f"{typer.style(sign, fg=colour, bold=True)} {' '.join(line.splitlines())}")

@@ -128,8 +128,8 @@ def print_image(image: dict[str, Any]) -> None:
         elif isinstance(value, dict) and name == "dimensions":
             table.add_row(Text(name, style="bold"), f"{value['width']} × {value['height']}")
         elif isinstance(value, dict):
-            for label, said in _rows(value):
-                table.add_row(Text(label, style="bold"), Text(said))
+            for label, text in _rows(value):
+                table.add_row(Text(label, style="bold"), Text(text))
         elif value not in (None, []):
             shown = "\n".join(map(_facts, value)) if isinstance(value, list) else str(value)
             table.add_row(Text(name, style="bold"), Text(shown))

@@ -133,7 +133,7 @@ class Recipe:
         )
 
     def to_json(self) -> str:
-        """Without what is as by default: the text of a recipe says what it said before there were these members."""
+        """As JSON. Members with default values are left out, so that the text equals that of versions before them."""
         return _text(self)
 
     def _to_json(self) -> str:

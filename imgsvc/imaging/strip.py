@@ -35,7 +35,7 @@ PART = 65_519  # bytes of a profile in one JPEG segment
 
 
 class NotStripped(Exception):
-    """A damaged file, of which it can't be said what is picture and what is metadata. The message is for the log."""
+    """A damaged file, in which picture and metadata can't be told apart. The message is for the log."""
 
 
 def stripped(source: BinaryIO, mime: str) -> Iterator[bytes]:

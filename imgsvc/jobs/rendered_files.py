@@ -140,7 +140,7 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise Untrue("something else than a file of its own")
         if found.st_size != made.size_bytes:
-            raise Untrue("a file of another size than was said")
+            raise Untrue("a file of another size than was reported")
         if found.st_size > most:
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
@@ -150,7 +150,7 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
                 copy.write(chunk)
                 left -= len(chunk)
         if left or digest.hexdigest() != made.sha256:
-            raise Untrue("other bytes than were said")
+            raise Untrue("other bytes than were reported")
     finally:
         os.close(source)
 
@@ -166,4 +166,4 @@ def _check_picture(made: VariantMade, copy: Path) -> None:
         except ImageError as error:
             raise Untrue(f"another file than a variant: {error}") from None
     if found != (made.width, made.height, made.frames):
-        raise Untrue("another picture than was said")
+        raise Untrue("another picture than was reported")

@@ -155,11 +155,11 @@ def _log_cage(lanes: Sequence[Lane]) -> None:
 @asynccontextmanager
 async def _opened(settings: Settings, doubles: Doubles, metrics: Metrics) -> AsyncIterator[Opened]:
     """Open the resources. The data folder's lock comes first and protects all others."""
-    told, others, counters = metrics.storage.operation, doubles.others, JobCounters(metrics.jobs.job_reached)
-    memory = BoundedMemory(int(settings.server.cache_mb * MEGABYTE))
+    counters, memory = JobCounters(metrics.jobs.job_reached), BoundedMemory(int(settings.server.cache_mb * MEGABYTE))
+    operation, others = metrics.storage.operation, doubles.others
     async with (
         open_data_folder(settings, settings.jobs.lock_wait_seconds, metrics.storage.query, counters, memory) as data,
-        storage_registry(settings, told, doubles.storage, others, instance=data.instance, memory=memory) as stores,
+        storage_registry(settings, operation, doubles.storage, others, instance=data.instance, memory=memory) as stores,
         _remote_permissions(settings) as remote,
         worker_lanes(settings, metrics, doubles.lanes, stores.receiving) as lanes,
     ):
@@ -370,8 +370,8 @@ def _webhooks(opened: Opened, urls: Urls) -> "Webhooks | None":
         return None
     from ..webhooks.sender import Webhooks, WebhookSender
 
-    told = opened.metrics.webhooks.attempted
-    senders = (WebhookSender(one, data.webhooks, data.table, urls.of, told) for one in endpoints)
+    on_attempt = opened.metrics.webhooks.attempted
+    senders = (WebhookSender(one, data.webhooks, data.table, urls.of, on_attempt) for one in endpoints)
     return Webhooks(data.webhooks, tuple(senders), data.feed)
 
 

@@ -128,14 +128,9 @@ class Images(Section):
         """Say of each variant whether an animation stays one: unless a table does, not for the smallest of several."""
         smallest = Recipe(variants, 0, 0).preview.name if len(variants) > 1 else POSTER
         usual = {one.name: self.animated and one.name not in (smallest, POSTER) for one in variants}
-        said = {name: animated_of(size) for name, size in self.sizes.items()}
-        return tuple(
-            replace(
-                one,
-                animated=one.format == "webp" and bool(usual[one.name] if said[one.name] is None else said[one.name]),
-            )
-            for one in variants
-        )
+        configured = {name: animated_of(size) for name, size in self.sizes.items()}
+        animated = {name: usual[name] if value is None else value for name, value in configured.items()}
+        return tuple(replace(one, animated=one.format == "webp" and bool(animated[one.name])) for one in variants)
 
     def _variant(self, name: str, size: int | Size) -> Variant:
         if format_of(size) == "avif":

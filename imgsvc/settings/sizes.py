@@ -65,8 +65,8 @@ def _number_or_table(value: Any) -> int | Size:
         words = first["msg"].removeprefix("Value error, ")
         at = ".".join(str(part) for part in first["loc"])
         # The text is put in as a value: a brace in it would be taken for a name.
-        said = f"{at} = {first['input']!r}: {words[0].lower()}{words[1:]}" if at else words
-        raise PydanticCustomError("size", "{said}", {"said": said}) from None
+        message = f"{at} = {first['input']!r}: {words[0].lower()}{words[1:]}" if at else words
+        raise PydanticCustomError("size", "{message}", {"message": message}) from None
 
 
 SizeSetting = Annotated[int | Size, PlainValidator(_number_or_table, json_schema_input_type=Side)]

@@ -45,11 +45,11 @@ class ReadingGroup:
 
 def group_id(name: str) -> int:
     """The number of a group that this process may give files to. Raises SettingsError."""
-    said = f"[storage] group (IMGSVC_STORAGE_GROUP) = {name!r}"
+    text = f"[storage] group (IMGSVC_STORAGE_GROUP) = {name!r}"
     try:
         gid = grp.getgrnam(name).gr_gid
     except KeyError:
-        raise SettingsError(f"{said}: there is no such group") from None
+        raise SettingsError(f"{text}: there is no such group") from None
     if os.geteuid() != 0 and gid not in (os.getegid(), *os.getgroups()):
-        raise SettingsError(f"{said}: this service's user is not in it, and so can't give it files")
+        raise SettingsError(f"{text}: this service's user is not in it, and so can't give it files")
     return gid

@@ -45,8 +45,8 @@ def _scheduler(workers: Workers) -> Iterator[Finding]:
     try:
         socket.create_connection((where.hostname, where.port), TIMEOUT_SECONDS).close()
     except OSError as error:
-        said = f"the scheduler {workers.scheduler} can't be reached: {error.strerror or error}"
-        yield warning(said, "start it (imgsvc scheduler); jobs wait for it, or for this machine's own processes")
+        text = f"the scheduler {workers.scheduler} can't be reached: {error.strerror or error}"
+        yield warning(text, "start it (imgsvc scheduler); jobs wait for it, or for this machine's own processes")
         return
     yield well(f"the scheduler {workers.scheduler} accepts connections")
     if _shows_dashboard(where.hostname):

@@ -36,7 +36,7 @@ def _examined(path: Path, alone: bool) -> Iterator[Finding]:
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            said = _quick_check(db)
+            result = _quick_check(db)
     except sqlite3.DatabaseError as error:
         yield wrong(f"{path} can't be read: {error}", "stop the service, and restore a backup")
         return
@@ -47,11 +47,11 @@ def _examined(path: Path, alone: bool) -> Iterator[Finding]:
     elif version < len(MIGRATIONS):
         advice = "back it up: an older program can't read it afterwards"
         yield warning(f"the next start will migrate its schema from version {version} to {len(MIGRATIONS)}", advice)
-    if said is None:
+    if result is None:
         advice = "stop the service and run: sqlite3 FILE 'PRAGMA quick_check'"
         yield warning(f"{size}: not completely checked within {CHECK_SECONDS:g} seconds, intact so far", advice)
-    elif said != "ok":
-        yield wrong(f"it is damaged: {said}", "stop the service, keep a copy, and restore a backup")
+    elif result != "ok":
+        yield wrong(f"it is damaged: {result}", "stop the service, keep a copy, and restore a backup")
     else:
         yield well(f"intact, {size}, schema version {version}")
 

@@ -39,8 +39,8 @@ def object_storage(settings: Settings) -> Iterator[Finding]:
     try:
         asyncio.run(_write_read_remove(s3))
     except StorageError as error:
-        said = error.plain or str(error)
-        yield wrong(f"{name}: {said}", _storage_advice().get(said, "see the section [s3] of the settings"))
+        text = error.plain or str(error)
+        yield wrong(f"{name}: {text}", _storage_advice().get(text, "see the section [s3] of the settings"))
     else:
         yield well(f"{name}: written, read and removed")
 
@@ -89,8 +89,8 @@ def authorization(settings: Settings) -> Iterator[Finding]:
     except TimeoutError:
         yield wrong(f"{name} does not respond within {seconds:g} seconds", _away(settings))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        said = without_credentials(str(error)) or type(error).__name__
-        yield wrong(f"{name} does not respond: {said}", _away(settings))
+        text = without_credentials(str(error)) or type(error).__name__
+        yield wrong(f"{name} does not respond: {text}", _away(settings))
     else:
         yield _answered(name, status)
 
@@ -170,14 +170,14 @@ async def _status(url: str, seconds: float) -> int:
 
 
 def _answered(name: str, status: int) -> Finding:
-    said = f"{name} answers {status} to a GET of {CHECK}"
+    text = f"{name} answers {status} to a GET of {CHECK}"
     if status >= 500:
-        return warning(said, "see its log; such a response counts as unavailable")
+        return warning(text, "see its log; such a response counts as unavailable")
     if 300 <= status < 400:
-        return wrong(said, "set AUTH_API_URL to the redirect's target: redirects are not followed")
+        return wrong(text, "set AUTH_API_URL to the redirect's target: redirects are not followed")
     if status in (401, 407):
-        return warning(said, "if it requires a user name and password, put them into AUTH_API_URL")
-    return well(said)
+        return warning(text, "if it requires a user name and password, put them into AUTH_API_URL")
+    return well(text)
 
 
 def _away(settings: Settings) -> str:

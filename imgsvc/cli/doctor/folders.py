@@ -49,16 +49,16 @@ def space(settings: Settings) -> Iterator[Finding]:
         there = _nearest(folder)
         disk = os.statvfs(there)
         free = disk.f_bavail * disk.f_frsize
-        said = f"{name}: {free / MEGABYTE:,.0f} MB free"
+        text = f"{name}: {free / MEGABYTE:,.0f} MB free"
         if free < reserve:
             advice = "free some space, or lower [storage] reserve_mb: uploads are refused with 507"
-            yield wrong(f"{said}, which is under the reserve of {settings.storage.reserve_mb} MB", advice)
+            yield wrong(f"{text}, which is under the reserve of {settings.storage.reserve_mb} MB", advice)
         elif free < 2 * reserve:
-            yield warning(f"{said}, and {settings.storage.reserve_mb} MB are kept in reserve", "free some space soon")
+            yield warning(f"{text}, and {settings.storage.reserve_mb} MB are kept in reserve", "free some space soon")
         elif disk.f_files and disk.f_favail < FEW_INODES:  # some file systems report no inodes
-            yield warning(f"{said}, but only {disk.f_favail:,} inodes", "remove files, or use a file system with more")
+            yield warning(f"{text}, but only {disk.f_favail:,} inodes", "remove files, or use a file system with more")
         else:
-            yield well(said)
+            yield well(text)
 
 
 def used(settings: Settings) -> list[tuple[str, Path]]:
@@ -71,19 +71,19 @@ def used(settings: Settings) -> list[tuple[str, Path]]:
 
 def _kind(name: str, folder: Path) -> Iterator[Finding]:
     mount = mount_of(folder)
-    said = f"{name} {folder} is writable, on {mount.kind} mounted at {mount.point}"
+    text = f"{name} {folder} is writable, on {mount.kind} mounted at {mount.point}"
     if mount.is_network:
         if name == "data folder":
             advice = "move the database to a local disk (DATABASE_PATH): locks and syncs on a share are not reliable"
-            yield wrong(said, advice)
+            yield wrong(text, advice)
         else:
-            yield warning(said, "check that the server really writes on sync, or move it (STORAGE_PATH)")
+            yield warning(text, "check that the server really writes on sync, or move it (STORAGE_PATH)")
     elif mount.kind in TEMPORARY:
-        yield warning(said, "it is lost when the machine restarts: use a disk")
+        yield warning(text, "it is lost when the machine restarts: use a disk")
     elif mount.kind == "overlay":
-        yield warning(said, "a container's own layer is lost with the container: mount a volume here")
+        yield warning(text, "a container's own layer is lost with the container: mount a volume here")
     else:
-        yield well(said)
+        yield well(text)
 
 
 def _other_owners(name: str, folder: Path) -> Iterator[Finding]:

@@ -34,16 +34,16 @@ def libraries(_settings: Settings) -> Iterator[Finding]:
         name: (features.version(key), None if bundled else _package(packages)) for key, name, packages in LIBRARIES
     }
     shown = (f"{name} {version}" + (f" ({package})" if package else "") for name, (version, package) in found.items())
-    said = "decoders: " + ", ".join(shown)
+    text = "decoders: " + ", ".join(shown)
     if bundled:
-        said += ", all in Pillow's wheel"
+        text += ", all in Pillow's wheel"
     version, package = found["lcms2"]
     if package and UNFIXED_PACKAGE.match(package):
-        yield warning(said, "update liblcms2-2: CVE-2026-41254 is fixed in 2.14-2+deb12u1")
+        yield warning(text, "update liblcms2-2: CVE-2026-41254 is fixed in 2.14-2+deb12u1")
     elif _is_newer(version or "") or (package and "+deb12u" in package):
-        yield well(said)
+        yield well(text)
     else:
-        yield well(f"{said}; lcms2 up to 2.18 has CVE-2026-41254 unless the distribution fixed it")
+        yield well(f"{text}; lcms2 up to 2.18 has CVE-2026-41254 unless the distribution fixed it")
 
 
 def _are_bundled() -> bool:

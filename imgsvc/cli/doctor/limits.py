@@ -25,21 +25,21 @@ FEW_FILES = 1024
 def open_files(_settings: Settings) -> Iterator[Finding]:
     """The service raises its limit to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    said = f"{'any number of' if hard == resource.RLIM_INFINITY else f'{hard:,}'} open files are allowed"
+    text = f"{'any number of' if hard == resource.RLIM_INFINITY else f'{hard:,}'} open files are allowed"
     if hard != resource.RLIM_INFINITY and hard < FEW_FILES:
-        yield warning(said, f"each connection uses one: allow {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
+        yield warning(text, f"each connection uses one: allow {FEW_FILES:,} or more (ulimit -n, LimitNOFILE=)")
     else:
-        yield well(said)
+        yield well(text)
 
 
 def processors(settings: Settings) -> Iterator[Finding]:
     """With more render workers than the quota allows, they take turns and each picture takes longer."""
     quota, lanes = processor_limit(), render_lanes(settings.workers)
-    said = f"{usable_processors()} usable processors" + (f" (a quota of {quota:g})" if quota else "")
+    text = f"{usable_processors()} usable processors" + (f" (a quota of {quota:g})" if quota else "")
     if lanes > usable_processors():
-        yield warning(f"{said} for {lanes} render workers", "lower [workers] count: more workers only wait")
+        yield warning(f"{text} for {lanes} render workers", "lower [workers] count: more workers only wait")
     else:
-        yield well(f"{said}; {lanes} render workers")
+        yield well(f"{text}; {lanes} render workers")
 
 
 def memory(settings: Settings) -> Iterator[Finding]:
@@ -50,19 +50,19 @@ def memory(settings: Settings) -> Iterator[Finding]:
         yield wrong(str(error), "allow more memory or use fewer workers: the service does not start like this")
         return
     taken = granted(workers)
-    said = f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {taken // MEGABYTE:,}"
+    text = f"{there // MEGABYTE:,} MB here, of which {render_lanes(workers) + 1} workers may take {taken // MEGABYTE:,}"
     if taken + SERVICE_BYTES > there:
         advice = (
             f"lower [workers] memory_mb to {max(0, (there - SERVICE_BYTES) // MEGABYTE)} or less, or the system kills"
         )
-        yield wrong(said, advice)
+        yield wrong(text, advice)
         return
     most = _largest_photo(settings, share.render)
     if most < settings.images.max_pixels:
         advice = "allow more memory (workers.memory_mb), or lower images.max_pixels, so that this refuses uploads"
-        yield warning(f"{said}: enough for a plain JPEG of up to {most / 1e6:.0f} megapixels", advice)
+        yield warning(f"{text}: enough for a plain JPEG of up to {most / 1e6:.0f} megapixels", advice)
     else:
-        yield well(said)
+        yield well(text)
     if names := left_out(settings.images.recipe, share.render):
         advice = "allow more memory (workers.memory_mb): photos that fill these get no AVIF"
         yield warning(f"not enough memory for {', '.join(names)}", advice)

@@ -56,13 +56,13 @@ def pillow(_settings: Settings) -> Iterator[Finding]:
 
 def _plain(version: str) -> Finding:
     """What Pillow in the place of pillow-simd means: it was chosen, or it was installed by mistake."""
-    said = f"this is Pillow {version} and not pillow-simd: resizing takes several times as long"
+    text = f"this is Pillow {version} and not pillow-simd: resizing takes several times as long"
     if simd.choose() != simd.NONE:
-        return warning(said, "install from requirements.lock with --no-deps: Pillow was installed over pillow-simd")
+        return warning(text, "install from requirements.lock with --no-deps: Pillow was installed over pillow-simd")
     if not simd.processor_features():
-        return well(f"{said}; pillow-simd can't be built for this processor ({platform.machine()})")
+        return well(f"{text}; pillow-simd can't be built for this processor ({platform.machine()})")
     advice = "this processor runs pillow-simd: build the container without SIMD=none, or install with ./run setup"
-    return warning(f"{said}, as this build was asked to be", advice)
+    return warning(f"{text}, as this build was asked to be", advice)
 
 
 def codecs(_settings: Settings) -> Iterator[Finding]:
@@ -79,11 +79,11 @@ def codecs(_settings: Settings) -> Iterator[Finding]:
             return
     turbo = features.check("libjpeg_turbo")
     jpeg = f"libjpeg-turbo {features.version('libjpeg_turbo')}" if turbo else f"libjpeg {features.version('jpg')}"
-    said = (
+    text = (
         f"JPEG ({jpeg}), PNG (zlib {features.version('zlib')}), "
         f"WebP with animations ({features.version('webp')}), colour profiles (lcms {features.version('littlecms2')})"
     )
-    yield well(said) if turbo else warning(said, "libjpeg-turbo is several times as fast: build pillow-simd with it")
+    yield well(text) if turbo else warning(text, "libjpeg-turbo is several times as fast: build pillow-simd with it")
 
 
 def _round_trip(form: str, **options: Any) -> Any:

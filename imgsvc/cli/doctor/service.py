@@ -44,13 +44,13 @@ def service(settings: Settings) -> Iterator[Finding]:
     answer = found.request("GET", "/api/v1/health", timeout=TIMEOUT_SECONDS, expect_ok=False)
     report: dict[str, Any] = answer.json()
     bad = [f"{name}: {check['detail']}" for name, check in report["checks"].items() if check["status"] != "healthy"]
-    said = f"version {report['version']} responds at {found.address} and is {report['status']}"
+    text = f"version {report['version']} responds at {found.address} and is {report['status']}"
     if report["status"] == "unhealthy":
-        yield wrong(f"{said} ({'; '.join(bad)})", "see its log")
+        yield wrong(f"{text} ({'; '.join(bad)})", "see its log")
     elif bad:
-        yield warning(f"{said} ({'; '.join(bad)})", "see its log")
+        yield warning(f"{text} ({'; '.join(bad)})", "see its log")
     else:
-        yield well(said)
+        yield well(text)
     yield from _clock_of(answer)
 
 

@@ -24,19 +24,19 @@ def cage(settings: Settings) -> Iterator[Finding]:
     """Tried in a separate process, as a worker does when it starts."""
     mode = settings.workers.cage
     if mode == "off":
-        said = "pictures are decoded without a cage: a decoder that a picture takes over has this user's rights"
-        yield warning(said, "set [workers] cage to best or require")
+        text = "pictures are decoded without a cage: a decoder that a picture takes over has this user's rights"
+        yield warning(text, "set [workers] cage to best or require")
         return
     posture = _tried()
     missing = (*posture.problems, *posture.absent)
     if not missing:
         yield well(f"every picture is decoded in a cage: {in_words(posture)}")
         return
-    said = f"{'; '.join(missing)}; in force: {in_words(posture)}"
+    text = f"{'; '.join(missing)}; in force: {in_words(posture)}"
     if mode == "require":
-        yield wrong(f"no worker starts, since [workers] cage is require: {said}", _advice(posture))
+        yield wrong(f"no worker starts, since [workers] cage is require: {text}", _advice(posture))
     else:
-        yield warning(said, _advice(posture))
+        yield warning(text, _advice(posture))
 
 
 def _advice(posture: Posture) -> str:

@@ -12,7 +12,7 @@ import httpx
 
 from ...imaging.recipe import Variant
 from .animation import GIF, check_animation
-from .checks import check_no_metadata, check_picture, near, variant_told
+from .checks import check_no_metadata, check_picture, near, variant_described
 from .http_client import Instance, Unexpected, code, outcome
 from .photo import LEFT, SIZE, photo
 from .upload import API, completed, send
@@ -104,12 +104,12 @@ class Smoke:
             return Step(name, False, 0, f"skipped: it requires {needs}")
         began = time.monotonic()
         try:
-            said, passed = work(), True
+            text, passed = work(), True
         except Unexpected as error:
-            said, passed = str(error), False
+            text, passed = str(error), False
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # a response with an unexpected structure
-            said, passed = f"the response is not as documented: {type(error).__name__} {error}", False
-        return Step(name, passed, round((time.monotonic() - began) * 1000), said)
+            text, passed = f"the response is not as documented: {type(error).__name__} {error}", False
+        return Step(name, passed, round((time.monotonic() - began) * 1000), text)
 
     def _health(self) -> str:
         report = self._instance.call("GET", "/api/v1/health").json()
@@ -122,8 +122,8 @@ class Smoke:
         processing = self._instance.call("GET", "/info").json()["processing"]
         self._sizes = dict(processing["image_sizes"])
         self._types = list(processing["allowed_mime_types"])
-        told = processing.get("variants", {})  # an older service has numbers alone
-        self._made_as = {name: variant_told(name, side, told.get(name)) for name, side in self._sizes.items()}
+        described = processing.get("variants", {})  # an older service has numbers alone
+        self._made_as = {name: variant_described(name, side, described.get(name)) for name, side in self._sizes.items()}
         # With private reading the signature is checked before the image is looked up.
         self._private = self._is_unsigned(self._get(f"{API}/{UNKNOWN_IMAGE}/direct"))
         sizes = ", ".join(f"{name} {side}" for name, side in self._sizes.items())
@@ -185,14 +185,14 @@ class Smoke:
             raise Unexpected(f"{_plain(url)} answers {outcome(answer)}{self._hint(url)}")
         if answer.headers.get("Content-Type") != f"image/{self._made_as[name].format}":
             raise Unexpected(f"comes as {answer.headers.get('Content-Type')}")
-        said = check_picture(answer.content, self._made_as[name])
+        text = check_picture(answer.content, self._made_as[name])
         direct = self._get(f"{API}/{self._image_id}/direct?size={name}")
         if self._private and not self._is_unsigned(direct):
             raise Unexpected(f"/direct answers {outcome(direct)} without a signature")
         if not self._private and direct.content != answer.content:
             raise Unexpected(f"/direct answers {outcome(direct)}" if direct.is_error else "/direct sends other bytes")
         self._variants[name] = answer.content
-        return said
+        return text
 
     def _hint(self, url: str) -> str:
         """A possible cause for a URL that does not work."""

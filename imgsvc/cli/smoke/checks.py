@@ -44,13 +44,13 @@ def check_picture(data: bytes, variant: Variant) -> str:
     return f"{form}{_size(image.size)}, {len(data):,} bytes"
 
 
-def variant_told(name: str, side: int, told: Mapping[str, Any] | None) -> Variant:
+def variant_described(name: str, side: int, described: Mapping[str, Any] | None) -> Variant:
     """The variant as /info describes it."""
-    if told is None:
+    if described is None:
         return Variant(name, side, 0, 0)
-    cover = told["fit"] == "cover"
-    moves = bool(told.get("animated"))
-    return Variant(name, side, 0, 0, told["width"], told["height"], cover, told["format"], moves)
+    cover = described["fit"] == "cover"
+    moves = bool(described.get("animated"))
+    return Variant(name, side, 0, 0, described["width"], described["height"], cover, described["format"], moves)
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:

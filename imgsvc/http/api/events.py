@@ -116,7 +116,7 @@ async def _streamed(request: Request, job_ids: Sequence[str]) -> Response:
     address = request.client.host if request.client else ""
     with ExitStack() as stack:
         stack.enter_context(state.telling.streams.place(address))
-        news = _News(request, {job_id: _Told(after) for job_id in job_ids}, stack.pop_all())
+        news = _News(request, {job_id: _Sent(after) for job_id in job_ids}, stack.pop_all())
     return EventSourceResponse(
         news.events(),
         headers=NO_STORE,
@@ -135,7 +135,7 @@ async def _resumed_after(state: AppState, asked: str | None) -> int:
 
 
 @dataclass(slots=True)
-class _Told:
+class _Sent:
     """What a client knows of one job: up to which audit event, and which variants."""
 
     upto: int
@@ -145,7 +145,7 @@ class _Told:
 class _News:
     """The events of one stream. `open_jobs` are those that have not ended; `place` is released at the end."""
 
-    def __init__(self, request: Request, open_jobs: dict[str, _Told], place: ExitStack) -> None:
+    def __init__(self, request: Request, open_jobs: dict[str, _Sent], place: ExitStack) -> None:
         self._request = request
         self._state = state_of(request)
         self._open = open_jobs
@@ -164,27 +164,27 @@ class _News:
 
     async def _of_job(self, job_id: str, latest: LatestEvent | None) -> list[ServerSentEvent]:
         """What is new of a job; the last of these events carries the id."""
-        told = self._open[job_id]
+        sent = self._open[job_id]
         job = await self._state.jobs.table.job(job_id)
         if job is None:
             del self._open[job_id]
             status = "deleted" if latest else "not_found"
             return [_event("end", {"job_id": job_id, "status": status}, latest.id if latest else None)]
         ended = job.status in ENDED
-        if latest is not None and latest.id <= told.upto and not ended:
+        if latest is not None and latest.id <= sent.upto and not ended:
             return []
-        if latest is not None and 0 < latest.preview <= told.upto:
-            told.variants.add(job.recipe.preview.name)
+        if latest is not None and 0 < latest.preview <= sent.upto:
+            sent.variants.add(job.recipe.preview.name)
         seen = await shown_of(self._request, job)
-        new = [name for name in job.ready if name not in told.variants and not is_further(name)]
+        new = [name for name in job.ready if name not in sent.variants and not is_further(name)]
         found = [_event("ready", _variant(job, name, seen)) for name in new]
-        told.variants |= set(job.ready)
-        told.upto = latest.id if latest else told.upto
+        sent.variants |= set(job.ready)
+        sent.upto = latest.id if latest else sent.upto
         shown = JobStatusAndUrls.of(job, **seen).model_dump(mode="json")
-        found.append(_event("status", shown, None if ended else told.upto))
+        found.append(_event("status", shown, None if ended else sent.upto))
         if ended:
             del self._open[job_id]
-            found.append(_event("end", shown, told.upto))
+            found.append(_event("end", shown, sent.upto))
         return found
 
 

@@ -82,9 +82,9 @@ async def variant(request: Request) -> Response:
 
 async def variants(request: Request) -> Response:
     """PUT …?VARIANT=BYTES&VARIANT=BYTES: several, one after the other in the body. All are taken, or none."""
-    ticket, told = _opened(request), request.query_params.multi_items()
-    sizes = {name: int(size) for name, size in told if _is_size(size)}
-    if not sizes or len(sizes) < len(told):
+    ticket, named = _opened(request), request.query_params.multi_items()
+    sizes = {name: int(size) for name, size in named if _is_size(size)}
+    if not sizes or len(sizes) < len(named):
         raise Problem(400, "bad_request", "The query must name each variant once, with the number of its bytes.")
     for name, size in sizes.items():
         if size > ticket.largest.get(name, size):

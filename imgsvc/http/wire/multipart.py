@@ -221,7 +221,7 @@ def _shown(name: str) -> str:
 
 
 def _cause(chunk: bytes, offset: int) -> str:
-    """What can be said of an error of the parser: whether the line in which it is ends with LF alone."""
+    """The cause of a parser error, if it can be seen: the line in which it is ends with LF alone."""
     line_end = re.search(rb"[\r\n]", chunk[max(0, offset) :])
     return f": {BARE_LF}" if line_end and line_end[0] == b"\n" else ""
 

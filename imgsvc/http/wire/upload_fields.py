@@ -138,7 +138,7 @@ class UploadForm(BaseModel):
 
 
 class TicketForm(UploadForm):
-    """The same; the ticket says the bucket. Of the metadata it may have said members too, which win."""
+    """The same for a ticket, which sets the bucket. Metadata set by the ticket takes precedence over the form's."""
 
     bucket: Annotated[Bucket | None, Field(examples=["holiday"])] = None  # type: ignore[assignment]
 

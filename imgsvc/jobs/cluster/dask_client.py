@@ -158,8 +158,8 @@ class _Exchange:
 
 
 def _machine(found: dict[str, Any]) -> Machine:
-    told = found.get("imgsvc")
-    about = told if isinstance(told, dict) else {}
+    reported = found.get("imgsvc")
+    about = reported if isinstance(reported, dict) else {}
     fingerprint = str(about.get("fingerprint", ""))
     return Machine(
         name=word(found.get("name", "")),
@@ -173,8 +173,8 @@ def _machine(found: dict[str, Any]) -> Machine:
     )
 
 
-def _decoders(told: object) -> dict[CagedType, str]:
+def _decoders(reported: object) -> dict[CagedType, str]:
     try:
-        return DECODERS.validate_python(told)
+        return DECODERS.validate_python(reported)
     except ValueError:
         return {}

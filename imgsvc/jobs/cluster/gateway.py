@@ -44,7 +44,7 @@ def _harden(parent: int) -> None:
 
 def _reached(scheduler: str) -> tuple[str, int]:
     """The scheduler's address, as numbers, and port, once it accepts connections. Nothing of Dask is loaded before."""
-    where, pause, told = urlsplit(scheduler), FIRST_PAUSE_SECONDS, ""
+    where, pause, reported = urlsplit(scheduler), FIRST_PAUSE_SECONDS, ""
     assert where.hostname and where.port
     while True:
         try:
@@ -52,9 +52,9 @@ def _reached(scheduler: str) -> tuple[str, int]:
                 return str(connection.getpeername()[0]), where.port
         except OSError as error:
             reason = word(f"{scheduler}: {error.strerror or error}")
-        if reason != told:
+        if reason != reported:
             tell(Unreachable(reason=reason))
-            told = reason
+            reported = reason
         time.sleep(pause)
         pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
 

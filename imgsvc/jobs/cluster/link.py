@@ -119,7 +119,7 @@ class GatewayLink:
             return found
         finally:
             del self._out[submit.id]
-            if future.cancelled():  # of any other the gateway has forgotten everything before it told its end
+            if future.cancelled():  # of any other the gateway had forgotten everything before it reported its end
                 self._ended("taken_back")
                 self._send(Release(id=submit.id))
 

@@ -199,7 +199,7 @@ def _tell_abi(at_most: int | None, answer: int) -> None:
 
 
 def _ask_for_seccomp(answer: int) -> None:
-    """In a child: answer unless that ends it. A missing library is told by who builds the filter."""
+    """In a child: answer unless that ends it. A missing library is reported where the filter is built."""
     with suppress(OSError):
         seccomp.ask_kernel()
     os.write(answer, b"1")

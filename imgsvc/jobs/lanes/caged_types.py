@@ -1,4 +1,4 @@
-"""Which types this service decodes now: those of the cage only where a worker has said that it decodes them in one."""
+"""Which types this service decodes now: the caged ones only where a worker has reported that it decodes them so."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol

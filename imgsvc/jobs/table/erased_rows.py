@@ -26,7 +26,7 @@ TABLES = (  # (statement, what it counts)
 )
 
 
-async def told(db: aiosqlite.Connection, kind: str, erasure_id: str) -> None:
+async def erasure_event(db: aiosqlite.Connection, kind: str, erasure_id: str) -> None:
     await event(db, kind, None, None, {"erasure_id": erasure_id})
 
 
@@ -103,7 +103,7 @@ async def end(db: aiosqlite.Connection, number: int) -> bool:
         del counts[""]
         values = {"number": number, "counts": json.dumps(counts), "now": as_text(now())}
         await db.execute(QUERIES["erasure_ended"], values)
-    await told(db, "person_erased", row["erasure_id"])
+    await erasure_event(db, "person_erased", row["erasure_id"])
     return True
 
 

@@ -67,7 +67,7 @@ class ErasureTable:
             if row is None:
                 row = await (await db.execute(QUERIES["insert_erasure"], values)).fetchone()
                 assert row is not None
-                await erased_rows.told(db, "person_erasure_begun", Erasure.of(row).erasure_id)
+                await erased_rows.erasure_event(db, "person_erasure_begun", Erasure.of(row).erasure_id)
             return Erasure.of(row)
 
         erasure = await self._write(insert, frees=True)

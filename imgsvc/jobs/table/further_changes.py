@@ -234,8 +234,8 @@ async def ended(
     fence = {"render_id": render.render_id, "generation": render.generation}
     if (await db.execute(QUERIES[query], fence | values)).rowcount == 0:
         return False
-    told = {"code": values["code"]} if "code" in values else {}
-    await _event(db, kind, job, render, **told)
+    details = {"code": values["code"]} if "code" in values else {}
+    await _event(db, kind, job, render, **details)
     return True
 
 
@@ -352,13 +352,13 @@ async def _retire_key(
     await db.execute(QUERIES["retire_key"], values)
 
 
-async def _event(db: aiosqlite.Connection, kind: str, job: Job, render: FurtherRender, **told: Any) -> None:
+async def _event(db: aiosqlite.Connection, kind: str, job: Job, render: FurtherRender, **details: Any) -> None:
     facts = {
         "trace_id": job.trace_id,
         "render": render.render_id,
         "generation": render.generation,
         "kind": render.kind,
         "variants": sorted(render.keys),
-        **told,
+        **details,
     }
     await event(db, kind, job.image_id, job.job_id, facts)

@@ -149,8 +149,8 @@ async def begin(db: aiosqlite.Connection, new: NewTask) -> None:
         "began_at": as_text(now()),
     }
     await db.execute(QUERIES["insert_render_task"], values)
-    told = {name: values[name] for name in ("task_id", "variants", "bucket")}
-    await event(db, "render_task_begun", None, None, told)
+    details = {name: values[name] for name in ("task_id", "variants", "bucket")}
+    await event(db, "render_task_begun", None, None, details)
 
 
 async def _running(db: aiosqlite.Connection) -> RenderTask | None:
@@ -205,5 +205,5 @@ async def cancel(db: aiosqlite.Connection) -> None:
 async def _end(db: aiosqlite.Connection, task: RenderTask, state: TaskState) -> None:
     values = {"task_id": task.task_id, "state": state, "now": as_text(now())}
     await db.execute(QUERIES["end_render_task"], values)
-    told = {"task_id": task.task_id, "rendered": task.rendered, "failed": task.failed}
-    await event(db, f"render_task_{state}", None, None, told)
+    details = {"task_id": task.task_id, "rendered": task.rendered, "failed": task.failed}
+    await event(db, f"render_task_{state}", None, None, details)

@@ -132,8 +132,8 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
     await db.execute(QUERIES["insert_job"], values)
     await event(db, "accepted", new.image_id, new.job_id, {"trace_id": new.trace_id, "bytes": new.content_length})
     if new.fetched_from is not None:
-        told = {"trace_id": new.trace_id, "host": new.fetched_from}
-        await event(db, "fetched", new.image_id, new.job_id, told)
+        details = {"trace_id": new.trace_id, "host": new.fetched_from}
+        await event(db, "fetched", new.image_id, new.job_id, details)
     row = await (await db.execute(QUERIES["job"], {"job_id": new.job_id})).fetchone()
     assert row is not None
     return row
@@ -215,23 +215,23 @@ async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> 
 
 
 async def ended(
-    db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None, **told: str
+    db: aiosqlite.Connection, query: str, job: Job, kind: str, values: dict[str, Any] | None = None, **details: str
 ) -> bool:
-    """Run a fenced update and, only if it changed the row, write its event with the further facts `told`."""
+    """Run a fenced update and, only if it changed the row, write its event with the further facts `details`."""
     fence = {"job_id": job.job_id, "run": job.run, "now": as_text(now())}
     cursor = await db.execute(QUERIES[query], fence | (values or {}))
     if cursor.rowcount == 0:
         return False
     code = {"code": values["code"]} if values and "code" in values else {}
-    await event(db, kind, job.image_id, job.job_id, facts(job, **code, **told))
+    await event(db, kind, job.image_id, job.job_id, facts(job, **code, **details))
     return True
 
 
 async def complete(
-    db: aiosqlite.Connection, job: Job, values: dict[str, Any], *, forgets_source: bool = False, **told: str
+    db: aiosqlite.Connection, job: Job, values: dict[str, Any], *, forgets_source: bool = False, **details: str
 ) -> tuple[bool, bool]:
     """Returns whether the row was changed, and whether other jobs have got a twin by it."""
-    if not await ended(db, "complete", job, "completed", values, **told):
+    if not await ended(db, "complete", job, "completed", values, **details):
         return False, False
     if forgets_source:
         await _forget_source(db, job)
@@ -300,8 +300,8 @@ async def move(db: aiosqlite.Connection, job: Job, backend: str) -> bool:
     values = {"job_id": job.job_id, "run": job.run, "before": job.storage_backend, "backend": backend}
     if (await db.execute(QUERIES["move"], values)).rowcount == 0:
         return False
-    told = facts(job, before=job.storage_backend, after=backend)
-    await event(db, "moved", job.image_id, job.job_id, told)
+    details = facts(job, before=job.storage_backend, after=backend)
+    await event(db, "moved", job.image_id, job.job_id, details)
     return True
 
 

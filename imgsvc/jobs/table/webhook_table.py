@@ -176,8 +176,8 @@ class WebhookTable:
         while changed := await self._write(lambda db: _rows(db, "replay_deliveries", values)):
             total += changed
         if total:
-            told = {"webhook": webhook, "deliveries": total}
-            await self._write(lambda db: event(db, "webhook_replayed", None, None, told))
+            details = {"webhook": webhook, "deliveries": total}
+            await self._write(lambda db: event(db, "webhook_replayed", None, None, details))
         return total
 
     async def tidy(self) -> None:

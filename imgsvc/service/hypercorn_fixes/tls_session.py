@@ -49,9 +49,9 @@ class TlsSession:
             self._session.do_handshake()
             self._is_open = True
         while not self.ended and (self._server.incoming.pending or self._session.pending()):
-            said = self._session.read(RECORD_BYTES)
-            plain.append(said)
-            self.ended = not said
+            piece = self._session.read(RECORD_BYTES)
+            plain.append(piece)
+            self.ended = not piece
 
     def encrypted(self, data: bytes | memoryview) -> bytes:
         """The records of these bytes. Raises ssl.SSLError if the session has ended."""
