@@ -65,6 +65,7 @@ RUN_BY = {
     ("docs/guides/private-images.md", "serve"): "test_service_starts_as_a_page_says",
     ("docs/guides/private-images.md", "signing"): "test_application_that_shares_the_key_signs_for_itself",
     ("docs/guides/proxy.md", "accel"): "test_nginx_sends_what_the_service_allows",
+    ("docs/guides/proxy.md", "caddy"): "test_caddy_passes_uploads_on",
     ("docs/guides/proxy.md", "modes"): "test_modes_of_earlier_files_are_changed_as_the_guide_says",
     ("docs/guides/proxy.md", "proxy"): "test_nginx_passes_uploads_on",
     ("docs/guides/s3.md", "policy"): "test_policy_allows_what_the_storage_calls",
@@ -120,12 +121,6 @@ def unit_syntax(text: str) -> str:
         ).stderr
 
 
-def caddy_syntax(text: str) -> str:
-    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
-    opened = sum(line.endswith("{") for line in lines)
-    return "" if opened == lines.count("}") else "braces do not match"
-
-
 # What is wrong with a block that is not run: "", words, or an exception.
 PARSERS: dict[str, Callable[[str], Any]] = {
     "sh": shell_syntax,
@@ -134,7 +129,6 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "toml": lambda text: Settings.model_validate(tomllib.loads(text)) and "",
     "python": lambda text: ast.parse(text) and "",
     "ini": unit_syntax,
-    "caddyfile": caddy_syntax,
 }
 
 
@@ -177,7 +171,6 @@ def test_every_test_that_runs_blocks_is_there() -> None:
         ("```toml\n[uploads]\nnothing = 1\n```", "ValidationError"),
         ("```python\ndef f(:\n```", "SyntaxError"),
         ("```ini\n[Service]\n```", "other sections"),
-        ("```caddyfile\nhost {\n```", "braces"),
         ("```nginx\nserver {}\n```", "neither run nor read"),
         ("```\nwhat is this\n```", "neither run nor read"),
         ("<!-- run: nothing -->\n```sh\ntrue\n```", "no test runs"),
