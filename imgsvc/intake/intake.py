@@ -220,7 +220,7 @@ class Intake:
         if not (quota.byte_limits.per_user or quota.byte_limits.per_org):
             return
         try:
-            (await self._table.usage(org_id, user_id)).require(quota.byte_limits, least_bytes)
+            (await self._table.limits.usage(org_id, user_id)).require(quota.byte_limits, least_bytes)
         except QuotaExceeded as error:
             await self._note_exceeded(org_id, user_id, error)
             raise

@@ -34,7 +34,7 @@ class RateLimiter:
 
     async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
         """The number of jobs that wait for a lane, and how much of the quota is left: in one look at the table."""
-        waiting, own = await self._table.admission(org_id, user_id, quota)
+        waiting, own = await self._table.limits.admission(org_id, user_id, quota)
         shared = await self.redis.standing(org_id, user_id, quota) if self.redis else None
         return waiting, _tighter(own, shared) if shared else own
 

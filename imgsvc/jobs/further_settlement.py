@@ -83,7 +83,7 @@ class FurtherSettlement(Settlement):
             await self._remove_source()
 
     async def _source_wanted(self) -> bool:
-        return await self._table.source_wanted(self.job)
+        return await self._table.files.source_wanted(self.job)
 
     def _tell(self, status: FurtherStatus) -> None:
         self._context.on_further(self._render.kind, status)

@@ -161,7 +161,7 @@ class Housekeeping:
             await anyio.to_thread.run_sync(self._space_reserve.fill)
 
     async def _drop_rate_windows(self) -> None:
-        await self._table.drop_rate_windows(self._quota)
+        await self._table.limits.drop_rate_windows(self._quota)
 
     async def _drop_events(self) -> None:
         while await self._table.drop_events(now() - self._events_kept, PAGE):
@@ -189,11 +189,11 @@ class Housekeeping:
         """Finish pending removals. The lock is held for one row at a time: deletions and retries wait for it."""
         refusals: Counter[str] = Counter()
         after = ""
-        while not self._hold.active and (jobs := await self._table.leftovers(after, PAGE)):
+        while not self._hold.active and (jobs := await self._table.files.leftovers(after, PAGE)):
             for listed in jobs:
                 after = listed.job_id
                 async with self._removing:
-                    for job in await self._table.leftover(listed.job_id):
+                    for job in await self._table.files.leftover(listed.job_id):
                         await self._finish_removal(job, refusals)
 
     async def _finish_removal(self, job: Job, refusals: Counter[str]) -> None:
@@ -222,11 +222,11 @@ class Housekeeping:
     async def _remove_source(self, job: Job) -> int:
         if not job.staging_path or not (job.deleted_at or job.status == "completed" or not job.retryable):
             return 0
-        if not job.deleted_at and await self._table.source_wanted(job):
+        if not job.deleted_at and await self._table.files.source_wanted(job):
             return 0
         found, confirmed = await self._unlink(job.staging_path)
         if confirmed:
-            await self._table.source_removed(job)
+            await self._table.files.source_removed(job)
         return found
 
     async def _remove_variants(self, job: Job) -> tuple[int, bool]:
@@ -237,7 +237,7 @@ class Housekeeping:
         if job.also_in:  # a move was interrupted; its copies don't count as files
             confirmed &= (await withdraw(self._storages[job.also_in], job, job.stored_keys))[1]
         if confirmed:
-            await self._table.variants_removed(job)
+            await self._table.files.variants_removed(job)
         return found, confirmed
 
     async def _count(self, job: Job) -> int:
@@ -256,7 +256,7 @@ class Housekeeping:
     async def _expire_sources(self) -> None:
         before = now() - self._source_kept
         after = ""
-        while jobs := await self._table.expired_sources(before, after, PAGE):
+        while jobs := await self._table.files.expired_sources(before, after, PAGE):
             for job in jobs:
                 after = job.job_id
                 async with self._removing:
@@ -270,7 +270,7 @@ class Housekeeping:
             return  # it has been restarted in the meantime
         _, confirmed = await self._unlink(job.staging_path)
         if confirmed:
-            await self._table.expire_source(job, before)
+            await self._table.files.expire_source(job, before)
 
     async def _remove_orphans(self) -> None:
         """Clean the staging folder.
@@ -283,7 +283,7 @@ class Housekeeping:
         for start in range(0, len(staged), TOGETHER):
             # The order matters: an upload stops being in use only once its row can be read.
             batch = [one for one in staged[start : start + TOGETHER] if not area.is_in_use(one.job_id)]
-            known = await self._table.wanting_source({one.job_id for one in batch})
+            known = await self._table.files.wanting_source({one.job_id for one in batch})
             for one in batch:
                 if not known.get(one.job_id):
                     await self._remove_orphan(one, known)

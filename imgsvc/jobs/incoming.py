@@ -100,7 +100,7 @@ class Incoming:
 
     async def _tidy(self, storage: Receiving, batch: list[Stored], table: JobTable, *, clocks_agree: bool) -> None:
         names = {one.key: name for one in batch if (name := IncomingName.of(one.key))}
-        known = await table.wanting_source({name.job_id for name in names.values()})
+        known = await table.files.wanting_source({name.job_id for name in names.values()})
         for one in batch:
             name = names.get(one.key)
             if name is None or name.run in self._runs:

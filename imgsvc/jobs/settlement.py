@@ -189,7 +189,7 @@ class Settlement:
                     return
                 stored = {*keys.values(), *([self.job.source_key] if self.job.source_key else ())}
                 if self._context.hold.active or not (await withdraw(self._storage, self.job, stored))[1]:
-                    await self._table.list_again(self.job, keys)
+                    await self._table.files.list_again(self.job, keys)
                 return
             except Exception as error:
                 left -= not isinstance(error, (DatabaseUnavailable, sqlite3.Error))
@@ -214,7 +214,7 @@ class Settlement:
                 return
             await in_thread(self._remove_staged)
             if not forgotten:
-                await self._table.source_removed(self.job)
+                await self._table.files.source_removed(self.job)
         except Exception as error:
             self._log.warning("source_not_removed", reason=str(error))
 
@@ -225,7 +225,7 @@ class Settlement:
 
     async def _source_wanted(self) -> bool:
         """Whether something is still to be made of the upload: of a job that has just ended only a further format."""
-        return bool(self.job.recipe.further) and await self._table.source_wanted(self.job)
+        return bool(self.job.recipe.further) and await self._table.files.source_wanted(self.job)
 
     async def _unsuccessful(self, failure: Failure) -> None:
         job = self.job
@@ -251,7 +251,7 @@ class Settlement:
             return
         try:
             if (await withdraw(self._storage, self.job, _every_key(self.job)))[1]:
-                await self._table.variants_removed(self.job)
+                await self._table.files.variants_removed(self.job)
         except Exception as error:
             self._log.warning("variants_not_removed", reason=str(error))
 

@@ -99,7 +99,7 @@ class Moving:
         moved, left = None, list(variants)
         with anyio.move_on_after(LAST_STEP_SECONDS, shield=True):
             try:
-                moved = await self.context.table.move(job, self.to)
+                moved = await self.context.table.files.move(job, self.to)
             except DatabaseUnavailable as error:
                 raise MaintenanceFailed("The database does not accept changes; see the log.") from error
             if moved:
@@ -115,13 +115,13 @@ class Moving:
     async def _noted(self, job: Job) -> bool:
         """Record that copies may exist in the target too; returns whether the row was unchanged."""
         try:
-            return await self.context.table.copying(job, self.to)
+            return await self.context.table.files.copying(job, self.to)
         except DatabaseUnavailable as error:
             raise MaintenanceFailed("The database does not accept changes; see the log.") from error
 
     async def _settled(self, job: Job, storage: Storage) -> None:
         with suppress(DatabaseUnavailable):  # a row that still names both backends only costs a deletion one more check
-            await self.context.table.settled(job, storage.name)
+            await self.context.table.files.settled(job, storage.name)
 
     async def _finish(self, job: Job) -> None:
         """Remove copies that an earlier run had left in the previous backend."""
@@ -193,7 +193,7 @@ class Moving:
         if gone:
             await self._settled(job, target)
         elif latest is None:  # the deletion's own removal may already have ended
-            await self.context.table.list_again(job, job.paths, also_in=self.to)
+            await self.context.table.files.list_again(job, job.paths, also_in=self.to)
 
     async def _remove(self, job: Job, source: Storage, left: list[Variant]) -> None:
         """Remove the old copies. Files that are gone are taken out of `left`."""

@@ -280,7 +280,7 @@ async def test_move_during_a_run_makes_it_run_again(start: Starter, monkeypatch:
             await put(storage, bucket, sources)
             if not moved:
                 moved.extend(sources)
-                assert await s.state.jobs.table.move(await latest(s, job), "elsewhere")
+                assert await s.state.jobs.table.files.move(await latest(s, job), "elsewhere")
 
         monkeypatch.setattr(LocalStorage, "put_all", move_and_put)
         await ordered(s, job)

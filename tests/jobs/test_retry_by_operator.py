@@ -147,7 +147,7 @@ async def test_expired_source_can_not_be_retried(tmp_path: Path) -> None:
 def held(s: Service, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[anyio.Event, anyio.Event]:
     """A read of the table that is made at once and answered only when the second event is set."""
     looked, go_on = anyio.Event(), anyio.Event()
-    real = getattr(s.state.jobs.table, name)
+    real = getattr(s.state.jobs.table.files, name)
 
     async def slow(*values: Any) -> Any:
         found = await real(*values)
@@ -155,7 +155,7 @@ def held(s: Service, monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[anyio.
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(s.state.jobs.table, name, slow)
+    monkeypatch.setattr(s.state.jobs.table.files, name, slow)
     return looked, go_on
 
 

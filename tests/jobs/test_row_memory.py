@@ -31,10 +31,10 @@ RECORDED = {"processed_paths": "{}", "processing_metadata": "{}", "recipe": "{}"
 # Every kind of change of a completed row. A statement that joins queries.sql must be here or in the next list.
 CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
     "delete": lambda table, job: table.delete(job),
-    "copying": lambda table, job: table.copying(job, "other"),
-    "move": lambda table, job: table.move(job, "other"),
+    "copying": lambda table, job: table.files.copying(job, "other"),
+    "move": lambda table, job: table.files.move(job, "other"),
     "settled": lambda table, job: _moved_and_settled(table, job),
-    "source_removed": lambda table, job: table.source_removed(job),
+    "source_removed": lambda table, job: table.files.source_removed(job),
     "raise_revision": lambda table, job: table._write(
         lambda db: db.execute_fetchall(QUERIES["raise_revision"], {"job_id": job.job_id})
     ),
@@ -84,8 +84,8 @@ async def _patched(table: JobTable, job: Job, **changes: Any) -> None:
 
 
 async def _moved_and_settled(table: JobTable, job: Job) -> None:
-    await table.move(job, "other")
-    await table.settled(job, job.storage_backend)
+    await table.files.move(job, "other")
+    await table.files.settled(job, job.storage_backend)
 
 
 s = shared_service(server={"cache_mb": 1})

@@ -12,6 +12,7 @@ import pytest
 from imgsvc import testing
 from imgsvc.jobs import deletion, settlement
 from imgsvc.jobs.lanes import files
+from imgsvc.jobs.table.file_table import FileTable
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.storage.base import StorageError
 from imgsvc.storage.memory import MemoryStorage
@@ -60,14 +61,15 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *errors: Exception) -> None:
         self.errors = list(errors)
-        real = getattr(JobTable, name)
+        kind = JobTable if hasattr(JobTable, name) else FileTable
+        real = getattr(kind, name)
 
-        async def failing(table: JobTable, *values: Any, **more: Any) -> Any:
+        async def failing(table: object, *values: Any, **more: Any) -> Any:
             if self.errors and runs_on_a_lane():
                 raise self.errors.pop(0)
             return await real(table, *values, **more)
 
-        monkeypatch.setattr(JobTable, name, failing)
+        monkeypatch.setattr(kind, name, failing)
 
 
 def runs_on_a_lane() -> bool:

@@ -45,7 +45,7 @@ async def _later(t: JobTable, job: Job) -> None:
 
 async def _failed_and_retried(t: JobTable, job: Job) -> None:
     await t.unsuccessful(job, FAILURE, Decision("fail", retryable=True, delay_seconds=0.0))
-    await t.variants_removed(job)
+    await t.files.variants_removed(job)
     await empty(t)
     assert await t.retry(job) is not None
 

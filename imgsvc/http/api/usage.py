@@ -68,7 +68,7 @@ async def usage(request: Request) -> Response:
     except PermissionDenied:
         await state.access.denials.record("usage_denied", who.org_id, who.user_id, permission=READ)
         raise
-    found = await state.jobs.table.usage(who.org_id, who.user_id)
+    found = await state.jobs.table.limits.usage(who.org_id, who.user_id)
     quota = state.intake.allowance.tightened(who.tightening).quota
     standing = await state.rate_limiter.standing(who.org_id, who.user_id, quota)
     answer: dict[str, Any] = {

@@ -184,7 +184,7 @@ async def users_page(request: Request) -> Response:
     sent, jobs = given(request), state_of(request).jobs
     user = sent.get("user", "")
     org = sent.get("org", DEFAULT_ORG if user else "")
-    users = await jobs.table.usage_from(org, user, LISTED + 1)
+    users = await jobs.table.limits.usage_from(org, user, LISTED + 1)
     reports = [ErasureReport.of(one) for one in await jobs.table.erasures.latest()]
     content = el(
         "div",

@@ -4,28 +4,27 @@ Methods that change something raise DatabaseUnavailable, and reads raise sqlite3
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure
 from . import patches, transactions
-from .byte_quota import Usage, UsageOfUser
 from .database import Readers
 from .erasures import ErasureTable
 from .events import event
+from .file_table import FileTable
 from .further_table import FurtherTable
+from .limit_table import LimitTable
 from .model import Job, NewJob, QueueName, Status, as_text, now
-from .quota import Quota, RateLimitStatus, standing
+from .quota import Quota
 from .row_memory import Key, RowMemory
 from .transactions import Accepted, Blocked, Claimed
 from .usage import Observer
 from .waiting_jobs import QUEUES, WaitingJobs
 from .writer import Change, DatabaseUnavailable, Writer
-
-SOURCE_KEPT = timedelta(hours=1)  # at most, of a completed job's upload from which a further format is made
 
 
 class JobTable:
@@ -43,6 +42,8 @@ class JobTable:
         self.memory = memory
         self._waiting = waiting or WaitingJobs()
         self.further = FurtherTable(readers, writer)
+        self.files = FileTable(readers, writer)
+        self.limits = LimitTable(readers, writer)
         self.erasures = ErasureTable(readers, writer)
         self._readers = readers
         self._writer = writer
@@ -77,29 +78,6 @@ class JobTable:
         rows = await self._readers.fetch("expired_images", {"now": as_text(now()), "limit": limit})
         return [Job.of(row) for row in rows]
 
-    async def wanting_source(self, job_ids: Iterable[str]) -> dict[str, bool]:
-        """{job id: whether its row still names the staged file}, for jobs that have a row, deleted ones included."""
-        rows = await self._readers.fetch("wanting_source", {"job_ids": json.dumps(sorted(job_ids))})
-        return {row["job_id"]: bool(row["wanted"]) for row in rows}
-
-    async def leftovers(self, after: str, limit: int) -> list[Job]:
-        """A page of the rows that still name a file they no longer need, by job ID."""
-        return await self._leftovers(f"{after} ", "~", limit)  # with a space it sorts right behind itself
-
-    async def leftover(self, job_id: str) -> list[Job]:
-        """The job, if it is still a leftover."""
-        return await self._leftovers(job_id, job_id, 1)
-
-    async def _leftovers(self, first: str, last: str, limit: int) -> list[Job]:
-        values = {"first": first, "last": last, "limit": limit, "source_kept": as_text(now() - SOURCE_KEPT)}
-        rows = await self._readers.fetch("leftovers", values)
-        return [Job.of(row) for row in rows]
-
-    async def expired_sources(self, before: datetime, after: str, limit: int) -> list[Job]:
-        values = {"before": as_text(before), "after": after, "limit": limit}
-        rows = await self._readers.fetch("expired_sources", values)
-        return [Job.of(row) for row in rows]
-
     async def next_due(self) -> datetime | None:
         rows = await self._readers.fetch("next_due", {})
         return datetime.fromisoformat(rows[0][0]) if rows[0][0] else None
@@ -132,33 +110,10 @@ class JobTable:
     async def latest_failed(self, limit: int) -> list[Job]:
         return [Job.of(row) for row in await self._readers.fetch("latest_failed", {"limit": limit})]
 
-    async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
-        """The number of jobs that wait for a lane, and how much of the quota is left. Uses none of it."""
-        (row,) = await self._readers.fetch("admission", {"org_id": org_id, "user_id": user_id})
-        return row["jobs"], standing(row if row["window_start"] else None, quota, now())
-
-    async def usage(self, org_id: str, user_id: str) -> Usage:
-        """What the user and the organisation have stored."""
-        rows = await self._readers.fetch("used", {"org_id": org_id, "user_id": user_id})
-        (counting,) = await self._readers.fetch("counting", {})
-        return Usage.of(rows, counting)
-
-    async def usage_from(self, org_id: str, user_id: str, limit: int) -> list[UsageOfUser]:
-        """Users with what they have stored, by organisation and name, from this one on."""
-        values = {"org_id": org_id, "user_id": user_id, "limit": limit}
-        rows = await self._readers.fetch("usage_from", values)
-        return [UsageOfUser(row["org_id"], row["user_id"], row["images"], row["bytes"]) for row in rows]
-
     async def has_key(self, org_id: str, user_id: str, key: str) -> bool:
         """Whether an upload with this idempotency key was accepted within KEY_KEPT."""
         rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not transactions.key_expired(Job.of(rows[0]))
-
-    async def source_wanted(self, job: Job) -> bool:
-        """Whether a further render still needs the upload of a completed job. It is kept for SOURCE_KEPT at most."""
-        if not await self._readers.fetch("wanting_staged", {"job_id": job.job_id}):
-            return False
-        return (job.completed_at or as_text(now())) > as_text(now() - SOURCE_KEPT)
 
     async def accept(self, new: NewJob, quota: Quota) -> Accepted:
         """Count the upload against the quota and insert the job, or return the job of the same idempotency key.
@@ -189,9 +144,6 @@ class JobTable:
         if deleted is not None:
             self._observer.moved(deleted.status, None)
         return deleted
-
-    async def drop_rate_windows(self, quota: Quota) -> None:
-        await self._write(transactions.execute("drop_rate_windows", before=as_text(now() - quota.window)))
 
     async def drop_deleted(self, before: datetime, after: int, rows: int) -> int:
         """Drop deleted jobs from before a time whose files are gone, among the next `rows` rows after row `after`.
@@ -368,35 +320,6 @@ class JobTable:
         if job is not None:
             self._observer.moved("processing", "failed" if job.starts >= MAX_STARTS else "pending")
         return job is not None
-
-    async def source_removed(self, job: Job) -> None:
-        await self._write(transactions.execute("source_removed", job_id=job.job_id), frees=True)
-
-    async def variants_removed(self, job: Job) -> None:
-        await self._write(transactions.execute("variants_removed", job_id=job.job_id), frees=True)
-
-    async def list_again(self, job: Job, paths: Mapping[str, str], also_in: str | None = None) -> None:
-        """List {variant: key} in a deleted job's row again: the files were stored after the others had been removed."""
-        values = {"job_id": job.job_id, "processed_paths": json.dumps(dict(paths)), "also_in": also_in}
-        await self._write(transactions.execute("list_again", **values))
-
-    async def copying(self, job: Job, backend: str) -> bool:
-        """Record that copies may exist in `backend`: a deletion then removes them too. False: the row has changed."""
-        return await self._write(lambda db: transactions.copying(db, job, backend))
-
-    async def settled(self, job: Job, backend: str) -> None:
-        """Clear the second backend: its copies are gone."""
-        await self._write(transactions.execute("settled", job_id=job.job_id, backend=backend))
-
-    async def move(self, job: Job, backend: str) -> bool:
-        """Make `backend` the home of the variants. False: the row has changed since `job` was read.
-
-        Copies may remain in the previous backend until `settled`.
-        """
-        return await self._write(lambda db: transactions.move(db, job, backend))
-
-    async def expire_source(self, job: Job, before: datetime) -> None:
-        await self._write(transactions.execute("expire_source", job_id=job.job_id, before=as_text(before)), frees=True)
 
     async def _fetched(self, query: str, kind: Key, values: dict[str, Any]) -> Job | None:
         with self.memory.fetch() as fetch:
