@@ -110,6 +110,7 @@ def _load() -> None:
 
     import imgsvc
     from imgsvc.settings import all_settings
+    from imgsvc.storage import thread_visit
     from tests.support import two_storages  # noqa: F401
 
     for module in pkgutil.walk_packages(imgsvc.__path__, "imgsvc."):
@@ -122,11 +123,13 @@ def _load() -> None:
     share_models()
     share_certificates()
     httpx.Client().close()
+    usual, thread_visit.IDLE_SECONDS = thread_visit.IDLE_SECONDS, 0.01  # or its threads would be waited for ten seconds
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         asyncio.run(_warm_up())
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(WAIT_SECONDS)  # those of the loop that is over: a fork takes none of them along
+    thread_visit.IDLE_SECONDS = usual
     deadline = time.monotonic() + WAIT_SECONDS
     while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208, a thread that was joined is still leaving
         assert time.monotonic() < deadline, f"a fork would leave threads behind: {threading.enumerate()}"
