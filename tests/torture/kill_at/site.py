@@ -254,6 +254,16 @@ class Half:
         """Whether the service has refused it, or has ended."""
         return bool(select.select([self._connection.sock], [], [], 0)[0])
 
+    def answer(self) -> Answer | None:
+        """What it was refused with; None while it is received, or when the service has ended."""
+        if not self.is_answered():
+            return None
+        try:
+            answer = self._connection.getresponse()
+            return Answer(answer.status, json.loads(answer.read()))
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+
     def close(self) -> None:
         self._connection.close()
 
