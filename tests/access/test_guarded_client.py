@@ -4,12 +4,11 @@ import asyncio
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import pytest
 from imgsvc.access import guarded_client
 from imgsvc.access.guarded_client import Answer, GuardedClient, NotCalled, Target, own_addresses
 from imgsvc.access.inner_addresses import is_public
+from tests.support.tcp_server import Talk, serving
 
 ROOT = Path(__file__).parents[2]
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 INNER = """
 127.0.0.1 127.1 127.255.255.254 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 0 0.0.0.0 0x0 127.0.0.1.
@@ -36,30 +35,7 @@ localhost localhost. LOCALHOST localhost.localdomain
 """.split()  # noqa: SIM905, a list by kind
 
 
-@asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[int]:
-    """A server on a free port of 127.0.0.1. Each of its connections is closed at the end."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def whole(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            await serve(reader, writer)
-        writer.close()
-        with suppress(ConnectionError, ssl.SSLError):
-            await writer.wait_closed()
-
-    server = await asyncio.start_server(whole, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        server.close()
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
-
-
-def answering(*pieces: bytes, seen: list[bytes] | None = None) -> Serve:
+def answering(*pieces: bytes, seen: list[bytes] | None = None) -> Talk:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if seen is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -15,6 +15,7 @@ from imgsvc.intake.fetches import MAX_ATTEMPTS, MAX_FETCHES, Fetches, FetchesUse
 from imgsvc.settings.fetch import Fetch
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import within
+from tests.support.tcp_server import serving
 
 PHOTO = make.tiny()
 PATH = "/api/v1/images/fetch"
@@ -42,29 +43,19 @@ PAGES = {
 @asynccontextmanager
 async def web() -> AsyncIterator[str]:
     """`/slow` begins and never ends."""
-    tasks: set[Any] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.current_task())
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
-            if path == "/slow":
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + PHOTO[:50])
-                await writer.drain()
-                await reader.read()
-            else:
-                writer.write(PAGES[path])
-                await writer.drain()
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        if path == "/slow":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + PHOTO[:50])
+            await writer.drain()
+            await reader.read()
+        else:
+            writer.write(PAGES[path])
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        server.close()
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
+    async with serving(talk) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from imgsvc.jobs.table.quota import Quota, RateLimited
 from imgsvc.settings import SettingsError
 from tests.support.redis_server import RedisServer
 from tests.support.speed import seconds, within
+from tests.support.tcp_server import Talk, serving
 
 QUOTA = Quota(50, timedelta(hours=1))
 PATIENCE = 0.05  # seconds; elsewhere more, since the machine may be busy
@@ -241,27 +242,11 @@ async def test_clock_that_is_set_back_begins_a_new_window() -> None:
             assert again.start < place.start + 10_000_000
 
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
-
-
 @asynccontextmanager
 async def listening(talk: Talk) -> AsyncIterator[str]:
-    """The address of something that is not Redis itself. Every connection to it must have been closed."""
-    talking: set[asyncio.Task[Any]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talking.add(task)
-        with suppress(ConnectionError):
-            await talk(reader, writer)
-        writer.close()
-        talking.discard(task)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    yield f"redis://:{PASSWORD}@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    server.close()
-    await until(lambda: not talking)
+    """The address of something that is not Redis itself."""
+    async with serving(talk) as port:
+        yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
 
 
 @asynccontextmanager
