@@ -253,48 +253,60 @@ async def test_image_that_really_is_lost_is_not_found(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "image_not_found")
 
 
-@pytest.mark.parametrize("each", [6, pytest.param(60, marks=pytest.mark.torture)])
-async def test_while_everything_happens(tmp_path: Path, each: int) -> None:
-    """Moved to and fro beside uploads, deletions and readers."""
-    images: dict[str, dict[str, bytes]] = {}
-    over = anyio.Event()
+class Traffic:
+    """Uploads, deletions, reads and moves to and fro, beside each other."""
 
-    async def upload(s: Service, seed: int) -> None:
+    def __init__(self, service: Service) -> None:
+        self.images: dict[str, dict[str, bytes]] = {}  # those that are kept, with their variants
+        self._s = service
+        self._over = anyio.Event()
+
+    async def run(self, users: int, each: int) -> None:
+        """Until each user has uploaded so many images, and deleted a third of them."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._move)
+            group.start_soon(self._read)
+            async with anyio.create_task_group() as uploads:
+                for user in range(users):
+                    uploads.start_soon(self._upload, user, each)
+            self._over.set()
+
+    async def _upload(self, user: int, each: int) -> None:
         for number in range(each):
-            job = await s.completed(make.jpeg(80, 60, seed * 100 + number))
-            before = await variants(s, job["image_id"])
+            job = await self._s.completed(make.jpeg(80, 60, user * 100 + number))
+            before = await variants(self._s, job["image_id"])
             if number % 3 == 2:
-                gone = await s.http.delete(f"/api/v1/images/{job['image_id']}", headers=s.bearer())
+                gone = await self._s.http.delete(f"/api/v1/images/{job['image_id']}", headers=self._s.bearer())
                 assert gone.status_code == 200
             else:
-                images[job["image_id"]] = before
+                self.images[job["image_id"]] = before
 
-    async def read(s: Service) -> None:
-        while not over.is_set():
+    async def _read(self) -> None:
+        while not self._over.is_set():
             await anyio.sleep(0.01)
-            for image_id, before in list(images.items()):
-                assert await variants(s, image_id) == before
+            for image_id, before in list(self.images.items()):
+                assert await variants(self._s, image_id) == before
 
-    async def move(s: Service) -> None:
+    async def _move(self) -> None:
         to = "other"
-        while not over.is_set():
-            report = await carried_out(s, "migrate", to=to)
+        while not self._over.is_set():
+            report = await carried_out(self._s, "migrate", to=to)
             assert (report["state"], report["findings"]) == ("done", []), report
             to = "local" if to == "other" else "other"
 
+
+@pytest.mark.parametrize("each", [6, pytest.param(60, marks=pytest.mark.torture)])
+async def test_while_everything_happens(tmp_path: Path, each: int) -> None:
+    """Moved to and fro beside uploads, deletions and readers."""
     async with keeping(tmp_path) as s:
+        traffic = Traffic(s)
         with within(WAIT_SECONDS * each / 5):
-            async with anyio.create_task_group() as group:
-                group.start_soon(move, s)
-                group.start_soon(read, s)
-                async with anyio.create_task_group() as uploads:
-                    for seed in range(2):
-                        uploads.start_soon(upload, s, seed)
-                over.set()
+            await traffic.run(2, each)
         assert (await carried_out(s, "migrate", to="other"))["well"] is True
         await s.state.jobs.housekeeping.sweep()
         assert s.stored() == []
-        assert files(tmp_path / "other") == {key(image_id, size) for image_id in images for size in SIZES}
+        kept = {key(image_id, size) for image_id in traffic.images for size in SIZES}
+        assert files(tmp_path / "other") == kept
 
 
 async def test_copies_stay_when_nobody_knows_what_the_database_did(tmp_path: Path) -> None:
