@@ -60,6 +60,16 @@ async def over(s: Service) -> list[dict[str, Any]]:
     return await rows(s)
 
 
+async def replaced_and_ordered_again(s: Service) -> Job:
+    """An image whose variants were made once more, and whose next render waits."""
+    job = await completed(s)
+    await ordered(s, job)
+    await over(s)
+    s.state.jobs.queue.hold()
+    assert await s.state.jobs.table.further.order(job, new())
+    return job
+
+
 async def latest(s: Service, job: Job) -> Job:
     found = await s.state.jobs.table.job(job.job_id)
     assert found is not None
@@ -232,11 +242,7 @@ async def test_storage_that_refuses_is_tried_three_times(start: Starter, monkeyp
 
 async def test_deletion_goes_by_the_list_of_keys(start: Starter) -> None:
     async with start() as s:
-        job = await completed(s)
-        await ordered(s, job)
-        await over(s)
-        s.state.jobs.queue.hold()
-        assert await s.state.jobs.table.further.order(job, new())
+        job = await replaced_and_ordered_again(s)
         key = variant_key("thumbnail", job.image_id, revision=2)
         (s.settings.storage.path / "photos" / key).write_bytes(b"put by a run that was killed")
         answer = await s.http.delete(f"/api/v1/images/{job.image_id}", headers=s.bearer())
@@ -319,11 +325,7 @@ async def test_lost_confirmation_removes_nothing(start: Starter, monkeypatch: py
 
 async def test_gc_knows_what_is_being_made_and_what_was_replaced(start: Starter) -> None:
     async with start() as s:
-        job = await completed(s)
-        await ordered(s, job)
-        await over(s)
-        s.state.jobs.queue.hold()
-        assert await s.state.jobs.table.further.order(job, new())
+        job = await replaced_and_ordered_again(s)
         folder = s.settings.storage.path / "photos"
         made = variant_key("thumbnail", job.image_id, revision=2)
         stray = variant_key("thumbnail", job.image_id, revision=9)
