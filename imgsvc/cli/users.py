@@ -57,10 +57,10 @@ async def _forget_in_redis(settings: Settings, org: str, user: str) -> None:
     from ..intake.redis_limit import RedisRateLimit
 
     redis = RedisRateLimit.of(settings)
-    await redis.line.check()
+    await redis.connection.check()
     redis.forget(org, user)
-    await redis.line.flush(REDIS_SECONDS)
-    await redis.line.close()
+    await redis.connection.flush(REDIS_SECONDS)
+    await redis.connection.close()
 
 
 def listed(settings: Settings) -> list[dict[str, Any]]:

@@ -131,7 +131,7 @@ class Intake:
     def __init__(
         self,
         table: JobTable,
-        places: RateLimiter,
+        rate_limiter: RateLimiter,
         denials: Denials,
         *,
         staging_area: StagingArea,
@@ -146,7 +146,7 @@ class Intake:
         self._allowance = allowance
         self._decoded = decoded
         self._table = table
-        self._places = places
+        self._rate_limiter = rate_limiter
         self._denials = denials
         self._staging_area = staging_area
         self._collected = CollectedBytes()
@@ -200,7 +200,7 @@ class Intake:
 
     async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
         """Return True for an upload that has been accepted in the meantime. Raises RateLimited or Overloaded."""
-        waiting, standing = await self._places.admission(org_id, user_id, allowance.quota)
+        waiting, standing = await self._rate_limiter.admission(org_id, user_id, allowance.quota)
         on_their_way = self._open.places((org_id, user_id))
         if standing.remaining <= on_their_way:
             if await self._is_known(org_id, user_id, key):  # it took the last slot between the two checks
@@ -301,10 +301,10 @@ class Intake:
         Raises one of REFUSED, or DatabaseUnavailable.
         """
         try:
-            place = await self._places.reserve(new, quota)
+            reservation = await self._rate_limiter.reserve(new, quota)
             staged.keep()
             with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
-                accepted = await self._places.accept(new, quota, place)
+                accepted = await self._rate_limiter.accept(new, quota, reservation)
                 await self._first_receipt.record()
             return accepted
         except (DatabaseUnavailable, *REFUSED) as error:

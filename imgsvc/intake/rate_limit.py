@@ -21,7 +21,7 @@ CLOSE_SECONDS = 0.5  # for each of two steps of a stop, which has 2 seconds in a
 
 
 class RateLimiter:
-    """`redis` holds the places that several instances share; None without a Redis in the settings."""
+    """`redis` holds the slots that several instances share; None without a Redis in the settings."""
 
     def __init__(self, table: JobTable, redis: "RedisRateLimit | None") -> None:
         self._table = table
@@ -50,30 +50,30 @@ class RateLimiter:
             return None
         return await self.redis.reserve(new.org_id, new.user_id, quota)
 
-    async def accept(self, new: NewJob, quota: Quota, place: "Reservation | None") -> Accepted:
+    async def accept(self, new: NewJob, quota: Quota, reservation: "Reservation | None") -> Accepted:
         """Like `JobTable.accept`. The slot in Redis is released unless the job was inserted, even after a cancellation.
 
         Raises RateLimited, QuotaExceeded, IdempotencyConflict, DatabaseUnavailable.
         """
-        if place is None or self.redis is None:
-            return await self._told(await self._table.accept(new, quota), new, quota)
-        settling = asyncio.create_task(self._settle(self.redis, new, quota, place))
+        if reservation is None or self.redis is None:
+            return await self._with_shared_status(await self._table.accept(new, quota), new, quota)
+        settling = asyncio.create_task(self._settle(self.redis, new, quota, reservation))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         return await asyncio.shield(settling)  # only a separate task survives to learn whether the job was inserted
 
-    async def _settle(self, mirror: "RedisRateLimit", new: NewJob, quota: Quota, place: "Reservation") -> Accepted:
+    async def _settle(self, redis: "RedisRateLimit", new: NewJob, quota: Quota, reservation: "Reservation") -> Accepted:
         try:
             accepted = await self._table.accept(new, quota)
         except Exception:
-            mirror.release(place)
+            redis.release(reservation)
             raise
         if accepted.replayed:
-            mirror.release(place)
-            return await self._told(accepted, new, quota)
-        return replace(accepted, standing=_tighter(accepted.standing, place.standing))
+            redis.release(reservation)
+            return await self._with_shared_status(accepted, new, quota)
+        return replace(accepted, standing=_tighter(accepted.standing, reservation.standing))
 
-    async def _told(self, accepted: Accepted, new: NewJob, quota: Quota) -> Accepted:
+    async def _with_shared_status(self, accepted: Accepted, new: NewJob, quota: Quota) -> Accepted:
         """Give a repeated upload, which takes no slot, the status that is valid for all instances."""
         shared = None
         if accepted.replayed and self.redis is not None:
@@ -91,7 +91,7 @@ class RateLimiter:
             await asyncio.wait(self._settling, timeout=CLOSE_SECONDS)
         if self.redis is not None:
             with anyio.CancelScope(shield=True):
-                await self.redis.line.flush(CLOSE_SECONDS)
+                await self.redis.connection.flush(CLOSE_SECONDS)
 
 
 def _tighter(one: RateLimitStatus, other: RateLimitStatus) -> RateLimitStatus:

@@ -101,7 +101,7 @@ class RedisConnection:
     async def check(self) -> None:
         """Find out whether Redis is available. If it is back, send what it is owed."""
         try:
-            self.info = await self.look()
+            self.info = await self.probe()
         except RedisAway as error:
             self._went_down(error)
             return
@@ -112,7 +112,7 @@ class RedisConnection:
         while self._owed:
             self.send(self._owed.pop())
 
-    async def look(self) -> dict[str, Any]:
+    async def probe(self) -> dict[str, Any]:
         """Run the trial on all connections; returns Redis' INFO, {} if that is refused. Raises RedisAway."""
         try:
             # Connecting may take longer. Then it must respond as fast as uploads need it, or it would be up and down.

@@ -23,7 +23,7 @@ def _script(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-TAKE_PLACE, GIVE_BACK = _script("acquire.lua"), _script("release.lua")
+ACQUIRE, RELEASE = _script("acquire.lua"), _script("release.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class RedisRateLimit:
     def __init__(self, url: str, timeout_seconds: float, prefix: str) -> None:
         """Raises SettingsError."""
         self._prefix = prefix
-        probe = f"{prefix}probe"
-        self.line = RedisConnection(url, timeout_seconds, [_take(probe, Quota(MANY, PROBE_WINDOW), 1), ("DEL", probe)])
+        key = f"{prefix}probe"
+        trial = [_acquire(key, Quota(MANY, PROBE_WINDOW), 1), ("DEL", key)]
+        self.connection = RedisConnection(url, timeout_seconds, trial)
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisRateLimit":
@@ -51,13 +52,13 @@ class RedisRateLimit:
         """Take a slot; None while Redis is unavailable. A cancelled call takes none. Raises RateLimited."""
         key = self.key(org_id, user_id)
 
-        def give_back(answer: list[int]) -> None:
+        def release_slot(answer: list[int]) -> None:
             if answer[0]:
                 self.release(_reservation(key, quota, answer))
 
-        answer: list[int] | None = await self.line.request(_take(key, quota, 1), give_back)
+        answer: list[int] | None = await self.connection.request(_acquire(key, quota, 1), release_slot)
         if answer is None:
-            self.line.skipped += 1
+            self.connection.skipped += 1
             return None
         reservation = _reservation(key, quota, answer)
         if not answer[0]:
@@ -66,16 +67,16 @@ class RedisRateLimit:
 
     def release(self, reservation: Reservation) -> None:
         """Release the slot, unless its window has ended. Call at most once."""
-        self.line.send(("EVAL", GIVE_BACK, 1, reservation.key, reservation.start))
+        self.connection.send(("EVAL", RELEASE, 1, reservation.key, reservation.start))
 
     def forget(self, org_id: str, user_id: str) -> None:
         """Remove the user's window, whose key names them: now, or once Redis is back."""
-        self.line.send(("DEL", self.key(org_id, user_id)))
+        self.connection.send(("DEL", self.key(org_id, user_id)))
 
     async def standing(self, org_id: str, user_id: str, quota: Quota) -> RateLimitStatus | None:
         """How much is left for all instances together; None while Redis is unavailable. Uses none of it."""
         key = self.key(org_id, user_id)
-        answer: list[int] | None = await self.line.request(_take(key, quota, 0))
+        answer: list[int] | None = await self.connection.request(_acquire(key, quota, 0))
         return None if answer is None else _reservation(key, quota, answer).standing
 
     def key(self, org_id: str, user_id: str) -> str:
@@ -83,8 +84,8 @@ class RedisRateLimit:
         return f"{self._prefix}uploads:{len(org_id)}:{org_id}:{user_id}"
 
 
-def _take(key: str, quota: Quota, places: int) -> Command:
-    return ("EVAL", TAKE_PLACE, 1, key, quota.max_uploads, quota.window // MICROSECOND, places)
+def _acquire(key: str, quota: Quota, slots: int) -> Command:
+    return ("EVAL", ACQUIRE, 1, key, quota.max_uploads, quota.window // MICROSECOND, slots)
 
 
 def _reservation(key: str, quota: Quota, answer: list[int]) -> Reservation:

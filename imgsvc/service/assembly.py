@@ -320,7 +320,7 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
     if settings.webhooks.endpoints:
         checks["webhooks"] = partial(webhooks_check, data.webhooks)
     if rate_limiter.redis:
-        checks["redis"] = partial(redis_check, rate_limiter.redis.line)
+        checks["redis"] = partial(redis_check, rate_limiter.redis.connection)
     return checks
 
 

@@ -58,8 +58,8 @@ async def _start(state: AppState, group: TaskGroup) -> None:
         group.start_soon(jobs.office.link.run)
     group.start_soon(jobs.queue.run)
     if redis is not None:
-        await redis.line.check()
-        group.start_soon(redis.line.run)
+        await redis.connection.check()
+        group.start_soon(redis.connection.run)
     await health.measure()
     group.start_soon(state.maintenance.run)
     group.start_soon(jobs.watchdog.run)

@@ -30,11 +30,11 @@ LIMIT_SECONDS = 10
 
 @asynccontextmanager
 async def running(url: str, timeout_seconds: float = 5) -> AsyncIterator[RedisRateLimit]:
-    mirror = RedisRateLimit(url, timeout_seconds, "t:")
-    await mirror.line.check()
+    limit = RedisRateLimit(url, timeout_seconds, "t:")
+    await limit.connection.check()
     async with anyio.create_task_group() as group:
-        group.start_soon(mirror.line.run)
-        yield mirror
+        group.start_soon(limit.connection.run)
+        yield limit
         group.cancel_scope.cancel()
 
 
@@ -51,8 +51,8 @@ async def until(true: Callable[[], Any]) -> None:
             await anyio.sleep(0.005)
 
 
-async def reserved(mirror: RedisRateLimit) -> Reservation | None:
-    return await mirror.reserve("o", "u", QUOTA)
+async def reserved(limit: RedisRateLimit) -> Reservation | None:
+    return await limit.reserve("o", "u", QUOTA)
 
 
 def used(server: RedisServer) -> int:
@@ -61,32 +61,32 @@ def used(server: RedisServer) -> int:
 
 async def test_a_smaller_quota_counts_the_same_places() -> None:
     with RedisServer() as server:
-        async with running(server.url) as mirror:
+        async with running(server.url) as limit:
             narrow = Quota(2, QUOTA.window)
             for count in (1, 2, 3):
-                place = await reserved(mirror)
+                place = await reserved(limit)
                 assert place is not None and (place.standing.used, place.standing.limit) == (count, 50)
-            looked = await mirror.standing("o", "u", narrow)
+            looked = await limit.standing("o", "u", narrow)
             assert looked is not None and (looked.used, looked.limit, looked.remaining) == (3, 2, 0)
             with pytest.raises(RateLimited) as limited:
-                await mirror.reserve("o", "u", narrow)
+                await limit.reserve("o", "u", narrow)
             assert limited.value.standing == looked
             assert place is not None and looked.reset == place.standing.reset
-            other = await mirror.standing("o", "v", QUOTA)
+            other = await limit.standing("o", "v", QUOTA)
             assert other is not None and other.used == 0
-            assert server.ask("KEYS", "*") == [mirror.key("o", "u")]
+            assert server.ask("KEYS", "*") == [limit.key("o", "u")]
 
 
 async def test_many_at_once_get_each_place_once() -> None:
     with RedisServer() as server:
-        async with running(server.url) as mirror:
-            found = await asyncio.gather(*(reserved(mirror) for _ in range(300)), return_exceptions=True)
+        async with running(server.url) as limit:
+            found = await asyncio.gather(*(reserved(limit) for _ in range(300)), return_exceptions=True)
             places = [place for place in found if isinstance(place, Reservation)]
             assert sorted(place.standing.used for place in places) == list(range(1, 51))
             assert sum(isinstance(one, RateLimited) for one in found) == 250
             for place in places[:20]:
-                mirror.release(place)
-            await mirror.line.flush(LIMIT_SECONDS)
+                limit.release(place)
+            await limit.connection.flush(LIMIT_SECONDS)
             assert used(server) == 30
 
 
@@ -94,9 +94,9 @@ def test_loop_that_was_busy_is_not_a_slow_redis() -> None:
     """In the server's own loop, which looks at its timers before it looks at what has come in."""
 
     async def busy(url: str) -> None:
-        async with running(url, 0.2) as mirror:
+        async with running(url, 0.2) as limit:
             for _ in range(2):
-                waiting = [asyncio.create_task(reserved(mirror)) for _ in range(5)]
+                waiting = [asyncio.create_task(reserved(limit)) for _ in range(5)]
                 for _ in range(3):
                     await asyncio.sleep(0)
                 time.sleep(0.5)  # noqa: ASYNC251, that is the point
@@ -109,18 +109,18 @@ def test_loop_that_was_busy_is_not_a_slow_redis() -> None:
 
 async def test_redis_that_hangs_is_waited_for_once() -> None:
     with RedisServer() as server, capture_logs() as logs:
-        async with running(server.url, PATIENCE) as mirror:
+        async with running(server.url, PATIENCE) as limit:
             server.pause()
             began = time.monotonic()
-            assert await asyncio.gather(*(reserved(mirror) for _ in range(40))) == [None] * 40
+            assert await asyncio.gather(*(reserved(limit) for _ in range(40))) == [None] * 40
             assert 0.04 < time.monotonic() - began < seconds(2)
             with pytest.raises(StopIteration) as ended:  # it does not wait for anything
-                mirror.reserve("o", "u", QUOTA).send(None)
+                limit.reserve("o", "u", QUOTA).send(None)
             assert ended.value.value is None
-            assert await mirror.standing("o", "u", QUOTA) is None
+            assert await limit.standing("o", "u", QUOTA) is None
             server.resume()
-            await until(lambda: mirror.line.up)
-            assert await reserved(mirror)
+            await until(lambda: limit.connection.up)
+            assert await reserved(limit)
     away, back = logs
     assert (away["event"], away["log_level"], away["reason"]) == (
         "redis_unavailable",
@@ -177,22 +177,22 @@ async def test_outage_is_told_once_and_ends_by_itself(
     break_it: Callable[[RedisServer], Callable[[], Any]], reason: str
 ) -> None:
     with RedisServer() as server, capture_logs() as logs:
-        async with running(server.url, PATIENCE) as mirror:
-            place = await reserved(mirror)
+        async with running(server.url, PATIENCE) as limit:
+            place = await reserved(limit)
             assert place is not None
             undo = break_it(server)
-            assert [await reserved(mirror) for _ in range(3)] == [None] * 3
+            assert [await reserved(limit) for _ in range(3)] == [None] * 3
             for _ in range(3):  # a PING would find a Redis that refuses to write well
-                await mirror.line.check()
-            assert not mirror.line.up and mirror.line.info == {}
-            mirror.release(place)
+                await limit.connection.check()
+            assert not limit.connection.up and limit.connection.info == {}
+            limit.release(place)
             undo()
-            await until(lambda: mirror.line.up)
-            await mirror.line.flush(LIMIT_SECONDS)
+            await until(lambda: limit.connection.up)
+            await limit.connection.flush(LIMIT_SECONDS)
             # What was given back meanwhile came through. One that hung may have run commands without an answer.
             assert used(server) <= (break_it is hang)
-            assert await reserved(mirror)
-            assert mirror.line.info["redis_version"]
+            assert await reserved(limit)
+            assert limit.connection.info["redis_version"]
     assert [line["event"] for line in logs] == ["redis_unavailable", "redis_available"]
     assert re.search(reason, logs[0]["reason"]), logs[0]
     assert logs[1]["uploads_not_shared"] == 3
@@ -200,44 +200,44 @@ async def test_outage_is_told_once_and_ends_by_itself(
 
 async def test_cancelled_reservation_takes_no_place() -> None:
     with RedisServer() as server:
-        async with running(server.url) as mirror:
+        async with running(server.url) as limit:
             server.pause()
             several = [
-                asyncio.create_task(reserved(mirror)) for _ in range(3 * redis_connection.CONNECTIONS)
+                asyncio.create_task(reserved(limit)) for _ in range(3 * redis_connection.CONNECTIONS)
             ]  # some wait
-            await until(lambda: len(mirror.line._under_way) == redis_connection.CONNECTIONS)
+            await until(lambda: len(limit.connection._under_way) == redis_connection.CONNECTIONS)
             for task in several:
                 task.cancel()
             await asyncio.wait(several)
             assert all(task.cancelled() for task in several)
             server.resume()
-            await mirror.line.flush(LIMIT_SECONDS)
+            await limit.connection.flush(LIMIT_SECONDS)
             assert used(server) == 0
-            assert await reserved(mirror)
+            assert await reserved(limit)
             assert used(server) == 1
 
 
 async def test_place_of_a_window_that_is_over_goes_back_to_no_newer_one() -> None:
     with RedisServer() as server:
-        async with running(server.url) as mirror:
+        async with running(server.url) as limit:
             short = Quota(3, timedelta(milliseconds=100))
-            old = await mirror.reserve("o", "u", short)
+            old = await limit.reserve("o", "u", short)
             assert old is not None
             await until(lambda: not server.ask("EXISTS", old.key))  # Redis itself drops it when the window ends
-            new = await mirror.reserve("o", "u", QUOTA)
+            new = await limit.reserve("o", "u", QUOTA)
             assert new is not None and new.start >= old.start + 100_000
-            mirror.release(old)
-            await mirror.line.flush(LIMIT_SECONDS)
+            limit.release(old)
+            await limit.connection.flush(LIMIT_SECONDS)
             assert used(server) == 1
 
 
 async def test_clock_that_is_set_back_begins_a_new_window() -> None:
     with RedisServer() as server:
-        async with running(server.url) as mirror:
-            place = await reserved(mirror)
+        async with running(server.url) as limit:
+            place = await reserved(limit)
             assert place is not None
             server.ask("HSET", place.key, "start", place.start + 10_000_000)
-            again = await reserved(mirror)
+            again = await reserved(limit)
             assert again is not None and again.standing.used == 1
             assert again.start < place.start + 10_000_000
 
@@ -284,11 +284,11 @@ async def test_redis_that_is_always_too_slow_is_one_outage(monkeypatch: pytest.M
     """It connects and answers, but never as fast as an upload needs it. It must not come up to fail the next one."""
     monkeypatch.setattr(redis_connection, "CONNECT_SECONDS", LIMIT_SECONDS)
     with RedisServer() as server, capture_logs() as logs:
-        async with far_away(server, 2 * PATIENCE) as url, running(url, PATIENCE) as mirror:
+        async with far_away(server, 2 * PATIENCE) as url, running(url, PATIENCE) as limit:
             for _ in range(3):
-                assert await reserved(mirror) is None
-                await mirror.line.check()
-            assert not mirror.line.up
+                assert await reserved(limit) is None
+                await limit.connection.check()
+            assert not limit.connection.up
     assert [(line["event"], line["reason"]) for line in logs] == [("redis_unavailable", "no answer within 50 ms")]
 
 
@@ -305,10 +305,10 @@ async def test_redis_that_is_always_too_slow_is_one_outage(monkeypatch: pytest.M
 @pytest.mark.usefixtures("hasty")
 async def test_nonsense_is_an_outage_that_tells_no_password(answer: bytes) -> None:
     with capture_logs() as logs:
-        async with stranger(answer) as url, running(url, PATIENCE) as mirror:
-            if mirror.line.up:  # it talked like a Redis as far as it was asked
-                assert await reserved(mirror) is None
-            assert not mirror.line.up
+        async with stranger(answer) as url, running(url, PATIENCE) as limit:
+            if limit.connection.up:  # it talked like a Redis as far as it was asked
+                assert await reserved(limit) is None
+            assert not limit.connection.up
     assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert PASSWORD not in repr(logs)
 
@@ -317,19 +317,19 @@ async def test_nonsense_is_an_outage_that_tells_no_password(answer: bytes) -> No
 async def test_tls_that_never_answers_is_an_outage() -> None:
     """A connection is accepted, without a handshake."""
     with capture_logs() as logs:
-        async with stranger(b"") as url, running(url.replace("redis:", "rediss:"), PATIENCE) as mirror:
-            assert not mirror.line.up
+        async with stranger(b"") as url, running(url.replace("redis:", "rediss:"), PATIENCE) as limit:
+            assert not limit.connection.up
             with pytest.raises(StopIteration):
-                mirror.reserve("o", "u", QUOTA).send(None)
-            await mirror.line.check()
+                limit.reserve("o", "u", QUOTA).send(None)
+            await limit.connection.check()
     assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert PASSWORD not in repr(logs)
 
 
 async def test_wrong_password_is_told_without_it() -> None:
     with RedisServer("--requirepass", "another") as server, capture_logs() as logs:
-        async with running(f"unix://:{PASSWORD}@{server.socket}") as mirror:
-            assert await reserved(mirror) is None
+        async with running(f"unix://:{PASSWORD}@{server.socket}") as limit:
+            assert await reserved(limit) is None
     assert "password" in logs[0]["reason"] and PASSWORD not in repr(logs)
 
 
@@ -337,16 +337,16 @@ async def test_valkey_is_a_redis_under_its_own_name() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with RedisServer("--port", str(port)) as server:
-        async with running(f"valkey://127.0.0.1:{port}/0") as mirror:
-            assert await reserved(mirror) is not None
+        async with running(f"valkey://127.0.0.1:{port}/0") as limit:
+            assert await reserved(limit) is not None
             assert used(server) == 1
 
 
 async def test_a_user_without_the_rights_is_told_which() -> None:
     with RedisServer() as server, capture_logs() as logs:
         server.ask("ACL", "SETUSER", "limited", "on", f">{PASSWORD}", "~t:*", "+ping", "+info", "+select", "+client")
-        async with running(f"unix://limited:{PASSWORD}@{server.socket}") as mirror:
-            assert await reserved(mirror) is None
+        async with running(f"unix://limited:{PASSWORD}@{server.socket}") as limit:
+            assert await reserved(limit) is None
     assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert "allow its user EVAL, TIME, HMGET" in logs[0]["reason"] and PASSWORD not in repr(logs)
 
@@ -363,8 +363,8 @@ async def test_a_user_without_the_rights_is_told_which() -> None:
 @pytest.mark.usefixtures("hasty")
 async def test_servers_that_can_not_be_used_are_named(answer: bytes, words: str) -> None:
     with capture_logs() as logs:
-        async with stranger(answer) as url, running(url, PATIENCE) as mirror:
-            assert not mirror.line.up
+        async with stranger(answer) as url, running(url, PATIENCE) as limit:
+            assert not limit.connection.up
     assert [line["event"] for line in logs] == ["redis_unavailable"]
     assert words in logs[0]["reason"]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from imgsvc.intake.redis_limit import EPOCH, GIVE_BACK, MICROSECOND, TAKE_PLACE, RedisRateLimit
+from imgsvc.intake.redis_limit import ACQUIRE, EPOCH, MICROSECOND, RELEASE, RedisRateLimit
 from tests.support.redis_server import RedisServer
 
 WINDOW = timedelta(hours=1)
@@ -46,7 +46,7 @@ class Model:
         old = window is None or not 0 <= window.age < 10
         used = 0 if old or window is None else window.used
         granted = bool(places) and used < limit
-        told: Any = self.redis.eval(TAKE_PLACE, 1, user, limit, WINDOW // MICROSECOND, places)
+        told: Any = self.redis.eval(ACQUIRE, 1, user, limit, WINDOW // MICROSECOND, places)
         assert told[:2] == [int(granted), used + granted]
         if not old and window is not None:
             assert told[2] == window.start
@@ -63,7 +63,7 @@ class Model:
             return
         user, window = self.taken.pop(which % len(self.taken))
         current = self.windows.get(user) is window
-        assert self.redis.eval(GIVE_BACK, 1, user, window.start) == int(current)
+        assert self.redis.eval(RELEASE, 1, user, window.start) == int(current)
         window.used -= 1
         if current and not window.used:
             del self.windows[user]

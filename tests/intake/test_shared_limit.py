@@ -56,7 +56,7 @@ async def sharing(
         yield s
 
 
-def mirror(s: Service) -> RedisRateLimit:
+def redis_limit(s: Service) -> RedisRateLimit:
     assert s.state.rate_limiter.redis is not None
     return s.state.rate_limiter.redis
 
@@ -89,7 +89,7 @@ async def test_200_at_once_at_a_limit_of_50(redis: RedisServer, tmp_path: Path, 
         assert {(answer.json()["limit"], answer.json()["used"]) for answer in refused} == {(50, 50)}
         other = await second.upload(TINY, user="bob")
         assert (other.status_code, other.headers["X-RateLimit-Remaining"]) == (202, "49")
-        assert all(mirror(s).line.up for s in services)
+        assert all(redis_limit(s).connection.up for s in services)
 
 
 async def test_headers_tell_of_the_shared_window(redis: RedisServer, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ async def test_place_goes_back_when_the_key_was_taken_meanwhile(
         headers = {"Content-Type": "image/jpeg", **s.bearer(), "Idempotency-Key": "k"}
         answer = await s.http.post(UPLOAD, params={"bucket": bucket}, content=TINY, headers=headers)
         assert answer.status_code == (202 if bucket == "b" else 422)
-        await mirror(s).line.flush(LIMIT_SECONDS)
+        await redis_limit(s).connection.flush(LIMIT_SECONDS)
         assert used(redis) == 1
 
 
@@ -184,7 +184,7 @@ async def test_place_goes_back_when_this_instance_has_none(redis: RedisServer, t
         redis.ask("FLUSHALL")
         go_on.set()
         assert (await slow).status_code == 429
-        await mirror(s).line.flush(LIMIT_SECONDS)
+        await redis_limit(s).connection.flush(LIMIT_SECONDS)
         assert redis.ask("EXISTS", KEY) == 0
 
 
@@ -203,12 +203,14 @@ async def test_place_goes_back_when_the_job_is_not_recorded(redis: RedisServer, 
 
 async def test_what_waits_to_be_given_back_at_a_stop_goes_out(redis: RedisServer, tmp_path: Path) -> None:
     async with sharing(redis, tmp_path, 5) as s:
-        places = [await mirror(s).reserve("default-org", "alice", s.state.intake.allowance.quota) for _ in range(2)]
+        places = [
+            await redis_limit(s).reserve("default-org", "alice", s.state.intake.allowance.quota) for _ in range(2)
+        ]
         redis.pause()
         for place in places:
             assert place is not None
-            mirror(s).release(place)
-            await when(lambda: mirror(s).line._under_way)
+            redis_limit(s).release(place)
+            await when(lambda: redis_limit(s).connection._under_way)
         threading.Timer(0.3, redis.resume).start()
     assert redis.ask("EXISTS", KEY) == 0
 
@@ -234,19 +236,19 @@ async def test_cancelled_while_the_job_is_recorded(redis: RedisServer, tmp_path:
             await s.sql(REFUSE)
         async with database_locked(s):
             upload = asyncio.create_task(s.upload(TINY))
-            await when(lambda: s.state.intake._places._settling)
+            await when(lambda: s.state.intake._rate_limiter._settling)
             upload.cancel()
             await asyncio.wait({upload})
             assert upload.cancelled()
             assert used(redis) == 1
-        await when(lambda: not s.state.intake._places._settling)
-        await mirror(s).line.flush(LIMIT_SECONDS)
+        await when(lambda: not s.state.intake._rate_limiter._settling)
+        await redis_limit(s).connection.flush(LIMIT_SECONDS)
         assert used(redis) == await rows(s) == int(recorded)
 
 
 async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_path: Path) -> None:
     async with sharing(redis, tmp_path, 5) as s:
-        line = mirror(s).line
+        connection = redis_limit(s).connection
         admitted, go_on = asyncio.Event(), asyncio.Event()
 
         async def body() -> AsyncIterator[bytes]:
@@ -259,11 +261,11 @@ async def test_cancelled_while_the_place_is_reserved(redis: RedisServer, tmp_pat
         await admitted.wait()
         redis.pause()
         go_on.set()
-        await when(lambda: line._under_way)
+        await when(lambda: connection._under_way)
         upload.cancel()
         await asyncio.wait({upload})
         redis.resume()
-        await line.flush(LIMIT_SECONDS)
+        await connection.flush(LIMIT_SECONDS)
         assert (redis.ask("EXISTS", KEY), await rows(s), s.staged()) == (0, 0, [])
 
 
@@ -280,11 +282,11 @@ async def test_uploads_go_on_while_redis_is_killed_and_comes_back_empty(
             assert [answer.status_code for answer in during] == [202] * 6
             assert {upload.result().status_code for upload in uploads if await asyncio.wait([upload])} == {202}
             redis.start()
-            await when(lambda: mirror(s).line.up)
+            await when(lambda: redis_limit(s).connection.up)
             after = await at_once([s], 10)
         assert Counter(answer.status_code for answer in after) == {202: 4, 429: 6}
         assert await rows(s) == 40
-        await mirror(s).line.flush(LIMIT_SECONDS)
+        await redis_limit(s).connection.flush(LIMIT_SECONDS)
         assert used(redis) == 4
         events = [line["event"] for line in logs if line["event"].startswith("redis")]
         assert events == ["redis_unavailable", "redis_available"]

@@ -45,12 +45,12 @@ def object_storage(settings: Settings) -> Iterator[Finding]:
         yield well(f"{name}: written, read and removed")
 
 
-async def _seen(line: "RedisConnection") -> dict[str, Any]:
+async def _probed(connection: "RedisConnection") -> dict[str, Any]:
     """Raises RedisAway."""
     try:
-        return await line.look()
+        return await connection.probe()
     finally:
-        await line.close()
+        await connection.close()
 
 
 def redis(settings: Settings) -> Iterator[Finding]:
@@ -62,7 +62,7 @@ def redis(settings: Settings) -> Iterator[Finding]:
 
     name = without_credentials(settings.redis.url.get_secret_value())
     try:
-        info = asyncio.run(_seen(RedisRateLimit.of(settings).line))
+        info = asyncio.run(_probed(RedisRateLimit.of(settings).connection))
     except SettingsError as error:
         yield wrong(str(error), "correct REDIS_URL")
         return

@@ -72,7 +72,7 @@ async def _made(state: AppState) -> shown.Snapshot:
         system=_system(state, look),
         health=shown.Health(status=state.telemetry.health.status(), checks=health),
         database=_database(state, look, health["database"], rows, recent),
-        redis=_redis(state.rate_limiter.redis.line if state.rate_limiter.redis else None, waiting),
+        redis=_redis(state.rate_limiter.redis.connection if state.rate_limiter.redis else None, waiting),
         celery=shown.Celery(status=workers.status, workers=shown.Active(active=workers.active), tasks=workers.tasks),
         queue=_queue(waiting, before),
         workers=workers,
@@ -142,8 +142,8 @@ def _database(state: AppState, look: HostSample, check: Check, rows: Rows, recen
     )
 
 
-def _redis(line: "RedisConnection | None", waiting: Waiting) -> shown.Redis:
-    lengths, known = {"celery": waiting.previews + waiting.renders}, line.info if line else {}
+def _redis(connection: "RedisConnection | None", waiting: Waiting) -> shown.Redis:
+    lengths, known = {"celery": waiting.previews + waiting.renders}, connection.info if connection else {}
     info = {
         "version": str(known.get("redis_version", "")),
         "used_memory": str(known.get("used_memory_human", "")),
@@ -151,8 +151,8 @@ def _redis(line: "RedisConnection | None", waiting: Waiting) -> shown.Redis:
         "uptime": uptime_words(known["uptime_in_seconds"]) if "uptime_in_seconds" in known else "",
     }
     return shown.Redis(
-        status="disabled" if line is None else "healthy" if line.up else "down",
-        connected=line is not None and line.up,
+        status="disabled" if connection is None else "healthy" if connection.up else "down",
+        connected=connection is not None and connection.up,
         info={name: value for name, value in info.items() if value},
         queue_lengths=lengths,
     )
