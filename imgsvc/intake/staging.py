@@ -17,7 +17,7 @@ from ..imaging.header import Header, Truncated
 from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea
-from ..storage.durable_files import sync_folder
+from ..storage.durable_files import begin_writing, sync_folder
 from ..storage.thread_visit import in_thread
 from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
@@ -188,11 +188,14 @@ class StagedFile:
             self._release()
 
     def _write(self, chunk: bytearray) -> None:
+        self._append(chunk)
+        self._digest.update(chunk)
+
+    def _append(self, chunk: bytearray) -> None:
         if self._stream is None:
             self._look_ahead(chunk)
             self._stream = self._opened()
         self._stream.write(chunk)
-        self._digest.update(chunk)
 
     def _opened(self) -> BinaryIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -216,10 +219,11 @@ class StagedFile:
 
     def _finish(self, chunk: bytearray) -> Header:
         try:
-            if chunk:
-                self._write(chunk)
+            self._append(chunk)
             assert self._stream is not None
             self._stream.flush()
+            begin_writing(self._stream.fileno())
+            self._digest.update(chunk)
             recipe = self._recipe
             with self._path.open("rb") as stream:
                 header = probe(stream, self.mime, max_pixels=recipe.max_pixels)
