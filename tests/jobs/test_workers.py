@@ -20,6 +20,7 @@ from fixtures import make
 from imgsvc import testing
 from imgsvc.access.tokens import Tokens
 from imgsvc.jobs import queue
+from imgsvc.jobs.failures import CRASHED
 from imgsvc.jobs.lanes import process
 from imgsvc.jobs.lanes.messages import Answer, Outcome, Rendered, Task
 from imgsvc.jobs.lanes.pool import Launcher
@@ -69,6 +70,20 @@ async def test_something_else_than_the_hello_ends_that_worker_alone(instead: Any
     async with lane(ended) as one:
         with pytest.raises(OSError, match="something else"):
             await one.start()
+        assert (one.alive, ended) == (False, ["unusable_answer"])
+
+
+NOT_ENDS = [*NOT_MESSAGES[:3], '{"end": "answered"}', '{"end": "answered", "status": "0"}', "x" * 100_000, "[" * 60_000]
+
+
+@pytest.mark.parametrize("text", NOT_ENDS)
+async def test_something_else_than_the_end_of_a_task_ends_that_worker_alone(
+    instead: Any, task: Task, text: str
+) -> None:
+    instead(f"warm.WarmProcess.serve = lambda self: self._service.recv(1) and self._ends.send({text!r}.encode())")
+    ended: list[EndReason] = []
+    async with lane(ended) as one:
+        assert await one.run(task) == CRASHED
         assert (one.alive, ended) == (False, ["unusable_answer"])
 
 

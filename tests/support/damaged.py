@@ -22,7 +22,7 @@ from imgsvc.settings.jobs import Images
 
 usual, folder = Images(max_pixels=4_000_000).recipe, Path(sys.argv[1])
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-warm.initialize(theirs, warm.Launch(os.getppid(), 0, "best"))
+warm.initialize(theirs, theirs, warm.Launch(os.getppid(), 0, "best"))
 
 def answer_of(task, source):
     with contextlib.ExitStack() as stack:
@@ -31,12 +31,12 @@ def answer_of(task, source):
         with tempfile.TemporaryFile() as text:
             text.write(json.dumps(task).encode())
             text.seek(0)
-            socket.send_fds(ours, [b"1"], [one.fileno() for one in (text, stream, *outputs)])
-        end = json.loads(warm.perform(60))
+            files = [os.dup(one.fileno()) for one in (text, stream, *outputs)]
+        end, _, answer = warm._process.perform(files, 60)
     for child in socket.recv_fds(ours, 1, 1)[1]:
         os.close(child)
-    assert end["end"] == "answered", end
-    return json.loads(end["answer"])
+    assert end == "answered", end
+    return json.loads(answer)
 
 for line in sys.stdin:
     mime, name = line.split()

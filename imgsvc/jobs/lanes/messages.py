@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import from_json
 
 from ...imaging.error_messages import sentence
 from ...imaging.recipe import Format
@@ -139,6 +140,15 @@ class TaskEnd(_Message):
     end: Literal["answered", "died", "time_limit", "answer_too_long", "not_caged", "not_forked"]
     status: int
     answer: str = Field(max_length=MAX_ANSWER)
+
+    @classmethod
+    def of(cls, message: bytes) -> Self:
+        """The end that a warm process has sent: a line of JSON, then the answer. Raises ValueError."""
+        line, _, answer = message.partition(b"\n")
+        fields = from_json(line)
+        if not isinstance(fields, dict):
+            raise ValueError("not an object")
+        return cls.model_validate(fields | {"answer": answer.decode("latin-1")})
 
 
 class WorkerError(_Message):

@@ -1,9 +1,10 @@
 """The warm process of a lane: has the codecs loaded, and forks a child for each picture.
 
-It is the worker of the lane's process pool, has one thread, and never reads a byte of a task, a picture or an answer.
-Its child enters the cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its
-deadline and passes the answer on unread. So nothing that a picture did to its decoder reaches the next picture, and
-nothing of a task is in the memory that the next picture's process begins with.
+It is the worker of the lane's process pool, which gives it one thing to do for all its life: to perform the tasks that
+come over a socket. It has one thread, and never reads a byte of a task, a picture or an answer. Its child enters the
+cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its deadline and passes the
+answer on unread. So nothing that a picture did to its decoder reaches the next picture, and nothing of a task is in the
+memory that the next picture's process begins with.
 
 No codec is imported at the top: the service imports this module to name its functions.
 """
@@ -15,6 +16,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import time
 import warnings
 from collections.abc import Mapping
@@ -32,6 +34,7 @@ MAX_DESCRIPTORS = 100  # of one task
 MAX_ANSWER = 1 << 16  # bytes
 CHUNK = 1 << 16  # bytes
 CAGED = b"c"  # the first byte that a child writes
+SECONDS = struct.Struct("=d")  # that a task has: what is sent with its descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +48,37 @@ class Launch:
 
 
 class WarmProcess:
-    """The state of this process: the socket over which descriptors come and go, and the cage of its children."""
+    """The state of this process: the sockets over which descriptors come and go and tasks' ends go, and the cage of its
+    children.
+    """
 
-    def __init__(self, service: socket.socket, cage: Cage) -> None:
+    def __init__(self, service: socket.socket, ends: socket.socket, cage: Cage) -> None:
         self._service = service
+        self._ends = ends
         self._cage = cage
 
-    def perform(self, seconds: float) -> dict[str, Any]:
-        """Perform the task that the service has sent. Its child has so many seconds.
+    def serve(self) -> None:
+        """Perform the tasks that the service sends, until it is gone. Sends a messages.TaskEnd for each."""
+        while True:
+            sent, files, _, _ = socket.recv_fds(self._service, SECONDS.size, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            if not sent:
+                return
+            end, status, answer = self.perform(files, *SECONDS.unpack(sent))
+            self._ends.send(json.dumps({"end": end, "status": status}).encode() + b"\n" + answer)
 
-        Returns the fields of messages.TaskEnd. Only a child that never entered the cage counts as not begun, whatever
+    def perform(self, files: list[int], seconds: float) -> tuple[str, int, bytes]:
+        """Perform the task of these files, which are closed. Its child has so many seconds.
+
+        Returns the members of messages.TaskEnd. Only a child that never entered the cage counts as not begun, whatever
         its exit status is: the picture decides about that.
         """
-        _, files, _, _ = socket.recv_fds(self._service, 1, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
         deadline = time.monotonic() + seconds
         answers, answer = os.pipe()
         try:
             child = self._fork(files, answer)
         except OSError:
             os.close(answers)
-            return {"end": "not_forked", "status": 0, "answer": ""}
+            return "not_forked", 0, b""
         finally:
             for descriptor in (*files, answer):
                 os.close(descriptor)  # also so that the pipe ends with the child
@@ -81,8 +95,7 @@ class WarmProcess:
         caged, read = read[:1], read[1:]
         if end == "ended":
             end = "not_caged" if not caged else "answered" if status == 0 and read else "died"
-        # Latin-1 gives each byte a character: nothing is decoded here.
-        return {"end": end, "status": status, "answer": read.decode("latin-1") if end == "answered" else ""}
+        return end, status, read if end == "answered" else b""
 
     def _fork(self, files: list[int], answer: int) -> int:
         child = os.fork()
@@ -114,7 +127,7 @@ _process: WarmProcess  # of this process: a pool calls functions, not methods
 _hello: dict[str, Any]
 
 
-def initialize(service: socket.socket, launch: Launch) -> None:
+def initialize(service: socket.socket, ends: socket.socket, launch: Launch) -> None:
     """Harden this process, load the codecs and use each once, and build the cage. The pool's initializer."""
     global _process, _hello
     _harden(launch)
@@ -135,7 +148,7 @@ def initialize(service: socket.socket, launch: Launch) -> None:
         _hello["decoders"] = use_optional_codecs()
     else:
         use_encoder()
-    _process = WarmProcess(service, cage)
+    _process = WarmProcess(service, ends, cage)
     with suppress(AttributeError):  # not glibc
         libc.LIBC.malloc_trim(0)
     gc.freeze()  # no child's collection writes to the pages that it shares with this process
@@ -147,9 +160,9 @@ def hello() -> str:
     return json.dumps(_hello)
 
 
-def perform(seconds: float) -> str:
-    """The message messages.TaskEnd."""
-    return json.dumps(_process.perform(seconds))
+def serve() -> None:
+    """Perform tasks for the rest of this process's life: the pool's own way for each takes three threads there."""
+    _process.serve()
 
 
 def _harden(launch: Launch) -> None:
