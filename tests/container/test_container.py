@@ -35,6 +35,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 IMAGE, NAME, VOLUME = "localhost/imgsvc-torture", "imgsvc-torture", "imgsvc-torture"
+RELEASED = "localhost/imgsvc:0.0.0"
 PLAIN = "localhost/imgsvc-torture-plain"  # without pillow-simd
 STORE, ENGINE, RUN = (shlex.split(os.environ.get(f"CONTAINER_{name}", "")) for name in ("STORE", "ENGINE", "RUN"))
 OWN_MEGABYTES = 115  # of the image, beyond its base; AVIF takes 13 of them
@@ -67,21 +68,27 @@ def test_engine_writes_an_oci_archive(engine: str, tmp_path: Path) -> None:
     with tarfile.open(file) as archive:
         index = json.load(archive.extractfile("index.json") or io.BytesIO())
         assert len(index["manifests"]) == 1 and "oci-layout" in archive.getnames()
-    subprocess.run([engine, *STORE, "rmi", "-f", "localhost/imgsvc:0.0.0"], capture_output=True)
+    subprocess.run([engine, *STORE, "rmi", "-f", RELEASED], capture_output=True)
 
 
 def size(image: str) -> int:
     return int(podman("image", "inspect", "--format", "{{.Size}}", image))
 
 
-def built(tag: str, *arguments: str, megabytes: int = OWN_MEGABYTES) -> str:
-    """The image of this tag, with the base that is here or can be pulled; of at most so many megabytes beyond that."""
+def base_image() -> str:
+    """What the Containerfile builds on, which is here or can be pulled."""
     base = next(
         line.partition("=")[2] for line in (ROOT / "Containerfile").read_text().splitlines() if "ARG PY" in line
     )
     have = subprocess.run(["buildah", *STORE, "pull", "-q", "--policy=missing", base], capture_output=True)
     if have.returncode:
         pytest.skip(f"{base} is not here, and can't be pulled")
+    return base
+
+
+def built(tag: str, *arguments: str, megabytes: int = OWN_MEGABYTES) -> str:
+    """The image of this tag, of at most so many megabytes beyond its base."""
+    base = base_image()
     more = shlex.split(os.environ.get("CONTAINER_BUILD", ""))
     buildah("bud", "--layers", "--format=docker", *more, *arguments, "-t", tag, ".")
     assert size(tag) - size(base) < megabytes * 1_000_000
@@ -203,6 +210,21 @@ def test_image_runs_on_processors_of_each_kind(image: str, processor: str, build
         return
     assert "pillow-simd" in said and status in (0, 1), (said, errors)
     assert emulated("-c", PICTURE) == (0, "600 467\n", [f"chosen {build}"])
+
+
+def test_archive_of_a_release_is_loaded_and_runs(tmp_path: Path) -> None:
+    """What `./run release` puts into dist/, as another machine gets it."""
+    base_image()
+    archive = container.build("podman", ROOT, tmp_path, "0.0.0", 1_764_115_200)
+    podman("rmi", "-f", RELEASED)
+    podman("load", "-i", str(archive))
+    try:
+        with service(RELEASED) as url:
+            ready(url)
+            answer = uploaded(url, make.jpeg(640, 480))
+            until(partial(completed, f"{url}{answer.json()['status_url']}"), 60)
+    finally:
+        podman("rmi", "-f", RELEASED)
 
 
 def with_requirements(folder: Path, *names: str) -> Path:
