@@ -13,6 +13,11 @@ NO_ENGINE = (
     "again, or build the image from the Containerfile (docs/start/container.md)."
 )
 
+FLAGS = (
+    "Where podman needs flags, the variable CONTAINER_STORE holds those of podman itself, and CONTAINER_BUILD those of "
+    "podman build."
+)
+
 
 def make(root: Path, *, with_container: bool = True) -> list[Path]:
     """The files in `root`/dist, which is emptied first. Raises Refused."""
@@ -44,7 +49,7 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="./run release", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./run release", description=__doc__, epilog=FLAGS)
     parser.add_argument("--without-container", action="store_true", help="leave the container archive out")
     arguments = parser.parse_args()
     try:
