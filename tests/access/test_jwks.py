@@ -224,7 +224,7 @@ NONSENSE = {
     "too much": http(SET[:-1] + b" " * MAX_BYTES + b"}"),
     "without an end": b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (2 * MAX_BYTES),
     "compressed": http(gzip.compress(SET), Content_Encoding="gzip"),
-    "a bomb": http(gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"),
+    "a bomb": http(gzip.compress(bytes(50_000_000), 1), Content_Encoding="gzip"),
 }
 
 

@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 from fixtures import make
 from imgsvc import Settings
 from imgsvc.jobs.table.sql import QUERIES
+from imgsvc.telemetry import health
 from imgsvc.telemetry.health import EVERY_SECONDS
 from tests.conftest import WAIT_SECONDS, Starter
 from tests.support.issuer import by_hmac
-from tests.support.speed import within
+from tests.support.speed import seconds, within
 from tests.support.traffic import go_on
 
 PROMISES = Path(__file__).parents[2] / "docs" / "background" / "promises.md"
@@ -111,8 +112,11 @@ async def test_database_that_takes_nothing_is_unhealthy(start: Starter) -> None:
         await s.sql("ALTER TABLE gone RENAME TO image_upload_events")
 
 
-async def test_health_is_found_out_in_the_background_and_told_for_nothing(start: Starter) -> None:
+async def test_health_is_found_out_in_the_background_and_told_for_nothing(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert EVERY_SECONDS == 5
+    monkeypatch.setattr(health, "EVERY_SECONDS", seconds(1))
     async with start() as s:
         await s.sql("ALTER TABLE image_upload_events RENAME TO gone")
         answers = [await s.http.get(HEALTH) for _ in range(3)]

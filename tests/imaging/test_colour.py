@@ -215,7 +215,7 @@ def test_a_file_with_a_useless_profile_is_rendered(tmp_path: Path, name: str, fo
     "chunk",
     [
         b"p\0\0" + zlib.compress(padded(GOOD, 1_100_000)),
-        b"p\0\0" + zlib.compress(bytes(30_000_000)),
+        b"p\0\0" + zlib.compress(bytes(30_000_000), 1),
         b"p\0\0" + zlib.compress(GOOD)[:100],
         b"p\0\0not deflated at all",
         b"p\0\7" + zlib.compress(GOOD),

@@ -41,9 +41,13 @@ def text(node: ast.expr) -> str:
     )
 
 
-@pytest.mark.parametrize(("where", "code", "words"), list(raised()))
-def test_every_sentence_of_the_decoders_is_ours(where: str, code: str, words: str) -> None:
-    assert is_ours(code, words), f"{where}: {words!r} is missing in SENTENCES[{code!r}]"
+def test_every_sentence_of_the_decoders_is_ours() -> None:
+    found = list(raised())
+    assert len(found) > 50
+    missing = [
+        f"{where}: {words!r}, in SENTENCES[{code!r}]" for where, code, words in found if not is_ours(code, words)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize(

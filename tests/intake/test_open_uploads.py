@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from fixtures import make
+from imgsvc.http.wire import drain
 from imgsvc.http.wire.body_rate import MinimumBodyRate, SlowClient
 from imgsvc.settings.fields import MEGABYTE
 from tests.conftest import Service, Starter
@@ -109,7 +110,10 @@ async def test_place_of_the_rate_limit_is_held_from_the_first_byte(start: Starte
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-async def test_announced_bytes_count_against_the_reserve(start: Starter, chunked: bool) -> None:
+async def test_announced_bytes_count_against_the_reserve(
+    start: Starter, chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "DRAIN_SECONDS", 0.1)  # the refused body never ends
     async with start(storage={"reserve_mb": 1}, uploads={"max_size_mb": 10}) as s, anyio.create_task_group() as group:
         length = {} if chunked else {"Content-Length": str(10 * MEGABYTE)}
         held = Held(s)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imgsvc.cli import main
 from imgsvc.storage import local
+from imgsvc.telemetry import health
 
 remove = local._remove
 
@@ -21,4 +22,5 @@ def hanging(root: Path, bucket: str, key: str) -> bool:
 
 if __name__ == "__main__":
     setattr(local, "_remove", hanging)  # noqa: B010
+    health.EVERY_SECONDS = 0.2  # which looks at the storage
     main.main()

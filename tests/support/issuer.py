@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
@@ -31,8 +33,10 @@ def key(algorithm: str, name: str = "first") -> Key:
 
 @cache
 def _rsa(name: str) -> RSAKey:
-    """Made once in a run of the tests: looking for its primes takes as long as thirty small tests."""
-    private = once(f"rsa-{name}", lambda: RSAKey.generate_key(2048).as_pem(private=True))
+    """Made once in a run of the tests, and not checked again: its primes take as long as thirty small tests."""
+    text = once(f"rsa-{name}", lambda: RSAKey.generate_key(2048).as_pem(private=True))
+    private = load_pem_private_key(text, None, unsafe_skip_rsa_key_validation=True)
+    assert isinstance(private, RSAPrivateKey)
     return RSAKey.import_key(private, {"kid": name})
 
 

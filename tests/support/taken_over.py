@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Transpose
+
 from fixtures import make
 from imgsvc.imaging.recipe import scratch_file
 from imgsvc.jobs.lanes.cage import Mode
@@ -24,7 +26,8 @@ from tests.support.render_task import render_task
 from tests.support.taken_process import SIZE, Surroundings
 
 PICTURE = make.jpeg(*SIZE)
-MOVING = make.encoded(make.photo(*SIZE), "GIF", save_all=True, append_images=[make.quadrants(*SIZE)], duration=100)
+STILL = make.quadrants(*SIZE, mode="P")
+MOVING = make.encoded(STILL, "GIF", save_all=True, append_images=[STILL.transpose(Transpose.ROTATE_180)], duration=100)
 # Each format that variants are made in, an animation, and the source without metadata; each upload is rendered.
 SIZES = {
     "thumbnail": 150,

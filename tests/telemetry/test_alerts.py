@@ -1,6 +1,7 @@
 """The alert rules ask for metrics that exist, by labels that they have, and that move when it happens."""
 
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -18,8 +19,10 @@ MATCHER = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"")
 BY = re.compile(r"\b(by|without)\s*\(([\w\s,]*)\)")
 
 
+@cache
 def rules() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES)["groups"] for rule in group["rules"]]
+    groups = yaml.load(RULES, yaml.CSafeLoader)["groups"]  # each process that collects the tests reads it
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def selectors(expr: str) -> list[tuple[str, list[tuple[str, str, str]]]]:
