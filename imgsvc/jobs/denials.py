@@ -44,7 +44,7 @@ class Denials:
             self._recorded.popitem(last=False)
         facts = {"org_id": org_id, "user_id": user_id, **facts}
         try:
-            await self._table.note(kind, facts, job)
+            await self._table.record_event(kind, facts, job)
         except DatabaseUnavailable:
             self._recorded.pop(what, None)
             log.warning("denial_not_recorded", kind=kind, **facts)

@@ -37,7 +37,7 @@ class FurtherRun(Run):
         return False
 
     @property
-    def gives_way(self) -> bool:
+    def is_preemptible(self) -> bool:
         """A person may wait for a focal point, and its crops take a moment."""
         return self.further.kind != "focal"
 

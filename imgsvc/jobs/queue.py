@@ -19,7 +19,7 @@ from .lanes.base import Lane
 from .lanes.cage import Posture
 from .lanes.messages import Outcome
 from .lanes.split import Loan, SplitLane
-from .making_way import MakingWay
+from .preemption import Preemption
 from .retry_timer import RetryTimer
 from .reuse import Copies
 from .run import Run, RunContext
@@ -63,7 +63,7 @@ class Queue:
         self._twins_changed = anyio.Event()
         self._retries = RetryTimer(runs.table, runs.limits.retry_delay_seconds, self.wake)
         self._running: dict[Run, Lane | SplitLane] = {}
-        self._ways = MakingWay(runs.table, self._running)
+        self._preemption = Preemption(runs.table, self._running)
         self._begun: set[Run] = set()  # claimed and not ended yet
         self._settling: set[Settlement] = set()
         self._open_runs = 0  # being claimed, or claimed and not recorded yet
@@ -86,7 +86,7 @@ class Queue:
     def _wake(self, side: Side) -> None:
         if self._table.may_claim(side.queue):
             side.wake()
-        self._ways.look()
+        self._preemption.on_change()
 
     @property
     def living_lanes(self) -> int:
@@ -137,7 +137,7 @@ class Queue:
                     for lane in side.lanes:
                         group.start_soon(self._serve, side, lane, receive.clone(), group)
                     receive.close()
-                group.start_soon(self._ways.run)
+                group.start_soon(self._preemption.run)
                 group.start_soon(self._retries.run)
                 group.start_soon(self._feed_copies, group)
 
@@ -163,7 +163,7 @@ class Queue:
 
     def hold(self) -> None:
         """Stop claiming jobs: the service is about to stop."""
-        self._stopping = self._ways.closed = True
+        self._stopping = self._preemption.closed = True
         self.wake()
 
     async def stop(self, grace_seconds: float, recording_seconds: float = RECORDING_SECONDS) -> None:
@@ -197,7 +197,7 @@ class Queue:
         """Claim only when a lane is idle, so that a stopping service has few jobs to requeue."""
         async with send:
             while True:
-                await self._ways.idle_lane(side)
+                await self._preemption.idle_lane(side)
                 run = await self._next(lambda: side.changed, lambda: self._claim(side))
                 run.loan = self._borrow(side, run)
                 await send.send(run)
@@ -258,7 +258,7 @@ class Queue:
             return await self._claim_further(side)
         if not isinstance(claimed, Job):
             if claimed is not None:  # it needs more memory
-                self._ways.end_one(side)
+                self._preemption.preempt_one(side)
             return None
         run = self._begin(Run(claimed, self._runs), side.queue)
         run.reserved_bytes = side.memory.reserve(claimed, side.queue)

@@ -118,7 +118,7 @@ class Run:
         return usual and job.pixels >= SPLIT_PIXELS and can_be_split(self.recipe, self.done)
 
     @property
-    def gives_way(self) -> bool:
+    def is_preemptible(self) -> bool:
         """Whether it is ended, and done later, as soon as an upload wants its lane or its memory."""
         return False
 

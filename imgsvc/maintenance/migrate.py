@@ -121,7 +121,7 @@ class Moving:
 
     async def _settled(self, job: Job, storage: Storage) -> None:
         with suppress(DatabaseUnavailable):  # a row that still names both backends only costs a deletion one more check
-            await self.context.table.files.settled(job, storage.name)
+            await self.context.table.files.copies_removed(job, storage.name)
 
     async def _finish(self, job: Job) -> None:
         """Remove copies that an earlier run had left in the previous backend."""

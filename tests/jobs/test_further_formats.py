@@ -135,7 +135,7 @@ async def test_storage_that_refuses_three_times(start: Starter, monkeypatch: pyt
         sound(s)
 
 
-async def test_gives_way_to_an_upload(tmp_path: Path) -> None:
+async def test_is_preempted_by_an_upload(tmp_path: Path) -> None:
     """One lane makes an AVIF that takes half a minute: the next photo does not wait for it."""
     slow = {"sizes": {"small": 50, "large": 1400}, "formats": ["webp", "avif"], "avif_effort": 10}
     async with with_workers(tmp_path / "data", images=slow, workers={"count": 1, "grace_seconds": 0}) as s:

@@ -33,7 +33,7 @@ CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
     "delete": lambda table, job: table.delete(job),
     "copying": lambda table, job: table.files.copying(job, "other"),
     "move": lambda table, job: table.files.move(job, "other"),
-    "settled": lambda table, job: _moved_and_settled(table, job),
+    "copies_removed": lambda table, job: _moved_and_copies_removed(table, job),
     "source_removed": lambda table, job: table.files.source_removed(job),
     "raise_revision": lambda table, job: table._write(
         lambda db: db.execute_fetchall(QUERIES["raise_revision"], {"job_id": job.job_id})
@@ -83,9 +83,9 @@ async def _patched(table: JobTable, job: Job, **changes: Any) -> None:
     assert await table.patch(job, changes, lambda _: None, crops_around)
 
 
-async def _moved_and_settled(table: JobTable, job: Job) -> None:
+async def _moved_and_copies_removed(table: JobTable, job: Job) -> None:
     await table.files.move(job, "other")
-    await table.files.settled(job, job.storage_backend)
+    await table.files.copies_removed(job, job.storage_backend)
 
 
 s = shared_service(server={"cache_mb": 1})

@@ -64,14 +64,14 @@ class FileTable:
         """Record that copies may exist in `backend`: a deletion then removes them too. False: the row has changed."""
         return await self._write(lambda db: transactions.copying(db, job, backend))
 
-    async def settled(self, job: Job, backend: str) -> None:
+    async def copies_removed(self, job: Job, backend: str) -> None:
         """Clear the second backend: its copies are gone."""
-        await self._write(transactions.execute("settled", job_id=job.job_id, backend=backend))
+        await self._write(transactions.execute("copies_removed", job_id=job.job_id, backend=backend))
 
     async def move(self, job: Job, backend: str) -> bool:
         """Make `backend` the home of the variants. False: the row has changed since `job` was read.
 
-        Copies may remain in the previous backend until `settled`.
+        Copies may remain in the previous backend until `copies_removed`.
         """
         return await self._write(lambda db: transactions.move(db, job, backend))
 

@@ -126,7 +126,7 @@ class JobTable:
         self._may_have_twins |= accepted.has_twin
         return accepted
 
-    async def note(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
+    async def record_event(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
         """Add an event to the audit trail without changing a job."""
         image_id, job_id = (job.image_id, job.job_id) if job else (None, None)
         await self._write(lambda db: event(db, kind, image_id, job_id, facts))

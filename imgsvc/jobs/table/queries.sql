@@ -224,7 +224,7 @@ WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'compl
 UPDATE processing_jobs SET storage_backend = :backend, also_in = :before
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'completed' AND storage_backend = :before
 
--- name: settled
+-- name: copies_removed
 -- The copies in the second backend are gone.
 UPDATE processing_jobs SET also_in = NULL WHERE job_id = :job_id AND also_in = :backend AND storage_backend <> :backend
 
