@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.support.server_process import ROOT, ServerProcess, until
 from tests.support.tls import Authority
 
 WHY = "Dask is loaded by it, and by nothing else here"
+LEAST = 19  # niceness
 
 
 class Cluster:
@@ -161,7 +162,8 @@ class ClusterService(ServerProcess):
         return [line for line in lines if line["event"] == text]
 
     def gateway(self) -> int:
-        return next(pid for pid in children(self.service_pid) if "gateway" in command_line(pid))
+        """Its process; 0 if there is none."""
+        return next((pid for pid in children(self.service_pid) if "gateway" in command_line(pid)), 0)
 
 
 def children(pid: int) -> list[int]:
@@ -184,6 +186,17 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def give_way(pid: int) -> None:
+    """Let a process, the first of its session, take only processor time that nothing else wants.
+
+    Linux shares it out among sessions first (sched(7), "The autogroup feature").
+    """
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.setpriority(os.PRIO_PROCESS, int(thread.name), LEAST)
+    with suppress(FileNotFoundError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(LEAST))
 
 
 @contextmanager
