@@ -45,8 +45,8 @@ class Machine:
     def run(self) -> Iterator[OpenTicket]:
         self.folder.mkdir(exist_ok=True)
         source = self.folder.parent / "source"
-        source.write_bytes(make.jpeg(640, 480))
-        ticket = OpenTicket(source, self.folder, {"small": MOST, "large": MOST})
+        size = source.write_bytes(make.jpeg(640, 480))
+        ticket = OpenTicket(source, size, self.folder, {"small": MOST, "large": MOST})
         with self.office.tickets.opened(self.token, ticket):
             yield ticket
 
@@ -117,7 +117,7 @@ async def test_source_is_sent_and_a_variant_is_taken_once(machine: Machine) -> N
 async def test_source_of_several_pieces_arrives_whole(machine: Machine) -> None:
     data = bytes(range(256)) * 4096 * 3
     with machine.run() as ticket:
-        ticket.source.write_bytes(data)
+        ticket.size = ticket.source.write_bytes(data)
         assert (await machine.get()).content == data
 
 
@@ -201,7 +201,7 @@ async def test_several_variants_that_are_longer_than_a_piece(machine: Machine) -
     largest = {"small": 3 << 20, "large": 3 << 20}
     machine.token = machine.office.tokens.issue(JOB, RUN, 60, largest)
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "none", machine.folder, largest)
+    ticket = OpenTicket(machine.folder / "none", 0, machine.folder, largest)
     first, second = bytes(range(256)) * 6_001, bytes(reversed(range(256))) * 9_001
     with machine.office.tickets.opened(machine.token, ticket):
         address = f"/api/v1/render/{machine.token}"
@@ -249,7 +249,7 @@ async def test_ten_that_stall_are_given_up_and_leave_nothing(machine: Machine) -
     largest = {f"v{n}": MOST for n in range(10)}
     machine.token = machine.office.tokens.issue(JOB, RUN, 60, largest)
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "none", machine.folder, largest)
+    ticket = OpenTicket(machine.folder / "none", 0, machine.folder, largest)
     with machine.office.tickets.opened(machine.token, ticket):
         begun = [await machine.begun(name, MOST) for name in largest]
         assert [await status_of(reader) for reader, _ in begun] == [408] * 10

@@ -33,7 +33,7 @@ class StorageMachine(Machine):
         self.folder.mkdir(exist_ok=True)
         self.office.incoming.begin(NAME, "s3")
         ticket = OpenTicket(
-            self.folder / "source", self.folder, {"small": MOST, "large": MOST}, self.office.incoming.of(NAME)
+            self.folder / "source", 0, self.folder, {"small": MOST, "large": MOST}, self.office.incoming.of(NAME)
         )
         with self.office.tickets.opened(self.token, ticket):
             yield ticket
@@ -182,6 +182,6 @@ async def test_machine_that_can_t_reach_the_storage_puts_here(tmp_path: Path) ->
 
 async def test_machine_of_a_run_with_local_files_is_told_nothing(machine: StorageMachine) -> None:
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "source", machine.folder, {"small": MOST})
+    ticket = OpenTicket(machine.folder / "source", 0, machine.folder, {"small": MOST})
     with machine.office.tickets.opened(machine.token, ticket):
         assert code(await machine.ask()) == (403, "render_refused")

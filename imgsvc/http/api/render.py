@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import anyio.to_thread
+import anyio
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +17,7 @@ from ...intake.staging import CHUNK, NoSpace
 from ...jobs.cluster.lane import TicketOffice
 from ...jobs.cluster.open_tickets import HasVariant, IncomingVariants, OpenTicket, RunOver
 from ...jobs.cluster.ticket import PutAddress
+from ...storage.thread_visit import in_thread
 from ..state import state_of
 from ..wire.answer_memory import AnswerMemory
 from ..wire.body_rate import MinimumBodyRate, SlowClient
@@ -45,7 +46,7 @@ class StagedRange(StoredRange):
             return False
         async with self._memory.room(min(self._left, self._wanted)) as self._taken:
             try:
-                self.piece = await anyio.to_thread.run_sync(self._read, self._start, self._taken)
+                self.piece = await in_thread(self._read, self._start, self._taken)
             except BaseException:
                 self.drop()
                 raise
@@ -63,14 +64,13 @@ async def source(request: Request) -> Response:
     """GET …/source: the bytes of the upload."""
     ticket = _opened(request)
     ticket.is_begun = True
+    stored = StagedRange(ticket.source, ticket.size, request.app.state.answer_memory)
     try:
-        size = (await anyio.to_thread.run_sync(ticket.source.stat)).st_size
-        stored = StagedRange(ticket.source, size, request.app.state.answer_memory)
         await stored.load()
     except FileNotFoundError:
         raise render_refused() from None
-    _office(request).tickets.sent_bytes += size
-    headers = {**NO_STORE, "Content-Type": "application/octet-stream", "Content-Length": str(size)}
+    _office(request).tickets.sent_bytes += ticket.size
+    headers = {**NO_STORE, "Content-Type": "application/octet-stream", "Content-Length": str(ticket.size)}
     return PiecewiseResponse(stored, 200, headers)
 
 
@@ -193,7 +193,7 @@ async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int
         finally:
             if not incoming.finished:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(incoming.discard)
+                    await in_thread(incoming.discard)
 
 
 async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVariants, length: int) -> None:
@@ -203,9 +203,9 @@ async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVari
         if written + len(buffer) > length:
             raise Problem(400, "bad_request", "The body is longer than its Content-Length.")
         if len(buffer) >= CHUNK:
-            await anyio.to_thread.run_sync(incoming.write, bytes(buffer), written)
+            await in_thread(incoming.write, bytes(buffer), written)
             written += len(buffer)
             buffer.clear()
     if written + len(buffer) != length:
         raise Problem(400, "bad_request", "The body is shorter than its Content-Length.")
-    await anyio.to_thread.run_sync(incoming.finish, bytes(buffer), written)
+    await in_thread(incoming.finish, bytes(buffer), written)

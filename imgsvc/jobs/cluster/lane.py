@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from ...access.render_tokens import RenderTokens
 from ...imaging.recipe import SOURCE
 from ...settings.fields import MEGABYTE
 from ...storage.base import Differs, NotStored, StorageError
+from ...storage.thread_visit import in_thread
 from ..failures import CRASHED, IO_ERROR, NOT_STORED, SOURCE_MISSING
 from ..incoming import Incoming
 from ..lane_memory import largest_in, reserve_of
@@ -135,7 +135,7 @@ class ClusterLane:
         if not task.memory_ceiling:
             return Lost("the machines left while the job was claimed")
         office, names = self._office, output_names(task)
-        size = await anyio.to_thread.run_sync(_prepared, task)
+        size = await in_thread(_prepared, task)
         largest = dict.fromkeys(names, task.file_ceiling)
         seconds = DEADLINE_FACTOR * task.time_limit + DEADLINE_SECONDS
         token = office.tokens.issue(task.job_id, task.run, seconds, largest)
@@ -143,7 +143,7 @@ class ClusterLane:
         ticket = RenderTicket.of(
             task, size, f"{office.address}/api/v1/render/{token}", into_storage=incoming is not None
         )
-        opened = OpenTicket(Path(task.source), Path(task.folder), largest, incoming)
+        opened = OpenTicket(Path(task.source), size, Path(task.folder), largest, incoming)
         began = time.monotonic()
         with office.tickets.opened(token, opened):
             megabytes = -(-task.memory_ceiling // MEGABYTE)

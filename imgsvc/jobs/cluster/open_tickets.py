@@ -33,15 +33,16 @@ class NotPut(Exception):
 
 
 class OpenTicket:
-    """One run. `largest` are the variants that may be put, with the most bytes of each.
+    """One run. `size` are the bytes of its source, `largest` the variants that may be put, with the most bytes of each.
 
     `incoming`: where they may be put into the storage.
     """
 
     def __init__(
-        self, source: Path, folder: Path, largest: Mapping[str, int], incoming: IncomingRun | None = None
+        self, source: Path, size: int, folder: Path, largest: Mapping[str, int], incoming: IncomingRun | None = None
     ) -> None:
         self.source = source
+        self.size = size
         self.largest = largest
         self.incoming = incoming
         self.is_begun = False  # a machine has asked for the source

@@ -11,12 +11,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-import anyio
-import anyio.to_thread
 import httpx
 import structlog
 
 from ...imaging.recipe import SOURCE, scratch_file
+from ...storage.thread_visit import in_thread
 from ..lanes.messages import Outcome, Rendered
 from ..lanes.process import DIED, NO_PROCESS, NONE_STAYED, NOT_BEGUN, ProcessLane
 from ..retry import Failure
@@ -121,7 +120,7 @@ class Performer:
                 async with self._http.stream("GET", f"{ticket.address}/source", headers=_traced(ticket)) as response:
                     _check(response)
                     async for data in response.aiter_bytes(CHUNK):
-                        await anyio.to_thread.run_sync(stream.write, data)
+                        await in_thread(stream.write, data)
                         if stream.tell() > ticket.size:
                             raise _Lost("refused")  # another source than the ticket's
                 if stream.tell() < ticket.size:
@@ -134,7 +133,7 @@ class Performer:
 
         What the storage has not taken goes to the service, small ones in one request.
         """
-        sizes = await anyio.to_thread.run_sync(lambda: {name: path.stat().st_size for name, path in files.items()})
+        sizes = await in_thread(lambda: {name: path.stat().st_size for name, path in files.items()})
         for name in [one for one in sizes if one != SOURCE and ticket.into_storage]:
             if time.monotonic() < self._storage_from:
                 break
@@ -148,9 +147,13 @@ class Performer:
     async def _put(self, ticket: RenderTicket, sizes: Mapping[str, int], paths: Sequence[Path]) -> None:
         """Put variants in one request. Raises _Lost or OSError."""
 
+        length = sum(sizes.values())
+
         async def put() -> None:
-            headers = {"Content-Length": str(sum(sizes.values())), **_traced(ticket)}
-            _check(await self._http.put(ticket.address, params=sizes, headers=headers, content=_chunks(*paths)))
+            headers = {"Content-Length": str(length), **_traced(ticket)}
+            # In one piece: each is an event for the service's parser and a wait for its handler.
+            content = _chunks(*paths) if length > TOGETHER_BYTES else await in_thread(_joined, paths)
+            _check(await self._http.put(ticket.address, params=sizes, headers=headers, content=content))
 
         await _tried(put)
 
@@ -208,8 +211,12 @@ def _check(response: httpx.Response) -> None:
 async def _chunks(*paths: Path) -> AsyncIterator[bytes]:
     for path in paths:
         with path.open("rb") as stream:
-            while data := await anyio.to_thread.run_sync(stream.read, CHUNK):
+            while data := await in_thread(stream.read, CHUNK):
                 yield data
+
+
+def _joined(paths: Sequence[Path]) -> bytes:
+    return b"".join(path.read_bytes() for path in paths)
 
 
 def _together(sizes: Mapping[str, int]) -> list[list[str]]:
