@@ -75,14 +75,6 @@ def make_folder(task: Task) -> None:
     Path(task.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-async def opened(task: Task) -> TaskFiles:
-    """Open the files of a task for a worker in a thread.
-
-    Waits while this process has no open files left. Raises as `open_files`.
-    """
-    return await with_free_files(open_for_worker, task)
-
-
 def open_for_worker(task: Task) -> TaskFiles:
     """Open the files of a task, and write its text into one in memory. Raises as `open_files`."""
     files = open_files(task)

@@ -24,8 +24,8 @@ import anyio.to_thread
 
 from . import warm
 from .cage import Mode
-from .files import TaskFiles
-from .messages import Hello, TaskEnd
+from .files import open_for_worker, with_free_files
+from .messages import Hello, Task, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
@@ -101,19 +101,29 @@ class Pool:
         text = await self._result_of(self._hello)
         return None if text is None else Hello.model_validate_json(text)
 
-    async def perform(self, files: TaskFiles, seconds: float) -> TaskEnd | None:
-        """Perform a task in a child that has so many seconds, and close its files.
+    async def send(self, task: Task, seconds: float) -> None:
+        """Open the files of a task and let it be performed in a child that has so many seconds.
 
-        Returns None if the warm process ended: see `has_begun`. Raises ValueError for what is no message, OSError if
-        the descriptors can't be passed.
+        Waits while this process has no open files left. Raises as `open_for_worker`, or OSError if the descriptors
+        can't be passed.
         """
+        self._forget_children()
+        await with_free_files(self._send, task, seconds)
+
+    def _send(self, task: Task, seconds: float) -> None:
+        """Do it in a thread: on a busy machine the kernel lets the worker go first, and the sender wait."""
+        files = open_for_worker(task)
         try:
-            self._forget_children()
-            socket.send_fds(self._socket, [warm.SECONDS.pack(seconds)], files.descriptors)
-        except (BrokenPipeError, ConnectionResetError):
-            return None
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `end_of_task` tells
+                socket.send_fds(self._socket, [warm.SECONDS.pack(seconds)], files.descriptors)
         finally:
             files.close()
+
+    async def end_of_task(self) -> TaskEnd | None:
+        """How the task ended that was sent. None if the warm process has: see `has_begun`.
+
+        Raises ValueError for what is no message.
+        """
         message = await self._next_end()
         return TaskEnd.of(message) if message else None
 

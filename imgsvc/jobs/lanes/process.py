@@ -8,7 +8,7 @@ import structlog
 from ..failures import CRASHED, IO_ERROR, SOURCE_MISSING
 from ..retry import Failure
 from .cage import Mode, Posture, in_words
-from .files import SourceGone, opened
+from .files import SourceGone
 from .messages import Answer, Hello, Outcome, Task, TaskEnd
 from .pool import Launcher, Pool
 from .time_limit import TimeLimit
@@ -142,19 +142,22 @@ class ProcessLane:
         seconds = task.time_limit + KILL_AFTER_SECONDS[task.kind]
         limit = TimeLimit(seconds + REPORT_SECONDS)
         try:
-            files = await opened(task)
+            await self._pool.send(task, seconds)
         except SourceGone:
             return SOURCE_MISSING
         except OSError as error:
             log.error("io_error", lane=self.name, trace_id=task.trace_id, reason=error.strerror)
             return IO_ERROR
+        except BaseException:
+            self.kill()  # cancelled: the task is not needed
+            raise
         try:
             with limit:
-                end = await self._pool.perform(files, seconds)
+                end = await self._pool.end_of_task()
         except TimeoutError:
             await self._end("time_limit")
             return timed_out(task)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             self._warn_unusable(task, error)
             await self._end("unusable_answer")
             return CRASHED
@@ -203,8 +206,8 @@ class ProcessLane:
         self._count("killed" if self._killed else "died", status=end.status)
         return DIED
 
-    def _warn_unusable(self, task: Task, error: Exception) -> None:
-        reason = type(error).__name__ if isinstance(error, ValueError) else str(error)  # never text from a worker
+    def _warn_unusable(self, task: Task, error: ValueError) -> None:
+        reason = type(error).__name__  # never text from a worker
         log.warning("worker_answer_invalid", lane=self.name, reason=reason, trace_id=task.trace_id)
 
     async def _end(self, reason: EndReason) -> None:
