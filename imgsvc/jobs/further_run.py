@@ -28,8 +28,8 @@ class FurtherRun(Run):
         self.log = self.log.bind(render=self.further.render_id, generation=self.further.generation)
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        return self.scratch, self.checked, self._fetched
+    def scratch_paths(self) -> tuple[Path, ...]:
+        return *super().scratch_paths, self._fetched
 
     @property
     def can_be_split(self) -> bool:

@@ -7,8 +7,9 @@ copied by this process before; `as_is` is the staged upload itself.
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..imaging.recipe import SOURCE, scratch_file
+from ..imaging.recipe import SOURCE
 from .lanes.messages import Rendered
+from .rendered_files import checked_file
 from .table.model import Job
 
 
@@ -22,7 +23,7 @@ class KeptFile:
     sha256: str
 
 
-def to_keep(job: Job, rendered: Rendered, staged: Path, checked: Path) -> KeptFile | None:
+def to_keep(job: Job, rendered: Rendered, staged: Path, copies: Path) -> KeptFile | None:
     """What a render keeps. None: nothing is to be kept, or the file is too damaged to be cleaned."""
     if job.source_key is None:
         return None
@@ -31,4 +32,4 @@ def to_keep(job: Job, rendered: Rendered, staged: Path, checked: Path) -> KeptFi
     made = rendered.source
     if made is None:
         return None
-    return KeptFile(job.source_key, scratch_file(checked, SOURCE), made.size_bytes, made.sha256)
+    return KeptFile(job.source_key, checked_file(copies, SOURCE), made.size_bytes, made.sha256)

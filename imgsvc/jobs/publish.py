@@ -8,12 +8,13 @@ from pathlib import Path
 import anyio
 import structlog
 
-from ..imaging.recipe import SOURCE, scratch_file
+from ..imaging.recipe import SOURCE
 from ..storage.base import Copying, Original, PuttingTogether, Storage, StorageBusy, StorageError
 from .incoming import IncomingRun
 from .kept_source import KeptFile
 from .lanes.messages import VariantMade
 from .lanes.time_limit import TimeLimit
+from .rendered_files import checked_file
 from .table.model import Job
 
 log = structlog.get_logger()
@@ -26,12 +27,12 @@ _LATE: set["asyncio.Future[None]"] = set()  # abandoned puts that still run: asy
 
 @dataclass(frozen=True, slots=True)
 class CheckedFiles:
-    """Where the checked variants of a run are: files in `folder`, some of which the storage has too.
+    """Where the checked variants of a run are: each is its `checked_file` of `copies`, and the storage may have it too.
 
     `source` is to be kept beside them.
     """
 
-    folder: Path
+    copies: Path
     variants: Sequence[VariantMade]
     incoming: IncomingRun | None = None
     source: KeptFile | None = None
@@ -47,7 +48,7 @@ async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files:
             return
         original = files.incoming.original(made[name]) if files.incoming else None
         if original is None or not await _copied(storage, bucket, key, original):
-            await storage.put(bucket, key, scratch_file(files.folder, name))
+            await storage.put(bucket, key, checked_file(files.copies, name))
 
     every = {**keys, SOURCE: source.key} if source else keys
     size_bytes = sum(one.size_bytes for one in (*files.variants, *([source] if source else ())))
@@ -60,9 +61,9 @@ async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files:
 async def _put_together(
     storage: Storage, together: PuttingTogether, bucket: str, keys: Mapping[str, str], files: CheckedFiles
 ) -> None:
-    """Files of the folder may be linked: this process has made them, and writes to none of them again."""
-    sources = {key: scratch_file(files.folder, name) for name, key in keys.items()}
-    if files.source and files.source.path.parent == files.folder:
+    """The copies may be linked: this process has made them, and writes to none of them again."""
+    sources = {key: checked_file(files.copies, name) for name, key in keys.items()}
+    if files.source and files.source.path == checked_file(files.copies, SOURCE):
         sources[files.source.key] = files.source.path
     elif files.source:  # the upload itself, whose mode is another
         await storage.put(bucket, files.source.key, files.source.path)

@@ -1,8 +1,8 @@
 """Checks a worker's answer and copies its files, both of which are untrusted.
 
-The files are opened in the run's scratch folder without following links or blocking on a FIFO. They are copied into a
-folder that only the service uses, and measured while they are copied; only the copy is published. A link or a rename
-would not do: the worker may still hold its file open for writing.
+The files are opened in the run's scratch folder without following links or blocking on a FIFO. They are copied beside
+it, and measured while they are copied; only the copy is published. A link or a rename would not do: the worker may
+still hold its file open for writing.
 """
 
 import errno
@@ -79,25 +79,31 @@ def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], 
             raise Untrue("a variant of another size than was asked for")
 
 
-def copy_checked(folder: Path, made: Collection[VariantMade], target: Path, source_bytes: int) -> None:
-    """Copy each variant from `folder` into `target`, a new folder (0700) whose path the worker does not know.
+def checked_file(copies: Path, name: str) -> Path:
+    """The path of a checked copy, which the worker does not know. Those of a run begin with the path `copies`.
+
+    They have no folder of their own: making and removing one costs more than all copies of a small photo.
+    """
+    return copies.with_name(f"{copies.name}.{name}.{FORMAT}")
+
+
+def copy_checked(folder: Path, made: Collection[VariantMade], copies: Path, source_bytes: int) -> None:
+    """Copy each variant from `folder` to its `checked_file`.
 
     `source_bytes` is the length of the source. Raises Untrue for a file that does not match its answer, OSError if one
     is gone or the copy can't be written.
     """
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _opened(folder) as opened:
         for variant in made:
             most = most_bytes(variant.width * variant.height, source_bytes if variant.frames > 1 else None)
-            _copy(opened, variant.name, variant, most, scratch_file(target, variant.name))
+            _copy(opened, variant.name, variant, most, checked_file(copies, variant.name))
     for variant in made:
-        _check_picture(variant, scratch_file(target, variant.name))
+        _check_picture(variant, checked_file(copies, variant.name))
 
 
-def copy_source(folder: Path, made: SourceMade, target: Path, mime: str, pixels: int, most: int) -> None:
-    """Copy the source without metadata into the folder of `copy_checked`, and walk it. Raises as that."""
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    copy = scratch_file(target, SOURCE)
+def copy_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
+    """Copy the source without metadata to its `checked_file`, and walk it. Raises as `copy_checked`."""
+    copy = checked_file(copies, SOURCE)
     with _opened(folder) as opened:
         _copy(opened, SOURCE, made, most, copy)
     with copy.open("rb") as stream:
@@ -144,6 +150,7 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
         if found.st_size > most:
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
+        target.unlink(missing_ok=True)  # of an attempt that found no free file
         with target.open("xb") as copy:  # with the mode of any new file: it may become the stored one
             while left and (chunk := os.read(source, min(CHUNK, left))):
                 digest.update(chunk)

@@ -25,12 +25,11 @@ from .lanes.base import Lane
 from .lanes.files import with_free_files
 from .lanes.messages import Lost, Outcome, Rendered, Task, VariantMade
 from .lanes.split import Loan, SplitLane, can_be_split
-from .rendered_files import Untrue, check_answer, copy_checked, copy_source, most_bytes, source_header
+from .rendered_files import Untrue, check_answer, checked_file, copy_checked, copy_source, most_bytes, source_header
 from .retry import Failure, exclusive
 from .reuse import ReuseStatus
 from .table.job_table import JobTable
 from .table.model import Job
-from .trees import remove_tree
 
 log = structlog.get_logger()
 
@@ -107,7 +106,8 @@ class Run:
         self.recipe, self.recipe_text = job.recipe, job.recipe_text
         self.done = tuple(job.paths) if job.preview == "done" else ()  # the variants that are stored already
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
-        self.checked = context.scratch / f"checked-{job.job_id}.{job.run}"  # copies, whose path no worker knows
+        self.checked = context.scratch / f"checked-{self.scratch.name}"  # see `checked_file`
+        self._copied: list[str] = []
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     @property
@@ -157,9 +157,9 @@ class Run:
         return outcome
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """What the run may leave in the scratch folder."""
-        return self.scratch, self.checked
+    def scratch_paths(self) -> tuple[Path, ...]:
+        """What the run may leave in the scratch folder: that of its worker, and the copies that were checked."""
+        return self.scratch, *(checked_file(self.checked, name) for name in self._copied)
 
     async def prepare(self) -> Failure | None:
         """Whatever must be done before the task is made; returns why there can be none."""
@@ -185,7 +185,7 @@ class Run:
     def _check_files(self, rendered: Rendered) -> None:
         source = source_header(self.source.path, self.source.mime, self.source.pixels)
         check_answer(rendered, self.recipe, self._expected(), source)
-        remove_tree(self.checked)  # of an attempt that found no free file
+        self._copied = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
         copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
         if rendered.source is not None:
             if not self.cleans_source:

@@ -79,9 +79,9 @@ class Settlement:
 
     def _remove_scratch(self) -> None:
         self._scratch_removed = True
-        for folder in self._run.folders:
-            if not remove_tree(folder):
-                self._log.error("scratch_not_removed", folder=folder.name)  # the next start tries again
+        for path in self._run.scratch_paths:
+            if not remove_tree(path):
+                self._log.error("scratch_not_removed", name=path.name)  # the next start tries again
 
     async def _settle(self, outcome: Outcome | Copies) -> None:
         if isinstance(outcome, Copies):

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import stat
 import struct
 from contextlib import nullcontext
 from dataclasses import replace
@@ -18,7 +17,7 @@ from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.messages import Rendered, VariantMade
-from imgsvc.jobs.rendered_files import Untrue, check_answer, copy_checked, source_header
+from imgsvc.jobs.rendered_files import Untrue, check_answer, checked_file, copy_checked, source_header
 
 RECIPE = Recipe((Variant("small", 150, 85, 4),), max_pixels=10_000_000, max_frames=10)
 SOURCE = Header("JPEG", 640, 480, channels=3)
@@ -131,8 +130,17 @@ def test_copy_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "scratch/small.webp").chmod(0o600)
     copy_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
     (tmp_path / "new").touch()
-    assert (tmp_path / "checked/small.webp").stat().st_mode == (tmp_path / "new").stat().st_mode
-    assert stat.S_IMODE((tmp_path / "checked").stat().st_mode) == 0o700
+    assert checked_file(tmp_path / "checked", "small").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_copy_takes_the_place_of_what_an_attempt_before_has_left(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch/small.webp").write_bytes(webp())
+    copy, other = checked_file(tmp_path / "checked", "small"), tmp_path / "other"
+    other.write_bytes(b"kept")
+    copy.symlink_to(other)
+    copy_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
+    assert (copy.read_bytes(), copy.is_symlink(), other.read_bytes()) == (webp(), False, b"kept")
 
 
 MOVING = replace(RECIPE, variants=(replace(RECIPE.variants[0], animated=True),), frames=3)
