@@ -1,7 +1,7 @@
 /* The wall clock, set ahead or back by the seconds that stand in a file: eight bytes, a native signed integer.
  *
- * Preloaded (LD_PRELOAD) into the service. The file's path comes from the variable WALL_CLOCK when the library is loaded,
- * and the file is mapped then: the service clears its environment. Other clocks are left as they are.
+ * Preloaded (LD_PRELOAD) into a process and its children. The file's path comes from the variable WALL_CLOCK when the
+ * library is loaded, and the file is mapped then: the service clears its environment. Other clocks are left as they are.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -21,7 +21,6 @@ __attribute__((constructor)) static void load(void) {
     void *mapped = mmap(NULL, sizeof *ahead, PROT_READ, MAP_SHARED, file, 0);
     if (mapped != MAP_FAILED) ahead = mapped;
     close(file);
-    unsetenv("WALL_CLOCK");
 }
 
 int clock_gettime(clockid_t clock, struct timespec *found) {

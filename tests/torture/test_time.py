@@ -3,7 +3,6 @@
 No file is removed within the hour, and once the clock is right again no user is locked out.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,38 +13,20 @@ import httpx
 import pytest
 
 from fixtures import make
-from tests.support.preload import library
 from tests.support.server_process import ServerProcess, bearer, until
+from tests.support.wall_clock import WallClock
 
 pytestmark = [pytest.mark.torture, pytest.mark.process]
 
-CLOCK = Path(__file__).parents[1] / "support" / "wall_clock.c"
 DAY = 86400
 JUMPS = {"ten years ahead": 3650 * DAY, "a day back": -DAY}
 SWEEPS_SECONDS = 20  # the expiry looks every 15
 UPLOAD = "/api/v1/images/upload?bucket=b"
 
 
-class Clock:
-    """The service's wall clock, by how many seconds it is ahead of the machine's."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.write_bytes(bytes(8))
-
-    def set(self, seconds: int) -> None:
-        with self.path.open("r+b") as file:  # in place: the service has mapped it
-            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
-
-
 @contextmanager
-def serving(folder: Path, clock: Clock) -> Iterator[ServerProcess]:
-    environ = {
-        "LD_PRELOAD": str(library(CLOCK)),
-        "WALL_CLOCK": str(clock.path),
-        "RATE_LIMIT_MAX_UPLOADS": "20",
-        "IMGSVC_STORAGE_SIGNED_URLS": "true",
-    }
+def serving(folder: Path, clock: WallClock) -> Iterator[ServerProcess]:
+    environ = {**clock.environ, "RATE_LIMIT_MAX_UPLOADS": "20", "IMGSVC_STORAGE_SIGNED_URLS": "true"}
     with ServerProcess(folder, real="its clock is faked", **environ) as server:
         yield server
 
@@ -69,7 +50,7 @@ def kept(server: ServerProcess) -> dict[str, list[str]]:
 def test_clock_that_jumps_removes_nothing_and_locks_nobody_out(
     tmp_path: Path, jump: str, over: str, record_property: Callable[[str, object], None]
 ) -> None:
-    clock = Clock(tmp_path / "clock")
+    clock = WallClock(tmp_path / "clock")
     with serving(tmp_path, clock) as server:
         expiring = uploaded(server, make.jpeg(640, 480, 1), "&expires_in=86400").json()
         plain = uploaded(server, make.jpeg(640, 480, 2)).json()
