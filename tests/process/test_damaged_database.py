@@ -1,8 +1,6 @@
 """A database that can't be used: a start ends in one line and status 2, and what is found later makes health say so."""
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,29 +11,21 @@ from fixtures import make
 from imgsvc import Settings
 from tests.conftest import Starter
 from tests.support.many_jobs import fill
-from tests.support.speed import seconds
+from tests.support.processes import run
 
-CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
-AS_ITS_OWNER_ALONE = f"""
-import ctypes, os, sys
-ctypes.CDLL(None).prctl({PR_CAPBSET_DROP}, {CAP_DAC_OVERRIDE}, 0, 0, 0)  # permissions count for root too
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-SERVE = "import imgsvc.jobs.table.database as d; d.BUSY_SECONDS = 0.2; from imgsvc.cli.main import main; main()"
+MODULE = "tests.support.owner_alone"  # permissions count for root too
 
 
 def started(path: Path) -> tuple[int, list[str]]:
     """The exit status of `imgsvc serve` on this database, and what it says beside its log."""
-    environment = {"PATH": "/usr/bin:/bin", "DATABASE_PATH": str(path), "STORAGE_PATH": str(path.parent / "storage")}
-    command = [sys.executable, "-c", AS_ITS_OWNER_ALONE, sys.executable, "-c", SERVE, "serve"]
-    ran = subprocess.run(
-        command,
-        env={**environment, "IMGSVC_SERVER_PORT": "0", "LOG_JSON": "true"},
-        capture_output=True,
-        text=True,
-        timeout=seconds(60),
-        cwd=Path(__file__).parents[2],
-    )
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "DATABASE_PATH": str(path),
+        "STORAGE_PATH": str(path.parent / "storage"),
+        "IMGSVC_SERVER_PORT": "0",
+        "LOG_JSON": "true",
+    }
+    ran = run(["serve"], folder=Path(__file__).parents[2], environ=environ, module=MODULE)
     return ran.returncode, [line for line in ran.stderr.splitlines() if not line.startswith("{")]
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fixtures import make
+from imgsvc.http.wire import drain
 from imgsvc.jobs.retry import Decision, Failure
 from tests.conftest import Starter, service
 from tests.support.server_process import ServerProcess, until
@@ -80,7 +81,8 @@ async def test_limit_lifted_by_a_query_parameter(start: Starter) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 1000, 100_000])
-async def test_chunked_body_without_length(start: Starter, chunk: int) -> None:
+async def test_chunked_body_without_length(start: Starter, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain, "DRAIN_SECONDS", 0.2)  # the rest is read for so long
     sent = 0
 
     async def body() -> AsyncIterator[bytes]:
