@@ -25,6 +25,7 @@ MOST_RATIO, MOST_TASK_MS, MOST_NODES = 1.2, 50.0, 300
 
 
 async def measure(servers: dict[int, ServerProcess], rounds: int, runs: int) -> bool:
+    chromium.optimizes = True
     best, painted = (dict.fromkeys(servers, float("inf")) for _ in range(2))
     async with AsyncExitStack() as stack:
         pages = {count: await stack.enter_async_context(visitor(server)) for count, server in servers.items()}

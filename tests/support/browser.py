@@ -32,6 +32,8 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# A page of a test lives for a second: to optimise its scripts costs more than they save by it.
+UNOPTIMIZED = "--js-flags=--no-opt --no-maglev"
 LIMIT_SECONDS = 20
 SITE = "http://127.0.0.1/"  # of all ports; nothing is asked for it
 CLOCKED_VISITS = 8  # each page repeats all that was done to the clock of its profile before
@@ -113,9 +115,13 @@ class Profile:
 
 
 class Chromium:
-    """One browser for all tests of this process, on the loop that lasts as long; started when it is first used."""
+    """One browser for all tests of this process, on the loop that lasts as long; started when it is first used.
+
+    With `optimizes`, set before that, it compiles scripts as it does for people: where pages are measured.
+    """
 
     def __init__(self) -> None:
+        self.optimizes = False
         self._playwright: Playwright | None = None
         self._browser: Browser | None = None
         self._profiles: defaultdict[str, list[Profile]] = defaultdict(list)  # {options: those that are not in use}
@@ -127,7 +133,8 @@ class Chromium:
         if self._playwright is None:
             self._playwright = await async_playwright().start()
         if self._browser is None or not self._browser.is_connected():
-            self._browser = await self._playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+            arguments = ARGUMENTS if self.optimizes else (*ARGUMENTS, UNOPTIMIZED)
+            self._browser = await self._playwright.chromium.launch(executable_path=executable, args=arguments)
             self._profiles.clear()
         return self._browser
 
