@@ -35,7 +35,7 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
         await expect(page.locator("#verdict-line")).to_have_text("All is well.")
         line = page.locator("[data-key=recent] code")
         await expect(line).to_contain_text(f"-F file=@photo.jpg {fresh.url}/api/v1/images/upload")
-        files = [(f"holiday {number}.jpg", make.jpeg(seed=number)) for number in range(2)]
+        files = [(f"holiday {number}.jpg", make.tiny(number)) for number in range(2)]
         await drop(page, *files, ("notes <b>.txt", b"not an image"))
         uploads = page.locator("#uploads > li")
         await expect(uploads).to_have_count(3)
@@ -66,7 +66,7 @@ async def test_first_upload_is_dropped_on_the_page_and_seen(fresh: ServerProcess
 
 async def test_pictures_in_the_object_storage_are_seen(s3: S3Server, tmp_path: Path) -> None:
     with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, **s3.environment(s3.bucket())) as server:
-        assert server.job_ended(server.upload(make.jpeg()).json()["job_id"])["status"] == "completed"
+        assert server.job_ended(server.upload(make.tiny()).json()["job_id"])["status"] == "completed"
         async with signed_in(server) as visit:
             picture = visit.page.locator("[data-key=recent] tbody img")
             await visit.page.wait_for_function(LOADED, arg=await picture.element_handle())
@@ -85,7 +85,7 @@ async def test_pictures_in_the_object_storage_are_seen(s3: S3Server, tmp_path: P
 async def test_failed_job_is_shown_with_its_reason_and_retried(fresh: ServerProcess) -> None:
     folder = fresh.folder / "storage" / "b"
     folder.write_bytes(b"in the way")
-    failed = fresh.job_ended(fresh.upload(make.jpeg()).json()["job_id"])
+    failed = fresh.job_ended(fresh.upload(make.tiny()).json()["job_id"])
     assert (failed["status"], failed["error_code"]) == ("failed", "storage_error")
     async with signed_in(fresh) as visit:
         page = visit.page
@@ -170,7 +170,7 @@ async def test_page_works_behind_a_path_prefix(fresh: ServerProcess) -> None:
         await behind_prefix(page, "/photos/imgsvc")
         await page.goto(f"{root}/dashboard#code={fresh.login_code(TOKEN)}")
         await page.wait_for_selector(SHOWN)
-        await drop(page, ("a.jpg", make.jpeg()))
+        await drop(page, ("a.jpg", make.tiny()))
         link = page.locator("#uploads").get_by_role("link", name="thumbnail")
         assert str(await link.get_attribute("href")).startswith(f"{root}/storage/photos/processed/")
         thumbnail = page.get_by_alt_text("Thumbnail of a.jpg")
@@ -192,7 +192,7 @@ async def test_private_pictures_are_seen_by_the_operator_only(tmp_path: Path) ->
             await behind_prefix(page, "/photos/imgsvc")
             await page.goto(f"{root}/dashboard#code={server.login_code(TOKEN)}")
             await page.wait_for_selector(SHOWN)
-            await drop(page, ("a.jpg", make.jpeg()))
+            await drop(page, ("a.jpg", make.tiny()))
             link = page.locator("#uploads").get_by_role("link", name="large")
             handed_out = str(await link.get_attribute("href"))
             assert handed_out.startswith(f"{public['PUBLIC_URL']}/storage/photos/processed/large/")

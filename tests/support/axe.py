@@ -23,15 +23,16 @@ REMEMBER_COLOURS = """() => {
         return this;
     };
 }"""
-RUN = "async options => (await axe.run({ exclude: ['.swagger-ui'] }, options)).violations"
+RUN = """async ([part, options]) =>
+    (await axe.run({ include: [part], exclude: ['.swagger-ui'] }, options)).violations"""
 
 
-async def assert_accessible(page: Page, state: str) -> None:
-    """`state` names what the page shows, for the report."""
+async def assert_accessible(page: Page, state: str, part: str = "html") -> None:
+    """`state` names what the page shows, for the report; `part` is a selector of what is looked at."""
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(Axe().axe_script)
         await page.evaluate(REMEMBER_COLOURS)
     for scheme, options in OPTIONS.items():
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-        violations = await page.evaluate(RUN, options)
+        violations = await page.evaluate(RUN, [part, options])
         assert violations == [], f"{state}, {scheme}: {AxeResults({'violations': violations}).generate_report()}"

@@ -24,13 +24,14 @@ class Hostile:
 class Shown:
     """A page. `path` may name {completed} and {failed}, the IDs of jobs; `says`: hostile words must be seen on it.
 
-    `ready`: what is there once its script has run.
+    `ready`: what is there once its script has run. `part`: a selector of what differs from the page without a query.
     """
 
     path: str
     says: bool = False
     ready: str = "main h1"
     signed_in: bool = True
+    part: str = "html"
 
     def of(self, hostile: Hostile) -> str:
         return self.path.format(**hostile.jobs)
@@ -38,8 +39,8 @@ class Shown:
 
 PAGES = {
     "overview": Shown("/dashboard", says=True, ready="#live:visible"),
-    "overview, day": Shown("/dashboard?range=day", says=True, ready="#live:visible"),
-    "overview, week": Shown("/dashboard?range=week", says=True, ready="#live:visible"),
+    "overview, day": Shown("/dashboard?range=day", says=True, ready="#live:visible", part="[data-key='work']"),
+    "overview, week": Shown("/dashboard?range=week", says=True, ready="#live:visible", part="[data-key='work']"),
     "jobs": Shown("/dashboard/jobs", says=True),
     "jobs that failed": Shown("/dashboard/jobs?status=failed&user=%3Cb%3E&from=x", says=False),
     "a job": Shown("/dashboard/jobs/{completed}", says=True),
