@@ -1,5 +1,15 @@
--- All SQL of the job path. Each statement follows its `-- name:`; `:names` are parameters.
+-- All SQL of the job path. Each statement follows its `-- name:`; `:names` are parameters, {names} other statements.
 -- Every UPDATE that ends or moves a run says `run = :run AND deleted_at IS NULL`: a superseded run changes nothing.
+
+-- name: lowest_turn
+-- The turn of the first job that waits; if none waits, the last turn that was given.
+SELECT coalesce(
+  (SELECT min(turn) FROM (
+    SELECT min(turn) AS turn FROM processing_jobs WHERE queue = 'previews'
+    UNION ALL
+    SELECT min(turn) FROM processing_jobs WHERE queue = 'renders')),
+  (SELECT max(turn) FROM processing_jobs),
+  0)
 
 -- name: insert_job
 -- Start-time fair queueing: a new job gets the lowest waiting turn, or the turn after its user's last job, whichever is higher.
@@ -12,13 +22,7 @@ SELECT
   :original_filename, :folded_name, :expires_at, :ticket_id, :source_key, :client_metadata, :trace_id, :mime_type, :content_length, :sha256, :pixels, :preview_bytes,
   :render_bytes, :storage_backend, :recipe, :idempotency_key, :idempotency_digest, :preview, iif(:preview = 'wanted', 'previews', 'renders'),
   max(
-    coalesce(
-      (SELECT min(turn) FROM (
-        SELECT min(turn) AS turn FROM processing_jobs WHERE queue = 'previews'
-        UNION ALL
-        SELECT min(turn) FROM processing_jobs WHERE queue = 'renders')),
-      (SELECT max(turn) FROM processing_jobs),
-      0),
+    ({lowest_turn}),
     1 + coalesce((SELECT max(turn) FROM processing_jobs WHERE org_id = :org_id AND user_id = :user_id), 0))
 
 -- name: insert_event
@@ -122,20 +126,13 @@ SET status = 'failed', failed_at = :now, starts = 0, queue = NULL, next_attempt_
 WHERE job_id = :job_id AND run = :run AND deleted_at IS NULL AND status = 'processing'
 
 -- name: retry
--- The turn is found as in insert_job.
 -- The operator restarts a failed job, behind its user's other jobs, once only its source is left.
 UPDATE processing_jobs
 SET status = 'pending', run = run + 1, attempt_count = 0, deaths = 0, starts = 0, last_error = NULL, error_code = NULL,
     retryable = NULL, failed_at = NULL, started_at = NULL, retried_at = :now, processing_metadata = '{}',
     queue = iif(preview = 'wanted', 'previews', 'renders'),
     turn = max(
-      coalesce(
-        (SELECT min(turn) FROM (
-          SELECT min(turn) AS turn FROM processing_jobs WHERE queue = 'previews'
-          UNION ALL
-          SELECT min(turn) FROM processing_jobs WHERE queue = 'renders')),
-        (SELECT max(turn) FROM processing_jobs),
-        0),
+      ({lowest_turn}),
       1 + coalesce(
         (SELECT max(turn) FROM processing_jobs AS other
          WHERE other.org_id = processing_jobs.org_id AND other.user_id = processing_jobs.user_id), 0))

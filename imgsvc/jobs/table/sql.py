@@ -7,6 +7,7 @@ from importlib.resources import files
 
 OnQuery = Callable[[str, float], None]  # called with (statement name, seconds)
 HEADING = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+PART = re.compile(r"\{(\w+)\}")
 
 
 def script(name: str) -> str:
@@ -18,9 +19,10 @@ def migration(name: str) -> str:
 
 
 def statements(name: str) -> dict[str, str]:
-    """The statements of a file by their names."""
+    """The statements of a file by their names. `{name}` in one stands for another of the same file, as a subquery."""
     parts = HEADING.split(script(name))[1:]
-    return {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+    found = {heading: body.strip() for heading, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {heading: PART.sub(lambda part: found[part[1]], body) for heading, body in found.items()}
 
 
 def is_damage(error: Exception) -> bool:
