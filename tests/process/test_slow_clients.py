@@ -45,7 +45,7 @@ def in_progress(server: ServerProcess) -> float:
 
 
 def test_unread_answers_hold_little_and_end_in_time(real_server: ServerProcess) -> None:
-    job = real_server.job_ended(real_server.upload(make.noise(1600, 1200)).json()["job_id"])
+    job = real_server.job_ended(real_server.upload(make.noise(1000, 800)).json()["job_id"])
     variant = f"/api/v1/images/{job['image_id']}/direct?size=original"
     whole = {path: len(real_server.http.get(f"{real_server.url}{path}").content) for path in (BUNDLE, variant)}
     assert min(whole.values()) > 400_000
@@ -88,7 +88,7 @@ def test_client_that_waits_for_news_is_not_late(server: ServerProcess) -> None:
 
 def test_stop_waits_for_no_client(server: ServerProcess) -> None:
     """By default 4 s for requests, 5 s for lanes and 2 s for the rest: under the 15 s of compose.yaml."""
-    done = server.job_ended(server.upload(make.noise(1600, 1200)).json()["job_id"])
+    done = server.job_ended(server.upload(make.noise(1000, 800)).json()["job_id"])
     variant = f"/api/v1/images/{done['image_id']}/direct?size=original"
     with unread(server.url, variant, CLIENTS // 2), unread(server.url, BUNDLE, CLIENTS // 2):
         until(lambda: server.sockets() > CLIENTS)
