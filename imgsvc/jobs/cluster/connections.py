@@ -25,7 +25,7 @@ class SharedOut(httpx.AsyncBaseTransport):
     def __init__(self, make: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self._make = make
         self._all: list[httpx.AsyncBaseTransport] = []
-        self._idle: list[httpx.AsyncBaseTransport] = []
+        self._idle = [self._new()]  # now: with the first one httpx imports what it needs, for which a ticket would wait
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         transport = self._idle.pop() if self._idle else self._new()
