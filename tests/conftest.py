@@ -47,12 +47,10 @@ LONGEST = (
     "process/test_maintenance_s3",
     "process/test_kills",
     "process/test_workers",
-    "pages/test_dashboard_states",
     "process/test_maintenance",
     "process/test_life",
     "process/test_s3",
     "process/test_slow_clients",
-    "pages/test_dashboard_page",
     "process/test_kill_at",
     "telemetry/test_metrics",
     "telemetry/test_storage_probe",
@@ -204,11 +202,31 @@ def pytest_sessionfinish() -> None:
     once.forget()
 
 
+@pytest.hookimpl(trylast=True)  # once those that are not wanted are left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that take longest come first: one of them at the end would be waited for by idle processors."""
     if not config.pluginmanager.hasplugin("randomly"):
         places = {name: place for place, name in enumerate(LONGEST)}
         items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.stem}", len(places)))
+        open_two_browsers(items, getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def open_two_browsers(items: list[pytest.Item], workers: int) -> None:
+    """Begin the shares of the second and the third process with the tests of pages: others take from a share's end.
+
+    A browser takes a second of processor time to start, and then it has compiled nothing.
+    """
+    pages = {item for item in items if "browser_until_the_end" in getattr(item, "fixturenames", ())}
+    files = sorted({item.path for item in pages})
+    earlier = set(files[: 2 * len(files) // 5])  # they take as long as the others
+    first, second = (
+        [item for item in items if item in pages and (item.path in earlier) is one] for one in (True, False)
+    )
+    share = len(items) // workers
+    if workers > 2 and max(len(first), len(second)) < share:
+        others = [item for item in items if item not in pages]
+        end = 2 * share - len(first)
+        items[:] = [*others[:share], *first, *others[share:end], *second, *others[end:]]
 
 
 def import_a_share_first(config: pytest.Config) -> None:
