@@ -65,7 +65,7 @@ def _abandon(begun: "Future[Pool]") -> None:
 
 
 class Pool:
-    """A warm process and the executor that feeds it. Made in the launcher's thread; otherwise the event loop's alone.
+    """A warm process and the executor that starts and ends it. Made in the launcher's thread; otherwise the event loop's alone.
 
     The constructor launches the process and asks for its hello, without waiting for it. Raises OSError.
     """
@@ -179,20 +179,20 @@ class Pool:
     async def _next_end(self) -> bytes:
         """The next message of a task's end; nothing if the worker has ended."""
         while True:
-            await self._told()
+            await self._readable()
             with suppress(BlockingIOError):
                 try:
                     return self._ends.recv(MAX_END)
                 except ConnectionResetError:
                     return b""
 
-    async def _told(self) -> None:
-        """Wait until the worker has said something, or has ended."""
-        told = asyncio.Event()
+    async def _readable(self) -> None:
+        """Wait until the worker has sent a message or has ended."""
+        readable = asyncio.Event()
         self._listening = True
-        asyncio.get_running_loop().add_reader(self._ends, told.set)
+        asyncio.get_running_loop().add_reader(self._ends, readable.set)
         try:
-            await told.wait()
+            await readable.wait()
         finally:
             self._stop_listening()
 

@@ -222,10 +222,12 @@ class JobTable:
         `forgets_source`: the row names the upload no more, which is to be removed after that.
         """
         source = {"source_bytes": kept and kept.size_bytes, "source_sha256": kept and kept.sha256}
-        values, told = transactions.found(paths, measured) | source, {"twin": twin.job_id} if twin else {}
+        values, details = transactions.found(paths, measured) | source, {"twin": twin.job_id} if twin else {}
 
         async def complete(db: aiosqlite.Connection) -> bool:
-            recorded, found_twins = await transactions.complete(db, job, values, forgets_source=forgets_source, **told)
+            recorded, found_twins = await transactions.complete(
+                db, job, values, forgets_source=forgets_source, **details
+            )
             self._may_have_twins |= found_twins
             return recorded
 
