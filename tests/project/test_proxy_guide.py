@@ -94,7 +94,7 @@ class Site:
         address = f"{HOST}:{self.port}"
         form = ["-F", "bucket=b", "-F", f"file=@{file}", "-H", f"Authorization: {token['Authorization']}"]
         line = ["curl", "-sSk", f"--http{version}", "-m", str(WAIT_SECONDS), "--resolve", f"{address}:127.0.0.1"]
-        line += [*form, "-w", "\n%{http_version} %{http_code}", f"https://{address}{UPLOAD}"]
+        line += [*form, "--interface", CLIENT, "-w", "\n%{http_version} %{http_code}", f"https://{address}{UPLOAD}"]
         return subprocess.run(line, capture_output=True, text=True)
 
 
