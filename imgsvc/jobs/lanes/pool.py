@@ -65,9 +65,10 @@ def _abandon(begun: "Future[Pool]") -> None:
 
 
 class Pool:
-    """A warm process and the executor that starts and ends it. Made in the launcher's thread; otherwise the event loop's alone.
+    """A warm process and the executor that starts and ends it.
 
-    The constructor launches the process and asks for its hello, without waiting for it. Raises OSError.
+    Made in the launcher's thread; otherwise the event loop's alone. The constructor launches the process and asks
+    for its hello, without waiting for it. Raises OSError.
     """
 
     def __init__(self, launch: warm.Launch) -> None:
