@@ -100,11 +100,14 @@ class RedisConnection:
 
     async def check(self) -> None:
         """Find out whether Redis is available. If it is back, send what it is owed."""
+        was_up = self.up
         try:
             self.info = await self.probe()
         except RedisAway as error:
             self._went_down(error)
             return
+        if was_up and not self.up:
+            return  # a command has failed since the trial began, which may have had its answers before
         if self._away_since is not None:
             away = round(time.monotonic() - self._away_since, 1)
             log.info("redis_available", away_seconds=away, uploads_not_shared=self.skipped)
