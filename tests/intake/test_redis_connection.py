@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import uvloop
 from structlog.testing import capture_logs
@@ -334,7 +335,7 @@ async def test_trial_from_before_an_outage_does_not_end_it() -> None:
         server.pause()
         failing = asyncio.create_task(connection.request(("NO-SUCH-COMMAND",)))
         trial = asyncio.create_task(connection.check())
-        await anyio.sleep(0)  # both are under way
+        await anyio.lowlevel.checkpoint()  # both are under way
         server.resume()
         assert await failing is None
         await trial
