@@ -1,9 +1,8 @@
 """Ready HTML for an image: `srcset` and `sizes` (HTML Living Standard, section 4.8.4), `<img>` and `<picture>`."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -31,8 +30,7 @@ class Markup(TypedDict):
     picture: str
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A variant for a page, with its width and height in pixels."""
 
     name: str
@@ -43,36 +41,33 @@ class Candidate:
 
 def markup(job: Job, urls: Mapping[str, str], formats: Mapping[str, Mapping[str, str]] | None = None) -> Markup:
     """Of an image that has a variant. `formats`: {format: {variant: URL}} of what there is beside `urls`."""
-    offered = _offered(job, urls)
-    largest = offered[-1]
+    crops = {variant.name for variant in job.recipe.crops}
+    offered = _offered(job, urls, crops)
+    largest, srcset = offered[-1], _srcset(offered)
     sizes = f"auto, (max-width: {largest.width}px) 100vw, {largest.width}px"
     source = next((one for one in offered if one.name == FALLBACK), largest)
-    img = _tag("img", _img(job, source.url, _srcset(offered), sizes, largest))
+    img = _tag("img", _img(job, source.url, srcset, sizes, largest))
     sources = [
         _tag("source", {"type": f"image/{form}", "srcset": _srcset(found), "sizes": sizes})
         for form in FURTHER_FORMATS
-        if (found := [one for one in _candidates(job, (formats or {}).get(form, {})) if _is_whole(job, one.name)])
+        if (found := [one for one in _candidates(job, (formats or {}).get(form, {})) if one.name not in crops])
     ]
     return {
-        "srcset": _srcset(offered),
+        "srcset": srcset,
         "sizes": sizes,
         "img": img,
         "picture": f"<picture>{''.join(sources)}{img}</picture>",
     }
 
 
-def _offered(job: Job, urls: Mapping[str, str]) -> list[Candidate]:
+def _offered(job: Job, urls: Mapping[str, str], crops: Collection[str]) -> list[Candidate]:
     """The variants that a browser may choose from, the narrowest first: they show the same, each in another width.
 
     Without any, one variant alone: the largest in another format, or the largest crop.
     """
-    whole = {name: url for name, url in urls.items() if _is_whole(job, name)}
+    whole = {name: url for name, url in urls.items() if name not in crops}
     usual = {name: url for name, url in whole.items() if job.stored(name).format == FOR_PAGES}
     return _candidates(job, usual) or _candidates(job, whole or urls)[-1:]
-
-
-def _is_whole(job: Job, name: str) -> bool:
-    return all(variant.name != name for variant in job.recipe.crops)
 
 
 def _candidates(job: Job, urls: Mapping[str, str]) -> list[Candidate]:
@@ -111,7 +106,9 @@ def _img(job: Job, source: str, srcset: str, sizes: str, largest: Candidate) -> 
 
 
 def _tag(name: str, attributes: Mapping[str, str | int]) -> str:
-    written = " ".join(f'{key}="{escape(str(value))}"' for key, value in attributes.items())
+    written = " ".join(
+        f'{key}="{value if isinstance(value, int) else escape(value)}"' for key, value in attributes.items()
+    )
     return f"<{name} {written}>"
 
 
