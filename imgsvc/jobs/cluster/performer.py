@@ -151,7 +151,7 @@ class Performer:
 
         async def put() -> None:
             headers = {"Content-Length": str(length), **_traced(ticket)}
-            # In one piece: each is an event for the service's parser and a wait for its handler.
+            # Small ones in one piece: each piece costs the service an event of its parser and a wait of its handler.
             content = _chunks(*paths) if length > TOGETHER_BYTES else await in_thread(_joined, paths)
             _check(await self._http.put(ticket.address, params=sizes, headers=headers, content=content))
 

@@ -48,9 +48,7 @@ class Launch:
 
 
 class WarmProcess:
-    """The state of this process: the sockets over which descriptors come and go and tasks' ends go, and the cage of its
-    children.
-    """
+    """The sockets of this process, one for tasks and their children, one for the ends of tasks, and the cage."""
 
     def __init__(self, service: socket.socket, ends: socket.socket, cage: Cage) -> None:
         self._service = service
