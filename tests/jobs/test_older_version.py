@@ -22,6 +22,7 @@ from fixtures.older_version import KEY, TITLE
 from imgsvc import testing
 from imgsvc.jobs.table.database import MIGRATIONS, open_for_writing
 from tests.conftest import Service
+from tests.support.archives import unpack_into
 from tests.support.invariants import Places, assert_sound
 from tests.support.maintenance import carried_out
 from tests.support.older_database import back_to_schema
@@ -42,7 +43,7 @@ STATEMENTS = files("imgsvc.jobs.table") / "migrations"
 def unpack(release: Path, end: str, folder: Path) -> dict[str, Any]:
     """The data folder as `folder/data`, and what that version answered of the images in it."""
     with tarfile.open(release) as archive:
-        archive.extractall(folder, filter="data")
+        unpack_into(folder, archive)
     (folder / end / "data").rename(folder / "data")
     (folder / "data/storage" / older_version.BLOCKED).unlink(missing_ok=True)  # the reason for another attempt
     make_recent(folder / "data" / "imgsvc.db")
@@ -182,7 +183,7 @@ async def deletes_and_accepts(s: Service, answers: dict[str, Any]) -> None:
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.removesuffix(".tar.gz"))
 async def test_backup_of_an_older_version_is_restored(release: Path, tmp_path: Path) -> None:
     with tarfile.open(release) as archive:
-        archive.extractall(tmp_path, filter="data")
+        unpack_into(tmp_path, archive)
     done = await asyncio.to_thread(run, ("storage", "restore", "backup"), folder=tmp_path, environ={})
     assert done.returncode == 0, done.stdout + done.stderr
     make_recent(tmp_path / "data" / "imgsvc.db")
@@ -210,7 +211,7 @@ def test_commands_work_on_the_folder_of_an_older_version(release: Path, tmp_path
 def test_archive_is_small_and_names_no_place(release: Path, tmp_path: Path) -> None:
     assert release.stat().st_size <= MAX_BYTES
     with tarfile.open(release) as archive:
-        archive.extractall(tmp_path, filter="data")
+        unpack_into(tmp_path, archive)
     for file in filter(Path.is_file, tmp_path.rglob("*")):
         assert not [place for place in (b"/home/", b"/root/", b"/tmp/") if place in file.read_bytes()], file
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.archives import unpack_into
 from tests.support.dashboard_page import TOKEN
 from tests.support.gallery import COUNT, HOSTILE, SIZES, uploaded
 from tests.support.once import once
@@ -40,6 +41,6 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
     folder = tmp_path_factory.mktemp("gallery")
     packed = once("gallery", lambda: packed_gallery(tmp_path_factory.mktemp("packed")))
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
+        unpack_into(folder, archive)
     with serving(folder) as server:
         yield server
