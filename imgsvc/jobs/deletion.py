@@ -29,11 +29,13 @@ class Deletion:
         Returns the number of files; None if the image was already deleted. Once the row is marked, the rest is done
         even if the caller is cancelled, and housekeeping makes up for failures. Raises DatabaseUnavailable.
         """
-        return await self._finish(await self.table.delete(job), "image_deleted")
+        with self.housekeeping.deletion(job.job_id):
+            return await self._finish(await self.table.delete(job), "image_deleted")
 
     async def expire(self, job: Job) -> int | None:
         """The same for an image that has expired; None too if it has not (any more). Raises DatabaseUnavailable."""
-        return await self._finish(await self.table.expire(job), "image_expired")
+        with self.housekeeping.deletion(job.job_id):
+            return await self._finish(await self.table.expire(job), "image_expired")
 
     async def end_run(self, job: Job) -> None:
         """End the run of a job whose row is marked, and wake the requests that wait for it."""

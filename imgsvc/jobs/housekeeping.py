@@ -1,8 +1,8 @@
 """Periodic cleanup: finishes removals that a crash or a full disk interrupted, and applies the retention times."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -75,6 +75,7 @@ class Housekeeping:
         self._incoming = incoming
         self._wanted = anyio.Event()
         self._removing = anyio.Lock()
+        self._deletions: list[str] = []  # job IDs; twice if two requests delete the same image
 
     @classmethod
     def of(
@@ -115,6 +116,15 @@ class Housekeeping:
         """Hold the lock for removing files that a row lists: a restarted job must not lose its own."""
         async with self._removing:
             yield
+
+    @contextmanager
+    def deletion(self, job_id: str) -> Iterator[None]:
+        """Leave the files of a row that is about to be marked to the deletion, which counts what it removes."""
+        self._deletions.append(job_id)
+        try:
+            yield
+        finally:
+            self._deletions.remove(job_id)
 
     async def run(self) -> None:
         while True:
@@ -198,7 +208,7 @@ class Housekeeping:
 
     async def _finish_removal(self, job: Job, refusals: Counter[str]) -> None:
         """Remove the files of one row. `refusals` counts consecutive failures for each backend."""
-        if self._hold.active:
+        if self._hold.active or job.job_id in self._deletions:
             return
         await self._remove_source(job)
         if refusals[job.storage_backend] >= REFUSALS:

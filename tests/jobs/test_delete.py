@@ -1,10 +1,12 @@
 """DELETE of an image: gone with one commit, then its run ended and its files removed, for sure."""
 
+import asyncio
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,6 +14,8 @@ import httpx
 import pytest
 
 from fixtures import make
+from imgsvc import testing
+from imgsvc.storage.memory import MemoryStorage
 from tests.conftest import WAIT_SECONDS, Service, Starter
 from tests.support.speed import seconds, within
 
@@ -92,6 +96,34 @@ async def test_deleted_image_is_gone(start: Starter) -> None:
         assert await removed(s, other["image_id"]) == 4
         assert nothing_left(s)
         assert events(s, job["image_id"])[-2:] == ["completed", "deleted"]
+
+
+class SlowToRemove(MemoryStorage):
+    """The first removal waits, the others do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.removing, self.go_on = anyio.Event(), anyio.Event()
+
+    async def remove(self, bucket: str, key: str) -> bool:
+        if bucket != ".health" and not self.removing.is_set():
+            self.removing.set()
+            await self.go_on.wait()
+        return await super().remove(bucket, key)
+
+
+async def test_cleanup_leaves_the_files_of_a_deletion_to_it(tmp_path: Path) -> None:
+    """Else the answer would count only those that cleanup had not removed yet."""
+    storage = SlowToRemove()
+    async with testing.serving(testing.settings_in(tmp_path), storage=storage) as (app, http):
+        s = Service(app, testing.settings_in(tmp_path), http)
+        image_id = (await s.completed(TINY))["image_id"]
+        deleting = asyncio.create_task(removed(s, image_id))
+        with within(WAIT_SECONDS):
+            await storage.removing.wait()
+        await s.state.jobs.housekeeping.sweep()
+        storage.go_on.set()
+        assert await deleting == 4
 
 
 async def test_only_the_uploader_may(start: Starter) -> None:
