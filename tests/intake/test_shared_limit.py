@@ -324,7 +324,8 @@ async def test_without_redis_nothing_speaks_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_place_of_a_killed_process_is_lost_and_not_given_twice(redis: RedisServer, tmp_path: Path) -> None:
-    more = {"REDIS_URL": redis.url, "RATE_LIMIT_MAX_UPLOADS": "2"}
+    patient = {"IMGSVC_REDIS_TIMEOUT_MS": "5000"}  # as in `sharing`: at 50 ms a busy machine counts alone
+    more = {"REDIS_URL": redis.url, "RATE_LIMIT_MAX_UPLOADS": "2", **patient}
     with InlineServer(tmp_path, **more) as server:
         db = sqlite3.connect(tmp_path / "data" / "imgsvc.db", isolation_level=None, timeout=LIMIT_SECONDS)
         db.execute("BEGIN IMMEDIATE")

@@ -132,7 +132,8 @@ def test_a_database_on_a_share_is_warned_about(tmp_path: Path, monkeypatch: pyte
     async def fails(_settings: Settings) -> None:
         raise sqlite3.OperationalError("locking protocol")
 
-    for name in ("keep_only", "deny_tracing", "_raise_file_limit"):
+    # The last one reads what is installed, which that user may have no access to.
+    for name in ("keep_only", "deny_tracing", "_raise_file_limit", "warn_if_untried"):
         monkeypatch.setattr(server, name, lambda *_: None)
     monkeypatch.setattr(logs, "configure", lambda _: None)
     monkeypatch.setattr(server, "_serve", fails)
@@ -193,7 +194,8 @@ def test_any_user_of_group_0_can_use_a_folder_of_that_group(foreign: Path) -> No
 def test_a_folder_that_is_closed_is_described(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chown(foreign, 10_001, 10_001)
     foreign.chmod(0o700)
-    for name in ("keep_only", "deny_tracing", "_raise_file_limit"):
+    # The last one reads what is installed, which that user may have no access to.
+    for name in ("keep_only", "deny_tracing", "_raise_file_limit", "warn_if_untried"):
         monkeypatch.setattr(server, name, lambda *_: None)
     monkeypatch.setattr(logs, "configure", lambda _: None)
     os.seteuid(RANDOM_USER)
