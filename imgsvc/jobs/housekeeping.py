@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 EVERY_SECONDS = 300.0
-TOGETHER = 500  # staged files whose rows are read in one query
+TOGETHER = 500  # staged files that are listed, and whose rows are read, at a time
 DELETED_PAGE = 5_000  # rows
 PAGE = 100  # rows read in one query
 REFUSALS = 3  # consecutive failures after which a storage is skipped until the next sweep: each may take 20 s
@@ -289,14 +289,14 @@ class Housekeeping:
         lost row, and are set aside.
         """
         area = self._staging_area
-        staged = await anyio.to_thread.run_sync(area.files)
-        for start in range(0, len(staged), TOGETHER):
-            # The order matters: an upload stops being in use only once its row can be read.
-            batch = [one for one in staged[start : start + TOGETHER] if not area.is_in_use(one.job_id)]
-            known = await self._table.files.wanting_source({one.job_id for one in batch})
-            for one in batch:
-                if not known.get(one.job_id):
-                    await self._remove_orphan(one, known)
+        with closing(area.batches(TOGETHER)) as batches:
+            while staged := await anyio.to_thread.run_sync(next, batches, None):
+                # The order matters: an upload stops being in use only once its row can be read.
+                batch = [one for one in staged if not area.is_in_use(one.job_id)]
+                known = await self._table.files.wanting_source({one.job_id for one in batch})
+                for one in batch:
+                    if not known.get(one.job_id):
+                        await self._remove_orphan(one, known)
 
     async def _remove_orphan(self, one: Staged, known: Mapping[str, bool]) -> None:
         if one.part or one.job_id in known:  # the row does not need the file any more: only its removal was lost

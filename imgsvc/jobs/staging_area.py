@@ -7,10 +7,11 @@ after that. A complete one without a row may belong to a lost database: it is se
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -80,19 +81,25 @@ class StagingArea:
         make_root(self.folder, 0o700)
         return True
 
-    def files(self) -> list[Staged]:
-        """All staged files of ours. Other files are left alone and logged once."""
-        found = []
+    def batches(self, most: int) -> Generator[list[Staged], None, None]:
+        """All staged files of ours, at most so many at a time. Other files are left alone and logged once.
+
+        Each upload that waits has a file: a list of all would be the largest thing in this process's memory.
+        """
         with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if entry.is_dir():  # for example lost+found of a mounted disk
-                    continue
-                if ours := OURS.fullmatch(entry.name):
-                    found.append(Staged(entry.name, ours["job_id"], ours["part"] is not None))
-                elif entry.name not in self._told and len(self._told) < MAX_REPORTED:
-                    self._told.add(entry.name)
-                    log.warning("foreign_file_in_staging", name=entry.name)
-        return found
+            ours = (one for entry in entries if (one := self._staged(entry)))
+            while batch := list(islice(ours, most)):
+                yield batch
+
+    def _staged(self, entry: os.DirEntry[str]) -> Staged | None:
+        if entry.is_dir():  # for example lost+found of a mounted disk
+            return None
+        if ours := OURS.fullmatch(entry.name):
+            return Staged(entry.name, ours["job_id"], ours["part"] is not None)
+        if entry.name not in self._told and len(self._told) < MAX_REPORTED:
+            self._told.add(entry.name)
+            log.warning("foreign_file_in_staging", name=entry.name)
+        return None
 
     def put_aside(self, name: str) -> None:
         """Move a complete upload to `orphaned`, durably."""
