@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 
 from ..access.operator_auth import login_code, operator_token
 from ..jobs.instance import InstanceMismatch
+from ..jobs.lanes.libc import return_large_blocks
 from ..jobs.lanes.memory_budget import MemoryTooSmall
 from ..jobs.lock import DataFolderInUse, LocksUnavailable
 from ..jobs.table.database import NoWriteAheadLog, SchemaTooNew
@@ -81,6 +82,7 @@ def run(settings: Settings) -> int:
 def _prepare_process(settings: Settings) -> None:
     """Set up the process before it has threads: log, limits, environment, privacy."""
     logs.configure(settings.log)
+    return_large_blocks()
     if settings.server.http2:
         log.warning("http2_ignored", reason="[server] http2 has no effect: HTTP/2 is the task of a proxy in front")
     if links := ignored_service_links():

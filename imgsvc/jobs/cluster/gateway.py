@@ -38,6 +38,7 @@ def _harden(parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     process_limits.tie_to(parent)
+    libc.return_large_blocks()
     with suppress(OSError):
         libc.call("prctl", process_limits.PR_SET_DUMPABLE, 0, 0, 0, 0)
 

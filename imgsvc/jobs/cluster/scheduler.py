@@ -13,6 +13,7 @@ from distributed.scheduler import DEFAULT_EXTENSIONS
 from distributed.spans import SpansSchedulerExtension
 
 from ...settings.workers import Workers
+from ..lanes.libc import return_large_blocks
 from . import dask_setup
 
 log = structlog.get_logger()
@@ -22,6 +23,7 @@ EXTENSIONS = {name: one for name, one in DEFAULT_EXTENSIONS.items() if name != "
 
 def run(workers: Workers, host: str, port: int, http_port: int) -> int:
     """Schedule until SIGTERM or SIGINT. Returns the exit status. Raises OSError or ssl.SSLError."""
+    return_large_blocks()
     dask_setup.configure()
     security = dask_setup.security(workers.ca_file, workers.certfile, workers.keyfile)
     if security.require_encryption:

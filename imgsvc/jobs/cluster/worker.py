@@ -25,6 +25,7 @@ from ...settings.fields import MEGABYTE
 from ...settings.workers import Workers
 from ..lanes.cage import in_words
 from ..lanes.caged_types import CAGED, accepted_types
+from ..lanes.libc import return_large_blocks
 from ..lanes.memory_budget import IDLE_WORKER_BYTES, granted, render_lanes
 from ..lanes.pool import Launcher
 from ..lanes.process import ProcessLane
@@ -81,6 +82,7 @@ class Revoker(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 def run(workers: Workers) -> int:
     """Work until SIGTERM or SIGINT. Returns the exit status. Raises TooLittleMemory, OSError or ssl.SSLError."""
     capacity = Capacity.of(workers)
+    return_large_blocks()
     dask_setup.configure()
     security = dask_setup.security(workers.ca_file, workers.certfile, workers.keyfile)
     security.get_connection_args("worker")  # raises OSError or ssl.SSLError for what can't be used

@@ -5,6 +5,9 @@ import os
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+LARGE_BYTES = 5 << 18  # more than a piece of a file that is read (1 MB), less than what grows and is made anew
+KEPT_FREE_BYTES = 2 << 20  # at the end of the heap
 
 
 def call(name: str, *arguments: Any) -> int:
@@ -19,3 +22,15 @@ def call(name: str, *arguments: Any) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def return_large_blocks() -> None:
+    """Let glibc map each large block of memory by itself, which goes back to the system once it is free.
+
+    By default it does so only until the first one is free, and takes later ones of this size from the heap. Python's
+    table of interned strings is such a block: each part of a path passes through it, so that it is full after some
+    ten thousand jobs and is made anew, and the hole of the old one stays in the heap.
+    """
+    if hasattr(LIBC, "mallopt"):
+        LIBC.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+        LIBC.mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
