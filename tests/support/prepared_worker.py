@@ -2,8 +2,9 @@
 
 `python -m tests.support.prepared_worker SCHEDULER COUNT SECONDS [STALL]`
 
-It fetches each source and puts each variant as any worker does, so that it is the service, the scheduler and the
-gateway that work. SECONDS: how long it sleeps for each ticket; a negative number: as long as rendering took.
+It fetches each source and puts each variant as any worker does, with a client that takes little of the processor, so
+that it is the service, the scheduler and the gateway that work. SECONDS: how long it sleeps for each ticket; a negative
+number: as long as rendering took.
 STALL: from the second ticket on it stands still for ever, `half` a variant sent, or `after` its last one.
 """
 
@@ -28,6 +29,7 @@ from imgsvc.jobs.lanes.messages import Outcome, Rendered
 from imgsvc.jobs.lanes.pool import Launcher
 from imgsvc.jobs.lanes.process import ProcessLane
 from imgsvc.settings.workers import Workers
+from tests.support.plain_http import PlainTransport
 
 MEGABYTES = 1_000_000  # no ticket waits for memory here
 
@@ -90,7 +92,8 @@ def main() -> None:
         launcher, folder = Launcher(), performer.make_folder()
         lane = ProcessLane("render", nice=0, jobs_per_process=500, cage=workers.cage, launcher=launcher)
         try:
-            async with connections.client() as http:
+            # Only a client that sends a body as it comes can stop amid one.
+            async with connections.client() if given.stall else httpx.AsyncClient(transport=PlainTransport()) as http:
                 await lane.start()
                 prepared = Prepared(lane, capacity.count, http, folder, given.seconds)
                 prepared.stall = given.stall
