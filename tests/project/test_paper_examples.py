@@ -104,7 +104,7 @@ def test_service_starts_as_a_page_says(path: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    with InlineServer(folder, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as one:
+    with InlineServer(folder, OPERATOR_TOKEN=TOKEN) as one:
         yield one
 
 
@@ -171,17 +171,18 @@ def test_checks_of_an_installation(clone: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_commands_of_the_operator(server: ServerProcess, clone: Path) -> None:
+def test_commands_of_the_operator(clone: Path, tmp_path: Path) -> None:
     """With a job that could not be stored, and can be once the hindrance is gone."""
-    hindrance = server.folder / "storage" / "b"
-    hindrance.write_text("where the bucket's folder would be")
-    job = server.upload(make.jpeg(64, 48)).json()["job_id"]
-    assert server.job_ended(job)["error_code"] == "storage_error"
-    hindrance.unlink()
-    link, commands = runs("docs/guides/monitoring.md", "operator")
-    assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
-    assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
-    until(lambda: server.job(job)["status"] == "completed")
+    with InlineServer(tmp_path, OPERATOR_TOKEN=TOKEN, IMGSVC_JOBS_MAX_ATTEMPTS="1") as server:
+        hindrance = server.folder / "storage" / "b"
+        hindrance.write_text("where the bucket's folder would be")
+        job = server.upload(make.jpeg(64, 48)).json()["job_id"]
+        assert server.job_ended(job)["error_code"] == "storage_error"
+        hindrance.unlink()
+        link, commands = runs("docs/guides/monitoring.md", "operator")
+        assert succeeds(link, clone, server.environ).startswith(f"{server.url}/dashboard#code=")
+        assert job in succeeds(commands.replace("JOB", job), clone, server.environ)
+        until(lambda: server.job(job)["status"] == "completed")
 
 
 @pytest.mark.process
