@@ -120,13 +120,19 @@ class RedisConnection:
         try:
             # Connecting may take longer. Then it must respond as fast as uploads need it, or it would be up and down.
             for seconds in (self._timeout,) if self.up else (CONNECT_SECONDS, self._timeout):
-                info = (await _in_time(asyncio.gather(*(self._try() for _ in range(CONNECTIONS))), seconds))[0]
+                tries = [self._start(self._try()) for _ in range(CONNECTIONS)]
+                info = (await _in_time(asyncio.gather(*tries), seconds))[0]
         except Exception as error:
             raise RedisAway(reason_of(error, self._password)) from None
         return info if isinstance(info, dict) else {}
 
     async def close(self) -> None:
+        """End what is under way, since a trial would go on connecting, and close all connections."""
+        for task in self._under_way:
+            task.cancel()
         with anyio.move_on_after(CLOSE_SECONDS, shield=True), suppress(Exception):
+            while self._under_way:
+                await asyncio.wait(self._under_way)
             await self._redis.aclose()
 
     async def _try(self) -> Any:

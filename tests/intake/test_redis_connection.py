@@ -345,6 +345,19 @@ async def test_trial_from_before_an_outage_does_not_end_it() -> None:
         await connection.close()
 
 
+async def test_closing_ends_a_trial_that_is_under_way() -> None:
+    """It would go on connecting, and what it opens would stay open."""
+    with RedisServer() as server:
+        connection = RedisRateLimit(server.url, LIMIT_SECONDS, "t:").connection
+        trial = asyncio.create_task(connection.check())
+        await anyio.lowlevel.checkpoint()
+        trial.cancel()
+        await asyncio.wait({trial})
+        await connection.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await until(lambda: len(server.ask("CLIENT", "LIST").splitlines()) == 1)  # the one that asks
+
+
 async def test_wrong_password_is_told_without_it() -> None:
     with RedisServer("--requirepass", "another") as server, capture_logs() as logs:
         async with running(f"unix://:{PASSWORD}@{server.socket}") as limit:
