@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cachetools import TLRUCache
+
+from ..lazy_dataclass import dataclass
 
 MAX_ENTRIES = 10_000
 READING = frozenset(("read", "list", "view", "get"))

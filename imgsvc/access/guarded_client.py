@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Self
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +22,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSStream
 
 from .. import __version__
+from ..lazy_dataclass import dataclass
 from .inner_addresses import Address, is_public, parsed, unwrapped
 
 RESOLVE_SECONDS = 5.0

@@ -4,10 +4,10 @@ import ipaddress
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import anyio
 
+from ..lazy_dataclass import dataclass
 from ..settings.hosts import parsed_address
 
 BURST = 10  # refusals in a row before an address has to wait

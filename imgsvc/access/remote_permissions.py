@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from ..lazy_dataclass import dataclass
 from ..settings.auth import Auth
 from .authorization_client import AuthorizationApi, NoAnswer, authorization_client
 from .circuit_breaker import Breaker, BreakerOpen

@@ -19,7 +19,8 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from ..lazy_dataclass import dataclass
 
 HEAD = "imgsvc render 1"
 MAX_TOKEN = 8_192  # characters

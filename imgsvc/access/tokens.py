@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jwt
@@ -11,6 +10,7 @@ from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 from joserfc.util import json_b64decode
 
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..settings.auth import Auth
 from .jwk import FixedKeys, Keys, key_of_file, secrets

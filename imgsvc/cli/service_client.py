@@ -1,12 +1,12 @@
 """A client of the running service: its address, and its operator API."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from ..access.operator_auth import operator_token
 from ..jobs.lock import holder
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..settings.hosts import LOOPBACK_NAMES, allowed_hosts
 from ..settings.server import UNIX

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from ..client import Client, ImgsvcError, JobFailed, Refused, Retries
+from ..lazy_dataclass import dataclass
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")  # that are taken from folders
 ATTEMPTS = 1000  # a rate limit is waited out, however long its window is

@@ -1,11 +1,13 @@
 """The application state that handlers use, in groups of related parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import anyio
 from starlette.requests import Request
+
+from ..lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from ..access.cursors import Cursors

@@ -5,12 +5,13 @@ The frames go straight to the file, so that memory holds one at a time.
 
 import hashlib
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import BinaryIO
 
 from PIL import Image, ImageChops
 
+from ..lazy_dataclass import dataclass
 from .encode import Ceiling, Encoded, webp_bytes
 from .recipe import Variant
 

@@ -1,9 +1,10 @@
 """The frames of an animation, each as a still of its own: no decoder sees an animation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from ..lazy_dataclass import dataclass
 from .header import Header
 from .pieces import Piece
 

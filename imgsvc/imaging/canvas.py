@@ -1,11 +1,12 @@
 """The canvas that an animation's frames are shown on: places, disposal and blending, in one way for all formats."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
 from PIL import Image
 
+from ..lazy_dataclass import dataclass
 from . import colour
 from .animation import Animation, Frame
 from .decoder import Decoder

@@ -5,9 +5,9 @@ Process Specification, 5.3 to 5.5 (open bitstream units, sequence headers); AV1 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .bits import Bits
 from .errors import TooLarge, Unreadable
 from .isobmff import Reader

@@ -4,7 +4,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from typing import BinaryIO, cast
 
@@ -14,6 +13,7 @@ import PIL.PngImagePlugin
 import PIL.WebPImagePlugin
 from PIL import Image, ImageFile, features
 
+from ..lazy_dataclass import dataclass
 from . import optional_codecs
 from .colour import as_samples
 from .errors import ImageError, Unreadable, Unsupported

@@ -5,12 +5,13 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+from ..lazy_dataclass import dataclass
 from . import optional_codecs
 from .limits import SHARP_PIXELS
 from .recipe import FORMAT, MOST_EFFORT, Format, Variant

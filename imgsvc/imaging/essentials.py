@@ -6,9 +6,9 @@ claims is checked against the file's real size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from . import colour_description, gif_blocks, heif, jpeg_segments, png_chunks, webp_chunks
 from .exif import MOST_BYTES, orientation
 from .header import Scans

@@ -5,9 +5,10 @@ with one picture, so that a decoder knows nothing of the others.
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO, Literal
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, Header, Truncated
 from .pieces import Piece, Span, content, length_of, span_within

@@ -11,9 +11,10 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable, Unsupported
 
 # More segments or chunks than any camera or editor writes. A file made of empty ones must not cost seconds.

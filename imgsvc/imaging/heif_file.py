@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .heif_items import Item
 from .heif_picture import GRID, HEADER_BYTES, HeifPicture
 from .isobmff import Box, box, full_box

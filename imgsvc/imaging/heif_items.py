@@ -4,9 +4,10 @@ Nothing is decoded and nothing is followed: what refers to what is a table here,
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable, Unsupported
 from .header import Truncated
 from .isobmff import Box, Reader, boxes, description

@@ -4,9 +4,9 @@ Sources: ISO/IEC 23008-12 (HEIF: 6.5 properties, 6.6 derived images), ISO/IEC 23
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from . import coded_size
 from .coded_size import Coded
 from .errors import TooLarge, Unreadable, Unsupported

@@ -2,9 +2,9 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable
 from .header import Truncated, take
 from .pieces import length_of

@@ -5,10 +5,10 @@ import random
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, Scans, next_marker
 from .pieces import Piece, Span, content, length_of

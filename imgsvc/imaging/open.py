@@ -1,11 +1,11 @@
 """Open an untrusted file with the one decoder of its format, at the cheapest scale that is large enough."""
 
-from dataclasses import dataclass
 from math import inf
 from typing import BinaryIO
 
 from PIL import Image
 
+from ..lazy_dataclass import dataclass
 from .decoder import Decoder, part
 from .errors import Unreadable
 from .essentials import read_essentials

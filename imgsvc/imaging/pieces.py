@@ -4,11 +4,11 @@ import io
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import OutOfTime
 
 

@@ -5,12 +5,13 @@ Files are passed open, so that a process without any right to a path can do the 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 from typing import BinaryIO
 
 from PIL import Image
 
+from ..lazy_dataclass import dataclass
 from . import colour
 from .animated_webp import AnimatedWebp, copied
 from .attention import centre_of_attention

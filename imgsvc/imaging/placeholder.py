@@ -2,13 +2,13 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import cos, floor, pi
 from operator import mul
 
 from PIL import Image
 
+from ..lazy_dataclass import dataclass
 from .geometry import fit
 
 SAMPLE = 32  # pixels on the longer side: the fastest of the hash's waves, three periods a side, is then seen as it is

@@ -7,9 +7,10 @@ Text, time stamps and private chunks are not passed to a decoder. Nor are the ch
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .errors import Unreadable
 from .header import MAX_SEGMENTS, PALETTE
 from .pieces import Piece, Span, content, length_of, span_within

@@ -2,9 +2,9 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..lazy_dataclass import dataclass
 from .header import Header
 from .pieces import Piece, Span
 

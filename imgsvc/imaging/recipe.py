@@ -1,10 +1,12 @@
 """The variants to make. Stored with each job when it is accepted, so that a repeated run gives the same bytes."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from ..lazy_dataclass import dataclass
 
 Format = Literal["webp", "jpeg", "avif"]
 FORMATS: tuple[Format, ...] = get_args(Format)

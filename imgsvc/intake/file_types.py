@@ -7,7 +7,8 @@ AV1-AVIF section 6 (brands of HEIF and AVIF), ISO/IEC 18181-2 (JPEG XL), TIFF 6.
 import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from ..lazy_dataclass import dataclass
 
 LOOK_BYTES = 8192  # at most; a comment may stand before the root of an SVG
 RAW_ADVICE = "Develop it in the camera's program or a photo editor, and export it as JPEG."

@@ -6,7 +6,7 @@ Once `accept` has returned, the bytes and the row are on disk and the receipt ma
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, Self
 
 import anyio
@@ -27,6 +27,7 @@ from ..jobs.table.model import NewJob
 from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
 from ..jobs.table.transactions import Accepted, IdempotencyConflict
 from ..jobs.table.writer import DatabaseUnavailable
+from ..lazy_dataclass import dataclass
 from ..settings.fields import MEGABYTE
 from .limits import UploadLimits
 from .open_uploads import OpenUpload, OpenUploads

@@ -1,13 +1,14 @@
 """The limits of one upload: those of the service, narrowed by the token, never widened."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 
 from ..access.token_limits import TokenLimits
 from ..imaging.recipe import Recipe
 from ..jobs.table.quota import Quota
+from ..lazy_dataclass import dataclass
 
 HOUR = timedelta(hours=1)
 

@@ -5,11 +5,11 @@ and undoing later would refuse uploads that still have a slot. The script's text
 also works after a restart of Redis.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 from ..jobs.table.quota import Quota, RateLimited, RateLimitStatus
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from .redis_connection import Command, RedisConnection
 

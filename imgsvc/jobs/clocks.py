@@ -8,12 +8,12 @@ removed by time until both have agreed for an hour. Reads follow the wall clock 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiosqlite
 import structlog
 
+from ..lazy_dataclass import dataclass
 from .periodic import repeat
 from .table.sql import QUERIES
 from .table.writer import Writer

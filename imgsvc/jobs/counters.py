@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..lazy_dataclass import dataclass
 from .table.model import STATUSES
 from .table.usage import Minute
 

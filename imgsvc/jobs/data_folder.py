@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiosqlite
@@ -11,6 +10,7 @@ import anyio.to_thread
 import structlog
 
 from ..access.secrets import drop_drafts
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..storage.base import LOCAL
 from ..storage.bounded_memory import BoundedMemory

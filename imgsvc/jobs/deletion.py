@@ -1,10 +1,9 @@
 """Deletes an image, on request or because it has expired."""
 
-from dataclasses import dataclass
-
 import anyio
 import structlog
 
+from ..lazy_dataclass import dataclass
 from .completions import Completions
 from .housekeeping import Housekeeping
 from .queue import Queue

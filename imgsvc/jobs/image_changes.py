@@ -1,13 +1,14 @@
 """Changes of completed images by their owners: metadata, expiry, and the point that crops are made around."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..imaging.geometry import Point
 from ..imaging.header import Header
 from ..imaging.limits import render_bytes
 from ..imaging.recipe import Recipe
+from ..lazy_dataclass import dataclass
 from .further_run import largest_whole
 from .queue import Queue
 from .table.further_render import NewRender

@@ -10,7 +10,6 @@ import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiosqlite
@@ -18,6 +17,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..storage.durable_files import write_file
 from ..storage.instance_marker import mark, marker_of, read_id

@@ -4,10 +4,10 @@ It is put, durable, before the COMMIT that completes the job. `stripped` is writ
 copied by this process before; `as_is` is the staged upload itself.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..imaging.recipe import SOURCE
+from ..lazy_dataclass import dataclass
 from .lanes.messages import Rendered
 from .rendered_files import checked_file
 from .table.model import Job

@@ -1,8 +1,8 @@
 """The memory that the jobs of one queue may use at the same time."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from ..lazy_dataclass import dataclass
 from .retry import exclusive
 from .table.model import Job, QueueName
 

@@ -9,11 +9,11 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
+from ..lazy_dataclass import dataclass
 from ..storage.mounts import mount_of
 
 POLL_SECONDS = 0.05

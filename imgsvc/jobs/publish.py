@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import structlog
 
 from ..imaging.recipe import SOURCE
+from ..lazy_dataclass import dataclass
 from ..storage.base import Copying, Original, PuttingTogether, Storage, StorageBusy, StorageError
 from .incoming import IncomingRun
 from .kept_source import KeptFile

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ import anyio
 import structlog
 from anyio.abc import ObjectReceiveStream, ObjectSendStream, TaskGroup
 
+from ..lazy_dataclass import dataclass
 from .completions import Completions
 from .failures import UNEXPECTED
 from .further_run import FurtherRun

@@ -1,11 +1,10 @@
 """Restarts a failed job on the operator's request."""
 
-from dataclasses import dataclass
-
 import anyio
 import anyio.to_thread
 import structlog
 
+from ..lazy_dataclass import dataclass
 from .housekeeping import Housekeeping
 from .queue import Queue
 from .staging_area import StagingArea

@@ -1,7 +1,8 @@
 """Decides what happens to a job whose run failed. A pure function."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from ..lazy_dataclass import dataclass
 
 # Caused by the file itself: another attempt would end the same way.
 FINAL = {"image_unreadable", "image_too_large", "image_unsupported", "memory_limit", "source_damaged", "row_damaged"}

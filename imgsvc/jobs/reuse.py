@@ -4,10 +4,10 @@ A twin is a completed job of the same user and organisation with the same source
 nothing is shared: being ready at once would tell what others have.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..imaging.recipe import SOURCE
+from ..lazy_dataclass import dataclass
 from ..storage.base import Copying, Differs, NotStored, Original, Storage, StorageError
 from .publish import store_all
 from .table.model import Job

@@ -8,7 +8,6 @@ restored database revokes and erases again what was revoked and erased after its
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ..lazy_dataclass import dataclass
 from ..storage.durable_files import sync_folder
 from .table.erasure import Erasure
 from .table.model import as_text, now

@@ -5,7 +5,6 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ import structlog
 from ..imaging.geometry import most_pixels
 from ..imaging.limits import avif_seconds
 from ..imaging.recipe import SOURCE
+from ..lazy_dataclass import dataclass
 from ..storage.base import Storage
 from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING

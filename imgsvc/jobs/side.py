@@ -1,10 +1,11 @@
 """The lanes that take jobs of one queue."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import anyio
 
+from ..lazy_dataclass import dataclass
 from .lane_memory import SideMemory
 from .lanes.base import Lane
 from .table.model import QueueName

@@ -9,13 +9,13 @@ import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
 import structlog
 
+from ..lazy_dataclass import dataclass
 from ..storage.durable_files import make_root, sync_folder
 from ..storage.keys import UUID
 

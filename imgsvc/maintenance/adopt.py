@@ -1,7 +1,7 @@
 """Gives a data folder and a storage folder to the database in the settings. Removes nothing."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ from ..jobs.instance import WHOLE_UPLOAD, Identity, identify, places_of, write_i
 from ..jobs.lock import BRIEF_SECONDS, RESTORING, DataFolderInUse, data_folder_lock
 from ..jobs.table.database import Readers, open_for_writing
 from ..jobs.table.sql import QUERIES
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..storage.instance_marker import mark
 from ..storage.keys import OURS

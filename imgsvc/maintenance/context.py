@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 from uuid import uuid4
@@ -21,6 +20,7 @@ from ..jobs.staging_area import StagingArea
 from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import Job
 from ..jobs.table.scan import JobScan
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..storage.base import Storage
 

@@ -8,7 +8,6 @@ run or `gc` removes them, and so does a deletion of the image.
 
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
@@ -17,6 +16,7 @@ import structlog
 from ..jobs.publish import withdraw
 from ..jobs.table.model import Job
 from ..jobs.table.writer import DatabaseUnavailable
+from ..lazy_dataclass import dataclass
 from ..settings.fields import MEGABYTE
 from ..storage.base import NotStored, Storage, StorageError
 from .context import (

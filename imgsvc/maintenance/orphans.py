@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
 
 from ..jobs.table.model import now
+from ..lazy_dataclass import dataclass
 from ..storage.base import LOCAL, Storage, Stored
 from ..storage.keys import StoredName
 from .context import MaintenanceContext

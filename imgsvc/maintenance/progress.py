@@ -1,8 +1,10 @@
 """Progress and findings of a maintenance task."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
+
+from ..lazy_dataclass import dataclass
 
 Kind = Literal[
     "missing",  # a row names it, but it does not exist

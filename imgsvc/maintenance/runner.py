@@ -1,6 +1,6 @@
 """Runs maintenance tasks, one at a time, in the background of a service or of a command."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Literal
 from uuid import uuid4
@@ -9,6 +9,7 @@ import anyio
 import structlog
 
 from ..jobs.table.model import now
+from ..lazy_dataclass import dataclass
 from ..storage.base import StorageError
 from .context import MaintenanceContext
 from .progress import MaintenanceFailed, Progress

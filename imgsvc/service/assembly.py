@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -50,6 +49,7 @@ from ..jobs.restart import Restart
 from ..jobs.run import Limits, RunContext
 from ..jobs.table.quota import Quota
 from ..jobs.watchdog import Watchdog
+from ..lazy_dataclass import dataclass
 from ..maintenance.context import MaintenanceContext
 from ..maintenance.runner import MaintenanceRunner
 from ..settings import Settings

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 
@@ -15,6 +15,7 @@ from ..jobs.lanes.memory_budget import Budget, render_lanes
 from ..jobs.lanes.pool import Launcher
 from ..jobs.lanes.process import ProcessLane
 from ..jobs.side import Side
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from ..settings.workers import Workers
 from ..storage.base import Receiving

@@ -7,13 +7,14 @@ doctor, config.toml and the reference page all read them from there.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypedDict, TypeVar, Unpack
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, SecretStr
 from pydantic import GetJsonSchemaHandler as JsonHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from ..lazy_dataclass import dataclass
 
 MEGABYTE = 1 << 20
 MIN_SECRET_BYTES = 32  # RFC 7518 section 3.2: a key of the hash's size or larger

@@ -1,10 +1,11 @@
 """The interface of a storage backend. A backend works with buckets and keys and does not depend on jobs."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
+
+from ..lazy_dataclass import dataclass
 
 HEALTH = ".health"  # the bucket of probes, or the first segment of their buckets: not listed, and not tried again
 INCOMING = "incoming"  # the bucket of what render machines put by themselves: RUN/VARIANT, never listed or served

@@ -3,8 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from ..lazy_dataclass import dataclass
 
 
 @dataclass(slots=True, eq=False)

@@ -3,10 +3,10 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..lazy_dataclass import dataclass
 from .base import Blob, Copying, NotStored, Original, PuttingTogether, SharedStorage, Storage, StorageError, Stored
 
 Operation = Literal["put", "copy", "read", "remove"]

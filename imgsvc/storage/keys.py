@@ -1,8 +1,9 @@
 """The names of stored files, {bucket}/{key}: building and parsing them, and recognizing foreign ones."""
 
 import re
-from dataclasses import dataclass
 from typing import Self
+
+from ..lazy_dataclass import dataclass
 
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 IS_UUID = re.compile(UUID, re.IGNORECASE)

@@ -2,8 +2,9 @@
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from ..lazy_dataclass import dataclass
 
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = re.compile(

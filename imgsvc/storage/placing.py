@@ -6,10 +6,10 @@ import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..lazy_dataclass import dataclass
 from .durable_files import SetMode, partial_of, sync_folder
 
 CHUNK = 256 * 1024  # bytes; most variants are one chunk

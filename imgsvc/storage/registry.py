@@ -3,11 +3,11 @@
 import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import NoReturn, cast
 
 import anyio.to_thread
 
+from ..lazy_dataclass import dataclass
 from ..settings import Settings
 from .base import Presigning, Receiving, Storage, StorageNotConfigured
 from .bounded_memory import BoundedMemory

@@ -1,9 +1,10 @@
 """What is known of the machine and this process at one moment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pydantic import BaseModel
+
+from ..lazy_dataclass import dataclass
 
 
 class Cpu(BaseModel):

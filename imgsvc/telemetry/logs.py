@@ -7,13 +7,14 @@ contain signatures (of S3), tokens and credentials.
 import logging
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import StringIO
 from typing import Any, TextIO
 
 import structlog
 
 from ..access.issued_secrets import redacted
+from ..lazy_dataclass import dataclass
 from ..settings.server import Log
 from .line_writer import LineWriter
 

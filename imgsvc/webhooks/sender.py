@@ -7,7 +7,6 @@ next attempt. Killed between 2 and 3, it is sent again with the same `webhook-id
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -21,6 +20,7 @@ from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import as_text, now
 from ..jobs.table.webhook_table import Attempt, Delivery, WebhookTable
 from ..jobs.table.writer import DatabaseUnavailable
+from ..lazy_dataclass import dataclass
 from ..settings.webhooks import Webhook
 from ..storage.base import StorageError
 from .message import UrlsOf, body_of, encoded, headers_of

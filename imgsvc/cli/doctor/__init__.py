@@ -6,9 +6,10 @@ Nothing is changed and no running service is needed; test files are removed agai
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from ...lazy_dataclass import dataclass
 from ...settings import Settings
 from ..errors import CommandFailed
 from . import (

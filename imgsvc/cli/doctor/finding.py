@@ -1,7 +1,6 @@
 """The result of a check."""
 
-from dataclasses import dataclass
-
+from ...lazy_dataclass import dataclass
 from ..marks import Mark
 
 

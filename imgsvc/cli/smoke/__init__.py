@@ -4,13 +4,13 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import httpx
 
 from ...imaging.recipe import Variant
+from ...lazy_dataclass import dataclass
 from .animation import GIF, check_animation
 from .checks import check_no_metadata, check_picture, near, variant_described
 from .http_client import Instance, Unexpected, code, outcome

@@ -6,7 +6,7 @@ The id of an event is that of the audit event that it tells of, so a client that
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from ...imaging.recipe import is_further
 from ...jobs.answer_model import IMAGE_ID, JOB_ID, THUMBHASH
 from ...jobs.table.model import Job
 from ...jobs.table.reports import LatestEvent
+from ...lazy_dataclass import dataclass
 from ...storage.keys import IS_UUID, UUID
 from ..openapi.operations import Answer, Content, operation
 from ..state import AppState, state_of

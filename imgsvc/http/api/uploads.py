@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -20,6 +19,7 @@ from ...jobs.table.credentials import UploadTicket
 from ...jobs.table.model import Job, Status
 from ...jobs.table.quota import RateLimited
 from ...jobs.views import JobStatus
+from ...lazy_dataclass import dataclass
 from ..openapi.operations import BYTES, PHOTO, Answer, Body, operation
 from ..state import state_of
 from ..wire.bearer import authenticated

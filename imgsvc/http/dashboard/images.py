@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...jobs.table.model import STATUSES, Job, as_text, now
+from ...lazy_dataclass import dataclass
 from ...settings.sizes import Size, longer_side
 from ..look.components import choice, empty, pager, text_field
 from ..look.frame import page, root_of

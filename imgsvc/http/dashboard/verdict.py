@@ -1,10 +1,10 @@
 """The state of the service in one sentence, and what to do about faults. The sentence holds no number that changes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from ...lazy_dataclass import dataclass
 from ..look.components import counted, number
 from ..look.html import Child, Html, el
 from .filters import minute_of

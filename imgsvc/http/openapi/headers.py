@@ -1,9 +1,9 @@
 """The response headers for /openapi.json."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from ...jobs.answer_model import JOB_ID
+from ...lazy_dataclass import dataclass
 from ...storage.base import IMMUTABLE
 
 TEXT: dict[str, Any] = {"type": "string"}

@@ -5,7 +5,7 @@ async def info(request: Request) -> Response: ...
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...lazy_dataclass import dataclass
 from ..wire.validation import Headers, Query
 
 Handler = Callable[[Request], Awaitable[Response]]

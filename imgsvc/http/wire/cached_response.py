@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...lazy_dataclass import dataclass
 from .answer_memory import COUNTED
 from .conditional import names_etag
 

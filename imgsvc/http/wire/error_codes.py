@@ -1,8 +1,7 @@
 """The error codes: what happened and what to do, as shown by `/errors/{code}`. A test finds missing codes."""
 
-from dataclasses import dataclass
-
 from ...imaging.limits import SAMPLES_PER_PIXEL
+from ...lazy_dataclass import dataclass
 from ...settings import Settings
 
 

@@ -10,12 +10,12 @@ CORS headers are added to the refusal of a host and to errors too, so that brows
 """
 
 import time
-from dataclasses import dataclass
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...lazy_dataclass import dataclass
 from .answer_memory import COUNTED, AnswerMemory, no_room
 from .cross_origin import CrossOrigin
 from .drain import drained, has_body

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -10,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...jobs.table.model import StoredVariant
+from ...lazy_dataclass import dataclass
 from ...storage.base import Storage, StorageError
 from ...storage.variant_memory import VariantMemory
 from .answer_memory import COUNTED, AnswerMemory, NoRoom

@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import anyio
 import structlog
 
+from ...lazy_dataclass import dataclass
 from ...settings.workers import Workers
 from ..lanes.messages import CagedType, Lost
 from ..lanes.pool import KEPT_ENVIRONMENT

@@ -11,7 +11,6 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import distributed
@@ -21,6 +20,7 @@ from distributed.core import Status
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from ... import __version__
+from ...lazy_dataclass import dataclass
 from ...settings.fields import MEGABYTE
 from ...settings.workers import Workers
 from ..lanes.cage import in_words

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
+from ...lazy_dataclass import dataclass
 from . import landlock, libc, process_limits, seccomp
 from .seccomp import SeccompFilter
 from .walls import LANDLOCK, LIMITS, PRIVILEGES, SECCOMP, walls

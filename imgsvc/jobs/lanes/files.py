@@ -5,7 +5,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -13,6 +13,7 @@ import anyio
 import structlog
 
 from ...imaging.recipe import SOURCE, Recipe, scratch_file
+from ...lazy_dataclass import dataclass
 from ...storage.thread_visit import in_thread
 from .messages import Task
 

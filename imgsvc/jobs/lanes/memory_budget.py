@@ -1,9 +1,9 @@
 """The number of lanes, and how the memory for worker processes is divided among them."""
 
 import os
-from dataclasses import dataclass
 from math import ceil
 
+from ...lazy_dataclass import dataclass
 from ...settings.fields import MEGABYTE
 from ...settings.workers import Workers
 from .cgroup import memory_limit, processor_limit

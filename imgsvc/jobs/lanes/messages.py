@@ -4,7 +4,6 @@ JSON objects. An answer names its task, so that a late one is never taken for th
 refused and nothing has a default: `{}` is not a valid answer.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +11,7 @@ from pydantic_core import from_json
 
 from ...imaging.error_messages import sentence
 from ...imaging.recipe import Format
+from ...lazy_dataclass import dataclass
 from ..retry import Failure
 from .cage import Posture
 

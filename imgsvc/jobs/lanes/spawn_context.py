@@ -33,10 +33,11 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import connection, context
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
+
+from ...lazy_dataclass import dataclass
 
 MAX_RESULT = 1 << 20  # bytes of one result
 # Without the collector of cycles until the initializer turns it on: what a start loads stays.

@@ -4,12 +4,13 @@ It stays one claim and one run. The first failure of a part is that of the rende
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from secrets import token_hex
 
 import anyio
 
 from ...imaging.recipe import SOURCE, Recipe
+from ...lazy_dataclass import dataclass
 from .base import Lane
 from .messages import Outcome, Rendered, Task
 

@@ -21,10 +21,11 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ...lazy_dataclass import dataclass
 from . import libc, process_limits
 from .cage import Cage, CageUnavailable, Mode
 from .caged_types import WITH_THREADS, is_in_force

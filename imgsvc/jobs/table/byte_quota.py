@@ -6,11 +6,11 @@ images whose jobs run when a limit is reached can overstep it by as much; nothin
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, Self
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from ...settings.uploads import ByteQuotas
 from .sql import QUERIES
 

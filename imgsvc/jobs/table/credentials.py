@@ -3,7 +3,6 @@
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ import aiosqlite
 from ...access.issued_secrets import KEY_PREFIX, TICKET_PREFIX, digest_of, new_secret
 from ...access.token_limits import TokenLimits
 from ...access.tokens import Identity
+from ...lazy_dataclass import dataclass
 from . import erasure
 from .database import Readers
 from .events import event

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Literal, Self
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from .sql import QUERIES
 
 Step = Literal["images", "tables", "events", "files", "done"]

@@ -7,7 +7,7 @@ A kill before (3) leaves the old files served, and the new ones named by the row
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import aiosqlite
 
 from ...imaging.geometry import Point
 from ...imaging.recipe import SOURCE, Recipe
+from ...lazy_dataclass import dataclass
 from ...storage.base import LOCAL
 from ...storage.keys import variant_key
 from ..retry import MAX_STARTS, Decision, Failure, exclusive

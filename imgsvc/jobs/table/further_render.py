@@ -1,13 +1,14 @@
 """The data types of what is made of a completed image later."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal, Self
 
 import aiosqlite
 
 from ...imaging.recipe import Recipe
+from ...lazy_dataclass import dataclass
 from .model import Job
 
 # Why variants are made later. Lower numbers go first: a person waits for a focal point. `format`: in a further format;

@@ -4,10 +4,10 @@ The statements are put together here and not in queries.sql: the filters have so
 must name its index. SQLite would sort, or read all of a user's rows, where its estimate of a filter is wrong.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .model import Job, Status
 

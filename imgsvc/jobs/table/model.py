@@ -4,7 +4,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cached_property, lru_cache
@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 import aiosqlite
 
 from ...imaging.recipe import FORMAT, Recipe, Variant, is_further
+from ...lazy_dataclass import dataclass
 from ...storage.keys import source_key, variant_key
 
 Status = Literal["pending", "processing", "retrying", "completed", "failed"]

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import aiosqlite
 
 from ...imaging.geometry import Point
+from ...lazy_dataclass import dataclass
 from . import further_changes
 from .further_render import NewRender
 from .model import Job

@@ -1,12 +1,13 @@
 """Uploads per user in a fixed window, counted in the transaction that inserts the job, so the limit is exact."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Self
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from ...settings.uploads import ByteQuotas, RateLimit
 from .byte_quota import ByteLimits
 from .model import as_text, now

@@ -6,13 +6,13 @@ in `renders`, and moves the cursor, so that a task that was cut short goes on wh
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Self
 from uuid import uuid4
 
 import aiosqlite
 
 from ...imaging.recipe import Recipe
+from ...lazy_dataclass import dataclass
 from . import further_changes
 from .database import Readers
 from .events import event

@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .model import Job, as_text, now
 from .quota import Quota

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .model import Job
 

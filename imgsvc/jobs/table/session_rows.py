@@ -1,11 +1,11 @@
 """Rows of the operator's sessions. Reads raise sqlite3.Error, changes DatabaseUnavailable."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .model import as_text
 from .sql import QUERIES

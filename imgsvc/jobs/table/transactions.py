@@ -7,12 +7,13 @@ claimed again or deleted, the function changes nothing and returns False.
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from ..retry import MAX_STARTS, Decision, Failure, exclusive
 from . import byte_quota, credentials, erasure, further_changes, further_formats, patches, sources
 from .events import event

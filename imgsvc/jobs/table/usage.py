@@ -6,7 +6,6 @@ also stores its position: an interrupted count continues there, and no long snap
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
 
@@ -14,6 +13,7 @@ import aiosqlite
 import anyio
 import structlog
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .model import as_text, folded, now
 from .sql import QUERIES

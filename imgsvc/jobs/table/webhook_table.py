@@ -5,12 +5,12 @@ Methods that change something raise DatabaseUnavailable, and reads raise sqlite3
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 import aiosqlite
 
+from ...lazy_dataclass import dataclass
 from .database import Readers
 from .events import event
 from .model import as_text, now

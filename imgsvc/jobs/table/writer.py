@@ -9,7 +9,6 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ...lazy_dataclass import dataclass
 from .connection_thread import in_connection_thread, to_the_end
 from .sql import OnQuery, ignore, is_damage
 

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ... import __version__
 from ...jobs.table.database import Readers
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
+from ...lazy_dataclass import dataclass
 from ...settings.fields import MEGABYTE
 from ...storage.base import LOCAL, NotStored, StorageError
 from ...storage.durable_files import partial_of, sync_folder, write_file

@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +23,7 @@ from ...jobs.table.database import MIGRATIONS, Readers
 from ...jobs.table.model import Job, as_text, now
 from ...jobs.table.scan import JobScan
 from ...jobs.table.sql import QUERIES
+from ...lazy_dataclass import dataclass
 from ...settings import Settings
 from ...storage.base import LOCAL, Storage, StorageError
 from ...storage.durable_files import make_root, partial_of, sync_folder, write_file

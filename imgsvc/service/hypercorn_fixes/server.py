@@ -4,7 +4,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import structlog
@@ -13,6 +12,7 @@ from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
 from starlette.types import ASGIApp
 
+from ...lazy_dataclass import dataclass
 from .connection import Connection
 from .tls_session import TlsServer
 from .waiting import LeanContext

@@ -1,5 +1,6 @@
 """The setting [workers] cage in a service with real workers."""
 
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ NO_LANDLOCK = "this kernel has no Landlock, or it is not enabled at boot (lsm=la
 
 @pytest.fixture
 def no_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hold Landlock down in every warm process: `landlock_abi_at_most` is the one field with a default."""
-    monkeypatch.setattr(warm.Launch.__init__, "__defaults__", (0,))
+    """Hold Landlock down in every warm process."""
+    held_down = partialmethod(warm.Launch.__init__, landlock_abi_at_most=0)
+    monkeypatch.setattr(warm.Launch, "__init__", held_down)
 
 
 async def test_worker_does_not_start_without_what_is_required(no_landlock: None) -> None:
