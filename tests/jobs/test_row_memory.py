@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from fixtures import make
+from imgsvc.http.api.images import all_urls, batch_entry
 from imgsvc.jobs.image_changes import crops_around
 from imgsvc.jobs.table import transactions, usage
 from imgsvc.jobs.table.database import Readers
@@ -213,7 +214,8 @@ async def test_only_completed_rows_are_kept(s: Service) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_size_of_the_memory(s: Service, image: Job) -> None:
-    """Rows take no more than they are counted with, parsed texts included, and the oldest go first."""
+    """Rows take no more than they are counted with, what is made of them included, and the oldest go first."""
+    urls = s.state.stores.urls
     job = await copied(s, image)
     memory = BoundedMemory(4 << 20)
     rows = RowMemory(memory)
@@ -232,6 +234,10 @@ async def test_size_of_the_memory(s: Service, image: Job) -> None:
             for name in copy.ready:
                 assert copy.stored(name).etag
             assert copy.recipe.variants and copy.client_metadata == {}
+            await all_urls(urls, copy)
+            for size in copy.ready:
+                await batch_entry(urls, copy, size)
+            assert len(copy.derived) == 2 + len(copy.ready)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

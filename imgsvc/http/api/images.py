@@ -26,7 +26,7 @@ from ..wire.image_metadata import (
     public_metadata,
 )
 from ..wire.image_patch import Focal
-from ..wire.json_response import json_list_response, json_response
+from ..wire.json_response import json_list_response, json_response, ready_json_response
 from ..wire.markup import EXAMPLE as MARKUP_EXAMPLE
 from ..wire.markup import Markup, markup
 from ..wire.path_ids import path_id
@@ -37,6 +37,8 @@ from .signed_access import TOKEN_OF_ORG, is_hidden, reader_of
 from .variants import NOT_THERE, OUT_OF_REACH, READY_IN_SECONDS, FormatQuery, SizeQuery, find_variant
 
 MAX_BATCH = 50
+ALL_URLS = "all URLs"  # the name in Job.derived
+MOST_KEPT = 3  # bytes of JSON for each character of a row: the memory of rows counts with no more
 
 
 KEY = f"/storage/holiday/processed/medium/{IMAGE_ID}_medium.webp"
@@ -143,20 +145,25 @@ async def every_size(request: Request) -> Response:
         raise image_not_found()
     if job.status != "completed":
         raise image_not_ready(READY_IN_SECONDS)
-    urls = await state_of(request).stores.urls.of(job)
-    formats = await state_of(request).stores.urls.formats(job)
-    metadata = cast(PublicMetadata, public_metadata(job))
-    return json_response(
-        AllUrls(
-            image_id=job.image_id,
-            urls=urls,
-            formats=formats,
-            focal=Focal.of(job.recipe.focal),
-            metadata=metadata,
-            client_metadata=job.client_metadata,
-            markup=markup(job, urls, formats),
-        )
+    return ready_json_response(job.derived.get(ALL_URLS) or await all_urls(state_of(request).stores.urls, job))
+
+
+async def all_urls(urls: Urls, job: Job) -> bytes:
+    """Every variant, as JSON: kept with the row where the URLs are the same for all readers at all times."""
+    lasting, usual, formats = urls.are_lasting(job), await urls.of(job), await urls.formats(job)
+    found = AllUrls(
+        image_id=job.image_id,
+        urls=usual,
+        formats=formats,
+        focal=Focal.of(job.recipe.focal),
+        metadata=cast(PublicMetadata, public_metadata(job)),
+        client_metadata=job.client_metadata,
+        markup=markup(job, usual, formats),
     )
+    text = found.model_dump_json(by_alias=True).encode()
+    if lasting and len(text) <= MOST_KEPT * job.text_length:
+        job.derived[ALL_URLS] = text
+    return text
 
 
 def _split(text: object) -> object:
@@ -210,7 +217,7 @@ async def batch(request: Request) -> Response:
             missing.append(image_id)
             continue
         try:
-            entries.append(job.derived.get(kept) or await _entry(urls, job, size))
+            entries.append(job.derived.get(kept) or await batch_entry(urls, job, size))
         except StorageNotConfigured:
             missing.append(image_id)
     return json_list_response(Batch(images=[], requested=len(asked), found=len(entries), missing=missing), entries)
@@ -220,7 +227,7 @@ def _kept(size: str) -> str:
     return f"batch {size}"
 
 
-async def _entry(urls: Urls, job: Job, size: str) -> bytes:
+async def batch_entry(urls: Urls, job: Job, size: str) -> bytes:
     """The image in a batch, as JSON: kept with the row where its URL is the same for all readers at all times."""
     lasting, url = urls.are_lasting(job), await urls.variant(job, size)
     entry = BatchImage(image_id=job.image_id, url=url, size=size, **placeholders(job))

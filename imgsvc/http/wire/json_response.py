@@ -27,6 +27,11 @@ def json_list_response(model: BaseModel, entries: Sequence[bytes]) -> Response:
     return _Uncached(body.replace(b"[]", b"[%b]" % b",".join(entries), 1))
 
 
+def ready_json_response(text: bytes) -> Response:
+    """JSON that was made from a model before."""
+    return _Uncached(text)
+
+
 class _Uncached(Response):
     """The usual one: its headers are encoded once and not for each response."""
 

@@ -282,6 +282,12 @@ class Job:
         """{key: variant} of the variants that are ready."""
         return {key: name for name, key in self.ready.items()}
 
+    @property
+    def text_length(self) -> int:
+        """Characters of the row's texts, which are most of what it takes in memory."""
+        texts = (self.paths_text, self.measured_text, self.client_text, self.recipe_text, self.original_filename or "")
+        return sum(map(len, texts))
+
     @cached_property
     def derived(self) -> dict[str, Any]:
         """What others have made of this row and keep with it, by name. It follows from the row alone."""

@@ -19,8 +19,8 @@ from .sql import QUERIES
 
 Key = Literal["job", "image"]  # whether an id is that of the job or of its image
 
-# What a row takes in memory, at most: itself, and each of its texts with what is parsed from it.
-ROW_BYTES, PARSED = 4096, 6
+# What a row takes in memory, at most: itself, and each of its texts with what is parsed from it and kept as JSON.
+ROW_BYTES, PARSED = 4096, 9
 
 
 class RowMemory:
@@ -77,8 +77,7 @@ class RowMemory:
         """Keep the row if it is that of a completed job, and has not changed since the fetch began."""
         if job.status != "completed" or job.deleted_at:
             return
-        texts = (job.paths_text, job.measured_text, job.client_text, job.recipe_text, job.original_filename or "")
-        size = ROW_BYTES + PARSED * sum(map(len, texts))
+        size = ROW_BYTES + PARSED * job.text_length
         self._memory.put(fetch, _key(kind, job.job_id if kind == "job" else job.image_id), job, size)
 
 
