@@ -2,7 +2,9 @@
 
 `./run bench reads beside-encoders`: an open loop, so that a late answer delays no request. The bare handler is asked
 beside encoders at nice 10, as the service's render workers are, and beside some that only get idle time (SCHED_IDLE):
-what that brings for latencies, and what it costs in pictures.
+what that brings for latencies, and what it costs in pictures. `stolen_ms`: how long a virtual machine's host kept its
+processors from running, all together: then nothing on this machine answers. Settings of workers are taken from the
+environment: IMGSVC_WORKERS_LARGE_PAGES=false.
 """
 
 import argparse
@@ -14,12 +16,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fixtures import make
-from tests.bench.reading.answers import Subject, answers, bare
+from tests.bench.reading.answers import TICK, Subject, answers, bare
 from tests.bench.reading.load import Read, open_loop
 from tests.support.memory import memory
 from tests.support.server_process import ROOT, ServerProcess, bearer, until
@@ -80,10 +83,32 @@ def encoding(server: ServerProcess, photo: bytes, count: int) -> Iterator[None]:
         server.http.delete(f"{server.url}/api/v1/images/{server.job(job)['image_id']}", headers=bearer())
 
 
-def figure(name: str, found: list[float], pictures_per_second: float) -> dict[str, object]:
-    found.sort()
-    at = {f"p{part}": round(found[int(len(found) * part / 100)], 2) for part in (50, 99)}
-    return {"what": name, **at, "worst": round(found[-1], 2), "pictures_per_second": round(pictures_per_second, 2)}
+@dataclass(slots=True)
+class Found:
+    """Of one subject, in all rounds."""
+
+    milliseconds: list[float] = field(default_factory=list)  # of each read
+    pictures: int = 0  # that the encoders made meanwhile
+    stolen_ms: float = 0
+
+    def add(self, url: str, reads: list[Read], seconds: int, pictures: Callable[[], int]) -> None:
+        """Ask for these reads for so many seconds."""
+        made, stolen = pictures(), stolen_ms()
+        self.milliseconds += asyncio.run(open_loop(url, reads, PER_SECOND, seconds))
+        self.pictures += pictures() - made
+        self.stolen_ms += stolen_ms() - stolen
+
+    def figure(self, name: str, seconds: int) -> dict[str, object]:
+        found = sorted(self.milliseconds)
+        at = {f"p{part}": round(found[int(len(found) * part / 100)], 2) for part in (50, 99)}
+        rate = round(self.pictures / seconds, 2)
+        worst, stolen = round(found[-1], 2), round(self.stolen_ms)
+        return {"what": name, **at, "worst": worst, "pictures_per_second": rate, "stolen_ms": stolen}
+
+
+def stolen_ms() -> float:
+    """Since the start of this machine (proc(5), the eighth figure of `cpu`)."""
+    return 1000 * int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / TICK
 
 
 def arguments() -> argparse.Namespace:
@@ -98,8 +123,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given, workers = arguments(), len(os.sched_getaffinity(0))
     photo = make.jpeg(*SIDES)
+    environment = {name: value for name, value in os.environ.items() if name.startswith("IMGSVC_WORKERS_")}
     # Each upload is rendered: the same photo would be reused.
-    environment = {"LOG_LEVEL": "ERROR", "IMGSVC_WORKERS_COUNT": str(workers), "IMGSVC_IMAGES_REUSE": "false"}
+    environment |= {"LOG_LEVEL": "ERROR", "IMGSVC_WORKERS_COUNT": str(workers), "IMGSVC_IMAGES_REUSE": "false"}
     with (
         tempfile.TemporaryDirectory(dir=memory()) as name,
         ServerProcess(Path(name), real=REAL, **environment) as server,
@@ -112,33 +138,25 @@ def main() -> None:
         reads = [Read("info", image), Read("direct", f"{image}/direct?size=thumbnail")]
         with bare(Path(name), asyncio.run(answers(server, reads)), "hypercorn") as other:
             found = measured(server, other, reads, file, given)
-        for what, (times, pictures) in found.items():
-            line = figure(what, times, pictures / given.seconds / given.rounds)
+        for what, one in found.items():
+            line = one.figure(what, given.seconds * given.rounds)
             print(json.dumps(line) if given.json else line, flush=True)
 
 
 def measured(
     server: ServerProcess, other: Subject, reads: list[Read], photo: Path, given: argparse.Namespace
-) -> dict[str, tuple[list[float], int]]:
-    """{what: (milliseconds of each read, pictures that the encoders made meanwhile)}, in turn."""
+) -> dict[str, Found]:
+    """{what: found}, in turn."""
     workers, beside = len(os.sched_getaffinity(0)), [Read(read.name, f"/{n}") for n, read in enumerate(reads)]
-    found: dict[str, tuple[list[float], int]] = {}
-
-    def add(what: str, times: list[float], pictures: int) -> None:
-        before, made = found.get(what, ([], 0))
-        found[what] = (before + times, made + pictures)
-
+    policies = {"bare, nice 10": "other", "bare, SCHED_IDLE": "idle"}
+    found = {what: Found() for what in ("service", *policies)}
     for _ in range(given.rounds):
         with encoding(server, photo.read_bytes(), given.jobs):
-            before = counts(server)["completed"]
-            times = asyncio.run(open_loop(server.url, reads, PER_SECOND, given.seconds))
-            add("service", times, counts(server)["completed"] - before)
-        for what, policy in (("bare, nice 10", "other"), ("bare, SCHED_IDLE", "idle")):
+            found["service"].add(server.url, reads, given.seconds, lambda: counts(server)["completed"])
+        for what, policy in policies.items():
             with encoders(workers, photo, policy) as made:
                 time.sleep(BEGIN_SECONDS)
-                already = len(made)
-                times = asyncio.run(open_loop(other.url, beside, PER_SECOND, given.seconds))
-                add(what, times, len(made) - already)
+                found[what].add(other.url, beside, given.seconds, lambda: len(made))
     return found
 
 
