@@ -53,7 +53,7 @@ async def worker_lanes(
 
     `receiving`: the storages that machines can put variants into by themselves.
     """
-    launcher = Launcher()
+    launcher = Launcher(large_pages=settings.workers.large_pages)
     local = Lanes(given[:1], given[1:]) if given else _local_lanes(settings.workers, metrics, launcher)
     lanes = local
     if settings.workers.engine == "dask":

@@ -33,6 +33,11 @@ class Workers(Section):
         2, "Time added for each megapixel.", unit="seconds per megapixel", ge=0, le=3600
     )
     jobs_per_process: int = setting(500, "After this many jobs a worker is replaced by a fresh one.", unit="jobs", ge=1)
+    large_pages: bool = setting(
+        True,
+        "Workers ask for memory in pages of 2 MB, which takes less processor time for a picture. false: for a virtual "
+        "machine that stands still for tens of milliseconds meanwhile, and with it the answers to reads.",
+    )
     cage: Literal["require", "best", "off"] = setting(
         "best",
         "Each picture's process may only read its picture and write its variants. require: a worker starts only where "

@@ -30,7 +30,8 @@ from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 # Pages of 2 MB for large blocks (the GNU C library's manual, "Memory Allocation Tunables"; from glibc 2.35 on): each
-# picture is decoded in a new process, which gets every page of its pixels again.
+# picture is decoded in a new process, which gets every page of its pixels again. On one virtual machine the host took
+# all processors away for 20 to 35 ms every few seconds meanwhile, so a setting can leave them out.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 MAX_END = warm.MAX_ANSWER + 200  # bytes of a task's end
 
@@ -41,12 +42,13 @@ class Launcher:
     PR_SET_PDEATHSIG fires when the thread that started a process ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, large_pages: bool = True) -> None:
+        self._large_pages = large_pages
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
     async def launch(self, niceness: int, cage: Mode) -> "Pool":
         """Start a pool and its warm process. Raises OSError."""
-        begun = self._thread.submit(Pool, warm.Launch(os.getpid(), niceness, cage))
+        begun = self._thread.submit(Pool, warm.Launch(os.getpid(), niceness, cage), large_pages=self._large_pages)
         try:
             return await asyncio.wrap_future(begun)
         except asyncio.CancelledError:
@@ -71,14 +73,14 @@ class Pool:
     for its hello, without waiting for it. Raises OSError.
     """
 
-    def __init__(self, launch: warm.Launch) -> None:
+    def __init__(self, launch: warm.Launch, *, large_pages: bool = True) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ends, their_ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self._ends.setblocking(False)
         self._listening = False  # whether the event loop watches `_ends`
         self._children: list[int] = []  # pidfd of the child of each task that has begun
-        self._context = WorkerContext(_environment())
+        self._context = WorkerContext(_environment(large_pages))
         with theirs, their_ends:
             self._executor = worker_pool(self._context, warm.initialize, (theirs, their_ends, launch))
             try:
@@ -239,8 +241,8 @@ def _reap_group(leader: int) -> None:
             os.waitid(os.P_PGID, leader, os.WEXITED)
 
 
-def _environment() -> dict[str, str]:
+def _environment(large_pages: bool) -> dict[str, str]:
     """The warm process's environment: nothing that a decoder does not need, above all no secret."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     modules = os.pathsep.join(path for path in sys.path if path and Path(path).exists())
-    return {**LARGE_PAGES, **kept, "PYTHONPATH": modules}
+    return {**(LARGE_PAGES if large_pages else {}), **kept, "PYTHONPATH": modules}

@@ -16,6 +16,9 @@ from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.pool import KEPT_ENVIRONMENT
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
 from imgsvc.jobs.retry import Failure
+from imgsvc.service.lanes import worker_lanes
+from imgsvc.settings import Settings
+from imgsvc.telemetry.metrics import Metrics
 from tests.support.lanes import SMALL, started
 from tests.support.render_task import render_task
 from tests.support.server_process import children, environment_block, is_running
@@ -36,21 +39,22 @@ def in_first_child(line: str) -> str:
     return in_child_of({"job.1": line})
 
 
-async def test_worker_has_large_pages_asked_for_and_nothing_else_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("large_pages", "tunables"), [(True, "glibc.malloc.hugetlb=1"), (False, None)])
+async def test_worker_has_large_pages_if_they_are_set_and_nothing_else_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, large_pages: bool, tunables: str | None
 ) -> None:
     monkeypatch.setenv("SECRET", "of the service")
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
-    lane = ProcessLane("render", nice=0, jobs_per_process=10)
-    try:
+    settings = Settings.model_validate({"workers": {"count": 1, "large_pages": large_pages}})
+    async with worker_lanes(settings, Metrics(settings), None, {}) as lanes:
+        lane = lanes.previews[0]
+        assert isinstance(lane, ProcessLane)
         await lane.start()
         assert lane.pid
         if block := environment_block(lane.pid):
             names = dict(line.split("=", 1) for line in block.decode().split("\0") if line)
-            assert names["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+            assert names.get("GLIBC_TUNABLES") == tunables
             assert names.keys() <= {*KEPT_ENVIRONMENT, "GLIBC_TUNABLES", "PYTHONPATH"}
-    finally:
-        await lane.close()
 
 
 async def child_of(lane: ProcessLane) -> int:
