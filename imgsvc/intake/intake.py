@@ -286,6 +286,7 @@ class Intake:
         header = await staged.finish()
         new = _new_job(staged, origin, header, allowance.recipe, self._policy)
         new = replace(new, erasures_seen=one.erasures_seen)
+        await staged.stored()
         one.release_place()
         accepted = await self._recorded(staged, new, allowance.quota)
         if accepted.replayed:

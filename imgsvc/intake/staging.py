@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,7 +20,7 @@ from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea
 from ..storage.durable_files import begin_writing, sync_folder
-from ..storage.thread_visit import in_thread
+from ..storage.thread_visit import Visit, in_thread, result_of
 from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
@@ -105,6 +107,7 @@ class StagedFile:
         self._collects = announced_bytes <= WHOLE
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
+        self._storing: Visit[None] | None = None
         self._stream: BinaryIO | None = None
         self._kept = False
 
@@ -121,6 +124,10 @@ class StagedFile:
     ) -> None:
         try:
             self._release()
+            if self._storing is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._storing.ended()
+                self._storing = None
             if self._stream is not None and not (self._kept and self._stream.closed):
                 with anyio.CancelScope(shield=True):
                     await in_thread(self._close, self._stream)
@@ -138,28 +145,43 @@ class StagedFile:
         """Write the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
         self.size += len(data)
         self._buffer += data
-        first_look = not self.mime and len(self._buffer) >= SNIFF and not is_undecided(bytes(self._buffer[:LOOK_BYTES]))
+        collected = len(self._buffer)
+        first_look = not self.mime and collected >= SNIFF and not is_undecided(self._start())
         if first_look:
             self._sniff()
         if self.size > self._max_bytes:
             raise UploadTooLarge(self._max_bytes, self.size)
         if first_look:
             self._look_ahead(self._buffer)
-        if len(self._buffer) >= CHUNK and not self._may_collect():
+        if collected >= CHUNK and not self._may_collect():
             await self._flush()
 
     async def finish(self) -> Header:
-        """Give the complete file its final name, durably, and return its header.
+        """Return the header of the complete file, which gets its final name until `stored` has returned.
 
-        Raises what `feed` raises, StagingGone and ImageError.
+        Raises what `feed` and `stored` raise, and ImageError.
         """
         if not self.mime:
             self._sniff()
-        chunk = self._taken()
-        return await in_thread(self._finish, chunk)
+        data = self._taken()
+        if self._stream is not None or len(data) < CHUNK:
+            return await in_thread(self._finish, data)
+        inspection = _Inspection(data, self.mime, self._recipe.max_pixels, self._digest)
+        inspecting = Visit(inspection.run, counted=True)  # has its thread before the other, which waits for it
+        self._storing = Visit(partial(self._finish_beside, inspection), counted=True)
+        return await result_of(inspecting)
+
+    async def stored(self) -> None:
+        """Wait until the file has its final name, durably. Raises StagingGone, NoSpace or StagingFailed."""
+        if self._storing is not None:
+            await result_of(self._storing)
+            self._storing = None  # it refers to this object, and to the whole upload
+
+    def _start(self) -> bytes:
+        return bytes(self._buffer[:LOOK_BYTES])
 
     def _sniff(self) -> None:
-        kind = file_type(bytes(self._buffer[:LOOK_BYTES]))
+        kind = file_type(self._start())
         if kind.mime not in self._allowed:
             raise UnsupportedType(kind, self._allowed)
         self.mime = kind.mime
@@ -188,12 +210,13 @@ class StagedFile:
             self._release()
 
     def _write(self, chunk: bytearray) -> None:
+        if self._stream is None:
+            self._look_ahead(chunk)
         self._append(chunk)
         self._digest.update(chunk)
 
     def _append(self, chunk: bytearray) -> None:
         if self._stream is None:
-            self._look_ahead(chunk)
             self._stream = self._opened()
         self._stream.write(chunk)
 
@@ -218,24 +241,32 @@ class StagedFile:
         check_limits(header, max_pixels=self._recipe.max_pixels)
 
     def _finish(self, chunk: bytearray) -> Header:
-        try:
+        with _refusals():
             self._append(chunk)
             assert self._stream is not None
             self._stream.flush()
             begin_writing(self._stream.fileno())
             self._digest.update(chunk)
-            recipe = self._recipe
             with self._path.open("rb") as stream:
-                header = probe(stream, self.mime, max_pixels=recipe.max_pixels)
+                header = probe(stream, self.mime, max_pixels=self._recipe.max_pixels)
             os.fsync(self._stream.fileno())
-            self._stream.close()
-            self._path = self._path.rename(self._area.whole(self.job_id))
-            sync_folder(self._area.folder)
-        except FileNotFoundError as error:
-            raise StagingGone("the staging folder was removed while the upload came in") from error
-        except OSError as error:
-            raise _refusal(error) from error
+            self._name(self._stream)
         return header
+
+    def _finish_beside(self, inspection: "_Inspection") -> None:
+        """Write a whole upload while it is inspected. It gets its final name only if it is accepted."""
+        with _refusals():
+            self._append(inspection.data)
+            assert self._stream is not None
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            if inspection.accepted():
+                self._name(self._stream)
+
+    def _name(self, stream: BinaryIO) -> None:
+        stream.close()
+        self._path = self._path.rename(self._area.whole(self.job_id))
+        sync_folder(self._area.folder)
 
     def _close(self, stream: BinaryIO) -> None:
         if not self._kept:
@@ -245,6 +276,47 @@ class StagedFile:
                 log.warning("staged_file_not_removed", name=self._path.name, reason=error.strerror)
         with suppress(OSError):  # flushes the buffer, which fails on a full disk
             stream.close()
+
+
+class _Inspection:
+    """Digest and header of a whole upload, made in one thread while another one writes it.
+
+    The digest comes first: it leaves the interpreter to the thread that writes.
+    """
+
+    def __init__(self, data: bytearray, mime: str, max_pixels: int, digest: "hashlib._Hash") -> None:
+        self.data = data
+        self._mime = mime
+        self._max_pixels = max_pixels
+        self._digest = digest
+        self._accepted = False
+        self._over = threading.Event()
+
+    def run(self) -> Header:
+        """Raises ImageError."""
+        try:
+            self._digest.update(self.data)
+            header = probe(BytesIO(self.data), self._mime, max_pixels=self._max_pixels)
+            self._accepted = True
+            return header
+        finally:
+            self._over.set()
+
+    def accepted(self) -> bool:
+        """Wait for the result."""
+        self._over.wait()
+        return self._accepted
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise what the upload is refused with in the place of an OSError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StagingGone("the staging folder was removed while the upload came in") from error
+    except OSError as error:
+        raise _refusal(error) from error
 
 
 def _refusal(error: OSError) -> Exception:

@@ -154,7 +154,11 @@ os.register_at_fork(after_in_child=_forget)
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a thread. A cancellation takes effect at the caller's next wait, once the call has ended."""
     await checkpoint_if_cancelled()
-    visit = Visit(partial(function, *args, **kwargs), counted=True)
+    return await result_of(Visit(partial(function, *args, **kwargs), counted=True))
+
+
+async def result_of(visit: Visit[T]) -> T:
+    """What a visit returns or raises. A cancellation is as for `in_thread`."""
     try:
         return await visit.result()
     except asyncio.CancelledError:

@@ -3,7 +3,10 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from fixtures import make
+from imgsvc.imaging.errors import Unreadable
 from imgsvc.intake.staging import CHUNK, ROOM, WHOLE, CollectedBytes, StagedFile
 from imgsvc.jobs.staging_area import StagingArea
 from imgsvc.settings import Settings
@@ -30,6 +33,7 @@ async def test_a_usual_photo_is_written_once_and_many_at_once_within_the_room(tm
         for one in uploads[:2]:
             await one.feed(PHOTO[-1:])
             assert (await one.finish()).width == 80
+            await one.stored()
             one.keep()
     assert collected.require(0, ROOM)  # all of it is given back, however an upload ended
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
@@ -42,3 +46,17 @@ async def test_larger_uploads_are_written_as_they_come(tmp_path: Path) -> None:
         await one.feed(PHOTO[:CHUNK])
         assert (tmp_path / "1.part").exists()
         assert collected.require(0, ROOM)
+
+
+async def test_only_an_accepted_picture_gets_the_name_that_a_restart_keeps(tmp_path: Path) -> None:
+    """It is written while it is inspected; a whole file without a row would be set aside and kept for days."""
+    area, collected = StagingArea(tmp_path, tmp_path / "orphaned"), CollectedBytes()
+    costly = TINY[:-2] + b"\xff" * CHUNK + bytes(CHUNK)
+    async with staged(area, collected, 1) as one:
+        await one.feed(costly)
+        with pytest.raises(Unreadable, match="fill bytes"):
+            await one.finish()
+        await one.stored()
+        assert [path.name for path in tmp_path.iterdir()] == ["1.part"]
+        assert (tmp_path / "1.part").read_bytes() == costly
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from imgsvc.storage import thread_visit
-from imgsvc.storage.thread_visit import MOST, in_thread
+from imgsvc.storage.thread_visit import MOST, Visit, in_thread, result_of
 from tests.support.speed import within
 
 NAME = contextvars.ContextVar("NAME", default="")
@@ -82,6 +82,25 @@ async def test_error_of_a_call_whose_caller_was_cancelled(gate: threading.Event)
             await in_thread(begun.wait, 20)
             group.cancel_scope.cancel()
             gate.set()
+
+
+async def test_a_visit_may_wait_for_one_that_was_begun_before() -> None:
+    """However many do."""
+    ended = list[str]()
+
+    async def pair() -> None:
+        over = threading.Event()
+        first = Visit(over.set, counted=True)
+        second = Visit(lambda: over.wait(30), counted=True)
+        await result_of(first)
+        assert await result_of(second)
+        ended.append("both")
+
+    with within(30):
+        async with anyio.create_task_group() as group:
+            for _ in range(2 * MOST):
+                group.start_soon(pair)
+    assert len(ended) == 2 * MOST
 
 
 async def test_nothing_begins_for_a_caller_that_is_cancelled() -> None:
