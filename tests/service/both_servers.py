@@ -66,6 +66,26 @@ class EndlessApplication(Application):
         await asyncio.sleep(FOREVER_SECONDS)
 
 
+class ReceivingApplication(Application):
+    """Notes the body of each of so many requests before it answers."""
+
+    def __init__(self, requests: int = 1) -> None:
+        super().__init__()
+        self.bodies: list[bytes] = []
+        self._requests = requests
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["type"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        self.bodies.append(body)
+        await self.answer(send)
+        if len(self.bodies) == self._requests:
+            self.ended.set()
+
+
 def config(**more: Any) -> Config:
     made = Config()
     made.h11_max_incomplete_size = HEAD_BYTES
@@ -84,8 +104,8 @@ async def is_so(condition: Callable[[], bool], limit_seconds: float) -> bool:
     return condition()
 
 
-async def spoken(application: Application, sent: bytes, *, fixed: bool) -> list[bytes]:
-    """What one connection's protocol writes once it has received these bytes, write by write."""
+async def spoken(application: Application, *sent: bytes, fixed: bool) -> list[bytes]:
+    """What one connection's protocol writes once it has received these bytes, piece by piece, write by write."""
     written: list[bytes] = []
 
     async def send(event: Event) -> None:
@@ -106,7 +126,8 @@ async def spoken(application: Application, sent: bytes, *, fixed: bool) -> list[
                 LOCAL,
                 send,
             )
-            await protocol.handle(RawData(data=sent))
+            for piece in sent:
+                await protocol.handle(RawData(data=piece))
             await is_so(lambda: bool(written), limit(fixed=fixed))
             if application.asked:
                 await is_so(application.ended.is_set, limit(fixed=fixed))

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import h11
 import pytest
 import uvloop
 from hypercorn.asyncio.task_group import TaskGroup
@@ -27,13 +28,14 @@ from structlog.testing import capture_logs
 from imgsvc.service import hypercorn_fixes
 from imgsvc.service.hypercorn_fixes import TRIED_WITH, warn_if_untried
 from imgsvc.service.hypercorn_fixes import server as server_fixes
-from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, Connection
+from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, READ_BYTES, Connection
 from imgsvc.service.hypercorn_fixes.waiting import LeanContext, Requests
 from tests.service.both_servers import (
     FIXED_SECONDS,
     FOREVER_SECONDS,
     Application,
     EndlessApplication,
+    ReceivingApplication,
     config,
     connections,
     is_so,
@@ -50,6 +52,10 @@ from tests.support.tls import certificate
 ROOT = Path(__file__).parents[2]
 MANY = 20  # whose memory is compared with a limit for each
 BODY = bytes(32 << 20)  # more than the kernel keeps for a client that does not read
+
+
+def posted(length: int, more: bytes = b"") -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n" % (more, length)
 
 
 # The cases. Each says whether the server behaves.
@@ -83,6 +89,21 @@ async def answers_websocket_as_http(*, fixed: bool) -> bool:
 
 async def writes_a_small_answer_at_once(*, fixed: bool) -> bool:
     return len(await spoken(Application(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", fixed=fixed)) == 1
+
+
+async def takes_a_body_past_h11(*, fixed: bool) -> bool:
+    """All but its last piece."""
+    taken, receive, application = list[int](), h11.Connection.receive_data, ReceivingApplication()
+
+    def receive_data(connection: h11.Connection, data: bytes) -> None:
+        taken.append(len(data))
+        receive(connection, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h11.Connection, "receive_data", receive_data)
+        await spoken(application, posted(4 * READ_BYTES), *[bytes(READ_BYTES)] * 4, fixed=fixed)
+    assert application.bodies == [bytes(4 * READ_BYTES)]
+    return sum(taken) < 2 * READ_BYTES
 
 
 async def holds_a_piece_of_a_body(*, fixed: bool) -> bool:
@@ -203,6 +224,7 @@ CASES = {
     "upgrade to HTTP/2": Case("Http1._check_protocol", answers_h2c_as_http1),
     "upgrade to WebSocket": Case("Http1._create_stream", answers_websocket_as_http),
     "head and body in two writes": Case("Http1._send_h11_event", writes_a_small_answer_at_once),
+    "body of an upload": Case("Http1.handle", takes_a_body_past_h11),
     "whole body in the transport": Case("Connection.protocol_send", holds_a_piece_of_a_body),
     "client that has left": Case("Connection.run", closes_once_the_client_has_left),
     "connection that has ended": Case("Connection._break_cycles", frees_a_connection_at_its_end),
@@ -243,6 +265,18 @@ def test_fix_is_needed(name: str) -> None:
     if result(case, fixed=False):
         installed = f"Hypercorn {version('hypercorn')} with h11 {version('h11')}"
         pytest.fail(f"{installed} behaves without it ({name}): remove this fix: {case.fix}")
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 64, 1000])
+@pytest.mark.parametrize("more", [b"", b"Expect: 100-continue\r\n"], ids=["", "expect"])
+async def test_bodies_in_pieces_of_any_size(size: int, more: bytes) -> None:
+    """With the next request in the same piece as the end of a body, and in one chunked body."""
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nxyz\r\n0\r\n\r\n"
+    sent = posted(300, more) + b"a" * 300 + posted(0, more) + posted(150) + b"b" * 150 + chunked + posted(1) + b"c"
+    application = ReceivingApplication(5)
+    written = await spoken(application, *(sent[at : at + size] for at in range(0, len(sent), size)), fixed=True)
+    assert application.bodies == [b"a" * 300, b"", b"b" * 150, b"xyz", b"c"]
+    assert b"".join(written).count(b"HTTP/1.1 200 ") == 5
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])

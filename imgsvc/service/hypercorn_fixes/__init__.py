@@ -8,6 +8,7 @@ All internal parts of Hypercorn that are replaced or relied on are here. The rep
   for a client whose window is 0, and bounds resets only by a number of requests (pgjones/hypercorn#146): a proxy speaks
   it for us. A WebSocket would be refused without a response. A head and a small body are two writes.
   It permits the body of `Expect: 100-continue` before the application has looked at the request (no issue found).
+  h11 copies a body three times, and its events for a photo take longer than its digest.
 - `Connection`: Hypercorn's hands a whole body to the transport, and keeps the socket of a client that has left until
   the keep-alive time is over (no issue found for either). It closes while a client sends on, whose system may then drop
   the response that it has (RFC 9112 section 9.6). It leaves TLS to the event loop: see `tls_session`.
