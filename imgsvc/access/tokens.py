@@ -1,9 +1,12 @@
 """Bearer tokens: JWT (RFC 7519), checked as RFC 8725 recommends. `alg` and keys come from the settings only."""
 
+import hashlib
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
+from cachetools import LRUCache
 from joserfc import jwt
 from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import Key
@@ -20,6 +23,7 @@ from .token_limits import UNTIGHTENED, TokenLimits
 DEFAULT_ORG = "default-org"
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_NAME_CHARACTERS = 255
+REMEMBERED = 1000  # tokens that were checked; a check takes longer than all else before an upload's first byte
 SHOWN_CHARACTERS = 100  # of a claim, in the log
 SECRET_FILE = "jwt_secret"  # noqa: S105, a file name
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519 section 5.1, RFC 9068 section 4; others are refused
@@ -98,6 +102,27 @@ class Expected:
         return {name: text for name, text in (("iss", self.issuer), ("aud", self.audience)) if text}
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A token that was checked, by whose digest it is remembered: its signature and claims stay as they are.
+
+    Time goes on and keys are replaced, so both are looked at each time. Within the leeway it is checked anew.
+    """
+
+    kid: str | None
+    key: Key
+    identity: Identity
+    begins: float
+    ends: float
+
+    @classmethod
+    def of(cls, claims: dict[str, Any], kid: str | None, key: Key, identity: Identity) -> "_Verified":
+        return cls(kid, key, identity, claims.get("nbf", -inf), claims.get("exp", inf))
+
+    def holds(self, moment: float, keys: Sequence[Key]) -> bool:
+        return self.begins <= moment < self.ends and any(key is self.key for key in keys)
+
+
 class _OneAlgorithm(JWSRegistry):
     """Allows the configured algorithm only, and does not warn about its name: RFC 9864 renames EdDSA."""
 
@@ -128,6 +153,7 @@ class Tokens:
         self._keys: Keys = FixedKeys(own) if isinstance(keys, str) else keys
         self._algorithm, self._algorithms = algorithm, _OneAlgorithm(algorithm, max_bytes)
         self._expected, self._max_bytes = expected or Expected(), max_bytes
+        self._verified: LRUCache[bytes, _Verified] = LRUCache(REMEMBERED)
 
     @classmethod
     def of(cls, settings: Settings) -> "Tokens":
@@ -167,12 +193,18 @@ class Tokens:
         """Check a token. Raises TokenExpired, TokenInvalid, or KeysUnavailable if there are no keys yet."""
         if len(token) > self._max_bytes:
             raise TokenTooLong(self._max_bytes, len(token))
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._verified.get(digest)
+        if known is not None and known.holds(time.time(), await self._keys.of(known.kid)):
+            return known.identity
         kid = self._kid(token)
         keys = await self._keys.of(kid)
         for key in keys:
             claims = self._claims(token, key)
             if claims is not None:
-                return _identity(claims)
+                identity = _identity(claims)
+                self._verified[digest] = _Verified.of(claims, kid, key, identity)
+                return identity
         if not keys:
             raise TokenInvalid("it has no kid, and no key fits" if kid is None else f"no key has the kid {_shown(kid)}")
         named = "" if kid is None else f", kid {_shown(kid)}"

@@ -19,8 +19,9 @@ from joserfc import jwe, jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from imgsvc import Settings
+from imgsvc.access.jwk import FixedKeys
 from imgsvc.access.secrets import drop_drafts, own_secret
-from imgsvc.access.tokens import DEFAULT_ORG, MAX_TOKEN_BYTES, Identity, TokenExpired, TokenInvalid, Tokens
+from imgsvc.access.tokens import DEFAULT_ORG, MAX_TOKEN_BYTES, Expected, Identity, TokenExpired, TokenInvalid, Tokens
 
 ROOT = Path(__file__).parents[2]
 SECRET = "an-old-and-well-kept-secret-of-more-than-sixty-four-bytes-in-all-0123"
@@ -28,6 +29,7 @@ TOKENS = Tokens(SECRET, "HS256")
 PROCESS = """
 import sys
 from pathlib import Path
+from imgsvc.access.jwk import FixedKeys
 from imgsvc.access.secrets import own_secret
 
 print("ready", flush=True)
@@ -71,6 +73,38 @@ async def test_an_old_token_is_expired(age: int) -> None:
 
 async def test_a_token_is_good_until_it_expires() -> None:
     assert (await TOKENS.verify(TOKENS.issue("alice", ttl_seconds=60))).user_id == "alice"
+
+
+async def test_a_token_that_was_checked_expires_and_begins_with_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, moment = Tokens(SECRET, "HS256", Expected(leeway_seconds=10)), time.time()
+    token = signed({"sub": "alice", "nbf": moment - 5, "exp": moment + 60})
+    for seconds in (0, 59, 65, 0):
+        monkeypatch.setattr(time, "time", lambda now=moment + seconds: now)
+        assert (await tokens.verify(token)).user_id == "alice"
+    monkeypatch.setattr(time, "time", lambda: moment + 75)
+    with pytest.raises(TokenExpired):
+        await tokens.verify(token)
+    monkeypatch.setattr(time, "time", lambda: moment - 20)
+    with pytest.raises(TokenInvalid, match="nbf"):
+        await tokens.verify(token)
+
+
+async def test_a_token_that_was_checked_ends_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, token = Tokens(SECRET, "HS256"), TOKENS.issue("alice")
+    for _ in range(2):
+        assert (await tokens.verify(token)).user_id == "alice"
+    monkeypatch.setattr(tokens, "_keys", FixedKeys([OctKey.import_key(SECRET[::-1])]))
+    with pytest.raises(TokenInvalid, match="signature"):
+        await tokens.verify(token)
+
+
+async def test_a_token_that_was_checked_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, token = Tokens(SECRET, "HS256"), TOKENS.issue("alice", "acme", ["upload"])
+    first = await tokens.verify(token)
+    monkeypatch.setattr(tokens, "_claims", None)
+    assert await tokens.verify(token) == first
+    with pytest.raises(TypeError):
+        await tokens.verify(TOKENS.issue("bob"))
 
 
 @pytest.mark.parametrize("seconds", [30, 3600])
