@@ -93,6 +93,9 @@ class Recipe:
 
     def stills(self) -> "Recipe":
         """The recipe for a picture that does not move: its text is then that of a recipe without animations."""
+        return _stills(self)
+
+    def _stills(self) -> "Recipe":
         variants = tuple(replace(one, animated=False) for one in self.variants)
         return replace(self, variants=variants, animation_factor=8, animation_seconds=60, frames=1)
 
@@ -165,6 +168,7 @@ class Recipe:
 # Nearly all jobs have one of few recipes, whose text each job is asked for several times.
 _text = lru_cache(REMEMBERED)(Recipe._to_json)
 _parsed = lru_cache(REMEMBERED)(Recipe._from_json)
+_stills = lru_cache(REMEMBERED)(Recipe._stills)
 
 
 # Members that came later, and what they are where they are left out.

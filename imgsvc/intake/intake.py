@@ -160,7 +160,8 @@ class Intake:
 
     @property
     def allowance(self) -> UploadLimits:
-        return replace(self._allowance, types=self._decoded(self._allowance.types))
+        types = self._decoded(self._allowance.types)
+        return self._allowance if types == self._allowance.types else replace(self._allowance, types=types)
 
     @asynccontextmanager
     async def admitted(
@@ -284,8 +285,7 @@ class Intake:
         Raises Rejected, ImageError, one of REFUSED, or DatabaseUnavailable.
         """
         header = await staged.finish()
-        new = _new_job(staged, origin, header, allowance.recipe, self._policy)
-        new = replace(new, erasures_seen=one.erasures_seen)
+        new = _new_job(staged, origin, header, allowance.recipe, self._policy, one.erasures_seen)
         await staged.stored()
         one.release_place()
         accepted = await self._recorded(staged, new, allowance.quota)
@@ -324,7 +324,9 @@ def _fitting(header: Header, recipe: Recipe, policy: IntakePolicy) -> Recipe:
     return found if render_bytes(header, found) <= policy.render_memory else recipe.stills()
 
 
-def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe, policy: IntakePolicy) -> NewJob:
+def _new_job(
+    staged: StagedFile, origin: Origin, header: Header, recipe: Recipe, policy: IntakePolicy, erasures_seen: int
+) -> NewJob:
     """Raises TooLarge."""
     recipe = _fitting(header, recipe, policy)
     estimate = Estimate.of(header, recipe, policy)
@@ -354,4 +356,5 @@ def _new_job(staged: StagedFile, origin: Origin, header: Header, recipe: Recipe,
         ticket_id=origin.ticket_id,
         fetched_from=origin.fetched_from,
         reuse=policy.reuse,
+        erasures_seen=erasures_seen,
     )

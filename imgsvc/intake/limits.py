@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 
-from ..access.token_limits import TokenLimits
+from ..access.token_limits import UNTIGHTENED, TokenLimits
 from ..imaging.recipe import Recipe
 from ..jobs.table.quota import Quota
 from ..lazy_dataclass import dataclass
@@ -24,6 +24,8 @@ class UploadLimits:
     buckets: tuple[str, ...] | None = None
 
     def tightened(self, by: TokenLimits) -> "UploadLimits":
+        if by == UNTIGHTENED:
+            return self
         return UploadLimits(
             max_bytes=_least(self.max_bytes, by.max_bytes),
             recipe=replace(self.recipe, max_pixels=_least(self.recipe.max_pixels, by.max_pixels)),
