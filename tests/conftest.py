@@ -116,7 +116,7 @@ class Service:
     async def sql(self, statement: str, *values: Any) -> list[Any]:
         """Beside the service, in a thread: the writer may be amid a transaction, and needs the loop to end it.
 
-        Past the writer, so that what is in the memory of reads may be older afterwards: it is cleared.
+        Past the writer, so that what is in the memories of rows may be older afterwards: they are cleared.
         """
 
         def execute() -> list[Any]:
@@ -127,6 +127,7 @@ class Service:
             return await anyio.to_thread.run_sync(execute)
         finally:
             self.state.jobs.table.memory.clear()
+            self.state.jobs.table.limits.memory.forget()
 
     def staged(self) -> list[str]:
         return sorted(path.name for path in (self.settings.data / "staging").iterdir())

@@ -202,7 +202,9 @@ class Intake:
 
     async def _is_refused(self, org_id: str, user_id: str, key: str | None, allowance: UploadLimits) -> bool:
         """Return True for an upload that has been accepted in the meantime. Raises RateLimited or Overloaded."""
-        waiting, standing = await self._rate_limiter.admission(org_id, user_id, allowance.quota)
+        waiting, standing = await self._rate_limiter.admission(
+            org_id, user_id, allowance.quota, self._policy.max_waiting
+        )
         on_their_way = self._open.places((org_id, user_id))
         if standing.remaining <= on_their_way:
             if await self._is_known(org_id, user_id, key):  # it took the last slot between the two checks

@@ -32,9 +32,14 @@ class RateLimiter:
         """How much of the quota is left. Uses none of it."""
         return (await self.admission(org_id, user_id, quota))[1]
 
-    async def admission(self, org_id: str, user_id: str, quota: Quota) -> tuple[int, RateLimitStatus]:
-        """The number of jobs that wait for a lane, and how much of the quota is left: in one look at the table."""
-        waiting, own = await self._table.limits.admission(org_id, user_id, quota)
+    async def admission(
+        self, org_id: str, user_id: str, quota: Quota, fewer_than: int = 0
+    ) -> tuple[int, RateLimitStatus]:
+        """The number of jobs that wait for a lane, and how much of the quota is left: in one look at most at the table.
+
+        A number below `fewer_than` may be higher than that of the jobs.
+        """
+        waiting, own = await self._table.limits.admission(org_id, user_id, quota, fewer_than)
         shared = await self.redis.standing(org_id, user_id, quota) if self.redis else None
         return waiting, _tighter(own, shared) if shared else own
 

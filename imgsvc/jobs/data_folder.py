@@ -23,6 +23,7 @@ from .reconciliation import reconcile
 from .revocations import Revocations
 from .space_reserve import SpaceReserve
 from .staging_area import StagingArea
+from .table.admission_memory import AdmissionMemory
 from .table.connection_thread import in_connection_thread
 from .table.credentials import Credentials
 from .table.database import Readers, open_for_writing
@@ -59,6 +60,7 @@ class _Database:
     rows: RowMemory
     feed: EventFeed
     waiting: WaitingJobs
+    admissions: AdmissionMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ async def _open_database(
     settings: Settings, found: Identity, on_query: OnQuery, reserve: SpaceReserve, rows: RowMemory, feed: EventFeed
 ) -> AsyncIterator[_Database]:
     db, waiting = await open_for_writing(settings.database.path), WaitingJobs()
+    admissions = AdmissionMemory(waiting)
     try:
         instance = await settle_id(db, found)
 
@@ -134,20 +137,22 @@ async def _open_database(
             await rows.watch(db)
             await feed.watch(db)
             await waiting.watch(db)
+            await admissions.watch(db)
             return await stored_clocks(db)
 
         clocks = await in_connection_thread(db, watch)
 
-        def transaction_ended() -> None:
+        def transaction_ended(committed: bool) -> None:
             rows.forget_changed()
             waiting.count_changes()
+            admissions.settle(committed)
             feed.publish()
 
         writer = Writer(db, on_query, reserve.release, transaction_ended)
         async with Readers(settings.database.path, on_query) as readers, anyio.create_task_group() as writing:
             writing.start_soon(writer.run)
             try:
-                yield _Database(instance, readers, writer, clocks, rows, feed, waiting)
+                yield _Database(instance, readers, writer, clocks, rows, feed, waiting, admissions)
             finally:
                 writer.close()
     finally:
@@ -185,7 +190,7 @@ def _built(
     revocations = Revocations(places.data)
     return DataFolder(
         lock=lock,
-        table=JobTable(readers, writer, counters, database.rows, database.waiting),
+        table=JobTable(readers, writer, counters, database.rows, database.waiting, database.admissions),
         overview=JobReports(readers),
         lists=ImageLists(readers),
         scan=JobScan(readers),

@@ -10,6 +10,7 @@ import anyio
 
 from imgsvc.jobs.counters import JobCounters
 from imgsvc.jobs.retry import Decision, Failure
+from imgsvc.jobs.table.admission_memory import AdmissionMemory
 from imgsvc.jobs.table.database import Readers, open_for_writing
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.jobs.table.model import Job, NewJob, QueueName, as_text, now
@@ -27,12 +28,19 @@ GIGABYTE = 1 << 30
 @asynccontextmanager
 async def table(path: Path) -> AsyncIterator[JobTable]:
     db, waiting = await open_for_writing(path / "db"), WaitingJobs()
+    admissions = AdmissionMemory(waiting)
     await waiting.watch(db)
-    writer = Writer(db, on_transaction=waiting.count_changes)
+    await admissions.watch(db)
+
+    def transaction_ended(committed: bool) -> None:
+        waiting.count_changes()
+        admissions.settle(committed)
+
+    writer = Writer(db, on_transaction=transaction_ended)
     async with Readers(path / "db") as readers, anyio.create_task_group() as group:
         group.start_soon(writer.run)
         try:
-            yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)), waiting)
+            yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)), waiting, admissions)
         finally:
             writer.close()  # its task ends for nothing else
     await db.close()

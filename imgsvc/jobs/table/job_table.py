@@ -12,6 +12,7 @@ import aiosqlite
 
 from ..retry import MAX_STARTS, Decision, Failure
 from . import patches, transactions
+from .admission_memory import AdmissionMemory
 from .database import Readers
 from .erasures import ErasureTable
 from .events import event
@@ -37,13 +38,14 @@ class JobTable:
         observer: Observer,
         memory: RowMemory,
         waiting: WaitingJobs | None = None,
+        admissions: AdmissionMemory | None = None,
     ) -> None:
-        """`waiting`: what watches the writer's connection; None: every claim asks the database."""
+        """`waiting` and `admissions` watch the writer's connection; None: every claim, or upload, asks the database."""
         self.memory = memory
         self._waiting = waiting or WaitingJobs()
         self.further = FurtherTable(readers, writer)
         self.files = FileTable(readers, writer)
-        self.limits = LimitTable(readers, writer)
+        self.limits = LimitTable(readers, writer, admissions or AdmissionMemory(self._waiting))
         self.erasures = ErasureTable(readers, writer)
         self._readers = readers
         self._writer = writer
@@ -308,8 +310,9 @@ class JobTable:
         return self._may_have_twins
 
     def look_again(self) -> None:
-        """Let the next claim of each queue query the database, for a waiting job whose change was not seen."""
+        """Let the next claim of each queue, and the next upload, query the database, for a change that was not seen."""
         self._waiting.look_again()
+        self.limits.memory.forget()
 
     async def next_in(self, queue: QueueName) -> str | None:
         """The id of the next job of this queue."""

@@ -286,6 +286,26 @@ BEGIN
   SELECT job_waits('previews'), job_waits('renders');
 END
 
+-- name: watch_window_inserted
+-- On the writer's connection: what the memory of admissions has of a user is that of the row.
+CREATE TEMP TRIGGER window_inserted AFTER INSERT ON main.upload_rate_limits
+BEGIN
+  SELECT window_changed(NEW.org_id, NEW.user_id, NEW.window_start, NEW.upload_count);
+END
+
+-- name: watch_window_updated
+CREATE TEMP TRIGGER window_updated AFTER UPDATE ON main.upload_rate_limits
+BEGIN
+  SELECT window_changed(OLD.org_id, OLD.user_id, NULL, NULL) WHERE (OLD.org_id, OLD.user_id) <> (NEW.org_id, NEW.user_id);
+  SELECT window_changed(NEW.org_id, NEW.user_id, NEW.window_start, NEW.upload_count);
+END
+
+-- name: watch_window_deleted
+CREATE TEMP TRIGGER window_deleted AFTER DELETE ON main.upload_rate_limits
+BEGIN
+  SELECT window_changed(OLD.org_id, OLD.user_id, NULL, NULL);
+END
+
 -- name: watch_completed_updated
 -- On the writer's connection: whichever statement changes a completed row, the memory of rows forgets it.
 CREATE TEMP TRIGGER completed_updated AFTER UPDATE ON main.processing_jobs

@@ -30,6 +30,18 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A user's stored window: its start (RFC 3339), and the uploads counted in it."""
+
+    start: str
+    count: int
+
+    @classmethod
+    def of(cls, row: aiosqlite.Row | None) -> Self | None:
+        return cls(row["window_start"], row["upload_count"]) if row and row["window_start"] else None
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimitStatus:
     """A user's usage of the current window; `reset` is the window's real end."""
 
@@ -55,13 +67,13 @@ class RateLimited(Exception):
         self.standing, self.quota = standing, quota
 
 
-def standing(row: aiosqlite.Row | None, quota: Quota, moment: datetime) -> RateLimitStatus:
+def standing(window: Window | None, quota: Quota, moment: datetime) -> RateLimitStatus:
     """The status by the stored window. One that has ended, or starts in the future (clock set back), starts over."""
     start, used = moment, 0
-    if row is not None:
-        stored = datetime.fromisoformat(row["window_start"])
+    if window is not None:
+        stored = datetime.fromisoformat(window.start)
         if stored <= moment < stored + quota.window:
-            start, used = stored, row["upload_count"]
+            start, used = stored, window.count
     return RateLimitStatus(quota.max_uploads, used, start + quota.window)
 
 
@@ -69,7 +81,7 @@ async def acquire(db: aiosqlite.Connection, org_id: str, user_id: str, quota: Qu
     """Count one upload; part of the caller's transaction. Raises RateLimited."""
     moment, who = now(), {"org_id": org_id, "user_id": user_id}
     row = await (await db.execute(QUERIES["rate_window"], who)).fetchone()
-    before = standing(row, quota, moment)
+    before = standing(Window.of(row), quota, moment)
     if not before.remaining:
         raise RateLimited(before, quota)
     after = RateLimitStatus(before.limit, before.used + 1, before.reset)

@@ -18,7 +18,7 @@ from ..retry import MAX_STARTS, Decision, Failure, exclusive
 from . import byte_quota, credentials, erasure, further_changes, further_formats, patches, sources
 from .events import event
 from .model import Job, NewJob, QueueName, as_text, folded, now
-from .quota import Quota, RateLimitStatus, acquire, standing
+from .quota import Quota, RateLimitStatus, Window, acquire, standing
 from .sql import QUERIES
 from .writer import Change
 
@@ -89,7 +89,7 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepte
             if row["idempotency_digest"] != new.idempotency_digest:
                 raise IdempotencyConflict
             window = await (await db.execute(QUERIES["rate_window"], values)).fetchone()
-            return Accepted(Job.of(row), standing(window, quota, now()), replayed=True)
+            return Accepted(Job.of(row), standing(Window.of(window), quota, now()), replayed=True)
         if row is not None:
             await db.execute(QUERIES["free_key"], {"job_id": row["job_id"]})
     await credentials.require_key(db, new.key_id)

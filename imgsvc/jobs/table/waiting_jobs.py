@@ -44,6 +44,11 @@ class WaitingJobs:
         """The number of changes so far: read it before a claim begins, and pass it to `found_none`."""
         return {queue: self._changes[queue] for queue in QUEUES}
 
+    @property
+    def total(self) -> int:
+        """The number of changes of all queues so far: at least as many as jobs that have begun to wait."""
+        return self._changes.total()
+
     def found_none(self, changes: Mapping[QueueName, int], *queues: QueueName) -> None:
         """A claim that began after so many changes has found, or left, no job in these queues."""
         if self._watching:

@@ -54,11 +54,12 @@ class Writer:
         db: aiosqlite.Connection,
         on_query: OnQuery = ignore,
         make_room: Callable[[], bool] = lambda: False,
-        on_transaction: Callable[[], None] = lambda: None,
+        on_transaction: Callable[[bool], None] = lambda _: None,
     ) -> None:
         """`make_room` frees some space on a full disk, for changes that free more; False if it has none (left).
 
-        `on_transaction` is called at the end of each transaction, before the callers of its changes go on.
+        `on_transaction` is called at the end of each transaction, before the callers of its changes go on, with
+        whether all of them were committed.
         """
         self._db = db
         self._on_query = on_query
@@ -130,7 +131,7 @@ class Writer:
                 waiting.error = DatabaseUnavailable(str(error))
             await self._roll_back()
         finally:
-            self._on_transaction()
+            self._on_transaction(all(waiting.error is None for waiting in batch))
 
     async def _apply_all(self, batch: list[_Waiting], db: aiosqlite.Connection) -> None:
         await db.execute("BEGIN IMMEDIATE")
