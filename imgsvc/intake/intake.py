@@ -3,10 +3,12 @@
 Once `accept` has returned, the bytes and the row are on disk and the receipt may be sent.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, Self
 
 import anyio
@@ -295,7 +297,8 @@ class Intake:
             staged.discard()
         else:
             ids = {"job_id": new.job_id, "image_id": new.image_id, "trace_id": new.trace_id}
-            log.info("job_accepted", **ids, bytes=new.content_length)
+            write = partial(log.info, "job_accepted", **ids, bytes=new.content_length)
+            asyncio.get_running_loop().call_soon(write)  # once the receipt is sent, which waits for nothing
             self._accepted()
         return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
 

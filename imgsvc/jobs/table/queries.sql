@@ -24,6 +24,7 @@ SELECT
   max(
     ({lowest_turn}),
     1 + coalesce((SELECT max(turn) FROM processing_jobs WHERE org_id = :org_id AND user_id = :user_id), 0))
+RETURNING *
 
 -- name: insert_event
 INSERT INTO image_upload_events (event_type, image_id, job_id, metadata, created_at)

@@ -130,13 +130,12 @@ async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
         "idempotency_digest": new.idempotency_digest,
         "preview": "none" if new.preview_bytes is None else "wanted",
     }
-    await db.execute(QUERIES["insert_job"], values)
+    row = await (await db.execute(QUERIES["insert_job"], values)).fetchone()
+    assert row is not None
     await event(db, "accepted", new.image_id, new.job_id, {"trace_id": new.trace_id, "bytes": new.content_length})
     if new.fetched_from is not None:
         details = {"trace_id": new.trace_id, "host": new.fetched_from}
         await event(db, "fetched", new.image_id, new.job_id, details)
-    row = await (await db.execute(QUERIES["job"], {"job_id": new.job_id})).fetchone()
-    assert row is not None
     return row
 
 
