@@ -1,4 +1,5 @@
 """A bare handler that takes an upload: writes it to a file in one go, syncs what the service syncs, and answers 202.
+It removes the file after that, as the service does.
 
 `python -m tests.bench.uploading.bare_handler FOLDER`, under Hypercorn as it is installed, on uvloop.
 """
@@ -12,6 +13,7 @@ import anyio
 import anyio.to_thread
 import uvloop
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,18 +29,19 @@ ANSWER = b'{"job_id": "%s", "image_id": "%s", "status_url": "http://127.0.0.1/",
 def application(folder: Path) -> Starlette:
     commits = Commits(folder / "log")
 
-    def take(body: bytes) -> None:
+    def take(body: bytes) -> Path:
         name = str(uuid.uuid4())
         part = folder / f"{name}.part"
         with part.open("wb") as stream:
             stream.write(body)
             store(stream, part, folder / name)
         commits.commit()
-        (folder / name).unlink()
+        return folder / name
 
     async def upload(request: Request) -> Response:
-        await anyio.to_thread.run_sync(take, await request.body())
-        return Response(ANSWER, 202, media_type="application/json")
+        taken = await anyio.to_thread.run_sync(take, await request.body())
+        removal = BackgroundTask(taken.unlink)  # which Starlette calls in a thread
+        return Response(ANSWER, 202, media_type="application/json", background=removal)
 
     return Starlette(routes=[Route("/api/v1/images/upload", upload, methods=["POST"])])
 
