@@ -11,6 +11,8 @@ from tests.torture.kill_at.case import REST_SECONDS, Attempt, stopped
 from tests.torture.kill_at.scenarios.pictures import shown, tiny, torn
 from tests.torture.kill_at.site import Half, Service, Site, bearer, until
 
+INSPECTED = bytes(100_000)  # behind a picture, which is then written by one thread while another one inspects it
+COSTLY = b"\xff" * len(INSPECTED)  # in its coded data: refused
 HALF = 600_000  # bytes of twice as many, which are too many to be collected in memory: a part of them is written
 
 
@@ -29,7 +31,7 @@ def upload_in_chunks(attempt: Attempt) -> None:
 def same_photo_twice(attempt: Attempt) -> None:
     """A client that got no answer sends it again with the same key: there is one image."""
     with attempt.serve() as service:
-        jobs = {attempt.upload(service, tiny(), key="once") for _ in range(3)} - {None}
+        jobs = {attempt.upload(service, tiny() + INSPECTED, key="once") for _ in range(3)} - {None}
         if len(jobs) > 1:
             attempt.wrong.append(f"One key made {len(jobs)} jobs.")
         for job in jobs:
@@ -38,7 +40,7 @@ def same_photo_twice(attempt: Attempt) -> None:
 
 
 def one_image_of_the_key(attempt: Attempt, service: Service) -> None:
-    attempt.upload(service, tiny(), key="once")
+    attempt.upload(service, tiny() + INSPECTED, key="once")
     attempt.rest(service)
     count = len(attempt.rows("SELECT 1 FROM processing_jobs WHERE idempotency_key = 'once'"))
     if count != 1 or len(attempt.receipts) != 1:
@@ -85,13 +87,14 @@ def failing_picture(attempt: Attempt) -> None:
 
 
 def refused_uploads(attempt: Attempt) -> None:
-    """One is larger than it may be, which its chunks show late, and one is beyond the rate limit."""
+    """One can't be read, one is larger than it may be, which its chunks show late, one is beyond the rate limit."""
     with attempt.serve() as service:
+        unreadable = attempt.upload(service, tiny()[:-2] + COSTLY, also=(422,))
         too_large = attempt.upload(service, tiny() + bytes(1_500_000), chunks=3, also=(413,))
         first = attempt.upload(service, tiny())
         attempt.ended(service, first)
         second = attempt.upload(service, tiny(2), also=(429,))
-        if too_large or (first and second):
+        if unreadable or too_large or (first and second):
             attempt.wrong.append("An upload was accepted that is beyond a limit.")
         stopped(attempt, service)
 
