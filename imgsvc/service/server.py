@@ -212,7 +212,7 @@ def _hypercorn(server: Server) -> Config:
     config.keep_alive_timeout = server.keep_alive_seconds
     config.h11_max_incomplete_size = server.max_header_kb * 1024
     config.graceful_timeout = server.graceful_seconds
-    config.max_app_queue_size = 2  # queued reads of 64 KiB: an upload must not use more memory than it needs
+    config.max_app_queue_size = 2  # bytes of the body and its end: an upload must not use more memory than it needs
     config.alpn_protocols = ["http/1.1"]
     if server.certfile:
         config.certfile, config.keyfile = server.certfile, server.keyfile

@@ -20,13 +20,24 @@ async def waiting(*tasks: "asyncio.Task[Any]") -> None:
 
 
 async def test_a_message_waits_for_room_and_order_is_kept() -> None:
-    queue = Messages(2)
-    await queue.put(message(0))
-    await queue.put(message(1))
-    third = asyncio.create_task(queue.put(message(2)))
+    queue, messages = Messages(2), [cast(Any, {"type": str(number)}) for number in range(3)]
+    await queue.put(messages[0])
+    await queue.put(messages[1])
+    third = asyncio.create_task(queue.put(messages[2]))
     await waiting(third)
-    assert [await queue.get() for _ in range(3)] == [message(0), message(1), message(2)]
+    assert [await queue.get() for _ in range(3)] == messages
     await third
+
+
+async def test_bytes_of_a_body_wait_until_those_before_are_taken() -> None:
+    """The end, which is no bytes, needs no more than room: it must not wait behind a body that nothing reads."""
+    queue, end = Messages(2), cast(Any, {"type": "http.disconnect"})
+    await queue.put(message(0))
+    second = asyncio.create_task(queue.put(message(1)))
+    await waiting(second)
+    await queue.put(end)
+    assert [await queue.get() for _ in range(3)] == [message(0), end, message(1)]
+    await second
 
 
 async def test_a_message_goes_to_one_of_those_who_wait() -> None:

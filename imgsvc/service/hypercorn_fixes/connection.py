@@ -24,7 +24,7 @@ from .waiting import Requests
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
 TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time, once the kernel has room
 LINGER_SECONDS = 2.0  # for a client that sends on after its answer; a reset would take the answer from it
-READ_BYTES = 64 * 1024
+READ_BYTES = 128 * 1024
 BYTES_ACKED_AT = 120  # of tcpi_bytes_acked in Linux's struct tcp_info
 TCP_INFO_BYTES = 256
 

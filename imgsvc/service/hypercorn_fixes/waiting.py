@@ -71,8 +71,9 @@ class Messages:
         self._waiters = Waiters()
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Put a message behind the others, once there are fewer than the limit."""
-        while len(self._messages) >= self._limit:
+        """Put a message behind the others, once there are less than the limit, bytes of the body once there is none."""
+        most = 1 if message.get("body") else self._limit
+        while len(self._messages) >= most:
             await self._waiters.wait()
         self._messages.append(message)
         self._waiters.wake()
