@@ -5,12 +5,13 @@ Therefore callers pass whole functions. The task commits all functions that are 
 visit to the connection's thread.
 """
 
+import asyncio
 import re
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
-from math import inf
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -42,8 +43,8 @@ class DatabaseUnavailable(Exception):
 @dataclass(slots=True)
 class _Waiting:
     change: Change[Any]
-    done: anyio.Event
     frees: bool
+    done: "asyncio.Future[None]"
     result: Any = None
     error: BaseException | None = None
 
@@ -66,7 +67,9 @@ class Writer:
         self._make_room = make_room
         self._on_transaction = on_transaction
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
-        self._send, self._receive = anyio.create_memory_object_stream[_Waiting](inf)
+        self._waiting: deque[_Waiting] = deque()
+        self._idle: asyncio.Future[None] | None = None  # what `run` waits for while there is no change
+        self._closed = False
 
     async def write(self, change: Change[T], *, frees: bool = False) -> T:
         """Commit `change` and return its result. It is committed as a whole or not at all.
@@ -76,12 +79,12 @@ class Writer:
         The change may be committed even if the caller is cancelled while it waits. Raises DatabaseUnavailable, or
         whatever the change raised (its statements are then rolled back).
         """
-        waiting = _Waiting(change, anyio.Event(), frees)
-        try:
-            self._send.send_nowait(waiting)
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise DatabaseUnavailable("the database is closed") from None
-        await waiting.done.wait()
+        if self._closed:
+            raise DatabaseUnavailable("the database is closed")
+        waiting = _Waiting(change, frees, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._wake()
+        await waiting.done
         if waiting.error is not None:
             raise waiting.error
         return waiting.result  # type: ignore[no-any-return]
@@ -89,21 +92,27 @@ class Writer:
     async def run(self) -> None:
         """Write until `close` is called and everything passed before that is written."""
         with anyio.CancelScope(shield=True):  # a commit must not be interrupted
-            async with self._receive:
-                async for first in self._receive:
-                    await self._commit(self._batch(first))
+            try:
+                while self._waiting or not self._closed:
+                    if self._waiting:
+                        await self._commit(self._batch())
+                    else:
+                        self._idle = asyncio.get_running_loop().create_future()
+                        await self._idle
+            finally:
+                self._closed = True
 
     def close(self) -> None:
-        self._send.close()
+        self._closed = True
+        self._wake()
 
-    def _batch(self, first: _Waiting) -> list[_Waiting]:
-        batch = [first]
-        while len(batch) < MAX_BATCH:
-            try:
-                batch.append(self._receive.receive_nowait())
-            except (anyio.WouldBlock, anyio.EndOfStream):
-                break
-        return batch
+    def _wake(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None and not idle.done():
+            idle.set_result(None)
+
+    def _batch(self) -> list[_Waiting]:
+        return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         began = time.perf_counter()
@@ -117,7 +126,8 @@ class Writer:
                 await self._transact(kept_out)
         finally:
             for waiting in batch:
-                waiting.done.set()
+                if not waiting.done.done():  # its caller was cancelled
+                    waiting.done.set_result(None)
             self._on_query("commit", time.perf_counter() - began)
 
     async def _transact(self, batch: list[_Waiting]) -> None:
