@@ -5,6 +5,7 @@ import random
 import re
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import chain, repeat
 from typing import BinaryIO
 
@@ -232,15 +233,22 @@ def next_in_scan(stream: BinaryIO, *, restarts: bool = True) -> int | None:
 
     With `restarts` the markers of restart intervals are passed over.
     """
-    sizes = chain(WINDOWS, repeat(WINDOWS[-1]))
-    while len(window := stream.read(next(sizes))) > 1:
-        found = ENDS_SCAN[restarts].search(window)
-        if found:
-            stream.seek(found.end() - len(window), os.SEEK_CUR)
+    whole = stream.getvalue() if type(stream) is BytesIO else None  # searched where it is
+    for size in chain(WINDOWS, repeat(WINDOWS[-1])):
+        if whole is None:
+            window = stream.read(size)
+            begin, end = 0, len(window)
+        else:
+            window, begin = whole, stream.tell()
+            end = stream.seek(min(begin + size, len(whole)))
+        if end - begin < 2:
+            break
+        if found := ENDS_SCAN[restarts].search(window, begin, end):
+            stream.seek(found.end() - end, os.SEEK_CUR)
             return window[found.end() - 1]
-        if FILL in window:
+        if window.find(FILL, begin, end) >= 0:
             raise Unreadable("The JPEG has thousands of fill bytes among its pixels.")
-        if window.endswith(b"\xff"):
+        if window[end - 1] == 0xFF:
             stream.seek(-1, os.SEEK_CUR)
     return None
 

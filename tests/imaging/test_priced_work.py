@@ -1,6 +1,7 @@
 """What a file may cost is known before it is decoded: by its header, its scans and its length."""
 
 import io
+import random
 import struct
 import time
 import warnings
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 from PIL import Image, ImageFile
@@ -107,6 +109,20 @@ def test_a_preview_reads_the_coded_data_twice() -> None:
     source = Counted(make.encoded(make.photo(1600, 1200), "JPEG", quality=95))
     assert pipeline.preview(source, "image/jpeg", RECIPE, {RECIPE.preview.name: io.BytesIO()})
     assert source.total < 2.2 * len(source.getvalue())  # once for its scans, and once to decode it
+
+
+PARTS = (b"\xff\0", b"\xff\xd3", b"\xff" * 5, b"\xff", bytes(4000), b"\xff\x01", hostile.segment(0xEB, b"x\xff\xd9"))
+ENDS = (b"\xff\xd9", b"\xff\xd9more", b"", b"\xff", b"\0")
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_picture_in_memory_is_walked_as_one_in_a_file(seed: int) -> None:
+    """Which is read in windows: parts lie across their ends."""
+    chosen, data = random.Random(seed), make.tiny(progressive=True)
+    scan = data.rindex(b"\xff\xda") + 12
+    coded = b"".join(chosen.choices(PARTS, (9, 3, 1, 1, 9, 1, 1), k=seed * 2))
+    data = data[:scan] + coded + chosen.choice(ENDS)
+    assert read_scans(io.BytesIO(data)) == read_scans(cast(BinaryIO, io.BufferedReader(io.BytesIO(data))))
 
 
 def test_narrow_pictures_are_priced_by_their_blocks() -> None:
