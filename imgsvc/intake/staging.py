@@ -28,6 +28,7 @@ log = structlog.get_logger()
 CHUNK = 96 * 1024  # bytes that each upload may collect before a thread writes them
 WHOLE = 1 << 20  # bytes of an upload that is collected as a whole, and written and synced in one visit
 ROOM = 8 << 20  # bytes that such uploads may collect together
+SMALL = 4096  # bytes received at once that are joined with others
 SNIFF = 512  # the first bytes, which nearly always decide the type
 
 
@@ -106,7 +107,8 @@ class StagedFile:
         self._max_bytes = max_bytes
         self._collects = announced_bytes <= WHOLE
         self._digest = hashlib.sha256()
-        self._buffer = bytearray()
+        self._received: list[bytes | bytearray | memoryview] = []  # `_waiting` bytes that are not written yet
+        self._waiting = 0
         self._storing: Visit[None] | None = None
         self._stream: BinaryIO | None = None
         self._kept = False
@@ -144,16 +146,16 @@ class StagedFile:
     async def feed(self, data: bytes | memoryview) -> None:
         """Write the next bytes. Raises UploadTooLarge, UnsupportedType, TooLarge, NoSpace or StagingFailed."""
         self.size += len(data)
-        self._buffer += data
-        collected = len(self._buffer)
-        first_look = not self.mime and collected >= SNIFF and not is_undecided(self._start())
+        self._waiting += len(data)
+        self._add(data)
+        first_look = not self.mime and self._waiting >= SNIFF and not is_undecided(self._start())
         if first_look:
             self._sniff()
         if self.size > self._max_bytes:
             raise UploadTooLarge(self._max_bytes, self.size)
         if first_look:
-            self._look_ahead(self._buffer)
-        if collected >= CHUNK and not self._may_collect():
+            self._look_ahead(b"".join(self._received))
+        if self._waiting >= CHUNK and not self._may_collect():
             await self._flush()
 
     async def finish(self) -> Header:
@@ -163,10 +165,9 @@ class StagedFile:
         """
         if not self.mime:
             self._sniff()
-        data = self._taken()
-        if self._stream is not None or len(data) < CHUNK:
-            return await in_thread(self._finish, data)
-        inspection = _Inspection(data, self.mime, self._recipe.max_pixels, self._digest)
+        if self._stream is not None or self._waiting < CHUNK:
+            return await in_thread(self._finish, self._taken())
+        inspection = _Inspection(self._taken(), self.mime, self._recipe.max_pixels, self._digest)
         inspecting = Visit(inspection.run, counted=True)  # has its thread before the other, which waits for it
         self._storing = Visit(partial(self._finish_beside, inspection), counted=True)
         return await result_of(inspecting)
@@ -177,8 +178,17 @@ class StagedFile:
             await result_of(self._storing)
             self._storing = None  # it refers to this object, and to the whole upload
 
+    def _add(self, data: bytes | memoryview) -> None:
+        """Keep the bytes without a copy, unless they are so few that their objects would take more memory."""
+        if len(data) >= SMALL:
+            self._received.append(data)
+        elif self._received and isinstance(last := self._received[-1], bytearray):
+            last += data
+        else:
+            self._received.append(bytearray(data))
+
     def _start(self) -> bytes:
-        return bytes(self._buffer[:LOOK_BYTES])
+        return b"".join(self._received)[:LOOK_BYTES]
 
     def _sniff(self) -> None:
         kind = file_type(self._start())
@@ -187,14 +197,15 @@ class StagedFile:
         self.mime = kind.mime
 
     def _may_collect(self) -> bool:
-        size = len(self._buffer)
+        size = self._waiting
         if not self._collects or not self._collected.require(self._held, size):
             return False
         self._held = size
         return True
 
-    def _taken(self) -> bytearray:
-        chunk, self._buffer = self._buffer, bytearray()
+    def _taken(self) -> bytes:
+        chunk = b"".join(self._received)
+        self._received, self._waiting = [], 0
         return chunk
 
     def _release(self) -> None:
@@ -209,16 +220,17 @@ class StagedFile:
         finally:
             self._release()
 
-    def _write(self, chunk: bytearray) -> None:
+    def _write(self, chunk: bytes) -> None:
         if self._stream is None:
             self._look_ahead(chunk)
         self._append(chunk)
         self._digest.update(chunk)
 
-    def _append(self, chunk: bytearray) -> None:
+    def _append(self, chunk: bytes) -> BinaryIO:
         if self._stream is None:
             self._stream = self._opened()
         self._stream.write(chunk)
+        return self._stream
 
     def _opened(self) -> BinaryIO:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -229,7 +241,7 @@ class StagedFile:
             log.error("staging_recreated", path=str(self._area.folder))
             return os.fdopen(os.open(self._path, flags, 0o600), "wb")
 
-    def _look_ahead(self, start: bytearray) -> None:
+    def _look_ahead(self, start: bytes) -> None:
         """Check the header in the first bytes, so that a decompression bomb is refused before the rest arrives."""
         try:
             header = read_header(BytesIO(start), self.mime, count_frames=False)
@@ -240,28 +252,26 @@ class StagedFile:
     def _check(self, header: Header) -> None:
         check_limits(header, max_pixels=self._recipe.max_pixels)
 
-    def _finish(self, chunk: bytearray) -> Header:
+    def _finish(self, chunk: bytes) -> Header:
         with _refusals():
-            self._append(chunk)
-            assert self._stream is not None
-            self._stream.flush()
-            begin_writing(self._stream.fileno())
+            written = self._append(chunk)
+            written.flush()
+            begin_writing(written.fileno())
             self._digest.update(chunk)
             with self._path.open("rb") as stream:
                 header = probe(stream, self.mime, max_pixels=self._recipe.max_pixels)
-            os.fsync(self._stream.fileno())
-            self._name(self._stream)
+            os.fsync(written.fileno())
+            self._name(written)
         return header
 
     def _finish_beside(self, inspection: "_Inspection") -> None:
         """Write a whole upload while it is inspected. It gets its final name only if it is accepted."""
         with _refusals():
-            self._append(inspection.data)
-            assert self._stream is not None
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            written = self._append(inspection.data)
+            written.flush()
+            os.fsync(written.fileno())
             if inspection.accepted():
-                self._name(self._stream)
+                self._name(written)
 
     def _name(self, stream: BinaryIO) -> None:
         stream.close()
@@ -284,7 +294,7 @@ class _Inspection:
     The digest comes first: it leaves the interpreter to the thread that writes.
     """
 
-    def __init__(self, data: bytearray, mime: str, max_pixels: int, digest: "hashlib._Hash") -> None:
+    def __init__(self, data: bytes, mime: str, max_pixels: int, digest: "hashlib._Hash") -> None:
         self.data = data
         self._mime = mime
         self._max_pixels = max_pixels

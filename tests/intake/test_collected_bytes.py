@@ -1,5 +1,6 @@
 """What uploads may hold in memory before a thread writes them."""
 
+import hashlib
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.imaging.errors import Unreadable
-from imgsvc.intake.staging import CHUNK, ROOM, WHOLE, CollectedBytes, StagedFile
+from imgsvc.intake.staging import CHUNK, ROOM, SMALL, WHOLE, CollectedBytes, StagedFile
 from imgsvc.jobs.staging_area import StagingArea
 from imgsvc.settings import Settings
 
@@ -60,3 +61,19 @@ async def test_only_an_accepted_picture_gets_the_name_that_a_restart_keeps(tmp_p
         assert [path.name for path in tmp_path.iterdir()] == ["1.part"]
         assert (tmp_path / "1.part").read_bytes() == costly
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [1, SMALL - 1, SMALL, 3 * SMALL + 1, WHOLE])
+@pytest.mark.parametrize("announced", [WHOLE, WHOLE + 1], ids=["collected", "as they come"])
+async def test_pieces_of_any_size(tmp_path: Path, size: int, announced: int) -> None:
+    """Many small ones are joined: each would be an object of its own until they are written."""
+    area, photo = StagingArea(tmp_path, tmp_path / "orphaned"), TINY + bytes(range(256)) * 800
+    async with staged(area, CollectedBytes(), 1, announced) as one:
+        for at in range(0, len(photo), size):
+            await one.feed(memoryview(photo)[at : at + size] if at % 2 else photo[at : at + size])
+            assert len(one._received) <= 1 + len(photo) // SMALL
+        assert (await one.finish()).width == 80
+        await one.stored()
+        one.keep()
+        assert one.sha256 == hashlib.sha256(photo).hexdigest()
+    assert (tmp_path / "1").read_bytes() == photo
