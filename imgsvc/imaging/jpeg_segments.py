@@ -246,7 +246,7 @@ def next_in_scan(stream: BinaryIO, *, restarts: bool = True) -> int | None:
         if found := ENDS_SCAN[restarts].search(window, begin, end):
             stream.seek(found.end() - end, os.SEEK_CUR)
             return window[found.end() - 1]
-        if window.find(FILL, begin, end) >= 0:
+        if 0xFF in window[begin : end : len(FILL)] and window.find(FILL, begin, end) >= 0:  # the first is soon known
             raise Unreadable("The JPEG has thousands of fill bytes among its pixels.")
         if window[end - 1] == 0xFF:
             stream.seek(-1, os.SEEK_CUR)

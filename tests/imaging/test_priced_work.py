@@ -20,7 +20,7 @@ from imgsvc.imaging.errors import ImageError, OutOfTime, TooLarge, Unreadable
 from imgsvc.imaging.essentials import read_essentials
 from imgsvc.imaging.exif import orientation
 from imgsvc.imaging.header import Header
-from imgsvc.imaging.jpeg_segments import read_scans
+from imgsvc.imaging.jpeg_segments import FILL, read_scans
 from imgsvc.imaging.limits import SAMPLES_PER_PIXEL, has_cheap_preview
 from imgsvc.imaging.pieces import Pieces, Span
 from tests.conftest import Starter
@@ -141,6 +141,14 @@ def test_fill_bytes_among_the_pixels_are_refused(studio: Studio) -> None:
     with quick(), pytest.raises(Unreadable, match="fill bytes"):
         probed(studio, hostile.fill_bytes(9_000_000))
     assert probed(studio, hostile.fill_bytes(70)).scans == 1
+
+
+@pytest.mark.parametrize("at", [90_000, 100_001, 120_007])
+def test_shortest_run_of_fill_bytes_that_is_refused(at: int) -> None:
+    data = make.tiny()[:-2]
+    with pytest.raises(Unreadable, match="fill bytes"):
+        read_scans(io.BytesIO(data + bytes(at) + FILL + bytes(400_000) + b"\xff\xd9"))
+    assert read_scans(io.BytesIO(data + bytes(at) + FILL[1:] + bytes(400_000) + b"\xff\xd9")).count == 1
 
 
 # The preview lane
