@@ -194,7 +194,8 @@ async def _upload(request: Request, identify: Callable[[Request], Awaitable[Uplo
         async with intake.stage(allowance, announced) as staged:
             raw = Form(query.bucket or (who.ticket.bucket if who.ticket else None), headers.metadata)
             try:
-                form = await _read(request, pace, staged, allowance, raw, who.ticket)
+                with pace.watching():
+                    form = await _read(request, pace, staged, allowance, raw, who.ticket)
             except BucketNotAllowed as error:
                 await state.access.denials.record(
                     "bucket_denied", identity.org_id, identity.user_id, bucket=error.bucket
