@@ -20,7 +20,7 @@ class TokenLimits(BaseModel):
     otherwise have no effect. Sizes are in bytes and pixels.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     max_bytes: Count | None = None
     max_pixels: Count | None = None
@@ -70,4 +70,4 @@ def _in_both(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tupl
     return tuple(name for name in one if name in other)
 
 
-UNTIGHTENED = TokenLimits()
+UNTIGHTENED = TokenLimits.model_construct()

@@ -4,6 +4,7 @@ Exit status: 0 done, 1 understood but without success, 2 wrong arguments or sett
 """
 
 import json
+import os
 import re
 from dataclasses import asdict
 from typing import Annotated
@@ -48,6 +49,7 @@ def main() -> None:
     from .streams import open_standard_streams
 
     open_standard_streams()
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # a search for some reads every installed package
     try:
         simd.choose()
     except simd.UnsuitableProcessor as error:

@@ -18,4 +18,4 @@ class AnswerModel(BaseModel):
 
 def example(**values: Any) -> ConfigDict:
     """The `model_config` with the example for the API document. A test validates it with the model."""
-    return ConfigDict(json_schema_extra={"examples": [values]})
+    return ConfigDict(defer_build=True, json_schema_extra={"examples": [values]})

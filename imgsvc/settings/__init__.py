@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .auth import Auth, Operator
 from .fetch import Fetch
-from .fields import SettingInfo, SettingsError, declared
+from .fields import SettingInfo, SettingsError, declared, unchecked
 from .jobs import Images, Jobs
 from .loading import first_problem, given_values, service_links
 from .server import Log, Server, Service
@@ -29,25 +29,25 @@ __all__ = ["SettingInfo", "Settings", "SettingsError", "all_settings", "environm
 class Settings(BaseModel):
     """All settings, checked. Frozen: a changed setting takes effect at the next start."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
-    service: Service = Service()
-    server: Server = Server()
-    database: Database = Database()
-    storage: Storage = Storage()
-    s3: S3 = S3()
-    auth: Auth = Auth()
-    operator: Operator = Operator()
-    uploads: Uploads = Uploads()
-    rate_limit: RateLimit = RateLimit()
-    quota: ByteQuotas = ByteQuotas()
-    redis: Redis = Redis()
-    images: Images = Images()
-    workers: Workers = Workers()
-    jobs: Jobs = Jobs()
-    webhooks: Webhooks = Webhooks()
-    fetch: Fetch = Fetch()
-    log: Log = Log()
+    service: Service = unchecked(Service)
+    server: Server = unchecked(Server)
+    database: Database = unchecked(Database)
+    storage: Storage = unchecked(Storage)
+    s3: S3 = unchecked(S3)
+    auth: Auth = unchecked(Auth)
+    operator: Operator = unchecked(Operator)
+    uploads: Uploads = unchecked(Uploads)
+    rate_limit: RateLimit = unchecked(RateLimit)
+    quota: ByteQuotas = unchecked(ByteQuotas)
+    redis: Redis = unchecked(Redis)
+    images: Images = unchecked(Images)
+    workers: Workers = unchecked(Workers)
+    jobs: Jobs = unchecked(Jobs)
+    webhooks: Webhooks = unchecked(Webhooks)
+    fetch: Fetch = unchecked(Fetch)
+    log: Log = unchecked(Log)
 
     @model_validator(mode="after")
     def _bucket_for_s3(self) -> Self:

@@ -23,6 +23,7 @@ SHOWN_CHARACTERS = 60  # of a value that an error shows
 WEEK_SECONDS = 604_800  # the longest lifetime of a presigned URL of S3
 
 T = TypeVar("T")
+S = TypeVar("S", bound=BaseModel)
 
 
 class SettingsError(Exception):
@@ -32,7 +33,12 @@ class SettingsError(Exception):
 class Section(BaseModel):
     """The settings below one heading of config.toml. A section's docstring is its description there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def unchecked(section: type[S]) -> S:
+    """A section with its defaults, which need no check: its validator, which a start does not need, is not built."""
+    return section.model_construct()
 
 
 class Bounds(TypedDict, total=False):

@@ -21,7 +21,7 @@ class Size(BaseModel):
     quality of WebP. Without `animated` the settings of all variants decide.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     width: Side | None = None
     height: Side | None = None
@@ -51,7 +51,7 @@ class Size(BaseModel):
         return max(self.width or 0, self.height or 0)
 
 
-_SIDE = TypeAdapter(Side)
+_SIDE = TypeAdapter(Side, config=ConfigDict(defer_build=True))
 
 
 def _number_or_table(value: Any) -> int | Size:

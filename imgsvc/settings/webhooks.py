@@ -30,7 +30,7 @@ def _listed(value: object) -> object:
 class Webhook(BaseModel):
     """One `[[webhooks]]` table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
     name: Annotated[
         str,

@@ -7,7 +7,7 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 log = structlog.get_logger()
 
@@ -19,6 +19,8 @@ Status = Literal["healthy", "degraded", "unhealthy"]
 
 class Check(BaseModel):
     """The last result of a check, and its age in seconds."""
+
+    model_config = ConfigDict(defer_build=True)
 
     status: Status
     detail: str

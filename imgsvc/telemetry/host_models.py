@@ -2,39 +2,38 @@
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel
-
+from ..jobs.answer_model import AnswerModel
 from ..lazy_dataclass import dataclass
 
 
-class Cpu(BaseModel):
+class Cpu(AnswerModel):
     """`percent` of all processors since the last sample."""
 
     percent: float
     count: int
 
 
-class Memory(BaseModel):
+class Memory(AnswerModel):
     total_gb: float
     available_gb: float
     used_gb: float
     percent: float
 
 
-class Disk(BaseModel):
+class Disk(AnswerModel):
     total_gb: float
     used_gb: float
     free_gb: float
     percent: float
 
 
-class ProcessUse(BaseModel):
+class ProcessUse(AnswerModel):
     memory_rss_mb: float
     memory_vms_mb: float
     threads: int
 
 
-class Resources(BaseModel):
+class Resources(AnswerModel):
     cpu: Cpu
     memory: Memory
     disk_root: Disk

@@ -37,7 +37,9 @@ class FetchRequest(BaseModel):
     """What to fetch, and where it is stored."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"url": "https://cdn.example.org/a.jpg", "bucket": "holiday"}]}
+        defer_build=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"url": "https://cdn.example.org/a.jpg", "bucket": "holiday"}]},
     )
 
     url: Annotated[str, Field(description="https only; the host must be allowed.", min_length=1, max_length=2048)]

@@ -29,7 +29,9 @@ class TicketRequest(BaseModel):
     """What the ticket is for. `expires_in` is its own life in seconds, `expires_after` that of each image."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"bucket": "holiday", "uploads": 1, "max_bytes": 5_000_000}]}
+        defer_build=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"bucket": "holiday", "uploads": 1, "max_bytes": 5_000_000}]},
     )
 
     bucket: Bucket

@@ -21,7 +21,9 @@ MOST_DROPPED = 1_000
 class RenderOrder(BaseModel):
     """What to render again."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"variants": ["hero"]}]})
+    model_config = ConfigDict(
+        defer_build=True, extra="forbid", json_schema_extra={"examples": [{"variants": ["hero"]}]}
+    )
 
     variants: Annotated[
         list[str] | None, Field(min_length=1, max_length=64, description="Names of `[images] sizes`; all unless given.")
@@ -178,7 +180,9 @@ task = by_method(GET=show, DELETE=cancel)
 class DropSources(BaseModel):
     """How many images this request is for."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"limit": MOST_DROPPED}]})
+    model_config = ConfigDict(
+        defer_build=True, extra="forbid", json_schema_extra={"examples": [{"limit": MOST_DROPPED}]}
+    )
 
     limit: Annotated[int, Field(ge=1, le=MOST_DROPPED, description="The most images of one request.")] = MOST_DROPPED
 

@@ -33,15 +33,20 @@ LISTED: dict[str, Any] = {
     "revoked_at": None,
 }
 MAX_BYTES = 64 * 1024  # the lists of its limits may be long
-LIMITS = {
-    name: next(kind for kind in part["anyOf"] if kind != {"type": "null"})
-    for name, part in TokenLimits.model_json_schema()["properties"].items()
-}
 Name = Annotated[
     str,
     Field(min_length=1, max_length=MAX_NAME_CHARACTERS),
     Matching(r"[^\x00-\x1f\x7f-\x9f]*", f"1 to {MAX_NAME_CHARACTERS} characters without control characters"),
 ]
+
+
+def _as_in_tokens(schema: dict[str, Any]) -> None:
+    """Describe the limits as `TokenLimits` has them, without null."""
+    limits = TokenLimits.model_json_schema()["properties"]
+    schema["properties"] = {
+        name: next(kind for kind in limit["anyOf"] if kind != {"type": "null"}) for name, limit in limits.items()
+    }
+    schema["additionalProperties"] = False
 
 
 def _checked(limits: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def _some(permissions: list[str]) -> list[str]:
 class NewKey(BaseModel):
     """Whom the key acts as, what it may do, and its limits, as in the claim `imgsvc` of a JWT."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [NAMED]})
+    model_config = ConfigDict(defer_build=True, extra="forbid", json_schema_extra={"examples": [NAMED]})
 
     name: Annotated[Name, Field(description="A label for people, such as the application that uses it.")]
     sub: Annotated[Name, Field(description="The user that it acts as.")]
@@ -81,7 +86,7 @@ class NewKey(BaseModel):
         Field(
             description="Limits of its uploads, as in the claim `imgsvc`.",
             examples=[{"buckets": ["holiday"]}],
-            json_schema_extra={"properties": LIMITS, "additionalProperties": False},
+            json_schema_extra=_as_in_tokens,
         ),
     ] = {}
 

@@ -30,7 +30,7 @@ Secret = Annotated[str, Field(min_length=1, max_length=1024)]
 class TokenLogin(BaseModel):
     """Sign in with the operator's token."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", hide_input_in_errors=True)
 
     token: Secret
 
@@ -38,7 +38,7 @@ class TokenLogin(BaseModel):
 class CodeLogin(BaseModel):
     """Sign in with a one-use code, valid for ten minutes."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", hide_input_in_errors=True)
 
     code: Secret
 
@@ -46,7 +46,7 @@ class CodeLogin(BaseModel):
 class Login(RootModel[TokenLogin | CodeLogin]):
     """Either of the two."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "1772366400000.…"}]})
+    model_config = ConfigDict(defer_build=True, json_schema_extra={"examples": [{"code": "1772366400000.…"}]})
 
 
 class OpenSession(AnswerModel):
@@ -79,7 +79,7 @@ class Revoked(AnswerModel):
     ended: int
 
 
-class UploadToken(BaseModel):
+class UploadToken(AnswerModel):
     """A JWT for the public API. `expires_in` is in seconds."""
 
     model_config = example(

@@ -29,7 +29,9 @@ class Deleted(AnswerModel):
 class ManyToDelete(BaseModel):
     """The images to delete."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image_ids": [IMAGE_ID]}]})
+    model_config = ConfigDict(
+        defer_build=True, extra="forbid", json_schema_extra={"examples": [{"image_ids": [IMAGE_ID]}]}
+    )
 
     image_ids: Annotated[
         list[Annotated[str, Field(max_length=64)]],

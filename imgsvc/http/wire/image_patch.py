@@ -32,7 +32,7 @@ Part = Annotated[float, Field(ge=0, le=1)]
 class Focal(BaseModel):
     """A point, as parts of the width and of the height of the picture as displayed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     x: Part
     y: Part
@@ -46,6 +46,7 @@ class ImagePatch(BaseModel):
     """The members to change; absent ones stay as they are."""
 
     model_config = ConfigDict(
+        defer_build=True,
         extra="forbid",
         json_schema_extra={
             "examples": [

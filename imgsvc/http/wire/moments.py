@@ -4,7 +4,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from ...jobs.table.model import as_text, now
 from .problems import validation
@@ -41,8 +41,9 @@ Lifetime = Annotated[
     Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS, description="Seconds until the image expires, from its acceptance."),
     WHOLE_NUMBER,
 ]
-MOMENT: TypeAdapter[str] = TypeAdapter(Moment)
-LIFETIME: TypeAdapter[int] = TypeAdapter(Lifetime)
+AT_FIRST_USE = ConfigDict(defer_build=True)
+MOMENT: TypeAdapter[str] = TypeAdapter(Moment, config=AT_FIRST_USE)
+LIFETIME: TypeAdapter[int] = TypeAdapter(Lifetime, config=AT_FIRST_USE)
 
 
 def expiry(place: str, seconds: int | None, moment: str | None) -> str | None:

@@ -26,6 +26,8 @@ ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 class Detail(BaseModel):
     """What is wrong with one field, header or parameter of the request."""
 
+    model_config = ConfigDict(defer_build=True)
+
     loc: list[str]
     msg: str
     type: str
@@ -38,7 +40,7 @@ class ProblemBody(BaseModel):
     value.
     """
 
-    model_config = ConfigDict(title="Problem", extra="allow")
+    model_config = ConfigDict(defer_build=True, title="Problem", extra="allow")
 
     type: str
     title: str

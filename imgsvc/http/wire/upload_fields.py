@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from ...storage.keys import THROUGH_A_FILE
-from .moments import Lifetime, Moment
+from .moments import AT_FIRST_USE, Lifetime, Moment
 from .prefer import Prefer
 from .validation import Headers, Query, invalid
 
@@ -102,8 +102,8 @@ Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
 MetadataObject = Annotated[
     dict[str, Any], BeforeValidator(lambda value: _metadata(json.dumps(value)) if isinstance(value, dict) else value)
 ]
-BUCKET: TypeAdapter[str] = TypeAdapter(Bucket)
-METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata)
+BUCKET: TypeAdapter[str] = TypeAdapter(Bucket, config=AT_FIRST_USE)
+METADATA: TypeAdapter[dict[str, Any]] = TypeAdapter(Metadata, config=AT_FIRST_USE)
 
 
 def field_value(kind: TypeAdapter[T], text: str, name: str) -> T:
@@ -128,7 +128,7 @@ def _never_null(schema: dict[str, Any]) -> None:
 class UploadForm(BaseModel):
     """The parts, in any order. This documents the form; `multipart.py` reads it as it streams, with the same checks."""
 
-    model_config = ConfigDict(json_schema_extra=_never_null)
+    model_config = ConfigDict(defer_build=True, json_schema_extra=_never_null)
 
     file: Annotated[bytes, Field(description="The photo.")]
     bucket: Annotated[Bucket, Field(examples=["holiday"])]

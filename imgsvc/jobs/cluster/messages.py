@@ -12,11 +12,12 @@ from .ticket import MAX_ANSWER, MAX_TICKET
 
 MAX_LINE = 4 << 20  # bytes: the list of some thousand machines
 MAX_MACHINES = 10_000
+AT_FIRST_USE = ConfigDict(defer_build=True)
 Word = Annotated[str, Field(max_length=200, pattern=r"^[\x20-\x7e]*$")]
 
 
 class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, strict=True, extra="forbid")
 
 
 class Start(_Line):
@@ -106,8 +107,12 @@ class Ended(_Line):
 
 
 FromGateway = Unreachable | Connected | Machines | Answered | Dropped | Ended
-FROM_GATEWAY: TypeAdapter[FromGateway] = TypeAdapter(Annotated[FromGateway, Field(discriminator="kind")])
-FROM_SERVICE: TypeAdapter[Submit | Release] = TypeAdapter(Annotated[Submit | Release, Field(discriminator="kind")])
+FROM_GATEWAY: TypeAdapter[FromGateway] = TypeAdapter(
+    Annotated[FromGateway, Field(discriminator="kind")], config=AT_FIRST_USE
+)
+FROM_SERVICE: TypeAdapter[Submit | Release] = TypeAdapter(
+    Annotated[Submit | Release, Field(discriminator="kind")], config=AT_FIRST_USE
+)
 
 
 def word(text: object) -> str:

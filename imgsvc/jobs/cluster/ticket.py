@@ -20,7 +20,7 @@ LossReason = Literal["unreachable", "refused", "revoked", "no_process", "worker_
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, strict=True, extra="forbid")
 
 
 class RenderTicket(_Message):

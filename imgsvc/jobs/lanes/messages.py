@@ -63,7 +63,7 @@ Versions = Annotated[str, Field(max_length=80, pattern=r"^[0-9A-Za-z.+, -]*$")]
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(defer_build=True, frozen=True, strict=True, extra="forbid")
 
 
 class VariantMade(_Message):

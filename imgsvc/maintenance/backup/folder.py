@@ -38,7 +38,7 @@ To restore it, stop the service and run: imgsvc storage restore THIS_FOLDER
 class Whole(BaseModel):
     """Number and size of the files of one kind."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     files: int = 0
     bytes: int = 0
@@ -47,7 +47,7 @@ class Whole(BaseModel):
 class Manifest(BaseModel):
     """The manifest. `absent` lists files that the service had lost; `elsewhere` counts files left in backends."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     format: int = FORMAT
     version: str
