@@ -36,7 +36,8 @@ class Workers(Section):
     large_pages: bool = setting(
         True,
         "Workers ask for memory in pages of 2 MB, which takes less processor time for a picture. false: for a virtual "
-        "machine that stands still for tens of milliseconds meanwhile, and with it the answers to reads.",
+        "machine that returns such pages to its host (free page reporting), which may then stop it for tens of "
+        "milliseconds, and with it the answers to reads.",
     )
     cage: Literal["require", "best", "off"] = setting(
         "best",

@@ -30,8 +30,8 @@ from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
 # Pages of 2 MB for large blocks (the GNU C library's manual, "Memory Allocation Tunables"; from glibc 2.35 on): each
-# picture is decoded in a new process, which gets every page of its pixels again. On one virtual machine the host took
-# all processors away for 20 to 35 ms every few seconds meanwhile, so a setting can leave them out.
+# picture is decoded in a new process, which gets every page of its pixels again. A setting can leave them out, for
+# virtual machines that return free ones to their host.
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 MAX_END = warm.MAX_ANSWER + 200  # bytes of a task's end
 
