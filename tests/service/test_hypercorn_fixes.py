@@ -279,22 +279,25 @@ async def test_bodies_in_pieces_of_any_size(size: int, more: bytes) -> None:
     assert b"".join(written).count(b"HTTP/1.1 200 ") == 5
 
 
+@pytest.mark.parametrize("package", TRIED_WITH)
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
-def test_locked_version_was_tried(lock: str) -> None:
-    (locked,) = re.findall(r"^hypercorn==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
-    assert locked in TRIED_WITH
+def test_locked_version_was_tried(lock: str, package: str) -> None:
+    (locked,) = re.findall(rf"^{package}==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
+    assert locked in TRIED_WITH[package]
 
 
-def test_warning_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", TRIED_WITH)
+def test_warning_of_another_version(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setattr(hypercorn_fixes, "TRIED_WITH", {one: (version(one),) for one in TRIED_WITH})
     with capture_logs() as logged:
         warn_if_untried()
-        assert (logged == []) == (version("hypercorn") in TRIED_WITH)
-    monkeypatch.setattr(hypercorn_fixes, "TRIED_WITH", ("0.1", "0.2"))
+    assert logged == []
+    monkeypatch.setitem(hypercorn_fixes.TRIED_WITH, package, ("0.1", "0.2"))
     with capture_logs() as logged:
         warn_if_untried()
     (line,) = logged
-    assert (line["event"], line["log_level"]) == ("hypercorn_untried", "warning")
-    assert (line["installed"], line["tried"]) == (version("hypercorn"), "0.1, 0.2")
+    assert (line["event"], line["log_level"]) == (f"{package}_untried", "warning")
+    assert (line["installed"], line["tried"]) == (version(package), "0.1, 0.2")
 
 
 def test_progress_of_a_connection_that_has_just_closed_can_be_asked_for() -> None:

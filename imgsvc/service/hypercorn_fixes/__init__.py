@@ -29,16 +29,18 @@ import structlog
 
 log = structlog.get_logger()
 
-TRIED_WITH = ("0.18.0",)  # versions of Hypercorn with which all tests have passed
+# Versions with which all tests have passed: of Hypercorn, and of h11, of whose reader of a body `StrictHead` makes use.
+TRIED_WITH = {"hypercorn": ("0.18.0",), "h11": ("0.16.0",)}
 
 
 def warn_if_untried() -> None:
-    """Log a warning when the installed Hypercorn is a version that these fixes were not tried with."""
-    installed = version("hypercorn")
-    if installed not in TRIED_WITH:
-        log.warning(
-            "hypercorn_untried",
-            installed=installed,
-            tried=", ".join(TRIED_WITH),
-            effect="replaced parts of it may not fit this version: run the tests, or install one that was tried",
-        )
+    """Log a warning for each that is installed in a version that these fixes were not tried with."""
+    for package, tried in TRIED_WITH.items():
+        installed = version(package)
+        if installed not in tried:
+            log.warning(
+                f"{package}_untried",
+                installed=installed,
+                tried=", ".join(tried),
+                effect="replaced parts of it may not fit this version: run the tests, or install one that was tried",
+            )
