@@ -178,7 +178,7 @@ async def test_outage_is_told_once_and_ends_by_itself(
     break_it: Callable[[RedisServer], Callable[[], Any]], reason: str
 ) -> None:
     with RedisServer() as server, capture_logs() as logs:
-        async with running(server.url, PATIENCE) as limit:
+        async with running(server.url, seconds(0.1)) as limit:
             place = await reserved(limit)
             assert place is not None
             undo = break_it(server)
