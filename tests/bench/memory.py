@@ -2,11 +2,12 @@
 
 The sum of PSS (proc(5)) of all processes: idle; its peak while 100 photos of 15 MP go through two workers and small
 variants are read until the memory of reads is full; and a minute after that. The photos differ by a comment. What is
-read belongs to uploads of one photo, which reuse its variants.
+read belongs to uploads of one photo, which reuse its variants. Settings of workers are taken from the environment.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     environment = {
+        **{name: value for name, value in os.environ.items() if name.startswith("IMGSVC_WORKERS_")},
         "LOG_LEVEL": "ERROR",
         "IMGSVC_WORKERS_COUNT": "2",
         "IMGSVC_SERVER_CACHE_MB": str(given.cache_mb),
