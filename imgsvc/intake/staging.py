@@ -159,7 +159,7 @@ class StagedFile:
             await self._flush()
 
     async def finish(self) -> Header:
-        """Return the header of the complete file, which gets its final name until `stored` has returned.
+        """Return the header of the complete file, which has its final name once `stored` has returned.
 
         Raises what `feed` and `stored` raise, and ImageError.
         """
@@ -320,7 +320,7 @@ class _Inspection:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Raise what the upload is refused with in the place of an OSError."""
+    """Turn an OSError into what the upload is refused with."""
     try:
         yield
     except FileNotFoundError as error:

@@ -30,7 +30,7 @@ class MinimumBodyRate:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """One scope for all waits of a body: one for each would be a tenth of an upload's time in the event loop.
+        """Use one scope for all waits of a body: one for each takes a tenth of a large upload's time in the event loop.
 
         Raises SlowClient.
         """

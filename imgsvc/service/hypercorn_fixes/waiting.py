@@ -71,7 +71,9 @@ class Messages:
         self._waiters = Waiters()
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Put a message behind the others, once there are less than the limit, bytes of the body once there is none."""
+        """Put a message behind the others: bytes of the body once there are none, others once they are fewer than the
+        limit.
+        """
         most = 1 if message.get("body") else self._limit
         while len(self._messages) >= most:
             await self._waiters.wait()
