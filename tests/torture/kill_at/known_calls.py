@@ -17,7 +17,7 @@ CALLS = {
     "failing-picture": 563,
     "webhooks": 735,
     "avif": 592,
-    "quota": 1100,
+    "quota": 838,
     "fetch": 573,
     "refused-uploads": 580,
     "upload-broken-off": 573,
