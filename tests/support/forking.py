@@ -31,7 +31,6 @@ from tests.support.speed import is_over
 ROOT = Path(__file__).parent.parent.parent
 WAIT_SECONDS = 30
 MESSAGE_BYTES = 1 << 17
-_servers: list[subprocess.Popen[bytes]] = []  # they outlive the process that has started them
 
 
 class ForkServerEnded(Exception):
@@ -209,15 +208,14 @@ def _start_unless_started(address: str, lives_with: int) -> None:
             "LD_PRELOAD": str(library()),
         }
         descriptor = listener.fileno()
-        _servers.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fork_server", str(descriptor), str(lives_with)],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[descriptor],
-            )
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", str(descriptor), str(lives_with)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[descriptor],
         )
+        server.returncode = 0  # it outlives this process; or subprocess warns of one that was never waited for
 
 
 def _target(path: Path | None, flag: int) -> tuple[IO[str] | None, int]:
