@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing
 
 import httpx
 import pytest
@@ -13,6 +13,7 @@ from imgsvc.access.tokens import Tokens
 from tests.conftest import Starter
 from tests.support.browser import browsing, in_browser
 from tests.support.server_process import SECRET, InlineServer, ServerProcess
+from tests.support.tcp_server import serving
 
 STRICT = ("default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'")
 
@@ -63,21 +64,19 @@ async def behind_prefix(server: ServerProcess) -> AsyncIterator[str]:
     host, port = server.url.removeprefix("http://").split(":")
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):  # a browser opens more than it uses
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert re.match(rb"(GET|POST) /pics/", head)
-            length = re.search(rb"\r\nContent-Length: (\d+)", head)
-            body = await reader.readexactly(int(length[1]) if length else 0)
-            head = re.sub(rb"\r\nConnection: [^\r]+", b"\r\nConnection: close", head.replace(b"/pics/", b"/", 1))
-            inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert re.match(rb"(GET|POST) /pics/", head)
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        body = await reader.readexactly(int(length[1]) if length else 0)
+        head = re.sub(rb"\r\nConnection: [^\r]+", b"\r\nConnection: close", head.replace(b"/pics/", b"/", 1))
+        inner_reader, inner_writer = await asyncio.open_connection(host, int(port))
+        with closing(inner_writer):
             inner_writer.write(head + body)
             writer.write(await inner_reader.read())
-            inner_writer.close()
-            await writer.drain()
-        writer.close()
+        await writer.drain()
 
-    async with await asyncio.start_server(forward, "127.0.0.1") as proxy:
-        yield f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    async with serving(forward) as outer:
+        yield f"http://127.0.0.1:{outer}"
 
 
 @pytest.mark.process

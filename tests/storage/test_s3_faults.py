@@ -18,6 +18,7 @@ from tests.support.s3 import S3Server
 from tests.support.s3_proxy import Fault, Proxy
 from tests.support.speed import seconds, within
 from tests.support.stored import KEY, read, source
+from tests.support.tcp_server import serving
 
 
 @pytest.fixture
@@ -128,10 +129,9 @@ async def test_who_says_yes_to_everything_is_no_storage(s3: S3Server, tmp_path: 
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    async with await asyncio.start_server(agree, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with serving(agree) as port:
+        url = f"http://127.0.0.1:{port}"
         async with s3_storage(S3(**s3.settings("pictures", endpoint_url=url))) as storage:
             with pytest.raises(StorageError, match="without an ETag"):
                 await storage.put("a/b", KEY, source(tmp_path, b"bytes"))
