@@ -140,7 +140,7 @@ async def test_rate_holds_after_a_fast_start() -> None:
         return {"type": "http.request", "body": next(came), "more_body": True}
 
     async def whole() -> None:
-        with within(3):
+        with within(3), pace.watching():
             while True:
                 await pace.next(receive)
 

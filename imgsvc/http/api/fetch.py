@@ -153,8 +153,10 @@ async def _stage(request: Request, url: str, staged: StagedFile, allowance: Uplo
         headers = {"Accept": ", ".join(allowance.types)}
         async with state.fetching.send("GET", url, headers=headers, seconds=FETCH_SECONDS) as answer:
             _check(answer, allowance)
-            async for chunk in _paced(request, answer):
-                await staged.feed(chunk)
+            uploads = state.settings.uploads
+            with MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second).watching() as pace:
+                async for chunk in _paced(answer, pace):
+                    await staged.feed(chunk)
     except (NotCalled, SlowClient) as error:
         reason = error.reason if isinstance(error, NotCalled) else "slow"
         state.telemetry.metrics.uploads.fetch_failed(reason)
@@ -176,10 +178,9 @@ def _check(answer: Fetched, allowance: UploadLimits) -> None:
         raise UploadTooLarge(allowance.max_bytes, int(length))
 
 
-async def _paced(request: Request, answer: Fetched) -> AsyncIterator[bytes]:
+async def _paced(answer: Fetched, pace: MinimumBodyRate) -> AsyncIterator[bytes]:
     """The body, at the least rate of an upload. Raises NotCalled or SlowClient."""
-    uploads, chunks = state_of(request).settings.uploads, answer.chunks()
-    pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
+    chunks = answer.chunks()
 
     async def following() -> dict[str, Any]:
         return {"body": await anext(chunks, b"")}

@@ -183,7 +183,8 @@ async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
     with ticket.receiving(sizes) as incoming:
         try:
-            await _write(request, pace, incoming, sum(sizes.values()))
+            with pace.watching():
+                await _write(request, pace, incoming, sum(sizes.values()))
         except FileNotFoundError:  # the run's folder is gone
             raise RunOver from None
         except OSError as error:

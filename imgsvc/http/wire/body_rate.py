@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
@@ -19,6 +19,7 @@ class MinimumBodyRate:
     """The limits of a body: `idle_seconds` for its next bytes, and a minimum rate over each such time of waiting.
 
     The rate is not taken over the whole upload: a fast start must not pay for hours of single bytes.
+    Call `next` inside `watching`.
     """
 
     def __init__(self, idle_seconds: float, min_bytes_per_second: int) -> None:
@@ -26,23 +27,22 @@ class MinimumBodyRate:
         self._min_rate = min_bytes_per_second
         self._waited = 0.0  # seconds of waiting in the current window
         self._received = 0
-        self._scope: anyio.CancelScope | None = None
+        self._scope = anyio.CancelScope()  # one for all waits: one for each takes a tenth of a large upload's time
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Use one scope for all waits of a body: one for each takes a tenth of a large upload's time in the event loop.
-
-        Raises SlowClient.
-        """
-        with anyio.CancelScope() as self._scope:
-            yield
+    def watching(self) -> Iterator[Self]:
+        """A scope that ends when no bytes arrive in time. Raises SlowClient."""
+        with self._scope:
+            yield self
         if self._scope.cancelled_caught:
-            raise self._stalled()
+            raise SlowClient(f"No data arrived for {self._idle_seconds:g} seconds.")
 
     async def next(self, receive: Callable[[], Any]) -> Any:
-        """The next message of `receive`. Raises SlowClient."""
+        """The next message of `receive`. Raises SlowClient; `watching` does so if none arrives."""
         began = time.monotonic()
-        message = await self._in_time(receive)
+        self._scope.deadline = anyio.current_time() + self._idle_seconds
+        message = await receive()
+        self._scope.deadline = inf
         self._waited += time.monotonic() - began
         self._received += len(message.get("body", b""))
         if self._waited > self._idle_seconds:
@@ -50,18 +50,3 @@ class MinimumBodyRate:
                 raise SlowClient(f"The upload is slower than {self._min_rate} bytes per second.")
             self._waited, self._received = 0.0, 0
         return message
-
-    async def _in_time(self, receive: Callable[[], Any]) -> Any:
-        if self._scope is not None:
-            self._scope.deadline = anyio.current_time() + self._idle_seconds
-            message = await receive()
-            self._scope.deadline = inf
-            return message
-        try:
-            with anyio.fail_after(self._idle_seconds):
-                return await receive()
-        except TimeoutError:
-            raise self._stalled() from None
-
-    def _stalled(self) -> SlowClient:
-        return SlowClient(f"No data arrived for {self._idle_seconds:g} seconds.")

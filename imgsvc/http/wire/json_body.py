@@ -29,10 +29,11 @@ async def json_body(request: Request, model: type[T], max_bytes: int = MAX_BYTES
     uploads, text = state_of(request).settings.uploads, bytearray()
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
     try:
-        async for chunk in body_chunks(request.receive, pace):
-            text += chunk
-            if len(text) > max_bytes:
-                raise validation((("body",), f"must be at most {max_bytes} bytes", "too_long"))
+        with pace.watching():
+            async for chunk in body_chunks(request.receive, pace):
+                text += chunk
+                if len(text) > max_bytes:
+                    raise validation((("body",), f"must be at most {max_bytes} bytes", "too_long"))
     except SlowClient:
         request.scope[NO_DRAIN] = True
         raise
