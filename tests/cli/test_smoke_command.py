@@ -200,7 +200,7 @@ def test_image_is_removed_when_the_tour_breaks_off(server: ServerProcess) -> Non
 def test_time_is_over(server: ServerProcess) -> None:
     began = time.monotonic()
     on_the_way = OnTheWay(server, in_json("/api/v1/images/jobs/", status="processing"))
-    steps = tour(on_the_way, seconds=2)
+    steps = tour(on_the_way, seconds=seconds(2))
     assert time.monotonic() - began < seconds(15)
     assert "the job is still processing at the end of the time" in failed(steps)["ready"]
     assert "DELETE" in [request.method for request in on_the_way.seen]

@@ -14,6 +14,10 @@ class Unexpected(Exception):
     """An unexpected result, in one line."""
 
 
+class TimeIsOver(Unexpected):
+    """The time limit of the whole tour was reached."""
+
+
 class Instance:
     """The tested instance. Every method may raise Unexpected."""
 
@@ -31,10 +35,10 @@ class Instance:
         self._deadline = time.monotonic() + seconds
 
     def left(self) -> float:
-        """The remaining seconds, more than 0."""
+        """The remaining seconds, more than 0. Raises TimeIsOver."""
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise Unexpected("the time limit was reached")
+            raise TimeIsOver("the time limit was reached")
         return left
 
     def absolute(self, url: str) -> str:
@@ -60,7 +64,7 @@ class Instance:
                         raise Unexpected(f"answers with more than {MAX_ANSWER_BYTES:,} bytes")
             return httpx.Response(answer.status_code, headers=_plain(answer.headers), content=content)
         except httpx.TimeoutException:
-            raise Unexpected("no response within the time limit") from None
+            raise TimeIsOver("no response within the time limit") from None
         except httpx.HTTPError as error:
             raise Unexpected(f"no response: {str(error) or type(error).__name__}") from None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from .http_client import Instance, Unexpected, code, outcome
+from .http_client import Instance, TimeIsOver, Unexpected, code, outcome
 from .token import PERMISSIONS
 
 API = "/api/v1/images"
@@ -29,13 +29,17 @@ def send(
 
 def completed(instance: Instance, job_id: str) -> dict[str, Any]:
     """Wait for a job's end; returns its status. Raises Unexpected if it fails, or not within the time limit."""
+    job: dict[str, Any] = {}
     while True:
-        wait = int(max(1, min(WAIT_SECONDS, instance.left() - 1)))
-        job: dict[str, Any] = instance.call("GET", f"{API}/jobs/{job_id}", {"Prefer": f"wait={wait}"}).json()
+        try:
+            wait = int(max(1, min(WAIT_SECONDS, instance.left() - 1)))
+            job = instance.call("GET", f"{API}/jobs/{job_id}", {"Prefer": f"wait={wait}"}).json()
+        except TimeIsOver:
+            if not job:
+                raise
+            raise Unexpected(f"the job is still {job['status']} at the end of the time") from None
         if job["status"] == "completed":
             return job
         if job["status"] == "failed":
             raise Unexpected(f"the job failed: {job['error']} ({job['error_code']})")
-        if instance.left() < POLL_SECONDS:
-            raise Unexpected(f"the job is still {job['status']} at the end of the time")
         time.sleep(POLL_SECONDS)
