@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image, ImageFile
 
 from ..lazy_dataclass import dataclass
-from . import optional_codecs
+from . import optional_codecs, webp_encoder
 from .limits import SHARP_PIXELS
 from .recipe import FORMAT, MOST_EFFORT, Format, Variant
 
@@ -110,6 +110,8 @@ def _may_be_shorter(image: Image.Image, variant: Variant, most: Ceiling) -> bool
 
 
 def _lossy(image: Image.Image, variant: Variant, quality: int) -> bytes:
+    if image.mode == "RGB" and webp_encoder.is_available():
+        return webp_encoder.lossy(image, quality, variant.effort)
     return _saved(image, quality=quality, method=variant.effort)
 
 
