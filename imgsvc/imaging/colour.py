@@ -28,10 +28,19 @@ def as_samples(image: Image.Image, bits: int = 8) -> Image.Image:
     return image
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert to sRGB, as RGB or RGBA. A profile that is broken, oversized or for another colour space is ignored."""
-    converted = _by_profile(image, profile) if profile and len(profile) <= MAX_PROFILE else None
-    return converted or image.convert("RGBA" if has_alpha(image) else "RGB")
+def to_srgb(image: Image.Image, profile: bytes | None, *, in_place: bool = False) -> Image.Image:
+    """Convert to sRGB, as RGB or RGBA. A profile that is broken, oversized or for another colour space is ignored.
+
+    What is sRGB already is returned itself. `in_place`: the image's own pixels may be converted.
+    """
+    known = profile if profile and len(profile) <= MAX_PROFILE else None
+    converted = _by_profile(image, known, in_place=in_place) if known else None
+    return converted or _as_mode(image, "RGBA" if has_alpha(image) else "RGB")
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image itself where it has the mode: Pillow's `convert` copies it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -58,7 +67,7 @@ def _grey_from_16_bit(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
+def _by_profile(image: Image.Image, profile: bytes, *, in_place: bool) -> Image.Image | None:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(_without_float_tags(profile)))
         if image.mode not in PROFILE_MODES.get(source.profile.xcolor_space, ()):
@@ -70,10 +79,14 @@ def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
         )
         if mode == "RGB" and _changes_nothing(transform):
             return image
-        result = ImageCms.applyTransform(image.convert(mode), transform)
+        plain = _as_mode(image, mode)
+        if mode == "RGB" and (in_place or plain is not image):
+            result = transform.apply_in_place(plain)
+        else:
+            result = transform.apply(plain)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    if result is not None and alpha is not None:
+    if alpha is not None:
         result.putalpha(alpha)
     return result
 

@@ -105,7 +105,7 @@ def fit_largest(picture: Picture) -> None:
 
 
 def to_srgb(picture: Picture) -> None:
-    picture.image = colour.to_srgb(picture.image, picture.profile)
+    picture.image = colour.to_srgb(picture.image, picture.profile, in_place=True)
 
 
 def turn_upright(picture: Picture) -> None:

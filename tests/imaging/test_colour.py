@@ -105,6 +105,22 @@ def test_srgb_changes_nothing() -> None:
     assert to_srgb(image, profiles.srgb()).tobytes() == image.tobytes() == to_srgb(image, None).tobytes()
 
 
+def test_srgb_is_not_copied() -> None:
+    for image in (make.photo(64, 48), Image.new("RGBA", (4, 4))):
+        assert to_srgb(image, None) is to_srgb(image, profiles.srgb()) is image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK"])
+def test_conversion_in_place_gives_the_same_pixels(mode: str) -> None:
+    image = make.photo(64, 48).convert(mode)
+    profile = {"L": profiles.grey(1.0), "CMYK": profiles.cmyk()}.get(mode, profiles.display_p3())
+    before, expected = image.tobytes(), to_srgb(image, profile)
+    assert image.tobytes() == before
+    found = to_srgb(image, profile, in_place=True)
+    assert found.tobytes() == expected.tobytes()
+    assert (found is image) == (mode == "RGB")
+
+
 @pytest.mark.parametrize(
     "inks", [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (128, 64, 0, 0), (0, 0, 0, 128)]
 )
