@@ -20,6 +20,7 @@ from .errors import ImageError, Unreadable, Unsupported
 from .geometry import fit
 from .header import Header
 from .pieces import Piece, Pieces, length_of
+from .pixel_memory import PixelMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,13 @@ class Decoder:
         """The pieces as a file. Raises OutOfTime as it is read."""
         return cast(BinaryIO, Pieces(self.stream, pieces, self.deadline))
 
-    def decode(self, pieces: Sequence[Piece], side: int) -> Image.Image:
-        """Decode the pieces. Raises ImageError, MemoryError, or OSError with an errno for an error of the disk."""
+    def decode(self, pieces: Sequence[Piece], side: int, memory: PixelMemory | None = None) -> Image.Image:
+        """Decode the pieces, a JPEG into `memory` if it can be shrunk there.
+
+        Raises ImageError, MemoryError, or OSError with an errno for an error of the disk.
+        """
         try:
-            return _decoded(self.read(pieces), self.header, side)
+            return _decoded(self.read(pieces), self.header, side, memory)
         except (ImageError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error, EOFError, …
@@ -50,7 +54,7 @@ class Decoder:
             raise Unreadable(f"The image can't be decoded: {_reason(error)}.") from error
 
 
-def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
+def _decoded(stream: BinaryIO, header: Header, side: int, memory: PixelMemory | None) -> Image.Image:
     if not optional_codecs.is_decoded(header.format):
         raise Unsupported("This kind of image is not decoded here.")
     with _pillow_set_up():
@@ -60,6 +64,8 @@ def _decoded(stream: BinaryIO, header: Header, side: int) -> Image.Image:
         image.draft(None, fit(image.size, side))
         if header.arithmetic:  # libjpeg's arithmetic decoder can't wait for more data: it needs all of it at once
             image.decodermaxblock = max(image.decodermaxblock, length_of(stream))
+        if memory is not None and header.format == "JPEG":
+            memory.hold(image, side)
         image.load()
         if image.size != (header.canvas or image.size):  # some decoders learn the size from the pixels
             raise Unreadable("The image's header and its pixels disagree about its size.")

@@ -10,12 +10,13 @@ from .decoder import Decoder, part
 from .errors import Unreadable
 from .essentials import read_essentials
 from .header import Header
+from .pixel_memory import PixelMemory
 from .whole_rows import require_whole, sound_pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The first frame as decoded, its extent in it, its ICC profile, and its EXIF orientation (1 to 8).
+    """The first frame as decoded, its extent in it, its ICC profile, its EXIF orientation (1 to 8), and its memory.
 
     The extent (width, height, in pixels of `image`) is below the image's size where a reduced decode was rounded up.
     """
@@ -24,6 +25,7 @@ class Opened:
     extent: tuple[float, float]
     profile: bytes | None
     orientation: int
+    memory: PixelMemory
 
 
 def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = inf, *, again: float = inf) -> Opened:
@@ -35,15 +37,15 @@ def open_image(stream: BinaryIO, header: Header, side: int, deadline: float = in
     again) or MemoryError.
     """
     needed = read_essentials(stream, header.format, header.walked)
-    decoder = Decoder(stream, header, deadline, again)
+    decoder, memory = Decoder(stream, header, deadline, again), PixelMemory()
     try:
-        image = decoder.decode(needed.pieces, side)
+        image = decoder.decode(needed.pieces, side, memory)
     except Unreadable:
         if needed.png is None:
             raise
         image = decoder.decode(sound_pixels(decoder, needed.png), side)
     require_whole(decoder, needed, image)
-    return Opened(image, _true_edges(image, header), needed.profile, needed.orientation)
+    return Opened(image, _true_edges(image, header), needed.profile, needed.orientation, memory)
 
 
 def _true_edges(image: Image.Image, header: Header) -> tuple[float, float]:

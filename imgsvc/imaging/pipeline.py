@@ -26,6 +26,7 @@ from .header import Header
 from .limits import SAMPLES_AGAIN, has_cheap_preview, may_play, most_animation_bytes, preview_side, probe
 from .open import open_image
 from .orient import swaps_sides, upright
+from .pixel_memory import PixelMemory
 from .placeholder import thumbhash
 from .recipe import Recipe, Variant
 from .resize import resized
@@ -70,6 +71,7 @@ class Picture:
     focal: Point | None = None  # what crops are made around; None: the centre of attention
     again: float = inf  # samples of a JPEG that may be decoded more than once
     image: Image.Image = field(init=False)
+    memory: PixelMemory | None = None  # of the decoded image, until it is shrunk
     extent: tuple[float, float] = field(init=False)  # of the picture in the decoded image, in its pixels
     profile: bytes | None = field(init=False)
     turn: int = field(init=False)
@@ -82,7 +84,7 @@ class Picture:
 def decode(picture: Picture) -> None:
     opened = open_image(picture.source, picture.header, picture.side, picture.deadline, again=picture.again)
     picture.image, picture.extent = opened.image, opened.extent
-    picture.profile, picture.turn = opened.profile, opened.orientation
+    picture.profile, picture.turn, picture.memory = opened.profile, opened.orientation, opened.memory
 
 
 def as_samples(picture: Picture) -> None:
@@ -92,10 +94,15 @@ def as_samples(picture: Picture) -> None:
 def fit_largest(picture: Picture) -> None:
     """Shrink early: the cost of the following steps then depends on the output's pixels, not on the input's.
 
-    First the width and then the height, as the filter itself does it, so that the decoded picture is dropped before the
-    memory of the second is taken. With alpha, which is premultiplied for it, the result would be another.
+    A large photo is shrunk in its own memory. Others: first the width and then the height, as the filter itself does,
+    so that the decoded picture is dropped before the memory of the second is taken. With alpha, which is premultiplied
+    for it, the result would be another.
     """
     size = fit((picture.header.width, picture.header.height), picture.side)
+    memory, picture.memory = picture.memory, None
+    if memory and memory.holds(picture.image):
+        picture.image = memory.shrunk(picture.image, size, picture.extent)
+        return
     width, height = picture.extent
     if not picture.image.has_transparency_data:
         rows = picture.image.height

@@ -50,9 +50,9 @@ def install(landlock_abi_at_most: int | None, walls: list[str] | None) -> None:
     decode, encode = Decoder.decode, vars(pipeline)["encode"]
     usable_abi, all_walls = landlock.usable_abi, vars(cage)["walls"]
 
-    def decoded(self: Decoder, pieces: Any, side: int) -> Any:
+    def decoded(self: Decoder, *arguments: Any) -> Any:
         obey(self.stream)
-        return decode(self, pieces, side)
+        return decode(self, *arguments)
 
     def encoded(image: Any, *arguments: Any) -> Any:
         if any(PAINTED):
@@ -65,7 +65,7 @@ def install(landlock_abi_at_most: int | None, walls: list[str] | None) -> None:
     vars(pipeline).update(encode=encoded)
     vars(landlock).update(usable_abi=lambda _=None: usable_abi(landlock_abi_at_most))
     vars(cage).update(walls=walls_named)
-    Decoder.decode = decoded  # type: ignore[method-assign]
+    Decoder.decode = decoded  # type: ignore[assignment, method-assign]
 
 
 def obey(stream: BinaryIO) -> None:
