@@ -71,7 +71,8 @@ def _decoded(stream: BinaryIO, header: Header, side: int, memory: PixelMemory | 
             raise Unreadable("The image's header and its pixels disagree about its size.")
         if header.format == "GIF":
             return _on_screen(image, header)
-        return image.crop(header.crop) if header.crop else image
+        # Its pixels alone: a decoder may hold as much again as long as its image is there.
+        return image.crop(header.crop) if header.crop else image._new(image.im)
 
 
 def _on_screen(image: Image.Image, header: Header) -> Image.Image:

@@ -19,6 +19,7 @@ from imgsvc.imaging.pipeline import Picture, decode, fit_largest
 from imgsvc.imaging.pixel_memory import LARGE_PAGES, LEAST_PIXELS
 from imgsvc.imaging.resize import resized
 from imgsvc.settings.jobs import Images
+from tests.support.rendering import FORMS
 from tests.support.server_process import ROOT
 
 
@@ -81,6 +82,14 @@ def test_large_photos_that_are_shrunk_are_held(mode: str, size: tuple[int, int],
     assert LEAST_PIXELS == 1_000_000
     found = opened(make.encoded(Image.new(mode, size), "JPEG"), side)
     assert found.memory.holds(found.image) == held
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_decoder_stays_with_the_pixels(form: str) -> None:
+    """That of WebP holds two pictures."""
+    stream = io.BytesIO(make.encoded(make.photo(64, 48), form))
+    found = open_image(stream, probe(stream, f"image/{form.lower()}", max_pixels=50_000_000), 32)
+    assert type(found.image) is Image.Image
 
 
 MEASURE = """
