@@ -19,8 +19,7 @@ from .recipe import FORMAT, MOST_EFFORT, Format, Variant
 FEW_COLOURS = 256  # text, line art, a smooth gradient: lossy coding adds fringes or bands that are visible
 SOME_COLOURS = 4096  # a shrunk screenshot: lossless coding may be shorter than lossy
 LOWER_QUALITY = (5, 10)  # what is taken off the quality, in turn, if a variant would be larger than its source
-# libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY and VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, as Pillow words them
-WEBP_OUT_OF_MEMORY = ("encoding error 1", "encoding error 2")
+WEBP_OUT_OF_MEMORY = tuple(f"encoding error {code}" for code in webp_encoder.OUT_OF_MEMORY)  # in Pillow's words
 TILES, TILE = 3, 64  # across and down, and pixels of a side: a sample of a picture
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 ABI = 0x020F  # WEBP_ENCODER_ABI_VERSION of libwebp 1.2: the library refuses another major version than its own
 ROWS = 64  # imported at once: an even number, since two rows share their chroma
-# VP8_ENC_ERROR_OUT_OF_MEMORY, VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, and where no error is named
-OUT_OF_MEMORY = (1, 2, 0)
+# VP8_ENC_ERROR_OUT_OF_MEMORY, VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, VP8_ENC_ERROR_BAD_WRITE (the file is written to
+# memory), and where no error is named.
+OUT_OF_MEMORY = (1, 2, 8, 0)
 
 
 class _Config(ctypes.Structure):
