@@ -47,6 +47,21 @@ def test_worker_is_killed_amid_a_variant_and_after_its_last(own_cluster: Cluster
         assert len(completions) == len(set(completions)) == 3
 
 
+def test_worker_that_is_killed_after_its_answer_has_done_its_ticket(own_cluster: Cluster, tmp_path: Path) -> None:
+    """The answer comes with the last variants; the cluster's own report of the end never does."""
+    with own_cluster.service(tmp_path / "far", None, **EACH, IMGSVC_WORKERS_LOCAL_PREVIEW="true") as far:
+        dying = own_cluster.start_prepared(1, stall="answered").joined()
+        first = upload(far, small())
+        until(lambda: completed(far, first))
+        jobs = upload(far, small())
+        until(lambda: "stands still" in dying.log.read_text())
+        until(lambda: completed(far, jobs))
+        dying.signal(signal.SIGKILL)
+        until(lambda: not far.machines())
+        assert not far.events("ticket_lost") and attempts(far) == 0
+        assert far.data()["cluster"]["tickets_out"] == 0
+
+
 @pytest.mark.parametrize("away", [5, 60, None])
 def test_scheduler_is_away_under_load(own_cluster: Cluster, worker: Worker, tmp_path: Path, away: int | None) -> None:
     """Without it the lane of this machine goes on; and nothing is lost, whether it ever comes back."""

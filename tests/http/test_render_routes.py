@@ -16,6 +16,7 @@ from imgsvc import testing
 from imgsvc.access.render_tokens import RenderTokens
 from imgsvc.jobs.cluster.lane import TicketOffice
 from imgsvc.jobs.cluster.open_tickets import OpenTicket
+from imgsvc.jobs.cluster.ticket import MAX_ANSWER
 from tests.conftest import Service, Starter, service
 from tests.support.listening import listening
 from tests.support.speed import seconds
@@ -37,6 +38,7 @@ class Machine:
         assert office is not None
         self.office: TicketOffice = office
         self.token = self.issue()
+        self.answers: list[str] = []
 
     def issue(self, job: str = JOB, run: int = RUN, lasting: float = 60) -> str:
         return self.office.tokens.issue(job, run, lasting, {"small": MOST, "large": MOST})
@@ -46,7 +48,7 @@ class Machine:
         self.folder.mkdir(exist_ok=True)
         source = self.folder.parent / "source"
         size = source.write_bytes(make.jpeg(640, 480))
-        ticket = OpenTicket(source, size, self.folder, {"small": MOST, "large": MOST})
+        ticket = OpenTicket(source, size, self.folder, {"small": MOST, "large": MOST}, on_answer=self.answers.append)
         with self.office.tickets.opened(self.token, ticket):
             yield ticket
 
@@ -195,6 +197,39 @@ async def test_several_variants_in_one_body_are_taken_together_or_not_at_all(mac
         assert machine.files() == ["large.webp", "small.webp"] and ticket.received == {"small", "large"}
         assert await together("small=3&large=4") == (409, "variant_there")
         assert machine.office.tickets.received_bytes - received == 7
+
+
+async def test_answer_comes_with_the_last_variants(machine: Machine) -> None:
+    """After them in the body, in one piece or several; it counts for no variant, and is no file."""
+    tickets, whole = machine.office.tickets, "é" * (MAX_ANSWER // 2)
+    received = tickets.received_bytes
+
+    async def put(query: str, body: bytes) -> tuple[int, str]:
+        response = await machine.http.put(f"/api/v1/render/{machine.token}?{query}", content=body)
+        return response.status_code, response.json()["code"] if response.content else ""
+
+    with machine.run() as ticket:
+        for query, body in {
+            "_answer=2": b"{}",
+            "_answer=2&small=3": b"aaa",
+            "small=3&_answer=+2": b"aaa{}",
+            f"small=3&_answer={MAX_ANSWER + 1}": b"aaa" + bytes(MAX_ANSWER + 1),
+        }.items():
+            assert await put(query, body) == (400, "bad_request"), query
+        assert (ticket.received, machine.files(), machine.answers) == (set(), [], [])
+        assert await put("small=3", b"aaa") == (204, "")
+        body = bytes(MOST) + whole.encode()
+        assert await put(f"_answer={MAX_ANSWER}&large={MOST}", body) == (204, "")
+        assert (machine.answers, machine.files()) == ([whole], ["large.webp", "small.webp"])
+        assert (machine.folder / "large.webp").read_bytes() == bytes(MOST)
+    assert tickets.received_bytes - received == 3 + MOST
+
+
+async def test_answer_that_is_no_text_is_passed_on_as_one_that_nobody_has_sent(machine: Machine) -> None:
+    with machine.run():
+        url = f"/api/v1/render/{machine.token}?small=3&_answer=2"
+        assert (await machine.http.put(url, content=b"aaa\xff\xfe")).status_code == 204
+    assert machine.answers == ["\ufffd\ufffd"]
 
 
 async def test_several_variants_that_are_longer_than_a_piece(machine: Machine) -> None:

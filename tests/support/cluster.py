@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,10 @@ class Cluster:
         given = {**self.certificates(f"worker{len(self.processes)}"), **environment}
         return Worker(self, self.start(command, inside, **given), self.last_log)
 
-    def start_prepared(self, count: int, seconds: float = 0, stall: str = "") -> "Worker":
+    def start_prepared(self, count: int, seconds: float = 0, stall: str = "", rate: float = inf) -> "Worker":
         """A worker that renders each picture once, and then only sleeps and sends (`prepared_worker`)."""
-        command = ("tests.support.prepared_worker", self.address, str(count), str(seconds), *([stall] if stall else []))
+        given = (str(count), str(seconds), *([stall] if stall else []), f"--rate={rate}")
+        command = ("tests.support.prepared_worker", self.address, *given)
         process = self.start(command, **self.certificates(f"worker{len(self.processes)}"))
         return Worker(self, process, self.last_log)
 

@@ -1,9 +1,10 @@
-"""HTTP/1.1 for httpx with the least work: for a client of a test that must not take the processor from the service.
+"""HTTP/1.1 with the least work: for a client of a test that must not take the processor from the service.
 
 Over kept connections, each of which has one request at a time. The body of an answer is read whole, by its length.
 """
 
 import asyncio
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -11,41 +12,44 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODILESS = (b"204", b"304")
 
 
-class PlainTransport(httpx.AsyncBaseTransport):
+class PlainHttp:
     """Without TLS."""
 
     def __init__(self) -> None:
-        self._idle: dict[tuple[str, int | None], list[Connection]] = {}
+        self._idle: dict[str, list[Connection]] = {}
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = b"".join([data async for data in request.stream])  # type: ignore[union-attr]  # is an async client's
-        idle = self._idle.setdefault((request.url.host, request.url.port), [])
+    async def send(self, method: str, url: str, trace_id: str, body: bytes = b"") -> httpx.Response:
+        """Raises httpx.TransportError."""
+        where = urlsplit(url)
+        idle = self._idle.setdefault(where.netloc, [])
+        target = f"{where.path}?{where.query}" if where.query else where.path
+        head = f"{method} {target} HTTP/1.1\r\nHost: {where.netloc}\r\nX-Trace-ID: {trace_id}\r\n"
+        if method == "PUT":
+            head += f"Content-Length: {len(body)}\r\n"
         try:
-            connection = idle.pop() if idle else await asyncio.open_connection(request.url.host, request.url.port)
-            answer = await _exchange(connection, request, body)
+            connection = idle.pop() if idle else await asyncio.open_connection(where.hostname, where.port)
+            answer = await _exchange(connection, b"%b\r\n%b" % (head.encode(), body))
         except (OSError, EOFError) as error:
             raise httpx.TransportError(str(error)) from error
         idle.append(connection)
         return answer
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         for _, writer in (one for idle in self._idle.values() for one in idle):
             writer.close()
 
 
-async def _exchange(connection: Connection, request: httpx.Request, body: bytes) -> httpx.Response:
+async def _exchange(connection: Connection, request: bytes) -> httpx.Response:
     """Raises OSError or EOFError, also if the request is cancelled: the connection is closed then."""
     reader, writer = connection
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%b: %b" % header for header in request.headers.raw]
     try:
-        writer.write(b"\r\n".join([*lines, b"", body]))
-        first, *rest = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[:-2]
-        headers = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in rest)]
-        length = next((int(value) for name, value in headers if name.lower() == b"content-length"), 0)
-        status = first.split()[1]
-        content = b"" if status in BODILESS else await reader.readexactly(length)
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        status = head.split(maxsplit=2)[1]
+        _, _, length = head.partition(b"\r\ncontent-length:")
+        size = int(length.split(b"\r\n")[0] or 0)
+        content = b"" if status in BODILESS else await reader.readexactly(size)
     except BaseException:
         writer.close()
         raise
-    return httpx.Response(int(status), headers=headers, content=content)
+    return httpx.Response(int(status), content=content)

@@ -16,7 +16,7 @@ from ...access.render_tokens import RenderTokenExpired, RenderTokenInvalid
 from ...intake.staging import CHUNK, NoSpace
 from ...jobs.cluster.lane import TicketOffice
 from ...jobs.cluster.open_tickets import HasVariant, IncomingVariants, OpenTicket, RunOver
-from ...jobs.cluster.ticket import PutAddress
+from ...jobs.cluster.ticket import ANSWER, MAX_ANSWER, PutAddress
 from ...storage.thread_visit import in_thread
 from ..state import state_of
 from ..wire.answer_memory import AnswerMemory
@@ -81,32 +81,41 @@ async def variant(request: Request) -> Response:
 
 
 async def variants(request: Request) -> Response:
-    """PUT …?VARIANT=BYTES&VARIANT=BYTES: several, one after the other in the body. All are taken, or none."""
+    """PUT …?VARIANT=BYTES&VARIANT=BYTES: several, one after the other in the body. All are taken, or none.
+
+    `_answer=BYTES` among them: with the last variants comes the answer to the ticket, after them.
+    """
     ticket, named = _opened(request), request.query_params.multi_items()
     sizes = {name: int(size) for name, size in named if _is_size(size)}
-    if not sizes or len(sizes) < len(named):
+    once, answer = len(sizes) == len(named), sizes.pop(ANSWER, 0)
+    if not sizes or not once:
         raise Problem(400, "bad_request", "The query must name each variant once, with the number of its bytes.")
+    if answer > MAX_ANSWER:
+        raise Problem(400, "bad_request", f"An answer has at most {MAX_ANSWER} bytes.")
     for name, size in sizes.items():
         if size > ticket.largest.get(name, size):
             raise variant_too_large(ticket.largest[name], size)
-    return await _taken(request, ticket, list(sizes), lambda _: sizes)
+    return await _taken(request, ticket, list(sizes), lambda _: sizes, answer)
 
 
 async def _taken(
-    request: Request, ticket: OpenTicket, names: list[str], sizes_of: Callable[[int], dict[str, int]]
+    request: Request, ticket: OpenTicket, names: list[str], sizes_of: Callable[[int], dict[str, int]], answer: int = 0
 ) -> Response:
-    """Take variants in. `sizes_of` the body's length are their bytes. Raises Problem, SlowClient or NoSpace."""
+    """Take variants in, and an answer of so many bytes. `sizes_of` the body's length are the variants' bytes.
+
+    Raises Problem, SlowClient or NoSpace.
+    """
     try:
         for name in names:
             if name not in ticket.largest:
                 raise render_refused()
             ticket.check(name)
         check_encoding(request)
-        length = _length(request, sum(ticket.largest[name] for name in names))
+        length = _length(request, sum(ticket.largest[name] for name in names) + answer)
         sizes = sizes_of(length)
-        if sum(sizes.values()) != length:
+        if sum(sizes.values()) + answer != length:
             raise Problem(400, "bad_request", "The Content-Length is not the sum of the variants' bytes.")
-        await _receive(request, ticket, sizes)
+        text = await _receive(request, ticket, sizes, length)
     except RunOver:
         request.scope[NO_DRAIN] = True
         raise render_refused() from None
@@ -117,7 +126,9 @@ async def _taken(
         raise
     except ClientDisconnect:
         return Response(status_code=499)
-    _office(request).tickets.received_bytes += length
+    _office(request).tickets.received_bytes += length - answer
+    if answer:
+        ticket.on_answer(text)
     return Response(status_code=204, headers=NO_STORE)
 
 
@@ -177,14 +188,17 @@ def _length(request: Request, most: int) -> int:
     return length
 
 
-async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int]) -> None:
-    """Write the body. Raises RunOver, HasVariant, SlowClient, ClientDisconnect, NoSpace or Problem."""
+async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int], length: int) -> str:
+    """Write the body, of so many bytes; returns the text that follows the variants.
+
+    Raises RunOver, HasVariant, SlowClient, ClientDisconnect, NoSpace or Problem.
+    """
     uploads = state_of(request).settings.uploads
     pace = MinimumBodyRate(uploads.idle_timeout_seconds, uploads.min_bytes_per_second)
     with ticket.receiving(sizes) as incoming:
         try:
             with pace.watching():
-                await _write(request, pace, incoming, sum(sizes.values()))
+                await _write(request, pace, incoming, length)
         except FileNotFoundError:  # the run's folder is gone
             raise RunOver from None
         except OSError as error:
@@ -195,6 +209,7 @@ async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int
             if not incoming.finished:
                 with anyio.CancelScope(shield=True):
                     await in_thread(incoming.discard)
+    return incoming.answer.decode(errors="replace")
 
 
 async def _write(request: Request, pace: MinimumBodyRate, incoming: IncomingVariants, length: int) -> None:

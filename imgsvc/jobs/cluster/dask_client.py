@@ -8,6 +8,7 @@ import codecs
 import importlib
 import re
 import sys
+from types import NoneType
 from typing import Any
 
 import distributed
@@ -128,7 +129,12 @@ class _Exchange:
             resources={MEGABYTES: message.megabytes, self._places: 1},
         )
         line: Answered | Dropped
+        state = self._client.futures[future.key]
         try:
+            await state.wait()
+            if state.status == "finished" and state.type is NoneType:  # the service has the answer (`remote`)
+                future.release()
+                return
             answer = await future.result()
             if type(answer) is not str or len(answer) > MAX_ANSWER:
                 line = dropped(message.id, "the worker sent something else than an answer")

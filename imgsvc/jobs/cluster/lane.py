@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -143,7 +144,8 @@ class ClusterLane:
         ticket = RenderTicket.of(
             task, size, f"{office.address}/api/v1/render/{token}", into_storage=incoming is not None
         )
-        opened = OpenTicket(Path(task.source), size, Path(task.folder), largest, incoming)
+        on_answer = partial(self._link.answered, task.id)
+        opened = OpenTicket(Path(task.source), size, Path(task.folder), largest, incoming, on_answer)
         began = time.monotonic()
         with office.tickets.opened(token, opened):
             megabytes = -(-task.memory_ceiling // MEGABYTE)

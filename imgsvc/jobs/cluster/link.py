@@ -123,6 +123,10 @@ class GatewayLink:
                 self._ended("taken_back")
                 self._send(Release(id=submit.id))
 
+    def answered(self, ticket_id: str, answer: str) -> None:
+        """Settle a ticket whose answer has come on another way than through the cluster."""
+        self._settle(ticket_id, answer, "answered")
+
     async def run(self) -> None:
         """Keep a gateway running until this is cancelled."""
         while True:
@@ -176,7 +180,7 @@ class GatewayLink:
 
     def _take(self, message: FromGateway) -> None:
         if isinstance(message, Answered):
-            self._settle(message.id, message.answer, "answered")
+            self.answered(message.id, message.answer)
         elif isinstance(message, Dropped):
             self._settle(message.id, Lost(message.reason, begun=message.begun), "lost_worker")
         elif isinstance(message, Connected):

@@ -5,7 +5,7 @@ run ends on its lane, whether it was answered, lost, deleted or given to another
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -35,16 +35,23 @@ class NotPut(Exception):
 class OpenTicket:
     """One run. `size` are the bytes of its source, `largest` the variants that may be put, with the most bytes of each.
 
-    `incoming`: where they may be put into the storage.
+    `incoming`: where they may be put into the storage. `on_answer` gets the machine's answer, unread.
     """
 
     def __init__(
-        self, source: Path, size: int, folder: Path, largest: Mapping[str, int], incoming: IncomingRun | None = None
+        self,
+        source: Path,
+        size: int,
+        folder: Path,
+        largest: Mapping[str, int],
+        incoming: IncomingRun | None = None,
+        on_answer: Callable[[str], None] = lambda _answer: None,
     ) -> None:
         self.source = source
         self.size = size
         self.largest = largest
         self.incoming = incoming
+        self.on_answer = on_answer
         self.is_begun = False  # a machine has asked for the source
         self._folder = folder
         self._variants: dict[str, Literal["receiving", "received"]] = {}
@@ -114,11 +121,13 @@ class OpenTicket:
 class IncomingVariants:
     """Variants that come one after the other, being written to the run's scratch folder: all become files, or none.
 
-    `files`: each with its bytes. The methods block, so call them in a thread.
+    `files`: each with its bytes. What comes after them is the machine's `answer`.
+    The methods block, so call them in a thread.
     """
 
     def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
         self.finished = False
+        self.answer = b""
         self._files = files
 
     def write(self, data: bytes, offset: int) -> None:
@@ -132,6 +141,7 @@ class IncomingVariants:
             if piece or not size:
                 _write(path.with_suffix(PART), piece, max(0, offset - start))
             start += size
+        self.answer += data[max(0, start - offset) :]
 
     def finish(self, data: bytes, offset: int) -> None:
         """Write the last bytes, and give all their names. Raises OSError."""

@@ -19,7 +19,7 @@ from ...storage.thread_visit import in_thread
 from ..lanes.messages import Outcome, Rendered
 from ..lanes.process import DIED, NO_PROCESS, NONE_STAYED, NOT_BEGUN, ProcessLane
 from ..retry import Failure
-from .ticket import LossReason, PutAddress, RenderTicket, TicketAnswer
+from .ticket import ANSWER, LossReason, PutAddress, RenderTicket, TicketAnswer
 
 log = structlog.get_logger()
 
@@ -51,15 +51,18 @@ class Performer:
             self._idle.put_nowait(lane)
         self._http = http
         self.folder = folder
-        self._running: dict[str, asyncio.Task[str]] = {}
+        self._running: dict[str, asyncio.Task[str | None]] = {}
         self._storage_from = 0.0  # when the storage may be tried, in monotonic seconds
 
     @property
     def running(self) -> int:
         return len(self._running)
 
-    async def perform(self, text: str) -> str:
-        """Perform a ticket in JSON; returns the answer in JSON. Raises ValueError for what is no ticket."""
+    async def perform(self, text: str) -> str | None:
+        """Perform a ticket in JSON; returns the answer in JSON, None if the service has it already.
+
+        Raises ValueError for what is no ticket.
+        """
         ticket = RenderTicket.model_validate_json(text)
         task = asyncio.ensure_future(self._answer(ticket))
         self._running[ticket.id] = task
@@ -75,13 +78,11 @@ class Performer:
         if task := self._running.get(ticket_id):
             task.cancel()
 
-    async def _answer(self, ticket: RenderTicket) -> str:
+    async def _answer(self, ticket: RenderTicket) -> str | None:
         structlog.contextvars.bind_contextvars(trace_id=ticket.trace_id)
         lane = await self._idle.get()
         try:
-            with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
-                outcome = await self._render(ticket, lane, Path(folder))
-            answer = TicketAnswer.of(ticket, outcome).model_dump_json()
+            return await self._rendered(ticket, lane)
         except _Lost as loss:
             log.warning("ticket_lost", reason=loss.reason)
             if loss.reason == "unreachable":
@@ -92,9 +93,23 @@ class Performer:
             return _lost(ticket, "worker_disk")
         finally:
             self._idle.put_nowait(lane)
-        return answer
+
+    async def _rendered(self, ticket: RenderTicket, lane: ProcessLane) -> str | None:
+        """Render, and put what was made. Returns the answer, None if it was put too. Raises _Lost or OSError."""
+        with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+            outcome = await self._render(ticket, lane, Path(folder))
+            answer = TicketAnswer.of(ticket, outcome).model_dump_json()
+            if isinstance(outcome, Rendered):
+                names = [variant.name for variant in outcome.variants]
+                if outcome.source is not None:
+                    names.append(SOURCE)
+                files = {name: scratch_file(Path(folder, "made"), name) for name in names}
+                if await self._put_all(ticket, files, answer.encode()):
+                    return None
+            return answer
 
     async def _render(self, ticket: RenderTicket, lane: ProcessLane, folder: Path) -> Outcome:
+        """Fetch the source, and render into the folder `made`. Raises _Lost or OSError."""
         source, made = folder / "source", folder / "made"
         made.mkdir()
         await self._fetch(ticket, source)
@@ -105,11 +120,6 @@ class Performer:
             raise _Lost("worker_disk")
         if isinstance(outcome, Failure) and outcome.death:
             return DIED
-        if isinstance(outcome, Rendered):
-            names = [variant.name for variant in outcome.variants]
-            if outcome.source is not None:
-                names.append(SOURCE)
-            await self._put_all(ticket, {name: scratch_file(made, name) for name in names})
         return outcome
 
     async def _fetch(self, ticket: RenderTicket, target: Path) -> None:
@@ -128,10 +138,11 @@ class Performer:
 
         await _tried(fetch)
 
-    async def _put_all(self, ticket: RenderTicket, files: Mapping[str, Path]) -> None:
-        """Put variants, one after the other: at the same time they would not be there sooner. Raises _Lost or OSError.
+    async def _put_all(self, ticket: RenderTicket, files: Mapping[str, Path], answer: bytes = b"") -> bool:
+        """Put variants, one after the other: at the same time they would not be there sooner.
 
-        What the storage has not taken goes to the service, small ones in one request.
+        What the storage has not taken goes to the service, small ones in one request, and the answer with the last
+        ones. Returns whether the service has that. Raises _Lost or OSError.
         """
         sizes = await in_thread(lambda: {name: path.stat().st_size for name, path in files.items()})
         for name in [one for one in sizes if one != SOURCE and ticket.into_storage]:
@@ -141,19 +152,25 @@ class Performer:
                 del sizes[name]
             else:
                 self._storage_from = time.monotonic() + STORAGE_AGAIN_SECONDS
-        for names in _together(sizes):
-            await self._put(ticket, {name: sizes[name] for name in names}, [files[name] for name in names])
+        requests = _together(sizes)
+        for number, names in enumerate(requests, 1):
+            last = answer if number == len(requests) else b""
+            await self._put(ticket, {name: sizes[name] for name in names}, [files[name] for name in names], last)
+        return bool(requests and answer)
 
-    async def _put(self, ticket: RenderTicket, sizes: Mapping[str, int], paths: Sequence[Path]) -> None:
-        """Put variants in one request. Raises _Lost or OSError."""
+    async def _put(
+        self, ticket: RenderTicket, sizes: Mapping[str, int], paths: Sequence[Path], answer: bytes = b""
+    ) -> None:
+        """Put variants in one request, and after them the answer, if there is one. Raises _Lost or OSError."""
 
-        length = sum(sizes.values())
+        length = sum(sizes.values()) + len(answer)
+        named = {**sizes, ANSWER: len(answer)} if answer else sizes
 
         async def put() -> None:
             headers = {"Content-Length": str(length), **_traced(ticket)}
             # Small ones in one piece: each piece costs the service an event of its parser and a wait of its handler.
-            content = _chunks(*paths) if length > TOGETHER_BYTES else await in_thread(_joined, paths)
-            _check(await self._http.put(ticket.address, params=sizes, headers=headers, content=content))
+            content = _chunks(paths, answer) if length > TOGETHER_BYTES else await in_thread(_joined, paths, answer)
+            _check(await self._http.put(ticket.address, params=named, headers=headers, content=content))
 
         await _tried(put)
 
@@ -175,7 +192,7 @@ class Performer:
         await _tried(ask)
         for where in found:
             try:
-                answer = await self._http.put(where.address, headers=where.headers, content=_chunks(path))
+                answer = await self._http.put(where.address, headers=where.headers, content=_chunks([path]))
             except httpx.TransportError as error:
                 log.warning("storage_unreachable", reason=type(error).__name__)
                 return False
@@ -208,15 +225,17 @@ def _check(response: httpx.Response) -> None:
         raise _Lost("refused")
 
 
-async def _chunks(*paths: Path) -> AsyncIterator[bytes]:
+async def _chunks(paths: Sequence[Path], after: bytes = b"") -> AsyncIterator[bytes]:
     for path in paths:
         with path.open("rb") as stream:
             while data := await in_thread(stream.read, CHUNK):
                 yield data
+    if after:
+        yield after
 
 
-def _joined(paths: Sequence[Path]) -> bytes:
-    return b"".join(path.read_bytes() for path in paths)
+def _joined(paths: Sequence[Path], after: bytes) -> bytes:
+    return b"".join([*(path.read_bytes() for path in paths), after])
 
 
 def _together(sizes: Mapping[str, int]) -> list[list[str]]:

@@ -14,6 +14,7 @@ from ..retry import Failure
 
 MAX_TICKET = 1 << 16  # bytes; with the default variants it has less than 2 KB
 MAX_ANSWER = 1 << 16  # bytes
+ANSWER = "_answer"  # its name among the variants of the last PUT, which it follows: no variant may have this name
 # Why a worker has not done its ticket, through no fault of the picture: it could not reach the service; the service
 # refused it (the run is over); the ticket was taken back; no process could be started there; its disk failed.
 LossReason = Literal["unreachable", "refused", "revoked", "no_process", "worker_disk"]
