@@ -171,11 +171,11 @@ def test_loop_is_held_up_no_more_than_by_local_jobs(own_cluster: Cluster, tmp_pa
     Scheduler and worker would be other machines. Here they get only the processor time that nothing else wants, so that
     the loop does not wait for a processor where it would not; the gateway belongs to the service, and competes with it.
     """
-    seconds, places = 0.1, int(RATE * 0.1)
+    places = RATE // 10  # so that a job has a tenth of a second until its turn comes
     give_way(own_cluster.scheduler.pid)
-    give_way(own_cluster.start_prepared(places, seconds).joined().process.pid)
+    give_way(own_cluster.start_prepared(places, rate=RATE).joined().process.pid)
     sides = {
-        "local": {"IMGSVC_WORKERS_ENGINE": "local", "MEASURED_LANES": f"{places} {seconds}"},
+        "local": {"IMGSVC_WORKERS_ENGINE": "local", "MEASURED_LANES": f"{places} {RATE}"},
         "far": {"IMGSVC_WORKERS_LOCAL_PREVIEW": "true"},
     }
     table: dict[str, list[Held]] = {name: [] for name in sides}

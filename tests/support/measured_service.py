@@ -2,7 +2,8 @@
 
 MEASURED_FILE: where it writes, at its end, a line for each 5 ms: when, how late the loop came back to a task that had
 slept for 5 ms, and how long the loop's thread has waited for a processor meanwhile, all in seconds.
-MEASURED_LANES: `PLACES SECONDS`, for lanes that render one picture, and then only sleep and write what that made.
+MEASURED_LANES: `PLACES RATE`, for lanes that render one picture, and then only write what that made, all together so
+many times a second.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ from imgsvc.service import server
 from imgsvc.service.app import create_app
 from imgsvc.service.assembly import Doubles
 from imgsvc.settings import Settings
+from imgsvc.storage.thread_visit import in_thread
+from tests.support.pace import Pace
 
 LOOK_SECONDS = 0.005
 
@@ -33,11 +36,11 @@ Made = dict[tuple[str, ...], tuple[Rendered, Path]]  # by digest and what was do
 
 
 class PreparedLane(testing.InlineLane):
-    """`made` is shared by all lanes."""
+    """`pace` and `made` are shared by all lanes."""
 
-    def __init__(self, name: str, seconds: float, made: Made, folder: Path) -> None:
+    def __init__(self, name: str, pace: Pace, made: Made, folder: Path) -> None:
         super().__init__(name)
-        self._seconds, self._made, self._folder = seconds, made, folder
+        self._pace, self._made, self._folder = pace, made, folder
 
     async def run(self, task: Task) -> Outcome:
         key = (task.sha256, *task.done)
@@ -49,8 +52,8 @@ class PreparedLane(testing.InlineLane):
                 self._made[key] = outcome, kept
             return outcome
         rendered, kept = self._made[key]
-        await asyncio.sleep(self._seconds)
-        await asyncio.to_thread(self._write, [made.name for made in rendered.variants], kept, task)
+        await self._pace.turn()
+        await in_thread(self._write, [made.name for made in rendered.variants], kept, task)
         return rendered
 
     def _write(self, names: list[str], kept: Path, task: Task) -> None:
@@ -82,16 +85,17 @@ def measured(file: Path) -> Iterator[list[tuple[float, float, float]]]:
         file.write_text("".join(f"{when} {late} {waited}\n" for when, late, waited in found))
 
 
-def lanes(folder: Path, places: int, seconds: float) -> list[testing.InlineLane]:
+def lanes(folder: Path, places: int, rate: float) -> list[testing.InlineLane]:
     made: Made = {}
-    renders = [PreparedLane(f"render-{n}", seconds, made, folder) for n in range(places)]
+    pace = Pace(rate)
+    renders = [PreparedLane(f"render-{n}", pace, made, folder) for n in range(places)]
     return [testing.InlineLane("preview"), *renders]
 
 
 def run(file: Path, given: str) -> None:
-    places, seconds = given.split() if given else ("0", "0")
+    places, rate = given.split() if given else ("0", "1")
     preview = [testing.InlineLane("preview")]
-    doubles = Doubles(lanes=lanes(file.with_suffix(".made"), int(places), float(seconds)) if given else preview)
+    doubles = Doubles(lanes=lanes(file.with_suffix(".made"), int(places), float(rate)) if given else preview)
     looking: set[asyncio.Task[None]] = set()
     with measured(file) as found:
 
