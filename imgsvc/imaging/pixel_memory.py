@@ -55,25 +55,29 @@ class PixelMemory:
         return self._pixels is not None and image.im is self._pixels
 
     def shrunk(self, image: Image.Image, size: Size, extent: tuple[float, float]) -> Image.Image:
-        """The picture that this memory holds, resized as by `resized`. It overwrites `image`."""
-        (old_width, rows), (width, height) = image.size, size
+        """The picture that this memory holds, resized as by `resized`. `image` has no pixels afterwards."""
+        self._shrink(image.size, size, extent)
+        self._pixels = None
+        image.im = self._pixels
+        self._end_after(PIXEL * size[0] * size[1])
+        return self._image(size, 0, size[0])
+
+    def _shrink(self, old: Size, new: Size, extent: tuple[float, float]) -> None:
+        (old_width, rows), (width, height) = old, new
         narrow = self._image((width, rows), 0, width)
         for top, bottom in _bands(rows):
             band = self._image((old_width, bottom - top), top * old_width, old_width)
             _replace(narrow, band, resized(band, (width, bottom - top), (extent[0], bottom - top)), (0, top))
-        whole = self._image(size, 0, width)
+        whole = self._image(new, 0, width)
         for left, right in _bands(width):
             band = self._image((right - left, rows), left, width)
             _replace(whole, band, resized(band, (right - left, height), (right - left, extent[1])), (left, 0))
-        self._return_beyond(PIXEL * width * height)
-        return whole
 
-    def _return_beyond(self, length: int) -> None:
-        """Give what is behind these bytes back to the system."""
+    def _end_after(self, length: int) -> None:
+        """Unmap what is behind these bytes: a worker's ceiling counts what is mapped, used or not."""
         assert self._buffer is not None
-        start = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
-        if start < len(self._buffer):
-            self._buffer.madvise(mmap.MADV_DONTNEED, start)
+        with suppress(BufferError, OSError, SystemError):  # still mapped by a picture, or a system without mremap(2)
+            self._buffer.resize(length)
 
     def _image(self, size: Size, first: int, stride: int) -> Image.Image:
         """A picture in this memory: its first pixel, and the pixels from one row to the next."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -51,6 +52,24 @@ def test_same_pixels(size: tuple[int, int], side: int) -> None:
     assert picture.image.size == expected.size
     assert picture.image.tobytes() == expected.tobytes()
     assert picture.memory is None
+
+
+def writable_bytes() -> int:
+    """What RLIMIT_DATA counts of this process (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
+
+
+def test_memory_beyond_the_shrunk_photo_is_unmapped() -> None:
+    """The ceiling of a worker counts what is mapped: lossless coding may need the rest."""
+    stream = io.BytesIO(make.jpeg(3000, 2000))
+    picture = Picture(stream, probe(stream, "image/jpeg", max_pixels=50_000_000), 1501, (), {}, False)
+    before = writable_bytes()
+    decode(picture)
+    assert picture.memory
+    assert picture.memory.holds(picture.image)
+    assert writable_bytes() - before > 4 * 3000 * 2000
+    fit_largest(picture)
+    assert writable_bytes() - before < 4 * 1501 * 1001 + (2 << 20)
 
 
 @pytest.mark.usefixtures("every_size")
