@@ -11,10 +11,13 @@ import logging
 import os
 import platform
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import dask.config
 import dask.utils
+import distributed.comm.utils
 import distributed.scheduler
 import distributed.utils
 import distributed.worker
@@ -24,6 +27,8 @@ from distributed.security import Security
 from ... import __version__
 from ...imaging.decoder import codec_versions
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PACKAGE = Path(__file__).parents[2]
 OF_A_TICKET = ("cluster/ticket.py", "cluster/performer.py", "lanes/messages.py", "lanes/task.py")
 PLUGINS = ("pillow-avif-plugin", "pillow-heif")  # what has one of them must have it everywhere
@@ -71,6 +76,14 @@ def configure() -> None:
     users = (distributed.utils, distributed.scheduler, distributed.worker, distributed.worker_state_machine)
     for module in (dask.utils, *users):
         vars(module)["key_split"] = split
+    # Nothing here is large enough for a thread of its own: neither a message, whose objects Dask would walk through to
+    # learn its size, nor the graph of a ticket, which is one task.
+    vars(distributed.comm.utils)["OFFLOAD_THRESHOLD"] = 0
+    vars(distributed.scheduler)["offload"] = _at_once
+
+
+async def _at_once(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return function(*args, **kwargs)
 
 
 def security(ca_file: str, certfile: str, keyfile: str) -> Security:
