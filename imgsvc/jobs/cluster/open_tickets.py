@@ -16,8 +16,7 @@ from ...imaging.recipe import scratch_file
 from ..incoming import IncomingRun
 from ..lanes.messages import VariantMade
 
-PART = ".part"  # of a name, until all is there
-PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class RunOver(Exception):
@@ -119,7 +118,9 @@ class OpenTicket:
 
 
 class IncomingVariants:
-    """Variants that come one after the other, being written to the run's scratch folder: all become files, or none.
+    """Variants that come one after the other, being written to the run's scratch folder: all stay there, or none.
+
+    They have their names at once: a file counts only once its ticket has it as received.
 
     `files`: each with its bytes. What comes after them is the machine's `answer`.
     The methods block, so call them in a thread.
@@ -139,26 +140,24 @@ class IncomingVariants:
         for path, size in self._files:
             piece = data[max(0, start - offset) : max(0, start + size - offset)]
             if piece or not size:
-                _write(path.with_suffix(PART), piece, max(0, offset - start))
+                _write(path, piece, max(0, offset - start))
             start += size
         self.answer += data[max(0, start - offset) :]
 
     def finish(self, data: bytes, offset: int) -> None:
-        """Write the last bytes, and give all their names. Raises OSError."""
+        """Write the last bytes. Raises OSError."""
         self.write(data, offset)
-        for path, _ in self._files:
-            path.with_suffix(PART).rename(path)
         self.finished = True
 
     def discard(self) -> None:
         for path, _ in self._files:
             with suppress(OSError):
-                path.with_suffix(PART).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
 
-def _write(part: Path, data: bytes, offset: int) -> None:
-    flags = PART_FLAGS if offset == 0 else PART_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
-    descriptor = os.open(part, flags, 0o600)
+def _write(path: Path, data: bytes, offset: int) -> None:
+    flags = NEW_FLAGS if offset == 0 else NEW_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
+    descriptor = os.open(path, flags, 0o600)
     try:
         while data:
             written = os.pwrite(descriptor, data, offset)
