@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,9 +97,10 @@ def copy_checked(folder: Path, made: Collection[VariantMade], copies: Path, sour
     with _opened(folder) as opened:
         for variant in made:
             most = most_bytes(variant.width * variant.height, source_bytes if variant.frames > 1 else None)
-            _copy(opened, variant.name, variant, most, checked_file(copies, variant.name))
-    for variant in made:
-        _check_picture(variant, checked_file(copies, variant.name))
+            copy = checked_file(copies, variant.name)
+            whole = _copy(opened, variant.name, variant, most, copy)
+            with BytesIO(whole) if whole else copy.open("rb") as stream:
+                _check_picture(variant, stream)
 
 
 def copy_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
@@ -139,7 +141,8 @@ def most_bytes(pixels: int, source_bytes: int | None = None) -> int:
     return still if source_bytes is None else max(still, most_animation_bytes(source_bytes))
 
 
-def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> None:
+def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> bytes:
+    """Copy a file; returns its bytes if they are one chunk, else nothing."""
     source = _open(scratch_file(Path(), name).name, folder=folder)
     try:
         found = os.fstat(source)
@@ -150,27 +153,41 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
         if found.st_size > most:
             raise Untrue("a file too large for its pixels")
         digest, left = hashlib.sha256(), made.size_bytes
-        target.unlink(missing_ok=True)  # of an attempt that found no free file
-        with target.open("xb") as copy:  # with the mode of any new file: it may become the stored one
+        with _new(target) as copy:
             while left and (chunk := os.read(source, min(CHUNK, left))):
                 digest.update(chunk)
-                copy.write(chunk)
+                _write(copy, chunk)
                 left -= len(chunk)
         if left or digest.hexdigest() != made.sha256:
             raise Untrue("other bytes than were reported")
+        return chunk if len(chunk) == made.size_bytes else b""
     finally:
         os.close(source)
 
 
-def _check_picture(made: VariantMade, copy: Path) -> None:
+def _new(target: Path) -> BinaryIO:
+    """A new file with the mode of any: it may become the stored one. Unbuffered: each file is a few large pieces."""
+    try:
+        return target.open("xb", buffering=0)
+    except FileExistsError:  # of an attempt that found no free file
+        target.unlink(missing_ok=True)
+        return target.open("xb", buffering=0)
+
+
+def _write(copy: BinaryIO, chunk: bytes) -> None:
+    left = memoryview(chunk)
+    while left:
+        left = left[copy.write(left) :]
+
+
+def _check_picture(made: VariantMade, copy: BinaryIO) -> None:
     """Check that the copy is a picture of the reported format, size and frames, without metadata or trailing bytes."""
-    with copy.open("rb") as stream:
-        try:
-            if made.frames > 1 and made.format == FORMAT:
-                found = moving_webp.moving_size(stream, made.frames)
-            else:
-                found = (*STILL_SIZE[made.format](stream), 1)
-        except ImageError as error:
-            raise Untrue(f"another file than a variant: {error}") from None
+    try:
+        if made.frames > 1 and made.format == FORMAT:
+            found = moving_webp.moving_size(copy, made.frames)
+        else:
+            found = (*STILL_SIZE[made.format](copy), 1)
+    except ImageError as error:
+        raise Untrue(f"another file than a variant: {error}") from None
     if found != (made.width, made.height, made.frames):
         raise Untrue("another picture than was reported")
