@@ -290,7 +290,6 @@ class Intake:
         """
         header = await staged.finish()
         new = _new_job(staged, origin, header, allowance.recipe, self._policy, one.erasures_seen)
-        await staged.stored()
         one.release_place()
         accepted = await self._recorded(staged, new, allowance.quota)
         if accepted.replayed:
@@ -303,18 +302,18 @@ class Intake:
         return Receipt(accepted.job.job_id, accepted.job.image_id, accepted.standing, accepted.replayed)
 
     async def _recorded(self, staged: StagedFile, new: NewJob, quota: Quota) -> Accepted:
-        """Insert the row. If that is refused, the file is removed.
+        """Insert the row, and commit it once the file is durable. If that is refused, the file is removed.
 
-        Raises one of REFUSED, or DatabaseUnavailable.
+        Raises Rejected, one of REFUSED, or DatabaseUnavailable.
         """
         try:
             reservation = await self._rate_limiter.reserve(new, quota)
             staged.keep()
             with anyio.CancelScope(shield=True):  # from here on the row may exist, whatever happens to the request
-                accepted = await self._rate_limiter.accept(new, quota, reservation)
+                accepted = await self._rate_limiter.accept(new, quota, reservation, staged.storing)
                 await self._first_receipt.record()
             return accepted
-        except (DatabaseUnavailable, *REFUSED) as error:
+        except (DatabaseUnavailable, Rejected, *REFUSED) as error:
             staged.discard()  # the row certainly does not exist
             if isinstance(error, RateLimited):
                 await self._note_limited(new.org_id, new.user_id, error)

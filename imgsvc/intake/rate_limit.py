@@ -4,6 +4,7 @@ With or without Redis, the table's transaction enforces the limit for this insta
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from ..jobs.table.job_table import JobTable
 from ..jobs.table.model import NewJob
 from ..jobs.table.quota import Quota, RateLimitStatus
 from ..jobs.table.transactions import Accepted
+from ..storage.thread_visit import AwaitedVisit
 
 if TYPE_CHECKING:
     from .redis_limit import RedisRateLimit, Reservation
@@ -55,21 +57,35 @@ class RateLimiter:
             return None
         return await self.redis.reserve(new.org_id, new.user_id, quota)
 
-    async def accept(self, new: NewJob, quota: Quota, reservation: "Reservation | None") -> Accepted:
+    async def accept(
+        self,
+        new: NewJob,
+        quota: Quota,
+        reservation: "Reservation | None",
+        stored: AwaitedVisit[None] | None = None,
+    ) -> Accepted:
         """Like `JobTable.accept`. The slot in Redis is released unless the job was inserted, even after a cancellation.
 
-        Raises RateLimited, QuotaExceeded, IdempotencyConflict, DatabaseUnavailable.
+        Raises RateLimited, QuotaExceeded, IdempotencyConflict, DatabaseUnavailable, or what `stored` has raised.
         """
+        accepting = self._table.accept(new, quota, stored)
         if reservation is None or self.redis is None:
-            return await self._with_shared_status(await self._table.accept(new, quota), new, quota)
-        settling = asyncio.create_task(self._settle(self.redis, new, quota, reservation))
+            return await self._with_shared_status(await accepting, new, quota)
+        settling = asyncio.create_task(self._settle(self.redis, accepting, new, quota, reservation))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         return await asyncio.shield(settling)  # only a separate task survives to learn whether the job was inserted
 
-    async def _settle(self, redis: "RedisRateLimit", new: NewJob, quota: Quota, reservation: "Reservation") -> Accepted:
+    async def _settle(
+        self,
+        redis: "RedisRateLimit",
+        accepting: Awaitable[Accepted],
+        new: NewJob,
+        quota: Quota,
+        reservation: "Reservation",
+    ) -> Accepted:
         try:
-            accepted = await self._table.accept(new, quota)
+            accepted = await accepting
         except Exception:
             redis.release(reservation)
             raise

@@ -20,7 +20,7 @@ from ..imaging.limits import check_limits, probe
 from ..imaging.recipe import Recipe
 from ..jobs.staging_area import StagingArea
 from ..storage.durable_files import begin_writing, sync_folder
-from ..storage.thread_visit import Visit, in_thread, result_of
+from ..storage.thread_visit import AwaitedVisit, Visit, in_thread, result_of
 from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
@@ -109,7 +109,7 @@ class StagedFile:
         self._digest = hashlib.sha256()
         self._received: list[bytes | bytearray | memoryview] = []  # `_waiting` bytes that are not written yet
         self._waiting = 0
-        self._storing: Visit[None] | None = None
+        self.storing: AwaitedVisit[None] | None = None  # while a whole file is being stored
         self._stream: BinaryIO | None = None
         self._kept = False
 
@@ -126,10 +126,10 @@ class StagedFile:
     ) -> None:
         try:
             self._release()
-            if self._storing is not None:
+            if self.storing is not None and not self.storing.has_ended:
                 with anyio.CancelScope(shield=True):
-                    await self._storing.ended()
-                self._storing = None
+                    await self.storing.ended()
+            self.storing = None  # it refers to this object, and to the whole upload
             if self._stream is not None and not (self._kept and self._stream.closed):
                 with anyio.CancelScope(shield=True):
                     await in_thread(self._close, self._stream)
@@ -159,24 +159,29 @@ class StagedFile:
             await self._flush()
 
     async def finish(self) -> Header:
-        """Return the header of the complete file, which has its final name once `stored` has returned.
+        """Return the header of the complete file. It has its final name, durably, once `storing` has ended; None: now.
 
-        Raises what `feed` and `stored` raise, and ImageError.
+        Raises what `feed` raises, and ImageError; and StagingGone, NoSpace or StagingFailed, as `storing` does.
         """
         if not self.mime:
             self._sniff()
         if self._stream is not None or self._waiting < CHUNK:
             return await in_thread(self._finish, self._taken())
-        inspection = _Inspection(self._taken(), self.mime, self._recipe.max_pixels, self._digest)
-        inspecting = Visit(inspection.run, counted=True)  # has its thread before the other, which waits for it
-        self._storing = Visit(partial(self._finish_beside, inspection), counted=True)
-        return await result_of(inspecting)
+        return await self._finish_whole(_Inspection(self._taken(), self.mime, self._recipe.max_pixels))
 
-    async def stored(self) -> None:
-        """Wait until the file has its final name, durably. Raises StagingGone, NoSpace or StagingFailed."""
-        if self._storing is not None:
-            await result_of(self._storing)
-            self._storing = None  # it refers to this object, and to the whole upload
+    async def _finish_whole(self, inspection: "_Inspection") -> Header:
+        """Write and sync the file in one thread while it is hashed, here, and inspected in another one.
+
+        It is inspected once it is hashed: until then the thread that writes has the interpreter for itself.
+        """
+        self.storing = AwaitedVisit(partial(self._finish_beside, inspection), counted=True)
+        try:
+            self._digest.update(inspection.data)
+            inspecting = Visit(inspection.run, counted=False)  # the one that waits for it is counted
+        except BaseException:
+            inspection.end()
+            raise
+        return await result_of(inspecting)
 
     def _add(self, data: bytes | memoryview) -> None:
         """Keep the bytes without a copy, unless they are so few that their objects would take more memory."""
@@ -265,7 +270,7 @@ class StagedFile:
         return header
 
     def _finish_beside(self, inspection: "_Inspection") -> None:
-        """Write a whole upload while it is inspected. It gets its final name only if it is accepted."""
+        """Write a whole upload. It gets its final name only if the inspection accepts it."""
         with _refusals():
             written = self._append(inspection.data)
             written.flush()
@@ -289,28 +294,26 @@ class StagedFile:
 
 
 class _Inspection:
-    """Digest and header of a whole upload, made in one thread while another one writes it.
+    """The header of a whole upload, read in one thread while another one writes it."""
 
-    The digest comes first: it leaves the interpreter to the thread that writes.
-    """
-
-    def __init__(self, data: bytes, mime: str, max_pixels: int, digest: "hashlib._Hash") -> None:
+    def __init__(self, data: bytes, mime: str, max_pixels: int) -> None:
         self.data = data
         self._mime = mime
         self._max_pixels = max_pixels
-        self._digest = digest
         self._accepted = False
         self._over = threading.Event()
 
     def run(self) -> Header:
         """Raises ImageError."""
         try:
-            self._digest.update(self.data)
             header = probe(BytesIO(self.data), self._mime, max_pixels=self._max_pixels)
             self._accepted = True
             return header
         finally:
-            self._over.set()
+            self.end()
+
+    def end(self) -> None:
+        self._over.set()
 
     def accepted(self) -> bool:
         """Wait for the result."""

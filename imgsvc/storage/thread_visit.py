@@ -72,6 +72,56 @@ class Visit(Generic[T]):
             self._over.set_result(None)
 
 
+class AwaitedVisit(Visit[T]):
+    """A visit that a further thread may wait for, which goes on at once: the event loop is not even woken in between.
+
+    The loop is told of the end only if something in it waits for that.
+    """
+
+    def __init__(self, work: Callable[[], T], *, counted: bool) -> None:
+        self.has_ended = False
+        self._is_awaited = False  # in the event loop: set before it looks at `has_ended`, and read after that is set
+        self._signals: SimpleQueue[None] = SimpleQueue()
+        self._callbacks: list[Callable[[], None]] = []
+        super().__init__(work, counted=counted)
+
+    def wait(self) -> bool:
+        """Wait in a thread for the end of the call; False if `interrupt` was called first. Raises what it raised."""
+        if not self.has_ended:
+            self._signals.get()
+        if self.has_ended and self._error is not None:
+            raise self._error
+        return self.has_ended
+
+    def interrupt(self) -> None:
+        """End the wait in a thread; if none has begun, end the next."""
+        self._signals.put(None)
+
+    async def ended(self) -> None:
+        self._is_awaited = True
+        if not self.has_ended:
+            await super().ended()
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have this called in the event loop, once the call has ended."""
+        self._callbacks.append(callback)
+        self._is_awaited = True
+        if self.has_ended:
+            self._loop.call_soon(self._end)
+
+    def tell(self) -> None:
+        self.has_ended = True
+        self._signals.put(None)
+        if self._is_awaited:
+            super().tell()
+
+    def _end(self) -> None:
+        super()._end()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
 class _Pool:
     """Threads, each of which ends after some idle time. None keeps the process from ending."""
 

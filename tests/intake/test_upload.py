@@ -1,12 +1,16 @@
 """What is accepted, in whatever shape it comes, and the receipt that is given for it."""
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
+import stat
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -177,3 +181,26 @@ async def test_file_name_is_stripped(shared: Service, sent: bytes, kept: str) ->
     accepted = await shared.http.post(UPLOAD, content=form(part, PARTS["bucket"]), headers=shared.bearer() | TYPE)
     assert assert_kept(shared, accepted)["original_filename"] == kept
     assert not any("jpg" in name for name in shared.staged())
+
+
+@pytest.mark.parametrize("fails", [stat.S_ISREG, stat.S_ISDIR], ids=["file", "folder"])
+async def test_row_is_undone_if_the_upload_can_not_be_synced(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]
+) -> None:
+    """Its statements are made while file and folder are synced."""
+    photo, fsync, failed = file_of(200_000), os.fsync, list[int]()
+
+    def refused(descriptor: int) -> None:
+        if fails(os.fstat(descriptor).st_mode) and "/staging" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    async with start() as s:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refused)
+            answer = await s.upload(photo)
+        assert (answer.status_code, answer.json()["code"], len(failed)) == (503, "overloaded", 1)
+        assert (rows(s), s.staged()) == (0, [])
+        assert_kept(s, await s.upload(photo), photo)
+        assert rows(s) == 1

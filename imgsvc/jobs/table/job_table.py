@@ -10,6 +10,7 @@ from typing import Any
 
 import aiosqlite
 
+from ...storage.thread_visit import AwaitedVisit
 from ..retry import MAX_STARTS, Decision, Failure
 from . import patches, transactions
 from .admission_memory import AdmissionMemory
@@ -117,12 +118,13 @@ class JobTable:
         rows = await self._readers.fetch("of_key", {"org_id": org_id, "user_id": user_id, "key": key})
         return bool(rows) and not transactions.key_expired(Job.of(rows[0]))
 
-    async def accept(self, new: NewJob, quota: Quota) -> Accepted:
+    async def accept(self, new: NewJob, quota: Quota, stored: AwaitedVisit[None] | None = None) -> Accepted:
         """Count the upload against the quota and insert the job, or return the job of the same idempotency key.
 
-        Once this has returned, the receipt may be sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict.
+        The row is committed once the file is `stored`, durably; None: it is. Once this has returned, the receipt may be
+        sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict, or what `stored` has raised.
         """
-        accepted = await self._write(lambda db: transactions.accept(db, new, quota))
+        accepted = await self._write(lambda db: transactions.accept(db, new, quota), after=stored)
         if not accepted.replayed:
             self._observer.moved(None, "pending")
         self._may_have_twins |= accepted.has_twin

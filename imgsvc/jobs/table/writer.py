@@ -2,7 +2,8 @@
 
 Two coroutines on one connection would interleave their transactions, and a cancelled `execute` still takes effect.
 Therefore callers pass whole functions. The task commits all functions that are waiting together (group commit), in one
-visit to the connection's thread.
+visit to the connection's thread. That thread may wait for one thing: what a change comes after, while no other change
+waits (`after` of `write`).
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import anyio.to_thread
 import structlog
 
 from ...lazy_dataclass import dataclass
+from ...storage.thread_visit import AwaitedVisit
 from .connection_thread import in_connection_thread, to_the_end
 from .sql import OnQuery, ignore, is_damage
 
@@ -40,13 +42,35 @@ class DatabaseUnavailable(Exception):
         return bool(FULL.search(str(self)))
 
 
+class _MadeWay(Exception):
+    """The change was rolled back in favour of another one, and is made again once what it comes after has ended."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     change: Change[Any]
     frees: bool
     done: "asyncio.Future[None]"
+    after: AwaitedVisit[None] | None = None
+    held_seconds: float = 0.0  # that its transaction waited for `after`
     result: Any = None
     error: BaseException | None = None
+
+    def hold(self) -> None:
+        """Wait, in the connection's thread, for what the change comes after. Raises what that raised, or _MadeWay."""
+        if self.after is None:
+            return
+        began = time.perf_counter()
+        try:
+            if not self.after.wait():
+                raise _MadeWay
+        finally:
+            self.held_seconds = time.perf_counter() - began
+
+    def end(self, error: BaseException | None) -> None:
+        self.error = error
+        if not self.done.done():  # its caller was cancelled
+            self.done.set_result(None)
 
 
 class Writer:
@@ -69,25 +93,56 @@ class Writer:
         self.damage = ""  # SQLite's message about a damaged page; empty: none was found
         self._waiting: deque[_Waiting] = deque()
         self._idle: asyncio.Future[None] | None = None  # what `run` waits for while there is no change
+        self._held: AwaitedVisit[None] | None = None  # what the last change comes after
+        self._later = 0  # changes that are to wait once what they come after has ended
         self._closed = False
 
-    async def write(self, change: Change[T], *, frees: bool = False) -> T:
+    async def write(self, change: Change[T], *, frees: bool = False, after: AwaitedVisit[None] | None = None) -> T:
         """Commit `change` and return its result. It is committed as a whole or not at all.
 
         `frees`: the change leads to free space, so on a full disk it may use the reserve.
 
+        `after`: the change is committed once that has ended, and rolled back if it raised something, which is raised
+        here too. While no other change waits, the statements are made meanwhile.
+
         The change may be committed even if the caller is cancelled while it waits. Raises DatabaseUnavailable, or
         whatever the change raised (its statements are then rolled back).
         """
-        if self._closed:
-            raise DatabaseUnavailable("the database is closed")
-        waiting = _Waiting(change, frees, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._wake()
+        waiting = _Waiting(change, frees, asyncio.get_running_loop().create_future(), after)
+        if after is None or self._is_free:
+            self._append(waiting)
+        else:
+            self._append_later(waiting, after)
         await waiting.done
         if waiting.error is not None:
             raise waiting.error
         return waiting.result  # type: ignore[no-any-return]
+
+    @property
+    def _is_free(self) -> bool:
+        return self._idle is not None and not self._later
+
+    def _append(self, waiting: _Waiting) -> None:
+        if self._closed:
+            waiting.end(DatabaseUnavailable("the database is closed"))
+            return
+        self._make_way()
+        self._held = waiting.after
+        self._waiting.append(waiting)
+        self._wake()
+
+    def _append_later(self, waiting: _Waiting, after: AwaitedVisit[None]) -> None:
+        def append() -> None:
+            self._later -= 1
+            self._append(waiting)
+
+        self._later += 1
+        after.when_ended(append)
+
+    def _make_way(self) -> None:
+        """Let the transaction that is held, if there is one, go on without what it waits for."""
+        if self._held is not None:
+            self._held.interrupt()
 
     async def run(self) -> None:
         """Write until `close` is called and everything passed before that is written."""
@@ -104,6 +159,7 @@ class Writer:
 
     def close(self) -> None:
         self._closed = True
+        self._make_way()
         self._wake()
 
     def _wake(self) -> None:
@@ -125,10 +181,15 @@ class Writer:
                     waiting.error = None
                 await self._transact(kept_out)
         finally:
+            self._on_query("commit", time.perf_counter() - began - sum(waiting.held_seconds for waiting in batch))
             for waiting in batch:
-                if not waiting.done.done():  # its caller was cancelled
-                    waiting.done.set_result(None)
-            self._on_query("commit", time.perf_counter() - began)
+                if waiting.after is not None and isinstance(waiting.error, _MadeWay):
+                    waiting.error, waiting.held_seconds = None, 0.0
+                    self._append_later(waiting, waiting.after)
+                else:
+                    waiting.end(waiting.error)
+            if not self._waiting:
+                self._held = None  # which refers to a whole upload
 
     async def _transact(self, batch: list[_Waiting]) -> None:
         """Commit the changes; one that is not committed has its error set."""
@@ -160,6 +221,7 @@ class Writer:
             await db.execute("SAVEPOINT change")
         try:
             waiting.result = to_the_end(waiting.change(db))
+            waiting.hold()
         except Exception as error:
             if not db.in_transaction:
                 raise  # a full disk or an I/O error: the changes before this one are rolled back too
