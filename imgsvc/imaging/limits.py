@@ -1,7 +1,8 @@
 """Limits on pictures, and the estimate of the memory that decoding needs: both from the header, without decoding.
 
 The estimated memory is reserved before a job starts, so the estimate must not be too low. The factors are the peaks
-of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` measures them again.
+of a single worker over sources of every kind at 2, 16 and 50 MP, rounded up. `./run torture` renders such
+sources with no more than the estimate.
 """
 
 from collections.abc import Iterable

@@ -2,14 +2,15 @@
 
 import hashlib
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fixtures import hostile, make, mutations
 from imgsvc.imaging.errors import ImageError
+from imgsvc.imaging.header import Header
 from imgsvc.imaging.limits import preview_bytes, probe, render_bytes, settled
 from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.lane_memory import RESERVE_EXTRA, RESERVE_FACTOR
@@ -38,7 +39,10 @@ RICH = Images.model_validate(
 ).recipe
 # Without the cage the decoders of HEIC and AVIF are not loaded.
 LOADED = "from imgsvc.jobs.lanes import warm; warm.is_in_force = lambda _: True"
-KINDS = {"preview": preview_bytes, "render": render_bytes}
+KINDS: dict[Literal["preview", "render"], Callable[[Header, Recipe], int | None]] = {
+    "preview": preview_bytes,
+    "render": render_bytes,
+}
 
 
 class Source(NamedTuple):
@@ -110,7 +114,7 @@ async def made(one: ProcessLane, source: Source, folder: Path, recipe: Recipe = 
         place.mkdir(parents=True)
         task = render_task(place, source.data, recipe, source.mime)
         ceiling = int(peak * RESERVE_FACTOR) + RESERVE_EXTRA
-        outcome = await one.run(replace(task, kind=kind, memory_ceiling=ceiling, time_limit=300))  # type: ignore[arg-type]
+        outcome = await one.run(replace(task, kind=kind, memory_ceiling=ceiling, time_limit=300))
         found[kind] = Made(_timeless(outcome), _digests(place / "made"))
     return found
 
