@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 ABI = 0x020F  # WEBP_ENCODER_ABI_VERSION of libwebp 1.2: the library refuses another major version than its own
+MORE = 256  # bytes: a later minor version may have more members, which its functions set to zero
 ROWS = 64  # imported at once: an even number, since two rows share their chroma
 # VP8_ENC_ERROR_OUT_OF_MEMORY, VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, VP8_ENC_ERROR_BAD_WRITE (the file is written to
 # memory), and where no error is named.
@@ -61,13 +62,20 @@ class _Picture(ctypes.Structure):
         ("memory", c_void_p),
         ("memory_argb", c_void_p),
         ("pad7", c_void_p * 2),
+        ("more", c_uint8 * MORE),
     )
 
 
 class _Writer(ctypes.Structure):
     """struct WebPMemoryWriter."""
 
-    _fields_ = (("mem", c_void_p), ("size", c_size_t), ("max_size", c_size_t), ("pad", c_uint32))
+    _fields_ = (
+        ("mem", c_void_p),
+        ("size", c_size_t),
+        ("max_size", c_size_t),
+        ("pad", c_uint32),
+        ("more", c_uint8 * MORE),
+    )
 
 
 # The arguments of each function. Those that return something return int.
