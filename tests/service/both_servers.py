@@ -22,6 +22,7 @@ from hypercorn.typing import ConnectionState
 
 from imgsvc.service.hypercorn_fixes.connection import Connection
 from imgsvc.service.hypercorn_fixes.http1 import Http1
+from imgsvc.service.hypercorn_fixes.piece_reader import stream_protocol
 from imgsvc.service.hypercorn_fixes.server import HttpServer, Patience
 from imgsvc.service.hypercorn_fixes.tls_session import TlsServer
 from imgsvc.service.hypercorn_fixes.waiting import LeanContext
@@ -151,7 +152,10 @@ async def connections(
         found.append(one)
         tasks.append(loop.create_task(one.run()))
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=None if fixed else tls)
+    if fixed:
+        server = await loop.create_server(partial(stream_protocol, accepted), "127.0.0.1", 0)
+    else:
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     scheme = "https" if tls else "http"
     try:
         yield "{}://{}:{}".format(scheme, *server.sockets[0].getsockname()), found, tasks

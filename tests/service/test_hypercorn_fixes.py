@@ -28,7 +28,7 @@ from structlog.testing import capture_logs
 from imgsvc.service import hypercorn_fixes
 from imgsvc.service.hypercorn_fixes import TRIED_WITH, warn_if_untried
 from imgsvc.service.hypercorn_fixes import server as server_fixes
-from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, READ_BYTES, Connection
+from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, Connection
 from imgsvc.service.hypercorn_fixes.waiting import LeanContext, Requests
 from tests.service.both_servers import (
     FIXED_SECONDS,
@@ -49,6 +49,7 @@ from tests.support.clients import asking, connected
 from tests.support.speed import seconds
 from tests.support.tls import certificate
 
+RECEIVED_BYTES = 128 * 1024  # at a time
 ROOT = Path(__file__).parents[2]
 MANY = 20  # whose memory is compared with a limit for each
 BODY = bytes(32 << 20)  # more than the kernel keeps for a client that does not read
@@ -101,9 +102,9 @@ async def takes_a_body_past_h11(*, fixed: bool) -> bool:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(h11.Connection, "receive_data", receive_data)
-        await spoken(application, posted(4 * READ_BYTES), *[bytes(READ_BYTES)] * 4, fixed=fixed)
-    assert application.bodies == [bytes(4 * READ_BYTES)]
-    return sum(taken) < 2 * READ_BYTES
+        await spoken(application, posted(4 * RECEIVED_BYTES), *[bytes(RECEIVED_BYTES)] * 4, fixed=fixed)
+    assert application.bodies == [bytes(4 * RECEIVED_BYTES)]
+    return sum(taken) < 2 * RECEIVED_BYTES
 
 
 async def holds_a_piece_of_a_body(*, fixed: bool) -> bool:

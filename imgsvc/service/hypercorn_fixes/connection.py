@@ -18,13 +18,13 @@ from hypercorn.utils import parse_socket_addr
 from ...http.wire.drain import CLIENT
 from .http1 import COPIED_BYTES, Http1
 from .idle_timer import IdleTimer
+from .piece_reader import PieceReader
 from .tls_session import TlsServer, TlsSession
 from .waiting import Requests
 
 PIECE_BYTES = 256 * 1024  # written to the transport at a time, which keeps no copy of it
 TLS_PIECE_BYTES = 64 * 1024  # encrypted at a time, once the kernel has room
 LINGER_SECONDS = 2.0  # for a client that sends on after its answer; a reset would take the answer from it
-READ_BYTES = 128 * 1024
 BYTES_ACKED_AT = 120  # of tcpi_bytes_acked in Linux's struct tcp_info
 TCP_INFO_BYTES = 256
 
@@ -120,7 +120,7 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         while not (self.reader.at_eof() or (self._tls is not None and self._tls.ended)):
             try:
-                data = await self.reader.read(READ_BYTES)
+                data = await cast(PieceReader, self.reader).piece()
                 if self._lingering is not None:
                     continue
                 if self._tls is not None and data:

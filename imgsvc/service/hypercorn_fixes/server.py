@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from ...lazy_dataclass import dataclass
 from .connection import Connection
+from .piece_reader import stream_protocol
 from .tls_session import TlsServer
 from .waiting import LeanContext
 
@@ -59,8 +61,10 @@ class HttpServer:
     async def run(self, listener: socket.socket, stop: Callable[[], Awaitable[None]]) -> None:
         """Serve until `stop` returns; then requests in progress have `graceful_timeout`, and are aborted after it."""
         listener.setblocking(False)
-        start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-        server = await start(self._connected, sock=listener, backlog=self._config.backlog)
+        loop = asyncio.get_running_loop()
+        start = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+        protocol = partial(stream_protocol, self._connected)
+        server = await start(protocol, sock=listener, backlog=self._config.backlog)
         watching = asyncio.create_task(self._watch())
         try:
             await stop()
