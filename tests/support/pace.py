@@ -1,11 +1,11 @@
-"""So many a second."""
+"""A limit of the rate at which a test's lanes or worker finish."""
 
 import asyncio
 import time
 
 
 class Pace:
-    """Gives turns, one after the other: as many a second, if as many are waited for."""
+    """Turns that begin at most `rate` times a second."""
 
     def __init__(self, rate: float) -> None:
         self._every = 1 / rate
