@@ -31,6 +31,8 @@ ROOM = 8 << 20  # bytes that such uploads may collect together
 SMALL = 4096  # bytes received at once that are joined with others
 SNIFF = 512  # the first bytes, which nearly always decide the type
 
+Pieces = list[bytes | bytearray | memoryview]
+
 
 class Rejected(Exception):
     """The upload is refused; nothing of it is kept."""
@@ -107,7 +109,7 @@ class StagedFile:
         self._max_bytes = max_bytes
         self._collects = announced_bytes <= WHOLE
         self._digest = hashlib.sha256()
-        self._received: list[bytes | bytearray | memoryview] = []  # `_waiting` bytes that are not written yet
+        self._received: Pieces = []  # `_waiting` bytes that are not written yet
         self._waiting = 0
         self.storing: AwaitedVisit[None] | None = None  # while a whole file is being stored
         self._stream: BinaryIO | None = None
@@ -166,8 +168,8 @@ class StagedFile:
         if not self.mime:
             self._sniff()
         if self._stream is not None or self._waiting < CHUNK:
-            return await in_thread(self._finish, self._taken())
-        return await self._finish_whole(_Inspection(self._taken(), self.mime, self._recipe.max_pixels))
+            return await in_thread(self._finish, b"".join(self._taken()))
+        return await self._finish_whole(_Inspection(b"".join(self._taken()), self.mime, self._recipe.max_pixels))
 
     async def _finish_whole(self, inspection: "_Inspection") -> Header:
         """Write and sync the file in one thread while it is hashed, here, and inspected in another one.
@@ -193,7 +195,7 @@ class StagedFile:
             self._received.append(bytearray(data))
 
     def _start(self) -> bytes:
-        return b"".join(self._received)[:LOOK_BYTES]
+        return _start_of(self._received, LOOK_BYTES)
 
     def _sniff(self) -> None:
         kind = file_type(self._start())
@@ -208,10 +210,10 @@ class StagedFile:
         self._held = size
         return True
 
-    def _taken(self) -> bytes:
-        chunk = b"".join(self._received)
+    def _taken(self) -> Pieces:
+        pieces = self._received
         self._received, self._waiting = [], 0
-        return chunk
+        return pieces
 
     def _release(self) -> None:
         self._collected.release(self._held)
@@ -225,13 +227,15 @@ class StagedFile:
         finally:
             self._release()
 
-    def _write(self, chunk: bytes) -> None:
+    def _write(self, pieces: Pieces) -> None:
+        """Write and hash one by one: joined, they would be in memory twice."""
         if self._stream is None:
-            self._look_ahead(chunk)
-        self._append(chunk)
-        self._digest.update(chunk)
+            self._look_ahead(_start_of(pieces, CHUNK))
+        for piece in pieces:
+            self._append(piece)
+            self._digest.update(piece)
 
-    def _append(self, chunk: bytes) -> BinaryIO:
+    def _append(self, chunk: bytes | bytearray | memoryview) -> BinaryIO:
         if self._stream is None:
             self._stream = self._opened()
         self._stream.write(chunk)
@@ -319,6 +323,15 @@ class _Inspection:
         """Wait for the result."""
         self._over.wait()
         return self._accepted
+
+
+def _start_of(pieces: Pieces, size: int) -> bytes:
+    """The first bytes of the pieces, at most `size`, without a copy of all."""
+    start = []
+    for piece in pieces:
+        start.append(memoryview(piece)[:size])
+        size -= len(start[-1])
+    return b"".join(start)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import re
 import ssl
 import sys
 import weakref
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from imgsvc.service import hypercorn_fixes
 from imgsvc.service.hypercorn_fixes import TRIED_WITH, warn_if_untried
 from imgsvc.service.hypercorn_fixes import server as server_fixes
 from imgsvc.service.hypercorn_fixes.connection import PIECE_BYTES, Connection
+from imgsvc.service.hypercorn_fixes.http1 import PARSED_BYTES
 from imgsvc.service.hypercorn_fixes.waiting import LeanContext, Requests
 from tests.service.both_servers import (
     FIXED_SECONDS,
@@ -92,9 +93,10 @@ async def writes_a_small_answer_at_once(*, fixed: bool) -> bool:
     return len(await spoken(Application(), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", fixed=fixed)) == 1
 
 
-async def takes_a_body_past_h11(*, fixed: bool) -> bool:
-    """All but its last piece."""
-    taken, receive, application = list[int](), h11.Connection.receive_data, ReceivingApplication()
+@contextmanager
+def given_to_h11() -> Iterator[list[int]]:
+    """The bytes of each piece."""
+    taken, receive = list[int](), h11.Connection.receive_data
 
     def receive_data(connection: h11.Connection, data: bytes) -> None:
         taken.append(len(data))
@@ -102,9 +104,26 @@ async def takes_a_body_past_h11(*, fixed: bool) -> bool:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(h11.Connection, "receive_data", receive_data)
+        yield taken
+
+
+async def takes_a_body_past_h11(*, fixed: bool) -> bool:
+    """All but its last piece."""
+    application = ReceivingApplication()
+    with given_to_h11() as taken:
         await spoken(application, posted(4 * RECEIVED_BYTES), *[bytes(RECEIVED_BYTES)] * 4, fixed=fixed)
     assert application.bodies == [bytes(4 * RECEIVED_BYTES)]
     return sum(taken) < 2 * RECEIVED_BYTES
+
+
+async def gives_h11_little_at_once(*, fixed: bool) -> bool:
+    """Of a chunked body that came in one large piece: h11 copies what it is given."""
+    application = ReceivingApplication()
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (4 * RECEIVED_BYTES)
+    with given_to_h11() as taken:
+        await spoken(application, head + bytes(4 * RECEIVED_BYTES) + b"\r\n0\r\n\r\n", fixed=fixed)
+    assert application.bodies == [bytes(4 * RECEIVED_BYTES)]
+    return max(taken) <= PARSED_BYTES
 
 
 async def holds_a_piece_of_a_body(*, fixed: bool) -> bool:
@@ -226,6 +245,7 @@ CASES = {
     "upgrade to WebSocket": Case("Http1._create_stream", answers_websocket_as_http),
     "head and body in two writes": Case("Http1._send_h11_event", writes_a_small_answer_at_once),
     "body of an upload": Case("Http1.handle", takes_a_body_past_h11),
+    "large piece of a chunked body": Case("Http1.handle", gives_h11_little_at_once),
     "whole body in the transport": Case("Connection.protocol_send", holds_a_piece_of_a_body),
     "client that has left": Case("Connection.run", closes_once_the_client_has_left),
     "connection that has ended": Case("Connection._break_cycles", frees_a_connection_at_its_end),

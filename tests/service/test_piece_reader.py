@@ -50,15 +50,26 @@ async def test_nothing_is_received_while_much_waits() -> None:
     transport = Transport()
     reader = reader_of(transport)
     for _ in range(3):
-        reader.feed_data(bytes(60_000))
+        reader.feed_data(bytes(30_000))
     assert transport.calls == ["pause"]
-    for _ in range(2):
-        await reader.piece()
+    await reader.piece()
+    assert transport.calls == ["pause"]
+    await reader.piece()
     assert transport.calls == ["pause", "resume"]
+
+
+async def test_nothing_is_received_while_a_large_piece_is_handled() -> None:
+    transport = Transport()
+    reader = reader_of(transport)
     reader.feed_data(bytes(256_000))
     await reader.piece()
-    await reader.piece()
-    assert transport.calls == ["pause", "resume"] * 2
+    assert transport.calls == ["pause"]
+    with within(20):
+        waiting = asyncio.create_task(reader.piece())
+        await asyncio.sleep(0)
+        assert transport.calls == ["pause", "resume"]
+        reader.feed_data(b"next")
+        assert await waiting == b"next"
 
 
 async def test_reader_waits_for_bytes_and_sees_the_end() -> None:

@@ -9,6 +9,7 @@ from hypercorn.events import Event, RawData
 from hypercorn.protocol.events import Body
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 
+PARSED_BYTES = 64 * 1024  # that h11 is given at once: it copies them
 COPIED_BYTES = 16 * 1024  # of a body that is joined with its head, so that both are sent in one write
 
 HEAD_END = re.compile(rb"\n\r?\n")
@@ -79,11 +80,19 @@ class Http1(H11Protocol):
         self._head = b""
 
     async def handle(self, event: Event) -> None:
-        stream = self.stream
-        if isinstance(event, RawData) and stream and cast(StrictHead, self.connection).pass_by(len(event.data)):
-            await stream.handle(Body(stream_id=STREAM_ID, data=event.data))
-        else:
+        if not isinstance(event, RawData) or not event.data:
             await super().handle(event)
+            return
+        left = memoryview(event.data)
+        while left:
+            size, stream = len(left), self.stream
+            if stream and cast(StrictHead, self.connection).pass_by(size):
+                whole = size == len(event.data)
+                await stream.handle(Body(stream_id=STREAM_ID, data=event.data if whole else bytes(left)))
+            else:
+                size = min(size, PARSED_BYTES)
+                await super().handle(RawData(data=bytes(left[:size])))
+            left = left[size:]
 
     @property
     def is_permission_awaited(self) -> bool:

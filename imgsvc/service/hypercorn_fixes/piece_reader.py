@@ -18,7 +18,8 @@ def stream_protocol(connected: Connected) -> asyncio.StreamReaderProtocol:
 class PieceReader(asyncio.StreamReader):
     """A stream that is read in the pieces in which it was received, of at most 256 KB (uvloop, asyncio).
 
-    The `read` of asyncio's stream copies all bytes into a buffer and out of it.
+    The `read` of asyncio's stream copies all bytes into a buffer and out of it. Beyond its limit, which includes the
+    piece that is being handled, nothing more is received: of an upload that waits for the disk little is in memory.
     """
 
     # asyncio's own
@@ -32,7 +33,8 @@ class PieceReader(asyncio.StreamReader):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._pieces: list[bytes | bytearray] = []  # a deque takes more memory, and these are few
-        self._held = 0  # bytes
+        self._held = 0  # bytes of these, and of the piece that is being handled
+        self._handled = 0  # bytes of that piece
 
     def at_eof(self) -> bool:
         return self._eof and not self._pieces
@@ -47,12 +49,13 @@ class PieceReader(asyncio.StreamReader):
             self._pieces.append(bytearray(data))
         self._held += len(data)
         self._wakeup_waiter()
-        if self._held > 2 * self._limit and not self._paused:
+        if self._held > self._limit and not self._paused:
             self._transport.pause_reading()
             self._paused = True
 
     async def piece(self) -> bytes:
-        """The next bytes; none at the end. Raises what has ended the connection."""
+        """The next bytes; none at the end. The ones before count as handled. Raises what has ended the connection."""
+        self._release()
         if (error := self.exception()) is not None:
             raise error
         if not self._pieces and not self._eof:
@@ -60,8 +63,12 @@ class PieceReader(asyncio.StreamReader):
         if not self._pieces:
             return b""
         piece = self._pieces.pop(0)
-        self._held -= len(piece)
+        self._handled = len(piece)
+        return bytes(piece)
+
+    def _release(self) -> None:
+        self._held -= self._handled
+        self._handled = 0
         if self._held <= self._limit and self._paused:
             self._paused = False
             self._transport.resume_reading()
-        return bytes(piece)
