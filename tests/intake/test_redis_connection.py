@@ -285,7 +285,8 @@ async def test_redis_that_is_always_too_slow_is_one_outage(monkeypatch: pytest.M
     """It connects and answers, but never as fast as an upload needs it. It must not come up to fail the next one."""
     monkeypatch.setattr(redis_connection, "CONNECT_SECONDS", LIMIT_SECONDS)
     with RedisServer() as server, capture_logs() as logs:
-        async with far_away(server, 2 * PATIENCE) as url, running(url, PATIENCE) as limit:
+        # So late that an answer is not in time even if this event loop, which also delays it, stands still for a while.
+        async with far_away(server, 6 * PATIENCE) as url, running(url, PATIENCE) as limit:
             for _ in range(3):
                 assert await reserved(limit) is None
                 await limit.connection.check()
