@@ -61,7 +61,7 @@ async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files:
 async def _put_together(
     storage: Storage, together: PuttingTogether, bucket: str, keys: Mapping[str, str], files: CheckedFiles
 ) -> None:
-    """The copies may be linked: this process has made them, and writes to none of them again."""
+    """The files may be linked: this process has written them, and writes to none of them again."""
     sources = {key: checked_file(files.copies, name) for name, key in keys.items()}
     if files.source and files.source.path == checked_file(files.copies, SOURCE):
         sources[files.source.key] = files.source.path

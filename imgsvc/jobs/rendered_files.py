@@ -1,8 +1,9 @@
-"""Checks a worker's answer and copies its files, both of which are untrusted.
+"""Checks a worker's answer and its files, both of which are untrusted, and copies the files.
 
 The files are opened in the run's scratch folder without following links or blocking on a FIFO. They are copied beside
 it, and measured while they are copied; only the copy is published. A link or a rename would not do: the worker may
-still hold its file open for writing.
+still hold its file open for writing. What a machine has put was written by this process, which has closed it, and is
+where a copy would be already: it is only measured.
 """
 
 import errno
@@ -23,7 +24,7 @@ from ..imaging.header import Header
 from ..imaging.limits import most_animation_bytes
 from ..imaging.recipe import FORMAT, SOURCE, Format, Recipe, Variant, scratch_file
 from ..imaging.stripped import check_stripped
-from .lanes.messages import Rendered, SourceMade, VariantMade
+from .lanes.messages import Rendered, SourceMade, Task, VariantMade
 
 CHUNK = 1 << 20  # bytes
 SMALLEST_CAP = 1 << 16  # bytes that any variant may have, however few pixels it has
@@ -80,8 +81,17 @@ def check_answer(rendered: Rendered, recipe: Recipe, expected: Collection[str], 
             raise Untrue("a variant of another size than was asked for")
 
 
+def received_at(task: Task) -> Path:
+    """What the paths begin with at which the service writes what a machine puts. No other task has the same, ever:
+
+    a late request may still be writing, held up by the disk, when the same run's next task is done already.
+    """
+    folder = Path(task.folder)
+    return folder.with_name(f"received-{folder.name}.{task.id}")
+
+
 def checked_file(copies: Path, name: str) -> Path:
-    """The path of a checked copy, which the worker does not know. Those of a run begin with the path `copies`.
+    """The path of a checked file, which the worker does not know. Those of a run begin with the path `copies`.
 
     They have no folder of their own: making and removing one costs more than all copies of a small photo.
     """
@@ -96,11 +106,23 @@ def copy_checked(folder: Path, made: Collection[VariantMade], copies: Path, sour
     """
     with _opened(folder) as opened:
         for variant in made:
-            most = most_bytes(variant.width * variant.height, source_bytes if variant.frames > 1 else None)
             copy = checked_file(copies, variant.name)
-            whole = _copy(opened, variant.name, variant, most, copy)
+            whole = _copy(opened, variant.name, variant, _most_bytes_of(variant, source_bytes), copy)
             with BytesIO(whole) if whole else copy.open("rb") as stream:
                 _check_picture(variant, stream)
+
+
+def check_received(made: Collection[VariantMade], copies: Path, source_bytes: int) -> None:
+    """Check the variants that a machine has put, each of which is its `checked_file`. Raises as `copy_checked`."""
+    for variant in made:
+        received = checked_file(copies, variant.name)
+        whole = _measure(received, variant, _most_bytes_of(variant, source_bytes))
+        with BytesIO(whole) if whole else received.open("rb") as stream:
+            _check_picture(variant, stream)
+
+
+def _most_bytes_of(made: VariantMade, source_bytes: int) -> int:
+    return most_bytes(made.width * made.height, source_bytes if made.frames > 1 else None)
 
 
 def copy_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
@@ -108,6 +130,17 @@ def copy_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels:
     copy = checked_file(copies, SOURCE)
     with _opened(folder) as opened:
         _copy(opened, SOURCE, made, most, copy)
+    _check_source(copy, mime, pixels)
+
+
+def check_received_source(made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
+    """Measure and walk the source that a machine has put, its `checked_file`. Raises as `copy_checked`."""
+    received = checked_file(copies, SOURCE)
+    _measure(received, made, most)
+    _check_source(received, mime, pixels)
+
+
+def _check_source(copy: Path, mime: str, pixels: int) -> None:
     with copy.open("rb") as stream:
         try:
             check_stripped(stream, mime)
@@ -145,24 +178,46 @@ def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, tar
     """Copy a file; returns its bytes if they are one chunk, else nothing."""
     source = _open(scratch_file(Path(), name).name, folder=folder)
     try:
-        found = os.fstat(source)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise Untrue("something else than a file of its own")
-        if found.st_size != made.size_bytes:
-            raise Untrue("a file of another size than was reported")
-        if found.st_size > most:
-            raise Untrue("a file too large for its pixels")
-        digest, left = hashlib.sha256(), made.size_bytes
+        _check_size(source, made, most)
         with _new(target) as copy:
-            while left and (chunk := os.read(source, min(CHUNK, left))):
-                digest.update(chunk)
+            for chunk in _digested(source, made):
                 _write(copy, chunk)
-                left -= len(chunk)
-        if left or digest.hexdigest() != made.sha256:
-            raise Untrue("other bytes than were reported")
         return chunk if len(chunk) == made.size_bytes else b""
     finally:
         os.close(source)
+
+
+def _measure(received: Path, made: VariantMade | SourceMade, most: int) -> bytes:
+    """Compare a file with what was reported; returns its bytes if they are one chunk, else nothing."""
+    source = _open(str(received))
+    try:
+        _check_size(source, made, most)
+        for chunk in _digested(source, made):  # noqa: B007
+            pass
+        return chunk if len(chunk) == made.size_bytes else b""
+    finally:
+        os.close(source)
+
+
+def _check_size(source: int, made: VariantMade | SourceMade, most: int) -> None:
+    found = os.fstat(source)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise Untrue("something else than a file of its own")
+    if found.st_size != made.size_bytes:
+        raise Untrue("a file of another size than was reported")
+    if found.st_size > most:
+        raise Untrue("a file too large for its pixels")
+
+
+def _digested(source: int, made: VariantMade | SourceMade) -> Iterator[bytes]:
+    """The chunks of an open file. Raises Untrue after the last one if they are not those that were reported."""
+    digest, left = hashlib.sha256(), made.size_bytes
+    while left and (chunk := os.read(source, min(CHUNK, left))):
+        digest.update(chunk)
+        yield chunk
+        left -= len(chunk)
+    if left or digest.hexdigest() != made.sha256:
+        raise Untrue("other bytes than were reported")
 
 
 def _new(target: Path) -> BinaryIO:

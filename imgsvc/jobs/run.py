@@ -22,10 +22,21 @@ from .deletion_hold import DeletionHold
 from .failures import CANCELLED, CRASHED, IO_ERROR, ROW_DAMAGED, SOURCE_DAMAGED, SOURCE_MISSING
 from .incoming import Incoming
 from .lanes.base import Lane
-from .lanes.files import with_free_files
-from .lanes.messages import Lost, Outcome, Rendered, Task, VariantMade
+from .lanes.files import output_names, with_free_files
+from .lanes.messages import Lost, Outcome, Rendered, SourceMade, Task, VariantMade
 from .lanes.split import Loan, SplitLane, can_be_split
-from .rendered_files import Untrue, check_answer, checked_file, copy_checked, copy_source, most_bytes, source_header
+from .rendered_files import (
+    Untrue,
+    check_answer,
+    check_received,
+    check_received_source,
+    checked_file,
+    copy_checked,
+    copy_source,
+    most_bytes,
+    received_at,
+    source_header,
+)
 from .retry import Failure, exclusive
 from .reuse import ReuseStatus
 from .table.job_table import JobTable
@@ -107,7 +118,8 @@ class Run:
         self.done = tuple(job.paths) if job.preview == "done" else ()  # the variants that are stored already
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
         self.checked = context.scratch / f"checked-{self.scratch.name}"  # see `checked_file`
-        self._copied: list[str] = []
+        self._is_received = False  # its files are put by a machine, and written by this process
+        self._copied: list[str] = []  # the checked files that there may be
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     @property
@@ -131,7 +143,10 @@ class Run:
             if (failure := await self.prepare()) is not None:
                 return failure
             self.context.incoming.begin(self.scratch.name, self.job.storage_backend)
-            outcome = await lane.run(self._task())
+            task = self._task()
+            if not isinstance(lane, SplitLane) and not lane.local:
+                self._is_received, self.checked, self._copied = True, received_at(task), output_names(task)
+            outcome = await lane.run(task)
             self.requeued |= isinstance(outcome, Lost)
             return outcome
         except OSError as error:
@@ -158,8 +173,9 @@ class Run:
 
     @property
     def scratch_paths(self) -> tuple[Path, ...]:
-        """What the run may leave in the scratch folder: that of its worker, and the copies that were checked."""
-        return self.scratch, *(checked_file(self.checked, name) for name in self._copied)
+        """What the run may leave in the scratch folder: that of its worker here, and the checked files."""
+        folder = () if self._is_received else (self.scratch,)
+        return *folder, *(checked_file(self.checked, name) for name in self._copied)
 
     async def prepare(self) -> Failure | None:
         """Whatever must be done before the task is made; returns why there can be none."""
@@ -175,7 +191,7 @@ class Run:
         return found
 
     async def _check(self, outcome: Rendered | None) -> None:
-        """Check and copy the result. Raises Untrue, or OSError if a file is gone or can't be copied."""
+        """Check the result, and copy a worker's. Raises Untrue, or OSError if a file is gone or can't be copied."""
         if outcome is None:
             if not self.is_preview:
                 raise Untrue("only a preview may be left out")
@@ -185,13 +201,22 @@ class Run:
     def _check_files(self, rendered: Rendered) -> None:
         source = source_header(self.source.path, self.source.mime, self.source.pixels)
         check_answer(rendered, self.recipe, self._expected(), source)
-        self._copied = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
-        copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
+        if self._is_received:
+            check_received(rendered.variants, self.checked, self.source.length)
+        else:
+            self._copied = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
+            copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
         if rendered.source is not None:
             if not self.cleans_source:
                 raise Untrue("a source that was not requested")
-            most = self.job.content_length + ADDED_BYTES
-            copy_source(self.scratch, rendered.source, self.checked, self.source.mime, self.source.pixels, most)
+            self._check_source(rendered.source)
+
+    def _check_source(self, made: SourceMade) -> None:
+        mime, pixels, most = self.source.mime, self.source.pixels, self.job.content_length + ADDED_BYTES
+        if self._is_received:
+            check_received_source(made, self.checked, mime, pixels, most)
+        else:
+            copy_source(self.scratch, made, self.checked, mime, pixels, most)
 
     @property
     def cleans_source(self) -> bool:

@@ -22,16 +22,15 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def remove_tree(folder: Path, seconds: float = LIMIT_SECONDS) -> bool:
     """Remove `folder`, whatever type of file it is; True if nothing is left. Never raises."""
     try:
-        top = os.open(folder, FOLDER)
+        folder.unlink()  # of what a run leaves, most are files
+        return True
     except FileNotFoundError:
         return True
     except OSError:
         with suppress(OSError):
-            folder.unlink()
-        return not os.path.lexists(folder)
-    empty_open_folder(top, seconds)
-    with suppress(OSError):
-        folder.rmdir()
+            empty_open_folder(os.open(folder, FOLDER), seconds)
+            folder.rmdir()
+            return True
     return not os.path.lexists(folder)
 
 

@@ -39,7 +39,7 @@ def test_worker_is_killed_amid_a_variant_and_after_its_last(own_cluster: Cluster
         until(lambda: "stands still" in dying.log.read_text())
         dying.signal(signal.SIGKILL)
         until(lambda: far.events("ticket_lost"), 60)
-        until(lambda: not [path for run in scratch(far) for path in run.iterdir()])  # the next run may wait already
+        until(lambda: not scratch(far))
         own_cluster.start_worker().joined()
         until(lambda: completed(far, jobs), 90)
         assert attempts(far) == 0

@@ -1,6 +1,7 @@
 """The two addresses of render machines, attacked through a real socket: what is refused, and that nothing stays."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from fixtures import make
 from imgsvc import testing
 from imgsvc.access.render_tokens import RenderTokens
 from imgsvc.jobs.cluster.lane import TicketOffice
-from imgsvc.jobs.cluster.open_tickets import OpenTicket
+from imgsvc.jobs.cluster.open_tickets import IncomingVariants, OpenTicket
 from imgsvc.jobs.cluster.ticket import MAX_ANSWER
+from imgsvc.jobs.rendered_files import checked_file
 from tests.conftest import Service, Starter, service
 from tests.support.listening import listening
 from tests.support.speed import seconds
@@ -30,10 +32,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Machine:
-    """A client that has the token of one run, which `folder` takes the variants of."""
+    """A client that has the token of one run, whose variants come into `folder`."""
 
     def __init__(self, one: Service, url: str, http: httpx.AsyncClient, folder: Path) -> None:
         self.service, self.url, self.http, self.folder = one, url, http, folder
+        self.copies = folder / "received"
         office = one.state.jobs.office
         assert office is not None
         self.office: TicketOffice = office
@@ -48,7 +51,7 @@ class Machine:
         self.folder.mkdir(exist_ok=True)
         source = self.folder.parent / "source"
         size = source.write_bytes(make.jpeg(640, 480))
-        ticket = OpenTicket(source, size, self.folder, {"small": MOST, "large": MOST}, on_answer=self.answers.append)
+        ticket = OpenTicket(source, size, self.copies, {"small": MOST, "large": MOST}, on_answer=self.answers.append)
         with self.office.tickets.opened(self.token, ticket):
             yield ticket
 
@@ -68,6 +71,9 @@ class Machine:
 
     def files(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+
+    def put_bytes(self, name: str) -> bytes:
+        return checked_file(self.copies, name).read_bytes()
 
 
 @asynccontextmanager
@@ -109,10 +115,10 @@ async def test_source_is_sent_and_a_variant_is_taken_once(machine: Machine) -> N
         assert (got.status_code, got.content) == (200, make.jpeg(640, 480))
         assert got.headers["Cache-Control"] == "private, no-store"
         assert (await machine.put()).status_code == 204
-        assert (ticket.received, machine.files()) == ({"small"}, ["small.webp"])
-        assert (machine.folder / "small.webp").read_bytes() == BYTES
+        assert (ticket.received, machine.files()) == ({"small"}, ["received.small.webp"])
+        assert machine.put_bytes("small") == BYTES
         assert code(await machine.put(body=b"others")) == (409, "variant_there")
-        assert (machine.folder / "small.webp").read_bytes() == BYTES
+        assert machine.put_bytes("small") == BYTES
         assert (tickets.sent_bytes - sent, tickets.received_bytes - received) == (len(got.content), 22)
 
 
@@ -193,8 +199,9 @@ async def test_several_variants_in_one_body_are_taken_together_or_not_at_all(mac
             assert await together(query) == expected, query
         assert (ticket.received, machine.files()) == (set(), [])
         assert await together("small=3&large=4") == (204, "")
-        assert [(machine.folder / f"{name}.webp").read_bytes() for name in ("small", "large")] == [b"aaa", b"bbbb"]
-        assert machine.files() == ["large.webp", "small.webp"] and ticket.received == {"small", "large"}
+        assert [machine.put_bytes(name) for name in ("small", "large")] == [b"aaa", b"bbbb"]
+        assert machine.files() == ["received.large.webp", "received.small.webp"]
+        assert ticket.received == {"small", "large"}
         assert await together("small=3&large=4") == (409, "variant_there")
         assert machine.office.tickets.received_bytes - received == 7
 
@@ -220,8 +227,8 @@ async def test_answer_comes_with_the_last_variants(machine: Machine) -> None:
         assert await put("small=3", b"aaa") == (204, "")
         body = bytes(MOST) + whole.encode()
         assert await put(f"_answer={MAX_ANSWER}&large={MOST}", body) == (204, "")
-        assert (machine.answers, machine.files()) == ([whole], ["large.webp", "small.webp"])
-        assert (machine.folder / "large.webp").read_bytes() == bytes(MOST)
+        assert (machine.answers, machine.files()) == ([whole], ["received.large.webp", "received.small.webp"])
+        assert machine.put_bytes("large") == bytes(MOST)
     assert tickets.received_bytes - received == 3 + MOST
 
 
@@ -236,14 +243,14 @@ async def test_several_variants_that_are_longer_than_a_piece(machine: Machine) -
     largest = {"small": 3 << 20, "large": 3 << 20}
     machine.token = machine.office.tokens.issue(JOB, RUN, 60, largest)
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "none", 0, machine.folder, largest)
+    ticket = OpenTicket(machine.folder / "none", 0, machine.copies, largest)
     first, second = bytes(range(256)) * 6_001, bytes(reversed(range(256))) * 9_001
     with machine.office.tickets.opened(machine.token, ticket):
         address = f"/api/v1/render/{machine.token}"
         sizes = {"small": len(first), "large": len(second)}
         assert (await machine.http.put(address, params=sizes, content=first + second)).status_code == 204
-        assert (machine.folder / "small.webp").read_bytes() == first
-        assert (machine.folder / "large.webp").read_bytes() == second
+        assert machine.put_bytes("small") == first
+        assert machine.put_bytes("large") == second
 
 
 async def test_body_that_is_cut_off_leaves_nothing_and_may_be_sent_again(machine: Machine) -> None:
@@ -277,14 +284,14 @@ async def test_two_puts_of_a_variant_at_once(machine: Machine) -> None:
         writer.write(b"irst.....")
         assert await status_of(reader) == 204
         writer.close()
-        assert (machine.folder / "small.webp").read_bytes() == b"xirst....."
+        assert machine.put_bytes("small") == b"xirst....."
 
 
 async def test_ten_that_stall_are_given_up_and_leave_nothing(machine: Machine) -> None:
     largest = {f"v{n}": MOST for n in range(10)}
     machine.token = machine.office.tokens.issue(JOB, RUN, 60, largest)
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "none", 0, machine.folder, largest)
+    ticket = OpenTicket(machine.folder / "none", 0, machine.copies, largest)
     with machine.office.tickets.opened(machine.token, ticket):
         begun = [await machine.begun(name, MOST) for name in largest]
         assert [await status_of(reader) for reader, _ in begun] == [408] * 10
@@ -304,6 +311,35 @@ async def test_put_ends_with_its_run_and_leaves_nothing(tmp_path: Path) -> None:
         assert await status_of(reader) == 403
         writer.close()
         assert (ticket.received, machine.files()) == (set(), [])
+
+
+async def test_put_whose_last_write_ends_after_its_run_leaves_nothing(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk held it up, and what the run has left is removed already."""
+    usual, written, over = IncomingVariants.finish, threading.Event(), threading.Event()
+
+    def held_up(self: IncomingVariants, data: bytes, offset: int) -> None:
+        usual(self, data, offset)
+        written.set()
+        assert over.wait(seconds(20))
+
+    monkeypatch.setattr(IncomingVariants, "finish", held_up)
+    with machine.run() as ticket:
+        putting = asyncio.ensure_future(machine.put())
+        assert await asyncio.to_thread(written.wait, seconds(20))
+        assert machine.files() == ["received.small.webp"]
+    over.set()
+    assert code(await putting) == (403, "render_refused")
+    assert (ticket.received, machine.files()) == (set(), [])
+
+
+async def test_variant_has_the_mode_of_any_new_file(machine: Machine) -> None:
+    """It may become the stored file, which others may read where the umask lets them."""
+    with machine.run():
+        assert (await machine.put()).status_code == 204
+        (machine.folder / "new").touch()
+        assert checked_file(machine.copies, "small").stat().st_mode == (machine.folder / "new").stat().st_mode
 
 
 async def test_folder_that_is_gone_is_a_run_that_is_over(machine: Machine) -> None:

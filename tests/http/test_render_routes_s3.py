@@ -33,7 +33,7 @@ class StorageMachine(Machine):
         self.folder.mkdir(exist_ok=True)
         self.office.incoming.begin(NAME, "s3")
         ticket = OpenTicket(
-            self.folder / "source", 0, self.folder, {"small": MOST, "large": MOST}, self.office.incoming.of(NAME)
+            self.folder / "source", 0, self.copies, {"small": MOST, "large": MOST}, self.office.incoming.of(NAME)
         )
         with self.office.tickets.opened(self.token, ticket):
             yield ticket
@@ -112,7 +112,7 @@ async def test_variant_is_put_into_the_storage_and_read_again(machine: StorageMa
         with pytest.raises(Differs):
             await ticket.take(made(5))
         await ticket.take(made())
-        assert (machine.folder / "small.webp").read_bytes() == BYTES
+        assert machine.put_bytes("small") == BYTES
 
 
 async def test_each_question_that_is_not_the_runs_is_refused(machine: StorageMachine) -> None:
@@ -171,7 +171,7 @@ async def test_machine_that_can_t_reach_the_storage_puts_here(tmp_path: Path) ->
             away.kill()
             with machine.run() as ticket:
                 await performer._put_all(ticket_of(machine), {"small": tmp_path / "made"})
-                assert (ticket.received, machine.files()) == ({"small"}, ["small.webp"])
+                assert (ticket.received, machine.files()) == ({"small"}, ["received.small.webp"])
                 assert machine.office.incoming.of(NAME).addressed == {"small"}  # type: ignore[union-attr]
                 await performer._put_all(ticket_of(machine), {"large": tmp_path / "made"})
                 assert ticket.received == {"small", "large"}
@@ -182,6 +182,6 @@ async def test_machine_that_can_t_reach_the_storage_puts_here(tmp_path: Path) ->
 
 async def test_machine_of_a_run_with_local_files_is_told_nothing(machine: StorageMachine) -> None:
     machine.folder.mkdir()
-    ticket = OpenTicket(machine.folder / "source", 0, machine.folder, {"small": MOST})
+    ticket = OpenTicket(machine.folder / "source", 0, machine.copies, {"small": MOST})
     with machine.office.tickets.opened(machine.token, ticket):
         assert code(await machine.ask()) == (403, "render_refused")

@@ -13,7 +13,14 @@ from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.base import Lane
 from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.process import ProcessLane
-from imgsvc.jobs.rendered_files import check_answer, copy_checked, source_header
+from imgsvc.jobs.rendered_files import (
+    check_answer,
+    check_received,
+    checked_file,
+    copy_checked,
+    received_at,
+    source_header,
+)
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane
 from tests.support.render_task import render_task
@@ -50,15 +57,20 @@ async def test_start_makes_it_alive_and_can_be_repeated(lane: Lane) -> None:
     assert lane.name == "render"
 
 
-async def test_rendering_is_what_was_asked_for_and_lies_in_the_task_s_folder(
+async def test_rendering_is_what_was_asked_for_and_lies_where_it_belongs(
     lane: Lane, task: Task, tmp_path: Path
 ) -> None:
     await lane.start()
     rendered = await lane.run(task)
     assert isinstance(rendered, Rendered)
     check_answer(rendered, RECIPE, {"small", "large"}, source_header(Path(task.source), task.mime, 320 * 200))
-    copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
-    assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
+    if lane.local:
+        copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
+        assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
+    else:
+        check_received(rendered.variants, received_at(task), 0)
+        there = {path for path in Path(task.folder).parent.iterdir() if path.name.startswith("received-")}
+        assert there == {checked_file(received_at(task), name) for name in ("small", "large")}
     assert lane.jobs_done == 1
 
 

@@ -17,7 +17,16 @@ from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.recipe import Recipe, Variant
 from imgsvc.jobs.lanes.messages import Rendered, VariantMade
-from imgsvc.jobs.rendered_files import Untrue, check_answer, checked_file, copy_checked, source_header
+from imgsvc.jobs.rendered_files import (
+    Untrue,
+    check_answer,
+    check_received,
+    checked_file,
+    copy_checked,
+    received_at,
+    source_header,
+)
+from tests.support.render_task import render_task
 
 RECIPE = Recipe((Variant("small", 150, 85, 4),), max_pixels=10_000_000, max_frames=10)
 SOURCE = Header("JPEG", 640, 480, channels=3)
@@ -121,6 +130,38 @@ def test_file_is_read_again(tmp_path: Path, data: bytes) -> None:
     (scratch / "small.webp").write_bytes(data)
     with pytest.raises(Untrue):
         copy_checked(scratch, [made(data)], tmp_path / "second", 0)
+    received = checked_file(tmp_path / "received", "small")
+    received.write_bytes(webp())
+    check_received([made(webp())], tmp_path / "received", 0)
+    received.write_bytes(data)
+    with pytest.raises(Untrue):
+        check_received([made(data)], tmp_path / "received", 0)
+
+
+def test_received_file_is_compared_with_the_answer(tmp_path: Path) -> None:
+    received = checked_file(tmp_path / "received", "small")
+    received.write_bytes(webp())
+    told = made(webp())
+    for untrue, why in (("sha256", "other bytes"), ("size_bytes", "another size")):
+        other = told.model_copy(update={untrue: "0" * 64 if untrue == "sha256" else 1})
+        with pytest.raises(Untrue, match=why):
+            check_received([other], tmp_path / "received", 0)
+    received.rename(tmp_path / "kept")
+    with pytest.raises(FileNotFoundError):
+        check_received([told], tmp_path / "received", 0)
+    received.symlink_to(tmp_path / "kept")
+    with pytest.raises(Untrue, match="a file of its own"):
+        check_received([told], tmp_path / "received", 0)
+    received.unlink()
+    received.hardlink_to(tmp_path / "kept")
+    with pytest.raises(Untrue, match="a file of its own"):
+        check_received([told], tmp_path / "received", 0)
+
+
+def test_two_tasks_of_a_run_receive_nothing_under_the_same_name(tmp_path: Path) -> None:
+    first = render_task(tmp_path, make.jpeg(8, 8), RECIPE)
+    again = replace(first, id="another")
+    assert first.folder == again.folder and received_at(first) != received_at(again)
 
 
 def test_copy_has_the_mode_of_any_new_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The token in the address names one run (`access/render_tokens`), and opens nothi
 """
 
 import errno
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,9 +56,11 @@ class StagedRange(StoredRange):
         return bool(self.piece)
 
     def _read(self, start: int, length: int) -> bytes:
-        with self._path.open("rb") as stream:
-            stream.seek(start)
-            return stream.read(length)
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
 
 
 async def source(request: Request) -> Response:
@@ -75,7 +78,7 @@ async def source(request: Request) -> Response:
 
 
 async def variant(request: Request) -> Response:
-    """PUT …/{variant}: one variant, into the scratch folder of the run."""
+    """PUT …/{variant}: one variant, into the scratch folder."""
     ticket, name = _opened(request), str(request.path_params["variant"])
     return await _taken(request, ticket, [name], lambda length: {name: length})
 
@@ -199,14 +202,14 @@ async def _receive(request: Request, ticket: OpenTicket, sizes: Mapping[str, int
         try:
             with pace.watching():
                 await _write(request, pace, incoming, length)
-        except FileNotFoundError:  # the run's folder is gone
+        except FileNotFoundError:  # the scratch folder is gone
             raise RunOver from None
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise NoSpace from error
             raise
         finally:
-            if not incoming.finished:
+            if not incoming.finished or ticket.is_over:  # the run has removed its files already, or does not want them
                 with anyio.CancelScope(shield=True):
                     await in_thread(incoming.discard)
     return incoming.answer.decode(errors="replace")

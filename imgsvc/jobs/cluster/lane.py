@@ -24,9 +24,10 @@ from ..failures import CRASHED, IO_ERROR, NOT_STORED, SOURCE_MISSING
 from ..incoming import Incoming
 from ..lane_memory import largest_in, reserve_of
 from ..lanes.cage import Posture
-from ..lanes.files import SOURCE_FLAGS, make_folder, output_names
+from ..lanes.files import SOURCE_FLAGS, output_names
 from ..lanes.messages import Lost, Outcome, Rendered, Task
 from ..lanes.process import NOT_BEGUN
+from ..rendered_files import received_at
 from ..retry import exclusive
 from ..table.model import Job, QueueName
 from .link import OUT_FACTOR, GatewayLink
@@ -145,7 +146,7 @@ class ClusterLane:
             task, size, f"{office.address}/api/v1/render/{token}", into_storage=incoming is not None
         )
         on_answer = partial(self._link.answered, task.id)
-        opened = OpenTicket(Path(task.source), size, Path(task.folder), largest, incoming, on_answer)
+        opened = OpenTicket(Path(task.source), size, received_at(task), largest, incoming, on_answer)
         began = time.monotonic()
         with office.tickets.opened(token, opened):
             megabytes = -(-task.memory_ceiling // MEGABYTE)
@@ -175,7 +176,7 @@ class ClusterLane:
         return outcome
 
     async def _taken(self, task: Task, rendered: Rendered, opened: OpenTicket) -> Outcome:
-        """The rendering, once all of its files are in the run's folder. Raises OSError."""
+        """The rendering, once all of its files are in the scratch folder. Raises OSError."""
         try:
             if rendered.source is not None and SOURCE not in opened.received:
                 raise NotPut
@@ -255,8 +256,12 @@ class ClusterMemory:
 
 
 def _prepared(task: Task) -> int:
-    """Make the folder of a task, and return the source's bytes. Raises OSError if it is gone, or no regular file."""
-    make_folder(task)
+    """The source's bytes. Raises OSError if it is gone, or no regular file. Makes the scratch folder, if that is gone.
+
+    A task has no folder of its own: what its machine puts are files beside the folders of tasks that are done here.
+    """
+    if not (scratch := Path(task.folder).parent).is_dir():
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(task.source, SOURCE_FLAGS)
     try:
         found = os.fstat(descriptor)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import anyio
 
-from ...imaging.recipe import scratch_file
 from ..incoming import IncomingRun
 from ..lanes.messages import VariantMade
+from ..rendered_files import checked_file
 
 NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -34,6 +34,8 @@ class NotPut(Exception):
 class OpenTicket:
     """One run. `size` are the bytes of its source, `largest` the variants that may be put, with the most bytes of each.
 
+    A variant is written where it is published from: as the `checked_file` of `copies`. Nothing writes to it again once
+    it is received: it is closed by then, and no other request may put it.
     `incoming`: where they may be put into the storage. `on_answer` gets the machine's answer, unread.
     """
 
@@ -41,7 +43,7 @@ class OpenTicket:
         self,
         source: Path,
         size: int,
-        folder: Path,
+        copies: Path,
         largest: Mapping[str, int],
         incoming: IncomingRun | None = None,
         on_answer: Callable[[str], None] = lambda _answer: None,
@@ -52,10 +54,14 @@ class OpenTicket:
         self.incoming = incoming
         self.on_answer = on_answer
         self.is_begun = False  # a machine has asked for the source
-        self._folder = folder
+        self._copies = copies
         self._variants: dict[str, Literal["receiving", "received"]] = {}
         self._scopes: set[anyio.CancelScope] = set()  # of the requests that are under way
         self._over = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._over
 
     @property
     def received(self) -> set[str]:
@@ -80,7 +86,7 @@ class OpenTicket:
             raise NotPut
         if made.size_bytes > self.largest.get(made.name, 0):
             raise NotPut
-        await self.incoming.take(made, scratch_file(self._folder, made.name))
+        await self.incoming.take(made, checked_file(self._copies, made.name))
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -93,7 +99,7 @@ class OpenTicket:
                 yield
             finally:
                 self._scopes.discard(scope)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught or self._over:  # a visit to a thread is not cancelled
             raise RunOver
 
     @contextmanager
@@ -105,7 +111,7 @@ class OpenTicket:
         for variant in sizes:
             self.check(variant)
         self._variants |= dict.fromkeys(sizes, "receiving")
-        incoming = IncomingVariants([(scratch_file(self._folder, name), size) for name, size in sizes.items()])
+        incoming = IncomingVariants([(checked_file(self._copies, name), size) for name, size in sizes.items()])
         try:
             with self.under_way():
                 yield incoming
@@ -118,7 +124,7 @@ class OpenTicket:
 
 
 class IncomingVariants:
-    """Variants that come one after the other, being written to the run's scratch folder: all stay there, or none.
+    """Variants that come one after the other, being written to the scratch folder: all stay there, or none.
 
     They have their names at once: a file counts only once its ticket has it as received.
 
@@ -134,7 +140,7 @@ class IncomingVariants:
     def write(self, data: bytes, offset: int) -> None:
         """Write bytes at an offset of all together.
 
-        Raises OSError; FileNotFoundError once the run's folder is removed.
+        Raises OSError; FileNotFoundError if the scratch folder is gone.
         """
         start = 0
         for path, size in self._files:
@@ -157,7 +163,7 @@ class IncomingVariants:
 
 def _write(path: Path, data: bytes, offset: int) -> None:
     flags = NEW_FLAGS if offset == 0 else NEW_FLAGS & ~(os.O_CREAT | os.O_TRUNC)
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o666)  # the mode of any new file: it may become the stored one
     try:
         while data:
             written = os.pwrite(descriptor, data, offset)

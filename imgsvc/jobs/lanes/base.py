@@ -12,8 +12,9 @@ class Lane(Protocol):
 
     `start` makes a worker ready; raises OSError (TimeoutError included). `run` is called for one task after the other
     and raises nothing but a cancellation; it returns None only for a preview that is not cheap, and a Lost only if the
-    lane is not local. `kill` ends the current task, `shut` also refuses further ones. Both may be called at any moment,
-    and twice. `close` waits for the end.
+    lane is not local. What it has made is in the task's folder, or begins with `received_at` if the lane is not local.
+    `kill` ends the current task, `shut` also refuses further ones. Both may be called at any moment, and twice. `close`
+    waits for the end.
     """
 
     name: str
