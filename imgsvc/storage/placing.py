@@ -65,9 +65,9 @@ def _write(one: Placed) -> IO[bytes]:
     It is open for reading if it is a second name of the source, for writing if it is a copy.
     """
     unnamed = partial_of(one.target)
-    unnamed.unlink(missing_ok=True)
     if one.linked and _linked(one.source, unnamed):
         return os.fdopen(os.open(unnamed, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
+    unnamed.unlink(missing_ok=True)
     with one.source.open("rb") as reader:
         writer = unnamed.open("xb")
         try:
@@ -93,7 +93,10 @@ def _sync(one: Placed, stream: IO[bytes]) -> None:
 
 
 def _linked(source: Path, unnamed: Path) -> bool:
-    """False where the file can only be copied: it is on another disk, or on a file system that has no links."""
+    """False where the file can only be copied: it is on another disk, or on a file system that has no links.
+
+    It is copied too where a crash has left the temporary name.
+    """
     try:
         os.link(source, unnamed, follow_symlinks=False)
     except FileNotFoundError:

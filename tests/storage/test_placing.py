@@ -50,6 +50,19 @@ async def test_files_put_together_are_linked_and_can_be_put_again(storage: Local
     assert stored(tmp_path) == WHOLE
 
 
+async def test_what_an_interrupted_put_has_left_is_never_written_into(storage: LocalStorage, tmp_path: Path) -> None:
+    """It may be a second name of another image's file."""
+    await storage.put_all("a", sources(tmp_path))
+    other = tmp_path / "storage/a" / KEYS[0]
+    left = other.with_name(".y_large.webp.partial")
+    left.hardlink_to(other)
+    new = tmp_path / "new"
+    new.write_bytes(b"longer than what the other image has there")
+    key = KEYS[0].replace("x_", "y_")
+    await storage.put_all("a", {key: new})
+    assert stored(tmp_path) == {**WHOLE, key: new.read_bytes()}
+
+
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
 async def test_files_that_can_not_be_linked_are_copied(
     storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
