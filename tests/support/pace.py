@@ -3,15 +3,24 @@
 import asyncio
 import time
 
+LATE = 10  # turns that are made up for at most
+
 
 class Pace:
-    """Turns that begin at most `rate` times a second."""
+    """Turns that begin `rate` times a second on average, and never closer to each other than half of that distance.
+
+    A worker of lowest priority waits for a processor now and then, as no machine of its own would: it makes up for that
+    evenly, and not with all turns at once that were due meanwhile.
+    """
 
     def __init__(self, rate: float) -> None:
         self._every = 1 / rate
-        self._last = 0.0
+        self._due = self._began = 0.0
+        self._lock = asyncio.Lock()
 
     async def turn(self) -> None:
-        now = time.monotonic()
-        self._last = max(now, self._last + self._every)
-        await asyncio.sleep(self._last - now)
+        async with self._lock:
+            now = time.monotonic()
+            self._due = max(self._due + self._every, now - LATE * self._every)
+            await asyncio.sleep(max(self._due, self._began + self._every / 2) - now)
+            self._began = time.monotonic()
