@@ -32,11 +32,13 @@ def run(workers: Workers, host: str, port: int, http_port: int) -> int:
         return runner.run(_serve(security, host, port, http_port))
 
 
-class _Spans(SpansSchedulerExtension):  # type: ignore[misc]  # distributed has no types
-    """Dask's scheduler state, which would keep each ticket's log entries for ever."""
+class _NoSpans(SpansSchedulerExtension):  # type: ignore[misc]  # distributed has no types
+    """Keeps nothing of heartbeats and tickets. Dask has a new span whenever a ticket comes while none is out."""
 
-    def observe_tasks(self, tss: Any, code: Any, span_metadata: Any) -> Any:  # noqa: ARG002
-        return super().observe_tasks(tss, code, None)
+    def observe_tasks(self, tss: Any, code: Any, span_metadata: Any) -> dict[Any, Any]:  # noqa: ARG002
+        return {}
+
+    def heartbeat(self, ws: Any, data: Any) -> None: ...
 
 
 async def _serve(security: distributed.Security, host: str, port: int, http_port: int) -> int:
@@ -51,7 +53,7 @@ async def _serve(security: distributed.Security, host: str, port: int, http_port
         security=security,
         dashboard=False,
         dashboard_address=f"127.0.0.1:{http_port}",
-        extensions={**EXTENSIONS, "spans": _Spans},
+        extensions={**EXTENSIONS, "spans": _NoSpans},
     ) as scheduler:
         log.info("scheduler_listens", address=scheduler.address, port=urlsplit(scheduler.address).port)
         print(f"imgsvc scheduler listens on   {scheduler.address}", flush=True)  # noqa: T201
