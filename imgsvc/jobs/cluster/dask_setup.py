@@ -50,7 +50,7 @@ CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
     "distributed.admin.log-length": 100,
-    "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.low-level-log-length": 0,  # of batches of messages: the more there is to do, the larger
     "distributed.admin.system-monitor.log-length": 10,
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.disk": False,
