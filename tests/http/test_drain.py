@@ -58,8 +58,8 @@ def test_proxy_that_sends_as_long_as_it_can_gets_the_whole_answer(server: Server
 
 def test_body_that_comes_slowly_is_waited_for_two_seconds(server: ServerProcess) -> None:
     with socket.create_connection(address(server), timeout=0.1) as client:
-        client.sendall(b"POST /api/v1/images/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         began, answer = time.monotonic(), b""
+        client.sendall(b"POST /api/v1/images/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         while not answer:
             assert time.monotonic() - began < WAIT_SECONDS
             client.sendall(b"x")
