@@ -15,12 +15,12 @@ from typing import Any
 from PIL import Image, _imaging
 
 from .geometry import Size, fit
+from .malloc import LARGE_PAGES, TUNABLES
 from .resize import resized
 
 MODE, PIXEL = "RGB", 4  # bytes of a pixel in Pillow's memory
 LEAST_PIXELS = 1_000_000  # of a smaller picture the second one is no matter
 BANDS = 8  # each takes an eighth of the memory, and a millisecond for the weights of the filter
-LARGE_PAGES = "glibc.malloc.hugetlb=1"  # of GLIBC_TUNABLES: pages of 2 MB for malloc's large blocks, and so for ours
 
 
 class PixelMemory:
@@ -43,7 +43,7 @@ class PixelMemory:
             buffer = mmap.mmap(-1, PIXEL * width * (height + 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError from error
-        if LARGE_PAGES in os.environ.get("GLIBC_TUNABLES", ""):
+        if LARGE_PAGES in os.environ.get(TUNABLES, ""):
             with suppress(OSError):  # the kernel has none
                 buffer.madvise(mmap.MADV_HUGEPAGE)
         with suppress(AttributeError, TypeError, ValueError):  # another Pillow: it takes memory of its own

@@ -15,9 +15,10 @@ from fixtures import make
 from imgsvc.imaging import pixel_memory
 from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.limits import probe
+from imgsvc.imaging.malloc import TUNABLES, tunables
 from imgsvc.imaging.open import Opened, open_image
 from imgsvc.imaging.pipeline import Picture, decode, fit_largest
-from imgsvc.imaging.pixel_memory import LARGE_PAGES, LEAST_PIXELS
+from imgsvc.imaging.pixel_memory import LEAST_PIXELS
 from imgsvc.imaging.resize import resized
 from imgsvc.settings.jobs import Images
 from tests.support.rendering import FORMS
@@ -128,13 +129,13 @@ print(json.dumps([peak() - idle, max(one.width for one in made.variants)]))
 """
 
 
-@pytest.mark.parametrize("tunables", ["", LARGE_PAGES], ids=["small pages", "large pages"])
-def test_photo_of_15_megapixels_takes_little_more_than_its_pixels(tmp_path: Path, tunables: str) -> None:
+@pytest.mark.parametrize("large_pages", [False, True], ids=["small pages", "large pages"])
+def test_photo_of_15_megapixels_takes_little_more_than_its_pixels(tmp_path: Path, large_pages: bool) -> None:
     """57 MB decoded, 48 MB shrunk: two of them at once are not there, nor a copy beside the encoder's."""
     source = tmp_path / "photo.jpg"
     source.write_bytes(make.jpeg(4474, 3354))
     command = [sys.executable, "-c", MEASURE, Images().recipe.to_json(), str(source)]
-    environment = {**os.environ, "GLIBC_TUNABLES": tunables}
+    environment = {**os.environ, TUNABLES: tunables(large_pages=large_pages)}
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     megabytes, width = json.loads(ran.stdout)
     assert width == 4096

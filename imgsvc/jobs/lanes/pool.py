@@ -22,6 +22,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from ...imaging import malloc
 from . import warm
 from .cage import Mode
 from .files import open_for_worker, with_free_files
@@ -29,10 +30,6 @@ from .messages import Hello, Task, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX")
-# Pages of 2 MB for large blocks (the GNU C library's manual, "Memory Allocation Tunables"; from glibc 2.35 on): each
-# picture is decoded in a new process, which gets every page of its pixels again. A setting can leave them out, for
-# virtual machines that return free ones to their host.
-LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 MAX_END = warm.MAX_ANSWER + 200  # bytes of a task's end
 
 
@@ -245,4 +242,4 @@ def _environment(large_pages: bool) -> dict[str, str]:
     """The warm process's environment: nothing that a decoder does not need, above all no secret."""
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     modules = os.pathsep.join(path for path in sys.path if path and Path(path).exists())
-    return {**(LARGE_PAGES if large_pages else {}), **kept, "PYTHONPATH": modules}
+    return {malloc.TUNABLES: malloc.tunables(large_pages=large_pages), **kept, "PYTHONPATH": modules}
