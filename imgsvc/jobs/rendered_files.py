@@ -1,17 +1,19 @@
-"""Checks a worker's answer and its files, both of which are untrusted, and copies the files.
+"""Checks a worker's answer and its files, both of which are untrusted, and takes the files.
 
-The files are opened in the run's scratch folder without following links or blocking on a FIFO. They are copied beside
-it, and measured while they are copied; only the copy is published. A link or a rename would not do: the worker may
-still hold its file open for writing. What a machine has put was written by this process, which has closed it, and is
-where a copy would be already: it is only measured.
+The files are opened in the run's scratch folder without following links or blocking on a FIFO. A file that no process
+holds open for writing any more is moved beside the folder and measured. Where that can't be told, the file is copied
+and the copy is measured: the worker may still write to its own. What a machine has put was written by this process,
+which has closed it, and is where a copy would be already: it is only measured.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import stat
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -98,22 +100,22 @@ def checked_file(copies: Path, name: str) -> Path:
     return copies.with_name(f"{copies.name}.{name}.{FORMAT}")
 
 
-def copy_checked(folder: Path, made: Collection[VariantMade], copies: Path, source_bytes: int) -> None:
-    """Copy each variant from `folder` to its `checked_file`.
+def take_checked(folder: Path, made: Collection[VariantMade], copies: Path, source_bytes: int) -> None:
+    """Take each variant from `folder` to its `checked_file`.
 
     `source_bytes` is the length of the source. Raises Untrue for a file that does not match its answer, OSError if one
-    is gone or the copy can't be written.
+    is gone or can't be moved or copied.
     """
     with _opened(folder) as opened:
         for variant in made:
-            copy = checked_file(copies, variant.name)
-            whole = _copy(opened, variant.name, variant, _most_bytes_of(variant, source_bytes), copy)
-            with BytesIO(whole) if whole else copy.open("rb") as stream:
+            taken = checked_file(copies, variant.name)
+            whole = _take(opened, variant.name, variant, _most_bytes_of(variant, source_bytes), taken)
+            with BytesIO(whole) if whole else taken.open("rb") as stream:
                 _check_picture(variant, stream)
 
 
 def check_received(made: Collection[VariantMade], copies: Path, source_bytes: int) -> None:
-    """Check the variants that a machine has put, each of which is its `checked_file`. Raises as `copy_checked`."""
+    """Check the variants that a machine has put, each of which is its `checked_file`. Raises as `take_checked`."""
     for variant in made:
         received = checked_file(copies, variant.name)
         whole = _measure(received, variant, _most_bytes_of(variant, source_bytes))
@@ -125,16 +127,16 @@ def _most_bytes_of(made: VariantMade, source_bytes: int) -> int:
     return most_bytes(made.width * made.height, source_bytes if made.frames > 1 else None)
 
 
-def copy_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
-    """Copy the source without metadata to its `checked_file`, and walk it. Raises as `copy_checked`."""
-    copy = checked_file(copies, SOURCE)
+def take_source(folder: Path, made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
+    """Take the source without metadata to its `checked_file`, and walk it. Raises as `take_checked`."""
+    taken = checked_file(copies, SOURCE)
     with _opened(folder) as opened:
-        _copy(opened, SOURCE, made, most, copy)
-    _check_source(copy, mime, pixels)
+        _take(opened, SOURCE, made, most, taken)
+    _check_source(taken, mime, pixels)
 
 
 def check_received_source(made: SourceMade, copies: Path, mime: str, pixels: int, most: int) -> None:
-    """Measure and walk the source that a machine has put, its `checked_file`. Raises as `copy_checked`."""
+    """Measure and walk the source that a machine has put, its `checked_file`. Raises as `take_checked`."""
     received = checked_file(copies, SOURCE)
     _measure(received, made, most)
     _check_source(received, mime, pixels)
@@ -174,17 +176,39 @@ def most_bytes(pixels: int, source_bytes: int | None = None) -> int:
     return still if source_bytes is None else max(still, most_animation_bytes(source_bytes))
 
 
-def _copy(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> bytes:
-    """Copy a file; returns its bytes if they are one chunk, else nothing."""
-    source = _open(scratch_file(Path(), name).name, folder=folder)
+def _take(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> bytes:
+    """Move a file that is final, or copy it; returns its bytes if they are one chunk, else nothing."""
+    file = scratch_file(Path(), name).name
+    source = _open(file, folder=folder)
     try:
+        final = _is_final(source)
         _check_size(source, made, most)
-        with _new(target) as copy:
+        if final:
+            os.replace(file, target, src_dir_fd=folder)
+            if not os.path.samestat(os.fstat(source), target.lstat()):
+                raise Untrue("another file than was opened")
+        with nullcontext() if final else _new(target) as copy:
             for chunk in _digested(source, made):
-                _write(copy, chunk)
+                if copy:
+                    _write(copy, chunk)
         return chunk if len(chunk) == made.size_bytes else b""
     finally:
         os.close(source)
+
+
+def _is_final(source: int) -> bool:
+    """Whether no process holds this open file open for writing, or has it mapped so.
+
+    A read lease (fcntl(2), F_SETLEASE) is granted only then. It is returned at once: what it would report is that a
+    file is opened anew, which a worker can't do. False on file systems without leases.
+    """
+    try:
+        fcntl.fcntl(source, fcntl.F_SETSIG, signal.SIGURG)  # not SIGIO, which would end this process
+        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(source, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except (OSError, AttributeError):  # not Linux
+        return False
+    return True
 
 
 def _measure(received: Path, made: VariantMade | SourceMade, most: int) -> bytes:

@@ -31,11 +31,11 @@ from .rendered_files import (
     check_received,
     check_received_source,
     checked_file,
-    copy_checked,
-    copy_source,
     most_bytes,
     received_at,
     source_header,
+    take_checked,
+    take_source,
 )
 from .retry import Failure, exclusive
 from .reuse import ReuseStatus
@@ -154,7 +154,7 @@ class Run:
             return IO_ERROR
 
     async def check(self, outcome: Outcome) -> Outcome:
-        """Compare a worker's outcome with the task and with the files on disk, which are copied. Needs no lane."""
+        """Compare a worker's outcome with the task and with the files on disk, which are taken. Needs no lane."""
         try:
             if isinstance(outcome, Lost):
                 return outcome
@@ -191,7 +191,7 @@ class Run:
         return found
 
     async def _check(self, outcome: Rendered | None) -> None:
-        """Check the result, and copy a worker's. Raises Untrue, or OSError if a file is gone or can't be copied."""
+        """Check the result, and take a worker's. Raises Untrue, or OSError if a file is gone or can't be taken."""
         if outcome is None:
             if not self.is_preview:
                 raise Untrue("only a preview may be left out")
@@ -205,7 +205,7 @@ class Run:
             check_received(rendered.variants, self.checked, self.source.length)
         else:
             self._copied = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
-            copy_checked(self.scratch, rendered.variants, self.checked, self.source.length)
+            take_checked(self.scratch, rendered.variants, self.checked, self.source.length)
         if rendered.source is not None:
             if not self.cleans_source:
                 raise Untrue("a source that was not requested")
@@ -216,7 +216,7 @@ class Run:
         if self._is_received:
             check_received_source(made, self.checked, mime, pixels, most)
         else:
-            copy_source(self.scratch, made, self.checked, mime, pixels, most)
+            take_source(self.scratch, made, self.checked, mime, pixels, most)
 
     @property
     def cleans_source(self) -> bool:

@@ -217,13 +217,13 @@ class Counting(testing.InlineLane):
 async def test_lane_takes_the_next_job_while_what_it_made_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane, usual = Counting(), rendered_files.copy_checked
+    lane, usual = Counting(), rendered_files.take_checked
 
-    def copied(folder: Path, made: Collection[VariantMade], target: Path, source_bytes: int) -> None:
+    def taken(folder: Path, made: Collection[VariantMade], target: Path, source_bytes: int) -> None:
         assert len(made) == 1 or lane.second.wait(seconds(20)), "the lane waits for the check"  # 1: a preview
         usual(folder, made, target, source_bytes)
 
-    monkeypatch.setattr(run, "copy_checked", copied)
+    monkeypatch.setattr(run, "take_checked", taken)
     async with tampering(tmp_path, lane) as client:
         accepted = [await client.upload(testing.picture(1300, 900, colour)) for colour in ("red", "blue")]
         for one in accepted:

@@ -17,9 +17,9 @@ from imgsvc.jobs.rendered_files import (
     check_answer,
     check_received,
     checked_file,
-    copy_checked,
     received_at,
     source_header,
+    take_checked,
 )
 from imgsvc.jobs.retry import Failure
 from imgsvc.testing import InlineLane
@@ -65,8 +65,9 @@ async def test_rendering_is_what_was_asked_for_and_lies_where_it_belongs(
     assert isinstance(rendered, Rendered)
     check_answer(rendered, RECIPE, {"small", "large"}, source_header(Path(task.source), task.mime, 320 * 200))
     if lane.local:
-        copy_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
-        assert {path.name for path in Path(task.folder).iterdir()} == {"small.webp", "large.webp"}
+        take_checked(Path(task.folder), rendered.variants, tmp_path / "checked", 0)
+        there = {path for path in tmp_path.iterdir() if path.name.startswith("checked")}
+        assert there == {checked_file(tmp_path / "checked", name) for name in ("small", "large")}
     else:
         check_received(rendered.variants, received_at(task), 0)
         there = {path for path in Path(task.folder).parent.iterdir() if path.name.startswith("received-")}

@@ -1,10 +1,13 @@
 """What a worker says and leaves is compared with the task and with the source, before anything is published."""
 
+import fcntl
 import hashlib
 import io
+import mmap
 import os
 import struct
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +19,17 @@ from imgsvc.imaging.animated_webp import AnimatedWebp
 from imgsvc.imaging.geometry import fit
 from imgsvc.imaging.header import Header
 from imgsvc.imaging.recipe import Recipe, Variant
+from imgsvc.jobs import rendered_files
+from imgsvc.jobs.lanes.files import open_files
 from imgsvc.jobs.lanes.messages import Rendered, VariantMade
 from imgsvc.jobs.rendered_files import (
     Untrue,
     check_answer,
     check_received,
     checked_file,
-    copy_checked,
     received_at,
     source_header,
+    take_checked,
 )
 from tests.support.render_task import render_task
 
@@ -126,10 +131,10 @@ def test_file_is_read_again(tmp_path: Path, data: bytes) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (scratch / "small.webp").write_bytes(webp())
-    copy_checked(scratch, [made(webp())], tmp_path / "first", 0)
+    take_checked(scratch, [made(webp())], tmp_path / "first", 0)
     (scratch / "small.webp").write_bytes(data)
     with pytest.raises(Untrue):
-        copy_checked(scratch, [made(data)], tmp_path / "second", 0)
+        take_checked(scratch, [made(data)], tmp_path / "second", 0)
     received = checked_file(tmp_path / "received", "small")
     received.write_bytes(webp())
     check_received([made(webp())], tmp_path / "received", 0)
@@ -164,23 +169,85 @@ def test_two_tasks_of_a_run_receive_nothing_under_the_same_name(tmp_path: Path) 
     assert first.folder == again.folder and received_at(first) != received_at(again)
 
 
-def test_copy_has_the_mode_of_any_new_file(tmp_path: Path) -> None:
-    """It may become the stored file, which others may read where the umask lets them."""
-    (tmp_path / "scratch").mkdir(0o700)
-    (tmp_path / "scratch/small.webp").write_bytes(webp())
-    (tmp_path / "scratch/small.webp").chmod(0o600)
-    copy_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
-    (tmp_path / "new").touch()
-    assert checked_file(tmp_path / "checked", "small").stat().st_mode == (tmp_path / "new").stat().st_mode
+@pytest.fixture(scope="module")
+def leases(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """Whether this system can tell that no process writes to a file."""
+    path = tmp_path_factory.mktemp("leases") / "file"
+    path.touch()
+    with path.open("rb") as stream:
+        try:
+            fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except (OSError, AttributeError):
+            return False
+        return True
 
 
-def test_copy_takes_the_place_of_what_an_attempt_before_has_left(tmp_path: Path) -> None:
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    with path.open("r+b"):
+        yield
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    with path.open("r+b") as stream:
+        found = mmap.mmap(stream.fileno(), 0)
+    with found:
+        yield
+
+
+@contextmanager
+def let_go(path: Path) -> Iterator[None]:
+    with path.open("r+b"):
+        pass
+    yield
+
+
+@pytest.mark.parametrize(("holding", "moved"), [(held_open, False), (mapped, False), (let_go, True)])
+def test_file_is_moved_if_no_process_can_write_to_it_and_else_copied(
+    tmp_path: Path, leases: bool, holding: Callable[[Path], AbstractContextManager[None]], moved: bool
+) -> None:
+    task = render_task(tmp_path, make.jpeg(8, 8), RECIPE)
+    open_files(task).close()
+    written, taken, data = Path(task.folder) / "small.webp", checked_file(tmp_path / "checked", "small"), webp()
+    written.write_bytes(data)
+    with holding(written):
+        take_checked(Path(task.folder), [made(data)], tmp_path / "checked", 0)
+        assert written.exists() is not (moved and leases)
+        if written.exists():
+            written.write_bytes(b"x")
+    assert taken.read_bytes() == data
+    (tmp_path / "new").touch()  # the stored file may be this one, which others may read where the umask lets them
+    assert taken.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_file_that_is_not_the_one_that_was_opened_is_untrue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    written, usual = tmp_path / "scratch/small.webp", os.replace
+    written.write_bytes(webp())
+
+    def swapped(source: str, target: Path, **options: int) -> None:
+        written.unlink()
+        written.write_bytes(webp())
+        usual(source, target, **options)
+
+    monkeypatch.setattr(os, "replace", swapped)
+    monkeypatch.setattr(rendered_files, "_is_final", lambda _source: True)
+    with pytest.raises(Untrue, match="another file"):
+        take_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
+
+
+@pytest.mark.parametrize("holding", [held_open, let_go])
+def test_checked_file_takes_the_place_of_what_an_attempt_before_has_left(
+    tmp_path: Path, holding: Callable[[Path], AbstractContextManager[None]]
+) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch/small.webp").write_bytes(webp())
     copy, other = checked_file(tmp_path / "checked", "small"), tmp_path / "other"
     other.write_bytes(b"kept")
     copy.symlink_to(other)
-    copy_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
+    with holding(tmp_path / "scratch/small.webp"):
+        take_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
     assert (copy.read_bytes(), copy.is_symlink(), other.read_bytes()) == (webp(), False, b"kept")
 
 
@@ -260,7 +327,7 @@ def test_animation_is_read_again(tmp_path: Path, parts: Chunks | None) -> None:
     (scratch / "small.webp").write_bytes(data)
     said = made(data, CANVAS, frames=3)
     with nullcontext() if parts is None else pytest.raises(Untrue):
-        copy_checked(scratch, [said], tmp_path / "checked", 1000)
+        take_checked(scratch, [said], tmp_path / "checked", 1000)
 
 
 def test_animation_is_at_most_as_long_as_its_source_allows(tmp_path: Path) -> None:
@@ -270,4 +337,4 @@ def test_animation_is_at_most_as_long_as_its_source_allows(tmp_path: Path) -> No
     (scratch / "small.webp").write_bytes(data)
     for frames, words in ((1, "too large"), (3, "too large")):
         with pytest.raises(Untrue, match=words):
-            copy_checked(scratch, [made(data, CANVAS, frames)], tmp_path / str(frames), 1000)
+            take_checked(scratch, [made(data, CANVAS, frames)], tmp_path / str(frames), 1000)

@@ -64,7 +64,8 @@ def open_files(task: Task) -> TaskFiles:
             raise OSError(errno.EINVAL, "the staged source is not a regular file")
         make_folder(task)
         for name in output_names(task):
-            files.outputs[name] = os.open(scratch_file(Path(task.folder), name), OUTPUT_FLAGS, 0o600)
+            # With the mode of any file: it may become the stored one. The folder is closed.
+            files.outputs[name] = os.open(scratch_file(Path(task.folder), name), OUTPUT_FLAGS, 0o666)
     except BaseException:
         files.close()
         raise
