@@ -50,6 +50,7 @@ CHANGES: dict[str, Callable[[JobTable, Job], Awaitable[Any]]] = {
 # What a statement does to a row that is completed and not deleted: nothing. Its values, where it has some.
 NOT_OF_A_COMPLETED_ROW: dict[str, dict[str, Any]] = {
     "claim": {"queue": "renders"},
+    "claim_again": {"queue": "renders"},
     "requeue": {"undone": 1},
     "end_preview": {"preview": "done", "death": 0, "processed_paths": "{}", "processing_metadata": "{}"},
     "complete": {

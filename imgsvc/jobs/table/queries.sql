@@ -86,6 +86,13 @@ SET status = 'processing', queue = NULL, run = run + 1, starts = starts + 1, sta
 WHERE job_id = :job_id AND queue = :queue
 RETURNING *
 
+-- name: claim_again
+-- After its preview: the job is being processed already. SQLite writes each index anew whose columns are set, even to what they
+-- were, and the status is in nine.
+UPDATE processing_jobs SET queue = NULL, run = run + 1, starts = starts + 1
+WHERE job_id = :job_id AND queue = :queue AND status = 'processing'
+RETURNING *
+
 -- name: requeue
 -- The service is stopping, or another machine has lost the task: undo the claim, as if the run had never happened.
 UPDATE processing_jobs

@@ -207,7 +207,8 @@ async def claim_with_twin(db: aiosqlite.Connection) -> tuple[Claimed | None, boo
 
 async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> Claimed:
     values = {"job_id": waiting.job_id, "queue": queue, "now": as_text(now())}
-    claimed = await (await db.execute(QUERIES["claim"], values)).fetchone()
+    query = "claim_again" if waiting.status == "processing" else "claim"
+    claimed = await (await db.execute(QUERIES[query], values)).fetchone()
     assert claimed is not None
     job = Job.of(claimed)
     await event(db, "processing", job.image_id, job.job_id, facts(job, queue=queue))
