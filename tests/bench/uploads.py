@@ -36,6 +36,7 @@ from tests.support.server_process import ROOT, ServerProcess
 
 LANES = len(os.sched_getaffinity(0))
 IMAGES, SINGLE, AT_ONCE, SHARED, USERS = 30, 20, 50, 200, 10
+FIRST = 2 * LANES  # images of a round that are not counted
 RECEIPTS = 25  # pairs of each order
 REST_SECONDS = 0.2  # before each of these uploads
 # One photo is sent again and again: each upload is to be rendered.
@@ -71,20 +72,26 @@ class Bench:
     def drain(self) -> Iterator[Figure]:
         """Images per second once all are accepted, and processor seconds of an image from its first byte."""
         with self._bare(LANES) as pool:
-            self._drained()
-            rounds = [(self._drained(), bare_work.throughput(pool, self._images)) for _ in range(self._rounds)]
+            rounds = [(self._drained(), self._bare_drained(pool)) for _ in range(self._rounds)]
         (rates, spent), (bare_rates, bare_spent) = (zip(*side, strict=True) for side in zip(*rounds, strict=True))
         yield Figure("drain rate", "images/s", statistics.median(rates), statistics.median(bare_rates), ">= 0.95")
         yield Figure("processor time of an image", "ms", min(spent) * 1000, min(bare_spent) * 1000, "<= 1.05")
 
     def _drained(self) -> tuple[float, float]:
+        """Some images go first: the host of a virtual machine takes back what is free while the other side works."""
         watched = self._watched
+        upload_at_once(watched.url, self._data, FIRST, USERS)
+        watched.all_done()
         before, done = watched.processor_seconds, watched.completed
         upload_at_once(watched.url, self._data, self._images, USERS)
         began, early = time.perf_counter(), watched.completed - done
         ended = watched.all_done()
         rate = (self._images - early) / (ended - began)
         return rate, (watched.processor_seconds - before) / self._images
+
+    def _bare_drained(self, pool: Bare) -> tuple[float, float]:
+        bare_work.throughput(pool, FIRST)
+        return bare_work.throughput(pool, self._images)
 
     def single(self) -> Iterator[Figure]:
         """One upload at a time, while all lanes are idle: medians."""
