@@ -179,7 +179,10 @@ def most_bytes(pixels: int, source_bytes: int | None = None) -> int:
 def _take(folder: int, name: str, made: VariantMade | SourceMade, most: int, target: Path) -> bytes:
     """Move a file that is final, or copy it; returns its bytes if they are one chunk, else nothing."""
     file = scratch_file(Path(), name).name
-    source = _open(file, folder=folder)
+    try:
+        source = _open(file, folder=folder)
+    except FileNotFoundError:  # or it was moved by an attempt that found no free file for the next one
+        return _measure(target, made, most)
     try:
         final = _is_final(source)
         _check_size(source, made, most)

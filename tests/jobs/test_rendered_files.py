@@ -221,6 +221,18 @@ def test_file_is_moved_if_no_process_can_write_to_it_and_else_copied(
     assert taken.stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
+def test_taking_can_be_repeated(tmp_path: Path) -> None:
+    """An attempt that found no free file may have moved some; a file that is nowhere is gone."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch/small.webp").write_bytes(webp())
+    for _ in range(2):
+        take_checked(tmp_path / "scratch", [made(webp())], tmp_path / "checked", 0)
+    with pytest.raises(Untrue, match="another size"):
+        take_checked(tmp_path / "scratch", [made(webp() + b"x")], tmp_path / "checked", 0)
+    with pytest.raises(FileNotFoundError):
+        take_checked(tmp_path / "scratch", [made(webp())], tmp_path / "other", 0)
+
+
 def test_file_that_is_not_the_one_that_was_opened_is_untrue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scratch").mkdir()
     written, usual = tmp_path / "scratch/small.webp", os.replace
