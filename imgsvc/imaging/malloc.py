@@ -1,7 +1,8 @@
 """How malloc gets its memory in a process that decodes pictures: tunables of the GNU C library, which others ignore.
 
-Each picture is decoded in a new process, which gets every page of its pixels again, as 4 KB with a fault for each and
-filled with zeros. So the fewer, the better. From the library's manual, "Memory Allocation Tunables".
+Each picture is decoded in a new process, which gets every page of its pixels again: 4 KB, filled with zeros, at a page
+fault each. Larger pages, and pages that are used twice, make these fewer. The names are those of the library's manual,
+"Memory Allocation Tunables".
 """
 
 TUNABLES = "GLIBC_TUNABLES"  # the variable that has them, from the start of a process on

@@ -119,7 +119,7 @@ class Run:
         self.scratch = context.scratch / f"{job.job_id}.{job.run}"
         self.checked = context.scratch / f"checked-{self.scratch.name}"  # see `checked_file`
         self._is_received = False  # its files are put by a machine, and written by this process
-        self._copied: list[str] = []  # the checked files that there may be
+        self._checked_names: list[str] = []  # the checked files that there may be
         self.log = log.bind(job_id=job.job_id, image_id=job.image_id, trace_id=job.trace_id, run=job.run)
 
     @property
@@ -145,7 +145,7 @@ class Run:
             self.context.incoming.begin(self.scratch.name, self.job.storage_backend)
             task = self._task()
             if not isinstance(lane, SplitLane) and not lane.local:
-                self._is_received, self.checked, self._copied = True, received_at(task), output_names(task)
+                self._is_received, self.checked, self._checked_names = True, received_at(task), output_names(task)
             outcome = await lane.run(task)
             self.requeued |= isinstance(outcome, Lost)
             return outcome
@@ -175,7 +175,7 @@ class Run:
     def scratch_paths(self) -> tuple[Path, ...]:
         """What the run may leave in the scratch folder: that of its worker here, and the checked files."""
         folder = () if self._is_received else (self.scratch,)
-        return *folder, *(checked_file(self.checked, name) for name in self._copied)
+        return *folder, *(checked_file(self.checked, name) for name in self._checked_names)
 
     async def prepare(self) -> Failure | None:
         """Whatever must be done before the task is made; returns why there can be none."""
@@ -204,7 +204,7 @@ class Run:
         if self._is_received:
             check_received(rendered.variants, self.checked, self.source.length)
         else:
-            self._copied = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
+            self._checked_names = [made.name for made in rendered.variants] + [SOURCE] * (rendered.source is not None)
             take_checked(self.scratch, rendered.variants, self.checked, self.source.length)
         if rendered.source is not None:
             if not self.cleans_source:

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-_WITH_THE_LOCK = ctypes.PyDLL(None, use_errno=True)  # Python's lock is held during a call
+LIBC_WITH_GIL = ctypes.PyDLL(None, use_errno=True)  # which is held during a call
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
 LARGE_BYTES = 5 << 18  # more than a piece of a file that is read (1 MB), less than what grows and is made anew
 KEPT_FREE_BYTES = 2 << 20  # at the end of the heap
@@ -31,7 +31,7 @@ def fork() -> int:
     `os.fork` prepares the child for what threads may have held: new locks, a new seed for `random`. That makes it copy
     150 pages of memory, which takes a third of what such a child takes to begin.
     """
-    child: int = _WITH_THE_LOCK.fork()
+    child: int = LIBC_WITH_GIL.fork()
     if child < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
