@@ -59,7 +59,7 @@ from ..storage.bounded_memory import BoundedMemory
 from ..storage.registry import StorageRegistry, storage_registry
 from ..telemetry.cage_check import CAGE, cage_check, weakest_posture
 from ..telemetry.cluster_check import CLUSTER, cluster_check
-from ..telemetry.disk_space import DiskSpace
+from ..telemetry.disk_space import DISK, DiskSpace
 from ..telemetry.folder_checks import folder_checks
 from ..telemetry.health import Health, RunCheck
 from ..telemetry.host import Host
@@ -306,7 +306,7 @@ def _checks(opened: Opened, queue: Queue, rate_limiter: RateLimiter, disk: DiskS
         "storage": partial(storage_check, probe),
         "workers": partial(workers_check, opened.lanes.local),
         CAGE: partial(cage_check, opened.lanes.local),
-        "disk": disk.check,
+        DISK: disk.check,
         "queue": partial(queue_check, data.table),
         "clocks": partial(clocks_check, data.clocks),
         "revocations": partial(revocations_check, data.revocations),

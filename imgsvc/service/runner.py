@@ -1,8 +1,9 @@
 """The order in which a built service starts and stops. It is defined in this module only.
 
-Start: counters, the queue, which starts the workers, Redis, the first run of every health check, and the background
-tasks. Requests are answered while the workers are still starting; jobs and the health report wait for these. If a
-worker, Redis or storage is unavailable, the service starts anyway, degraded.
+Start: counters, the queue, which starts the workers, Redis, the free space of the disk, and the background tasks.
+Requests are answered while the workers are still starting and the other health checks run for the first time; jobs wait
+for the workers, and the health report for both. If a worker, Redis or storage is unavailable, the service starts
+anyway, degraded.
 
 Stop: no new upload and no new job; running jobs have the lanes' grace time, concurrently with the requests' own; the
 rest is requeued; then slots of the rate limit are settled, and all background tasks end.
@@ -17,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from ..http.state import AppState
 from ..telemetry.cage_check import CAGE
+from ..telemetry.disk_space import DISK
 
 log = structlog.get_logger()
 WARM_SECONDS = 4.0  # that the first health report, and a stop, wait for workers that are being started
@@ -60,7 +62,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     if redis is not None:
         await redis.connection.check()
         group.start_soon(redis.connection.run)
-    await health.measure()
+    await health.measure(DISK)  # uploads are refused by what it finds
     group.start_soon(state.maintenance.run)
     group.start_soon(jobs.watchdog.run)
     if state.telling.webhooks is not None:
@@ -82,10 +84,13 @@ async def _sweep(state: AppState) -> None:
 
 async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:
     """Complete the first health report once each worker was started, or could not be, and renew it from then on."""
-    await _workers_started(state)
+    health = state.telemetry.health
+    async with anyio.create_task_group() as group:
+        group.start_soon(health.measure)
+        await _workers_started(state)
     on_workers()
-    await state.telemetry.health.complete("workers", CAGE)
-    await state.telemetry.health.run()
+    await health.complete("workers", CAGE)
+    await health.run()
 
 
 async def _workers_started(state: AppState) -> None:

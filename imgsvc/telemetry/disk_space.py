@@ -8,6 +8,8 @@ import anyio.to_thread
 from ..settings.fields import MEGABYTE
 from .health import Check
 
+DISK = "disk"  # the name of the check
+
 
 class DiskSpace:
     """Sizes in bytes, as last measured. Below the reserve the disk counts as full."""
