@@ -6,6 +6,7 @@ Exit status: 0 done, 1 understood but without success, 2 wrong arguments or sett
 import json
 import os
 import re
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from .images_commands import images
 from .imports import without, without_collections
 from .keys_commands import keys
 from .maintenance import storage
+from .narrowed import narrowed
 from .operator import operator
 from .options import FAILED, WRONG, AsJson, ConfigFile, act_on_each, loaded, print_found, stop
 from .upload_command import upload
@@ -55,7 +57,7 @@ def main() -> None:
     except simd.UnsuitableProcessor as error:
         stop(str(error), WRONG)
     try:
-        app()
+        narrowed(app, sys.argv[1:])()
     except CommandFailed as error:
         stop(str(error), FAILED)
 
