@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 
-from ..jobs.cluster.lane import ClusterLane, ClusterMemory, TicketOffice
-from ..jobs.cluster.link import GatewayLink
 from ..jobs.incoming import Incoming
 from ..jobs.lane_memory import LaneMemory
 from ..jobs.lanes.base import Lane
@@ -21,7 +20,9 @@ from ..settings.workers import Workers
 from ..storage.base import Receiving
 from ..telemetry.metrics import Metrics
 
-CLUSTER_LANES = 1024  # tickets out at most: an idle lane is a task that waits
+if TYPE_CHECKING:
+    from ..jobs.cluster.lane import TicketOffice
+
 RENDER_NICENESS = 10  # so that the operating system puts previews and responses first
 
 
@@ -31,7 +32,7 @@ class Lanes:
 
     previews: Sequence[Lane]
     renders: Sequence[Lane]
-    office: TicketOffice | None = None
+    office: "TicketOffice | None" = None
     far_previews: Sequence[Lane] = ()
     far_renders: Sequence[Lane] = ()
 
@@ -85,12 +86,11 @@ def _local_lanes(workers: Workers, metrics: Metrics, launcher: Launcher) -> Lane
 
 
 def _with_cluster(local: Lanes, settings: Settings, metrics: Metrics, incoming: Incoming) -> Lanes:
-    workers = settings.workers
-    link = GatewayLink(workers, metrics.cluster.ticket_ended)
-    office = TicketOffice(link, workers.service_url or settings.service.public_url, incoming)
-    renders = [ClusterLane(f"cluster-{n}", n, office) for n in range(CLUSTER_LANES)]
-    previews = [ClusterLane(f"cluster-preview-{n}", n, office) for n in range(CLUSTER_LANES)]
-    return replace(local, office=office, far_renders=renders, far_previews=[] if workers.local_preview else previews)
+    from . import cluster_lanes  # with all of a cluster, only where there is one
+
+    office = cluster_lanes.office(settings, metrics, incoming)
+    previews, renders = cluster_lanes.lanes(office, previews=not settings.workers.local_preview)
+    return replace(local, office=office, far_previews=previews, far_renders=renders)
 
 
 def sides_of(lanes: Lanes, memory: Budget) -> list[Side]:
@@ -100,7 +100,8 @@ def sides_of(lanes: Lanes, memory: Budget) -> list[Side]:
         Side("renders", lanes.renders, LaneMemory(memory.render)),
     ]
     if lanes.office is not None:
-        previews = ClusterMemory(lanes.office.link)
-        renders = ClusterMemory(lanes.office.link, lambda: previews.used)
+        from .cluster_lanes import memories
+
+        previews, renders = memories(lanes.office)
         sides += [Side("previews", lanes.far_previews, previews), Side("renders", lanes.far_renders, renders)]
     return [side for side in sides if side.lanes]

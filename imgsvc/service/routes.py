@@ -14,7 +14,6 @@ from ..http.api import (
     info,
     jobs,
     lists,
-    render,
     sources,
     tickets,
     uploads,
@@ -31,7 +30,6 @@ from ..http.operator import images as operator_images
 from ..http.operator import jobs as operator_jobs
 from ..http.operator import keys as operator_keys
 from ..http.operator.metrics import exposition
-from ..http.wire.request_lines import RENDER
 from ..http.wire.routing import Encoded, Literal
 from ..settings import Settings
 
@@ -117,14 +115,11 @@ ROUTES = [
     Route("/storage/{path:path}", variants.stored),
 ]
 
-RENDER_ROUTES = [
-    Route(RENDER + "{token}", render.variants, methods=["PUT"]),
-    Route(RENDER + "{token}/source", render.source),
-    Route(RENDER + "{token}/{variant}", render.variant, methods=["PUT"]),
-    Route(RENDER + "{token}/{variant}", render.address, methods=["POST"]),
-]
-
 
 def routes(settings: Settings) -> list[Route]:
     """The routes of a service with these settings."""
-    return [*ROUTES, *RENDER_ROUTES] if settings.workers.engine == "dask" else ROUTES
+    if settings.workers.engine != "dask":
+        return ROUTES
+    from .cluster_routes import RENDER_ROUTES  # with all of a cluster, only where there is one
+
+    return [*ROUTES, *RENDER_ROUTES]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..jobs.cluster.link import LinkState
+from ..jobs.cluster.link_state import LinkState
 from .health import Check
 
 CLUSTER = "cluster"  # name of the check

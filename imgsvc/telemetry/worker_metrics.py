@@ -3,7 +3,7 @@
 from math import nan
 from typing import get_args
 
-from ..jobs.cluster.link import LinkState, TicketEnd
+from ..jobs.cluster.link_state import LinkState, TicketEnd
 from ..jobs.lanes.cage import Posture
 from ..jobs.lanes.process import EndReason
 from ..jobs.watchdog import JobFault

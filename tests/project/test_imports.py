@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
         ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
         (
             "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",
-            "rich pygments httpx redis PIL",
+            "rich pygments httpx redis PIL imgsvc.jobs.cluster.lane imgsvc.http.api.render",
         ),
         (
             "import imgsvc.jobs.lanes.warm, imgsvc.jobs.lanes.task",

@@ -19,7 +19,7 @@ from starlette.types import Message
 from fixtures import make
 from imgsvc.imaging.recipe import Recipe
 from imgsvc.jobs.clocks import Reading
-from imgsvc.jobs.cluster.link import LinkState, TicketEnd
+from imgsvc.jobs.cluster.link_state import LinkState, TicketEnd
 from imgsvc.jobs.cluster.messages import Machine
 from imgsvc.jobs.lanes.cage import Posture
 from imgsvc.jobs.table.byte_quota import ByteLimits

@@ -10,15 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import anyio
 import structlog
 
-from ...lazy_dataclass import dataclass
 from ...settings.workers import Workers
 from ..lanes.messages import CagedType, Lost
 from ..lanes.pool import KEPT_ENVIRONMENT
+from .link_state import LinkState, TicketEnd
 from .messages import (
     FROM_GATEWAY,
     MAX_LINE,
@@ -39,19 +38,6 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 OUT_FACTOR = 2  # tickets out, as a multiple of what the machines can work on at the same time
-TicketEnd = Literal["answered", "lost_scheduler", "lost_worker", "taken_back"]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """What is known of the cluster now. `problem` is empty while the gateway is connected."""
-
-    problem: str
-    cage: str
-    missing: str
-    fingerprint: str
-    machines: tuple[Machine, ...]
-    out: int
 
 
 class GatewayLink:
