@@ -1,9 +1,9 @@
 """The order in which a built service starts and stops. It is defined in this module only.
 
-Start: counters, the queue, which starts the workers, Redis, the free space of the disk, and the background tasks.
-Requests are answered while the workers are still starting and the other health checks run for the first time; jobs wait
-for the workers, and the health report for both. If a worker, Redis or storage is unavailable, the service starts
-anyway, degraded.
+Start: counters, the queue, which starts the workers, Redis, and the free space of the disk. Requests are answered from
+then on, while the workers are still starting; jobs wait for these. The other health checks run for the first time, then
+the background tasks begin, and the health report is there once the workers are, too. If a worker, Redis or storage is
+unavailable, the service starts anyway, degraded.
 
 Stop: no new upload and no new job; running jobs have the lanes' grace time, concurrently with the requests' own; the
 rest is requeued; then slots of the rate limit are settled, and all background tasks end.
@@ -29,7 +29,7 @@ async def running(state: AppState, on_workers: Callable[[], None]) -> AsyncItera
     """Start the built service, and stop it at the end. `on_workers` is called once the workers have been started."""
     async with anyio.create_task_group() as group:
         await _start(state, group)
-        group.start_soon(_check_health, state, on_workers)
+        group.start_soon(_go_on, state, group, on_workers)
         queue_ended = anyio.Event()
         group.start_soon(_end_queue, state, queue_ended)
         try:
@@ -59,11 +59,30 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     if jobs.office is not None:
         group.start_soon(jobs.office.link.run)
     group.start_soon(jobs.queue.run)
+    group.start_soon(state.maintenance.run)
     if redis is not None:
         await redis.connection.check()
         group.start_soon(redis.connection.run)
     await health.measure(DISK)  # uploads are refused by what it finds
-    group.start_soon(state.maintenance.run)
+
+
+async def _go_on(state: AppState, group: TaskGroup, on_workers: Callable[[], None]) -> None:
+    """What no request waits for: the other checks, the background tasks, and then the first whole health report.
+
+    That is complete once each worker was started, or could not be, and is renewed from then on.
+    """
+    health = state.telemetry.health
+    await health.measure()
+    if not state.stopping.is_set():
+        _start_background_tasks(state, group)
+    await _workers_started(state)
+    on_workers()
+    await health.complete("workers", CAGE)
+    await health.run()
+
+
+def _start_background_tasks(state: AppState, group: TaskGroup) -> None:
+    jobs = state.jobs
     group.start_soon(jobs.watchdog.run)
     if state.telling.webhooks is not None:
         group.start_soon(state.telling.webhooks.run)
@@ -80,17 +99,6 @@ async def _sweep(state: AppState) -> None:
     the first requests waiting."""
     await _workers_started(state)
     await state.jobs.housekeeping.run()
-
-
-async def _check_health(state: AppState, on_workers: Callable[[], None]) -> None:
-    """Complete the first health report once each worker was started, or could not be, and renew it from then on."""
-    health = state.telemetry.health
-    async with anyio.create_task_group() as group:
-        group.start_soon(health.measure)
-        await _workers_started(state)
-    on_workers()
-    await health.complete("workers", CAGE)
-    await health.run()
 
 
 async def _workers_started(state: AppState) -> None:

@@ -175,6 +175,7 @@ class Service:
         until(lambda: self.gone or self._listens(output), START_SECONDS)
         if self.gone:
             raise Gone
+        self.ask("GET", "/api/v1/health")  # whose first report ends the start: what follows has calls of its own
 
     def __enter__(self) -> Self:
         return self
