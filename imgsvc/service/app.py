@@ -7,7 +7,6 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
-from ..http.dashboard.snapshot import SnapshotCache
 from ..http.openapi import document as openapi
 from ..http.openapi import page as docs
 from ..http.state import AppState
@@ -52,7 +51,7 @@ def create_app(settings: Settings | None = None, doubles: Doubles | None = None)
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with assembled(settings, doubles or Doubles(), metrics) as state:
             opened.service = app.state.service = state
-            app.state.snapshot = SnapshotCache()
+            app.state.snapshot = None
             yield
 
     served = routes(settings)

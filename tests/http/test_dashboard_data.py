@@ -67,7 +67,7 @@ TREE: dict[str, Any] = {
 
 async def data(s: Service) -> dict[str, Any]:
     """Fresh data: not an answer that is shared for a second."""
-    s.app.state.snapshot._made = -1000
+    s.app.state.snapshot = None
     answer = await s.http.get("/dashboard/data", headers=s.operator)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()

@@ -21,7 +21,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 async def overview(s: Service, address: str = "/dashboard", *, signed_in: bool = True) -> str:
     """The page with fresh data: not of an answer that is shared for a second."""
-    s.app.state.snapshot._made = -1000
+    s.app.state.snapshot = None
     headers = {"Accept": "text/html", **(s.operator if signed_in else {})}
     answer = await s.http.get(address, headers=headers)
     assert answer.status_code == 200, answer.text

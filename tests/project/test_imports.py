@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
         ("import imgsvc.jobs.data_folder", "prometheus_client psutil httpx starlette"),
         (
             "import imgsvc.cli.main\nwith imgsvc.cli.main.without('rich'): import imgsvc.service.server",
-            "rich pygments httpx redis PIL imgsvc.jobs.cluster.lane imgsvc.http.api.render",
+            "rich pygments httpx redis PIL imgsvc.jobs.cluster.lane imgsvc.http.dashboard.page "
+            "imgsvc.http.operator.sessions",
         ),
         (
             "import imgsvc.jobs.lanes.warm, imgsvc.jobs.lanes.task",

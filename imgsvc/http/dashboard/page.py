@@ -19,6 +19,7 @@ from .guard import PAGES, SHOWN
 from .models import DashboardData, Operator, Snapshot
 from .overview import RANGES, level_of, overview
 from .sign_in import sign_in_page
+from .snapshot import SnapshotCache
 
 SIGNS = {"good": "✓", "warn": "!", "bad": "✕"}
 TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -105,10 +106,18 @@ async def data(request: Request) -> Response:
     return json_response(await _shown_to(request, way))
 
 
+def _snapshots(request: Request) -> SnapshotCache:
+    """Those of this application, which has none before the first request."""
+    state = request.app.state
+    state.snapshot = state.snapshot or SnapshotCache()
+    cache: SnapshotCache = state.snapshot
+    return cache
+
+
 async def _shown_to(request: Request, way: auth.AuthMethod) -> DashboardData:
     """What this reader may see of the last snapshot."""
     state = state_of(request)
-    shown = await request.app.state.snapshot.data(state)
+    shown = await _snapshots(request).data(state)
     if way != "public" or state.stores.urls.signatures is None:
         shown = _pictured(shown, state.stores.urls)
     if way == "public":

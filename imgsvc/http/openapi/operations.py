@@ -4,7 +4,7 @@
 async def info(request: Request) -> Response: ...
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from functools import partial
 from typing import Any, Literal
@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...lazy_dataclass import dataclass
+from ..wire.later import Handler, imported
 from ..wire.validation import Headers, Query
 
-Handler = Callable[[Request], Awaitable[Response]]
 Access = Literal["public", "optional", "bearer", "signature", "ticket", "operator", "operator_acting"]
 
 # The errors of every operation, and those that come with its access, a query, a header or a path parameter.
@@ -174,7 +174,7 @@ def by_method(**handlers: Handler) -> Handler:
 
 def operations_of(handler: Any) -> dict[str, Operation]:
     """{method: operation} of a handler. The method is empty if one handler serves all methods of its route."""
-    found: dict[str, Operation] = getattr(handler, "operations", {})
+    found: dict[str, Operation] = getattr(imported(handler), "operations", {})
     return found
 
 

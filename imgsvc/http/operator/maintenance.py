@@ -5,10 +5,11 @@ from starlette.responses import Response
 
 from ...maintenance.report import StorageTask
 from ...maintenance.requests import BackupRequest, GcRequest, MaintenanceRequest, MigrateRequest, VerifyRequest
-from ..openapi.operations import Answer, Handler, by_method, operation
+from ..openapi.operations import Answer, by_method, operation
 from ..state import state_of
 from ..wire.json_body import json_body
 from ..wire.json_response import json_response
+from ..wire.later import Handler
 from ..wire.problems import NO_STORE
 from . import auth
 
