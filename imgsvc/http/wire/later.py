@@ -1,7 +1,7 @@
 """Handlers that are imported when they are first needed: by a request, or by the API document.
 
-The dashboard and the operator's API are a tenth of what a start would import, and most of its models. The first request
-for one of them takes some 10 ms more, once.
+The dashboard and the operator's API are a tenth of the service's modules and two fifths of its models. The first
+request for one of them takes some 10 ms more, once.
 """
 
 from collections.abc import Awaitable, Callable
