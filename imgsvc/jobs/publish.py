@@ -53,7 +53,7 @@ async def publish(storage: Storage, bucket: str, keys: Mapping[str, str], files:
     every = {**keys, SOURCE: source.key} if source else keys
     size_bytes = sum(one.size_bytes for one in (*files.variants, *([source] if source else ())))
     if files.incoming is None and isinstance(storage, PuttingTogether):
-        await _in_time(_put_together(storage, storage, bucket, keys, files), size_bytes)
+        await in_time(_put_together(storage, storage, bucket, keys, files), size_bytes)
     else:
         await store_all(every, size_bytes, put)
 
@@ -88,7 +88,7 @@ async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[s
     """Call `store` with each (variant, key) concurrently.
 
     Raises StorageBusy if any call raised it, else the first failure: a StorageError, or whatever the storage raised.
-    Calls that take too long (`_in_time`) are a StorageError too.
+    Calls that take too long (`in_time`) are a StorageError too.
     """
     failures: list[Exception] = []
 
@@ -103,12 +103,12 @@ async def store_all(keys: Mapping[str, str], size_bytes: int, store: Callable[[s
             for name, key in keys.items():
                 group.start_soon(put, name, key)
 
-    await _in_time(put_all(), size_bytes)
+    await in_time(put_all(), size_bytes)
     if failures:
         raise next((failure for failure in failures if isinstance(failure, StorageBusy)), failures[0])
 
 
-async def _in_time(storing: Coroutine[None, None, None], size_bytes: int) -> None:
+async def in_time(storing: Coroutine[None, None, None], size_bytes: int) -> None:
     """Raises StorageError if it takes longer than PUT_SECONDS plus a second for each PUT_BYTES_PER_SECOND."""
     scope = anyio.CancelScope()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -336,8 +337,13 @@ class Queue:
                 side.memory.release(run.loan.reserved_bytes)
             self._wake(side)
 
+    def _settlement(self, run: Run) -> Settlement:
+        if isinstance(run, FurtherRun):
+            return FurtherSettlement(run)
+        return Settlement(run, self.wake, partial(self._completions.notify, run.job.job_id))
+
     async def _finish(self, run: Run, outcome: Outcome | Copies, slots: anyio.Semaphore) -> None:
-        settlement = FurtherSettlement(run) if isinstance(run, FurtherRun) else Settlement(run, self.wake)
+        settlement = self._settlement(run)
         self._settling.add(settlement)
         try:
             await settlement.settle(outcome if isinstance(outcome, Copies) else await _checked(run, outcome))

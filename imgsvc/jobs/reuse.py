@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from ..imaging.recipe import SOURCE
 from ..lazy_dataclass import dataclass
-from ..storage.base import Copying, Differs, NotStored, Original, Storage, StorageError
-from .publish import store_all
+from ..storage.base import Copying, Differs, NotStored, Original, PuttingTogether, Storage, StorageError
+from .publish import in_time, store_all
 from .table.model import Job
 from .table.transactions import Kept
 
@@ -41,10 +41,16 @@ class Copies:
         source = originals.get(SOURCE)
         every = {**keys, SOURCE: self.job.source_key} if source and self.job.source_key else keys
 
-        async def copy(name: str, key: str) -> None:
-            await storage.copy(self.job.storage_bucket, key, originals[name])
+        bucket, size_bytes = self.job.storage_bucket, sum(one.size_bytes for one in originals.values())
 
-        await store_all(every, sum(one.size_bytes for one in originals.values()), copy)
+        async def copy(name: str, key: str) -> None:
+            await storage.copy(bucket, key, originals[name])
+
+        if isinstance(storage, PuttingTogether):
+            wanted = {key: originals[name] for name, key in every.items()}
+            await in_time(storage.copy_all(bucket, wanted), size_bytes)
+        else:
+            await store_all(every, size_bytes, copy)
         return {**self.job.paths, **keys}, measured, source
 
     def _originals(self) -> dict[str, Original]:

@@ -28,14 +28,21 @@ class Settlement:
     """Ends one run, whatever fails.
 
     `on_preview` is called once the end of a preview is recorded, so that the image's render need not wait until what
-    the preview left is removed.
+    the preview left is removed; `on_taken_over` once the job is completed with its twin's variants, so that a client
+    that waits for it need not either.
     """
 
-    def __init__(self, run: Run, on_preview: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        on_preview: Callable[[], None] = lambda: None,
+        on_taken_over: Callable[[], None] = lambda: None,
+    ) -> None:
         self.publishing_since = time.monotonic()  # start of the current attempt to publish and record
         self.retries = False  # the run may be repeated later
         self.preview_ended = False
         self._on_preview = on_preview
+        self._on_taken_over = on_taken_over
         self._attempt = anyio.CancelScope()
         self._scratch_removed = False
         self._run = run
@@ -167,6 +174,7 @@ class Settlement:
         if not await self._table.complete(job, paths, measured, copies.twin, kept, forgets_source=forgets):
             await self._overtaken(paths)
             return
+        self._on_taken_over()
         self._log.info("job_completed", twin=copies.twin and copies.twin.image_id)
         self._context.on_reuse("reused")
         await self._remove_source(forgotten=forgets)

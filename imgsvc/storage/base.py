@@ -140,6 +140,12 @@ class PuttingTogether(Protocol):
         After an error each of them is stored or not. Raises StorageError.
         """
 
+    async def copy_all(self, bucket: str, originals: Mapping[str, "Original"]) -> None:
+        """`copy` each {key: original}. After an error each of them is stored or not.
+
+        Raises NotStored, Differs or StorageError.
+        """
+
 
 @runtime_checkable
 class Copying(Protocol):

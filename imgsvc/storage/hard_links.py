@@ -4,29 +4,53 @@ import hashlib
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..lazy_dataclass import dataclass
 from .base import Differs, Original
 from .durable_files import SetMode, partial_of, sync_folder
 
 
-def link(source: Path, target: Path, original: Original, left: threading.Event, set_mode: SetMode | None) -> None:
-    """Link `source` under a temporary name, compare it with `original`, rename it to `target`, and sync the folder.
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A second name, `target`, of `source`, which is to be `original` still."""
 
-    Both names are of one file from then on, which is never written into. Nothing is renamed once `left` is set. Raises
-    Differs, FileNotFoundError if one of the two is missing, or OSError.
+    source: Path
+    target: Path
+    original: Original
+    set_mode: SetMode | None
+
+
+def link_all(links: Sequence[Link], left: threading.Event) -> None:
+    """Link each under a temporary name, compare it with its original, rename it, and sync the folders.
+
+    Both names are of one file from then on, which is never written into. Nothing is renamed once `left` is set. All are
+    linked before the first is synced: that writes the journal for the others too. Raises Differs, FileNotFoundError if
+    a file or folder is missing, or OSError.
     """
-    unnamed = partial_of(target)
-    unnamed.unlink(missing_ok=True)
-    os.link(source, unnamed, follow_symlinks=False)
     try:
-        _compare(unnamed, original, set_mode)
-        if left.is_set():
-            raise TimeoutError
-        unnamed.replace(target)
+        for one in links:
+            _link(one.source, partial_of(one.target))
+        for one in links:
+            _compare(partial_of(one.target), one.original, one.set_mode)
+        for one in links:
+            if left.is_set():
+                raise TimeoutError
+            partial_of(one.target).replace(one.target)
     finally:
-        unnamed.unlink(missing_ok=True)  # rename(2) leaves it if both are names of the same file already
-    sync_folder(target.parent)
+        for one in links:  # rename(2) leaves it if both are names of the same file already
+            partial_of(one.target).unlink(missing_ok=True)
+    for folder in dict.fromkeys(one.target.parent for one in links):
+        sync_folder(folder)
+
+
+def _link(source: Path, unnamed: Path) -> None:
+    try:
+        os.link(source, unnamed, follow_symlinks=False)
+    except FileExistsError:  # a crash has left it
+        unnamed.unlink()
+        os.link(source, unnamed, follow_symlinks=False)
 
 
 def _compare(path: Path, original: Original, set_mode: SetMode | None) -> None:

@@ -93,7 +93,7 @@ class InstrumentedSharedStorage(InstrumentedStorage):
 
 
 class InstrumentedTogether(InstrumentedStorage):
-    """Of files that are put together each counts, and takes as long as all."""
+    """Of files that are put or copied together each counts, and takes as long as all."""
 
     def __init__(
         self, storage: Storage, together: PuttingTogether, on_operation: OnOperation, on_change: OnChange
@@ -107,6 +107,13 @@ class InstrumentedTogether(InstrumentedStorage):
                 watched.enter_context(self._timed("put"))
                 watched.enter_context(self._changing(bucket, key))
             await self._together.put_all(bucket, sources)
+
+    async def copy_all(self, bucket: str, originals: Mapping[str, Original]) -> None:
+        with ExitStack() as watched:
+            for key in originals:
+                watched.enter_context(self._timed("copy"))
+                watched.enter_context(self._changing(bucket, key))
+            await self._together.copy_all(bucket, originals)
 
 
 def instrumented(storage: Storage, on_operation: OnOperation, on_change: OnChange) -> Storage:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from .base import HEALTH, LOCAL, Blob, NotStored, Original, PlaceTaken, StorageAway, StorageBusy, StorageError, Stored
 from .bounded_threads import BoundedThreads
 from .durable_files import DurableFolders, partial_of, sync_folder
-from .hard_links import link
+from .hard_links import Link, link_all
 from .instance_marker import MARKER, marker_of
 from .keys import THROUGH_A_FILE, split_path
 from .placing import CHUNK, Placed, place
@@ -71,20 +71,24 @@ class LocalStorage:
             raise
 
     async def copy(self, bucket: str, key: str, original: Original) -> None:
-        """Link the file (link(2)): both names are of the same bytes."""
+        await self.copy_all(bucket, {key: original})
+
+    async def copy_all(self, bucket: str, originals: Mapping[str, Original]) -> None:
+        """Link the files (link(2)) in one visit to a thread: both names of each are of the same bytes."""
         left = threading.Event()
 
         def write(files: Sequence[Placed]) -> None:
-            for one in files:
-                link(one.source, one.target, original, left, one.set_mode)
+            both = zip(files, originals.values(), strict=True)
+            link_all([Link(one.source, one.target, original, one.set_mode) for one, original in both], left)
 
         def copy() -> None:
-            self._write(bucket, {key: _path(self._root, original.bucket, original.key)}, write)
+            sources = {key: _path(self._root, one.bucket, one.key) for key, one in originals.items()}
+            self._write(bucket, sources, write)
 
         try:
             await self._threads.run(copy, linger_seconds=LINGER_SECONDS)
         except FileNotFoundError:
-            raise NotStored(original.key) from None
+            raise NotStored(", ".join(one.key for one in originals.values())) from None
         except OSError as error:
             raise _not_stored(error, bucket) from error
         except BaseException:

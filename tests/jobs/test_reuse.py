@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from fixtures import make
+from imgsvc.jobs.settlement import Settlement
 from imgsvc.storage.keys import variant_key
 from tests.conftest import Service, Starter
 from tests.support.reuse import PHOTO, SIZES, all_of, assert_right, file, inodes, reuse
@@ -304,3 +306,25 @@ async def test_job_with_a_twin_waits_for_no_lane(start: Starter) -> None:
         assert await table.decline_twin(claimed.job, "gone")
         assert await table.next_in("previews") == twin
         assert await s.sql("SELECT starts, attempt_count FROM processing_jobs WHERE job_id = ?", twin) == [(0, 0)]
+
+
+async def test_client_that_waits_is_told_before_the_upload_is_removed(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_remove, remove = threading.Event(), Settlement._remove_staged
+
+    def slow(settlement: Settlement) -> None:
+        assert may_remove.wait(30)
+        remove(settlement)
+
+    async with start() as s:
+        await s.completed(PHOTO)
+        with within(10):
+            while s.staged():
+                await anyio.sleep(0.01)
+        monkeypatch.setattr(Settlement, "_remove_staged", slow)
+        job = (await s.upload(PHOTO)).json()["job_id"]
+        with within(10):
+            answer = await s.http.get(f"/api/v1/images/jobs/{job}", headers={**s.bearer(), "Prefer": "wait=30"})
+        assert answer.json()["status"] == "completed" and len(s.staged()) == 1
+        may_remove.set()
