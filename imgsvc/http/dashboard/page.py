@@ -32,7 +32,7 @@ def _read() -> dict[str, CachedBody]:
     return {file.name: CachedBody(file.read_bytes(), TYPES[file.name.rpartition(".")[2]]) for file in found}
 
 
-FILES = _read()  # read at import, before there is an event loop to block
+FILES = _read()  # read once, when the first request imports this
 
 
 @operation("dashboard_page", "operator", "The dashboard", access="operator", answers=PAGES)
