@@ -29,7 +29,7 @@ async def running(state: AppState, on_workers: Callable[[], None]) -> AsyncItera
     """Start the built service, and stop it at the end. `on_workers` is called once the workers have been started."""
     async with anyio.create_task_group() as group:
         await _start(state, group)
-        group.start_soon(_go_on, state, group, on_workers)
+        group.start_soon(_complete_start, state, group, on_workers)
         queue_ended = anyio.Event()
         group.start_soon(_end_queue, state, queue_ended)
         try:
@@ -66,7 +66,7 @@ async def _start(state: AppState, group: TaskGroup) -> None:
     await health.measure(DISK)  # uploads are refused by what it finds
 
 
-async def _go_on(state: AppState, group: TaskGroup, on_workers: Callable[[], None]) -> None:
+async def _complete_start(state: AppState, group: TaskGroup, on_workers: Callable[[], None]) -> None:
     """What no request waits for: the other checks, the background tasks, and then the first whole health report.
 
     That is complete once each worker was started, or could not be, and is renewed from then on.
