@@ -115,7 +115,8 @@ class Pool:
         files = open_for_worker(task)
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `end_of_task` tells
-                socket.send_fds(self._socket, [warm.SECONDS.pack(seconds)], files.descriptors)
+                order = warm.ORDER.pack(seconds, task.needs_optional_codecs)
+                socket.send_fds(self._socket, [order], files.descriptors)
         finally:
             files.close()
 

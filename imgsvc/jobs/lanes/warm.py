@@ -35,7 +35,8 @@ MAX_DESCRIPTORS = 100  # of one task
 MAX_ANSWER = 1 << 16  # bytes
 CHUNK = 1 << 16  # bytes
 CAGED = b"c"  # the first byte that a child writes
-SECONDS = struct.Struct("=d")  # that a task has: what is sent with its descriptors
+# What is sent with the descriptors of a task: the seconds that it has, and whether it needs the optional codecs.
+ORDER = struct.Struct("=d?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,30 @@ class WarmProcess:
         self._service = service
         self._ends = ends
         self._cage = cage
+        self._has_optional_codecs = False
 
     def serve(self) -> None:
         """Perform the tasks that the service sends, until it is gone. Sends a messages.TaskEnd for each."""
         while True:
-            sent, files, _, _ = socket.recv_fds(self._service, SECONDS.size, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            sent, files, _, _ = socket.recv_fds(self._service, ORDER.size, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             if not sent:
                 return
-            end, status, answer = self.perform(files, *SECONDS.unpack(sent))
+            seconds, needs_optional_codecs = ORDER.unpack(sent)
+            if needs_optional_codecs and not self._has_optional_codecs:
+                self._load_optional_codecs()
+            end, status, answer = self.perform(files, seconds)
             self._ends.send(json.dumps({"end": end, "status": status}).encode() + b"\n" + answer)
+
+    def _load_optional_codecs(self) -> None:
+        """For this task and all later ones. Until one needs them, the process of each picture begins without them."""
+        from ...imaging.warm_up import use_encoder, use_optional_codecs
+
+        if is_in_force(self._cage.posture):
+            use_optional_codecs()
+        else:
+            use_encoder()
+        self._has_optional_codecs = True
+        _share_memory()
 
     def perform(self, files: list[int], seconds: float) -> tuple[str, int, bytes]:
         """Perform the task of these files, which are closed. Its child has so many seconds.
@@ -132,7 +148,7 @@ def initialize(service: socket.socket, ends: socket.socket, launch: Launch) -> N
     _harden(launch)
     warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
     from ...imaging.decoder import decoder_version
-    from ...imaging.warm_up import use_codecs, use_encoder, use_optional_codecs
+    from ...imaging.warm_up import use_codecs
     from . import task  # noqa: F401, so that no child imports it
 
     use_codecs()
@@ -144,14 +160,42 @@ def initialize(service: socket.socket, ends: socket.socket, launch: Launch) -> N
         return
     _hello["posture"] = asdict(cage.posture)
     if is_in_force(cage.posture):
-        _hello["decoders"] = use_optional_codecs()
-    else:
-        use_encoder()
+        _hello["decoders"] = _optional_decoders()
     _process = WarmProcess(service, ends, cage)
+    _share_memory()
+    gc.enable()
+
+
+def _share_memory() -> None:
+    """Return what is free, and let no child's collection write to the pages that it shares with this process."""
     with suppress(AttributeError):  # not glibc
         libc.LIBC.malloc_trim(0)
-    gc.freeze()  # no child's collection writes to the pages that it shares with this process
-    gc.enable()
+    gc.freeze()
+
+
+def _optional_decoders() -> dict[str, str]:
+    """The versions of the decoders of HEIC and AVIF by MIME type, from a child that has used each once.
+
+    Here they would cost the process of each other picture a millisecond: their memory is copied or mapped for it too.
+    Raises ChildProcessError.
+    """
+    from ...imaging.warm_up import use_optional_codecs
+
+    answers, answer = os.pipe()
+    if not (child := libc.fork()):
+        status = 1
+        try:
+            _write(answer, json.dumps(use_optional_codecs()).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(answer)
+    with os.fdopen(answers, "rb") as stream:
+        found = stream.read()
+    if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise ChildProcessError(f"the process that loads the optional codecs ended with {status}")
+    versions: dict[str, str] = json.loads(found)
+    return versions
 
 
 def hello() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import make
+from fixtures import coded, make
 from imgsvc.jobs.lanes.messages import Rendered
 from imgsvc.jobs.lanes.process import ProcessLane
 from tests.conftest import with_workers
@@ -46,6 +46,34 @@ async def test_nothing_of_a_task_stays_but_its_random_id(tmp_path: Path) -> None
         assert isinstance(outcome, Rendered) and lane.pid
         for text in (task.job_id, task.trace_id, task.sha256, task.source, task.folder, task.recipe):
             assert not holds(lane.pid, text), text
+    finally:
+        await lane.close()
+
+
+@pytest.mark.usefixtures("as_root")
+@pytest.mark.parametrize("form", ["HEIC", "AVIF", "as AVIF"])
+async def test_optional_codecs_are_loaded_for_the_first_picture_that_needs_them(tmp_path: Path, form: str) -> None:
+    pytest.importorskip("pillow_heif" if form == "HEIC" else "pillow_avif")
+    folders = [tmp_path / "usual", tmp_path / "needing"]
+    for folder in folders:
+        folder.mkdir()
+    usual = render_task(folders[0], make.jpeg(320, 200), SMALL)
+    if form == "as AVIF":
+        written = replace(SMALL, variants=(replace(SMALL.variants[0], format="avif", effort=0),))
+        needing = render_task(folders[1], make.jpeg(320, 200), written)
+    else:
+        data = (coded.heic if form == "HEIC" else coded.avif)(make.photo(320, 200), quality=80)
+        needing = render_task(folders[1], data, SMALL, f"image/{form.lower()}")
+    lane = ProcessLane("render", nice=0, jobs_per_process=10)
+    try:
+        assert isinstance(await lane.run(usual), Rendered) and lane.pid
+        warm, begun = lane.pid, Path(f"/proc/{lane.pid}/maps")
+        assert "libwebp" in begun.read_text() and "libavif" not in begun.read_text()
+        assert set(lane.decoders) >= {needing.mime} - {usual.mime}, "its versions are known beforehand"
+        for task in (needing, usual, needing):
+            outcome = await lane.run(task)
+            assert isinstance(outcome, Rendered), outcome
+        assert "libavif" in begun.read_text() and lane.pid == warm
     finally:
         await lane.close()
 
