@@ -80,7 +80,7 @@ class Queue:
         """Wake the claim loops that may find a job. Call after every commit that makes a job claimable."""
         for side in self._sides:
             self._wake(side)
-        if self._table.may_have_twins:
+        if self._table.twins.may_wait:
             self._twins_changed.set()
             self._twins_changed = anyio.Event()
 
@@ -165,6 +165,7 @@ class Queue:
     def hold(self) -> None:
         """Stop claiming jobs: the service is about to stop."""
         self._stopping = self._preemption.closed = True
+        self._table.twins.close()
         self.wake()
 
     async def stop(self, grace_seconds: float, recording_seconds: float = RECORDING_SECONDS) -> None:
@@ -180,6 +181,7 @@ class Queue:
             run.requeued = True
         with anyio.move_on_after(recording_seconds):  # if the database refuses, the next start replays the jobs
             await self._settled()
+            await self._table.give_back_handed()
         self._scope.cancel()
         for side in self._sides:
             for lane in side.lanes:

@@ -37,13 +37,15 @@ async def table(path: Path) -> AsyncIterator[JobTable]:
         admissions.settle(committed)
 
     writer = Writer(db, on_transaction=transaction_ended)
-    async with Readers(path / "db") as readers, anyio.create_task_group() as group:
-        group.start_soon(writer.run)
-        try:
-            yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)), waiting, admissions)
-        finally:
-            writer.close()  # its task ends for nothing else
-    await db.close()
+    try:
+        async with Readers(path / "db") as readers, anyio.create_task_group() as group:
+            group.start_soon(writer.run)
+            try:
+                yield JobTable(readers, writer, JobCounters(), RowMemory(BoundedMemory(0)), waiting, admissions)
+            finally:
+                writer.close()  # its task ends for nothing else
+    finally:
+        await db.close()  # its thread would keep a failed test's process
 
 
 async def accept(t: JobTable, new: NewJob) -> None:

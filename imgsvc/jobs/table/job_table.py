@@ -5,6 +5,7 @@ Methods that change something raise DatabaseUnavailable, and reads raise sqlite3
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from .model import Job, NewJob, QueueName, Status, as_text, now
 from .quota import Quota
 from .row_memory import Key, RowMemory
 from .transactions import Accepted, Blocked, Claimed
+from .twin_claims import TwinClaims
 from .usage import Observer
 from .waiting_jobs import QUEUES, WaitingJobs
 from .writer import Change, DatabaseUnavailable, Writer
@@ -53,7 +55,7 @@ class JobTable:
         self._write = writer.write
         self._observer = observer
         self._unanswered: set[tuple[str, int, Status]] = set()  # run ends without a confirmation
-        self._may_have_twins = True  # jobs that wait: after a start, nothing is known of them
+        self.twins = TwinClaims()
 
     async def job(self, job_id: str, *, expired: bool = False) -> Job | None:
         """A job that is not deleted, and that has not expired unless `expired`."""
@@ -124,10 +126,22 @@ class JobTable:
         The row is committed once the file is `stored`, durably; None: it is. Once this has returned, the receipt may be
         sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict, or what `stored` has raised.
         """
-        accepted = await self._write(lambda db: transactions.accept(db, new, quota), after=stored)
+        claims = new.reuse and self.twins.reserve()
+        claimed = None
+        try:
+            accepted = await self._write(
+                lambda db: transactions.accept(db, new, quota, claims_twin=claims), after=stored
+            )
+            claimed = accepted.claimed
+        finally:
+            if claims and claimed is None:
+                self.twins.want()
         if not accepted.replayed:
             self._observer.moved(None, "pending")
-        self._may_have_twins |= accepted.has_twin
+        if claimed is not None:
+            self._observer.moved(claimed.before, "processing")
+            self.twins.hand(claimed)
+        self.twins.look_again(accepted.has_twin and (claimed is None or claimed.job.job_id != new.job_id))
         return accepted
 
     async def record_event(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
@@ -177,17 +191,26 @@ class JobTable:
 
     async def claim_with_twin(self) -> Claimed | None:
         """Claim the next job that has a twin. None: no such job is waiting."""
-        if not self._may_have_twins:
-            return None
-        self._may_have_twins = False
-        more = True
-        try:
-            claimed, more = await self._write(transactions.claim_with_twin)
-        finally:
-            self._may_have_twins |= more
-        if claimed is not None:
+        if (handed := self.twins.take()) is not None:
+            return handed
+        claimed = None
+        if self.twins.begin_claim():
+            more = True
+            try:
+                claimed, more = await self._write(transactions.claim_with_twin)
+            finally:
+                self.twins.look_again(more)
+        if claimed is None:
+            self.twins.want()
+        else:
             self._observer.moved(claimed.before, "processing")
         return claimed
+
+    async def give_back_handed(self) -> None:
+        """Requeue what was claimed for the queue, which has stopped. If the database refuses, the next start does."""
+        while (claimed := self.twins.take()) is not None:
+            with suppress(DatabaseUnavailable):
+                await self.requeue(claimed.job)
 
     async def decline_twin(self, job: Job, reason: str) -> bool:
         """Let a job be rendered whose twin was of no use. This is no attempt."""
@@ -200,9 +223,11 @@ class JobTable:
     async def requeue(self, job: Job, *, started: bool = False) -> bool:
         """Requeue a job, as if this run had never happened; with `started` it counts as a start."""
         values = {"undone": int(not started)}
-        return await self._end_run(
+        requeued = await self._end_run(
             job, "pending", lambda db: transactions.ended(db, "requeue", job, "given_back", values)
         )
+        self.twins.look_again()
+        return requeued
 
     async def end_preview(
         self, job: Job, preview: str, paths: dict[str, str], measured: dict[str, Any], *, death: bool = False
@@ -232,7 +257,7 @@ class JobTable:
             recorded, found_twins = await transactions.complete(
                 db, job, values, forgets_source=forgets_source, **details
             )
-            self._may_have_twins |= found_twins
+            self.twins.look_again(found_twins)
             return recorded
 
         try:
@@ -306,11 +331,6 @@ class JobTable:
         """Whether a lane of this queue may find a job, or a further render."""
         return self._waiting.may_wait(queue) or (queue == "renders" and self.further.may_wait)
 
-    @property
-    def may_have_twins(self) -> bool:
-        """Whether a job that waits may have a twin."""
-        return self._may_have_twins
-
     def look_again(self) -> None:
         """Let the next claim of each queue, and the next upload, query the database, for a change that was not seen."""
         self._waiting.look_again()
@@ -326,6 +346,7 @@ class JobTable:
         job = await self._write(lambda db: transactions.recover(db, job_id, run))
         if job is not None:
             self._observer.moved("processing", "failed" if job.starts >= MAX_STARTS else "pending")
+            self.twins.look_again()
         return job is not None
 
     async def _fetched(self, query: str, kind: Key, values: dict[str, Any]) -> Job | None:

@@ -41,7 +41,7 @@ SELECT job.*, source.twin AS twin FROM job_sources AS source JOIN processing_job
 WHERE source.twin IS NOT NULL AND job.queue IS NOT NULL ORDER BY source.turn LIMIT 1
 
 -- name: any_with_twin
-SELECT 1 FROM job_sources WHERE twin IS NOT NULL LIMIT 1
+SELECT 1 FROM job_sources WHERE twin IS NOT NULL AND job_id != :beside LIMIT 1
 
 -- name: insert_source
 -- With the latest completed job of the same source as its twin, if that is in the same backend.

@@ -58,6 +58,7 @@ class Accepted:
     standing: RateLimitStatus
     replayed: bool = False
     has_twin: bool = False
+    claimed: Claimed | None = None  # with it: usually this job
 
 
 class IdempotencyConflict(Exception):
@@ -80,7 +81,8 @@ def key_expired(job: Job) -> bool:
     return datetime.fromisoformat(job.created_at) < now() - KEY_KEPT
 
 
-async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepted:
+async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota, *, claims_twin: bool = False) -> Accepted:
+    """`claims_twin`: if the job has a twin, the next job that has one is claimed as well."""
     await erasure.require_none(db, new.org_id, new.user_id, new.erasures_seen)
     if new.idempotency_key is not None:
         values = {"org_id": new.org_id, "user_id": new.user_id, "key": new.idempotency_key}
@@ -97,7 +99,9 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota) -> Accepte
     await byte_quota.require(db, new.org_id, new.user_id, quota.byte_limits, new.content_length)
     place = await acquire(db, new.org_id, new.user_id, quota)
     row = await insert(db, new)
-    return Accepted(Job.of(row), place, has_twin=new.reuse and await sources.add(db, new))
+    has_twin = new.reuse and await sources.add(db, new)
+    claimed = (await claim_with_twin(db))[0] if has_twin and claims_twin else None
+    return Accepted(Job.of(row), place, has_twin=has_twin, claimed=claimed)
 
 
 async def insert(db: aiosqlite.Connection, new: NewJob) -> aiosqlite.Row:
@@ -202,7 +206,8 @@ async def claim_with_twin(db: aiosqlite.Connection) -> tuple[Claimed | None, boo
     assert waiting.queue is not None
     twin = await (await db.execute(QUERIES["job"], {"job_id": row["twin"]})).fetchone()
     claimed = await _claimed(db, waiting, waiting.queue)
-    return replace(claimed, twin=Job.of(twin) if twin else None), True
+    more = await sources.any_has_twin(db, beside=waiting.job_id)
+    return replace(claimed, twin=Job.of(twin) if twin else None), more
 
 
 async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> Claimed:

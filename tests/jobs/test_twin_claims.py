@@ -1,0 +1,105 @@
+"""A job whose variants are there already is claimed with its acceptance, while the queue waits for such a job."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from imgsvc.jobs.table.job_table import JobTable
+from imgsvc.jobs.table.quota import Quota, RateLimited
+from imgsvc.jobs.table.transactions import Accepted, Claimed
+from tests.conftest import Starter
+from tests.jobs.test_fairness import claim, table
+from tests.support.new_jobs import new_job
+from tests.support.reuse import PHOTO
+
+MANY = Quota(1000, timedelta(hours=1))
+
+
+async def upload(t: JobTable, quota: Quota = MANY, *, reuse: bool = True) -> Accepted:
+    return await t.accept(replace(new_job("alice"), reuse=reuse), quota)
+
+
+@asynccontextmanager
+async def with_a_completed_one(path: Path) -> AsyncIterator[JobTable]:
+    async with table(path) as t:
+        await upload(t)
+        assert await t.complete(await claim(t), {"thumbnail": "a.webp"}, {})
+        yield t
+
+
+async def is_waiting(t: JobTable) -> None:
+    """The queue has found no job, and waits for one."""
+    assert await t.claim_with_twin() is None
+
+
+async def taken(t: JobTable) -> Claimed:
+    claimed = await t.claim_with_twin()
+    assert claimed is not None
+    return claimed
+
+
+async def test_claimed_with_its_acceptance(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        accepted = await upload(t)
+        assert accepted.claimed and t.twins.may_wait
+        claimed = await taken(t)
+        assert claimed is accepted.claimed and claimed.twin
+        assert (claimed.job.job_id, claimed.job.status, claimed.job.run) == (accepted.job.job_id, "processing", 1)
+        assert not t.twins.may_wait and await t.claim_with_twin() is None
+        assert await t.complete(claimed.job, {"thumbnail": "b.webp"}, {}, claimed.twin)
+
+
+async def test_only_one_is_claimed_until_the_queue_waits_again(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        assert (await upload(t)).claimed is None, "nobody waits for it"
+        first = await taken(t)
+        await is_waiting(t)
+        assert (await upload(t)).claimed is not None
+        later = await upload(t)
+        assert later.claimed is None and t.twins.may_wait
+        assert [(await taken(t)).job.job_id for _ in range(2)][1] == later.job.job_id
+        assert await t.requeue(first.job)
+        assert (await taken(t)).job.job_id == first.job.job_id
+
+
+async def test_job_without_a_twin_leaves_the_claim_to_the_next(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        other = await t.accept(replace(new_job("bob"), sha256="1" * 64), MANY)
+        assert other.claimed is None and not other.has_twin
+        assert (await upload(t, reuse=False)).claimed is None
+        assert (await upload(t)).claimed is not None
+
+
+async def test_refused_upload_leaves_the_claim_to_the_next(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        with pytest.raises(RateLimited):
+            await upload(t, Quota(0, timedelta(hours=1)))
+        assert (await upload(t)).claimed is not None
+
+
+async def test_stopping_queue_is_handed_none_and_gives_back_what_it_was(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        handed = await upload(t)
+        assert handed.claimed
+        t.twins.close()
+        assert (await upload(t)).claimed is None
+        await t.give_back_handed()
+        job = await t.job(handed.job.job_id)
+        assert job and (job.status, job.starts, job.attempt_count) == ("pending", 0, 0)
+
+
+async def test_service_completes_what_was_claimed_so(start: Starter) -> None:
+    async with start() as s:
+        await s.completed(PHOTO)
+        job = await s.completed(PHOTO)
+        assert await s.sql("SELECT run FROM processing_jobs WHERE job_id = ?", job["job_id"]) == [(1,)]
+        kinds = await s.sql("SELECT event_type FROM image_upload_events WHERE job_id = ? ORDER BY rowid", job["job_id"])
+        assert [kind for (kind,) in kinds] == ["accepted", "processing", "completed"]
