@@ -6,11 +6,14 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
+from imgsvc.jobs.table.database import open_for_writing
 from imgsvc.jobs.table.job_table import JobTable
 from imgsvc.jobs.table.quota import Quota, RateLimited
 from imgsvc.jobs.table.transactions import Accepted, Claimed
+from imgsvc.jobs.table.waiting_jobs import WaitingJobs
 from tests.conftest import Starter
 from tests.jobs.test_fairness import claim, table
 from tests.support.new_jobs import new_job
@@ -20,13 +23,18 @@ MANY = Quota(1000, timedelta(hours=1))
 
 
 async def upload(t: JobTable, quota: Quota = MANY, *, reuse: bool = True) -> Accepted:
-    return await t.accept(replace(new_job("alice"), reuse=reuse), quota)
+    return await t.accept(replace(new_job("alice", preview_bytes=100), reuse=reuse), quota)
+
+
+async def is_empty(t: JobTable) -> None:
+    assert await t.claim("previews", 1 << 30, nothing_running=False) is None and not t.may_claim("previews")
 
 
 @asynccontextmanager
 async def with_a_completed_one(path: Path) -> AsyncIterator[JobTable]:
     async with table(path) as t:
         await upload(t)
+        assert await t.end_preview(await claim(t, "previews"), "none", {}, {})
         assert await t.complete(await claim(t), {"thumbnail": "a.webp"}, {})
         yield t
 
@@ -52,6 +60,45 @@ async def test_claimed_with_its_acceptance(tmp_path: Path) -> None:
         assert (claimed.job.job_id, claimed.job.status, claimed.job.run) == (accepted.job.job_id, "processing", 1)
         assert not t.twins.may_wait and await t.claim_with_twin() is None
         assert await t.complete(claimed.job, {"thumbnail": "b.webp"}, {}, claimed.twin)
+
+
+async def test_no_lane_looks_for_it(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        await is_empty(t)
+        assert (await upload(t)).claimed and not t.may_claim("previews")
+        assert (await upload(t)).claimed is None and t.may_claim("previews")
+
+
+async def test_lane_looks_for_another_that_joined_meanwhile(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        await is_empty(t)
+        accepted: list[Accepted] = []
+
+        async def one(user: str) -> None:
+            accepted.append(await t.accept(new_job(user, preview_bytes=100), MANY))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, "alice")
+            group.start_soon(one, "bob")
+        assert [bool(each.claimed) for each in accepted] == [True, False]
+        assert t.may_claim("previews") and (await claim(t, "previews")).user_id == "bob"
+
+
+async def test_claim_of_a_lane_in_between_counts(tmp_path: Path) -> None:
+    """It begins after the job was taken, and ends before that is counted."""
+    db, waiting = await open_for_writing(tmp_path / "db"), WaitingJobs()
+    await waiting.watch(db)
+    await db.close()
+    waiting.found_none(waiting.changes(), "previews")
+    before = waiting.changes()
+    waiting.look_again()  # as if a job had joined
+    waiting.found_none(waiting.changes(), "previews")
+    waiting.taken_at_once(before, "previews")
+    assert not waiting.may_wait("previews")
+    waiting.look_again()
+    assert waiting.may_wait("previews")
 
 
 async def test_only_one_is_claimed_until_the_queue_waits_again(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class JobTable:
         The row is committed once the file is `stored`, durably; None: it is. Once this has returned, the receipt may be
         sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict, or what `stored` has raised.
         """
-        claims = new.reuse and self.twins.reserve()
+        claims, changes = new.reuse and self.twins.reserve(), self._waiting.changes()
         claimed = None
         try:
             accepted = await self._write(
@@ -141,7 +141,11 @@ class JobTable:
         if claimed is not None:
             self._observer.moved(claimed.before, "processing")
             self.twins.hand(claimed)
-        self.twins.look_again(accepted.has_twin and (claimed is None or claimed.job.job_id != new.job_id))
+        if claimed is not None and claimed.job.job_id == new.job_id:
+            assert accepted.job.queue is not None
+            self._waiting.taken_at_once(changes, accepted.job.queue)
+        else:
+            self.twins.look_again(accepted.has_twin)
         return accepted
 
     async def record_event(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:

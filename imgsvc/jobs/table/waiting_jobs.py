@@ -54,6 +54,14 @@ class WaitingJobs:
         if self._watching:
             self._empty.update((queue, changes[queue]) for queue in queues)
 
+    def taken_at_once(self, before: Mapping[QueueName, int], queue: QueueName) -> None:
+        """A job has joined this queue and left it in one transaction, since the queue had seen so many changes.
+
+        If the queue was empty then, and no other job has joined, it is empty again.
+        """
+        if self._empty.get(queue) == before[queue] and self._changes[queue] == before[queue] + 1:
+            self._empty[queue] += 1
+
     def may_wait(self, queue: QueueName) -> bool:
         """Whether this queue may have a job that a lane could claim."""
         return self._empty.get(queue) != self._changes[queue]
