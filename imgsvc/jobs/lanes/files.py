@@ -15,6 +15,7 @@ import structlog
 from ...imaging.recipe import SOURCE, Recipe, scratch_file
 from ...lazy_dataclass import dataclass
 from ...storage.thread_visit import in_thread
+from .caged_types import CAGED
 from .messages import Task
 
 log = structlog.get_logger()
@@ -108,6 +109,13 @@ async def with_free_files(function: Callable[P, T], *args: P.args, **kwargs: P.k
                 raise
             log.error("run_waits_for_files", reason=error.strerror, again_in_seconds=FILES_AGAIN_SECONDS)
         await anyio.sleep(FILES_AGAIN_SECONDS)
+
+
+def needs_optional_codecs(task: Task) -> bool:
+    """Whether HEIC or AVIF is decoded or encoded for the task."""
+    names = output_names(task)
+    made = (one for one in Recipe.from_json(task.recipe).variants if one.name in names)
+    return task.mime in CAGED or any(variant.format == "avif" for variant in made)
 
 
 def output_names(task: Task) -> list[str]:

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
 from ...imaging.error_messages import sentence
-from ...imaging.recipe import Format, Recipe
+from ...imaging.recipe import Format
 from ...lazy_dataclass import dataclass
 from ..retry import Failure
 from .cage import Posture
-from .caged_types import CAGED
 
 LONGEST_SECONDS = 86_400  # the most that a worker may report for one variant
 MAX_SIDE = 16_383  # pixels of a variant: a limit of the format (RFC 9649)
@@ -57,12 +56,6 @@ class Task:
     memory_ceiling: int
     file_ceiling: int
     sha256: str
-
-    @property
-    def needs_optional_codecs(self) -> bool:
-        """Whether HEIC or AVIF is decoded or encoded for it."""
-        variants = Recipe.from_json(self.recipe).variants
-        return self.mime in CAGED or any(variant.format == "avif" for variant in variants)
 
 
 CagedType = Annotated[str, Field(pattern=r"^image/(heic|avif)$")]

@@ -25,7 +25,7 @@ import anyio.to_thread
 from ...imaging import malloc
 from . import warm
 from .cage import Mode
-from .files import open_for_worker, with_free_files
+from .files import needs_optional_codecs, open_for_worker, with_free_files
 from .messages import Hello, Task, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
@@ -115,7 +115,7 @@ class Pool:
         files = open_for_worker(task)
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `end_of_task` tells
-                order = warm.ORDER.pack(seconds, task.needs_optional_codecs)
+                order = warm.ORDER.pack(seconds, needs_optional_codecs(task))
                 socket.send_fds(self._socket, [order], files.descriptors)
         finally:
             files.close()

@@ -8,7 +8,7 @@ import structlog
 from ..failures import CRASHED, IO_ERROR, SOURCE_MISSING
 from ..retry import Failure
 from .cage import Mode, Posture, in_words
-from .files import SourceGone
+from .files import SourceGone, needs_optional_codecs
 from .messages import Answer, Hello, Outcome, Task, TaskEnd
 from .pool import Launcher, Pool
 from .time_limit import TimeLimit
@@ -20,6 +20,7 @@ START_SECONDS = 60  # for a worker to start on a busy machine
 # After the deadline, which the child itself checks between steps and with every 64 KB that it decodes. Short for
 # previews, since all of them share one lane.
 KILL_AFTER_SECONDS = {"preview": 0.25, "render": 2.0}
+LOAD_SECONDS = 10.0  # for the warm process to load the optional codecs, which is not the picture's time
 REPORT_SECONDS = 0.5  # for the warm process to report that it ended its child; then both are killed
 NOT_BEGUN = Failure("cancelled", "The task was ended before it began.")
 NO_PROCESS = Failure("internal_error", "No worker process could be started.")
@@ -140,7 +141,8 @@ class ProcessLane:
         """Do one task with the pool that is there. Raises Again."""
         assert self._pool
         seconds = task.time_limit + KILL_AFTER_SECONDS[task.kind]
-        limit = TimeLimit(seconds + REPORT_SECONDS)
+        loading = LOAD_SECONDS if needs_optional_codecs(task) else 0
+        limit = TimeLimit(seconds + loading + REPORT_SECONDS)
         try:
             await self._pool.send(task, seconds)
         except SourceGone:

@@ -1,5 +1,7 @@
 """The warm process of a lane: has the codecs loaded, and forks a child for each picture.
 
+Those of HEIC and AVIF, the optional ones, it loads once a picture needs them.
+
 It is the worker of the lane's process pool, which gives it one thing to do for all its life: to perform the tasks that
 come over a socket. It has one thread, and never reads a byte of a task, a picture or an answer. Its child enters the
 cage, performs the task, writes its answer into a pipe and ends; the warm process ends it at its deadline and passes the
@@ -18,6 +20,7 @@ import signal
 import socket
 import struct
 import time
+import traceback
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -52,10 +55,12 @@ class Launch:
 class WarmProcess:
     """The sockets of this process, one for tasks and their children, one for the ends of tasks, and the cage."""
 
-    def __init__(self, service: socket.socket, ends: socket.socket, cage: Cage) -> None:
+    def __init__(self, service: socket.socket, ends: socket.socket, cage: Cage, decoders: Mapping[str, str]) -> None:
+        """`decoders`: the versions of the optional ones, as the service knows them."""
         self._service = service
         self._ends = ends
         self._cage = cage
+        self._decoders = decoders
         self._has_optional_codecs = False
 
     def serve(self) -> None:
@@ -71,13 +76,21 @@ class WarmProcess:
             self._ends.send(json.dumps({"end": end, "status": status}).encode() + b"\n" + answer)
 
     def _load_optional_codecs(self) -> None:
-        """For this task and all later ones. Until one needs them, the process of each picture begins without them."""
+        """For this task and all later ones. Until one needs them, the process of each picture begins without them.
+
+        If they are not what the service knows of them, this process ends: no task has begun then, and the next one
+        tells what there is now.
+        """
         from ...imaging.warm_up import use_encoder, use_optional_codecs
 
-        if is_in_force(self._cage.posture):
-            use_optional_codecs()
-        else:
-            use_encoder()
+        try:
+            if not is_in_force(self._cage.posture):
+                use_encoder()
+            elif (found := use_optional_codecs()) != self._decoders:
+                raise ImportError(f"the optional decoders are {found}, and were {self._decoders}")
+        except BaseException:  # of which the pool, whose one task this process is, would tell nobody
+            traceback.print_exc()
+            os._exit(1)
         self._has_optional_codecs = True
         _share_memory()
 
@@ -143,7 +156,10 @@ _hello: dict[str, Any]
 
 
 def initialize(service: socket.socket, ends: socket.socket, launch: Launch) -> None:
-    """Harden this process, load the codecs and use each once, and build the cage. The pool's initializer."""
+    """Harden this process, load the codecs (not the optional ones) and use each once, and build the cage.
+
+    The pool's initializer.
+    """
     global _process, _hello
     _harden(launch)
     warnings.simplefilter("ignore")  # Pillow's warnings about damaged metadata
@@ -161,7 +177,7 @@ def initialize(service: socket.socket, ends: socket.socket, launch: Launch) -> N
     _hello["posture"] = asdict(cage.posture)
     if is_in_force(cage.posture):
         _hello["decoders"] = _optional_decoders()
-    _process = WarmProcess(service, ends, cage)
+    _process = WarmProcess(service, ends, cage, _hello["decoders"])
     _share_memory()
     gc.enable()
 
@@ -176,17 +192,21 @@ def _share_memory() -> None:
 def _optional_decoders() -> dict[str, str]:
     """The versions of the decoders of HEIC and AVIF by MIME type, from a child that has used each once.
 
-    Here they would cost the process of each other picture a millisecond: their memory is copied or mapped for it too.
+    In this process the two packages would cost each picture's process a millisecond: it copies or maps their memory.
     Raises ChildProcessError.
     """
     from ...imaging.warm_up import use_optional_codecs
 
     answers, answer = os.pipe()
+    parent = os.getpid()
     if not (child := libc.fork()):
         status = 1
         try:
+            process_limits.tie_to(parent)
             _write(answer, json.dumps(use_optional_codecs()).encode())
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     os.close(answer)
