@@ -107,8 +107,9 @@ class Queue:
         return self._stopping
 
     def works_on(self, job_id: str, run: int) -> bool:
-        """Whether this run of the job is active in this process."""
-        return any(one.job.job_id == job_id and one.job.run == run for one in self._begun)
+        """Whether this run of the job is active in this process, or about to be."""
+        begun = any(one.job.job_id == job_id and one.job.run == run for one in self._begun)
+        return begun or self._table.twins.holds(job_id, run)
 
     def is_idle(self, queue: QueueName) -> bool:
         """Whether a lane of this queue could take a job at once, whatever memory the job needs."""

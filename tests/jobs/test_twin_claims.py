@@ -143,6 +143,46 @@ async def test_stopping_queue_is_handed_none_and_gives_back_what_it_was(tmp_path
         assert job and (job.status, job.starts, job.attempt_count) == ("pending", 0, 0)
 
 
+async def test_claim_that_is_committed_after_the_stop_is_given_back(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        accepted: list[Accepted] = []
+        async with anyio.create_task_group() as group:
+
+            async def one() -> None:
+                accepted.append(await upload(t))
+
+            group.start_soon(one)
+            await anyio.lowlevel.checkpoint()  # it has reserved the claim
+            assert t.twins.reserve() is None
+            t.twins.close()
+            await t.give_back_handed()
+        job = await t.job(accepted[0].job.job_id)
+        assert accepted[0].claimed and job and (job.status, job.starts, job.attempt_count) == ("pending", 0, 0)
+
+
+async def test_reservation_that_ends_after_the_wait_is_not_left_to_the_next(tmp_path: Path) -> None:
+    async with with_a_completed_one(tmp_path) as t:
+        await is_waiting(t)
+        wait = t.twins.reserve()
+        assert wait is not None
+        assert (await upload(t)).claimed is None, "another has reserved it"
+        await taken(t)
+        t.twins.return_reservation(wait)
+        assert t.twins.reserve() is None
+
+
+async def test_what_is_handed_is_worked_on(start: Starter) -> None:
+    async with start() as s:
+        await s.completed(PHOTO)
+        queue, twins = s.state.jobs.queue, s.state.jobs.table.twins
+        queue.hold()
+        twins.closed = False
+        twins.want()
+        job = (await s.upload(PHOTO)).json()["job_id"]
+        assert queue.works_on(job, 1) and queue.active_runs == 0
+
+
 async def test_service_completes_what_was_claimed_so(start: Starter) -> None:
     async with start() as s:
         await s.completed(PHOTO)

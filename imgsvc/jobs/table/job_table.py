@@ -126,27 +126,30 @@ class JobTable:
         The row is committed once the file is `stored`, durably; None: it is. Once this has returned, the receipt may be
         sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict, or what `stored` has raised.
         """
-        claims, changes = new.reuse and self.twins.reserve(), self._waiting.changes()
-        claimed = None
+        wait, changes, claimed = self.twins.reserve() if new.reuse else None, self._waiting.changes(), None
         try:
             accepted = await self._write(
-                lambda db: transactions.accept(db, new, quota, claims_twin=claims), after=stored
+                lambda db: transactions.accept(db, new, quota, claims_twin=wait is not None), after=stored
             )
             claimed = accepted.claimed
         finally:
-            if claims and claimed is None:
-                self.twins.want()
+            if wait is not None and claimed is None:
+                self.twins.return_reservation(wait)
         if not accepted.replayed:
             self._observer.moved(None, "pending")
         if claimed is not None:
-            self._observer.moved(claimed.before, "processing")
-            self.twins.hand(claimed)
+            await self._hand(claimed)
         if claimed is not None and claimed.job.job_id == new.job_id:
-            assert accepted.job.queue is not None
-            self._waiting.taken_at_once(changes, accepted.job.queue)
+            self._waiting.taken_at_once(changes, "renders" if new.preview_bytes is None else "previews")
         else:
             self.twins.look_again(accepted.has_twin)
         return accepted
+
+    async def _hand(self, claimed: Claimed) -> None:
+        self._observer.moved(claimed.before, "processing")
+        self.twins.hand(claimed)
+        if self.twins.closed:  # meanwhile: nobody takes it any more
+            await self.give_back_handed()
 
     async def record_event(self, kind: str, facts: dict[str, Any], job: Job | None = None) -> None:
         """Add an event to the audit trail without changing a job."""
@@ -195,23 +198,22 @@ class JobTable:
 
     async def claim_with_twin(self) -> Claimed | None:
         """Claim the next job that has a twin. None: no such job is waiting."""
-        if (handed := self.twins.take()) is not None:
-            return handed
-        claimed = None
-        if self.twins.begin_claim():
+        self.twins.stop_waiting()
+        claimed = self.twins.take()
+        if claimed is None and self.twins.begin_claim():
             more = True
             try:
                 claimed, more = await self._write(transactions.claim_with_twin)
             finally:
                 self.twins.look_again(more)
+            if claimed is not None:
+                self._observer.moved(claimed.before, "processing")
         if claimed is None:
             self.twins.want()
-        else:
-            self._observer.moved(claimed.before, "processing")
         return claimed
 
     async def give_back_handed(self) -> None:
-        """Requeue what was claimed for the queue, which has stopped. If the database refuses, the next start does."""
+        """Requeue what the queue has not taken, which has stopped. If the database refuses, the next start does."""
         while (claimed := self.twins.take()) is not None:
             with suppress(DatabaseUnavailable):
                 await self.requeue(claimed.job)
@@ -336,8 +338,9 @@ class JobTable:
         return self._waiting.may_wait(queue) or (queue == "renders" and self.further.may_wait)
 
     def look_again(self) -> None:
-        """Let the next claim of each queue, and the next upload, query the database, for a change that was not seen."""
+        """Let the next claim of each kind, and the next upload, query the database, for a change that was not seen."""
         self._waiting.look_again()
+        self.twins.look_again()
         self.limits.memory.forget()
 
     async def next_in(self, queue: QueueName) -> str | None:

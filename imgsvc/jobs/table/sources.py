@@ -13,8 +13,8 @@ async def add(db: aiosqlite.Connection, new: NewJob) -> bool:
     return row is not None and row["twin"] is not None
 
 
-async def any_has_twin(db: aiosqlite.Connection, *, beside: str = "") -> bool:
-    """Whether any job (beside one) has a twin, though it may be amid another run now."""
+async def any_has_twin(db: aiosqlite.Connection, *, beside: str) -> bool:
+    """Whether any job beside this one has a twin, though it may be amid another run now."""
     return await (await db.execute(QUERIES["any_with_twin"], {"beside": beside})).fetchone() is not None
 
 

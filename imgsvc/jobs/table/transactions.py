@@ -100,7 +100,7 @@ async def accept(db: aiosqlite.Connection, new: NewJob, quota: Quota, *, claims_
     place = await acquire(db, new.org_id, new.user_id, quota)
     row = await insert(db, new)
     has_twin = new.reuse and await sources.add(db, new)
-    claimed = (await claim_with_twin(db))[0] if has_twin and claims_twin else None
+    claimed = await _next_with_twin(db) if has_twin and claims_twin else None
     return Accepted(Job.of(row), place, has_twin=has_twin, claimed=claimed)
 
 
@@ -199,15 +199,18 @@ async def claim(
 
 async def claim_with_twin(db: aiosqlite.Connection) -> tuple[Claimed | None, bool]:
     """Claim the next job whose variants another has; returns too whether there may be more such jobs."""
+    claimed = await _next_with_twin(db)
+    return claimed, await sources.any_has_twin(db, beside=claimed.job.job_id if claimed else "")
+
+
+async def _next_with_twin(db: aiosqlite.Connection) -> Claimed | None:
     row = await (await db.execute(QUERIES["next_with_twin"])).fetchone()
     if row is None:
-        return None, await sources.any_has_twin(db)
+        return None
     waiting = Job.of(row)
     assert waiting.queue is not None
     twin = await (await db.execute(QUERIES["job"], {"job_id": row["twin"]})).fetchone()
-    claimed = await _claimed(db, waiting, waiting.queue)
-    more = await sources.any_has_twin(db, beside=waiting.job_id)
-    return replace(claimed, twin=Job.of(twin) if twin else None), more
+    return replace(await _claimed(db, waiting, waiting.queue), twin=Job.of(twin) if twin else None)
 
 
 async def _claimed(db: aiosqlite.Connection, waiting: Job, queue: QueueName) -> Claimed:

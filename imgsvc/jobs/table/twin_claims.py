@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 class TwinClaims:
     """Whether such jobs may wait, and whether the queue waits for one.
 
-    While it does, the transaction that accepts an upload claims a job with a twin too, which is then handed to the
-    queue: a transaction less, and no wait for its sync.
+    While it does, a transaction that accepts an upload may reserve the claim of such a job, and make it too. What it
+    has claimed is handed to the queue: a transaction less, and no wait for its sync.
     """
 
     def __init__(self) -> None:
         self._may_wait = True  # after a start, nothing is known of them
-        self._wanted = self._closed = False
+        self._wait = 0  # the number of the queue's wait
+        self._reserved = True  # or the queue does not wait
         self._handed: deque[Claimed] = deque()
+        self.closed = False  # the queue takes no further job
 
     @property
     def may_wait(self) -> bool:
@@ -33,22 +35,40 @@ class TwinClaims:
         return begins
 
     def want(self) -> None:
-        """The queue found none, and would begin one at once."""
-        self._wanted = not self._closed
+        """The queue found none, and waits for one."""
+        self._reserved = False
 
-    def reserve(self) -> bool:
-        """Whether the caller's transaction is to claim one. If it has not, it calls `want`."""
-        wanted, self._wanted = self._wanted, False
-        return wanted
+    def reserve(self) -> int | None:
+        """The queue's wait for which a transaction may claim a job; None: it has claimed none, or may claim none.
+
+        A reservation that was of no use is returned.
+        """
+        if self._reserved or self.closed:
+            return None
+        self._reserved = True
+        return self._wait
+
+    def return_reservation(self, wait: int) -> None:
+        """Leave the claim to the next one, unless the queue no longer waits."""
+        if wait == self._wait:
+            self._reserved = False
 
     def hand(self, claimed: "Claimed") -> None:
         self._handed.append(claimed)
 
     def take(self) -> "Claimed | None":
-        """What was handed; None: nothing. The queue no longer waits."""
-        self._wanted = False
+        """What was handed; None: nothing."""
         return self._handed.popleft() if self._handed else None
 
+    def holds(self, job_id: str, run: int) -> bool:
+        """Whether this run is claimed and not taken yet, which it is as soon as one may begin."""
+        return any((one.job.job_id, one.job.run) == (job_id, run) for one in self._handed)
+
+    def stop_waiting(self) -> None:
+        """The queue claims a job by itself, or has got one."""
+        self._wait += 1
+        self._reserved = True
+
     def close(self) -> None:
-        """The queue takes no further job."""
-        self._closed, self._wanted = True, False
+        """The queue takes no further job: what is handed from now on is given back by who hands it."""
+        self.closed = True

@@ -3,7 +3,8 @@
 It is exact: one process owns the table, and one connection writes. Triggers on that connection note every statement
 that lets a job wait, or that takes a waiting job's twin away, and they count in the step in which its transaction ends,
 before the caller of the change is answered. A queue counts as empty only if nothing was noted since before the claim
-that found it so began.
+that found it so began; a job that joined it and was claimed in one transaction is left out of this count
+(`taken_at_once`).
 """
 
 from collections import Counter
