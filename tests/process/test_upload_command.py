@@ -1,5 +1,6 @@
 """`imgsvc upload` against a real server: many files, once each, gone on with after a kill."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from tests.support.processes import begin, run
 from tests.support.server_process import ROOT, InlineServer, ServerProcess, bearer
 
 pytestmark = pytest.mark.process
+FILES = 30
 
 
 def environ(folder: Path) -> dict[str, str]:
@@ -35,7 +37,7 @@ def uploaded(served: ServerProcess, folder: Path, *arguments: str, status: int =
 def test_each_file_once(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "below").mkdir(parents=True)
-    for number in range(6):
+    for number in range(FILES):
         (photos / ("below" if number % 2 else ".") / f"{number}.jpg").write_bytes(make.tiny(seed=number))
     (photos / "notes.txt").write_text("no picture")
     (tmp_path / "served").mkdir()
@@ -44,12 +46,13 @@ def test_each_file_once(tmp_path: Path) -> None:
         killed = begin(command, folder=tmp_path, environ=environ(tmp_path))
         assert killed.stdout and killed.stderr
         with killed.stdout, killed.stderr:
+            fcntl.fcntl(killed.stdout, fcntl.F_SETPIPE_SZ, 4096)  # it waits at some ten lines that nobody reads
             for _ in range(2):
                 killed.stdout.readline()
             killed.kill()
             assert killed.wait() == -signal.SIGKILL
         found = uploaded(served, tmp_path, "-r", str(photos))
-        assert len(found) == 6 and all(one["error"] is None and one["urls"] for one in found)
+        assert len(found) == FILES and all(one["error"] is None and one["urls"] for one in found)
         assert sum(bool(one["again"]) for one in found) >= 2
         again = uploaded(served, tmp_path, "-r", str(photos))
         assert all(one["again"] for one in again)
