@@ -27,7 +27,8 @@ log = structlog.get_logger()
 
 CHUNK = 96 * 1024  # bytes that each upload may collect before a thread writes them
 WHOLE = 1 << 20  # bytes of an upload that is collected as a whole, and written and synced in one visit
-ROOM = 8 << 20  # bytes that such uploads may collect together
+PART = 1 << 19  # bytes of a larger one that are collected for one visit
+ROOM = 8 << 20  # bytes that uploads may collect together
 SMALL = 4096  # bytes received at once that are joined with others
 SNIFF = 512  # the first bytes, which nearly always decide the type
 
@@ -205,7 +206,7 @@ class StagedFile:
 
     def _may_collect(self) -> bool:
         size = self._waiting
-        if not self._collects or not self._collected.require(self._held, size):
+        if (size >= PART and not self._collects) or not self._collected.require(self._held, size):
             return False
         self._held = size
         return True

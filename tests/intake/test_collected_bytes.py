@@ -8,7 +8,7 @@ import pytest
 
 from fixtures import make
 from imgsvc.imaging.errors import Unreadable
-from imgsvc.intake.staging import CHUNK, ROOM, SMALL, WHOLE, CollectedBytes, StagedFile
+from imgsvc.intake.staging import CHUNK, PART, ROOM, SMALL, WHOLE, CollectedBytes, StagedFile
 from imgsvc.jobs.staging_area import StagingArea
 from imgsvc.settings import Settings
 
@@ -46,12 +46,22 @@ async def test_a_usual_photo_is_written_once_and_many_at_once_within_the_room(tm
     assert (tmp_path / "1").read_bytes() == PHOTO
 
 
-async def test_larger_uploads_are_written_as_they_come(tmp_path: Path) -> None:
+async def test_larger_uploads_are_written_in_parts_as_they_come(tmp_path: Path) -> None:
     area, collected = StagingArea(tmp_path, tmp_path / "orphaned"), CollectedBytes()
+    async with staged(area, collected, 1, announced=WHOLE + 1) as one:
+        await one.feed(PHOTO[: PART - 1])
+        assert not (tmp_path / "1.part").exists() and not collected.require(0, ROOM)
+        await one.feed(PHOTO[PART - 1 : PART])
+        assert (tmp_path / "1.part").exists()
+        assert collected.require(0, ROOM)
+
+
+async def test_larger_uploads_are_written_at_once_where_there_is_no_room(tmp_path: Path) -> None:
+    area, collected = StagingArea(tmp_path, tmp_path / "orphaned"), CollectedBytes()
+    assert collected.require(0, ROOM)
     async with staged(area, collected, 1, announced=WHOLE + 1) as one:
         await one.feed(PHOTO[:CHUNK])
         assert (tmp_path / "1.part").exists()
-        assert collected.require(0, ROOM)
 
 
 async def test_only_an_accepted_picture_gets_the_name_that_a_restart_keeps(tmp_path: Path) -> None:
