@@ -18,6 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fixtures import make
+from imgsvc.intake.staging import PART
 from imgsvc.jobs import housekeeping
 from imgsvc.jobs.table.database import Readers
 from imgsvc.jobs.table.model import as_text, now
@@ -174,7 +175,7 @@ async def test_health_sees_whose_the_folders_are(start: Starter) -> None:
 async def test_upload_whose_folder_is_removed_meanwhile_is_asked_for_again(start: Starter) -> None:
     half_sent, go_on = asyncio.Event(), asyncio.Event()
     photo = make.jpeg(400, 300)
-    photo += bytes(400_000 - len(photo))
+    photo += bytes(2 * PART - len(photo))  # more than is collected in memory
 
     async def body() -> AsyncIterator[bytes]:
         yield photo[:-10]
@@ -226,7 +227,7 @@ async def test_old_windows_and_events_go(start: Starter) -> None:
 
 
 async def test_upload_that_is_still_coming_is_never_touched(start: Starter) -> None:
-    data = make.jpeg(1600, 1200, quality=95)
+    data = make.jpeg(1600, 1200, quality=95) + bytes(2 * PART)
     half_sent, go_on = anyio.Event(), anyio.Event()
 
     async def body() -> AsyncIterator[bytes]:

@@ -39,9 +39,9 @@ class TwinClaims:
         self._reserved = False
 
     def reserve(self) -> int | None:
-        """The queue's wait for which a transaction may claim a job; None: it has claimed none, or may claim none.
+        """The number of the queue's wait, for which the caller's transaction is to claim a job; None: it is not.
 
-        A reservation that was of no use is returned.
+        If it has claimed none, `return_reservation` is called.
         """
         if self._reserved or self.closed:
             return None
