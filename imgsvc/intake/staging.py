@@ -25,9 +25,9 @@ from .file_types import LOOK_BYTES, FileType, file_type, is_undecided
 
 log = structlog.get_logger()
 
-CHUNK = 96 * 1024  # bytes that each upload may collect before a thread writes them
+CHUNK = 96 * 1024  # bytes that each upload may collect, however many are open
 WHOLE = 1 << 20  # bytes of an upload that is collected as a whole, and written and synced in one visit
-PART = 1 << 19  # bytes of a larger one that are collected for one visit
+PART = 1 << 19  # bytes of a larger one that are collected for one visit, while there is room
 ROOM = 8 << 20  # bytes that uploads may collect together
 SMALL = 4096  # bytes received at once that are joined with others
 SNIFF = 512  # the first bytes, which nearly always decide the type

@@ -1,7 +1,7 @@
 """Wraps a storage and reports the duration of each operation, and which files change."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -102,18 +102,20 @@ class InstrumentedTogether(InstrumentedStorage):
         self._together = together
 
     async def put_all(self, bucket: str, sources: Mapping[str, Path]) -> None:
-        with ExitStack() as watched:
-            for key in sources:
-                watched.enter_context(self._timed("put"))
-                watched.enter_context(self._changing(bucket, key))
+        with self._watched("put", bucket, sources):
             await self._together.put_all(bucket, sources)
 
     async def copy_all(self, bucket: str, originals: Mapping[str, Original]) -> None:
-        with ExitStack() as watched:
-            for key in originals:
-                watched.enter_context(self._timed("copy"))
-                watched.enter_context(self._changing(bucket, key))
+        with self._watched("copy", bucket, originals):
             await self._together.copy_all(bucket, originals)
+
+    @contextmanager
+    def _watched(self, operation: Operation, bucket: str, keys: Iterable[str]) -> Iterator[None]:
+        with ExitStack() as watched:
+            for key in keys:
+                watched.enter_context(self._timed(operation))
+                watched.enter_context(self._changing(bucket, key))
+            yield
 
 
 def instrumented(storage: Storage, on_operation: OnOperation, on_change: OnChange) -> Storage:

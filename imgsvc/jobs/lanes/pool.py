@@ -25,7 +25,7 @@ import anyio.to_thread
 from ...imaging import malloc
 from . import warm
 from .cage import Mode
-from .files import needs_optional_codecs, open_for_worker, with_free_files
+from .files import open_for_worker, with_free_files
 from .messages import Hello, Task, TaskEnd
 from .spawn_context import TaskError, WorkerContext, worker_pool
 
@@ -101,21 +101,22 @@ class Pool:
         text = await self._result_of(self._hello)
         return None if text is None else Hello.model_validate_json(text)
 
-    async def send(self, task: Task, seconds: float) -> None:
+    async def send(self, task: Task, seconds: float, *, optional_codecs: bool) -> None:
         """Open the files of a task and let it be performed in a child that has so many seconds.
+
+        `optional_codecs`: the warm process loads those of HEIC and AVIF first, if it has not.
 
         Waits while this process has no open files left. Raises as `open_for_worker`, or OSError if the descriptors
         can't be passed.
         """
         self._forget_children()
-        await with_free_files(self._send, task, seconds)
+        await with_free_files(self._send, task, warm.ORDER.pack(seconds, optional_codecs))
 
-    def _send(self, task: Task, seconds: float) -> None:
+    def _send(self, task: Task, order: bytes) -> None:
         """Do it in a thread: on a busy machine the kernel lets the worker go first, and the sender wait."""
         files = open_for_worker(task)
         try:
             with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which `end_of_task` tells
-                order = warm.ORDER.pack(seconds, needs_optional_codecs(task))
                 socket.send_fds(self._socket, [order], files.descriptors)
         finally:
             files.close()

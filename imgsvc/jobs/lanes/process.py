@@ -141,10 +141,10 @@ class ProcessLane:
         """Do one task with the pool that is there. Raises Again."""
         assert self._pool
         seconds = task.time_limit + KILL_AFTER_SECONDS[task.kind]
-        loading = LOAD_SECONDS if needs_optional_codecs(task) else 0
-        limit = TimeLimit(seconds + loading + REPORT_SECONDS)
+        optional_codecs = needs_optional_codecs(task)
+        limit = TimeLimit(seconds + (LOAD_SECONDS if optional_codecs else 0) + REPORT_SECONDS)
         try:
-            await self._pool.send(task, seconds)
+            await self._pool.send(task, seconds, optional_codecs=optional_codecs)
         except SourceGone:
             return SOURCE_MISSING
         except OSError as error:

@@ -126,7 +126,8 @@ class JobTable:
         The row is committed once the file is `stored`, durably; None: it is. Once this has returned, the receipt may be
         sent. Raises RateLimited, QuotaExceeded or IdempotencyConflict, or what `stored` has raised.
         """
-        wait, changes, claimed = self.twins.reserve() if new.reuse else None, self._waiting.changes(), None
+        wait = self.twins.reserve() if new.reuse else None
+        changes, claimed = self._waiting.changes(), None
         try:
             accepted = await self._write(
                 lambda db: transactions.accept(db, new, quota, claims_twin=wait is not None), after=stored
@@ -137,12 +138,14 @@ class JobTable:
                 self.twins.return_reservation(wait)
         if not accepted.replayed:
             self._observer.moved(None, "pending")
-        if claimed is not None:
-            await self._hand(claimed)
-        if claimed is not None and claimed.job.job_id == new.job_id:
+        if claimed is None:
+            self.twins.look_again(accepted.has_twin)
+            return accepted
+        if claimed.job.job_id == new.job_id:
             self._waiting.taken_at_once(changes, "renders" if new.preview_bytes is None else "previews")
         else:
-            self.twins.look_again(accepted.has_twin)
+            self.twins.look_again()
+        await self._hand(claimed)
         return accepted
 
     async def _hand(self, claimed: Claimed) -> None:

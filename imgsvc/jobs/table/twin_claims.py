@@ -17,7 +17,7 @@ class TwinClaims:
     def __init__(self) -> None:
         self._may_wait = True  # after a start, nothing is known of them
         self._wait = 0  # the number of the queue's wait
-        self._reserved = True  # or the queue does not wait
+        self._free = False  # to be reserved: the queue waits, and no transaction has reserved this
         self._handed: deque[Claimed] = deque()
         self.closed = False  # the queue takes no further job
 
@@ -36,22 +36,22 @@ class TwinClaims:
 
     def want(self) -> None:
         """The queue found none, and waits for one."""
-        self._reserved = False
+        self._free = True
 
     def reserve(self) -> int | None:
         """The number of the queue's wait, for which the caller's transaction is to claim a job; None: it is not.
 
         If it has claimed none, `return_reservation` is called.
         """
-        if self._reserved or self.closed:
+        if not self._free or self.closed:
             return None
-        self._reserved = True
+        self._free = False
         return self._wait
 
     def return_reservation(self, wait: int) -> None:
         """Leave the claim to the next one, unless the queue no longer waits."""
         if wait == self._wait:
-            self._reserved = False
+            self._free = True
 
     def hand(self, claimed: "Claimed") -> None:
         self._handed.append(claimed)
@@ -65,9 +65,9 @@ class TwinClaims:
         return any((one.job.job_id, one.job.run) == (job_id, run) for one in self._handed)
 
     def stop_waiting(self) -> None:
-        """The queue claims a job by itself, or has got one."""
+        """The queue takes what was handed to it, or claims a job itself."""
         self._wait += 1
-        self._reserved = True
+        self._free = False
 
     def close(self) -> None:
         """The queue takes no further job: what is handed from now on is given back by who hands it."""

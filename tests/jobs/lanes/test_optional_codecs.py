@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
-import psutil
 import pytest
 
 from fixtures import coded, make
@@ -15,6 +14,7 @@ from imgsvc.jobs.lanes.messages import Rendered, Task
 from imgsvc.jobs.lanes.process import EndReason, ProcessLane
 from tests.support.lanes import SMALL
 from tests.support.render_task import render_task
+from tests.support.server_process import is_running
 from tests.support.speed import within
 
 Instead = Callable[[str], None]
@@ -87,7 +87,7 @@ async def test_child_that_tells_the_versions_ends_with_its_worker(tmp_path: Path
         one.shut()
     await one.close()
     with within(10):
-        while psutil.pid_exists(int(mark.read_text())):
+        while is_running(int(mark.read_text())):
             await anyio.sleep(0.01)
 
 
